@@ -1,0 +1,54 @@
+//! Exact decimals with at most six places, held as integer millionths. No sign, no exponent, no float.
+
+/// Places after the point that units and rates may have.
+const PLACES: usize = 6;
+/// One, in millionths.
+pub(crate) const ONE: u64 = 1_000_000;
+
+/// Why a text is not an exact decimal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecimalError {
+    /// Anything but digits with at most one point between digits.
+    #[error("not a decimal number such as 3 or 0.5")]
+    Malformed,
+    /// More than six places.
+    #[error("more than {PLACES} places after the point")]
+    TooPrecise,
+    /// Above the largest value allowed.
+    #[error("above the largest value allowed, {max}")]
+    TooLarge {
+        /// The largest value allowed, in whole numbers.
+        max: u64,
+    },
+}
+
+/// Parses `text` into millionths, at most `max` whole ones.
+pub(crate) fn parse_micro(text: &str, max: u64) -> Result<u64, DecimalError> {
+    let (whole, fraction) = match text.split_once('.') {
+        Some((_, "")) => return Err(DecimalError::Malformed),
+        Some((whole, fraction)) => (whole, fraction),
+        None => (text, ""),
+    };
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return Err(DecimalError::Malformed);
+    }
+    if fraction.len() > PLACES {
+        return Err(DecimalError::TooPrecise);
+    }
+    let too_large = DecimalError::TooLarge { max };
+    let whole: u64 = whole.parse().map_err(|_| too_large.clone())?;
+    let micro = format!("{fraction:0<PLACES$}").parse::<u64>().map_err(|_| DecimalError::Malformed)?;
+    let value = whole.checked_mul(ONE).and_then(|value| value.checked_add(micro)).ok_or_else(|| too_large.clone())?;
+    if value > max.saturating_mul(ONE) { Err(too_large) } else { Ok(value) }
+}
+
+/// Writes millionths as the shortest exact decimal: `3`, `0.5`.
+pub(crate) fn format_micro(micro: u128, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    let one = u128::from(ONE);
+    let (whole, fraction) = (micro / one, micro % one);
+    if fraction == 0 {
+        return write!(out, "{whole}");
+    }
+    let digits = format!("{fraction:0>PLACES$}");
+    write!(out, "{whole}.{}", digits.trim_end_matches('0'))
+}

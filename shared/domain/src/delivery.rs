@@ -1,0 +1,51 @@
+//! The one door from the relay to whatever takes events: JetStream, or the ledger in the same process.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+/// One message on its way: a usage event or a seal, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The JetStream subject, `usage.v1.<tenant>` or `usage.seal.v1.<source>`.
+    pub subject: String,
+    /// The `Nats-Msg-Id`: the event's id, or the seal's own.
+    pub message_id: String,
+    /// The CloudEvent as JSON.
+    pub payload: Bytes,
+    /// The `traceparent` of the request, for the trace to go on.
+    pub traceparent: Option<String>,
+}
+
+/// Why a batch has no receipt. Every error is ambiguous: the batch may have arrived, so it is sent again with the same ids.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The receiver is away, slow or full: the same batch, later.
+    #[error("the receiver did not confirm the batch: {reason}")]
+    Unconfirmed {
+        /// What the receiver or the transport said.
+        reason: String,
+    },
+    /// The receiver lost what it had confirmed: start again from the oldest retained record.
+    #[error("the receiver lost what it had confirmed: {reason}")]
+    Rewound {
+        /// How the loss showed.
+        reason: String,
+    },
+}
+
+/// What [`Publisher::publish`] returns.
+pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
+
+/// Takes batches and confirms them once they are durable at the receiver.
+pub trait Publisher: Send + Sync + 'static {
+    /// Resolves to `Ok` only when every message of the batch is durable at the receiver; may be called again with the
+    /// same batch, and with what was confirmed before.
+    fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_>;
+
+    /// Called every few seconds: whether the receiver still has what it confirmed.
+    fn verify(&self) -> PublishFuture<'_> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

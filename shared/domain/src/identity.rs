@@ -1,0 +1,178 @@
+//! Who and which: the ids of events, requests, tenants, users, epochs and sources.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+/// Why a text is not an identity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Not 1 to 128 characters of `[A-Za-z0-9._:-]`.
+    #[error("a request id has 1 to {} characters of A-Z a-z 0-9 . _ : -", RequestId::CHARS_MAX)]
+    RequestId,
+    /// Not 1 to 255 characters without control characters.
+    #[error("a tenant or user has 1 to 255 characters and no control characters")]
+    Name,
+    /// Not a UUID.
+    #[error("not a UUID")]
+    Uuid,
+    /// Not `gateway-<UUID>`.
+    #[error("a source is gateway-<UUID>")]
+    Source,
+}
+
+macro_rules! uuid_identity {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Takes a UUID as it is.
+            pub const fn new(id: Uuid) -> Self {
+                Self(id)
+            }
+
+            /// The UUID itself.
+            pub const fn as_uuid(&self) -> &Uuid {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.as_hyphenated().fmt(out)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdentityError;
+
+            fn from_str(text: &str) -> Result<Self, IdentityError> {
+                Uuid::try_parse(text).map(Self).map_err(|_| IdentityError::Uuid)
+            }
+        }
+    };
+}
+
+uuid_identity!(
+    /// One client request, however often the upstream was retried: a UUIDv7 minted by the gateway. Settles every
+    /// transport duplicate.
+    EventId
+);
+uuid_identity!(
+    /// One start of one gateway: a UUIDv7. Sequence numbers count within it.
+    Epoch
+);
+
+/// The `X-Request-ID` of a request: 1 to 128 characters of `[A-Za-z0-9._:-]`. `~` is not among them, so that
+/// `id~event_id` never equals an id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The most characters an id may have.
+    pub const CHARS_MAX: usize = 128;
+
+    /// The id a gateway gives where the client sent none.
+    pub fn from_uuid(id: Uuid) -> Self {
+        Self(id.as_hyphenated().to_string().into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
+        if (1..=Self::CHARS_MAX).contains(&text.len()) && text.bytes().all(legal) {
+            Ok(Self(text.into()))
+        } else {
+            Err(IdentityError::RequestId)
+        }
+    }
+}
+
+/// The most characters a tenant or a user may have.
+const NAME_CHARS_MAX: usize = 255;
+
+macro_rules! name_identity {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdentityError;
+
+            fn from_str(text: &str) -> Result<Self, IdentityError> {
+                let chars = text.chars().take(NAME_CHARS_MAX + 1).count();
+                if chars == 0 || chars > NAME_CHARS_MAX || text.chars().any(char::is_control) {
+                    return Err(IdentityError::Name);
+                }
+                Ok(Self(text.into()))
+            }
+        }
+    };
+}
+
+name_identity!(
+    /// Whose usage it is: 1 to 255 characters without control characters, from a verified token only.
+    TenantId
+);
+name_identity!(
+    /// Who called: the token's `sub`, 1 to 255 characters without control characters.
+    UserId
+);
+
+/// Which gateway an event comes from: `gateway-<UUID kept in the spool>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source(Uuid);
+
+impl Source {
+    /// The gateway whose spool has this id.
+    pub const fn new(spool_id: Uuid) -> Self {
+        Self(spool_id)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "gateway-{}", self.0.as_hyphenated())
+    }
+}
+
+impl FromStr for Source {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        let id = text.strip_prefix("gateway-").ok_or(IdentityError::Source)?;
+        Uuid::try_parse(id).map(Self).map_err(|_| IdentityError::Source)
+    }
+}
+
+macro_rules! display_as_str {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+display_as_str!(RequestId, TenantId, UserId);
