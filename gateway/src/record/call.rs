@@ -1,0 +1,116 @@
+//! What the request path says of a call: when it starts, and when it ends.
+
+use std::fmt;
+
+use goldleaves_domain::{
+    Action, EventId, Fingerprint, Outcome, RequestId, RoutePattern, TenantId, Timestamp, Units, UserId,
+};
+
+/// Everything known of a billable call before the upstream hears of it: all that an event of outcome `unknown` needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallIntent {
+    /// From [`Recorder::event_id`](super::Recorder::event_id), one per client request however often the upstream is
+    /// tried.
+    pub event_id: EventId,
+    /// Whose usage it is, from the verified token.
+    pub tenant_id: TenantId,
+    /// Who called, from the verified token.
+    pub user_id: UserId,
+    /// When the request's head arrived.
+    pub ts: Timestamp,
+    /// The trace the call belongs to; it is cut from the event when it is longer than 255 bytes.
+    pub traceparent: Option<String>,
+    /// The `X-Request-ID` of the response.
+    pub request_id: RequestId,
+    /// The same, when the client chose it.
+    pub client_request_id: Option<RequestId>,
+    /// The matched pattern.
+    pub route: RoutePattern,
+    /// The request's method.
+    pub method: String,
+    /// The client's `User-Agent`; `None` when not sent or not wanted.
+    pub user_agent: Option<String>,
+    /// The socket's peer; `None` when not wanted.
+    pub client_ip: Option<String>,
+}
+
+/// How a call that is billed, or set aside, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The status the client got; 499 when it left before one came.
+    pub status_code: u16,
+    /// What it was worth. Outcomes that are not billable are recorded with 0 units whatever stands here.
+    pub units: Units,
+    /// What the upstream said was done; `None` is the method's own word.
+    pub action: Option<Action>,
+    /// Bytes of the response body handed over.
+    pub response_bytes: u64,
+    /// From the request's head to this settlement.
+    pub processing_micros: u64,
+    /// What was asked; `None` when the request's body was not read to its end.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// Why an announced call leaves no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum VoidReason {
+    /// The final status is not in `BILLABLE_STATUSES`.
+    StatusNotBillable = 1,
+    /// The gateway refused the call before it handed it over (a limit, a malformed request).
+    Refused = 2,
+    /// No connection to the upstream: the gateway answered 502 or 503.
+    UpstreamUnreachable = 3,
+    /// The upstream gave no head in time, or broke off before one: the gateway answered 502 or 504.
+    UpstreamFailed = 4,
+    /// The client left before the call was handed over.
+    ClientLeft = 5,
+    /// `strict`: the INTENT could not be made durable, so the client got 503.
+    NotDurable = 6,
+    /// The gateway stopped before the call was handed over.
+    Stopped = 7,
+}
+
+impl VoidReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::StatusNotBillable,
+        Self::Refused,
+        Self::UpstreamUnreachable,
+        Self::UpstreamFailed,
+        Self::ClientLeft,
+        Self::NotDurable,
+        Self::Stopped,
+    ];
+
+    /// The word in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StatusNotBillable => "status_not_billable",
+            Self::Refused => "refused",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::ClientLeft => "client_left",
+            Self::NotDurable => "not_durable",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for VoidReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+/// What a call waits for (`METER_DURABILITY`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// For the kernel only: a full or broken spool is served on, counted and red.
+    #[default]
+    Available,
+    /// For the disk: the response's head is held until the INTENT is durable, and 503 when it cannot be.
+    Strict,
+}

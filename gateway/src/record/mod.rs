@@ -1,0 +1,11 @@
+//! The only door from a request to the spool, and the relay out of it.
+//!
+//! A billable call is announced with an INTENT before the upstream hears of it ([`Recorder::intend`]) and settled
+//! exactly once before the response ends ([`Owed::publish`] or [`Owed::void`]). Everything behind that door runs off
+//! the request path. Nothing here knows HTTP, and nothing here waits for NATS or a database.
+
+mod call;
+mod recorder;
+
+pub use call::{CallIntent, Durability, Settlement, VoidReason};
+pub use recorder::{NotDurable, Owed, Recorder, Unrecorded};
