@@ -1,1 +1,3 @@
-//! placeholder
+//! Real servers for tests, as child processes. A dev-dependency only.
+
+pub mod nats;
