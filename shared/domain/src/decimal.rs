@@ -24,6 +24,15 @@ pub enum DecimalError {
 
 /// Parses `text` into millionths, at most `max` whole ones.
 pub(crate) fn parse_micro(text: &str, max: u64) -> Result<u64, DecimalError> {
+    let value = parse_micro_any(text).map_err(|error| match error {
+        DecimalError::TooLarge { .. } => DecimalError::TooLarge { max },
+        other => other,
+    })?;
+    if value > max.saturating_mul(ONE) { Err(DecimalError::TooLarge { max }) } else { Ok(value) }
+}
+
+/// Parses `text` into as many millionths as there can be.
+pub(crate) fn parse_micro_any(text: &str) -> Result<u64, DecimalError> {
     let (whole, fraction) = match text.split_once('.') {
         Some((_, "")) => return Err(DecimalError::Malformed),
         Some((whole, fraction)) => (whole, fraction),
@@ -35,11 +44,10 @@ pub(crate) fn parse_micro(text: &str, max: u64) -> Result<u64, DecimalError> {
     if fraction.len() > PLACES {
         return Err(DecimalError::TooPrecise);
     }
-    let too_large = DecimalError::TooLarge { max };
-    let whole: u64 = whole.parse().map_err(|_| too_large.clone())?;
+    let too_large = || DecimalError::TooLarge { max: u64::MAX / ONE };
+    let whole: u64 = whole.parse().map_err(|_| too_large())?;
     let micro = format!("{fraction:0<PLACES$}").parse::<u64>().map_err(|_| DecimalError::Malformed)?;
-    let value = whole.checked_mul(ONE).and_then(|value| value.checked_add(micro)).ok_or_else(|| too_large.clone())?;
-    if value > max.saturating_mul(ONE) { Err(too_large) } else { Ok(value) }
+    whole.checked_mul(ONE).and_then(|value| value.checked_add(micro)).ok_or_else(too_large)
 }
 
 /// Writes millionths as the shortest exact decimal: `3`, `0.5`.
@@ -51,4 +59,13 @@ pub(crate) fn format_micro(micro: u128, out: &mut std::fmt::Formatter<'_>) -> st
     }
     let digits = format!("{fraction:0>PLACES$}");
     write!(out, "{whole}.{}", digits.trim_end_matches('0'))
+}
+
+/// Millionths that show themselves as the shortest exact decimal.
+pub(crate) struct Micro(pub(crate) u64);
+
+impl std::fmt::Display for Micro {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        format_micro(self.0.into(), out)
+    }
 }

@@ -3,20 +3,36 @@
 //! Everything here is pure: no I/O, no clock, no randomness. What a value may hold is checked once, where it is
 //! parsed; a value that exists is valid.
 
+mod canonical;
+mod class;
 mod decimal;
 mod delivery;
 mod event;
 mod fingerprint;
+mod hex;
 mod identity;
+mod json;
+mod metadata;
 mod money;
+mod path;
+mod repeat;
 mod routes;
+mod seal;
+mod statuses;
 mod time;
+pub mod wire;
 
+pub use canonical::ImmutableColumns;
+pub use class::{LocalRoute, RouteClass};
 pub use decimal::DecimalError;
 pub use delivery::{Delivery, PublishError, PublishFuture, Publisher};
 pub use event::{Action, ActionError, CallMetadata, Outcome, OutcomeError, UsageEvent};
-pub use fingerprint::{Fingerprint, FingerprintError};
+pub use fingerprint::{Fingerprint, FingerprintBuilder, FingerprintError};
 pub use identity::{Epoch, EventId, IdentityError, RequestId, Source, TenantId, UserId};
 pub use money::{Cents, Rate, Units, line_cost};
-pub use routes::{RouteError, RoutePattern};
+pub use path::{NormalPath, PathError};
+pub use repeat::{Candidate, RANKED_MAX, Verdict, judge};
+pub use routes::{BillableRoutes, RouteError, RouteFault, RoutePattern};
+pub use seal::{Seal, SealBlock, SetHash, SetHashError};
+pub use statuses::{BillableStatuses, StatusesError};
 pub use time::{Period, PeriodError, Timestamp, TimestampError};

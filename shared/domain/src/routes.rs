@@ -1,22 +1,53 @@
-//! Route patterns: whole segments of the normalised path.
+//! Billable routes: patterns of whole path segments, of which the longest wins.
+//!
+//! Matching compares what segments *say*, not how they are written: a segment is decoded and its `;parameters` are cut
+//! first, because an upstream may do both before it routes. Whether a route is open is decided in `class`, strictly.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A pattern that matches whole path segments, 1 to 500 characters: `/api/v1/documents`.
+use crate::path::{self, NormalPath, PathError};
+
+/// A pattern that matches whole path segments, 1 to 500 characters: `/api/v1/documents`. `/x/*` and `/x/` are `/x`;
+/// `/` matches everything.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoutePattern(Arc<str>);
 
-/// Why a text is no route pattern.
+/// Which pattern can't be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
+#[error("the route pattern {pattern:?} {fault}")]
+pub struct RouteError {
+    /// The pattern as it was given, at most its first 80 characters.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub fault: RouteFault,
+}
+
+/// What is wrong with a route pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RouteFault {
+    /// Nothing between two commas, or no pattern at all.
+    #[error("is empty")]
+    Empty,
     /// Does not start with `/`.
-    #[error("a route pattern starts with /")]
+    #[error("does not start with /")]
     NotAbsolute,
     /// Longer than the ledger's column.
-    #[error("a route pattern has at most {} characters", RoutePattern::CHARS_MAX)]
+    #[error("has more than {} characters", RoutePattern::CHARS_MAX)]
     TooLong,
+    /// A `*` anywhere but in a trailing `/*`.
+    #[error("has a * that is not a trailing /*")]
+    Wildcard,
+    /// A `?`, `#` or `;`: no request path that is matched has one.
+    #[error("has a ?, # or ;, which is never matched")]
+    NeverMatched,
+    /// No request could have this path.
+    #[error("matches no request: {0}")]
+    Path(PathError),
+    /// The same pattern twice.
+    #[error("is there twice")]
+    Double,
 }
 
 impl RoutePattern {
@@ -27,24 +58,149 @@ impl RoutePattern {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A pattern that an event or a row already carries. Only what the ledger needs is asked of it, so that a stricter
+    /// rule for settings never makes old events unreadable; `None` when it would not fit the column.
+    pub fn recorded(text: &str) -> Option<Self> {
+        let fits = text.starts_with('/') && text.chars().take(Self::CHARS_MAX + 1).count() <= Self::CHARS_MAX;
+        (fits && !text.chars().any(char::is_control)).then(|| Self(text.into()))
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/').filter(|segment| !segment.is_empty())
+    }
 }
 
 impl FromStr for RoutePattern {
     type Err = RouteError;
 
     fn from_str(text: &str) -> Result<Self, RouteError> {
-        if !text.starts_with('/') {
-            return Err(RouteError::NotAbsolute);
-        }
-        if text.chars().count() > Self::CHARS_MAX {
-            return Err(RouteError::TooLong);
-        }
-        Ok(Self(text.into()))
+        canonical(text)
+            .map(|pattern| Self(pattern.into()))
+            .map_err(|fault| RouteError { pattern: text.chars().take(80).collect(), fault })
     }
 }
 
 impl fmt::Display for RoutePattern {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
+    }
+}
+
+/// The one form of a pattern: normalised like a request's path, without a trailing `/*` or `/`.
+fn canonical(text: &str) -> Result<String, RouteFault> {
+    if text.is_empty() {
+        return Err(RouteFault::Empty);
+    }
+    if !text.starts_with('/') {
+        return Err(RouteFault::NotAbsolute);
+    }
+    if text.chars().count() > RoutePattern::CHARS_MAX {
+        return Err(RouteFault::TooLong);
+    }
+    // The slash stays: "/*" is "/".
+    let path = if text.ends_with("/*") { text.trim_end_matches('*') } else { text };
+    if path.contains('*') || path.len() + 1 < text.len() {
+        return Err(RouteFault::Wildcard);
+    }
+    let normal = NormalPath::normalise(path).map_err(RouteFault::Path)?;
+    if path.contains(['?', '#']) || parameters_start(normal.as_str()).is_some() {
+        return Err(RouteFault::NeverMatched);
+    }
+    let pattern = match normal.as_str().trim_end_matches('/') {
+        "" => "/",
+        pattern => pattern,
+    };
+    if pattern.len() > RoutePattern::CHARS_MAX { Err(RouteFault::TooLong) } else { Ok(pattern.to_owned()) }
+}
+
+/// The routes that are billed: patterns of whole segments, the longest wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BillableRoutes {
+    /// Most segments first, so that the first match is the longest.
+    routes: Vec<Route>,
+}
+
+/// A pattern and what its segments say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Route {
+    pattern: RoutePattern,
+    names: Vec<Vec<u8>>,
+}
+
+impl BillableRoutes {
+    /// The guide's six.
+    pub const DEFAULT: &str = "/api/v1/documents,/api/v1/cases,/api/v1/clients,/api/v1/forms,/api/v1/ai,/api/v1/search";
+
+    /// Parses patterns separated by commas; blanks around them are ignored.
+    ///
+    /// # Errors
+    /// Every pattern that can't be used, in the order given.
+    pub fn parse(list: &str) -> Result<Self, Vec<RouteError>> {
+        let mut routes: Vec<Route> = Vec::new();
+        let mut errors = Vec::new();
+        for text in list.split(',').map(str::trim) {
+            match text.parse::<RoutePattern>() {
+                Ok(pattern) => {
+                    let route = Route::new(pattern);
+                    if routes.iter().any(|other| other.names == route.names) {
+                        let pattern = text.chars().take(80).collect();
+                        errors.push(RouteError { pattern, fault: RouteFault::Double });
+                    } else {
+                        routes.push(route);
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(Self::sorted(routes)) } else { Err(errors) }
+    }
+
+    /// The pattern with the most segments that this path starts with; it decides the event's `route`.
+    pub fn longest_match(&self, path: &NormalPath) -> Option<&RoutePattern> {
+        self.routes.iter().find(|route| route.matches(path)).map(|route| &route.pattern)
+    }
+
+    /// The patterns, longest first.
+    pub fn patterns(&self) -> impl Iterator<Item = &RoutePattern> {
+        self.routes.iter().map(|route| &route.pattern)
+    }
+
+    fn sorted(mut routes: Vec<Route>) -> Self {
+        routes.sort_by_key(|route| std::cmp::Reverse(route.names.len()));
+        Self { routes }
+    }
+}
+
+/// The guide's six.
+impl Default for BillableRoutes {
+    fn default() -> Self {
+        let patterns = Self::DEFAULT.split(',').filter_map(|pattern| pattern.parse().ok());
+        Self::sorted(patterns.map(Route::new).collect())
+    }
+}
+
+impl Route {
+    fn new(pattern: RoutePattern) -> Self {
+        let names = pattern.segments().map(path::decoded).collect();
+        Self { pattern, names }
+    }
+
+    fn matches(&self, path: &NormalPath) -> bool {
+        let mut segments = path.segments().map(without_parameters).filter(|segment| !segment.is_empty());
+        self.names.iter().all(|name| segments.next().is_some_and(|segment| path::says(segment, name)))
+    }
+}
+
+/// A segment without its `;parameters`, also when the `;` is escaped: an upstream may cut before or after it decodes.
+fn without_parameters(segment: &str) -> &str {
+    parameters_start(segment).and_then(|start| segment.get(..start)).unwrap_or(segment)
+}
+
+/// Where the first `;`, bare or escaped, stands in a normalised text.
+fn parameters_start(normal: &str) -> Option<usize> {
+    match (normal.find(';'), normal.find("%3B")) {
+        (Some(bare), Some(escaped)) => Some(bare.min(escaped)),
+        (bare, escaped) => bare.or(escaped),
     }
 }

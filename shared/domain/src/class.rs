@@ -1,0 +1,44 @@
+//! What the gateway does with a path: answer it, let it through, or ask for a token and maybe bill it.
+//!
+//! Local and open routes are matched strictly (the very segment, nothing cut), billable ones leniently: every doubt
+//! ends where a token is asked for and the call is metered.
+
+use crate::{BillableRoutes, NormalPath, RoutePattern};
+
+/// The class of a path. Local, open and billing routes always win over billable ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteClass {
+    /// Answered by the gateway itself.
+    Local(LocalRoute),
+    /// To the upstream without a token, never billed: `/docs`, `/openapi.json`, `/auth/*`.
+    Open,
+    /// To the billing API, which decides itself: `/billing/*`.
+    Billing,
+    /// To the upstream with a valid token, not billed.
+    Unbilled,
+    /// To the upstream with a valid token and a tenant, billed under this pattern.
+    Billable(RoutePattern),
+}
+
+/// What the gateway answers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LocalRoute {
+    /// `/health`: 200.
+    Health,
+    /// `/metrics` and below: 404 on the public port.
+    Metrics,
+}
+
+impl RouteClass {
+    /// The class of this path; a trailing slash changes nothing.
+    pub fn of(path: &NormalPath, routes: &BillableRoutes) -> Self {
+        let mut segments = path.segments();
+        match (segments.next(), segments.next()) {
+            (Some("health"), None) => Self::Local(LocalRoute::Health),
+            (Some("metrics"), _) => Self::Local(LocalRoute::Metrics),
+            (Some("docs" | "openapi.json"), None) | (Some("auth"), _) => Self::Open,
+            (Some("billing"), _) => Self::Billing,
+            _ => routes.longest_match(path).cloned().map_or(Self::Unbilled, Self::Billable),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The guide's metadata of an event, as the ledger's text column holds it.
+
+use crate::CallMetadata;
+use crate::decimal::Micro;
+use crate::json::{ObjectWriter, push_escaped};
+
+/// The most characters the column holds.
+const CHARS_MAX: usize = 2_000;
+/// The most characters, escaped, that are kept of a method and of an address. Real ones are shorter.
+const SHORT_CHARS_MAX: usize = 64;
+
+impl CallMetadata {
+    /// The most characters of the metadata as JSON.
+    pub const JSON_CHARS_MAX: usize = CHARS_MAX;
+
+    /// JSON with the guide's keys and types, never more than 2,000 characters whatever the client said: control
+    /// characters are replaced, and the user agent is cut to what the rest leaves, counted after escaping. What is
+    /// absent has no key.
+    pub fn json(&self) -> String {
+        let head = escaped(&self.method, SHORT_CHARS_MAX);
+        let address = self.client_ip.as_deref().map(|address| escaped(address, SHORT_CHARS_MAX));
+        let rest_chars = self.object(&head, self.user_agent.as_ref().map(|_| ""), address.as_deref()).chars().count();
+        let agent = self.user_agent.as_deref().map(|agent| escaped(agent, CHARS_MAX.saturating_sub(rest_chars)));
+        self.object(&head, agent.as_deref(), address.as_deref())
+    }
+
+    fn object(&self, method: &str, agent: Option<&str>, address: Option<&str>) -> String {
+        let mut object = ObjectWriter::with_capacity(256);
+        object.quoted("method", method);
+        object.plain("status_code", self.status_code);
+        if let Some(agent) = agent {
+            object.quoted("user_agent", agent);
+        }
+        if let Some(address) = address {
+            object.quoted("client_ip", address);
+        }
+        object.quoted("response_size", self.response_bytes);
+        object.plain("processing_time", Micro(self.processing_micros));
+        object.finish()
+    }
+}
+
+/// Escapes a text, stopping before the first character that would not fit into so many.
+fn escaped(text: &str, chars_max: usize) -> String {
+    let mut escaped = String::with_capacity(text.len().min(chars_max));
+    let mut chars = 0;
+    for char in text.chars() {
+        let char = if char.is_control() { char::REPLACEMENT_CHARACTER } else { char };
+        let start = escaped.len();
+        push_escaped(char, &mut escaped);
+        chars += escaped.get(start..).map_or(0, |piece| piece.chars().count());
+        if chars > chars_max {
+            escaped.truncate(start);
+            break;
+        }
+    }
+    escaped
+}

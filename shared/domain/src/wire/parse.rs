@@ -1,0 +1,279 @@
+//! Reading events and seals: every member by the rule of its type, or not at all.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::wire::salvage::{Kind, salvage};
+use crate::wire::{Message, Unreadable, UnreadableReason};
+use crate::{CallMetadata, RoutePattern, Seal, SealBlock, Timestamp, UsageEvent, decimal};
+
+/// Reads a payload. Whatever it accepts fits the ledger: no control character in a column, every length kept.
+///
+/// # Errors
+/// [`Unreadable`], with everything that can still be read.
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is kept beside the payload as a dead letter, not passed up a stack"
+)]
+pub fn parse(payload: &[u8]) -> Result<Message, Unreadable> {
+    read(payload).map_err(|fault| salvage(payload, fault.reason, fault.detail))
+}
+
+/// What is wrong with a payload.
+#[derive(Debug)]
+pub(super) struct Fault {
+    reason: UnreadableReason,
+    detail: String,
+}
+
+impl Fault {
+    fn malformed(member: &str, why: impl Display) -> Self {
+        Self { reason: UnreadableReason::Malformed, detail: format!("{member}: {why}") }
+    }
+
+    fn newer(detail: impl Display) -> Self {
+        Self { reason: UnreadableReason::NewerVersion, detail: detail.to_string() }
+    }
+
+    fn json(part: &str, error: &serde_json::Error) -> Self {
+        let reason = if error.is_data() { UnreadableReason::Malformed } else { UnreadableReason::NotJson };
+        Self { reason, detail: format!("{part}: {error}") }
+    }
+}
+
+/// The CloudEvent; unknown members are ignored, known ones given twice are an error of serde's.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    traceparent: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// `data` of an event.
+#[derive(Deserialize)]
+struct EventData<'a> {
+    #[serde(borrow)]
+    request_id: Cow<'a, str>,
+    client_request_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user_id: Cow<'a, str>,
+    #[serde(borrow)]
+    route: Cow<'a, str>,
+    #[serde(borrow)]
+    action: Cow<'a, str>,
+    #[serde(borrow)]
+    units: Cow<'a, str>,
+    method: String,
+    status_code: u16,
+    user_agent: Option<String>,
+    client_ip: Option<String>,
+    #[serde(borrow)]
+    response_size: Cow<'a, str>,
+    #[serde(borrow)]
+    processing_time: &'a RawValue,
+    #[serde(borrow)]
+    outcome: Cow<'a, str>,
+    fingerprint: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    epoch: Cow<'a, str>,
+    seq: u64,
+    part: Option<IgnoredAny>,
+}
+
+/// `data` of a seal.
+#[derive(Deserialize)]
+struct SealData<'a> {
+    #[serde(borrow)]
+    epoch: Cow<'a, str>,
+    last_seq: u64,
+    count: u64,
+    unrecorded: u64,
+    closed: bool,
+    #[serde(borrow)]
+    blocks: Vec<BlockData<'a>>,
+}
+
+#[derive(Deserialize)]
+struct BlockData<'a> {
+    block: u64,
+    count: u32,
+    #[serde(borrow)]
+    hash: Cow<'a, str>,
+}
+
+fn read(payload: &[u8]) -> Result<Message, Fault> {
+    let envelope: Envelope<'_> = match serde_json::from_slice(payload) {
+        Ok(envelope) => envelope,
+        Err(error) => return Err(Fault::json("envelope", &error)),
+    };
+    match Kind::of(&envelope.kind) {
+        Kind::Event => {}
+        Kind::Seal => return read_seal(&envelope).map(|seal| Message::Seal(Box::new(seal))),
+        Kind::Newer { .. } => return Err(Fault::newer("type: not known to this version")),
+        Kind::Foreign => return Err(Fault::malformed("type", "not one of goldleaves")),
+    }
+    read_event(&envelope).map(|event| Message::Event(Box::new(event)))
+}
+
+fn read_event(envelope: &Envelope<'_>) -> Result<UsageEvent, Fault> {
+    let data: EventData<'_> = serde_json::from_str(envelope.data.get()).map_err(|error| Fault::json("data", &error))?;
+    if data.part.is_some() {
+        return Err(Fault::newer("data.part: interim records are not known to this version"));
+    }
+    let source = read_head(envelope)?;
+    let subject = envelope.subject.as_deref().ok_or_else(|| Fault::malformed("subject", "missing"))?;
+    let event = UsageEvent {
+        event_id: member("id", &envelope.id)?,
+        source,
+        tenant_id: member("subject", subject)?,
+        user_id: member("data.user_id", &data.user_id)?,
+        ts: moment(&envelope.time)?,
+        traceparent: envelope.traceparent.clone().filter(|text| is_traceparent(text)),
+        request_id: member("data.request_id", &data.request_id)?,
+        client_request_id: optional("data.client_request_id", data.client_request_id.as_deref())?,
+        route: RoutePattern::recorded(&data.route).ok_or_else(|| Fault::malformed("data.route", "no route"))?,
+        action: member("data.action", &data.action)?,
+        units: member("data.units", &data.units)?,
+        outcome: member("data.outcome", &data.outcome)?,
+        fingerprint: optional("data.fingerprint", data.fingerprint.as_deref())?,
+        epoch: member("data.epoch", &data.epoch)?,
+        seq: number("data.seq", data.seq, 1)?,
+        metadata: metadata(data)?,
+    };
+    match &event.client_request_id {
+        Some(id) if *id != event.request_id => {
+            Err(Fault::malformed("data.client_request_id", "neither null nor data.request_id"))
+        }
+        _ => Ok(event),
+    }
+}
+
+/// What is kept as metadata is never a reason to refuse an event, as long as its types are right: `metadata_json` makes
+/// it fit.
+fn metadata(data: EventData<'_>) -> Result<CallMetadata, Fault> {
+    Ok(CallMetadata {
+        response_bytes: digits(&data.response_size)
+            .ok_or_else(|| Fault::malformed("data.response_size", "not a string of digits"))?,
+        processing_micros: seconds(data.processing_time.get())
+            .ok_or_else(|| Fault::malformed("data.processing_time", "not a number of seconds"))?,
+        method: data.method,
+        status_code: data.status_code,
+        user_agent: data.user_agent,
+        client_ip: data.client_ip,
+    })
+}
+
+fn read_seal(envelope: &Envelope<'_>) -> Result<Seal, Fault> {
+    let data: SealData<'_> = serde_json::from_str(envelope.data.get()).map_err(|error| Fault::json("data", &error))?;
+    let source = read_head(envelope)?;
+    let last_seq = number("data.last_seq", data.last_seq, 0)?;
+    let mut known = BTreeSet::new();
+    let mut blocks = Vec::with_capacity(data.blocks.len());
+    for block in &data.blocks {
+        let possible = last_seq > 0 && block.block <= Seal::block_of(last_seq);
+        if !possible || u64::from(block.count) > Seal::BLOCK_EVENTS || !known.insert(block.block) {
+            return Err(Fault::malformed("data.blocks", "a block beyond last_seq, overfull, or given twice"));
+        }
+        let hash = member("data.blocks.hash", &block.hash)?;
+        blocks.push(SealBlock { block: block.block, count: block.count, hash });
+    }
+    Ok(Seal {
+        id: Uuid::try_parse(&envelope.id).map_err(|_| Fault::malformed("id", "not a UUID"))?,
+        source,
+        ts: moment(&envelope.time)?,
+        epoch: member("data.epoch", &data.epoch)?,
+        last_seq,
+        count: number("data.count", data.count, 0)?,
+        unrecorded: number("data.unrecorded", data.unrecorded, 0)?,
+        closed: data.closed,
+        blocks,
+    })
+}
+
+/// What every CloudEvent of ours has.
+fn read_head(envelope: &Envelope<'_>) -> Result<crate::Source, Fault> {
+    if envelope.specversion != "1.0" {
+        return Err(Fault::malformed("specversion", "not 1.0"));
+    }
+    member("source", &envelope.source)
+}
+
+fn member<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Fault> {
+    text.parse().map_err(|error| Fault::malformed(name, error))
+}
+
+fn optional<T: FromStr<Err: Display>>(name: &str, text: Option<&str>) -> Result<Option<T>, Fault> {
+    text.map(|text| member(name, text)).transpose()
+}
+
+/// A number the ledger's BIGINT can hold.
+fn number(name: &str, value: u64, least: u64) -> Result<u64, Fault> {
+    if value >= least && i64::try_from(value).is_ok() {
+        Ok(value)
+    } else {
+        Err(Fault::malformed(name, format_args!("not from {least} to {}", i64::MAX)))
+    }
+}
+
+/// RFC 3339 with any offset and precision; a bare date is no moment here.
+fn moment(text: &str) -> Result<Timestamp, Fault> {
+    if text.len() <= "2026-01-31".len() {
+        return Err(Fault::malformed("time", "not RFC 3339"));
+    }
+    member("time", text)
+}
+
+fn digits(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// A JSON number of seconds as microseconds: exactly as we write it; rounded when a tool wrote it again its own way.
+fn seconds(number: &str) -> Option<u64> {
+    if let Ok(micros) = decimal::parse_micro_any(number) {
+        return Some(micros);
+    }
+    let micros = (number.parse::<f64>().ok()? * 1e6).round();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+    (0.0..9e18).contains(&micros).then_some(micros as u64)
+}
+
+/// W3C trace context: a later version may be longer, so only the common part is looked at.
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: Option<&str>, digits: usize| {
+        part.is_some_and(|part| {
+            part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        })
+    };
+    let mut parts = text.split('-');
+    (55..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && hex(parts.next(), 2)
+        && hex(parts.next(), 32)
+        && hex(parts.next(), 16)
+        && hex(parts.next(), 2)
+}
+
+/// A string, or nothing whatever else it is: a damaged trace is no reason to lose an event.
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    let raw = <&RawValue>::deserialize(value)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
