@@ -1,1 +1,19 @@
-//! placeholder
+//! How a Goldleaves process lives: its settings, logs and metrics, the tasks it runs and how it stops.
+//!
+//! This crate knows no domain and no HTTP: what a tenant or a billable route is, the programs themselves say, by
+//! handing their own parsers to [`settings::Values`].
+
+mod exit;
+mod metrics;
+mod secret;
+mod shutdown;
+mod supervisor;
+
+pub mod settings;
+pub mod telemetry;
+
+pub use exit::Exit;
+pub use metrics::Metrics;
+pub use secret::Secret;
+pub use shutdown::Shutdown;
+pub use supervisor::{OnCancel, OnFailure, Stage, Supervisor, TaskRule};

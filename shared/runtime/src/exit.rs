@@ -1,0 +1,34 @@
+//! How a process ends: the exit codes other programs may rely on.
+
+use std::process::ExitCode;
+
+/// The end of a process. The numbers are those of `sysexits.h`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: everything finished.
+    Done,
+    /// 70: a part without which the process cannot go on failed; its name.
+    Failed(String),
+    /// 75: stopped before these had finished; nothing is lost, a new start goes on with it.
+    Unfinished(Vec<String>),
+    /// 78: a setting is missing or wrong.
+    Settings,
+}
+
+impl Exit {
+    /// The number the process exits with.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed(_) => 70,
+            Self::Unfinished(_) => 75,
+            Self::Settings => 78,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

@@ -1,0 +1,88 @@
+//! The numbers a process shows, as OpenMetrics text.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::registry::{Metric, Registry};
+
+type Refresh = Box<dyn Fn() + Send + Sync>;
+
+/// A registry of metrics. Clones share it.
+///
+/// The metrics themselves (`prometheus_client::metrics`) are atomics: counting never takes this registry's lock.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    registry: Registry,
+    refreshes: Vec<Refresh>,
+}
+
+impl Metrics {
+    /// What the text's `Content-Type` is.
+    pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// An empty registry whose names start with `goldleaves_`.
+    pub fn new() -> Self {
+        let registry = Registry::with_prefix("goldleaves");
+        Self { inner: Arc::new(Mutex::new(Inner { registry, refreshes: Vec::new() })) }
+    }
+
+    /// Registers a metric and hands it back. A counter's name gets `_total` when it is written.
+    pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
+        self.lock().registry.register(name, help, metric.clone());
+        metric
+    }
+
+    /// Runs `refresh` before each reading, to set gauges from what is known elsewhere. It must not block.
+    pub fn before_reading(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        self.lock().refreshes.push(Box::new(refresh));
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn text(&self) -> String {
+        let inner = self.lock();
+        inner.refreshes.iter().for_each(|refresh| refresh());
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &inner.registry) {
+            Ok(()) => text,
+            Err(fmt::Error) => "# EOF\n".to_owned(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+
+    #[test]
+    fn counts_and_refreshes() {
+        let metrics = Metrics::new();
+        let calls: Counter = metrics.register("calls", "Calls seen", Counter::default());
+        let open: Gauge = metrics.register("open", "Connections open", Gauge::default());
+        metrics.before_reading(move || {
+            open.set(7);
+        });
+        calls.inc_by(3);
+        let text = metrics.clone().text();
+        assert!(text.contains("goldleaves_calls_total 3\n"), "{text}");
+        assert!(text.contains("goldleaves_open 7\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

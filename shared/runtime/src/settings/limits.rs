@@ -1,0 +1,58 @@
+//! The limits a gateway holds its clients and its upstream to.
+
+use std::time::Duration;
+
+use super::{Values, parse, table};
+
+/// Sizes, counts and time-outs of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayLimits {
+    /// `REQUEST_BODY_BYTES_MAX`: 413 above.
+    pub request_body_bytes_max: u64,
+    /// `HEADER_BYTES_MAX`: the head of a request, 431 above.
+    pub header_bytes_max: u32,
+    /// `CONNECTIONS_MAX`: connections served at once.
+    pub connections_max: usize,
+    /// `FIRST_BYTE_TIMEOUT_SECS`: from the accepted connection to the client's first bytes.
+    pub first_byte_timeout: Duration,
+    /// `HEADERS_TIMEOUT_SECS`: for a whole head; also the idle time between two requests.
+    pub headers_timeout: Duration,
+    /// `BODY_IDLE_TIMEOUT_SECS`: how long a body may stand still.
+    pub body_idle_timeout: Duration,
+    /// `UPSTREAM_CONNECT_TIMEOUT_SECS`.
+    pub upstream_connect_timeout: Duration,
+    /// `UPSTREAM_HEAD_TIMEOUT_SECS`: from the request to the head of its answer, 504 above.
+    pub upstream_head_timeout: Duration,
+    /// `CALL_TIMEOUT_SECS`: for a whole call.
+    pub call_timeout: Duration,
+    /// `RATE_LIMIT_PER_SECOND`: calls of a tenant; `None` = no limit.
+    pub rate_per_second: Option<u32>,
+}
+
+impl GatewayLimits {
+    /// Reads them.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let request_body_bytes_max = values.required(table::REQUEST_BODY_BYTES_MAX, parse::byte_size);
+        let header_bytes_max = values.required(table::HEADER_BYTES_MAX, parse::byte_size_in(8_192..=1_048_576));
+        let connections_max = values.required(table::CONNECTIONS_MAX, parse::whole(1..=1_000_000));
+        let first_byte_timeout = values.required(table::FIRST_BYTE_TIMEOUT_SECS, parse::seconds);
+        let headers_timeout = values.required(table::HEADERS_TIMEOUT_SECS, parse::seconds);
+        let body_idle_timeout = values.required(table::BODY_IDLE_TIMEOUT_SECS, parse::seconds);
+        let upstream_connect_timeout = values.required(table::UPSTREAM_CONNECT_TIMEOUT_SECS, parse::seconds);
+        let upstream_head_timeout = values.required(table::UPSTREAM_HEAD_TIMEOUT_SECS, parse::seconds);
+        let call_timeout = values.required(table::CALL_TIMEOUT_SECS, parse::seconds);
+        let rate_per_second = values.optional(table::RATE_LIMIT_PER_SECOND, parse::whole(1..=1_000_000));
+        Some(Self {
+            request_body_bytes_max: request_body_bytes_max?,
+            header_bytes_max: u32::try_from(header_bytes_max?).ok()?,
+            connections_max: connections_max?,
+            first_byte_timeout: first_byte_timeout?,
+            headers_timeout: headers_timeout?,
+            body_idle_timeout: body_idle_timeout?,
+            upstream_connect_timeout: upstream_connect_timeout?,
+            upstream_head_timeout: upstream_head_timeout?,
+            call_timeout: call_timeout?,
+            rate_per_second: rate_per_second?,
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! Settings: defaults, then `goldleaves.toml`, then the environment; every mistake reported at once.
+//!
+//! A program asks for what it reads and for nothing else, so that a setting only another program reads never stops it.
+//! Nothing here looks at the process environment or at the clock: a [`Values`] is built from what it is given.
+
+mod common;
+mod limits;
+mod mistakes;
+mod nearest;
+pub mod parse;
+pub mod table;
+mod values;
+
+pub use common::{Common, Environment, JwtAlgorithm, JwtSettings, SecretNeed};
+pub use limits::GatewayLimits;
+pub use mistakes::{Mistake, Mistakes};
+pub use table::Setting;
+pub use values::{Reading, Values, file_in};
+
+/// The defaults, their documentation and an example at once: a commented `goldleaves.toml`.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// The name of the settings file, looked for in the working directory.
+pub const FILE_NAME: &str = "goldleaves.toml";

@@ -1,0 +1,102 @@
+//! The wish to stop, and who hears it.
+
+use tokio_util::sync::CancellationToken;
+
+/// The wish to stop this process: first in order, then at once. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    asked: CancellationToken,
+    at_once: CancellationToken,
+}
+
+impl Shutdown {
+    /// Nobody asked yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Listens for SIGINT and SIGTERM: the first asks, the second asks at once.
+    ///
+    /// # Errors
+    /// The signals cannot be listened for.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn on_signals() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let shutdown = Self::new();
+        let heard = shutdown.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if heard.is_asked() {
+                    tracing::warn!("asked to stop a second time: stopping at once");
+                    return heard.ask_at_once();
+                }
+                tracing::info!("asked to stop: finishing what is in flight");
+                heard.ask();
+            }
+        });
+        Ok(shutdown)
+    }
+
+    /// Asks to stop in order.
+    pub fn ask(&self) {
+        self.asked.cancel();
+    }
+
+    /// Asks to stop without waiting for anything.
+    pub fn ask_at_once(&self) {
+        self.asked.cancel();
+        self.at_once.cancel();
+    }
+
+    /// Whether a stop was asked for.
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_cancelled()
+    }
+
+    /// Whether a stop without waiting was asked for.
+    pub fn is_at_once(&self) -> bool {
+        self.at_once.is_cancelled()
+    }
+
+    /// Resolves once a stop was asked for.
+    pub async fn asked(&self) {
+        self.asked.cancelled().await;
+    }
+
+    /// Resolves once a stop without waiting was asked for.
+    pub async fn at_once(&self) {
+        self.at_once.cancelled().await;
+    }
+
+    /// Cancelled once a stop was asked for, for what takes a token.
+    pub fn token(&self) -> CancellationToken {
+        self.asked.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn asks_in_order_then_at_once() {
+        let shutdown = Shutdown::new();
+        let other = shutdown.clone();
+        assert!(!other.is_asked());
+        shutdown.ask();
+        other.asked().await;
+        assert!(other.is_asked() && other.token().is_cancelled() && !other.is_at_once());
+        shutdown.ask_at_once();
+        other.at_once().await;
+        assert!(other.is_at_once());
+    }
+}

@@ -1,0 +1,297 @@
+//! The tasks of a process: each with a name, a cancel rule and a failure rule as data; stopped stage by stage.
+
+use std::any::Any;
+use std::fmt::Display;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Exit, Shutdown};
+
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// When a task is asked to stop: first what brings work in, last what tells about the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Takes requests in: listeners and what serves them.
+    Edge,
+    /// Carries what was recorded: relay, sealer.
+    Flow,
+    /// Stores what was carried: meter, pushers.
+    Sink,
+    /// Tells about the process: ops listener.
+    Ops,
+}
+
+impl Stage {
+    const ALL: [Self; 4] = [Self::Edge, Self::Flow, Self::Sink, Self::Ops];
+}
+
+/// What happens to a task when its stage is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCancel {
+    /// It hears its token and finishes by itself; what has not at the deadline is aborted and named.
+    Finish,
+    /// It is dropped at once: it holds nothing that matters.
+    Abort,
+}
+
+/// What happens when a task fails, panics or ends though nobody asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The process stops in order, exit code 70.
+    Stop,
+    /// It is reported and the process goes on without it.
+    Report,
+    /// It is reported and started again, after a pause that grows from 0.1 s to 10 s.
+    Restart,
+}
+
+/// A task's name and rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskRule {
+    /// What logs and exit messages call it.
+    pub name: &'static str,
+    /// When it is stopped.
+    pub stage: Stage,
+    /// How it is stopped.
+    pub on_cancel: OnCancel,
+    /// What its failure means.
+    pub on_failure: OnFailure,
+}
+
+/// How one task ended.
+enum Outcome {
+    /// By itself or because it was asked, without an error.
+    Finished,
+    /// With an error or a panic, in words.
+    Failed(String),
+}
+
+/// Runs the tasks of a process and stops them in order.
+#[derive(Debug)]
+pub struct Supervisor {
+    shutdown: Shutdown,
+    tokens: [(Stage, CancellationToken); 4],
+    running: Vec<Running>,
+    ended: (mpsc::UnboundedSender<usize>, mpsc::UnboundedReceiver<usize>),
+    failed: mpsc::UnboundedReceiver<&'static str>,
+    report_failed: mpsc::UnboundedSender<&'static str>,
+}
+
+#[derive(Debug)]
+struct Running {
+    rule: TaskRule,
+    abort: Option<CancellationToken>,
+    over: bool,
+}
+
+impl Supervisor {
+    /// Nothing runs yet. `shutdown` is what ends [`Supervisor::run`].
+    pub fn new(shutdown: Shutdown) -> Self {
+        let (report_failed, failed) = mpsc::unbounded_channel();
+        Self {
+            shutdown,
+            tokens: Stage::ALL.map(|stage| (stage, CancellationToken::new())),
+            running: Vec::new(),
+            ended: mpsc::unbounded_channel(),
+            failed,
+            report_failed,
+        }
+    }
+
+    /// Starts a task on the current runtime. `start` is given the token that asks it to stop, and is called again when
+    /// the rule says so.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn<S, F, E>(&mut self, rule: TaskRule, start: S)
+    where
+        S: FnMut(CancellationToken) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let token = self.token(rule.stage);
+        let abort = CancellationToken::new();
+        let report = self.report_failed.clone();
+        let end = self.end_of(rule, Some(abort.clone()));
+        let attempts = run_by_rule(rule, token.clone(), report, start);
+        tokio::spawn(async move {
+            let _end = end;
+            tokio::select! {
+                biased;
+                () = abort.cancelled() => {}
+                () = token.cancelled(), if rule.on_cancel == OnCancel::Abort => {}
+                () = attempts => {}
+            }
+        });
+    }
+
+    /// Starts a thread, for what runs a runtime of its own. It is never restarted and cannot be aborted: at the
+    /// deadline it is named and left behind.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn spawn_thread<S, E>(&mut self, rule: TaskRule, body: S) -> std::io::Result<()>
+    where
+        S: FnOnce(CancellationToken) -> Result<(), E> + Send + 'static,
+        E: Display,
+    {
+        let token = self.token(rule.stage);
+        let report = self.report_failed.clone();
+        let end = self.end_of(rule, None);
+        let thread = std::thread::Builder::new().name(rule.name.to_owned()).spawn(move || {
+            let _end = end;
+            let result = std::panic::catch_unwind(AssertUnwindSafe(|| body(token.clone())));
+            judge(rule, &token, &report, outcome(result));
+        });
+        thread.map(drop)
+    }
+
+    /// The token that asks a stage to stop.
+    pub fn token(&self, stage: Stage) -> CancellationToken {
+        let found = self.tokens.iter().find(|(of, _)| *of == stage);
+        found.map(|(_, token)| token.clone()).unwrap_or_default()
+    }
+
+    /// Waits until a stop is asked for or a task fails that the process cannot go on without, then stops the stages in
+    /// order. All stages together have `grace`, but each at least one second.
+    pub async fn run(mut self, grace: Duration) -> Exit {
+        let failed = tokio::select! {
+            () = self.shutdown.asked() => None,
+            name = self.failed.recv() => name,
+        };
+        self.shutdown.ask();
+        let unfinished = self.stop(grace).await;
+        if let Some(name) = failed.or_else(|| self.failed.try_recv().ok()) {
+            return Exit::Failed(name.to_owned());
+        }
+        if unfinished.is_empty() { Exit::Done } else { Exit::Unfinished(unfinished) }
+    }
+
+    async fn stop(&mut self, grace: Duration) -> Vec<String> {
+        let deadline = Instant::now() + grace;
+        let mut unfinished = Vec::new();
+        for stage in Stage::ALL {
+            self.token(stage).cancel();
+            let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
+            while self.count(stage) > 0 {
+                tokio::select! {
+                    Some(index) = self.ended.1.recv() => self.forget(index),
+                    () = tokio::time::sleep_until(deadline) => break,
+                    () = self.shutdown.at_once() => break,
+                }
+            }
+            unfinished.extend(self.abandon(stage));
+        }
+        unfinished
+    }
+
+    fn count(&mut self, stage: Stage) -> usize {
+        while let Ok(index) = self.ended.1.try_recv() {
+            self.forget(index);
+        }
+        self.running.iter().filter(|task| task.rule.stage == stage && !task.over).count()
+    }
+
+    /// Names what is left of a stage and drops it.
+    fn abandon(&mut self, stage: Stage) -> Vec<String> {
+        let left = self.running.iter_mut().filter(|task| task.rule.stage == stage && !task.over);
+        left.map(|task| {
+            tracing::warn!(task = task.rule.name, "did not finish in time");
+            if let Some(abort) = task.abort.take() {
+                abort.cancel();
+            }
+            task.rule.name.to_owned()
+        })
+        .collect()
+    }
+
+    fn forget(&mut self, index: usize) {
+        if let Some(task) = self.running.get_mut(index) {
+            task.over = true;
+        }
+    }
+
+    fn end_of(&mut self, rule: TaskRule, abort: Option<CancellationToken>) -> End {
+        self.running.push(Running { rule, abort, over: false });
+        End { index: self.running.len() - 1, ended: self.ended.0.clone() }
+    }
+}
+
+/// Tells the supervisor that a task is over, however it ended.
+struct End {
+    index: usize,
+    ended: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Nobody listens once the supervisor is gone.
+        let _ = self.ended.send(self.index);
+    }
+}
+
+async fn run_by_rule<S, F, E>(
+    rule: TaskRule,
+    token: CancellationToken,
+    report: mpsc::UnboundedSender<&'static str>,
+    mut start: S,
+) where
+    S: FnMut(CancellationToken) -> F + Send + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send + 'static,
+{
+    let mut pause = RESTART_PAUSE_MIN;
+    loop {
+        let began = Instant::now();
+        let result = match std::panic::catch_unwind(AssertUnwindSafe(|| start(token.clone()))) {
+            Ok(task) => AssertUnwindSafe(task).catch_unwind().await,
+            Err(panic) => Err(panic),
+        };
+        judge(rule, &token, &report, outcome(result));
+        if token.is_cancelled() || rule.on_failure != OnFailure::Restart {
+            return;
+        }
+        if began.elapsed() > RESTART_PAUSE_MAX {
+            pause = RESTART_PAUSE_MIN;
+        }
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(RESTART_PAUSE_MAX);
+    }
+}
+
+/// Reports an end that nobody asked for, and asks the process to stop when the rule says so.
+fn judge(rule: TaskRule, token: &CancellationToken, report: &mpsc::UnboundedSender<&'static str>, outcome: Outcome) {
+    match outcome {
+        Outcome::Finished if token.is_cancelled() || rule.on_failure == OnFailure::Report => return,
+        Outcome::Finished => tracing::error!(task = rule.name, "a task ended though nobody asked it to"),
+        Outcome::Failed(error) => tracing::error!(task = rule.name, error, "a task failed"),
+    }
+    if rule.on_failure == OnFailure::Stop {
+        // Nobody listens once the supervisor is gone.
+        let _ = report.send(rule.name);
+    }
+}
+
+fn outcome<E: Display>(result: Result<Result<(), E>, Box<dyn Any + Send>>) -> Outcome {
+    match result {
+        Ok(Ok(())) => Outcome::Finished,
+        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Err(panic) => Outcome::Failed(format!("panicked: {}", panic_text(panic.as_ref()))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
+}

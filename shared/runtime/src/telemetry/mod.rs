@@ -1,0 +1,134 @@
+//! Logs: one line an event, as text or JSON, to standard error; never waiting for whoever reads them.
+
+mod writer;
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+pub use writer::{LogWriter, Logs};
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The most talkative level of our own lines.
+    pub level: LevelFilter,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+/// Sends this process's logs to standard error. Keep what is returned until the very end: dropping it writes what is
+/// still waiting.
+///
+/// # Errors
+/// Something else already takes the logs.
+pub fn init(options: LogOptions) -> Result<Logs, TryInitError> {
+    let (writer, logs) = writer::to(std::io::stderr());
+    let colours = std::io::stderr().is_terminal();
+    subscriber(options, colours, writer).try_init()?;
+    Ok(logs)
+}
+
+/// A subscriber that writes where it is told, for [`init`] and for tests.
+pub fn subscriber<W>(options: LogOptions, colours: bool, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let layer = match options.format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter(options.level)))
+}
+
+/// Our own lines at `level`. Libraries stop at `info`: below it they write headers and statements, and so tokens and
+/// personal data. hyper's warnings are about what any client may do, so only its errors count.
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_target("goldleaves", level)
+        .with_target("hyper", level.min(LevelFilter::from_level(Level::ERROR)))
+        .with_default(level.min(LevelFilter::INFO))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines(options: LogOptions, log: impl FnOnce()) -> String {
+        let page = Page::default();
+        let writer = page.clone();
+        tracing::subscriber::with_default(subscriber(options, false, move || writer.clone()), log);
+        let bytes = page.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_lines_carry_message_fields_and_span() {
+        let options = LogOptions { level: LevelFilter::INFO, format: LogFormat::Json };
+        let text = lines(options, || {
+            let span = tracing::info_span!("request", request_id = "r-1").entered();
+            tracing::info!(status = 200, "answered");
+            drop(span);
+        });
+        for part in [r#""message":"answered""#, r#""status":200"#, r#""request_id":"r-1""#, r#""level":"INFO""#] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn libraries_never_go_below_info() {
+        let options = LogOptions { level: LevelFilter::TRACE, format: LogFormat::Text };
+        let text = lines(options, || {
+            tracing::trace!(target: "goldleaves_gateway::proxy", "ours");
+            tracing::debug!(target: "h2::codec", "header: authorization");
+            tracing::debug!(target: "sqlx::query", "statement");
+            tracing::warn!(target: "hyper::proto::h1", "noise");
+            tracing::info!(target: "async_nats", "theirs");
+        });
+        assert!(text.contains("ours") && text.contains("theirs"), "{text}");
+        assert!(!text.contains("authorization") && !text.contains("statement") && !text.contains("noise"), "{text}");
+    }
+
+    #[test]
+    fn level_is_kept() {
+        let options = LogOptions { level: LevelFilter::WARN, format: LogFormat::Text };
+        let text = lines(options, || {
+            tracing::info!("quiet");
+            tracing::warn!("loud");
+        });
+        assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
+    }
+}
