@@ -13,6 +13,9 @@ use goldleaves_toolbox::{
 
 use crate::cargo::cargo;
 
+/// The package whose tests run the programs of the others.
+const WHOLE_SYSTEM: &str = "goldleaves-e2e";
+
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -57,10 +60,17 @@ pub(crate) fn environment(installed: Installed) -> BTreeMap<&'static str, PathBu
 }
 
 /// Builds the programs and the tests in one go: in two, Cargo would unify features differently and build much twice.
-/// The whole workspace always, since whole-system tests of one package run the programs of others.
-fn build(_: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<bool> {
+/// Of single packages only the whole-system tests need a build besides their own: the programs.
+fn build(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<bool> {
     let mut command = cargo();
-    command.args(["build", "--workspace", "--lib", "--bins", "--tests"]).envs(environment);
+    command.args(["build", "--lib", "--bins", "--tests"]).envs(environment);
+    if arguments.package.is_empty() {
+        command.arg("--workspace");
+    } else if arguments.package.iter().any(|package| package == WHOLE_SYSTEM) {
+        command.args(["--package", WHOLE_SYSTEM, "--package", "goldleaves"]);
+    } else {
+        return Ok(true);
+    }
     Ok(command.status().context("cannot start cargo")?.success())
 }
 

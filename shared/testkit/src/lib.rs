@@ -1,3 +1,16 @@
-//! Real servers for tests, as child processes. A dev-dependency only.
+//! Equipment for tests, a dev-dependency only: real servers as child processes on free ports, our own programs, a fake
+//! upstream, a proxy whose wire can be cut, a client that counts bytes, and tokens.
+//!
+//! Every process dies with the value that stands for it, and with the test's process. Data of a failed test is kept.
 
+pub mod child;
+pub mod client;
+pub mod http1;
+pub mod httpbin;
 pub mod nats;
+pub mod nginx;
+pub mod program;
+pub mod proxy;
+pub mod scratch;
+pub mod token;
+pub mod upstream;

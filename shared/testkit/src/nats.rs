@@ -1,8 +1,8 @@
 //! Real nats-servers with JetStream as child processes: started on free ports, killed without mercy, stopped with their
 //! data on drop.
 //!
-//! The binary is `NATS_SERVER_BIN`, else `target/tools/nats-server` of the workspace, else `nats-server` on the `PATH`;
-//! it must be 2.10 or newer. Nothing is downloaded here: `cargo xtask test` does that.
+//! The binary is `NATS_SERVER_BIN`, else `nats-server` on the `PATH`, else what `cargo xtask test` installed; it must be
+//! 2.10 or newer. Nothing is downloaded here.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use goldleaves_toolbox::Toolbox;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+
+use crate::child::die_with_parent;
 
 /// How long a server may take to answer on its port.
 const START_SECS_MAX: u64 = 30;
@@ -178,16 +181,11 @@ impl NatsServer {
         std::fs::write(&config, text).context("writing nats.conf")?;
         let log =
             std::fs::File::options().create(true).append(true).open(self.log_path()).context("opening the log")?;
-        let child = Command::new(binary()?)
-            .arg("-c")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting nats-server")?;
-        self.child = Some(child);
+        let mut command = Command::new(binary()?);
+        command.arg("-c").arg(&config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        die_with_parent(command.as_std_mut());
+        self.child = Some(command.spawn().context("starting nats-server")?);
         self.wait_until_listening().await
     }
 
@@ -251,20 +249,9 @@ impl NatsCluster {
 /// Where nats-server is.
 ///
 /// # Errors
-/// It is nowhere.
+/// It is nowhere, or too old.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("NATS_SERVER_BIN") {
-        return Ok(path.into());
-    }
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats-server");
-    if tools.is_file() {
-        return Ok(tools);
-    }
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths)
-        .map(|directory| directory.join("nats-server"))
-        .find(|path| path.is_file())
-        .context("no nats-server: set NATS_SERVER_BIN or run `cargo xtask test`, which installs one")
+    Ok(Toolbox::of_target().nats_server()?)
 }
 
 fn free_port() -> Result<u16> {

@@ -1,0 +1,255 @@
+//! Our own programs (`goldleaves`, `gateway`, `meter-worker`, …) as child processes: started with exactly the settings
+//! the test gives, their addresses read from what they print, killed, interrupted, waited for.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use goldleaves_toolbox::{GOLDLEAVES_BIN_DIR, target_directory};
+use rustix::process::Signal;
+
+use crate::child::Child;
+
+/// How long a program may take to print an address, or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a program is to be started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    program: String,
+    arguments: Vec<OsString>,
+    settings: BTreeMap<String, OsString>,
+    /// The working directory, which also gets the output.
+    folder: PathBuf,
+    /// The one core it may run on.
+    core: Option<usize>,
+}
+
+/// A program of ours that was started.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    name: String,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Launch {
+    /// The program of this name, to run in `folder`. Of this process's environment it sees only `PATH`, `HOME` and what
+    /// coverage tools set.
+    pub fn new(program: &str, folder: &Path) -> Self {
+        let folder = folder.to_path_buf();
+        Self { program: program.to_owned(), arguments: Vec::new(), settings: BTreeMap::new(), folder, core: None }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Sets an environment variable; the last one of a name holds.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.settings.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Sets many.
+    #[must_use]
+    pub fn settings<'a>(mut self, settings: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        self.settings.extend(settings.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
+        self
+    }
+
+    /// Keeps the program on one core from its first instruction (with util-linux' `taskset`), for measuring.
+    #[must_use]
+    pub fn on_core(mut self, core: usize) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The program was not built, or does not start.
+    pub fn start(self) -> Result<Program> {
+        std::fs::create_dir_all(&self.folder).context("making the program's folder")?;
+        let (stdout, stderr) = self.output_files()?;
+        let mut command = self.command()?;
+        command.stdin(Stdio::null());
+        command.stdout(File::create(&stdout).context("opening the output")?);
+        command.stderr(File::create(&stderr).context("opening the output")?);
+        Ok(Program { child: Child::spawn(command, &self.program)?, name: self.program, stdout, stderr })
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// The program was not built, or does not start.
+    pub fn output(self) -> Result<Output> {
+        std::fs::create_dir_all(&self.folder).context("making the program's folder")?;
+        self.command()?.stdin(Stdio::null()).output().with_context(|| format!("running {}", self.program))
+    }
+
+    fn command(&self) -> Result<Command> {
+        let program = built(&self.program)?;
+        let mut command = match self.core {
+            Some(core) => {
+                let mut pinned = Command::new("taskset");
+                pinned.arg("-c").arg(core.to_string()).arg(program);
+                pinned
+            }
+            None => Command::new(program),
+        };
+        command.args(&self.arguments).current_dir(&self.folder).env_clear();
+        for name in ["PATH", "HOME", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(&self.settings);
+        Ok(command)
+    }
+
+    /// Files that no earlier start in this folder wrote: what came before a kill is worth reading too.
+    fn output_files(&self) -> Result<(PathBuf, PathBuf)> {
+        for start in 1..100_000 {
+            let name = |kind| self.folder.join(format!("{}.{start}.{kind}", self.program));
+            if !name("stdout").exists() {
+                return Ok((name("stdout"), name("stderr")));
+            }
+        }
+        bail!("too many starts in {}", self.folder.display())
+    }
+}
+
+impl Program {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed on standard output so far.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// What it has printed on standard error (its logs) so far.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    /// Both, for an error message.
+    pub fn output(&self) -> String {
+        format!("--- {} printed:\n{}{}", self.name, self.stdout(), self.stderr())
+    }
+
+    /// Waits until what it printed (standard output, then logs) holds what `find` looks for.
+    ///
+    /// # Errors
+    /// It ended, or did not print it in time; the error holds what it did print.
+    pub async fn printed<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let ended = self.child.ended()?;
+            if let Some(found) = find(&format!("{}{}", self.stdout(), self.stderr())) {
+                return Ok(found);
+            }
+            if let Some(status) = ended {
+                bail!("{} ended with {status} before it printed {what}\n{}", self.name, self.output());
+            }
+            ensure!(std::time::Instant::now() < deadline, "{} did not print {what}\n{}", self.name, self.output());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits for the address printed on the first line that names `listener`.
+    ///
+    /// # Errors
+    /// As [`Self::printed`].
+    pub async fn address(&mut self, listener: &str) -> Result<SocketAddr> {
+        self.printed(&format!("the address of {listener}"), |text| {
+            text.lines().filter(|line| line.contains(listener)).find_map(address_in)
+        })
+        .await
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// It can't be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().map(drop)
+    }
+
+    /// Sends a signal: `Signal::INT` is Ctrl-C, `Signal::TERM` what a service manager sends.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.child.signal(signal).with_context(|| self.output())
+    }
+
+    /// Whether it has not ended.
+    ///
+    /// # Errors
+    /// It can't be waited for.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.ended()?.is_none())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait(PATIENCE).await.with_context(|| self.output())
+    }
+}
+
+/// Where a program of ours was built: `GOLDLEAVES_BIN_DIR`, else beside the running test.
+///
+/// # Errors
+/// It was not built.
+pub fn built(program: &str) -> Result<PathBuf> {
+    let beside_test = || {
+        let test = std::env::current_exe().ok()?;
+        let deps = test.parent()?;
+        let folder = if deps.ends_with("deps") { deps.parent()? } else { deps };
+        Some(folder.to_path_buf())
+    };
+    let folder = std::env::var_os(GOLDLEAVES_BIN_DIR).map(PathBuf::from).or_else(beside_test);
+    let path = folder.unwrap_or_else(|| target_directory().join("debug")).join(program);
+    ensure!(
+        path.is_file(),
+        "{} was not built: run `cargo build --workspace --bins`, or `cargo xtask test`, which does",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The first `127.0.0.1:PORT` or `[::1]:PORT` in a line.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let words = line.split(|c: char| c.is_whitespace() || "/,;\"'`()<>=".contains(c));
+    words.filter_map(|word| word.parse::<SocketAddr>().ok()).find(|address| address.port() != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address_in;
+
+    #[test]
+    fn addresses_are_read_from_what_people_read() {
+        assert_eq!(address_in("gateway  http://127.0.0.1:8080/x"), Some("127.0.0.1:8080".parse().unwrap()));
+        assert_eq!(address_in("address=\"0.0.0.0:91\""), Some("0.0.0.0:91".parse().unwrap()));
+        assert_eq!(address_in("127.0.0.1:0 then 127.0.0.1:4,"), Some("127.0.0.1:4".parse().unwrap()));
+        assert_eq!(address_in("no address"), None);
+    }
+}
