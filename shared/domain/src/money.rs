@@ -91,15 +91,18 @@ impl std::iter::Sum for Cents {
     }
 }
 
-/// What `units_micro` (millionths of units, summed, never negative) cost at `rate`: rounded once, half to even.
+/// What `units_micro` (millionths of units, summed) cost at `rate`: rounded once, half to even. Exact for every sum an
+/// `i128` holds.
 pub fn line_cost(units_micro: i128, rate: Rate) -> Cents {
     const SCALE: i128 = decimal::ONE as i128 * decimal::ONE as i128;
-    let exact = units_micro * i128::from(rate.0);
-    let (whole, rest) = (exact.div_euclid(SCALE), exact.rem_euclid(SCALE));
+    let rate = i128::from(rate.0);
+    // Multiplied as a whole, the largest sums would overflow; the rest is below SCALE * 10^12.
+    let (whole, rest) = (units_micro.div_euclid(SCALE), units_micro.rem_euclid(SCALE) * rate);
+    let (cents, rest) = (whole * rate + rest.div_euclid(SCALE), rest.rem_euclid(SCALE));
     let up = match (rest * 2).cmp(&SCALE) {
         std::cmp::Ordering::Less => false,
-        std::cmp::Ordering::Equal => whole % 2 != 0,
+        std::cmp::Ordering::Equal => cents % 2 != 0,
         std::cmp::Ordering::Greater => true,
     };
-    Cents(whole + i128::from(up))
+    Cents(cents + i128::from(up))
 }

@@ -109,7 +109,7 @@ struct SealData<'a> {
     unrecorded: u64,
     closed: bool,
     #[serde(borrow)]
-    blocks: Vec<BlockData<'a>>,
+    blocks: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -121,10 +121,7 @@ struct BlockData<'a> {
 }
 
 fn read(payload: &[u8]) -> Result<Message, Fault> {
-    let envelope: Envelope<'_> = match serde_json::from_slice(payload) {
-        Ok(envelope) => envelope,
-        Err(error) => return Err(Fault::json("envelope", &error)),
-    };
+    let envelope: Envelope<'_> = object("envelope", payload)?;
     match Kind::of(&envelope.kind) {
         Kind::Event => {}
         Kind::Seal => return read_seal(&envelope).map(|seal| Message::Seal(Box::new(seal))),
@@ -135,7 +132,7 @@ fn read(payload: &[u8]) -> Result<Message, Fault> {
 }
 
 fn read_event(envelope: &Envelope<'_>) -> Result<UsageEvent, Fault> {
-    let data: EventData<'_> = serde_json::from_str(envelope.data.get()).map_err(|error| Fault::json("data", &error))?;
+    let data: EventData<'_> = object("data", envelope.data.get().as_bytes())?;
     if data.part.is_some() {
         return Err(Fault::newer("data.part: interim records are not known to this version"));
     }
@@ -183,12 +180,13 @@ fn metadata(data: EventData<'_>) -> Result<CallMetadata, Fault> {
 }
 
 fn read_seal(envelope: &Envelope<'_>) -> Result<Seal, Fault> {
-    let data: SealData<'_> = serde_json::from_str(envelope.data.get()).map_err(|error| Fault::json("data", &error))?;
+    let data: SealData<'_> = object("data", envelope.data.get().as_bytes())?;
     let source = read_head(envelope)?;
     let last_seq = number("data.last_seq", data.last_seq, 0)?;
     let mut known = BTreeSet::new();
     let mut blocks = Vec::with_capacity(data.blocks.len());
-    for block in &data.blocks {
+    for block in data.blocks {
+        let block: BlockData<'_> = object("data.blocks", block.get().as_bytes())?;
         let possible = last_seq > 0 && block.block <= Seal::block_of(last_seq);
         if !possible || u64::from(block.count) > Seal::BLOCK_EVENTS || !known.insert(block.block) {
             return Err(Fault::malformed("data.blocks", "a block beyond last_seq, overfull, or given twice"));
@@ -207,6 +205,14 @@ fn read_seal(envelope: &Envelope<'_>) -> Result<Seal, Fault> {
         closed: data.closed,
         blocks,
     })
+}
+
+/// An object by its members' names. (Left alone, serde takes an array for one, by position.)
+fn object<'a, T: Deserialize<'a>>(name: &str, json: &'a [u8]) -> Result<T, Fault> {
+    if json.trim_ascii_start().starts_with(b"[") {
+        return Err(Fault::malformed(name, "not an object"));
+    }
+    serde_json::from_slice(json).map_err(|error| Fault::json(name, &error))
 }
 
 /// What every CloudEvent of ours has.

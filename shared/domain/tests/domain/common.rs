@@ -71,8 +71,8 @@ pub(crate) fn any_timestamp() -> impl Strategy<Value = Timestamp> {
 
 /// A tenant or user: any characters but control characters.
 pub(crate) fn any_name() -> impl Strategy<Value = String> {
-    vec(any::<char>().prop_filter("control", |char| !char.is_control()), 1..=255)
-        .prop_map(|chars| chars.into_iter().collect())
+    let chars = |most: usize| vec(any::<char>().prop_filter("control", |char| !char.is_control()), 1..=most);
+    prop_oneof![4 => chars(12), 1 => chars(255)].prop_map(String::from_iter)
 }
 
 pub(crate) fn any_request_id() -> impl Strategy<Value = RequestId> {
@@ -94,7 +94,8 @@ pub(crate) fn any_units() -> impl Strategy<Value = Units> {
 
 /// Any text a client could get into metadata, control characters included.
 pub(crate) fn any_metadata() -> impl Strategy<Value = CallMetadata> {
-    let text = || prop_oneof![".*", "\\PC{0,40}", vec(any::<char>(), 0..2_500).prop_map(String::from_iter)];
+    let text =
+        || prop_oneof![4 => ".*", 4 => "\\PC{0,40}", 1 => vec(any::<char>(), 0..2_500).prop_map(String::from_iter)];
     (text(), any::<u16>(), option::of(text()), option::of(text()), any::<u64>(), any::<u64>()).prop_map(
         |(method, status_code, user_agent, client_ip, response_bytes, processing_micros)| CallMetadata {
             method,

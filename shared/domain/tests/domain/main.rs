@@ -1,6 +1,25 @@
 //! The domain's tests, one program: each module is about one rule.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
 
+mod classes;
 mod common;
+mod fingerprints;
+mod golden;
+mod metadata;
+mod money;
+mod paths;
+mod repeats;
+mod routes;
+mod seals;
+mod statuses;
+mod subjects;
+mod times;
+mod unreadable;
 mod wire;
