@@ -2,13 +2,21 @@
 
 use std::fmt;
 
-/// Writes bytes as lower-case hex.
-pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+/// Shows a digest as lower-case hex.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8; 32]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[lower_hex(byte >> 4), lower_hex(byte & 15)]);
+        }
+        out.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
+}
+
+fn lower_hex(half: u8) -> u8 {
+    if half < 10 { b'0' + half } else { b'a' + half - 10 }
 }
 
 /// Reads 64 lower-case hex digits; `None` for anything else.

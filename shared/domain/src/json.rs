@@ -35,10 +35,10 @@ impl ObjectWriter {
     pub(crate) fn text(&mut self, name: &str, value: &str) {
         self.raw(name, |mut text| {
             text.push('"');
-            if value.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
-                value.chars().for_each(|char| push_escaped(char, &mut text));
-            } else {
+            if value.bytes().all(is_plain) {
                 text.push_str(value);
+            } else {
+                value.chars().for_each(|char| push_escaped(char, &mut text));
             }
             text.push('"');
             text
@@ -74,6 +74,11 @@ fn appended(mut text: String, value: impl fmt::Display) -> String {
     // Writing to a String never fails, and no Display of this crate does.
     let _ = write!(text, "{value}");
     text
+}
+
+/// Whether this byte of a text stands for itself inside a JSON string.
+pub(crate) fn is_plain(byte: u8) -> bool {
+    byte >= b' ' && !matches!(byte, b'"' | b'\\')
 }
 
 /// Appends a character as it stands inside a JSON string (RFC 8259, 7).

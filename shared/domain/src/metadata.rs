@@ -1,13 +1,18 @@
 //! The guide's metadata of an event, as the ledger's text column holds it.
 
+use std::borrow::Cow;
+
 use crate::CallMetadata;
 use crate::decimal::Micro;
-use crate::json::{ObjectWriter, push_escaped};
+use crate::json::{ObjectWriter, is_plain, push_escaped};
 
 /// The most characters the column holds.
 const CHARS_MAX: usize = 2_000;
 /// The most characters, escaped, that are kept of a method and of an address. Real ones are shorter.
 const SHORT_CHARS_MAX: usize = 64;
+/// A user agent of so many bytes fits: escaped it has at most twice as many characters, and all the rest has fewer than
+/// the 400 that this leaves.
+const SAFE_AGENT_BYTES: usize = 800;
 
 impl CallMetadata {
     /// The most characters of the metadata as JSON.
@@ -17,11 +22,18 @@ impl CallMetadata {
     /// characters are replaced, and the user agent is cut to what the rest leaves, counted after escaping. What is
     /// absent has no key.
     pub fn json(&self) -> String {
-        let head = escaped(&self.method, SHORT_CHARS_MAX);
+        let method = escaped(&self.method, SHORT_CHARS_MAX);
         let address = self.client_ip.as_deref().map(|address| escaped(address, SHORT_CHARS_MAX));
-        let rest_chars = self.object(&head, self.user_agent.as_ref().map(|_| ""), address.as_deref()).chars().count();
-        let agent = self.user_agent.as_deref().map(|agent| escaped(agent, CHARS_MAX.saturating_sub(rest_chars)));
-        self.object(&head, agent.as_deref(), address.as_deref())
+        let agent = self.user_agent.as_deref().map(|agent| {
+            // Real ones are short, and fit whatever their characters and the rest are.
+            let rest_chars = if agent.len() <= SAFE_AGENT_BYTES {
+                CHARS_MAX - 2 * SAFE_AGENT_BYTES
+            } else {
+                self.object(&method, Some(""), address.as_deref()).chars().count()
+            };
+            escaped(agent, CHARS_MAX.saturating_sub(rest_chars))
+        });
+        self.object(&method, agent.as_deref(), address.as_deref())
     }
 
     fn object(&self, method: &str, agent: Option<&str>, address: Option<&str>) -> String {
@@ -41,7 +53,10 @@ impl CallMetadata {
 }
 
 /// Escapes a text, stopping before the first character that would not fit into so many.
-fn escaped(text: &str, chars_max: usize) -> String {
+fn escaped(text: &str, chars_max: usize) -> Cow<'_, str> {
+    if text.len() <= chars_max && text.bytes().all(|byte| byte.is_ascii() && byte != 0x7f && is_plain(byte)) {
+        return Cow::Borrowed(text);
+    }
     let mut escaped = String::with_capacity(text.len().min(chars_max));
     let mut chars = 0;
     for char in text.chars() {
@@ -54,5 +69,5 @@ fn escaped(text: &str, chars_max: usize) -> String {
             break;
         }
     }
-    escaped
+    Cow::Owned(escaped)
 }

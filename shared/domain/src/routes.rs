@@ -159,7 +159,11 @@ impl BillableRoutes {
 
     /// The pattern with the most segments that this path starts with; it decides the event's `route`.
     pub fn longest_match(&self, path: &NormalPath) -> Option<&RoutePattern> {
-        self.routes.iter().find(|route| route.matches(path)).map(|route| &route.pattern)
+        let text = path.as_str();
+        let is_plain = !text.bytes().any(|byte| matches!(byte, b'%' | b';'));
+        let mut routes = self.routes.iter();
+        let route = routes.find(|route| if is_plain { route.matches_plain(text) } else { route.matches(path) });
+        route.map(|route| &route.pattern)
     }
 
     /// The patterns, longest first.
@@ -190,6 +194,16 @@ impl Route {
     fn matches(&self, path: &NormalPath) -> bool {
         let mut segments = path.segments().map(without_parameters).filter(|segment| !segment.is_empty());
         self.names.iter().all(|name| segments.next().is_some_and(|segment| path::says(segment, name)))
+    }
+
+    /// The same for a path without escapes and parameters, which nearly all are: what it says is what it is.
+    fn matches_plain(&self, path: &str) -> bool {
+        let mut rest = path.as_bytes();
+        self.names.iter().all(|name| {
+            let after = rest.strip_prefix(b"/").and_then(|rest| rest.strip_prefix(name.as_slice()));
+            rest = after.unwrap_or_default();
+            after.is_some() && matches!(rest.first(), None | Some(b'/'))
+        })
     }
 }
 

@@ -22,6 +22,25 @@ fn it_is_the_guide_s() {
 }
 
 #[test]
+fn the_widest_rest_leaves_room_for_a_user_agent() {
+    let widest = CallMetadata {
+        method: "\"".repeat(500),
+        status_code: u16::MAX,
+        user_agent: Some("\"".repeat(800)),
+        client_ip: Some("\\".repeat(500)),
+        response_bytes: u64::MAX,
+        processing_micros: u64::MAX,
+    };
+    let read: Value = serde_json::from_str(&widest.json()).unwrap();
+    assert_eq!(read["user_agent"].as_str().unwrap().len(), 800, "up to there nothing is cut");
+    assert_eq!((read["method"].as_str().unwrap().len(), read["client_ip"].as_str().unwrap().len()), (32, 32));
+    for bytes in 795..=805 {
+        let agent = CallMetadata { user_agent: Some("\"".repeat(bytes)), ..widest.clone() };
+        assert!(agent.json().chars().count() <= 2_000, "{bytes}");
+    }
+}
+
+#[test]
 fn the_user_agent_is_cut_after_escaping() {
     for (char, escaped_chars) in
         [('x', 1), ('"', 2), ('\\', 2), ('é', 1), ('🍃', 1), ('\0', 1), ('\t', 1), ('\u{85}', 1)]
