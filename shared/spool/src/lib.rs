@@ -1,1 +1,75 @@
-//! placeholder
+//! A durable local log of byte records: what is written here survives the process, and soon after the machine.
+//!
+//! # Limits and invariants
+//! - One process writes a directory (`flock`); any number may look ([`inspect`]).
+//! - An append returns when the bytes are in the kernel, so that they survive `kill -9`. It waits for one short mutex, never
+//!   for a disk. [`Spool::durable`] resolves when they survive a power cut.
+//! - LSNs are global and grow; an LSN names one content for ever. `seq` counts the PUBLISH records of an epoch from 1 and is
+//!   given inside the append, so it has no gaps. An epoch is one opening of the spool.
+//! - Each INTENT is settled at most once, by a PUBLISH or a VOID. It reserves the room for its settlement (its own payload
+//!   and [`SpoolOptions::settlement_slack`]): within that, settling never fails for lack of room.
+//! - Every durable PUBLISH and NOTE is read once, in LSN order, until it is acknowledged; after a crash again from the cursor
+//!   on. Nothing unacknowledged is ever deleted, and the cursor is durable before anything is.
+//! - Nothing depends on old segments: each begins with a copy of all intents that are open and of all epochs not closed.
+//! - Payloads are at most [`PAYLOAD_BYTES_MAX`] (a sixteenth of a segment if that is less); open intents together at most
+//!   three quarters of a segment. Resident memory is bounded by the open intents, the bytes that are not durable yet and a
+//!   few windows of 256 KiB.
+//! - Deliberately absent: compression, encryption, checks of payloads, random access, more than one writer, and any idea of
+//!   what a record means.
+//!
+//! # Bytes on disk
+//! `state` (see `state.rs`): two checksummed pages with spool id, cursor, floor, checkpoint, unrecorded counts. `lock`: empty.
+//! `quarantine/`: bytes that were no record. `NNNNNNNNNNNNNNNN.seg`: a segment, `N` its number in hex:
+//!
+//! ```text
+//! 0      header: magic "GLSPOOL\0", crc32c of the rest, u32 format, spool id, epoch, u64 base, capacity, number, created
+//! 4096   the same header again
+//! 8192   frames, each at a multiple of 8; a frame's LSN is base + its offset; zeros up to the capacity until trimmed
+//!
+//! frame  u32 crc32c of payload then head[4..] | u32 payload bytes | u64 lsn | u8 kind | u8 version | u16 0 | u32 unix secs |
+//!        u64 link (the intent settled or carried) | u64 seq | payload | zeros to a multiple of 8
+//! kinds  1 INTENT  2 PUBLISH  3 VOID  4 NOTE  5 CARRIED  6 START  7 EPOCH OPEN  8 EPOCH CLOSED
+//! ```
+//! All integers are little-endian. Because a frame holds its own LSN, no stale or misplaced bytes are ever taken for a record,
+//! and a reader finds the next good one behind any damage.
+//!
+//! # Writing, reading, deleting
+//! `log.rs` appends: head and payload are copied into the shared mapping of the active segment, and into memory until they are
+//! durable (`tail.rs`). `sync.rs` syncs in a thread of its own whatever came while the last sync ran; a segment whose sync
+//! failed is never synced again, its tail is written into a new one under the same LSNs. `keep.rs`, the other thread, prepares
+//! segments ahead, persists the cursor, then deletes. `scan.rs` reads over damage, `relay.rs` hands out and remembers what was
+//! acknowledged. `survey.rs` finds out what a directory holds, `recover.rs` makes that durable and opens a new epoch.
+
+mod error;
+mod frame;
+mod fs;
+mod inspect;
+mod keep;
+mod log;
+mod quarantine;
+mod recover;
+mod relay;
+mod scan;
+mod segment;
+mod shared;
+mod spool;
+mod state;
+mod survey;
+mod sync;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+pub use error::{AppendError, OpenError, SpoolError};
+pub use frame::PAYLOAD_BYTES_MAX;
+pub use fs::{FileSystem, Mapping, OpenMode, RealFileSystem, SpoolFile};
+pub use inspect::{Inspection, inspect};
+pub use relay::{History, Reader, Record, RecordKind};
+pub use spool::{
+    Appended, EpochRecord, IntentId, Lsn, Orphan, Recovered, SEGMENT_BYTES_MIN, Spool, SpoolOptions, Stats,
+};
+
+/// Seconds since 1970.
+pub(crate) fn unix_secs() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,209 @@
+//! One record on disk. Knows the bytes of a frame and nothing of files or of what a payload means.
+
+use uuid::Uuid;
+
+/// Bytes before the payload.
+pub(crate) const HEAD: usize = 40;
+/// Largest payload of any record.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Frames start at multiples of this, which is where the search for the next good frame looks.
+pub(crate) const ALIGN: u64 = 8;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Intent,
+    Publish,
+    Void,
+    Note,
+    /// A copy of an INTENT that was open when its segment began; `link` is the original.
+    Carried,
+    /// First frame of a segment: how epoch and counters stood.
+    Start,
+    /// An earlier epoch that nobody has closed yet.
+    EpochOpen,
+    /// An epoch whose last seal is written.
+    EpochClosed,
+    /// A kind of a newer version: kept, never interpreted.
+    Other,
+}
+
+impl Kind {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Intent => 1,
+            Self::Publish => 2,
+            Self::Void => 3,
+            Self::Note => 4,
+            Self::Carried => 5,
+            Self::Start => 6,
+            Self::EpochOpen => 7,
+            Self::EpochClosed => 8,
+            Self::Other => 0xff,
+        }
+    }
+
+    fn of(code: u8) -> Self {
+        match code {
+            1 => Self::Intent,
+            2 => Self::Publish,
+            3 => Self::Void,
+            4 => Self::Note,
+            5 => Self::Carried,
+            6 => Self::Start,
+            7 => Self::EpochOpen,
+            8 => Self::EpochClosed,
+            _ => Self::Other,
+        }
+    }
+
+    /// The reader hands these out; all others only matter to recovery.
+    pub(crate) fn is_relayed(self) -> bool {
+        matches!(self, Self::Publish | Self::Note)
+    }
+}
+
+/// The fields of a frame's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) lsn: u64,
+    pub(crate) kind: Kind,
+    pub(crate) version: u8,
+    pub(crate) unix_secs: u32,
+    /// The INTENT that is settled or carried, else 0.
+    pub(crate) link: u64,
+    /// Of a PUBLISH, else 0.
+    pub(crate) seq: u64,
+    pub(crate) payload_bytes: u32,
+}
+
+impl Head {
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        frame_bytes(self.payload_bytes as usize)
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.lsn + self.frame_bytes()
+    }
+
+    /// The head's bytes; `payload_crc` is the CRC32C of the payload alone, which can be had outside of any lock.
+    pub(crate) fn encode(&self, payload_crc: u32) -> [u8; HEAD] {
+        let mut bytes = [0; HEAD];
+        let fields: [&[u8]; 7] = [
+            &self.payload_bytes.to_le_bytes(),
+            &self.lsn.to_le_bytes(),
+            &[self.kind.code(), self.version, 0, 0],
+            &self.unix_secs.to_le_bytes(),
+            &self.link.to_le_bytes(),
+            &self.seq.to_le_bytes(),
+            &[],
+        ];
+        for (slot, byte) in bytes.iter_mut().skip(4).zip(fields.into_iter().flatten()) {
+            *slot = *byte;
+        }
+        let crc = crc32c::crc32c_append(payload_crc, bytes.get(4..).unwrap_or_default());
+        for (slot, byte) in bytes.iter_mut().zip(crc.to_le_bytes()) {
+            *slot = byte;
+        }
+        bytes
+    }
+
+    /// The frame at the start of `bytes`, if there is a whole good one that was written for exactly this LSN.
+    pub(crate) fn decode(bytes: &[u8], lsn: u64) -> Option<Self> {
+        let head = bytes.get(..HEAD)?;
+        if u64_at(head, 8)? != lsn {
+            return None;
+        }
+        let payload_bytes = u32_at(head, 4)?;
+        if payload_bytes as usize > PAYLOAD_BYTES_MAX {
+            return None;
+        }
+        let payload = bytes.get(HEAD..HEAD + payload_bytes as usize)?;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(payload), head.get(4..)?);
+        (crc == u32_at(head, 0)?).then_some(())?;
+        Some(Self {
+            lsn,
+            kind: Kind::of(*head.get(16)?),
+            version: *head.get(17)?,
+            unix_secs: u32_at(head, 20)?,
+            link: u64_at(head, 24)?,
+            seq: u64_at(head, 32)?,
+            payload_bytes,
+        })
+    }
+}
+
+/// Bytes a frame with such a payload takes, padding included.
+pub(crate) fn frame_bytes(payload_bytes: usize) -> u64 {
+    ((HEAD + payload_bytes) as u64).next_multiple_of(ALIGN)
+}
+
+/// Payload of [`Kind::Start`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) epoch: Uuid,
+    pub(crate) last_seq: u64,
+    /// How many relayed records the whole log held before this segment.
+    pub(crate) relayed: u64,
+    /// How many CARRIED and EPOCH frames follow at once.
+    pub(crate) carried: u32,
+    /// Whether anything of this epoch was recorded before.
+    pub(crate) used: bool,
+}
+
+impl Start {
+    pub(crate) const BYTES: usize = 37;
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::BYTES);
+        bytes.extend_from_slice(self.epoch.as_bytes());
+        bytes.extend_from_slice(&self.last_seq.to_le_bytes());
+        bytes.extend_from_slice(&self.relayed.to_le_bytes());
+        bytes.extend_from_slice(&self.carried.to_le_bytes());
+        bytes.push(u8::from(self.used));
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            epoch: uuid_at(bytes, 0)?,
+            last_seq: u64_at(bytes, 16)?,
+            relayed: u64_at(bytes, 24)?,
+            carried: u32_at(bytes, 32)?,
+            used: *bytes.get(36)? != 0,
+        })
+    }
+}
+
+/// Payload of [`Kind::EpochOpen`] and [`Kind::EpochClosed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EpochMark {
+    pub(crate) epoch: Uuid,
+    pub(crate) last_seq: u64,
+}
+
+impl EpochMark {
+    pub(crate) const BYTES: usize = 24;
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.epoch.as_bytes().to_vec();
+        bytes.extend_from_slice(&self.last_seq.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self { epoch: uuid_at(bytes, 0)?, last_seq: u64_at(bytes, 16)? })
+    }
+}
+
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
+}
+
+pub(crate) fn uuid_at(bytes: &[u8], offset: usize) -> Option<Uuid> {
+    Some(Uuid::from_bytes(bytes.get(offset..offset + 16)?.try_into().ok()?))
+}

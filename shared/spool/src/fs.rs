@@ -1,0 +1,207 @@
+//! The file system as the spool sees it: the one seam through which tests inject faults and power cuts.
+//!
+//! Nothing here knows records or segments. [`RealFileSystem`] is Linux; it relies on `fdatasync` writing back the pages
+//! that a shared mapping dirtied, which Linux does and POSIX does not promise.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
+
+/// How [`FileSystem::open`] opens a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// An existing file, only to be read.
+    Read,
+    /// An existing file, to be read and written.
+    Write,
+    /// A file that must not exist yet, to be read and written.
+    Create,
+}
+
+/// Everything the spool asks of a file system.
+pub trait FileSystem: Send + Sync + 'static {
+    /// Makes a directory and what is missing above it.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in any order.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+    /// Opens or creates a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SpoolFile>>;
+    /// Renames a file over another in the same directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes creations, renames and removals in a directory durable.
+    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock of a directory without waiting; `WouldBlock` when another holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// One open file.
+pub trait SpoolFile: Send + Sync {
+    /// The length in bytes.
+    fn length(&self) -> io::Result<u64>;
+    /// Reads into `buffer`, returns how many bytes there were before the end.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes all bytes.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Sets the length to `bytes`, all of them zeros with room on the device.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Cuts the file.
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
+    /// Makes what was written durable (fdatasync).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Maps the first `bytes` of the file, shared, for writing.
+    fn map(&self, bytes: u64) -> io::Result<Box<dyn Mapping>>;
+}
+
+/// A shared, writable mapping of a file: what was stored is in the kernel at once and survives the process.
+pub trait Mapping: Send {
+    /// Copies `bytes` to `offset`. What does not fit the mapping is not stored and answers `false`.
+    fn store(&mut self, offset: u64, bytes: &[u8]) -> bool;
+    /// The pages before `offset` will not be stored to again; they need not stay resident.
+    fn release_before(&mut self, offset: u64);
+}
+
+/// The real file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFileSystem;
+
+const ZEROS: usize = 256 * 1024;
+
+impl FileSystem for RealFileSystem {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SpoolFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::Create);
+        Ok(Arc::new(RealFile { file: options.open(path)? }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+}
+
+impl SpoolFile for RealFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        // One extent if the file system can; the zeros below are what makes later syncs cheap (no extent changes state).
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let zeros = vec![0_u8; ZEROS];
+        let mut offset = 0;
+        while offset < bytes {
+            let count = usize::try_from(bytes - offset).unwrap_or(ZEROS).min(ZEROS);
+            self.file.write_all_at(zeros.get(..count).unwrap_or_default(), offset)?;
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn map(&self, bytes: u64) -> io::Result<Box<dyn Mapping>> {
+        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let raw = MmapOptions::new().len(length).map_raw(&self.file)?;
+        Ok(Box::new(RealMapping { raw, released: 0 }))
+    }
+}
+
+struct RealMapping {
+    raw: MmapRaw,
+    released: usize,
+}
+
+/// Pages are given back in steps of this size, so that a filling segment never grows the process.
+const RELEASE_STEP: usize = 1024 * 1024;
+
+impl Mapping for RealMapping {
+    fn store(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        let Ok(offset) = usize::try_from(offset) else { return false };
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.raw.len()) {
+            return false;
+        }
+        #[expect(unsafe_code, reason = "an append is a copy into the shared mapping of the segment")]
+        // SAFETY: the range lies inside the mapping (checked above), `&mut self` makes this the only writer, nobody reads
+        // through the mapping (readers use pread), and the spool cuts a segment only after its mapping was dropped.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len());
+        }
+        true
+    }
+
+    fn release_before(&mut self, offset: u64) {
+        let upto = usize::try_from(offset).unwrap_or(0).min(self.raw.len()) / RELEASE_STEP * RELEASE_STEP;
+        if upto <= self.released {
+            return;
+        }
+        #[expect(unsafe_code, reason = "pages that were synced need not stay resident")]
+        // SAFETY: the mapping is shared and of a file, so dropping its page table entries loses no byte: a later access
+        // faults the page in again from the page cache.
+        let advised =
+            unsafe { self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, self.released, upto - self.released) };
+        if advised.is_ok() {
+            self.released = upto;
+        }
+    }
+}

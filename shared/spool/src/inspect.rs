@@ -1,0 +1,81 @@
+//! A look at a spool from outside: reads only, takes no lock, works beside the process that owns it.
+//!
+//! Beside a writing process the answer is a snapshot that may be a moment old.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::error::OpenError;
+use crate::fs::{FileSystem, OpenMode, RealFileSystem};
+use crate::state::{self, State};
+use crate::survey::{self, Survey};
+use crate::{quarantine, unix_secs};
+
+/// What a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// The spool's id; `None` when nothing was ever written here.
+    pub id: Option<Uuid>,
+    /// Whether a process has it open.
+    pub in_use: bool,
+    /// Segment files.
+    pub segments: usize,
+    /// Bytes of the segment files.
+    pub bytes: u64,
+    /// Records that wait to be handed on.
+    pub unsent_records: u64,
+    /// Age of the oldest of them.
+    pub oldest_unsent_secs: Option<u64>,
+    /// Intents without a settlement.
+    pub open_intents: u64,
+    /// Epochs nobody closed: id, last seq, unrecorded. A running process's own is among them.
+    pub epochs: Vec<(Uuid, u64, u64)>,
+    /// Stretches of bytes without a good record (a running process's room ahead is not counted).
+    pub damaged_regions: u64,
+    /// Files set aside in `quarantine/`, by this or earlier recoveries.
+    pub quarantine_files: usize,
+}
+
+/// Looks at the spool in a directory.
+///
+/// # Errors
+/// When the directory or its state cannot be read, or a newer version wrote it.
+pub fn inspect(directory: &Path) -> Result<Inspection, OpenError> {
+    inspect_in(&RealFileSystem, directory)
+}
+
+pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path) -> Result<Inspection, OpenError> {
+    let read = state::read(fs, directory).map_err(OpenError::io("read the state in", directory))?;
+    let found = survey::find(fs, directory, OpenMode::Read)?;
+    let known = found.segments.first().map(|segment| segment.header.spool);
+    let id = read.as_ref().map(|state| state.spool).or(known);
+    let state = read.unwrap_or_else(|| State::new(id.unwrap_or_default()));
+    let segments: Vec<_> = found.segments.into_iter().filter(|segment| segment.limit() > state.floor).collect();
+    let mut damaged_regions = found.damaged.len() as u64;
+    let survey = Survey::take(&segments, &state, &mut |gap| {
+        damaged_regions += u64::from(quarantine::is_damage(gap));
+    });
+    let survey = survey.map_err(OpenError::io("read", directory))?;
+    let oldest = survey.oldest_unsent_unix_secs.map(|secs| unix_secs().saturating_sub(u64::from(secs)));
+    let unrecorded = |id: Uuid| state.unrecorded.iter().find(|(of, _)| *of == id).map_or(0, |(_, count)| *count);
+    Ok(Inspection {
+        id,
+        in_use: is_in_use(fs, directory),
+        segments: segments.len(),
+        bytes: segments.iter().map(|segment| segment.bytes()).sum(),
+        unsent_records: survey.unsent,
+        oldest_unsent_secs: oldest,
+        open_intents: survey.open.len() as u64,
+        epochs: survey.unclosed().map(|mark| (mark.epoch, mark.last_seq, unrecorded(mark.epoch))).collect(),
+        damaged_regions,
+        quarantine_files: quarantine::files(fs, directory),
+    })
+}
+
+/// Tries the lock and lets go at once; makes no file.
+fn is_in_use(fs: &dyn FileSystem, directory: &Path) -> bool {
+    let path = directory.join("lock");
+    fs.open(&path, OpenMode::Read).is_ok()
+        && fs.lock(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}

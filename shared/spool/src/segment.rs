@@ -1,0 +1,203 @@
+//! A segment: one file that holds the LSNs from `base` to `base + capacity`, and its header, kept twice.
+//!
+//! Knows how a segment is created, recognised and read; not when one is full or may go.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use uuid::Uuid;
+
+use crate::frame::{u32_at, u64_at, uuid_at};
+use crate::fs::{FileSystem, OpenMode, SpoolFile};
+
+/// Frames begin here; before lie two copies of the header, a page each.
+pub(crate) const DATA: u64 = 2 * PAGE;
+pub(crate) const PAGE: u64 = 4096;
+/// The format this program writes and the newest it reads.
+pub(crate) const FORMAT: u32 = 1;
+const MAGIC: &[u8; 8] = b"GLSPOOL\0";
+const HEADER_BYTES: usize = 80;
+const SUFFIX: &str = ".seg";
+
+/// What a segment says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) spool: Uuid,
+    pub(crate) epoch: Uuid,
+    pub(crate) base: u64,
+    pub(crate) capacity: u64,
+    pub(crate) number: u64,
+    pub(crate) created_unix_secs: u64,
+}
+
+/// What the first pages of a file turned out to be.
+pub(crate) enum Recognised {
+    Header(Header),
+    Newer(u32),
+    Damaged,
+}
+
+impl Header {
+    fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(HEADER_BYTES);
+        body.extend_from_slice(&FORMAT.to_le_bytes());
+        body.extend_from_slice(self.spool.as_bytes());
+        body.extend_from_slice(self.epoch.as_bytes());
+        for field in [self.base, self.capacity, self.number, self.created_unix_secs] {
+            body.extend_from_slice(&field.to_le_bytes());
+        }
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Recognised {
+        Self::parse(bytes).unwrap_or(Recognised::Damaged)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Recognised> {
+        let body = bytes.get(12..HEADER_BYTES)?;
+        if bytes.get(..8)? != MAGIC {
+            return None;
+        }
+        let format = u32_at(body, 0)?;
+        if format > FORMAT {
+            return Some(Recognised::Newer(format));
+        }
+        (crc32c::crc32c(body) == u32_at(bytes, 8)?).then_some(())?;
+        Some(Recognised::Header(Self {
+            spool: uuid_at(body, 4)?,
+            epoch: uuid_at(body, 20)?,
+            base: u64_at(body, 36)?,
+            capacity: u64_at(body, 44)?,
+            number: u64_at(body, 52)?,
+            created_unix_secs: u64_at(body, 60)?,
+        }))
+    }
+}
+
+/// An open segment. The writer's mapping is kept elsewhere; this is what readers and the keeper share.
+pub(crate) struct Segment {
+    pub(crate) header: Header,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn SpoolFile>,
+    /// LSN after the last byte that may hold a frame.
+    end: AtomicU64,
+    /// Length of the file.
+    bytes: AtomicU64,
+    /// How many relayed records the log held before this segment (for counts only).
+    pub(crate) relayed_before: AtomicU64,
+    /// When the next segment took over; 0 = never, or before this start.
+    pub(crate) sealed_unix_secs: AtomicU64,
+}
+
+impl Segment {
+    /// Creates the file with all its room and both headers, durably.
+    pub(crate) fn create(fs: &dyn FileSystem, directory: &Path, header: Header) -> io::Result<Self> {
+        let path = directory.join(format!("{:016x}{SUFFIX}", header.number));
+        let file = fs.open(&path, OpenMode::Create)?;
+        let written = (|| {
+            file.allocate(header.capacity)?;
+            let bytes = header.encode();
+            file.write_at(0, &bytes)?;
+            file.write_at(PAGE, &bytes)?;
+            file.sync_data()?;
+            fs.sync_dir(directory)
+        })();
+        if let Err(error) = written {
+            // Its room is wanted back; if even that fails, recovery removes a segment without frames.
+            let _ = fs.remove(&path);
+            return Err(error);
+        }
+        Ok(Self::new(header, path, file, header.capacity))
+    }
+
+    fn new(header: Header, path: PathBuf, file: Arc<dyn SpoolFile>, bytes: u64) -> Self {
+        Self {
+            header,
+            path,
+            file,
+            end: AtomicU64::new(header.base + bytes.min(header.capacity)),
+            bytes: AtomicU64::new(bytes),
+            relayed_before: AtomicU64::new(0),
+            sealed_unix_secs: AtomicU64::new(0),
+        }
+    }
+
+    /// Opens a file and reads its header.
+    pub(crate) fn open(fs: &dyn FileSystem, path: &Path, mode: OpenMode) -> io::Result<Result<Self, Recognised>> {
+        let file = fs.open(path, mode)?;
+        let bytes = file.length()?;
+        let mut newest = Recognised::Damaged;
+        for offset in [0, PAGE] {
+            let mut buffer = [0; HEADER_BYTES];
+            if file.read_at(offset, &mut buffer).is_err() {
+                continue;
+            }
+            match Header::decode(&buffer) {
+                Recognised::Header(header) => return Ok(Ok(Self::new(header, path.to_owned(), file, bytes))),
+                Recognised::Newer(format) => newest = Recognised::Newer(format),
+                Recognised::Damaged => {}
+            }
+        }
+        Ok(Err(newest))
+    }
+
+    pub(crate) fn is_name(name: &str) -> bool {
+        name.ends_with(SUFFIX)
+    }
+
+    /// The number in a file name, also of a file whose header is damaged.
+    pub(crate) fn number_of(name: &str) -> Option<u64> {
+        u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()
+    }
+
+    /// LSN of the first frame.
+    pub(crate) fn first(&self) -> u64 {
+        self.header.base + DATA
+    }
+
+    /// No frame of this segment can lie at or after this LSN.
+    pub(crate) fn limit(&self) -> u64 {
+        self.header.base + self.header.capacity
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_end(&self, lsn: u64) {
+        self.end.store(lsn, Ordering::Release);
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn covers(&self, lsn: u64) -> bool {
+        self.first() <= lsn && lsn < self.end()
+    }
+
+    pub(crate) fn offset(&self, lsn: u64) -> u64 {
+        lsn.saturating_sub(self.header.base)
+    }
+
+    /// Cuts what lies behind the last frame. The mapping must be gone.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        let used = self.offset(self.end());
+        if used < self.bytes() {
+            self.file.truncate(used)?;
+            self.bytes.store(used, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Segment").field("header", &self.header).field("end", &self.end()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! What the handles and the two threads share, and how they wake each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::SpoolOptions;
+use crate::fs::FileSystem;
+use crate::log::Log;
+use crate::relay::Relay;
+use crate::state::StateFile;
+
+/// What waiters see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Every frame before this LSN is durable.
+    pub(crate) durable: u64,
+    pub(crate) broken: bool,
+    pub(crate) closed: bool,
+    /// Changes when the reader was sent back.
+    pub(crate) rewinds: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct KeeperSignal {
+    pub(crate) wanted: bool,
+    pub(crate) cursor_moved: bool,
+    pub(crate) stop: bool,
+}
+
+pub(crate) struct Shared {
+    pub(crate) options: SpoolOptions,
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) id: Uuid,
+    pub(crate) epoch: Uuid,
+    pub(crate) log: Mutex<Log>,
+    pub(crate) sync_wake: Condvar,
+    /// How many wait for a sync.
+    pub(crate) waiting: AtomicUsize,
+    pub(crate) sync_failures: AtomicU32,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) state: Mutex<StateFile>,
+    pub(crate) relay: Mutex<Relay>,
+    pub(crate) keeper: Mutex<KeeperSignal>,
+    pub(crate) keep_wake: Condvar,
+    pub(crate) last_number: AtomicU64,
+    /// Bytes that turned out unreadable since the start.
+    pub(crate) unreadable_bytes: AtomicU64,
+    /// Held until the last handle and thread are gone.
+    pub(crate) _lock: Box<dyn Send + Sync>,
+}
+
+impl Shared {
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn publish(&self, durable: u64, broken: bool) {
+        self.progress.send_if_modified(|progress| {
+            let before = *progress;
+            progress.durable = progress.durable.max(durable);
+            progress.broken = broken;
+            *progress != before
+        });
+    }
+
+    pub(crate) fn wake_keeper(&self) {
+        self.keeper.lock().wanted = true;
+        self.keep_wake.notify_one();
+    }
+
+    /// An acknowledgement: the keeper is told, but need not hurry.
+    pub(crate) fn cursor_moved(&self) {
+        let mut signal = self.keeper.lock();
+        if !signal.cursor_moved {
+            signal.cursor_moved = true;
+            signal.wanted = true;
+            self.keep_wake.notify_one();
+        }
+    }
+
+    /// Runs `change` on the log and wakes whom it concerns.
+    pub(crate) fn with_log<T>(&self, change: impl FnOnce(&mut Log) -> T) -> T {
+        let mut log = self.log.lock();
+        let changed = change(&mut log);
+        let wake_sync = std::mem::replace(&mut log.sync_idle, false);
+        let wake_keeper = std::mem::replace(&mut log.wants_spare, false);
+        drop(log);
+        if wake_sync {
+            self.sync_wake.notify_one();
+        }
+        if wake_keeper {
+            self.wake_keeper();
+        }
+        changed
+    }
+
+    /// Stops taking records and lets the threads finish.
+    pub(crate) fn shut(&self) {
+        self.log.lock().closed = true;
+        self.sync_wake.notify_all();
+    }
+}
+
+/// The two threads; stops and joins them when the last handle goes.
+#[derive(Default)]
+pub(crate) struct Threads {
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    sync: JoinHandle<()>,
+    keep: JoinHandle<()>,
+}
+
+impl Threads {
+    pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<Self> {
+        let (syncing, keeping) = (Arc::clone(shared), Arc::clone(shared));
+        let sync = std::thread::Builder::new().name("spool-sync".to_owned()).spawn(move || syncing.sync_loop())?;
+        let keep = std::thread::Builder::new().name("spool-keep".to_owned()).spawn(move || keeping.keep_loop());
+        match keep {
+            Ok(keep) => Ok(Self { running: Mutex::new(Some(Running { shared: Arc::clone(shared), sync, keep })) }),
+            Err(error) => {
+                shared.shut();
+                let _ = sync.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything durable, then the cursor, then the end. Does it once; blocks.
+    pub(crate) fn stop(&self) {
+        let Some(Running { shared, sync, keep }) = self.running.lock().take() else { return };
+        shared.shut();
+        let synced = sync.join().is_ok();
+        {
+            let mut signal = shared.keeper.lock();
+            signal.stop = true;
+            signal.wanted = true;
+        }
+        shared.keep_wake.notify_all();
+        let kept = keep.join().is_ok();
+        if !(synced && kept) {
+            tracing::error!("a thread of the spool panicked");
+        }
+        shared.keep_round();
+        shared.remove_spares();
+        shared.progress.send_modify(|progress| progress.closed = true);
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,411 @@
+//! The public face: options, what was recovered, and the operations. Each is a few lines over the modules that know.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::error::{AppendError, OpenError, SpoolError};
+use crate::frame::Kind;
+use crate::fs::FileSystem;
+use crate::log::Entry;
+use crate::relay::{History, Reader};
+use crate::shared::{Shared, Threads};
+use crate::{recover, unix_secs};
+
+/// A segment is at least this large.
+pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+
+/// How a spool is kept.
+#[derive(Debug, Clone)]
+pub struct SpoolOptions {
+    /// Where. Made if missing.
+    pub directory: PathBuf,
+    /// All files together stay below this; at least four segments.
+    pub bytes_max: u64,
+    /// How long acknowledged segments are kept for a rewind, unless room is needed.
+    pub retain: Duration,
+    /// Size of a segment, at least [`SEGMENT_BYTES_MIN`], a multiple of 4096.
+    pub segment_bytes: u64,
+    /// Pause before a sync that nobody waits for; zero = sync at once.
+    pub sync_pause: Duration,
+    /// A settlement's payload is at most its intent's payload and so many bytes; room for that is reserved.
+    pub settlement_slack: usize,
+}
+
+impl SpoolOptions {
+    /// 8 GiB, 24 hours, segments of 16 MiB, a pause of 5 ms, 1 KiB of slack.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            bytes_max: 8 << 30,
+            retain: Duration::from_secs(24 * 3600),
+            segment_bytes: 16 << 20,
+            sync_pause: Duration::from_millis(5),
+            settlement_slack: 1024,
+        }
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let problem = if self.segment_bytes < SEGMENT_BYTES_MIN || !self.segment_bytes.is_multiple_of(4096) {
+            format!("segment_bytes is {}; a multiple of 4096, at least {SEGMENT_BYTES_MIN}", self.segment_bytes)
+        } else if self.bytes_max < 4 * self.segment_bytes {
+            format!("bytes_max is {}; at least four segments, {}", self.bytes_max, 4 * self.segment_bytes)
+        } else {
+            return Ok(());
+        };
+        Err(OpenError::Options { problem })
+    }
+}
+
+/// A place in the log. Grows with every append, over all epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub(crate) u64);
+
+impl Lsn {
+    /// As a number.
+    #[must_use]
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An intent that owes a settlement: the LSN it was first appended at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IntentId(pub(crate) u64);
+
+impl IntentId {
+    /// Where the intent is, to wait for it to be durable.
+    #[must_use]
+    pub fn lsn(self) -> Lsn {
+        Lsn(self.0)
+    }
+}
+
+impl fmt::Display for IntentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A settlement that was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Where.
+    pub lsn: Lsn,
+    /// Its place in the epoch, from 1 (0 for a VOID, which is not counted).
+    pub seq: u64,
+}
+
+/// An intent of an earlier epoch without a settlement. It stays open until it is published or voided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// To settle it by.
+    pub intent: IntentId,
+    /// The payload's version, as given.
+    pub version: u8,
+    /// The payload, as given.
+    pub payload: Bytes,
+}
+
+/// An earlier epoch whose end nobody has recorded yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochRecord {
+    /// Which.
+    pub epoch: Uuid,
+    /// Of its last PUBLISH, 0 when there was none.
+    pub last_seq: u64,
+    /// Records that could not be appended.
+    pub unrecorded: u64,
+    /// Where its retained records begin, for [`Spool::history`].
+    pub first_lsn: Option<Lsn>,
+}
+
+/// What was found at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The epoch that begins now.
+    pub epoch: Uuid,
+    /// Open intents, in LSN order.
+    pub orphans: Vec<Orphan>,
+    /// Earlier epochs that [`Spool::close_epoch`] was not called for, oldest first.
+    pub epochs: Vec<EpochRecord>,
+    /// Stretches of unreadable bytes set aside now.
+    pub quarantined: u64,
+    /// Their bytes.
+    pub quarantined_bytes: u64,
+    /// Records that wait to be handed on.
+    pub unsent: u64,
+}
+
+/// Numbers for metrics and health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of all segment files.
+    pub bytes: u64,
+    /// Segments that hold records.
+    pub segments: usize,
+    /// Segments ready to be used.
+    pub spares: usize,
+    /// Records not acknowledged.
+    pub unsent_records: u64,
+    /// Bytes of the log that are not acknowledged, of every kind of record.
+    pub unsent_bytes: u64,
+    /// Age of the oldest record not acknowledged; `None` when there is none.
+    pub oldest_unsent: Option<Duration>,
+    /// Intents without a settlement.
+    pub open_intents: usize,
+    /// Whether an intent would be taken now.
+    pub writable: bool,
+    /// Everything before is durable.
+    pub durable: Lsn,
+    /// The next append's place.
+    pub end: Lsn,
+    /// Of this epoch's last PUBLISH.
+    pub last_seq: u64,
+    /// Records of this epoch that could not be appended.
+    pub unrecorded: u64,
+    /// Bytes that the reader had to pass over since the start.
+    pub unreadable_bytes: u64,
+}
+
+/// An open spool. Clones are handles to the same one; the last to go closes it.
+#[derive(Clone)]
+pub struct Spool {
+    pub(crate) shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
+
+impl Spool {
+    /// Opens the directory: recovers what earlier epochs left and begins a new one. Blocks.
+    ///
+    /// # Errors
+    /// When another process has it open, an option makes no sense, or the file system refuses.
+    pub fn open(options: SpoolOptions, fs: impl FileSystem) -> Result<(Self, Recovered), OpenError> {
+        options.check()?;
+        let directory = options.directory.clone();
+        let (shared, recovered) = recover::open(options, Arc::new(fs))?;
+        let shared = Arc::new(shared);
+        let threads = Threads::start(&shared).map_err(OpenError::io("start a thread for", &directory))?;
+        Ok((Self { shared, threads: Arc::new(threads) }, recovered))
+    }
+
+    /// The spool's id, kept in the directory for ever.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.shared.id
+    }
+
+    /// This opening's epoch (a UUIDv7).
+    #[must_use]
+    pub fn epoch(&self) -> Uuid {
+        self.shared.epoch
+    }
+
+    // === appending ===
+
+    /// Appends an INTENT and reserves the room for its settlement.
+    ///
+    /// # Errors
+    /// When there is no room or the file system does not work; then nothing was appended.
+    pub fn intent(&self, version: u8, payload: &[u8]) -> Result<IntentId, AppendError> {
+        let entry = Entry::new(Kind::Intent, version, payload);
+        self.shared.with_log(|log| log.intent(entry))
+    }
+
+    /// Settles an intent with a record that is handed on.
+    ///
+    /// # Errors
+    /// When the intent is not open or the spool is closed. For lack of room only when the payload is larger than what
+    /// was reserved.
+    pub fn publish(&self, intent: IntentId, version: u8, payload: &[u8]) -> Result<Appended, AppendError> {
+        let entry = Entry::new(Kind::Publish, version, payload);
+        self.shared.with_log(|log| log.settle(intent, entry))
+    }
+
+    /// Settles an intent with nothing to hand on; the payload says why.
+    ///
+    /// # Errors
+    /// As [`Spool::publish`].
+    pub fn void(&self, intent: IntentId, payload: &[u8]) -> Result<Lsn, AppendError> {
+        let entry = Entry::new(Kind::Void, 1, payload);
+        self.shared.with_log(|log| log.settle(intent, entry)).map(|appended| appended.lsn)
+    }
+
+    /// Appends a record that is handed on without intent and without seq.
+    ///
+    /// # Errors
+    /// As [`Spool::intent`].
+    pub fn note(&self, version: u8, payload: &[u8]) -> Result<Lsn, AppendError> {
+        let entry = Entry::new(Kind::Note, version, payload);
+        self.shared.with_log(|log| log.note(entry))
+    }
+
+    /// Counts one record that could not be appended, for this epoch; the count survives `kill -9` and needs no room.
+    pub fn unrecorded(&self) {
+        self.shared.state.lock().count_unrecorded(self.shared.epoch);
+    }
+
+    /// Says that an epoch's end is recorded: recovery need not report it again. Any epoch, also this one.
+    ///
+    /// # Errors
+    /// As [`Spool::intent`].
+    pub fn close_epoch(&self, epoch: Uuid) -> Result<Lsn, AppendError> {
+        self.shared.with_log(|log| log.close_epoch(epoch))
+    }
+
+    // === durability ===
+
+    /// Resolves when the record at `lsn` survives a power cut.
+    ///
+    /// # Errors
+    /// When it cannot be made durable now (it may become so later), or the spool was closed before it was.
+    pub async fn durable(&self, lsn: Lsn) -> Result<(), SpoolError> {
+        let mut progress = self.shared.progress.subscribe();
+        let mut waiting = None;
+        loop {
+            let now = *progress.borrow_and_update();
+            if now.durable > lsn.0 {
+                return Ok(());
+            }
+            if now.broken {
+                return Err(SpoolError::Unwritable);
+            }
+            if now.closed {
+                return Err(SpoolError::Closed);
+            }
+            waiting.get_or_insert_with(|| Waiting::new(&self.shared));
+            if progress.changed().await.is_err() {
+                return Err(SpoolError::Closed);
+            }
+        }
+    }
+
+    /// Resolves when everything appended so far is durable.
+    ///
+    /// # Errors
+    /// As [`Spool::durable`].
+    pub async fn sync_all(&self) -> Result<(), SpoolError> {
+        let end = self.shared.log.lock().end();
+        self.durable(Lsn(end.saturating_sub(1))).await
+    }
+
+    /// Takes no more records, makes all durable, persists the cursor, ends the threads. Blocks. Open intents are the next
+    /// start's orphans.
+    pub fn close(&self) {
+        self.threads.stop();
+    }
+
+    // === handing on ===
+
+    /// A reader from the cursor on. It takes the place of any earlier one.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.clone())
+    }
+
+    /// Reads retained records from `from` on (`None`: the oldest), acknowledged or not, beside the reader.
+    #[must_use]
+    pub fn history(&self, from: Option<Lsn>) -> History {
+        let oldest = self.shared.log.lock().segments.first().map_or(0, |segment| segment.first());
+        History::new(self.clone(), from.unwrap_or(Lsn(oldest)))
+    }
+
+    /// Everything before `next_lsn` was acknowledged. Returns at once; the cursor becomes durable in the background and
+    /// only then is anything deleted. What the reader has not handed out since the last rewind cannot be acknowledged.
+    pub fn advance(&self, next_lsn: Lsn) {
+        if self.shared.relay.lock().advance(next_lsn.0) {
+            self.shared.cursor_moved();
+        }
+    }
+
+    /// Sends the reader back to the oldest retained record and returns its place.
+    pub fn rewind(&self) -> Lsn {
+        let oldest = {
+            let log = self.shared.log.lock();
+            log.segments.first().map(|segment| (segment.first(), segment.relayed_before.load(Ordering::Relaxed)))
+        };
+        let (first, records_before) = oldest.unwrap_or_default();
+        self.shared.relay.lock().back_to(first, records_before);
+        self.shared.progress.send_modify(|progress| progress.rewinds += 1);
+        self.shared.cursor_moved();
+        Lsn(first)
+    }
+
+    /// Numbers for metrics. Reads a little of one file when something is unsent.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (cursor, acknowledged_records) = {
+            let relay = self.shared.relay.lock();
+            (relay.cursor(), relay.acknowledged_records)
+        };
+        let unrecorded = self.shared.state.lock().unrecorded(self.shared.epoch);
+        let mut stats = {
+            let log = self.shared.log.lock();
+            let unsent = |end: u64, first: u64| end.saturating_sub(first.max(cursor));
+            let writing = log.writing.back().map(|active| active.segment.header.number);
+            let ended = log.segments.iter().filter(|segment| Some(segment.header.number) != writing);
+            let active = log.segments.iter().find(|segment| Some(segment.header.number) == writing);
+            Stats {
+                bytes: log.bytes(),
+                segments: log.segments.len(),
+                spares: log.spares.len(),
+                unsent_records: log.relayed.saturating_sub(acknowledged_records),
+                unsent_bytes: ended.map(|segment| unsent(segment.end(), segment.first())).sum::<u64>()
+                    + active.map_or(0, |active| unsent(log.end(), active.first())),
+                oldest_unsent: None,
+                open_intents: log.open.len(),
+                writable: log.is_writable(),
+                durable: Lsn(log.durable),
+                end: Lsn(log.end()),
+                last_seq: log.last_seq,
+                unrecorded,
+                unreadable_bytes: self.shared.unreadable_bytes.load(Ordering::Relaxed),
+            }
+        };
+        if stats.unsent_records > 0 {
+            let oldest = History::new(self.clone(), Lsn(cursor)).next_batch(1, usize::MAX).unwrap_or_default();
+            let age = |secs: u32| Duration::from_secs(unix_secs().saturating_sub(u64::from(secs)));
+            // Nothing durable yet: the oldest is at most one sync old.
+            stats.oldest_unsent = Some(oldest.first().map_or(Duration::ZERO, |record| age(record.unix_secs)));
+        }
+        stats
+    }
+}
+
+impl fmt::Debug for Spool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spool").field("id", &self.shared.id).field("epoch", &self.shared.epoch).finish_non_exhaustive()
+    }
+}
+
+/// Somebody waits: the pause between syncs is cut short.
+struct Waiting(Arc<Shared>);
+
+impl Waiting {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        if !shared.options.sync_pause.is_zero() {
+            // Under the lock, so that the thread either sees the count or is already waiting for the signal.
+            let _log = shared.log.lock();
+            shared.sync_wake.notify_one();
+        }
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,225 @@
+//! The state file: spool id, cursor, floor, checkpoint, and the count of what could not be recorded, per epoch.
+//!
+//! Two pages, each a whole state with a generation and a checksum. A write goes to the page that is *not* the last one
+//! synced, so that no power cut can take both. The file exists with all its room from the first start on: counting what
+//! could not be recorded never needs room. It holds nothing that the segments could not do without: when both pages are
+//! gone, everything retained is sent again, which the receivers of records bear.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::frame::{u32_at, u64_at, uuid_at};
+use crate::fs::{FileSystem, OpenMode, SpoolFile};
+use crate::segment::PAGE;
+
+const MAGIC: &[u8; 8] = b"GLSTATE\0";
+const NAME: &str = "state";
+const NAME_NEW: &str = "state.new";
+const UNRECORDED_MAX: usize = 160;
+const PAGE_BYTES: usize = 4096;
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) spool: Uuid,
+    /// Every relayed record before this LSN was acknowledged.
+    pub(crate) cursor: u64,
+    /// Segments wholly before this LSN were deleted, or are about to be.
+    pub(crate) floor: u64,
+    /// From here on recovery must read; all before is durable and its open intents are carried at this LSN.
+    pub(crate) checkpoint: u64,
+    /// Records that could not be appended, by epoch.
+    pub(crate) unrecorded: Vec<(Uuid, u64)>,
+}
+
+impl State {
+    pub(crate) fn new(spool: Uuid) -> Self {
+        Self { spool, cursor: 0, floor: 0, checkpoint: 0, unrecorded: Vec::new() }
+    }
+
+    fn encode(&self, generation: u64) -> Vec<u8> {
+        let mut body = generation.to_le_bytes().to_vec();
+        body.extend_from_slice(self.spool.as_bytes());
+        for field in [self.cursor, self.floor, self.checkpoint, self.unrecorded.len() as u64] {
+            body.extend_from_slice(&field.to_le_bytes());
+        }
+        for (epoch, count) in &self.unrecorded {
+            body.extend_from_slice(epoch.as_bytes());
+            body.extend_from_slice(&count.to_le_bytes());
+        }
+        body.resize(PAGE_BYTES - 12, 0);
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<(u64, Self)> {
+        let body = bytes.get(12..PAGE_BYTES)?;
+        (bytes.get(..8)? == MAGIC && crc32c::crc32c(body) == u32_at(bytes, 8)?).then_some(())?;
+        let count = usize::try_from(u64_at(body, 48)?).ok().filter(|count| *count <= UNRECORDED_MAX)?;
+        let unrecorded = (0..count)
+            .map(|index| Some((uuid_at(body, 56 + index * 24)?, u64_at(body, 72 + index * 24)?)))
+            .collect::<Option<Vec<_>>>()?;
+        let state = Self {
+            spool: uuid_at(body, 8)?,
+            cursor: u64_at(body, 24)?,
+            floor: u64_at(body, 32)?,
+            checkpoint: u64_at(body, 40)?,
+            unrecorded,
+        };
+        Some((u64_at(body, 0)?, state))
+    }
+}
+
+/// Reads the newest readable state of a directory.
+pub(crate) fn read(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<State>> {
+    let file = match fs.open(&directory.join(NAME), OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(newest(&*file).map(|found| found.state))
+}
+
+struct Found {
+    page: u64,
+    generation: u64,
+    state: State,
+}
+
+fn newest(file: &dyn SpoolFile) -> Option<Found> {
+    let mut best: Option<Found> = None;
+    for page in 0..2 {
+        let mut buffer = [0; PAGE_BYTES];
+        if file.read_at(page * PAGE, &mut buffer).is_err() {
+            continue;
+        }
+        if let Some((generation, state)) = State::decode(&buffer)
+            && best.as_ref().is_none_or(|best| best.generation < generation)
+        {
+            best = Some(Found { page, generation, state });
+        }
+    }
+    best
+}
+
+/// The open state file.
+pub(crate) struct StateFile {
+    fs: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    file: Arc<dyn SpoolFile>,
+    generation: u64,
+    synced_page: u64,
+    dirty: bool,
+    state: State,
+}
+
+impl StateFile {
+    /// Opens the file, or makes one that holds `fallback` when there is none that can be read.
+    pub(crate) fn open(fs: Arc<dyn FileSystem>, directory: &Path, fallback: State) -> io::Result<Self> {
+        if let Ok(file) = fs.open(&directory.join(NAME), OpenMode::Write)
+            && let Some(found) = newest(&*file)
+        {
+            let Found { page, generation, state } = found;
+            return Ok(Self {
+                fs,
+                directory: directory.to_owned(),
+                file,
+                generation,
+                synced_page: page,
+                dirty: true,
+                state,
+            });
+        }
+        let file = create(&*fs, directory, &fallback, 1)?;
+        let directory = directory.to_owned();
+        Ok(Self { fs, directory, file, generation: 1, synced_page: 0, dirty: false, state: fallback })
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Counts one record that could not be appended. In the kernel when this returns, so that it survives `kill -9`.
+    pub(crate) fn count_unrecorded(&mut self, epoch: Uuid) {
+        let room = self.state.unrecorded.len() < UNRECORDED_MAX;
+        match self.state.unrecorded.iter_mut().find(|(of, _)| *of == epoch) {
+            Some((_, count)) => *count += 1,
+            None if room => self.state.unrecorded.push((epoch, 1)),
+            None => tracing::error!(%epoch, "more epochs with unrecorded records than can be kept"),
+        }
+        self.dirty = true;
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "the count of unrecorded records is in memory only");
+        }
+    }
+
+    pub(crate) fn unrecorded(&self, epoch: Uuid) -> u64 {
+        self.state.unrecorded.iter().find(|(of, _)| *of == epoch).map_or(0, |(_, count)| *count)
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.generation += 1;
+        self.file.write_at((1 - self.synced_page) * PAGE, &self.state.encode(self.generation))
+    }
+
+    /// A whole new file in place of one whose writes or syncs failed: such a file is never synced again.
+    fn replace(&mut self) -> io::Result<()> {
+        self.generation += 1;
+        self.file = create(&*self.fs, &self.directory, &self.state, self.generation)?;
+        self.synced_page = 0;
+        self.dirty = false;
+        Ok(())
+    }
+}
+
+fn create(fs: &dyn FileSystem, directory: &Path, state: &State, generation: u64) -> io::Result<Arc<dyn SpoolFile>> {
+    let new = directory.join(NAME_NEW);
+    match fs.remove(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = fs.open(&new, OpenMode::Create)?;
+    file.allocate(2 * PAGE)?;
+    file.write_at(0, &state.encode(generation))?;
+    file.sync_data()?;
+    fs.rename(&new, &directory.join(NAME))?;
+    fs.sync_dir(directory)?;
+    Ok(file)
+}
+
+/// Applies a change and makes the whole state durable. The lock is not held while the disk works.
+pub(crate) fn persist(shared: &Mutex<StateFile>, change: impl FnOnce(&mut State)) -> io::Result<()> {
+    let (file, page) = {
+        let mut state = shared.lock();
+        change(&mut state.state);
+        state.dirty = true;
+        if state.write().is_err() {
+            return state.replace();
+        }
+        state.dirty = false;
+        (Arc::clone(&state.file), 1 - state.synced_page)
+    };
+    let synced = file.sync_data();
+    let mut state = shared.lock();
+    match synced {
+        Ok(()) => {
+            state.synced_page = page;
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(%error, "the spool's state file could not be synced, it is written anew");
+            state.dirty = true;
+            state.replace()
+        }
+    }
+}

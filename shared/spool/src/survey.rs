@@ -1,0 +1,186 @@
+//! What a directory holds, found by reading only: shared by recovery and by the offline look at a spool.
+//!
+//! Reads from the checkpoint (or the cursor, if that lies before) to the end, over holes and damage. Memory is bounded by
+//! the open intents: nothing else is kept of what was read.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::error::OpenError;
+use crate::frame::{EpochMark, Kind, Start};
+use crate::fs::{FileSystem, OpenMode};
+use crate::scan::{Frame, Gap, OnReadError, Scan, Step};
+use crate::segment::{FORMAT, Recognised, Segment};
+use crate::state::State;
+
+/// The segment files of a directory.
+pub(crate) struct Found {
+    /// By first LSN.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// Files that should be segments but whose headers cannot be read.
+    pub(crate) damaged: Vec<PathBuf>,
+    /// Largest number in a file name.
+    pub(crate) last_number: u64,
+}
+
+/// Opens every segment of a directory.
+pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Result<Found, OpenError> {
+    let mut found = Found { segments: Vec::new(), damaged: Vec::new(), last_number: 0 };
+    let mut names = fs.list(directory).map_err(OpenError::io("list", directory))?;
+    names.sort();
+    for name in names.into_iter().filter(|name| Segment::is_name(name)) {
+        found.last_number = found.last_number.max(Segment::number_of(&name).unwrap_or(0));
+        let path = directory.join(name);
+        match Segment::open(fs, &path, mode) {
+            Ok(Ok(segment)) => found.segments.push(Arc::new(segment)),
+            Ok(Err(Recognised::Newer(format))) => {
+                return Err(OpenError::Newer { path, found: format, known: FORMAT });
+            }
+            Ok(Err(_)) => found.damaged.push(path),
+            // The process that owns the spool removes segments while an onlooker looks.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(OpenError::io("open", &path)(error)),
+        }
+    }
+    found.segments.sort_by_key(|segment| (segment.first(), segment.header.number));
+    Ok(found)
+}
+
+/// What is known of an epoch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EpochSeen {
+    pub(crate) last_seq: u64,
+    pub(crate) used: bool,
+    pub(crate) closed: bool,
+}
+
+/// An intent without a settlement.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenSeen {
+    pub(crate) version: u8,
+    pub(crate) payload: Bytes,
+}
+
+/// The result.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) from: u64,
+    pub(crate) open: BTreeMap<u64, OpenSeen>,
+    pub(crate) epochs: BTreeMap<Uuid, EpochSeen>,
+    /// Relayed records in the log, ever.
+    pub(crate) relayed: u64,
+    /// Of these, at or after the cursor.
+    pub(crate) unsent: u64,
+    pub(crate) oldest_unsent_unix_secs: Option<u32>,
+    /// End of the last good frame in each scanned segment that has one, by number.
+    pub(crate) ends: BTreeMap<u64, u64>,
+    relayed_scanned: u64,
+    relayed_base: Option<u64>,
+}
+
+impl Survey {
+    /// Reads. `on_gap` is told of every stretch without a good frame.
+    pub(crate) fn take(segments: &[Arc<Segment>], state: &State, on_gap: &mut dyn FnMut(&Gap)) -> io::Result<Self> {
+        let limit = segments.iter().map(|segment| segment.end()).max().unwrap_or(0);
+        let whole = !Self::is_whole_at(segments, state.checkpoint, limit);
+        let from = if whole { 0 } else { state.checkpoint.min(state.cursor) };
+        let from = segments.iter().rev().find(|segment| segment.first() <= from).map_or(0, |segment| segment.first());
+        let mut survey = Self { from, ..Self::default() };
+        let mut scan = Scan::new(from, OnReadError::Skip);
+        loop {
+            match scan.step(segments, limit)? {
+                Step::Frame(frame) => survey.see(&frame, segments, state.cursor),
+                Step::Gap(gap) => on_gap(&gap),
+                Step::End => break,
+            }
+        }
+        survey.relayed = survey.relayed_base.unwrap_or(0) + survey.relayed_scanned;
+        for (epoch, count) in &state.unrecorded {
+            survey.epochs.entry(*epoch).or_default().used |= *count > 0;
+        }
+        Ok(survey)
+    }
+
+    /// Whether a segment begins at `lsn` with everything it says it carries.
+    fn is_whole_at(segments: &[Arc<Segment>], lsn: u64, limit: u64) -> bool {
+        let mut scan = Scan::new(lsn, OnReadError::Skip);
+        let mut next = || match scan.step(segments, limit) {
+            Ok(Step::Frame(frame)) => Some(frame),
+            _ => None,
+        };
+        let start = next().filter(|frame| frame.head.lsn == lsn && frame.head.kind == Kind::Start);
+        let Some(start) = start.and_then(|frame| Start::decode(&frame.payload)) else { return false };
+        (0..start.carried)
+            .all(|_| next().is_some_and(|frame| matches!(frame.head.kind, Kind::Carried | Kind::EpochOpen)))
+    }
+
+    fn see(&mut self, frame: &Frame, segments: &[Arc<Segment>], cursor: u64) {
+        let head = frame.head;
+        for segment in segments.iter().filter(|segment| segment.first() <= head.lsn && head.end() <= segment.end()) {
+            let end = self.ends.entry(segment.header.number).or_default();
+            *end = head.end().max(*end);
+        }
+        if head.kind.is_relayed() {
+            self.relayed_scanned += 1;
+            if head.lsn >= cursor {
+                self.unsent += 1;
+                self.oldest_unsent_unix_secs.get_or_insert(head.unix_secs);
+            }
+        }
+        let copied = || OpenSeen { version: head.version, payload: Bytes::copy_from_slice(&frame.payload) };
+        let epoch = self.epochs.entry(frame.epoch).or_default();
+        match head.kind {
+            Kind::Intent => {
+                epoch.used = true;
+                self.open.insert(head.lsn, copied());
+            }
+            Kind::Carried => {
+                self.open.entry(head.link).or_insert_with(copied);
+            }
+            Kind::Publish | Kind::Void => {
+                epoch.used = true;
+                epoch.last_seq = epoch.last_seq.max(head.seq);
+                self.open.remove(&head.link);
+            }
+            Kind::Note => epoch.used = true,
+            Kind::Start => self.see_start(frame, segments),
+            Kind::EpochOpen => {
+                if let Some(mark) = EpochMark::decode(&frame.payload) {
+                    let seen = self.epochs.entry(mark.epoch).or_default();
+                    seen.used = true;
+                    seen.last_seq = seen.last_seq.max(mark.last_seq);
+                }
+            }
+            Kind::EpochClosed => {
+                if let Some(mark) = EpochMark::decode(&frame.payload) {
+                    self.epochs.entry(mark.epoch).or_default().closed = true;
+                }
+            }
+            Kind::Other => {}
+        }
+    }
+
+    fn see_start(&mut self, frame: &Frame, segments: &[Arc<Segment>]) {
+        let Some(start) = Start::decode(&frame.payload) else { return };
+        let epoch = self.epochs.entry(start.epoch).or_default();
+        epoch.last_seq = epoch.last_seq.max(start.last_seq);
+        epoch.used |= start.used;
+        let relayed = start.relayed.saturating_sub(self.relayed_scanned);
+        self.relayed_base = Some(self.relayed_base.map_or(relayed, |base| base.max(relayed)));
+        for segment in segments.iter().filter(|segment| segment.first() == frame.head.lsn) {
+            segment.relayed_before.store(start.relayed, Ordering::Relaxed);
+        }
+    }
+
+    /// Epochs that were used and that nobody closed.
+    pub(crate) fn unclosed(&self) -> impl Iterator<Item = EpochMark> {
+        let unclosed = self.epochs.iter().filter(|(_, seen)| seen.used && !seen.closed);
+        unclosed.map(|(epoch, seen)| EpochMark { epoch: *epoch, last_seq: seen.last_seq })
+    }
+}

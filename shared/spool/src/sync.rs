@@ -1,0 +1,177 @@
+//! Group commit: one thread that syncs whatever was appended while the last sync ran.
+//!
+//! A failed sync poisons its segment: the kernel may have dropped the pages, so it is never synced again. What was not
+//! durable is written from memory into a new segment under the same LSNs, and the process lives on.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::log::{Spare, Target};
+use crate::segment::{DATA, Header, Segment};
+use crate::shared::Shared;
+use crate::unix_secs;
+
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Idle,
+    Done,
+    /// Nothing became durable; not worth trying again at once.
+    Failed,
+}
+
+impl Shared {
+    /// The thread's loop: until the spool is closed and everything is durable, or cannot be made so.
+    pub(crate) fn sync_loop(&self) {
+        let mut retry = RETRY_MIN;
+        loop {
+            let closing = self.await_work();
+            match self.sync_step() {
+                Step::Idle if closing => return,
+                Step::Failed if closing => return,
+                Step::Failed => {
+                    std::thread::sleep(retry);
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
+                Step::Idle | Step::Done => retry = RETRY_MIN,
+            }
+        }
+    }
+
+    /// Returns when there is something to sync; `true` when the spool is closing.
+    fn await_work(&self) -> bool {
+        let mut log = self.log.lock();
+        while log.target().is_none() && !log.closed {
+            log.sync_idle = true;
+            self.sync_wake.wait(&mut log);
+        }
+        log.sync_idle = false;
+        let pause = self.options.sync_pause;
+        if !pause.is_zero() && !log.closed && self.waiting.load(Ordering::SeqCst) == 0 {
+            self.sync_wake.wait_for(&mut log, pause);
+        }
+        log.closed
+    }
+
+    /// Syncs the oldest segment that needs it.
+    pub(crate) fn sync_step(&self) -> Step {
+        let Some(target) = self.log.lock().target() else { return Step::Idle };
+        if target.poisoned {
+            return self.replace(&target);
+        }
+        match target.segment.file.sync_data() {
+            Ok(()) => {
+                let (done, durable) = {
+                    let mut log = self.log.lock();
+                    log.broken = None;
+                    (log.synced(&target), log.durable)
+                };
+                let sealed = !done.is_empty();
+                drop(done);
+                self.sync_failures.store(0, Ordering::Relaxed);
+                self.publish(durable, false);
+                if sealed {
+                    self.wake_keeper();
+                }
+                Step::Done
+            }
+            Err(error) => {
+                tracing::error!(path = %target.segment.path.display(), %error, "a spool segment could not be synced and is given up");
+                self.poison(&target, error.kind());
+                self.replace(&target)
+            }
+        }
+    }
+
+    fn poison(&self, target: &Target, kind: io::ErrorKind) {
+        let again = self.sync_failures.fetch_add(1, Ordering::Relaxed) > 0;
+        let mut log = self.log.lock();
+        let number = target.segment.header.number;
+        if let Some(writing) = log.writing.iter_mut().find(|writing| writing.segment.header.number == number) {
+            writing.poisoned = true;
+        }
+        if again {
+            log.broken = Some(kind);
+            let durable = log.durable;
+            drop(log);
+            self.publish(durable, true);
+        }
+    }
+
+    /// Writes what is not durable of a poisoned segment into a new one.
+    fn replace(&self, target: &Target) -> Step {
+        match self.replacement(target) {
+            Ok(spare) => {
+                let superseded = self.swap(target, spare);
+                if let Some(path) = superseded.as_ref().map(|segment| &segment.path)
+                    && let Err(error) = self.fs.remove(path)
+                {
+                    tracing::warn!(path = %path.display(), %error, "a superseded spool segment stays behind");
+                }
+                if self.sync_failures.load(Ordering::Relaxed) > 1 { Step::Failed } else { Step::Done }
+            }
+            Err(error) => {
+                tracing::error!(%error, "no new spool segment in place of the one given up; trying again");
+                let durable = {
+                    let mut log = self.log.lock();
+                    log.broken = Some(error.kind());
+                    log.durable
+                };
+                self.publish(durable, true);
+                Step::Failed
+            }
+        }
+    }
+
+    fn replacement(&self, target: &Target) -> io::Result<Spare> {
+        let number = target.segment.header.number;
+        let start = {
+            let log = self.log.lock();
+            let writing = log.writing.iter().find(|writing| writing.segment.header.number == number);
+            writing.and_then(|writing| writing.tail.start()).unwrap_or_else(|| target.segment.first())
+        };
+        let base = start - DATA;
+        let header = Header {
+            base,
+            capacity: target.segment.limit() - base,
+            number: self.next_number(),
+            created_unix_secs: unix_secs(),
+            ..target.segment.header
+        };
+        let segment = Segment::create(&*self.fs, &self.options.directory, header)?;
+        let map = segment.file.map(header.capacity)?;
+        Ok(Spare { segment: Arc::new(segment), map })
+    }
+
+    /// Copies the tail over and puts the new segment in the place of the old; returns the old one if it is not needed any more.
+    fn swap(&self, target: &Target, spare: Spare) -> Option<Arc<Segment>> {
+        let Spare { segment, mut map } = spare;
+        let number = target.segment.header.number;
+        let mut log = self.log.lock();
+        let writing = log.writing.iter_mut().find(|writing| writing.segment.header.number == number)?;
+        for (lsn, bytes) in writing.tail.chunks() {
+            map.store(segment.offset(lsn), bytes);
+        }
+        let old = std::mem::replace(&mut writing.segment, Arc::clone(&segment));
+        let _unmapped = std::mem::replace(&mut writing.map, map);
+        writing.poisoned = false;
+        old.set_end(writing.end);
+        if writing.sealed {
+            segment.set_end(writing.end);
+            segment.sealed_unix_secs.store(old.sealed_unix_secs.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let superseded = old.first() >= segment.first();
+        let relayed = if superseded { old.relayed_before.load(Ordering::Relaxed) } else { log.relayed };
+        segment.relayed_before.store(relayed, Ordering::Relaxed);
+        log.list(segment);
+        if superseded {
+            log.unlist(number);
+        }
+        superseded.then_some(old)
+    }
+}
