@@ -124,15 +124,15 @@ impl Request {
         Ok(response)
     }
 
-    /// Sends it with prior-knowledge h2 on a connection of its own and reads the whole response.
+    /// Sends it with prior-knowledge h2 on a connection of its own and reads the whole response. It has no wire bytes and
+    /// its framing says nothing; header names are in lower case.
     ///
     /// # Errors
     /// No connection, or no whole response.
-    pub async fn send_h2(&self, address: SocketAddr) -> Result<(hyper::http::response::Parts, Bytes)> {
+    pub async fn send_h2(&self, address: SocketAddr) -> Result<Response> {
         let stream = TcpStream::connect(address).await.context("connecting")?;
-        let io = TokioIo::new(stream);
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.context("the h2 handshake")?;
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.context("the h2 handshake")?;
         let driver = tokio::spawn(connection);
         let mut request = hyper::Request::builder().method(self.method.as_str());
         request = request.uri(format!("http://{address}{}", self.target));
@@ -147,10 +147,18 @@ impl Request {
         let request = request.body(Full::new(Bytes::from(body))).context("an h2 request")?;
         let response = sender.send_request(request).await.context("the h2 response")?;
         let (parts, body) = response.into_parts();
-        let body = body.collect().await.context("the h2 body")?.to_bytes();
+        let body = body.collect().await.context("the h2 body")?;
         driver.abort();
-        Ok((parts, body))
+        let trailers = body.trailers().map(fields).unwrap_or_default();
+        let head = Head { start: format!("{:?} {}", parts.version, parts.status), headers: fields(&parts.headers) };
+        let body = Body { bytes: body.to_bytes().to_vec(), trailers, complete: true };
+        Ok(Response { status: parts.status.as_u16(), head, framing: Framing::Close, body, wire: Vec::new() })
     }
+}
+
+fn fields(headers: &hyper::HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 impl Response {

@@ -1,0 +1,161 @@
+//! The ledger's tables as any tool would read them: plain SQL over a connection of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use goldleaves_testkit::child::wait_for;
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, QueryResult, Statement};
+
+use crate::deployment::PATIENCE;
+
+/// A database of the ledger.
+#[derive(Debug)]
+pub struct Tables {
+    database: DatabaseConnection,
+}
+
+/// A row of `usage_events` or `usage_duplicates`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// `id`, which is the event's id.
+    pub id: String,
+    /// `request_id`.
+    pub request_id: String,
+    /// `client_request_id`.
+    pub client_request_id: Option<String>,
+    /// `tenant_id`.
+    pub tenant: String,
+    /// `route`.
+    pub route: String,
+    /// `outcome`.
+    pub outcome: String,
+    /// `units_micro`.
+    pub units_micro: i64,
+    /// `metadata`.
+    pub metadata: Option<String>,
+}
+
+/// A row of `usage_dead_letters`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// `id`.
+    pub id: String,
+    /// `request_id`.
+    pub request_id: Option<String>,
+    /// `reason`.
+    pub reason: String,
+}
+
+/// All three tables of one moment. An event's id is in exactly one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// `usage_events`.
+    pub events: Vec<Row>,
+    /// `usage_duplicates`.
+    pub duplicates: Vec<Row>,
+    /// `usage_dead_letters`.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+impl Tables {
+    /// Connects.
+    ///
+    /// # Errors
+    /// There is no such database.
+    pub async fn open(url: &str) -> Result<Self> {
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(1).acquire_timeout(Duration::from_secs(30)).sqlx_logging(false);
+        Ok(Self { database: Database::connect(options).await.with_context(|| format!("opening {url}"))? })
+    }
+
+    /// Everything recorded now.
+    ///
+    /// # Errors
+    /// A table can't be read.
+    pub async fn contents(&self) -> Result<Contents> {
+        let events = self.rows("usage_events").await?;
+        let duplicates = self.rows("usage_duplicates").await?;
+        let dead = "SELECT id, request_id, reason FROM usage_dead_letters";
+        let dead_letters = self.query(dead).await?.iter().map(dead_letter).collect::<Result<_>>()?;
+        Ok(Contents { events, duplicates, dead_letters })
+    }
+
+    /// What is recorded once `settled` holds.
+    ///
+    /// # Errors
+    /// It never does.
+    pub async fn wait(&self, what: &str, settled: impl Fn(&Contents) -> bool) -> Result<Contents> {
+        wait_for(what, PATIENCE, async || {
+            let contents = self.contents().await?;
+            Ok(settled(&contents).then_some(contents))
+        })
+        .await
+    }
+
+    /// One number.
+    ///
+    /// # Errors
+    /// The query fails, or gives no number.
+    pub async fn number(&self, sql: &str) -> Result<i64> {
+        let rows = self.query(sql).await?;
+        let row = rows.first().context("no row")?;
+        row.try_get_by_index(0).with_context(|| format!("a number: {sql}"))
+    }
+
+    async fn rows(&self, table: &str) -> Result<Vec<Row>> {
+        let sql = format!(
+            "SELECT CAST(id AS TEXT) AS id, request_id, client_request_id, tenant_id, route, outcome, units_micro, metadata \
+             FROM {table}"
+        );
+        self.query(&sql).await?.iter().map(row).collect()
+    }
+
+    async fn query(&self, sql: &str) -> Result<Vec<QueryResult>> {
+        let statement = Statement::from_string(self.database.get_database_backend(), sql);
+        self.database.query_all_raw(statement).await.with_context(|| sql.to_owned())
+    }
+}
+
+impl Contents {
+    /// How often each event's id stands in the three tables together.
+    pub fn occurrences(&self) -> BTreeMap<&str, usize> {
+        let rows = self.events.iter().chain(&self.duplicates).map(|row| row.id.as_str());
+        let mut counts = BTreeMap::new();
+        for id in rows.chain(self.dead_letters.iter().map(|letter| letter.id.as_str())) {
+            *counts.entry(id).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How many rows the three tables have.
+    pub fn len(&self) -> usize {
+        self.events.len() + self.duplicates.len() + self.dead_letters.len()
+    }
+
+    /// Whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn row(row: &QueryResult) -> Result<Row> {
+    Ok(Row {
+        id: row.try_get("", "id")?,
+        request_id: row.try_get("", "request_id")?,
+        client_request_id: row.try_get("", "client_request_id")?,
+        tenant: row.try_get("", "tenant_id")?,
+        route: row.try_get("", "route")?,
+        outcome: row.try_get("", "outcome")?,
+        units_micro: row.try_get("", "units_micro")?,
+        metadata: row.try_get("", "metadata")?,
+    })
+}
+
+fn dead_letter(row: &QueryResult) -> Result<DeadLetter> {
+    Ok(DeadLetter {
+        id: row.try_get("", "id")?,
+        request_id: row.try_get("", "request_id")?,
+        reason: row.try_get("", "reason")?,
+    })
+}

@@ -1,0 +1,167 @@
+//! `kill -9` under load and from inside a response's last byte: what was served is recorded once, whatever died when.
+//!
+//! Ten rounds as a rule; `GOLDLEAVES_SOAK=1` makes it two hundred.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
+use goldleaves_e2e::load::{Load, Receipt};
+use goldleaves_e2e::tables::Contents;
+use goldleaves_testkit::child::wait_for;
+use goldleaves_testkit::client::{Connection, Request};
+use goldleaves_testkit::upstream::{Answer, Received, Upstream};
+use rand::Rng as _;
+
+const CLIENTS: usize = 6;
+
+fn rounds() -> usize {
+    if std::env::var_os("GOLDLEAVES_SOAK").is_some() { 200 } else { 10 }
+}
+
+/// Every kind of end a response can have.
+fn answer(received: &Received) -> Answer {
+    match received.target().rsplit('/').next() {
+        Some("chunked") => Answer::chunked([b"one".to_vec(), b"two".to_vec()]),
+        Some("trailers") => Answer::chunked([b"one".to_vec()]).trailer("X-Usage-Units", "2"),
+        Some("empty") => Answer::head_only(204),
+        Some("drip") => Answer::chunked(vec![b"x".to_vec(); 4]).dripping(Duration::from_millis(2)),
+        Some("large") => Answer::ok(vec![b'x'; 300_000]),
+        _ => Answer::ok("hello"),
+    }
+}
+
+const KINDS: [&str; 6] = ["length", "chunked", "trailers", "empty", "drip", "large"];
+
+/// The n-th request of a client in a round, with an id of its own.
+fn request(token: &str, name: &str, number: usize) -> Request {
+    let kind = KINDS[number % KINDS.len()];
+    let method = if number % 7 == 6 { "HEAD" } else { "GET" };
+    let request = Request::new(method, &format!("/api/v1/documents/{kind}"));
+    request.token(token).header("X-Request-ID", &format!("{name}-{number}"))
+}
+
+/// Load, then a kill at a random moment.
+async fn killed_under_load(deployment: &mut Deployment, round: usize) -> Vec<Receipt> {
+    let token = deployment.token("acme").unwrap();
+    let gateway = deployment.gateway().unwrap();
+    let load =
+        Load::start(gateway, CLIENTS, move |client, number| request(&token, &format!("r{round}-c{client}"), number));
+    wait_for("the first responses", PATIENCE, async || Ok((load.finished() > 0).then_some(()))).await.unwrap();
+    let moment = rand::rng().random_range(0..150_000);
+    tokio::time::sleep(Duration::from_micros(moment)).await;
+    deployment.kill().unwrap();
+    load.receipts().await.unwrap()
+}
+
+/// Load, and one client that kills the gateway the moment it has read a response's last byte.
+async fn killed_by_a_client(deployment: &mut Deployment, round: usize) -> Vec<Receipt> {
+    let token = deployment.token("acme").unwrap();
+    let gateway = deployment.gateway().unwrap();
+    let own = request(&token, &format!("r{round}-killer"), round % KINDS.len());
+    let load = Load::start(gateway, 2, move |client, number| request(&token, &format!("r{round}-c{client}"), number));
+    let mut connection = Connection::open(gateway).await.unwrap();
+    let response = connection.ask(&own).await.unwrap();
+    deployment.kill().unwrap();
+    assert!(response.body.complete);
+    let mut receipts = load.receipts().await.unwrap();
+    receipts.push(Receipt::of(&response).unwrap());
+    receipts
+}
+
+/// Starts it once more, lets it record what is left, and stops it.
+async fn settled(deployment: &mut Deployment, receipts: &[Receipt], upstream: &Upstream) -> Contents {
+    deployment.start_again().await.unwrap();
+    let expected: BTreeSet<String> = upstream.request_ids().into_iter().collect();
+    let tables = deployment.tables().await.unwrap();
+    let all_there = |contents: &Contents| expected.is_subset(&client_ids(contents));
+    let contents = tables.wait("every served request to be recorded", all_there).await;
+    if contents.is_err() {
+        let found = client_ids(&tables.contents().await.unwrap());
+        let missing: Vec<_> = expected.difference(&found).collect();
+        panic!("{} receipts; served but never recorded: {missing:?}", receipts.len());
+    }
+    let status = deployment.stop().await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    tables.contents().await.unwrap()
+}
+
+/// The clients' ids of everything that was recorded.
+fn client_ids(contents: &Contents) -> BTreeSet<String> {
+    let rows = contents.events.iter().chain(&contents.duplicates).filter_map(|row| row.client_request_id.clone());
+    rows.chain(contents.dead_letters.iter().filter_map(|letter| letter.request_id.clone())).collect()
+}
+
+fn compare(contents: &Contents, receipts: &[Receipt], upstream: &Upstream) {
+    let twice: Vec<_> = contents.occurrences().into_iter().filter(|(_, count)| *count != 1).collect();
+    assert!(twice.is_empty(), "in more than one row: {twice:?}");
+    assert!(contents.duplicates.is_empty(), "every id was used once: {:?}", contents.duplicates);
+
+    let billed: BTreeMap<&str, &str> =
+        contents.events.iter().map(|row| (row.client_request_id.as_deref().unwrap(), row.id.as_str())).collect();
+    assert_eq!(billed.len(), contents.events.len(), "an id has two rows");
+    for receipt in receipts {
+        let event = receipt.event_id.as_deref().unwrap_or_else(|| panic!("no event: {receipt:?}"));
+        assert_eq!(billed.get(receipt.request_id.as_str()), Some(&event), "{receipt:?}");
+    }
+
+    let served: BTreeSet<String> = upstream.request_ids().into_iter().collect();
+    assert_eq!(served.len(), upstream.request_ids().len(), "the gateway asked twice for one request");
+    let unseen: Vec<_> = billed.keys().filter(|id| !served.contains(**id)).collect();
+    assert!(unseen.is_empty(), "billed, but the upstream never saw it: {unseen:?}");
+    let unrecorded: Vec<_> = served.difference(&client_ids(contents)).cloned().collect();
+    assert!(unrecorded.is_empty(), "served, but never recorded: {unrecorded:?}");
+    let reasons: BTreeSet<&str> = contents.dead_letters.iter().map(|letter| letter.reason.as_str()).collect();
+    assert!(reasons.iter().all(|reason| *reason == "unknown"), "{reasons:?}");
+}
+
+async fn survives(durability: &str) {
+    let upstream = Upstream::start(answer).await.unwrap();
+    let settings = [("UPSTREAM_URL", upstream.url()), ("METER_DURABILITY", durability.to_owned())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut deployment = Deployment::prepare(Kind::Embedded, &settings).unwrap();
+    let mut receipts = Vec::new();
+    for round in 0..rounds() {
+        deployment.start_again().await.unwrap();
+        let of_round = match round % 2 {
+            0 => killed_under_load(&mut deployment, round).await,
+            _ => killed_by_a_client(&mut deployment, round).await,
+        };
+        assert!(!of_round.is_empty(), "round {round} served nothing");
+        receipts.extend(of_round);
+    }
+    let contents = settled(&mut deployment, &receipts, &upstream).await;
+    compare(&contents, &receipts, &upstream);
+    println!(
+        "{durability}: {} responses read, {} rows, {} unknown",
+        receipts.len(),
+        contents.len(),
+        contents.dead_letters.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_nine_loses_and_doubles_nothing() {
+    survives("available").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_nine_loses_and_doubles_nothing_when_strict() {
+    survives("strict").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_under_load_settles_every_request() {
+    let upstream = Upstream::start(answer).await.unwrap();
+    let mut deployment = Deployment::start(Kind::Embedded, &upstream.url()).await.unwrap();
+    let token = deployment.token("acme").unwrap();
+    let gateway = deployment.gateway().unwrap();
+    let load = Load::start(gateway, CLIENTS, move |client, number| request(&token, &format!("c{client}"), number));
+    wait_for("some responses", PATIENCE, async || Ok((load.finished() > 50).then_some(()))).await.unwrap();
+    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+    let receipts = load.receipts().await.unwrap();
+    // Nothing is left for the next start to do.
+    let contents = deployment.tables().await.unwrap().contents().await.unwrap();
+    compare(&contents, &receipts, &upstream);
+    assert!(contents.dead_letters.is_empty(), "{:?}", contents.dead_letters);
+}
