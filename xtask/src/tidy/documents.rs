@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Problem;
-use super::source::{Source, is_identifier};
+use super::source::is_identifier;
 use super::tree::Tree;
 
 const SETTINGS: &str = "docs/SETTINGS.md";
+const TABLE: &str = "shared/runtime/src/settings/table.rs";
 
 /// Checks `docs/adr` and `docs/SETTINGS.md`.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
@@ -37,34 +38,37 @@ fn check_decisions(tree: &Tree, problems: &mut Vec<Problem>) {
 
 fn check_settings(tree: &Tree, problems: &mut Vec<Problem>) {
     let written = tree.text(SETTINGS).unwrap_or_default();
-    for source in tree.sources.iter().filter(|source| !source.is_test()) {
-        for (line, name) in settings(source) {
-            let documented = written.split(|c: char| !is_identifier(c)).any(|word| word == name);
-            if !documented {
-                problems.push(Problem::new(&source.path, line, format!("the setting {name} is not in {SETTINGS}")));
-            }
+    let Some(table) = tree.sources.iter().find(|source| source.path == Path::new(TABLE)) else {
+        problems.push(Problem::new(
+            Path::new(TABLE),
+            1,
+            "the table of all settings is not here: tell tidy where it went",
+        ));
+        return;
+    };
+    let names: Vec<(usize, &str)> = settings(&table.text).collect();
+    if names.is_empty() {
+        problems.push(Problem::new(&table.path, 1, "no setting is found in it: tell tidy how they are written now"));
+    }
+    for (line, name) in names {
+        if !written.split(|c: char| !is_identifier(c)).any(|word| word == name) {
+            problems.push(Problem::new(&table.path, line, format!("the setting {name} is not in {SETTINGS}")));
         }
     }
 }
 
-/// Settings that a source reads: an upper-case name as the first argument of a method of `values`.
-fn settings(source: &Source) -> Vec<(usize, &str)> {
-    let end = source.production_end();
-    let read = |(at, name): &(usize, String)| {
-        let before: String = source.code.iter().take(*at).skip(at.saturating_sub(160)).collect();
-        let statement = before.rsplit([';', '{', '}', ',']).next().unwrap_or_default();
-        *at < end && is_setting_name(name) && before.trim_end().ends_with('(') && statement.contains("values")
-    };
-    source.literals.iter().filter(|literal| read(literal)).map(|(at, name)| (source.line(*at), name.as_str())).collect()
-}
-
-fn is_setting_name(name: &str) -> bool {
-    let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    name.len() > 3 && name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(letters)
+/// The settings of the table, one a line: `NAME = "key", …;`.
+fn settings(table: &str) -> impl Iterator<Item = (usize, &str)> {
+    table.lines().enumerate().filter_map(|(number, line)| {
+        let (name, _) = line.trim_start().split_once(" = \"")?;
+        let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        (name.len() > 3 && name.chars().all(letters)).then_some((number + 1, name))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::Source;
     use super::*;
 
     fn problems(sources: Vec<Source>, others: &[(&str, &str)]) -> Vec<String> {
@@ -76,10 +80,12 @@ mod tests {
 
     #[test]
     fn a_decision_has_a_number_of_its_own() {
-        let found =
-            problems(Vec::new(), &[("docs/adr/0001-a.md", ""), ("docs/adr/0001-b.md", ""), ("docs/adr/x.md", "")]);
+        let mut found = Vec::new();
+        let others =
+            ["docs/adr/0001-a.md", "docs/adr/0001-b.md", "docs/adr/x.md"].map(|path| (path.into(), String::new()));
+        check_decisions(&Tree { sources: Vec::new(), others: others.to_vec() }, &mut found);
         assert_eq!(
-            found,
+            found.iter().map(ToString::to_string).collect::<Vec<_>>(),
             [
                 "docs/adr/0001-b.md:1: 0001 is taken by docs/adr/0001-a.md: take the next free number",
                 "docs/adr/x.md:1: a decision is named NNNN-title.md",
@@ -88,10 +94,10 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_is_read_is_written_down() {
-        let text = "//! Why.\nfn f() { let a = values.optional::<u8>(\"DATA_DIR\", \"x\"); g(\"SELECT\"); values.required(\"JWT_SECRET\"); }";
-        let source = || vec![Source::new("gateway/src/x.rs".into(), text.to_owned())];
-        let found = problems(source(), &[(SETTINGS, "| `DATA_DIR` | where |")]);
-        assert_eq!(found, ["gateway/src/x.rs:2: the setting JWT_SECRET is not in docs/SETTINGS.md"]);
+    fn a_setting_is_written_down() {
+        let text =
+            "//! Why.\nsettings! {\n    DATA_DIR = \"data_dir\", Plain;\n    JWT_SECRET = \"jwt.secret\", Secret;\n}\n";
+        let found = problems(vec![Source::new(TABLE.into(), text.to_owned())], &[(SETTINGS, "| `DATA_DIR` | where |")]);
+        assert_eq!(found, [format!("{TABLE}:4: the setting JWT_SECRET is not in {SETTINGS}")]);
     }
 }

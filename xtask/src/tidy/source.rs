@@ -13,19 +13,16 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// Comments and the insides of strings and characters replaced by spaces; the same length in characters.
     pub(crate) code: Vec<char>,
-    /// String literals: where the opening quote is in `code`, and what they hold, escapes as written.
-    pub(crate) literals: Vec<(usize, String)>,
 }
 
 impl Source {
     /// Scans a file.
     pub(crate) fn new(path: PathBuf, text: String) -> Self {
-        let mut scan = Scan { input: text.chars().collect(), code: Vec::new(), literals: Vec::new() };
+        let mut scan = Scan { input: text.chars().collect(), code: Vec::new() };
         while scan.code.len() < scan.input.len() {
             scan.step();
         }
-        let Scan { code, literals, .. } = scan;
-        Self { path, text, code, literals }
+        Self { path, text, code: scan.code }
     }
 
     /// The line (from 1) of a place in `code`.
@@ -59,12 +56,6 @@ impl Source {
         };
         self.pieces("#[cfg(test)]").into_iter().find(starts_module).unwrap_or(self.code.len())
     }
-
-    /// Whether this is a test, a benchmark or test equipment: not part of any program.
-    pub(crate) fn is_test(&self) -> bool {
-        let folders = ["tests", "benches", "examples", "e2e", "xtask", "testkit", "toolbox"];
-        self.path.components().any(|part| folders.iter().any(|folder| part.as_os_str() == *folder))
-    }
 }
 
 /// Whether a character may be inside an identifier.
@@ -75,7 +66,6 @@ pub(crate) fn is_identifier(c: char) -> bool {
 struct Scan {
     input: Vec<char>,
     code: Vec<char>,
-    literals: Vec<(usize, String)>,
 }
 
 impl Scan {
@@ -141,19 +131,14 @@ impl Scan {
     }
 
     fn string(&mut self) {
-        let start = self.code.len();
-        let mut value = String::new();
         self.keep(1);
         while let Some(c) = self.at(0).filter(|c| *c != '"') {
-            value.push(c);
             self.blank();
             if c == '\\' {
-                value.extend(self.at(0));
                 self.blank();
             }
         }
         self.keep(1);
-        self.literals.push((start, value));
     }
 
     /// The number of `#` of a raw string that starts here.
@@ -164,16 +149,12 @@ impl Scan {
 
     fn raw_string(&mut self) {
         let Some(hashes) = self.raw_hashes() else { return };
-        let start = self.code.len();
-        let mut value = String::new();
         self.keep(2 + hashes);
         let closes = |scan: &Self| scan.at(0) == Some('"') && (1..=hashes).all(|ahead| scan.at(ahead) == Some('#'));
         while self.at(0).is_some() && !closes(self) {
-            value.extend(self.at(0));
             self.blank();
         }
         self.keep(1 + hashes);
-        self.literals.push((start, value));
     }
 
     fn character_or_lifetime(&mut self) {
@@ -209,8 +190,6 @@ mod tests {
         assert_eq!(code.chars().count(), text.chars().count());
         assert!(!code.contains(['{', '}', 'x']), "{code}");
         assert!(code.contains("&'a") && code.ends_with('c'), "{code}");
-        let values: Vec<&str> = source.literals.iter().map(|(_, value)| value.as_str()).collect();
-        assert_eq!(values, ["{\\\"", "{\"}", "{"]);
     }
 
     #[test]
