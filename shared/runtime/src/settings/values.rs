@@ -293,7 +293,7 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
-    let mut layer = Figment::new();
+    let mut dict = Dict::new();
     let mut not_unicode = BTreeSet::new();
     for (name, value) in environment {
         let name = name.into();
@@ -302,12 +302,26 @@ where
         };
         match value.into().into_string() {
             Ok(text) if text.trim().is_empty() => {}
-            Ok(text) => layer = layer.merge((setting.key, text)),
+            Ok(text) => insert(&mut dict, setting.key, text),
             Err(_) => {
                 not_unicode.insert(setting.name);
             }
         }
     }
-    let dict = layer.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
     (Environment(dict), not_unicode)
+}
+
+/// Puts a text at a dotted key.
+fn insert(dict: &mut Dict, key: &str, text: String) {
+    match key.split_once('.') {
+        None => {
+            dict.insert(key.to_owned(), Value::from(text));
+        }
+        Some((section, rest)) => {
+            let inner = dict.entry(section.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+            if let Value::Dict(_, inner) = inner {
+                insert(inner, rest, text);
+            }
+        }
+    }
 }
