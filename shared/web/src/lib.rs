@@ -1,1 +1,22 @@
-//! placeholder
+//! What both HTTP servers need: a body type, the serve loop, request ids, verified tokens, problem documents, the ops
+//! endpoints.
+//!
+//! It knows of the domain only names (tenant, user, request id): routes, metering and storage are not its business.
+
+mod body;
+mod ops;
+mod principal;
+mod problem;
+mod request_id;
+mod serve;
+mod token;
+
+pub use body::{BodyError, WebBody};
+pub use ops::{Check, CheckState, Ops, serve_ops};
+pub use principal::{Principal, Role, TenantChoiceError};
+pub use problem::{PROBLEM_JSON, Problem};
+pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};
+pub use serve::{ConnectionLimit, ListenerOptions, Peer, ServeOptions, ServeStats, Served, Stop, bind, serve};
+pub use token::{
+    Algorithm, Clock, SignError, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, bearer_token,
+};

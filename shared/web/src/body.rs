@@ -1,0 +1,178 @@
+//! One body type with one concrete error: what travels through every layer.
+//!
+//! A boxed alias in its place makes `Service` bounds fail ("implementation of `Send` is not general enough"), and an
+//! error behind a box could not be told apart by the layer that settles a call.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection it came over failed or was closed too early.
+    #[error("the connection broke off within the body")]
+    Connection(#[source] hyper::Error),
+    /// It is longer than allowed.
+    #[error("the body has more than {bytes_max} bytes")]
+    TooLarge {
+        /// How many were allowed.
+        bytes_max: u64,
+    },
+    /// Nothing came for too long.
+    #[error("the body stood still for too long")]
+    Idle,
+    /// The whole call took too long.
+    #[error("the call took too long")]
+    CallTimeout,
+    /// The server stops.
+    #[error("the server stops")]
+    Stopped,
+    /// What produced it failed.
+    #[error("the body could not be produced")]
+    Source(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// A request's or response's body.
+///
+/// `is_end_stream` and `size_hint` are those of what is inside: hyper frames the message by them.
+pub struct WebBody(Inner);
+
+enum Inner {
+    Empty,
+    Full(Full<Bytes>),
+    Incoming(Incoming),
+    Boxed(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+impl WebBody {
+    /// No bytes.
+    pub const fn empty() -> Self {
+        Self(Inner::Empty)
+    }
+
+    /// These bytes, in one frame.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(Full::new(bytes))) }
+    }
+
+    /// Any other body. Its error becomes [`BodyError::Source`], unless it is a [`BodyError`] already.
+    pub fn boxed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        Self(Inner::Boxed(body.map_err(|error| BodyError::from_source(error.into())).boxed_unsync()))
+    }
+}
+
+impl BodyError {
+    fn from_source(error: Box<dyn Error + Send + Sync>) -> Self {
+        match error.downcast::<Self>() {
+            Ok(known) => *known,
+            Err(other) => Self::Source(other),
+        }
+    }
+}
+
+impl From<Incoming> for WebBody {
+    fn from(body: Incoming) -> Self {
+        Self(Inner::Incoming(body))
+    }
+}
+
+impl Default for WebBody {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl Body for WebBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Inner::Empty => Poll::Ready(None),
+            Inner::Full(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Inner::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Connection),
+            Inner::Boxed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Empty => true,
+            Inner::Full(body) => body.is_end_stream(),
+            Inner::Incoming(body) => body.is_end_stream(),
+            Inner::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Full(body) => body.size_hint(),
+            Inner::Incoming(body) => body.size_hint(),
+            Inner::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for WebBody {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.0 {
+            Inner::Empty => "empty",
+            Inner::Full(_) => "full",
+            Inner::Incoming(_) => "incoming",
+            Inner::Boxed(_) => "boxed",
+        };
+        out.debug_tuple("WebBody").field(&kind).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[test]
+    fn end_and_size_are_those_of_what_is_inside() {
+        assert!(WebBody::empty().is_end_stream());
+        assert!(WebBody::full("").is_end_stream(), "an empty text is no body");
+        let full = WebBody::boxed(WebBody::full("four"));
+        assert_eq!((full.is_end_stream(), full.size_hint().exact()), (false, Some(4)));
+        let frames = futures_util::stream::iter([Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"x")))]);
+        let streamed = WebBody::boxed(StreamBody::new(frames));
+        assert_eq!((streamed.is_end_stream(), streamed.size_hint().exact()), (false, None));
+    }
+
+    #[tokio::test]
+    async fn errors_keep_their_kind_through_a_box() {
+        let frames = futures_util::stream::iter([Err::<Frame<Bytes>, _>(BodyError::TooLarge { bytes_max: 3 })]);
+        let twice = WebBody::boxed(WebBody::boxed(StreamBody::new(frames)));
+        assert!(matches!(twice.collect().await, Err(BodyError::TooLarge { bytes_max: 3 })));
+        let frames = futures_util::stream::iter([Err::<Frame<Bytes>, _>(std::io::Error::other("broken"))]);
+        let other = WebBody::boxed(StreamBody::new(frames)).collect().await.unwrap_err();
+        assert_eq!(other.source().map(ToString::to_string), Some("broken".to_owned()));
+        assert!(!other.to_string().contains("broken"), "the source is not said twice");
+    }
+
+    #[test]
+    fn is_send() {
+        fn send<T: Send + 'static>() {}
+        send::<WebBody>();
+    }
+}

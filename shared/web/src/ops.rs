@@ -1,0 +1,137 @@
+//! The ops endpoints: metrics and health, on an address of their own.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::{ConnectionLimit, ServeOptions, Served, Stop, WebBody, serve};
+
+/// How a part of the process is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckState {
+    /// It works.
+    Up,
+    /// It does not, in words that hold no secret.
+    Down(Cow<'static, str>),
+}
+
+/// A named question about a part of the process. It is asked within a request, so it must answer from what is known.
+#[derive(Clone)]
+pub struct Check {
+    name: &'static str,
+    ask: Arc<dyn Fn() -> CheckState + Send + Sync>,
+}
+
+/// What the ops endpoints answer with. Clones share it.
+#[derive(Clone)]
+pub struct Ops {
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    live: Vec<Check>,
+    ready: Vec<Check>,
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    checks: Vec<CheckAnswer>,
+}
+
+#[derive(Serialize)]
+struct CheckAnswer {
+    name: &'static str,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Cow<'static, str>>,
+}
+
+impl Check {
+    /// A question by this name.
+    pub fn new(name: &'static str, ask: impl Fn() -> CheckState + Send + Sync + 'static) -> Self {
+        Self { name, ask: Arc::new(ask) }
+    }
+}
+
+impl Ops {
+    /// Answers `/metrics` with OpenMetrics text; alive and ready without conditions so far.
+    pub fn new(metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { metrics: Arc::new(metrics), live: Vec::new(), ready: Vec::new() }
+    }
+
+    /// Adds a condition of `/health/live`: when it fails, only a new start helps.
+    #[must_use]
+    pub fn live(mut self, check: Check) -> Self {
+        self.live.push(check);
+        self
+    }
+
+    /// Adds a condition of `/health/ready`: when it fails, requests should go elsewhere for now.
+    #[must_use]
+    pub fn ready(mut self, check: Check) -> Self {
+        self.ready.push(check);
+        self
+    }
+
+    /// The answer to one request.
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<WebBody> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => {
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                text(StatusCode::OK, kind, (self.metrics)())
+            }
+            "/health/live" => health(&self.live, ("live", "dead")),
+            "/health/ready" => health(&self.ready, ("ready", "not ready")),
+            _ => text(StatusCode::NOT_FOUND, "text/plain", "/metrics, /health/live, /health/ready\n".to_owned()),
+        }
+    }
+}
+
+impl fmt::Debug for Ops {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |checks: &[Check]| checks.iter().map(|check| check.name).collect::<Vec<_>>();
+        out.debug_struct("Ops").field("live", &names(&self.live)).field("ready", &names(&self.ready)).finish()
+    }
+}
+
+/// Serves the ops endpoints until stopped.
+pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) -> Served {
+    let service = tower::service_fn(move |request: Request<WebBody>| {
+        let response = ops.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    serve(listener, service, ServeOptions { connections: ConnectionLimit::new(64), ..ServeOptions::default() }, stop)
+        .await
+}
+
+fn health(checks: &[Check], (good, bad): (&'static str, &'static str)) -> Response<WebBody> {
+    let checks: Vec<CheckAnswer> = checks
+        .iter()
+        .map(|check| match (check.ask)() {
+            CheckState::Up => CheckAnswer { name: check.name, ok: true, detail: None },
+            CheckState::Down(why) => CheckAnswer { name: check.name, ok: false, detail: Some(why) },
+        })
+        .collect();
+    let all = checks.iter().all(|check| check.ok);
+    let (status, word) = if all { (StatusCode::OK, good) } else { (StatusCode::SERVICE_UNAVAILABLE, bad) };
+    // Texts and booleans always serialise.
+    let body = serde_json::to_string(&Health { status: word, checks }).unwrap_or_default();
+    text(status, "application/json", body)
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response<WebBody> {
+    let mut response = Response::new(WebBody::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,164 @@
+//! Who a verified token speaks for, and what that allows.
+
+use goldleaves_domain::{TenantId, UserId};
+use http::HeaderMap;
+
+/// The headers that select a tenant.
+const TENANT_HEADERS: [&str; 2] = ["x-organization-id", "x-tenant-id"];
+
+/// A right beyond the own tenant. Roles give no tenants at the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// May see every tenant's usage.
+    BillingRead,
+    /// May see every tenant's usage and report it.
+    BillingWrite,
+}
+
+impl Role {
+    /// `None` for a role that means nothing here.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "admin" => Some(Self::Admin),
+            "billing:read" => Some(Self::BillingRead),
+            "billing:write" => Some(Self::BillingWrite),
+            _ => None,
+        }
+    }
+}
+
+/// Who a verified token speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The token's `sub`.
+    pub user: UserId,
+    /// The token's tenant; `None` when it names none, or several and no first.
+    pub tenant: Option<TenantId>,
+    /// Further tenants the user may act for.
+    pub orgs: Vec<TenantId>,
+    /// The rights the token gives.
+    pub roles: Vec<Role>,
+}
+
+/// Why a request's choice of tenant is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TenantChoiceError {
+    /// 400: a header given twice, or two that differ.
+    #[error("X-Organization-ID and X-Tenant-ID must be given once and be equal")]
+    Ambiguous,
+    /// 403: not one of the token's tenants.
+    #[error("the token gives no access to this organization")]
+    Foreign,
+}
+
+impl Principal {
+    /// The tenant a request is for: the one its headers select among the token's, else the token's own.
+    ///
+    /// # Errors
+    /// The headers contradict each other (400) or name a tenant the token does not give (403).
+    pub fn choose_tenant(&self, headers: &HeaderMap) -> Result<Option<&TenantId>, TenantChoiceError> {
+        let mut chosen: Option<&[u8]> = None;
+        for name in TENANT_HEADERS {
+            let mut values = headers.get_all(name).iter();
+            let Some(value) = values.next() else { continue };
+            let differs = chosen.is_some_and(|before| before != value.as_bytes());
+            if differs || values.next().is_some() {
+                return Err(TenantChoiceError::Ambiguous);
+            }
+            chosen = Some(value.as_bytes());
+        }
+        match chosen {
+            None => Ok(self.tenant.as_ref()),
+            Some(name) => {
+                let found = self.tenants().find(|tenant| tenant.as_str().as_bytes() == name);
+                found.map(Some).ok_or(TenantChoiceError::Foreign)
+            }
+        }
+    }
+
+    /// Every tenant the user may act for.
+    pub fn tenants(&self) -> impl Iterator<Item = &TenantId> {
+        self.tenant.iter().chain(&self.orgs)
+    }
+
+    /// Whether the user may see a tenant's usage.
+    pub fn may_read(&self, tenant: &TenantId) -> bool {
+        !self.roles.is_empty() || self.tenants().any(|own| own == tenant)
+    }
+
+    /// Whether the user may report usage, of any tenant, the own included.
+    pub fn may_report(&self) -> bool {
+        self.roles.iter().any(|role| matches!(role, Role::Admin | Role::BillingWrite))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::HeaderName;
+
+    use super::*;
+
+    fn principal(tenant: Option<&str>, orgs: &[&str], roles: &[Role]) -> Principal {
+        Principal {
+            user: "u".parse().unwrap(),
+            tenant: tenant.map(|name| name.parse().unwrap()),
+            orgs: orgs.iter().map(|name| name.parse().unwrap()).collect(),
+            roles: roles.to_vec(),
+        }
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn headers_choose_among_the_tokens_tenants() {
+        const ORG: &str = "x-organization-id";
+        const TENANT: &str = "x-tenant-id";
+        let anna = principal(Some("acme"), &["beta", "büro"], &[Role::Admin]);
+        let nobody = principal(None, &[], &[Role::Admin]);
+        type Case<'a> = (&'a Principal, &'a [(&'static str, &'a str)], Result<Option<&'a str>, TenantChoiceError>);
+        let cases: &[Case<'_>] = &[
+            (&anna, &[], Ok(Some("acme"))),
+            (&anna, &[(ORG, "acme")], Ok(Some("acme"))),
+            (&anna, &[(ORG, "beta")], Ok(Some("beta"))),
+            (&anna, &[(TENANT, "beta")], Ok(Some("beta"))),
+            (&anna, &[(TENANT, "büro")], Ok(Some("büro"))),
+            (&anna, &[(ORG, "beta"), (TENANT, "beta")], Ok(Some("beta"))),
+            (&anna, &[(ORG, "beta"), (TENANT, "acme")], Err(TenantChoiceError::Ambiguous)),
+            (&anna, &[(ORG, "beta"), (ORG, "beta")], Err(TenantChoiceError::Ambiguous)),
+            (&anna, &[(TENANT, "evil"), (TENANT, "evil")], Err(TenantChoiceError::Ambiguous)),
+            (&anna, &[(ORG, "gamma")], Err(TenantChoiceError::Foreign)),
+            (&anna, &[(ORG, "ACME")], Err(TenantChoiceError::Foreign)),
+            (&anna, &[(ORG, "")], Err(TenantChoiceError::Foreign)),
+            (&anna, &[(ORG, "acme, acme")], Err(TenantChoiceError::Foreign)),
+            (&nobody, &[], Ok(None)),
+            (&nobody, &[(ORG, "acme")], Err(TenantChoiceError::Foreign)),
+        ];
+        for (who, pairs, wanted) in cases {
+            let chosen = who.choose_tenant(&headers(pairs)).map(|tenant| tenant.map(TenantId::as_str));
+            assert_eq!(&chosen, wanted, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn rights() {
+        let other: TenantId = "other".parse().unwrap();
+        let acme: TenantId = "acme".parse().unwrap();
+        let beta: TenantId = "beta".parse().unwrap();
+        let plain = principal(Some("acme"), &["beta"], &[]);
+        assert!(plain.may_read(&acme) && plain.may_read(&beta) && !plain.may_read(&other) && !plain.may_report());
+        for (role, reports) in [(Role::Admin, true), (Role::BillingRead, false), (Role::BillingWrite, true)] {
+            let who = principal(None, &[], &[role]);
+            assert!(who.may_read(&other), "{role:?}");
+            assert_eq!(who.may_report(), reports, "{role:?}");
+        }
+    }
+}

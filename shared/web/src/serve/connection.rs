@@ -1,0 +1,155 @@
+//! One connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::h2_idle::{Counted, Streams, Verdict};
+use super::io::Socket;
+use super::service::ForHyper;
+use super::sniff::{Sniffed, Version, sniff};
+use super::{Held, ServeOptions, Stop, prepare};
+use crate::WebBody;
+
+/// How long an idle h2 client may take to say goodbye.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// What one connection needs to know.
+pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
+    pub(super) options: ServeOptions,
+    pub(super) stop: Stop,
+}
+
+impl Connection {
+    /// Serves the connection until it ends, its limits end it, or the server stops.
+    pub(super) async fn run<S, B>(self, mut stream: TcpStream, service: S, held: Held)
+    where
+        S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        prepare(&stream);
+        let sniffed = tokio::select! {
+            biased;
+            sniffed = sniff(&mut stream, self.options.first_byte_timeout) => sniffed,
+            () = self.stop.graceful.cancelled() => return,
+        };
+        let (version, read_already) = match sniffed {
+            Ok(Sniffed::Speaks(version, bytes)) => (version, bytes),
+            Ok(Sniffed::TimedOut) => {
+                self.options.stats.0.first_byte_timeouts.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Ok(Sniffed::Left) | Err(_) => return,
+        };
+        let socket = TokioIo::new(Socket::new(read_already, stream, self.options.write_timeout, held));
+        let service = ForHyper { service, peer: self.peer };
+        match version {
+            Version::Http1 => self.http1(socket, service).await,
+            Version::H2 => self.h2(socket, service).await,
+        }
+    }
+
+    async fn http1<S, B>(&self, socket: TokioIo<Socket>, service: ForHyper<S>)
+    where
+        S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.options.headers_timeout)
+            .max_header_size(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX))
+            .serve_connection(socket, service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.graceful.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.stop.hard.cancelled() => return,
+                }
+            }
+        };
+        self.report(ended);
+    }
+
+    async fn h2<S, B>(&self, socket: TokioIo<Socket>, service: ForHyper<S>)
+    where
+        S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let streams = Streams::new();
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.options.headers_timeout)
+            .keep_alive_timeout(self.options.headers_timeout)
+            .max_header_list_size(self.options.header_bytes_max)
+            .max_concurrent_streams(self.options.streams_max)
+            .serve_connection(socket, Counted { service, streams: streams.clone() });
+        tokio::pin!(connection);
+        let mut stopping = false;
+        loop {
+            let again = match streams.judge(self.options.headers_timeout, self.options.write_timeout) {
+                Verdict::Keep(until) => until,
+                Verdict::Stalled => return tracing::debug!(peer = %self.peer, "a client takes nothing of its answer"),
+                Verdict::Idle if stopping => return,
+                Verdict::Idle => {
+                    connection.as_mut().graceful_shutdown();
+                    stopping = true;
+                    Instant::now() + GOODBYE_MAX
+                }
+            };
+            tokio::select! {
+                ended = connection.as_mut() => return self.report(ended),
+                () = self.stop.hard.cancelled() => return,
+                () = self.stop.graceful.cancelled(), if !stopping => {
+                    connection.as_mut().graceful_shutdown();
+                    stopping = true;
+                }
+                () = tokio::time::sleep_until(again) => {}
+            }
+        }
+    }
+
+    /// A connection that broke off is the client's business; it is told for whoever looks into it.
+    fn report(&self, ended: hyper::Result<()>) {
+        if let Err(error) = ended {
+            tracing::debug!(peer = %self.peer, error = %Chain(&error), "a connection broke off");
+        }
+    }
+}
+
+/// An error and what caused it, on one line.
+struct Chain<'a>(&'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(out, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

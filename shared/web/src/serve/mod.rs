@@ -1,0 +1,255 @@
+//! The serve loop: accepts connections, holds each to its limits, and stops in order.
+//!
+//! It runs on the runtime it is called on, a current-thread one per core or a multi-thread one.
+
+mod connection;
+mod h2_idle;
+mod io;
+mod listener;
+mod service;
+mod sniff;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::WebBody;
+use connection::Connection;
+pub use listener::{ListenerOptions, bind};
+
+/// How long dropped connections may take to let go, after the deadline.
+const DROP_MAX: Duration = Duration::from_secs(1);
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The peer of a request's connection; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Limits of the connections served. Clones share the connection limit and the counts, one for all cores.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// How many connections may be open at once, over everything that shares it.
+    pub connections: ConnectionLimit,
+    /// From the accepted connection to bytes that tell the version of HTTP.
+    pub first_byte_timeout: Duration,
+    /// For a whole request head; also how long a connection may idle without a request.
+    pub headers_timeout: Duration,
+    /// How long a client may take nothing of what is written to it.
+    pub write_timeout: Duration,
+    /// The most bytes a request head may have: 431 above. At least 8 KiB.
+    pub header_bytes_max: u32,
+    /// h2: streams open at once in one connection.
+    pub streams_max: u32,
+    /// How long requests in flight may go on once a stop was asked for.
+    pub grace: Duration,
+    /// What was counted.
+    pub stats: ServeStats,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            connections: ConnectionLimit::new(10_000),
+            first_byte_timeout: Duration::from_secs(10),
+            headers_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            header_bytes_max: 32 << 10,
+            streams_max: 128,
+            grace: Duration::from_secs(30),
+            stats: ServeStats::default(),
+        }
+    }
+}
+
+/// How many connections may be open at once. Clones share it.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimit(Arc<Semaphore>);
+
+impl ConnectionLimit {
+    /// At most this many.
+    pub fn new(connections_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))))
+    }
+}
+
+/// What serving counted so far. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct ServeStats(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: AtomicU64,
+    closed: AtomicU64,
+    at_limit: AtomicU64,
+    accept_errors: AtomicU64,
+    first_byte_timeouts: AtomicU64,
+}
+
+impl ServeStats {
+    /// Connections accepted.
+    pub fn accepted(&self) -> u64 {
+        self.0.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.accepted().saturating_sub(self.0.closed.load(Ordering::Relaxed))
+    }
+
+    /// Connections that had to wait because the limit was reached.
+    pub fn at_limit(&self) -> u64 {
+        self.0.at_limit.load(Ordering::Relaxed)
+    }
+
+    /// Accepting failed (no file descriptors left, mostly).
+    pub fn accept_errors(&self) -> u64 {
+        self.0.accept_errors.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed because their first bytes did not come.
+    pub fn first_byte_timeouts(&self) -> u64 {
+        self.0.first_byte_timeouts.load(Ordering::Relaxed)
+    }
+}
+
+/// The two wishes to stop. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Accept nothing more; finish what is in flight.
+    pub graceful: CancellationToken,
+    /// Drop what is in flight. [`serve`] cancels it at its deadline, *before* it drops a connection: a guard that is
+    /// dropped can see by it that the server stopped and not the client.
+    pub hard: CancellationToken,
+}
+
+impl Stop {
+    /// Stops gracefully with this token.
+    pub fn on(graceful: CancellationToken) -> Self {
+        Self { graceful, hard: CancellationToken::new() }
+    }
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Connections that had not finished at the deadline and were dropped.
+    pub left: usize,
+}
+
+/// What an open connection holds, until its socket is dropped: also through an upgrade.
+#[derive(Debug)]
+struct Held {
+    _permit: OwnedSemaphorePermit,
+    _token: tokio_util::task::task_tracker::TaskTrackerToken,
+    stats: ServeStats,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.stats.0.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves a listener until stopped: HTTP/1.1 and h2 with prior knowledge.
+///
+/// Never fails: what goes wrong with one connection ends that connection, and errors of the listener are waited out.
+pub async fn serve<S, B>(listener: TcpListener, service: S, options: ServeOptions, stop: Stop) -> Served
+where
+    S: Service<Request<WebBody>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let open = TaskTracker::new();
+    let mut pause = ACCEPT_PAUSE_MIN;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.graceful.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                wait_out(&error, &mut pause, &options.stats).await;
+                continue;
+            }
+        };
+        pause = ACCEPT_PAUSE_MIN;
+        let Some(permit) = permit(&options, &stop).await else { break };
+        let held = Held { _permit: permit, _token: open.token(), stats: options.stats.clone() };
+        options.stats.0.accepted.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection { peer, options: options.clone(), stop: stop.clone() };
+        tokio::spawn(connection.run(stream, service.clone(), held));
+    }
+    // A closed port tells clients and balancers at once.
+    drop(listener);
+    finish(open, options.grace, &stop).await
+}
+
+/// Room for one more connection; `None` = stop.
+async fn permit(options: &ServeOptions, stop: &Stop) -> Option<OwnedSemaphorePermit> {
+    let room = &options.connections.0;
+    if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+        return Some(permit);
+    }
+    options.stats.0.at_limit.fetch_add(1, Ordering::Relaxed);
+    tokio::select! {
+        permit = Arc::clone(room).acquire_owned() => permit.ok(),
+        () = stop.graceful.cancelled() => None,
+    }
+}
+
+/// A connection that is already gone costs nothing; a lack of descriptors or memory is waited out, ever longer.
+async fn wait_out(error: &std::io::Error, pause: &mut Duration, stats: &ServeStats) {
+    use std::io::ErrorKind;
+
+    stats.0.accept_errors.fetch_add(1, Ordering::Relaxed);
+    if matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    ) {
+        return;
+    }
+    tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(ACCEPT_PAUSE_MAX);
+}
+
+async fn finish(open: TaskTracker, grace: Duration, stop: &Stop) -> Served {
+    open.close();
+    let in_time = tokio::select! {
+        biased;
+        () = open.wait() => true,
+        () = tokio::time::sleep(grace) => false,
+        () = stop.hard.cancelled() => false,
+    };
+    if in_time {
+        return Served { left: 0 };
+    }
+    let left = open.len();
+    stop.hard.cancel();
+    // What still holds on is an upgraded connection whose owner does not listen.
+    let _ = tokio::time::timeout(DROP_MAX, open.wait()).await;
+    Served { left }
+}
+
+/// Sets what every connection wants; a socket that is already dead says so when it is read.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+}

@@ -1,0 +1,92 @@
+//! Verified tokens, remembered: bounded in number and bytes, keyed by the whole token, never used past their time.
+
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::claims::{TokenError, Window};
+use crate::Principal;
+
+/// Parts with a lock each, so that cores seldom wait for one another. A power of two.
+const SHARDS: usize = 32;
+/// What an entry costs beside its token.
+const ENTRY_BYTES: usize = 512;
+
+/// Only valid tokens get in, so nobody without one can fill it or choose what collides in it.
+pub(super) struct TokenCache {
+    shards: Vec<Mutex<Shard>>,
+    shard_bytes_max: usize,
+}
+
+struct Shard {
+    entries: LruCache<Box<str>, Entry>,
+    bytes: usize,
+}
+
+struct Entry {
+    principal: Arc<Principal>,
+    window: Window,
+}
+
+impl TokenCache {
+    /// A cache of about this many bytes; 0 remembers nothing.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let shard = || Mutex::new(Shard { entries: LruCache::unbounded(), bytes: 0 });
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), shard_bytes_max: bytes_max / SHARDS }
+    }
+
+    /// What is remembered of a token, judged by the clock as it is now; `None` = verify it.
+    pub(super) fn get(&self, token: &str, now: f64) -> Option<Result<Arc<Principal>, TokenError>> {
+        let mut shard = self.shard(token)?.lock();
+        let entry = shard.entries.get(token)?;
+        let answer = entry.window.check(now).map(|()| Arc::clone(&entry.principal));
+        if entry.window.is_over(now) {
+            shard.remove(token);
+        }
+        Some(answer)
+    }
+
+    /// Remembers a verified token.
+    pub(super) fn put(&self, token: &str, principal: &Arc<Principal>, window: Window) {
+        let cost = token.len() + ENTRY_BYTES;
+        let Some(shard) = self.shard(token) else { return };
+        if cost > self.shard_bytes_max {
+            return;
+        }
+        let mut shard = shard.lock();
+        shard.remove(token);
+        while shard.bytes + cost > self.shard_bytes_max {
+            shard.remove_oldest();
+        }
+        shard.bytes += cost;
+        shard.entries.put(token.into(), Entry { principal: Arc::clone(principal), window });
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
+    }
+
+    /// By the signature's last bytes, which are as good as random.
+    fn shard(&self, token: &str) -> Option<&Mutex<Shard>> {
+        let tail = token.bytes().rev().skip(1).take(4);
+        let mixed = tail.fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        self.shards.get(mixed % SHARDS)
+    }
+}
+
+impl Shard {
+    fn remove(&mut self, token: &str) {
+        if let Some((token, _)) = self.entries.pop_entry(token) {
+            self.bytes -= token.len() + ENTRY_BYTES;
+        }
+    }
+
+    fn remove_oldest(&mut self) {
+        match self.entries.pop_lru() {
+            Some((token, _)) => self.bytes -= token.len() + ENTRY_BYTES,
+            None => self.bytes = 0,
+        }
+    }
+}
