@@ -81,6 +81,14 @@ pub enum AppendError {
     Closed,
 }
 
+/// A memo that does not fit beside the cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a memo of {bytes} bytes exceeds the limit of {}", crate::MEMO_BYTES_MAX)]
+pub struct MemoTooLarge {
+    /// Of the memo.
+    pub bytes: usize,
+}
+
 /// Why a wait or a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {

@@ -77,7 +77,10 @@ impl Shared {
     /// Persists cursor, checkpoint and floor if they moved, then removes segments that were acknowledged: those past
     /// retention, and as many more as `pressure` bytes need. Whether all of that worked.
     pub(crate) fn persist_and_delete(&self, pressure: u64) -> bool {
-        let cursor = self.relay.lock().cursor();
+        let (cursor, memo) = {
+            let relay = self.relay.lock();
+            (relay.cursor(), relay.memo.clone())
+        };
         let (checkpoint, closed, durable) = {
             let log = self.log.lock();
             let checkpoint = log.checkpoints.iter().rev().find(|(lsn, _)| *lsn <= log.durable).map(|(_, first)| *first);
@@ -92,6 +95,7 @@ impl Shared {
         if moved || !closed.is_empty() || self.state.lock().is_dirty() {
             let persisted = state::persist(&self.state, |state| {
                 (state.cursor, state.floor, state.checkpoint) = (cursor, floor, checkpoint);
+                state.memo.clone_from(&memo);
                 state.unrecorded.retain(|(epoch, _)| !closed.contains(epoch));
             });
             if let Err(error) = persisted {

@@ -18,7 +18,7 @@
 //!   what a record means.
 //!
 //! # Bytes on disk
-//! `state` (see `state.rs`): two checksummed pages with spool id, cursor, floor, checkpoint, unrecorded counts. `lock`: empty.
+//! `state` (see `state.rs`): two checksummed pages with spool id, cursor and memo, floor, checkpoint, unrecorded counts. `lock`: empty.
 //! `quarantine/`: bytes that were no record. `NNNNNNNNNNNNNNNN.seg`: a segment, `N` its number in hex:
 //!
 //! ```text
@@ -60,7 +60,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-pub use error::{AppendError, OpenError, SpoolError};
+pub use error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 pub use frame::PAYLOAD_BYTES_MAX;
 pub use fs::{FileSystem, Mapping, OpenMode, RealFileSystem, SpoolFile};
 pub use inspect::{Inspection, inspect};
@@ -68,6 +68,7 @@ pub use relay::{History, Reader, Record, RecordKind};
 pub use spool::{
     Appended, EpochRecord, IntentId, Lsn, Orphan, Recovered, SEGMENT_BYTES_MIN, Spool, SpoolOptions, Stats,
 };
+pub use state::MEMO_BYTES_MAX;
 
 /// Seconds since 1970.
 pub(crate) fn unix_secs() -> u64 {

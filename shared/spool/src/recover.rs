@@ -47,6 +47,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
     let relay = Relay {
         position: cursor,
         acknowledged: cursor,
+        memo: state.memo.clone(),
         acknowledged_records: left.survey.relayed.saturating_sub(left.survey.unsent),
         ..Relay::default()
     };
@@ -253,6 +254,7 @@ impl Left {
             quarantined: self.quarantined,
             quarantined_bytes: self.quarantined_bytes,
             unsent: self.survey.unsent,
+            memo: state.memo.clone(),
         }
     }
 

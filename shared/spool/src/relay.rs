@@ -74,6 +74,8 @@ impl Record {
 pub(crate) struct Relay {
     pub(crate) position: u64,
     pub(crate) acknowledged: u64,
+    /// What is kept with the cursor.
+    pub(crate) memo: Bytes,
     /// How many relayed records of the whole log lie before `acknowledged`.
     pub(crate) acknowledged_records: u64,
     /// Ends of what was handed out and not acknowledged.
@@ -88,7 +90,10 @@ impl Relay {
         if self.delivered.is_empty() { self.position.max(self.acknowledged) } else { self.acknowledged }
     }
 
-    pub(crate) fn advance(&mut self, next: u64) -> bool {
+    pub(crate) fn advance(&mut self, next: u64, memo: Option<Bytes>) -> bool {
+        if let Some(memo) = memo {
+            self.memo = memo;
+        }
         let next = next.min(self.position);
         if next <= self.acknowledged {
             return false;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::error::{AppendError, OpenError, SpoolError};
+use crate::error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 use crate::frame::Kind;
 use crate::fs::FileSystem;
 use crate::log::Entry;
 use crate::relay::{History, Reader};
 use crate::shared::{Shared, Threads};
+use crate::state::MEMO_BYTES_MAX;
 use crate::{recover, unix_secs};
 
 /// A segment is at least this large.
@@ -146,6 +147,9 @@ pub struct Recovered {
     pub quarantined_bytes: u64,
     /// Records that wait to be handed on.
     pub unsent: u64,
+    /// The last memo of [`Spool::advance_with`] that is durable; empty when there was none, or when it was lost with the
+    /// cursor.
+    pub memo: Bytes,
 }
 
 /// Numbers for metrics and health.
@@ -324,9 +328,26 @@ impl Spool {
     /// Everything before `next_lsn` was acknowledged. Returns at once; the cursor becomes durable in the background and
     /// only then is anything deleted. What the reader has not handed out since the last rewind cannot be acknowledged.
     pub fn advance(&self, next_lsn: Lsn) {
-        if self.shared.relay.lock().advance(next_lsn.0) {
+        if self.shared.relay.lock().advance(next_lsn.0, None) {
             self.shared.cursor_moved();
         }
+    }
+
+    /// As [`Spool::advance`], with at most [`MEMO_BYTES_MAX`] bytes that are kept with the cursor and given back by the
+    /// next start ([`Recovered::memo`]): whoever derives something from what it reads keeps there what it derived from all
+    /// that lies before the cursor, for that may be deleted. They become durable with the cursor or, in the moment before a
+    /// crash, neither does.
+    ///
+    /// # Errors
+    /// A memo that is too large; then the cursor does not move.
+    pub fn advance_with(&self, next_lsn: Lsn, memo: Bytes) -> Result<(), MemoTooLarge> {
+        if memo.len() > MEMO_BYTES_MAX {
+            return Err(MemoTooLarge { bytes: memo.len() });
+        }
+        if self.shared.relay.lock().advance(next_lsn.0, Some(memo)) {
+            self.shared.cursor_moved();
+        }
+        Ok(())
     }
 
     /// Sends the reader back to the oldest retained record and returns its place.

@@ -1,4 +1,4 @@
-//! The state file: spool id, cursor, floor, checkpoint, and the count of what could not be recorded, per epoch.
+//! The state file: spool id, cursor and its memo, floor, checkpoint, and the count of what could not be recorded, per epoch.
 //!
 //! Two pages, each a whole state with a generation and a checksum. A write goes to the page that is *not* the last one
 //! synced, so that no power cut can take both. The file exists with all its room from the first start on: counting what
@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -19,7 +20,11 @@ use crate::segment::PAGE;
 const MAGIC: &[u8; 8] = b"GLSTATE\0";
 const NAME: &str = "state";
 const NAME_NEW: &str = "state.new";
-const UNRECORDED_MAX: usize = 160;
+const UNRECORDED_MAX: usize = 100;
+/// Largest memo of [`crate::Spool::advance_with`].
+pub const MEMO_BYTES_MAX: usize = 1_600;
+/// Where the memo lies in the body: its length (`u16`), then its bytes.
+const MEMO: usize = 56 + UNRECORDED_MAX * 24;
 const PAGE_BYTES: usize = 4096;
 
 /// What is kept.
@@ -28,6 +33,8 @@ pub(crate) struct State {
     pub(crate) spool: Uuid,
     /// Every relayed record before this LSN was acknowledged.
     pub(crate) cursor: u64,
+    /// What the reader's owner wants to know at the next start, as of the cursor.
+    pub(crate) memo: Bytes,
     /// Segments wholly before this LSN were deleted, or are about to be.
     pub(crate) floor: u64,
     /// From here on recovery must read; all before is durable and its open intents are carried at this LSN.
@@ -38,7 +45,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(spool: Uuid) -> Self {
-        Self { spool, cursor: 0, floor: 0, checkpoint: 0, unrecorded: Vec::new() }
+        Self { spool, cursor: 0, memo: Bytes::new(), floor: 0, checkpoint: 0, unrecorded: Vec::new() }
     }
 
     fn encode(&self, generation: u64) -> Vec<u8> {
@@ -51,6 +58,10 @@ impl State {
             body.extend_from_slice(epoch.as_bytes());
             body.extend_from_slice(&count.to_le_bytes());
         }
+        body.resize(MEMO, 0);
+        let memo = self.memo.get(..MEMO_BYTES_MAX).unwrap_or(&self.memo);
+        body.extend_from_slice(&u16::try_from(memo.len()).unwrap_or_default().to_le_bytes());
+        body.extend_from_slice(memo);
         body.resize(PAGE_BYTES - 12, 0);
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
@@ -65,9 +76,11 @@ impl State {
         let unrecorded = (0..count)
             .map(|index| Some((uuid_at(body, 56 + index * 24)?, u64_at(body, 72 + index * 24)?)))
             .collect::<Option<Vec<_>>>()?;
+        let memo_bytes = u16::from_le_bytes(body.get(MEMO..MEMO + 2)?.try_into().ok()?);
         let state = Self {
             spool: uuid_at(body, 8)?,
             cursor: u64_at(body, 24)?,
+            memo: Bytes::copy_from_slice(body.get(MEMO + 2..MEMO + 2 + usize::from(memo_bytes))?),
             floor: u64_at(body, 32)?,
             checkpoint: u64_at(body, 40)?,
             unrecorded,

@@ -164,3 +164,37 @@ fn payloads_over_the_limit_are_refused_whole() {
     assert_eq!(spool.stats().open_intents, 0);
     spool.intent(1, &vec![1; limit]).unwrap();
 }
+
+#[tokio::test]
+async fn a_memo_comes_back_with_the_cursor_it_was_given_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, recovered) = open(directory.path());
+    assert!(recovered.memo.is_empty());
+    for number in 0..10_u32 {
+        let note = spool.note(1, &number.to_le_bytes()).unwrap();
+        spool.durable(note).await.unwrap();
+    }
+    let records = drain(&mut spool.reader());
+    spool.advance_with(records[3].next_lsn, "up to the fourth".into()).unwrap();
+    let refused = spool.advance_with(records[9].next_lsn, vec![0; MEMO_BYTES_MAX + 1].into());
+    assert_eq!(refused, Err(MemoTooLarge { bytes: MEMO_BYTES_MAX + 1 }), "and the cursor does not move");
+    spool.close();
+    drop(spool);
+
+    let (spool, recovered) = open(directory.path());
+    assert_eq!(recovered.memo, "up to the fourth");
+    let records = drain(&mut spool.reader());
+    assert_eq!(records.len(), 6);
+    spool.rewind();
+    let again = drain(&mut spool.reader());
+    spool.advance_with(again[0].next_lsn, vec![7; MEMO_BYTES_MAX].into()).unwrap();
+    for _ in 0..MEMO_BYTES_MAX {
+        spool.unrecorded();
+    }
+    spool.close();
+    drop(spool);
+
+    let (_, recovered) = open(directory.path());
+    assert_eq!(recovered.memo, vec![7; MEMO_BYTES_MAX], "the largest one fits beside the counts");
+    assert_eq!(recovered.epochs.last().map(|epoch| epoch.unrecorded), Some(MEMO_BYTES_MAX as u64));
+}
