@@ -1,3 +1,26 @@
 //! The gateway: what stands between clients and the upstream, and meters what it lets through.
+//!
+//! [`Gateway`] serves; `stack.rs` is the whole request path on one page. [`record`] is the only door from a request to
+//! the spool. Invariants: one normalised path is matched, metered and forwarded; every announced call is settled
+//! exactly once; nothing on the request path waits for NATS or a database.
+
+mod call;
+mod capture;
+mod clock;
+mod config;
+mod core;
+mod error;
+mod gateway;
+mod identity;
+mod layers;
+mod metrics;
+mod names;
+mod proxy;
+mod stack;
 
 pub mod record;
+
+pub use config::{Deployment, GatewayConfig};
+pub use gateway::{Gateway, GatewayParts, StartError};
+pub use layers::{AllowedOrigins, OriginsError};
+pub use proxy::{Origin, OriginError};

@@ -27,6 +27,8 @@ pub enum TimestampError {
 }
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const UNIX_EPOCH: Self = Self(0);
     /// Microseconds in 24 hours.
     pub const DAY_MICROS: i64 = MICROS_PER_DAY;
     /// Microseconds in an hour.

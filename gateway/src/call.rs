@@ -1,0 +1,108 @@
+//! A request on its way in. Each layer finds something out, and its type says what is known: a layer in the wrong
+//! place does not compile.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use goldleaves_domain::{NormalPath, RequestId, RoutePattern, TenantId, Timestamp, UserId};
+use goldleaves_web::WebBody;
+use http::{HeaderValue, Request};
+
+use crate::capture::Meter;
+use crate::proxy::UploadWatch;
+
+/// As hyper parsed it.
+pub(crate) struct Arrived {
+    pub(crate) request: Request<WebBody>,
+    pub(crate) peer: IpAddr,
+}
+
+/// What holds for the whole call.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) peer: IpAddr,
+    /// When the head arrived, for durations and for the ledger.
+    pub(crate) arrived: Instant,
+    pub(crate) arrived_at: Timestamp,
+    pub(crate) request_id: RequestId,
+    /// The same, ready to be sent.
+    pub(crate) request_id_header: HeaderValue,
+    pub(crate) client_chose_id: bool,
+}
+
+/// With its id.
+pub(crate) struct Identified {
+    pub(crate) request: Request<WebBody>,
+    pub(crate) facts: Facts,
+}
+
+/// With its place in a trace: this gateway's own span.
+pub(crate) struct Traced {
+    pub(crate) request: Request<WebBody>,
+    pub(crate) facts: Facts,
+    pub(crate) traceparent: HeaderValue,
+}
+
+/// Where a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// The domain service.
+    Upstream,
+    /// The billing API.
+    Billing,
+}
+
+/// Whether a call needs a token, and what it is billed as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Nobody is asked who they are.
+    Open(Destination),
+    /// A valid token, no bill.
+    Unbilled,
+    /// A valid token with a tenant; billed as this route.
+    Billable(RoutePattern),
+}
+
+/// With its one path and what that means.
+pub(crate) struct Routed {
+    pub(crate) traced: Traced,
+    pub(crate) path: NormalPath,
+    pub(crate) admission: Admission,
+}
+
+/// Who calls, as the verified token says.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) user: UserId,
+    pub(crate) tenant: Option<TenantId>,
+}
+
+/// Let in.
+pub(crate) enum Admitted {
+    /// Without being asked.
+    Open { traced: Traced, path: NormalPath, destination: Destination },
+    /// With a token.
+    Unbilled { traced: Traced, path: NormalPath, caller: Caller },
+    /// With a token and a tenant.
+    Billable { traced: Traced, path: NormalPath, user: UserId, tenant: TenantId, route: RoutePattern },
+}
+
+/// Metered, if it is to be, and ready to become a request to the upstream.
+pub(crate) struct Captured {
+    pub(crate) traced: Traced,
+    pub(crate) path: NormalPath,
+    pub(crate) caller: Option<Caller>,
+    pub(crate) destination: Destination,
+    pub(crate) meter: Option<Meter>,
+    /// Sees the request's body, when there is one.
+    pub(crate) watch: Option<UploadWatch>,
+}
+
+/// As the upstream shall see it, but for what belongs to one connection.
+pub(crate) struct Outbound {
+    pub(crate) request: Request<WebBody>,
+    pub(crate) facts: Facts,
+    pub(crate) destination: Destination,
+    pub(crate) meter: Option<Meter>,
+    pub(crate) watch: Option<UploadWatch>,
+}

@@ -1,0 +1,183 @@
+//! The guard of one billable call: once it is announced it owes exactly one settlement, whatever happens.
+//!
+//! The settlement is written synchronously, so that dropping the guard (hyper drops what serves a client that left)
+//! is enough to write it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use goldleaves_domain::{EventId, Fingerprint, FingerprintBuilder, Outcome, Units};
+
+use super::usage::Usage;
+use crate::core::Core;
+use crate::error::GatewayError;
+use crate::proxy::{AnswerError, UploadFailure, UploadWatch};
+use crate::record::{CallIntent, Durability, Owed, Settlement, VoidReason};
+
+/// The status recorded for a client that left before there was one.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// What the fingerprint of a request is made from.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// The head alone: there is no body.
+    Head(FingerprintBuilder),
+    /// The head and a body that streams by.
+    Body(UploadWatch),
+}
+
+impl Asked {
+    fn fingerprint(self) -> Option<Fingerprint> {
+        match self {
+            Self::Head(builder) => Some(builder.finish()),
+            Self::Body(watch) => watch.take_fingerprint(),
+        }
+    }
+}
+
+/// The guard. Not announced yet, owing, or done.
+#[derive(Debug)]
+pub(crate) struct Meter(Box<Metered>);
+
+#[derive(Debug)]
+struct Metered {
+    core: Arc<Core>,
+    arrived: Instant,
+    asked: Option<Asked>,
+    stage: Stage,
+    status: Option<u16>,
+    usage: Usage,
+    response_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Planned(CallIntent),
+    Owing(Owed),
+    Done,
+}
+
+impl Meter {
+    /// A call that may be handed over soon.
+    pub(crate) fn plan(core: Arc<Core>, call: CallIntent, asked: Asked, arrived: Instant) -> Self {
+        Self(Box::new(Metered {
+            core,
+            arrived,
+            asked: Some(asked),
+            stage: Stage::Planned(call),
+            status: None,
+            usage: Usage::default(),
+            response_bytes: 0,
+        }))
+    }
+
+    /// Announces the call: the upstream connection is there, the request is sent next. Once, however often it is
+    /// sent.
+    ///
+    /// # Errors
+    /// When the spool does not take the INTENT and calls may not go unrecorded.
+    pub(crate) fn hand_over(&mut self) -> Result<(), GatewayError> {
+        let metered = &mut *self.0;
+        let Stage::Planned(call) = std::mem::replace(&mut metered.stage, Stage::Done) else {
+            return Ok(());
+        };
+        match metered.core.recorder.intend(call) {
+            Ok(owed) => metered.stage = Stage::Owing(owed),
+            Err(_) if metered.core.recorder.durability() == Durability::Strict => return Err(GatewayError::Unrecorded),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The event's id, when its INTENT was recorded and is not settled yet.
+    pub(crate) fn owed(&self) -> Option<&Owed> {
+        match &self.0.stage {
+            Stage::Owing(owed) => Some(owed),
+            Stage::Planned(_) | Stage::Done => None,
+        }
+    }
+
+    /// The event's id, when there will be one.
+    pub(crate) fn event_id(&self) -> Option<EventId> {
+        self.owed().map(Owed::event_id)
+    }
+
+    /// The upstream's head came, with a billable status.
+    pub(crate) fn head(&mut self, status: u16, usage: Usage) {
+        self.0.status = Some(status);
+        self.said(usage);
+    }
+
+    /// The upstream's trailers came.
+    pub(crate) fn said(&mut self, usage: Usage) {
+        if usage.is_bad {
+            self.0.core.metrics.usage_units_bad();
+        }
+        self.0.usage = std::mem::take(&mut self.0.usage).overridden_by(usage);
+    }
+
+    /// So many bytes of the body go to the client now.
+    pub(crate) fn handed(&mut self, bytes: u64) {
+        self.0.response_bytes += bytes;
+    }
+
+    /// The last of the response goes to the client now.
+    pub(crate) fn completed(&mut self) {
+        self.settle(Outcome::Completed);
+    }
+
+    /// The answer broke off.
+    pub(crate) fn broke(&mut self, error: &AnswerError) {
+        self.settle(match error {
+            AnswerError::Broke(_) | AnswerError::Silent => Outcome::UpstreamAborted,
+            AnswerError::ClientSlow | AnswerError::Upload(_) => Outcome::ClientAborted,
+        });
+    }
+
+    /// The gateway answers the call itself, with this error.
+    pub(crate) fn failed(&mut self, error: &GatewayError) {
+        match error {
+            GatewayError::Upload(UploadFailure::ClientLeft) => self.settle(Outcome::ClientAborted),
+            other => self.void(other.void_reason()),
+        }
+    }
+
+    /// The call leaves no event.
+    pub(crate) fn void(&mut self, reason: VoidReason) {
+        if let Stage::Owing(owed) = std::mem::replace(&mut self.0.stage, Stage::Done) {
+            owed.void(reason);
+        }
+    }
+
+    /// The one settlement.
+    pub(crate) fn settle(&mut self, outcome: Outcome) {
+        let metered = &mut *self.0;
+        let Stage::Owing(owed) = std::mem::replace(&mut metered.stage, Stage::Done) else { return };
+        let usage = std::mem::take(&mut metered.usage);
+        owed.publish(Settlement {
+            outcome,
+            status_code: metered.status.unwrap_or(CLIENT_CLOSED_REQUEST),
+            units: usage.units.unwrap_or(Units::ONE),
+            action: usage.action,
+            response_bytes: metered.response_bytes,
+            processing_micros: u64::try_from(metered.arrived.elapsed().as_micros()).unwrap_or(u64::MAX),
+            fingerprint: metered.asked.take().and_then(Asked::fingerprint),
+        });
+    }
+}
+
+/// Dropped before the end: somebody left. What the gateway itself broke off before the upstream's head is not billed:
+/// there is no status that could be billable. A panic leaves the call as what it is then, unknown.
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.owed().is_none() {
+            return;
+        }
+        match (self.0.core.is_stopping(), self.0.status) {
+            _ if std::thread::panicking() => {}
+            (true, None) => self.void(VoidReason::Stopped),
+            (true, Some(_)) => self.settle(Outcome::GatewayStopped),
+            (false, _) => self.settle(Outcome::ClientAborted),
+        }
+    }
+}

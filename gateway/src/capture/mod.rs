@@ -1,0 +1,226 @@
+//! Metering: announces a billable call before the upstream hears of it, and settles it before its response ends.
+
+mod body;
+mod meter;
+mod usage;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern, TenantId, UserId};
+use goldleaves_web::WebBody;
+use http::header::USER_AGENT;
+use http::{HeaderValue, Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::call::{Admitted, Caller, Captured, Destination, Facts, Traced};
+use crate::core::Core;
+use crate::error::{Failure, GatewayError};
+use crate::names::USAGE_EVENT_ID;
+use crate::proxy::{Served, Tunnel, UploadWatch};
+use crate::record::{CallIntent, Durability, NotDurable, VoidReason};
+
+pub(crate) use body::ResponseBody;
+pub(crate) use meter::{Asked, Meter};
+pub(crate) use usage::Usage;
+
+/// See [`Capture`].
+#[derive(Debug, Clone)]
+pub(crate) struct CaptureLayer(pub(crate) Arc<Core>);
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Capture<S> {
+    core: Arc<Core>,
+    inner: S,
+}
+
+impl<S> Layer<S> for CaptureLayer {
+    type Service = Capture<S>;
+
+    fn layer(&self, inner: S) -> Capture<S> {
+        Capture { core: Arc::clone(&self.0), inner }
+    }
+}
+
+impl<S> Service<Admitted> for Capture<S>
+where
+    S: Service<Captured, Response = Served, Error = Failure>,
+{
+    type Response = Response<WebBody>;
+    type Error = Failure;
+    type Future = CaptureFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Admitted) -> Self::Future {
+        let captured = self.capture(call);
+        CaptureFuture { core: Arc::clone(&self.core), inner: self.inner.call(captured), held: None }
+    }
+}
+
+impl<S> Capture<S> {
+    fn capture(&self, call: Admitted) -> Captured {
+        match call {
+            Admitted::Open { traced, path, destination } => {
+                let watch = upload_watch(&traced, || None);
+                Captured { traced, path, caller: None, destination, meter: None, watch }
+            }
+            Admitted::Unbilled { traced, path, caller } => {
+                let watch = upload_watch(&traced, || None);
+                let destination = Destination::Upstream;
+                Captured { traced, path, caller: Some(caller), destination, meter: None, watch }
+            }
+            Admitted::Billable { traced, path, user, tenant, route } => {
+                let (meter, watch) = self.plan(&traced, &path, (&user, &tenant, route));
+                let caller = Some(Caller { user, tenant: Some(tenant) });
+                Captured { traced, path, caller, destination: Destination::Upstream, meter: Some(meter), watch }
+            }
+        }
+    }
+
+    fn plan(
+        &self,
+        traced: &Traced,
+        path: &NormalPath,
+        (user, tenant, route): (&UserId, &TenantId, RoutePattern),
+    ) -> (Meter, Option<UploadWatch>) {
+        let (request, facts) = (&traced.request, &traced.facts);
+        let fingerprint = FingerprintBuilder::new(user, request.method().as_str(), path, request.uri().query());
+        let watch = upload_watch(traced, || Some(fingerprint.clone()));
+        let asked = watch.clone().map_or(Asked::Head(fingerprint), Asked::Body);
+        let user_agent = request.headers().get(USER_AGENT).filter(|_| self.core.client_info);
+        let call = CallIntent {
+            event_id: self.core.recorder.event_id(),
+            tenant_id: tenant.clone(),
+            user_id: user.clone(),
+            ts: facts.arrived_at,
+            traceparent: traced.traceparent.to_str().ok().map(str::to_owned),
+            request_id: facts.request_id.clone(),
+            client_request_id: client_request_id(facts),
+            route,
+            method: request.method().as_str().to_owned(),
+            user_agent: user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+            client_ip: self.core.client_info.then(|| facts.peer.to_string()),
+        };
+        (Meter::plan(Arc::clone(&self.core), call, asked, facts.arrived), watch)
+    }
+}
+
+fn client_request_id(facts: &Facts) -> Option<goldleaves_domain::RequestId> {
+    facts.client_chose_id.then(|| facts.request_id.clone())
+}
+
+/// Only a request with a body is watched.
+fn upload_watch(traced: &Traced, fingerprint: impl FnOnce() -> Option<FingerprintBuilder>) -> Option<UploadWatch> {
+    (!traced.request.body().is_end_stream()).then(|| UploadWatch::new(fingerprint()))
+}
+
+type Durable = Pin<Box<dyn Future<Output = Result<(), NotDurable>> + Send>>;
+
+pin_project! {
+    /// Waits for the upstream's head and, where calls may not go unrecorded, holds it until the INTENT is durable.
+    pub(crate) struct CaptureFuture<F> {
+        core: Arc<Core>,
+        #[pin]
+        inner: F,
+        held: Option<(Response<ResponseBody>, Durable)>,
+    }
+}
+
+impl<F> Future for CaptureFuture<F>
+where
+    F: Future<Output = Result<Served, Failure>>,
+{
+    type Output = Result<Response<WebBody>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if this.held.is_none() {
+            let served = ready!(this.inner.poll(cx))?;
+            let (response, durable) = match headed(this.core, served) {
+                Headed::Ready(response) => return Poll::Ready(Ok(finish(response))),
+                Headed::Tunnelled(response) => return Poll::Ready(Ok(response)),
+                Headed::Held(response, durable) => (response, durable),
+            };
+            *this.held = Some((response, durable));
+        }
+        let Some((_, durable)) = this.held else { return Poll::Pending };
+        let durable = ready!(durable.as_mut().poll(cx));
+        let Some((mut response, _)) = this.held.take() else { return Poll::Pending };
+        if durable.is_err() {
+            if let Some(meter) = response.body_mut().meter_mut() {
+                meter.void(VoidReason::NotDurable);
+            }
+            return Poll::Ready(Err(GatewayError::NotDurable.into()));
+        }
+        Poll::Ready(Ok(finish(response)))
+    }
+}
+
+enum Headed {
+    Ready(Response<ResponseBody>),
+    Tunnelled(Response<WebBody>),
+    Held(Response<ResponseBody>, Durable),
+}
+
+/// The upstream's head came: what it says of usage is taken out, and a status that is not billable ends the metering.
+fn headed(core: &Arc<Core>, served: Served) -> Headed {
+    let Served { mut response, meter, tunnel } = served;
+    let status = response.status();
+    let usage = Usage::take(response.headers_mut());
+    let mut meter = meter.and_then(|mut meter| {
+        if core.statuses.contains(status.as_u16()) {
+            meter.head(status.as_u16(), usage);
+            return Some(meter);
+        }
+        meter.void(VoidReason::StatusNotBillable);
+        None
+    });
+    if let Some(event_id) = meter.as_ref().and_then(Meter::event_id)
+        && let Ok(value) = HeaderValue::from_str(&event_id.to_string())
+    {
+        response.headers_mut().insert(USAGE_EVENT_ID, value);
+    }
+    if let Some(tunnel) = tunnel {
+        debug_assert_eq!(status, StatusCode::SWITCHING_PROTOCOLS);
+        dig(core, tunnel, meter.take());
+        return Headed::Tunnelled(response.map(|_| WebBody::empty()));
+    }
+    let strict = core.recorder.durability() == Durability::Strict;
+    let durable =
+        meter.as_ref().filter(|_| strict).and_then(Meter::owed).map(|owed| Box::pin(owed.durable()) as Durable);
+    let response = response.map(|answer| ResponseBody::new(answer, meter));
+    match durable {
+        Some(durable) => Headed::Held(response, durable),
+        None => Headed::Ready(response),
+    }
+}
+
+/// A response without a body ends with its head, so it is settled before that is handed over.
+fn finish(mut response: Response<ResponseBody>) -> Response<WebBody> {
+    if response.body().is_end_stream()
+        && let Some(meter) = response.body_mut().meter_mut()
+    {
+        meter.completed();
+    }
+    response.map(|body| if body.is_end_stream() { WebBody::empty() } else { WebBody::boxed(body) })
+}
+
+/// A tunnel outlives its request; the gateway's end waits for it as for any other call.
+fn dig(core: &Arc<Core>, tunnel: Tunnel, mut meter: Option<Meter>) {
+    let running = Arc::clone(core);
+    core.tunnels.spawn(async move {
+        let ended = tunnel.run(&running).await;
+        if let Some(meter) = &mut meter {
+            meter.handed(ended.bytes_to_client);
+            meter.settle(ended.outcome);
+        }
+    });
+}

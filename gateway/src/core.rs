@@ -1,0 +1,30 @@
+//! What the layers of one core share. Nothing in it is written by another core but the wish to stop.
+
+use std::sync::Arc;
+
+use goldleaves_domain::BillableStatuses;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::CoreMetrics;
+use crate::record::Recorder;
+
+/// One core's share of the gateway.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) recorder: Recorder,
+    pub(crate) statuses: Arc<BillableStatuses>,
+    /// Whether events say who called from where with what.
+    pub(crate) client_info: bool,
+    pub(crate) metrics: Arc<CoreMetrics>,
+    /// Cancelled before anything is dropped because the gateway stops.
+    pub(crate) stopping: CancellationToken,
+    /// Upgraded connections, which no request waits for any more.
+    pub(crate) tunnels: TaskTracker,
+}
+
+impl Core {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+}

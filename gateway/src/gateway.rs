@@ -1,0 +1,268 @@
+//! Starts and stops the gateway: one thread, runtime, listening socket and upstream pool a core.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use goldleaves_runtime::Metrics;
+use goldleaves_web::{ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, TokenVerifier, serve};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::GatewayConfig;
+use crate::core::Core;
+use crate::layers::{LimitsOptions, TenantBuckets};
+use crate::metrics;
+use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, UploadLimits};
+use crate::record::Recorder;
+use crate::stack::{Entry, StackParts, stack};
+
+/// How long an unused upstream connection is kept: less than the keep-alive time of common servers.
+const POOL_IDLE: std::time::Duration = std::time::Duration::from_secs(4);
+/// How long a tunnel may stand still.
+const TUNNEL_IDLE: std::time::Duration = std::time::Duration::from_secs(3_600);
+/// How many requests of one core may wait for an answer's head at once.
+const WAITING_MAX: usize = 20_000;
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken or not ours.
+    #[error("{address} can't be listened on")]
+    Listen {
+        /// `GATEWAY_ADDR`.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or its runtime.
+    #[error("a core's thread can't be started")]
+    Thread(#[source] io::Error),
+    /// Neither `UPSTREAM_URL` nor a demo upstream.
+    #[error("there is no upstream")]
+    NoUpstream,
+}
+
+/// What a gateway is given by the program it runs in.
+#[derive(Debug, Clone)]
+pub struct GatewayParts {
+    /// Verifies bearer tokens.
+    pub verifier: TokenVerifier,
+    /// Where calls are recorded.
+    pub recorder: Recorder,
+    /// Where its numbers are shown.
+    pub metrics: Metrics,
+}
+
+/// A running gateway. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    graceful: CancellationToken,
+    at_once: CancellationToken,
+    cores: Vec<RunningCore>,
+}
+
+#[derive(Debug)]
+struct RunningCore {
+    thread: Option<JoinHandle<()>>,
+    served: oneshot::Receiver<Served>,
+}
+
+impl Gateway {
+    /// Listens and serves.
+    ///
+    /// # Errors
+    /// The address can't be listened on, a thread can't be started, or there is no upstream.
+    pub fn start(config: &GatewayConfig, parts: &GatewayParts) -> Result<Self, StartError> {
+        let upstream = config.upstream.clone().ok_or(StartError::NoUpstream)?;
+        let listeners = listen(config.address, config.cores.get())?;
+        let address = listeners.first().map_or(config.address, |(_, address)| *address);
+        let metrics = metrics::register(&parts.metrics, config.cores.get());
+        let mut gateway = Self {
+            address,
+            graceful: CancellationToken::new(),
+            at_once: CancellationToken::new(),
+            cores: Vec::with_capacity(listeners.len()),
+        };
+        let stats = ServeStats::default();
+        metrics::register_connections(&parts.metrics, &stats);
+        let shared = Shared {
+            serve: serve_options(config, stats),
+            stack: StackParts {
+                origins: config.origins.clone(),
+                limits: LimitsOptions {
+                    header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),
+                    body_bytes_max: config.limits.request_body_bytes_max,
+                    waiting_max: WAITING_MAX,
+                },
+                routes: Arc::clone(&config.routes),
+                verifier: parts.verifier.clone(),
+                buckets: config.limits.rate_per_second.map(|limit| Arc::new(TenantBuckets::new(limit))),
+            },
+            upstream,
+            billing: config.billing.clone(),
+            pool: PoolOptions {
+                connect_timeout: config.limits.upstream_connect_timeout,
+                idle_timeout: POOL_IDLE,
+                idle_max: config.limits.connections_max,
+            },
+            proxy: proxy_options(config),
+        };
+        for (index, ((listener, _), metrics)) in listeners.into_iter().zip(metrics).enumerate() {
+            let stop = Stop { graceful: gateway.graceful.clone(), hard: gateway.at_once.child_token() };
+            let core = Arc::new(Core {
+                recorder: parts.recorder.clone(),
+                statuses: Arc::clone(&config.statuses),
+                client_info: config.client_info,
+                metrics,
+                stopping: stop.hard.clone(),
+                tunnels: TaskTracker::new(),
+            });
+            gateway.cores.push(RunningCore::start(index, listener, (shared.clone(), core, stop))?);
+        }
+        Ok(gateway)
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts nothing more and lets requests finish for the grace of its settings; [`Self::stopped`] tells when.
+    pub fn stop(&self) {
+        self.graceful.cancel();
+    }
+
+    /// Stops without waiting: what is in flight is settled as stopped by the gateway.
+    pub fn stop_at_once(&self) {
+        self.graceful.cancel();
+        self.at_once.cancel();
+    }
+
+    /// Resolves when every core has stopped; how many connections had not finished by then.
+    pub async fn stopped(mut self) -> usize {
+        let mut left = 0;
+        for core in &mut self.cores {
+            left += (&mut core.served).await.map_or(0, |served| served.left);
+        }
+        // Every runtime has been dropped by now, and every guard with it: joining waits for no request.
+        self.join();
+        left
+    }
+
+    fn join(&mut self) {
+        for core in &mut self.cores {
+            if core.thread.take().is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("a core's thread ended in a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop_at_once();
+        self.join();
+    }
+}
+
+/// What every core is built from.
+#[derive(Clone)]
+struct Shared {
+    serve: ServeOptions,
+    stack: StackParts,
+    upstream: Origin,
+    billing: Origin,
+    pool: PoolOptions,
+    proxy: ProxyOptions,
+}
+
+impl RunningCore {
+    fn start(index: usize, listener: StdListener, parts: (Shared, Arc<Core>, Stop)) -> Result<Self, StartError> {
+        let (told, served) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let thread = std::thread::Builder::new().name(format!("gateway-{index}")).spawn(move || {
+            let (shared, core, stop) = parts;
+            let ended = runtime.block_on(run(listener, shared, core, stop.clone()));
+            // Whatever is still there is dropped with the runtime, and was stopped by the gateway.
+            stop.hard.cancel();
+            drop(runtime);
+            let _ = told.send(ended);
+        });
+        Ok(Self { thread: Some(thread.map_err(StartError::Thread)?), served })
+    }
+}
+
+async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop) -> Served {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a core can't use its listening socket");
+            return Served { left: 0 };
+        }
+    };
+    let upstream = Pool::new(shared.upstream, shared.pool);
+    let billing = Pool::new(shared.billing, shared.pool);
+    for pool in [&upstream, &billing] {
+        tokio::spawn(sweep(Arc::clone(pool)));
+    }
+    let proxy = Proxy::new((upstream, billing), shared.proxy, Arc::clone(&core.metrics));
+    let service = Entry::new(stack(shared.stack, &core, proxy));
+    let served = serve(listener, service, shared.serve, stop).await;
+    core.tunnels.close();
+    served
+}
+
+/// Closes idle connections; ends with its runtime.
+async fn sweep(pool: Arc<Pool>) {
+    loop {
+        tokio::time::sleep(pool.sweep_every()).await;
+        pool.sweep();
+    }
+}
+
+/// One socket a core on the same address; the kernel spreads connections over them.
+fn listen(address: SocketAddr, cores: usize) -> Result<Vec<(StdListener, SocketAddr)>, StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let options = ListenerOptions { shared: true, ..ListenerOptions::default() };
+    let mut bound = address;
+    let mut listeners = Vec::with_capacity(cores);
+    // Another process may share the address too, and take half of the calls: only a socket that shares nothing tells.
+    if address.port() != 0 {
+        drop(ListenerOptions::default().bind_std(address).map_err(failed)?);
+    }
+    for _ in 0..cores {
+        let listener = options.bind_std(bound).map_err(failed)?;
+        bound = listener.local_addr().map_err(failed)?;
+        listeners.push((listener, bound));
+    }
+    Ok(listeners)
+}
+
+fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
+    ServeOptions {
+        connections: ConnectionLimit::new(config.limits.connections_max),
+        first_byte_timeout: config.limits.first_byte_timeout,
+        headers_timeout: config.limits.headers_timeout,
+        write_timeout: config.limits.body_idle_timeout,
+        header_bytes_max: config.limits.header_bytes_max,
+        grace: config.shutdown_grace,
+        stats,
+        ..ServeOptions::default()
+    }
+}
+
+const fn proxy_options(config: &GatewayConfig) -> ProxyOptions {
+    ProxyOptions {
+        head_timeout: config.limits.upstream_head_timeout,
+        body_idle: config.limits.body_idle_timeout,
+        call_timeout: config.limits.call_timeout,
+        tunnel_idle: TUNNEL_IDLE,
+        upload: UploadLimits { bytes_max: config.limits.request_body_bytes_max, idle: config.limits.body_idle_timeout },
+    }
+}

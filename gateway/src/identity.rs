@@ -1,0 +1,85 @@
+//! Who a request comes from is what the gateway says, never what the client says: its own words are taken out here.
+
+use http::{HeaderMap, HeaderName};
+
+/// Names (with `-` for `_`) that upstreams may take for the gateway's word, or that change the path behind its back.
+const STRIPPED: [&str; 14] = [
+    "forwarded",
+    "remote-user",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-real-ip",
+    "x-remote-user",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "traceparent",
+];
+
+/// Beginnings of such names.
+const STRIPPED_PREFIXES: [&str; 8] =
+    ["x-forwarded", "x-user", "x-tenant", "x-organization", "x-org-", "x-request-id", "x-usage-", "x-authenticated"];
+
+/// Takes out what a client says about itself, in every spelling; returns how many fields it took.
+pub(crate) fn strip(headers: &mut HeaderMap) -> usize {
+    let said: Vec<HeaderName> = headers.keys().filter(|name| is_stripped(name.as_str())).cloned().collect();
+    for name in &said {
+        headers.remove(name);
+    }
+    said.len()
+}
+
+fn is_stripped(name: &str) -> bool {
+    // Most names are told apart by their first letter.
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'r' | b't' | b'c')) {
+        return false;
+    }
+    STRIPPED_PREFIXES.iter().any(|prefix| starts_with(name, prefix))
+        || STRIPPED.iter().any(|full| name.len() == full.len() && starts_with(name, full))
+}
+
+/// Servers that turn header names into variables can't tell `_` from `-`.
+fn starts_with(name: &str, prefix: &str) -> bool {
+    let (name, prefix) = (name.as_bytes(), prefix.as_bytes());
+    name.len() >= prefix.len()
+        && name.iter().zip(prefix).all(|(own, wanted)| own == wanted || (*own == b'_' && *wanted == b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_an_identity_goes() {
+        for name in [
+            "X-User-ID",
+            "x_user_id",
+            "X-Tenant_ID",
+            "x-organization-id",
+            "X-Org-Id",
+            "x-user-roles",
+            "Forwarded",
+            "X-Forwarded-For",
+            "x_forwarded_proto",
+            "X-Real-IP",
+            "x-rewrite-url",
+            "X-Request-Id",
+            "x-usage-units",
+            "traceparent",
+            "remote_user",
+        ] {
+            assert!(is_stripped(&name.to_lowercase()), "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_else_stays() {
+        for name in ["host", "accept", "cookie", "content-type", "x-api-key", "x-custom", "cache-control", "te", "x"] {
+            assert!(!is_stripped(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Who calls, and for which tenant: only the verified token says so, and the header that chooses among its tenants.
+
+use std::sync::Arc;
+
+use goldleaves_web::TokenVerifier;
+
+use super::{Inward, Step};
+use crate::call::{Admission, Admitted, Caller, Routed};
+use crate::error::{Failure, GatewayError};
+use crate::metrics::CoreMetrics;
+
+/// The layer.
+#[derive(Debug)]
+pub(crate) struct Auth {
+    pub(crate) verifier: TokenVerifier,
+    pub(crate) metrics: Arc<CoreMetrics>,
+}
+
+impl Step<Routed> for Auth {
+    type Out = Admitted;
+    type After = ();
+    type Error = Failure;
+
+    fn inward(&self, call: Routed) -> Inward<Admitted, (), Failure> {
+        match self.admit(call) {
+            Ok(admitted) => Inward::On(admitted, ()),
+            Err(error) => Inward::Refused(error.into()),
+        }
+    }
+}
+
+impl Auth {
+    fn admit(&self, call: Routed) -> Result<Admitted, GatewayError> {
+        let Routed { traced, path, admission } = call;
+        if let Admission::Open(destination) = admission {
+            return Ok(Admitted::Open { traced, path, destination });
+        }
+        let headers = traced.request.headers();
+        let principal = self.verifier.verify(headers)?;
+        let tenant = principal.choose_tenant(headers)?.cloned();
+        let user = principal.user.clone();
+        match (admission, tenant) {
+            (Admission::Billable(route), Some(tenant)) => Ok(Admitted::Billable { traced, path, user, tenant, route }),
+            (Admission::Billable(_), None) => {
+                self.metrics.tenant_missing();
+                Err(GatewayError::TenantMissing)
+            }
+            (_, tenant) => Ok(Admitted::Unbilled { traced, path, caller: Caller { user, tenant } }),
+        }
+    }
+}

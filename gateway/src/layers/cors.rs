@@ -1,0 +1,183 @@
+//! Cross-origin rules of `ALLOWED_ORIGINS`. Preflights are answered here; they carry no token and are never billed.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use goldleaves_web::WebBody;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+
+use super::{After, Answer, Inward, Step};
+use crate::call::Traced;
+use crate::error::Failure;
+use crate::metrics::{CoreMetrics, RequestClass};
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+const EXPOSED: HeaderValue = HeaderValue::from_static("X-Request-ID, X-Usage-Event-ID");
+const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
+const VARIES: HeaderValue = HeaderValue::from_static("Origin");
+
+/// Which pages of other origins may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// `*`: all, without credentials.
+    Any,
+    /// These.
+    Only(HashSet<HeaderValue>),
+}
+
+/// A text that is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no origin such as https://app.example.com")]
+pub struct OriginsError(String);
+
+impl FromStr for AllowedOrigins {
+    type Err = OriginsError;
+
+    /// Origins separated by commas, or `*`.
+    fn from_str(list: &str) -> Result<Self, OriginsError> {
+        let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+        if words == ["*"] {
+            return Ok(Self::Any);
+        }
+        let origin = |word: &str| {
+            let host = word.strip_prefix("http://").or_else(|| word.strip_prefix("https://")).unwrap_or_default();
+            let legal = !host.is_empty() && !host.contains(['/', '*', '?', '#', '@', ' ']);
+            let value = legal.then(|| HeaderValue::from_str(&word.to_ascii_lowercase()).ok()).flatten();
+            value.ok_or_else(|| OriginsError(word.to_owned()))
+        };
+        if words.is_empty() {
+            return Err(OriginsError(list.to_owned()));
+        }
+        words.into_iter().map(origin).collect::<Result<_, _>>().map(Self::Only)
+    }
+}
+
+impl AllowedOrigins {
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(origins) => origins.contains(origin),
+        }
+    }
+}
+
+/// The layer; without origins it does nothing.
+#[derive(Debug)]
+pub(crate) struct Cors {
+    pub(crate) origins: Option<Arc<AllowedOrigins>>,
+    pub(crate) metrics: Arc<CoreMetrics>,
+}
+
+/// What the answer says to browsers.
+pub(crate) enum Shared {
+    /// CORS is off: what the upstream says stands.
+    Off,
+    /// CORS is on, but this is no request of an allowed origin.
+    Nobody,
+    /// This origin may read the answer.
+    With { origin: HeaderValue, any: bool },
+}
+
+impl Step<Traced> for Cors {
+    type Out = Traced;
+    type After = Shared;
+    type Error = Failure;
+
+    fn inward(&self, call: Traced) -> Inward<Traced, Shared, Failure> {
+        let Some(origins) = &self.origins else { return Inward::On(call, Shared::Off) };
+        let shared = match call.request.headers().get(ORIGIN) {
+            Some(origin) if origins.allows(origin) => {
+                Shared::With { origin: origin.clone(), any: **origins == AllowedOrigins::Any }
+            }
+            _ => Shared::Nobody,
+        };
+        if is_preflight(&call.request) {
+            self.metrics.request(RequestClass::Preflight, StatusCode::NO_CONTENT);
+            return Inward::Answered(preflight(call.request.headers(), &shared));
+        }
+        Inward::On(call, shared)
+    }
+}
+
+impl After<Failure> for Shared {
+    fn outward(self, mut answer: Answer<Failure>) -> Answer<Failure> {
+        match &mut answer {
+            Ok(response) => self.apply(response.headers_mut()),
+            Err(failure) => self.apply(&mut failure.headers),
+        }
+        answer
+    }
+}
+
+impl Shared {
+    /// The gateway's word replaces the upstream's: two would contradict each other.
+    fn apply(&self, headers: &mut HeaderMap) {
+        if matches!(self, Self::Off) {
+            return;
+        }
+        for name in [
+            ACCESS_CONTROL_ALLOW_ORIGIN,
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            ACCESS_CONTROL_ALLOW_METHODS,
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            ACCESS_CONTROL_MAX_AGE,
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+        ] {
+            headers.remove(name);
+        }
+        headers.append(VARY, VARIES);
+        let Self::With { origin, any } = self else { return };
+        if *any {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        } else {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
+}
+
+fn is_preflight<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(ORIGIN)
+        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn preflight(asked: &HeaderMap, shared: &Shared) -> Response<WebBody> {
+    let mut response = Response::new(WebBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    shared.apply(headers);
+    if let Shared::With { .. } = shared {
+        headers.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
+        if let Some(wanted) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_scheme_and_host() {
+        assert_eq!("*".parse::<AllowedOrigins>().unwrap(), AllowedOrigins::Any);
+        let two: AllowedOrigins = " https://A.example , http://b:8080".parse().unwrap();
+        assert!(two.allows(&HeaderValue::from_static("https://a.example")));
+        assert!(two.allows(&HeaderValue::from_static("http://b:8080")));
+        assert!(!two.allows(&HeaderValue::from_static("https://b:8080")));
+        for bad in ["", ",", "a.example", "https://", "https://a/", "https://*.a", "*,https://a"] {
+            assert!(bad.parse::<AllowedOrigins>().is_err(), "{bad:?}");
+        }
+    }
+}

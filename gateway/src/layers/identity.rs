@@ -1,0 +1,96 @@
+//! Replaces what the client said of itself with what the gateway knows, and makes the normalised path the target.
+
+use std::task::{Context, Poll};
+
+use goldleaves_domain::NormalPath;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Request, Uri};
+use tower::{Layer, Service};
+
+use crate::call::{Caller, Captured, Facts, Outbound};
+use crate::identity;
+use crate::names::{
+    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID, TRACEPARENT, USER_ID,
+};
+
+/// See [`Identity`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IdentityLayer;
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity<S>(S);
+
+impl<S> Layer<S> for IdentityLayer {
+    type Service = Identity<S>;
+
+    fn layer(&self, inner: S) -> Identity<S> {
+        Identity(inner)
+    }
+}
+
+impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Captured) -> Self::Future {
+        let Captured { traced, path, caller, destination, meter, watch } = call;
+        let (mut request, facts) = (traced.request, traced.facts);
+        let headers = request.headers_mut();
+        let stripped = identity::strip(headers);
+        if stripped > 1 {
+            tracing::debug!(request_id = %facts.request_id, stripped, "a client's own identity headers were dropped");
+        }
+        say(headers, &facts, caller.as_ref());
+        headers.insert(TRACEPARENT, traced.traceparent);
+        set_target(&mut request, &path);
+        self.0.call(Outbound { request, facts, destination, meter, watch })
+    }
+}
+
+fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
+    headers.insert(REQUEST_ID, facts.request_id_header.clone());
+    if let Some(caller) = caller {
+        insert_text(headers, USER_ID, caller.user.as_str());
+        if let Some(tenant) = &caller.tenant {
+            insert_text(headers, TENANT_ID, tenant.as_str());
+            insert_text(headers, ORGANIZATION_ID, tenant.as_str());
+        }
+    }
+    insert_text(headers, FORWARDED_FOR, &facts.peer.to_string());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Users and tenants have no control characters, so they are header values, as UTF-8.
+fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+        headers.insert(name, value);
+    }
+}
+
+fn set_target<B>(request: &mut Request<B>, path: &NormalPath) {
+    let uri = request.uri();
+    if uri.path() == path.as_str() {
+        if uri.authority().is_some() {
+            // Absolute form and :authority end here: the upstream gets a path, and the host in Host.
+            let target = uri.path_and_query().cloned();
+            *request.uri_mut() = target.map(Uri::from).unwrap_or_default();
+        }
+        return;
+    }
+    let text = match uri.query() {
+        Some(query) => format!("{}?{query}", path.as_str()),
+        None => path.as_str().to_owned(),
+    };
+    // Both halves were parsed as a URI's before. The default is "/": never what the client wrote.
+    *request.uri_mut() = PathAndQuery::try_from(text).map(Uri::from).unwrap_or_default();
+}

@@ -1,0 +1,124 @@
+//! Turns every error and every panic below into a problem document, and says so in the log once.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use goldleaves_domain::RequestId;
+use goldleaves_web::{Problem, WebBody};
+use http::header::{ALLOW, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::call::Traced;
+use crate::error::{Failure, GatewayError};
+
+/// See [`Rescue`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RescueLayer;
+
+/// Nothing outside of it ever sees an error.
+#[derive(Debug, Clone)]
+pub(crate) struct Rescue<S>(S);
+
+impl<S> Layer<S> for RescueLayer {
+    type Service = Rescue<S>;
+
+    fn layer(&self, inner: S) -> Rescue<S> {
+        Rescue(inner)
+    }
+}
+
+impl<S> Service<Traced> for Rescue<S>
+where
+    S: Service<Traced, Response = Response<WebBody>, Error = Failure>,
+{
+    type Response = Response<WebBody>;
+    type Error = Infallible;
+    type Future = RescueFuture<S::Future>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Every service of the stack is always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Traced) -> Self::Future {
+        let request_id = call.facts.request_id.clone();
+        let called = catch_unwind(AssertUnwindSafe(|| self.0.call(call)));
+        RescueFuture { inner: called.map_err(|panic| log_panic(&request_id, &*panic)).ok(), request_id }
+    }
+}
+
+pin_project! {
+    /// The call, watched.
+    pub(crate) struct RescueFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        request_id: RequestId,
+    }
+}
+
+impl<F> Future for RescueFuture<F>
+where
+    F: Future<Output = Result<Response<WebBody>, Failure>>,
+{
+    type Output = Result<Response<WebBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let polled = match this.inner.as_pin_mut() {
+            Some(inner) => catch_unwind(AssertUnwindSafe(|| inner.poll(cx))).unwrap_or_else(|panic| {
+                log_panic(this.request_id, &*panic);
+                Poll::Ready(Err(GatewayError::Panic.into()))
+            }),
+            None => Poll::Ready(Err(GatewayError::Panic.into())),
+        };
+        polled.map(|answer| Ok(answer.unwrap_or_else(|failure| respond(failure, this.request_id))))
+    }
+}
+
+/// A panic's own message may hold anything, so only its kind is logged here; the panic hook prints where it was.
+fn log_panic(request_id: &RequestId, panic: &(dyn Any + Send)) {
+    let has_text = panic.is::<&str>() || panic.is::<String>();
+    tracing::error!(%request_id, has_text, "a request ran into a fault of the gateway");
+}
+
+fn respond(failure: Failure, request_id: &RequestId) -> Response<WebBody> {
+    let Failure { error, headers } = failure;
+    let status = error.status();
+    let cause = error.source().map(|source| format!("{source:?}"));
+    if error.is_fault() {
+        tracing::warn!(%request_id, status = status.as_u16(), cause = cause.as_deref(), "{error}");
+    } else {
+        tracing::debug!(%request_id, status = status.as_u16(), cause = cause.as_deref(), "{error}");
+    }
+    let mut problem = match status {
+        StatusCode::UNAUTHORIZED => Problem::unauthorized(detail(&error)),
+        _ => Problem::new(status, detail(&error)),
+    };
+    if let Some(seconds) = error.retry_after_seconds() {
+        problem = problem.header(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        problem = problem.header(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    let mut response = problem.response(request_id);
+    response.headers_mut().extend(headers);
+    response
+}
+
+/// What the client is told: never more of a cause than what it did itself.
+fn detail(error: &GatewayError) -> String {
+    match error {
+        GatewayError::Path(cause) => format!("{error}: {cause}"),
+        GatewayError::Upload(cause) => format!("{error}: {cause}"),
+        GatewayError::Token(cause) => cause.to_string(),
+        GatewayError::TenantChoice(cause) => cause.to_string(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,95 @@
+//! Makes the one path that is matched, metered and forwarded, says what it means, and answers what is the gateway's
+//! own. Counts every request that came this far.
+
+use std::sync::Arc;
+
+use goldleaves_domain::{BillableRoutes, LocalRoute, NormalPath, RouteClass};
+use goldleaves_web::WebBody;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response};
+
+use super::{After, Answer, Inward, Step};
+use crate::call::{Admission, Destination, Routed, Traced};
+use crate::clock;
+use crate::error::{Failure, GatewayError};
+use crate::metrics::{CoreMetrics, RequestClass};
+
+/// The layer.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) routes: Arc<BillableRoutes>,
+    pub(crate) metrics: Arc<CoreMetrics>,
+}
+
+/// Counts the answer.
+pub(crate) struct Counted {
+    class: RequestClass,
+    metrics: Arc<CoreMetrics>,
+}
+
+impl Step<Traced> for Route {
+    type Out = Routed;
+    type After = Counted;
+    type Error = Failure;
+
+    fn inward(&self, call: Traced) -> Inward<Routed, Counted, Failure> {
+        let target = call.request.uri().path_and_query().map(|target| target.path());
+        let path = target.ok_or(GatewayError::Target).and_then(|path| Ok(NormalPath::normalise(path)?));
+        let path = match path {
+            Ok(path) => path,
+            Err(error) => {
+                self.metrics.request(RequestClass::Refused, error.status());
+                return Inward::Refused(error.into());
+            }
+        };
+        let (class, admission) = match RouteClass::of(&path, &self.routes) {
+            RouteClass::Local(local) => return self.answer(local, call.request.method()),
+            RouteClass::Open => (RequestClass::Open, Admission::Open(Destination::Upstream)),
+            RouteClass::Billing => (RequestClass::Billing, Admission::Open(Destination::Billing)),
+            RouteClass::Unbilled => (RequestClass::Unbilled, Admission::Unbilled),
+            RouteClass::Billable(route) => (RequestClass::Billable, Admission::Billable(route)),
+        };
+        let counted = Counted { class, metrics: Arc::clone(&self.metrics) };
+        Inward::On(Routed { traced: call, path, admission }, counted)
+    }
+}
+
+impl Route {
+    fn answer(&self, local: LocalRoute, method: &Method) -> Inward<Routed, Counted, Failure> {
+        let answered = match (local, method) {
+            (LocalRoute::Metrics, _) => Err(GatewayError::NotFound),
+            (LocalRoute::Health, &Method::GET | &Method::HEAD) => Ok(health()),
+            (LocalRoute::Health, _) => Err(GatewayError::MethodNotAllowed),
+        };
+        let status = answered.as_ref().map_or_else(GatewayError::status, Response::status);
+        self.metrics.request(RequestClass::Local, status);
+        match answered {
+            Ok(response) => Inward::Answered(response),
+            Err(error) => Inward::Refused(error.into()),
+        }
+    }
+}
+
+impl After<Failure> for Counted {
+    fn outward(self, answer: Answer<Failure>) -> Answer<Failure> {
+        let status = match &answer {
+            Ok(response) => response.status(),
+            Err(failure) => failure.error.status(),
+        };
+        self.metrics.request(self.class, status);
+        answer
+    }
+}
+
+fn health() -> Response<WebBody> {
+    let body = serde_json::json!({
+        "status": "healthy",
+        "service": "gateway",
+        "timestamp": clock::now().to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let mut response = Response::new(WebBody::full(body.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

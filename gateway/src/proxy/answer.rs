@@ -1,0 +1,122 @@
+//! The answer's body on its way to the client. Polling it polls the upstream connection too.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::pool::Pool;
+use super::stall::Stall;
+use super::upload::{UploadFailure, UploadWatch};
+
+/// Why an answer did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    /// The upstream broke off.
+    #[error("the upstream broke off its answer")]
+    Broke(#[source] hyper::Error),
+    /// The upstream sent nothing for too long, or was not done when the call's time was up.
+    #[error("the upstream did not finish its answer in time")]
+    Silent,
+    /// The call's time was up while the client still had to read.
+    #[error("the client did not take the answer in time")]
+    ClientSlow,
+    /// The client's own request broke off, and the answer with it.
+    #[error("the request broke off while it was answered")]
+    Upload(#[source] UploadFailure),
+}
+
+/// A body and the connection it comes over, which goes back to the pool at the body's end and is closed otherwise.
+pub(crate) struct AnswerBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    watch: Option<UploadWatch>,
+    stall: Stall,
+}
+
+/// A connection in use and where it goes afterwards.
+pub(crate) struct Lease {
+    pub(crate) connection: Connection,
+    pub(crate) pool: Arc<Pool>,
+}
+
+impl AnswerBody {
+    pub(crate) fn new(incoming: Incoming, lease: Lease, stall: Stall) -> Self {
+        let mut this = Self { incoming, lease: Some(lease), watch: None, stall };
+        if this.incoming.is_end_stream() {
+            this.release(None);
+        }
+        this
+    }
+
+    /// The empty body of a 101, whose connection is a tunnel now.
+    pub(crate) fn switched(incoming: Incoming) -> Self {
+        Self { incoming, lease: None, watch: None, stall: Stall::new(Duration::ZERO, Instant::now()) }
+    }
+
+    /// With the request's body, which may still be on its way.
+    pub(crate) fn watching(mut self, watch: Option<UploadWatch>) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if polled.is_pending() {
+            if let Some(lease) = &mut self.lease {
+                lease.connection.drive(cx);
+            }
+            polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        match polled {
+            Poll::Pending if self.stall.expired(cx) => Poll::Ready(Some(Err(AnswerError::Silent))),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.took(frame, cx))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.broke(error)))),
+            Poll::Ready(None) => {
+                self.release(Some(cx));
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn took(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Result<Frame<Bytes>, AnswerError> {
+        self.stall.moved();
+        if self.incoming.is_end_stream() || frame.is_trailers() {
+            self.release(Some(cx));
+        } else if Instant::now() >= self.stall.latest() {
+            return Err(AnswerError::ClientSlow);
+        }
+        Ok(frame)
+    }
+
+    fn broke(&mut self, error: hyper::Error) -> AnswerError {
+        match self.watch.as_ref().and_then(UploadWatch::failure) {
+            Some(failure) => AnswerError::Upload(failure),
+            None => AnswerError::Broke(error),
+        }
+    }
+
+    /// The exchange is over: hyper says so once it was polled after the last byte.
+    fn release(&mut self, cx: Option<&mut Context<'_>>) {
+        let Some(Lease { mut connection, pool }) = self.lease.take() else { return };
+        if let (false, Some(cx)) = (connection.is_ready(), cx) {
+            connection.drive(cx);
+        }
+        pool.put(connection);
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,117 @@
+//! One connection to the upstream, driven by whoever uses it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::io::{Heard, UpstreamIo};
+use super::origin::Origin;
+use super::upload::Upload;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The operating system said no.
+    #[error("the upstream can't be reached")]
+    Io(#[from] std::io::Error),
+    /// Nobody said anything.
+    #[error("the upstream did not take the connection within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// hyper said no.
+    #[error("the upstream connection can't be set up")]
+    Handshake(#[source] hyper::Error),
+}
+
+/// What an attempt to send came to: an answer's head, or an error that may hand the request back.
+pub(crate) type Sent = Result<http::Response<Incoming>, TrySendError<http::Request<Upload>>>;
+
+/// An established connection. No task of its own drives it: the request that uses it polls it, so that no byte
+/// crosses between tasks; while it is idle in the pool nobody polls it.
+pub(crate) struct Connection {
+    sender: http1::SendRequest<Upload>,
+    driver: Driver,
+    heard: Heard,
+    reused: bool,
+}
+
+enum Driver {
+    Serving(Box<http1::Connection<TokioIo<UpstreamIo>, Upload>>),
+    Switching(Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>),
+    Done,
+}
+
+impl Connection {
+    /// Connects, within `timeout`.
+    pub(crate) async fn open(origin: &Origin, timeout: Duration) -> Result<Self, ConnectError> {
+        let connecting = TcpStream::connect((origin.host(), origin.port()));
+        let stream = tokio::time::timeout(timeout, connecting).await.map_err(|_| ConnectError::TimedOut(timeout))??;
+        stream.set_nodelay(true)?;
+        let heard = Heard::default();
+        let io = TokioIo::new(UpstreamIo::new(stream, heard.clone()));
+        let (sender, connection) = http1::handshake(io).await.map_err(ConnectError::Handshake)?;
+        Ok(Self { sender, driver: Driver::Serving(Box::new(connection)), heard, reused: false })
+    }
+
+    /// Starts sending; both the returned future and [`Self::drive`] must be polled.
+    pub(crate) fn send(&mut self, request: http::Request<Upload>) -> impl Future<Output = Sent> + use<> {
+        self.heard.reset();
+        self.sender.try_send_request(request)
+    }
+
+    /// Moves bytes both ways as far as they go.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        let polled = match &mut self.driver {
+            Driver::Serving(connection) => Pin::new(&mut **connection).poll(cx),
+            Driver::Switching(connection) => connection.as_mut().poll(cx),
+            Driver::Done => return,
+        };
+        if let Poll::Ready(ended) = polled {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+            self.driver = Driver::Done;
+        }
+    }
+
+    /// Whether another request could be sent: the last exchange is over and the upstream did not close.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.driver, Driver::Serving(_)) && self.sender.is_ready()
+    }
+
+    /// Lets an answer of 101 turn this connection into a tunnel; it is never pooled again.
+    pub(crate) fn allow_upgrade(&mut self) {
+        self.driver = match std::mem::replace(&mut self.driver, Driver::Done) {
+            Driver::Serving(connection) => Driver::Switching(Box::pin(connection.with_upgrades())),
+            other => other,
+        };
+    }
+
+    /// Whether it served a request before this one.
+    pub(crate) const fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Whether any byte was read since the last request was sent.
+    pub(crate) fn heard_anything(&self) -> bool {
+        self.heard.any()
+    }
+
+    pub(crate) const fn mark_reused(&mut self) {
+        self.reused = true;
+    }
+
+    /// Resolves when the connection was handed over to a tunnel, or ended.
+    pub(crate) async fn finish(mut self) {
+        std::future::poll_fn(|cx| {
+            self.drive(cx);
+            if matches!(self.driver, Driver::Done) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,302 @@
+//! Headers that belong to one connection only, both ways (RFC 9110, 7.6.1), and how a body is framed.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+use super::origin::Origin;
+use crate::identity;
+use crate::names::{KEEP_ALIVE, PROXY_CONNECTION, USAGE_ACTION, USAGE_EVENT_ID, USAGE_UNITS};
+
+/// Fields that `Connection` must not name: taking them away would change what a message means.
+const NEVER_HOP_BY_HOP: [HeaderName; 5] =
+    [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, http::header::AUTHORIZATION];
+
+/// Fields that belong to one connection whether `Connection` names them or not.
+const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE];
+
+/// How the request's body goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// As many as come.
+    Chunked,
+}
+
+/// Makes a client's headers those of a request to the upstream: hop-by-hop fields go, `Host` is there, cookie crumbs
+/// are joined, the body is framed in exactly one way. `Some` is the protocol the client wants to switch to.
+pub(crate) fn outward(
+    headers: &mut HeaderMap,
+    version: Version,
+    framing: Framing,
+    origin: &Origin,
+) -> Option<HeaderValue> {
+    let upgrade = wanted_upgrade(headers, version);
+    let trailers_wanted = names_token(headers, &TE, "trailers");
+    remove_hop_by_hop(headers);
+    headers.remove(TE);
+    headers.remove(EXPECT);
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(USAGE_UNITS);
+    headers.remove(USAGE_ACTION);
+    headers.remove(USAGE_EVENT_ID);
+    let mut connection = Vec::new();
+    if trailers_wanted {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        connection.push("te");
+    }
+    if let Some(protocol) = &upgrade {
+        headers.insert(UPGRADE, protocol.clone());
+        connection.push("upgrade");
+    }
+    if let Some(value) = (!connection.is_empty()).then(|| HeaderValue::from_str(&connection.join(", ")).ok()).flatten()
+    {
+        headers.insert(CONNECTION, value);
+    }
+    if !headers.contains_key(HOST) {
+        headers.insert(HOST, origin.authority().clone());
+    }
+    if version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    frame(headers, framing);
+    upgrade
+}
+
+/// Makes the upstream's headers those of a response to the client.
+pub(crate) fn inward(headers: &mut HeaderMap) {
+    // Transfer-Encoding wins over Content-Length (RFC 9112, 6.3): kept, it would frame the client's body wrongly.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    } else if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        // hyper accepted them, so they are equal.
+        if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
+            headers.insert(CONTENT_LENGTH, length);
+        }
+    }
+    remove_hop_by_hop(headers);
+    headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(USAGE_EVENT_ID);
+    if headers.contains_key(TRAILER) {
+        strip_announced_usage(headers);
+    }
+}
+
+/// Whether a message's body is coded in a way that only this connection knows.
+pub(crate) fn has_foreign_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(only), None) => !only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => true,
+    }
+}
+
+/// Takes out of a client's trailers what a client must not say.
+pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
+    remove_hop_by_hop(&mut trailers);
+    for name in [TE, TRAILER, CONTENT_LENGTH, HOST, COOKIE, http::header::AUTHORIZATION] {
+        trailers.remove(name);
+    }
+    identity::strip(&mut trailers);
+    trailers
+}
+
+/// Whether a trailer belongs to one connection, or would change how the message is read.
+pub(crate) fn is_hop_by_hop_trailer(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name) || [TE, TRAILER, CONTENT_LENGTH].contains(name)
+}
+
+fn frame(headers: &mut HeaderMap, framing: Framing) {
+    match framing {
+        // A length of 0 says more than none at all, so it stays as it is.
+        Framing::None => {}
+        Framing::Length(length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Framing::Chunked => {
+            headers.remove(CONTENT_LENGTH);
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+}
+
+fn wanted_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
+    let protocol = headers.get(UPGRADE)?;
+    // h2c would put requests into the tunnel that nobody meters.
+    let switchable = version == Version::HTTP_11
+        && names_token(headers, &CONNECTION, "upgrade")
+        && !list(headers, &UPGRADE).any(|token| token.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c")));
+    switchable.then(|| protocol.clone())
+}
+
+/// The members of a comma-separated field, over all its lines.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    list(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = list(headers, &CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            .filter(|name| !NEVER_HOP_BY_HOP.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Clients of HTTP/2 may send a cookie in crumbs; HTTP/1.1 knows one line (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, value);
+    }
+}
+
+/// What the upstream announces of usage in its trailers is not the client's business.
+fn strip_announced_usage(headers: &mut HeaderMap) {
+    let is_usage = |token: &&[u8]| {
+        [USAGE_UNITS, USAGE_ACTION, USAGE_EVENT_ID]
+            .iter()
+            .any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    if !list(headers, &TRAILER).any(|token| is_usage(&token)) {
+        return;
+    }
+    let kept: Vec<&[u8]> = list(headers, &TRAILER).filter(|token| !is_usage(token)).collect();
+    let kept = HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty());
+    match kept {
+        Some(value) => drop(headers.insert(TRAILER, value)),
+        None => drop(headers.remove(TRAILER)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn sent(lines: &[(&str, &str)], version: Version, framing: Framing) -> (HeaderMap, Option<HeaderValue>) {
+        let mut headers = map(lines);
+        let upgrade = outward(&mut headers, version, framing, &"http://up:1".parse().unwrap());
+        (headers, upgrade)
+    }
+
+    #[test]
+    fn what_connection_names_goes_and_what_frames_stays() {
+        let lines = [
+            ("host", "a"),
+            ("connection", "x-secret, content-length, Host"),
+            ("connection", "keep-alive, Authorization"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("authorization", "Bearer t"),
+            ("te", "gzip;q=0.5"),
+            ("expect", "100-continue"),
+            ("content-length", "3"),
+        ];
+        let (headers, upgrade) = sent(&lines, Version::HTTP_11, Framing::Length(3));
+        assert_eq!(headers, map(&[("host", "a"), ("authorization", "Bearer t"), ("content-length", "3")]));
+        assert_eq!(upgrade, None);
+    }
+
+    #[test]
+    fn trailers_are_asked_for_when_the_client_did() {
+        let (headers, _) = sent(&[("host", "a"), ("te", "trailers, deflate")], Version::HTTP_11, Framing::None);
+        assert_eq!(headers, map(&[("host", "a"), ("te", "trailers"), ("connection", "te")]));
+    }
+
+    #[test]
+    fn an_upgrade_needs_connection_and_http_1_1_and_is_never_h2c() {
+        let wanted = [("host", "a"), ("connection", "Upgrade"), ("upgrade", "websocket")];
+        let (headers, upgrade) = sent(&wanted, Version::HTTP_11, Framing::None);
+        assert_eq!(upgrade.unwrap(), "websocket");
+        assert_eq!(headers["connection"], "upgrade");
+        for (lines, version) in [
+            (&wanted[..], Version::HTTP_2),
+            (&[("host", "a"), ("upgrade", "websocket")][..], Version::HTTP_11),
+            (&[("host", "a"), ("connection", "upgrade"), ("upgrade", "x, H2C")][..], Version::HTTP_11),
+        ] {
+            let (headers, upgrade) = sent(lines, version, Framing::None);
+            assert_eq!((headers.get("upgrade"), upgrade), (None, None));
+        }
+    }
+
+    #[test]
+    fn cookie_crumbs_are_joined() {
+        let (headers, _) = sent(&[("host", "a"), ("cookie", "a=1"), ("cookie", "b=2")], Version::HTTP_2, Framing::None);
+        assert_eq!(headers, map(&[("host", "a"), ("cookie", "a=1; b=2")]));
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_chunked_and_nothing_else() {
+        let (headers, _) = sent(&[("content-length", "7")], Version::HTTP_2, Framing::Chunked);
+        assert_eq!(headers, map(&[("host", "up:1"), ("transfer-encoding", "chunked")]));
+    }
+
+    #[test]
+    fn usage_is_neither_the_clients_to_say_nor_to_see() {
+        let usage = [("x-usage-units", "9"), ("x-usage-action", "x"), ("x-usage-event-id", "y"), ("host", "a")];
+        assert_eq!(sent(&usage, Version::HTTP_11, Framing::None).0, map(&[("host", "a")]));
+        let mut headers = map(&[("trailer", "X-Usage-Units, Expires"), ("trailer", "x-usage-action")]);
+        inward(&mut headers);
+        assert_eq!(headers, map(&[("trailer", "Expires")]));
+        let mut headers = map(&[("trailer", "X-Usage-Units"), ("x-usage-event-id", "forged")]);
+        inward(&mut headers);
+        assert_eq!(headers, HeaderMap::new());
+    }
+
+    #[test]
+    fn one_length_frames_an_answer() {
+        let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
+        inward(&mut headers);
+        assert_eq!(headers, HeaderMap::new());
+        let mut headers = map(&[("content-length", "3"), ("content-length", "3")]);
+        inward(&mut headers);
+        assert_eq!(headers, map(&[("content-length", "3")]));
+    }
+
+    #[test]
+    fn codings_beside_chunked_are_foreign() {
+        for (lines, foreign) in [
+            (&[][..], false),
+            (&[("transfer-encoding", "Chunked")][..], false),
+            (&[("transfer-encoding", "gzip, chunked")][..], true),
+            (&[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")][..], true),
+        ] {
+            assert_eq!(has_foreign_coding(&map(lines)), foreign);
+        }
+    }
+}

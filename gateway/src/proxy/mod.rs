@@ -1,0 +1,22 @@
+//! Sends a request to its upstream and brings back what it answers. Bodies stream both ways, never buffered.
+
+mod answer;
+mod connection;
+mod exchange;
+mod headers;
+mod io;
+mod origin;
+mod pool;
+mod service;
+mod stall;
+mod tunnel;
+mod upload;
+
+pub(crate) use answer::{AnswerBody, AnswerError};
+pub(crate) use connection::ConnectError;
+pub(crate) use headers::{has_foreign_coding, is_hop_by_hop_trailer};
+pub use origin::{Origin, OriginError};
+pub(crate) use pool::{Pool, PoolOptions};
+pub(crate) use service::{Proxy, ProxyOptions, Served};
+pub(crate) use tunnel::Tunnel;
+pub(crate) use upload::{UploadFailure, UploadLimits, UploadWatch};

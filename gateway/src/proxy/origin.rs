@@ -1,0 +1,113 @@
+//! Where calls go: an `http://` origin, looked up at each connect.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::HeaderValue;
+use http::uri::{Authority, Scheme, Uri};
+
+/// An upstream as `UPSTREAM_URL` and `BILLING_URL` name it: scheme, host and port, no path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+}
+
+/// Why a text is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// Not a URL.
+    #[error("not a URL such as http://127.0.0.1:9000")]
+    Malformed,
+    /// `https://`.
+    #[error("https is not spoken to the upstream yet: name an http:// address")]
+    Https,
+    /// A path, a query or a user.
+    #[error("only scheme, host and port belong here: clients' paths are forwarded as they are")]
+    MoreThanOrigin,
+}
+
+impl Origin {
+    /// The host's name or address, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `host:port`, for requests that came without `Host`.
+    pub(crate) const fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let uri: Uri = text.parse().map_err(|_| OriginError::Malformed)?;
+        let scheme = uri.scheme().ok_or(OriginError::Malformed)?;
+        if *scheme == Scheme::HTTPS {
+            return Err(OriginError::Https);
+        }
+        if *scheme != Scheme::HTTP {
+            return Err(OriginError::Malformed);
+        }
+        let authority: &Authority = uri.authority().ok_or(OriginError::Malformed)?;
+        let plain_path = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
+        if !plain_path || authority.as_str().contains('@') || text.contains('#') {
+            return Err(OriginError::MoreThanOrigin);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() || (authority.port().is_some() && authority.port_u16().is_none()) {
+            return Err(OriginError::Malformed);
+        }
+        let port = authority.port_u16().unwrap_or(80);
+        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| OriginError::Malformed)?;
+        Ok(Self { host, port, authority: value })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(out, "http://[{}]:{}", self.host, self.port),
+            false => write!(out, "http://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_has_a_host_and_a_port() {
+        let cases = [("http://h", "h", 80), ("http://h:9/", "h", 9), ("http://[::1]:9000", "::1", 9000)];
+        for (text, host, port) in cases {
+            let origin: Origin = text.parse().unwrap();
+            assert_eq!((origin.host(), origin.port()), (host, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_more_or_less_than_an_origin_is_refused() {
+        let cases = [
+            ("https://h", OriginError::Https),
+            ("h:80", OriginError::Malformed),
+            ("ftp://h", OriginError::Malformed),
+            ("http://h/base", OriginError::MoreThanOrigin),
+            ("http://h/?q=1", OriginError::MoreThanOrigin),
+            ("http://u:p@h", OriginError::MoreThanOrigin),
+            ("http://", OriginError::Malformed),
+            ("http://h:99999", OriginError::Malformed),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<Origin>().unwrap_err(), error, "{text}");
+        }
+    }
+}

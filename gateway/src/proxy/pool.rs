@@ -1,0 +1,99 @@
+//! Idle connections to one upstream, one pool a core.
+//!
+//! Invariant: a connection is either in the pool or owned by exactly one request. The lock is only ever taken by the
+//! threads of one core, which are one: it is never waited for.
+
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::connection::{ConnectError, Connection};
+use super::origin::Origin;
+
+/// How connections are made and kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PoolOptions {
+    /// How long a connection may take to be made.
+    pub(crate) connect_timeout: Duration,
+    /// How long an unused connection is kept. Shorter than what upstreams allow, because a connection that the
+    /// upstream closes while a request is on its way costs an error.
+    pub(crate) idle_timeout: Duration,
+    /// How many unused connections are kept; no limit to those in use.
+    pub(crate) idle_max: usize,
+}
+
+/// Idle connections, the last used first out.
+pub(crate) struct Pool {
+    origin: Origin,
+    options: PoolOptions,
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(origin: Origin, options: PoolOptions) -> Arc<Self> {
+        Arc::new(Self { origin, options, idle: Mutex::default() })
+    }
+
+    pub(crate) const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// A connection that the upstream had not closed a moment ago. It is polled once, which reads what came while it
+    /// was idle: an end or stray bytes.
+    pub(crate) fn take(&self, cx: &mut Context<'_>) -> Option<Connection> {
+        loop {
+            let mut idle = self.idle.lock();
+            let Idle { mut connection, since } = idle.pop()?;
+            if since.elapsed() >= self.options.idle_timeout {
+                // Those below were put back even earlier.
+                let stale = std::mem::take(&mut *idle);
+                drop(idle);
+                drop(stale);
+                return None;
+            }
+            drop(idle);
+            connection.drive(cx);
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// A new connection.
+    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+        Connection::open(&self.origin, self.options.connect_timeout).await
+    }
+
+    /// Keeps a connection for the next request, or closes it.
+    pub(crate) fn put(&self, mut connection: Connection) {
+        if !connection.is_ready() {
+            return;
+        }
+        connection.mark_reused();
+        let mut idle = self.idle.lock();
+        if idle.len() < self.options.idle_max {
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has not been used for too long.
+    pub(crate) fn sweep(&self) {
+        let mut idle = self.idle.lock();
+        let stale = idle.iter().take_while(|entry| entry.since.elapsed() >= self.options.idle_timeout).count();
+        let stale: Vec<Idle> = idle.drain(..stale).collect();
+        drop(idle);
+        drop(stale);
+    }
+
+    /// How often [`Self::sweep`] is worth calling.
+    pub(crate) const fn sweep_every(&self) -> Duration {
+        self.options.idle_timeout
+    }
+}

@@ -1,0 +1,256 @@
+//! The innermost service: one call, from a finished request to the head of its answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use goldleaves_web::WebBody;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::answer::{AnswerBody, Lease};
+use super::connection::Connection;
+use super::exchange::{HeadLimits, NoHead, exchange};
+use super::headers::{self, Framing};
+use super::pool::Pool;
+use super::stall::Stall;
+use super::tunnel::Tunnel;
+use super::upload::{Upload, UploadLimits, UploadWatch};
+use crate::call::{Destination, Outbound};
+use crate::capture::Meter;
+use crate::error::{Failure, GatewayError};
+use crate::metrics::CoreMetrics;
+
+/// An answer's head, its body to come, and the guard of the call.
+pub(crate) struct Served {
+    pub(crate) response: Response<AnswerBody>,
+    pub(crate) meter: Option<Meter>,
+    /// Where the answer is 101: both ends of the tunnel.
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+/// How long things may take, and how much may come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProxyOptions {
+    pub(crate) head_timeout: Duration,
+    pub(crate) body_idle: Duration,
+    pub(crate) call_timeout: Duration,
+    pub(crate) tunnel_idle: Duration,
+    pub(crate) upload: UploadLimits,
+}
+
+/// The proxy of one core.
+#[derive(Clone)]
+pub(crate) struct Proxy(Arc<Inner>);
+
+struct Inner {
+    upstream: Arc<Pool>,
+    billing: Arc<Pool>,
+    options: ProxyOptions,
+    metrics: Arc<CoreMetrics>,
+}
+
+impl Proxy {
+    pub(crate) fn new(
+        (upstream, billing): (Arc<Pool>, Arc<Pool>),
+        options: ProxyOptions,
+        metrics: Arc<CoreMetrics>,
+    ) -> Self {
+        Self(Arc::new(Inner { upstream, billing, options, metrics }))
+    }
+}
+
+impl Service<Outbound> for Proxy {
+    type Response = Served;
+    type Error = Failure;
+    // The first of the two seams at which types end: all states of a call are behind this one box.
+    type Future = Pin<Box<dyn Future<Output = Result<Served, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Outbound) -> Self::Future {
+        let proxy = Arc::clone(&self.0);
+        Box::pin(async move {
+            let Outbound { request, facts, destination, mut meter, watch } = call;
+            let call_deadline = Instant::from_std(facts.arrived) + proxy.options.call_timeout;
+            let prepared = proxy.prepare(request, destination, (watch, call_deadline));
+            match proxy.serve(prepared, meter.as_mut(), call_deadline).await {
+                Ok((response, tunnel)) => Ok(Served { response, meter, tunnel }),
+                Err(error) => {
+                    if let Some(meter) = &mut meter {
+                        meter.failed(&error);
+                    }
+                    Err(error.into())
+                }
+            }
+        })
+    }
+}
+
+/// A request as it is sent, and what is known of it.
+struct Prepared {
+    request: Request<Upload>,
+    pool: Arc<Pool>,
+    watch: Option<UploadWatch>,
+    /// It may be sent twice: it has no body and changes nothing the second time (RFC 9110, 9.2.2).
+    repeatable: bool,
+    /// The client's end of a tunnel, when it asked for one.
+    client: Option<OnUpgrade>,
+}
+
+impl Inner {
+    fn prepare(
+        &self,
+        mut request: Request<WebBody>,
+        destination: Destination,
+        (watch, call_deadline): (Option<UploadWatch>, Instant),
+    ) -> Prepared {
+        let pool = match destination {
+            Destination::Upstream => Arc::clone(&self.upstream),
+            Destination::Billing => Arc::clone(&self.billing),
+        };
+        let framing = match (&watch, request.body().size_hint().exact()) {
+            (None, _) => Framing::None,
+            (Some(_), Some(length)) => Framing::Length(length),
+            (Some(_), None) => Framing::Chunked,
+        };
+        let version = request.version();
+        let upgrade = headers::outward(request.headers_mut(), version, framing, pool.origin());
+        let client = upgrade.map(|_| hyper::upgrade::on(&mut request));
+        let repeatable = watch.is_none() && is_idempotent(request.method()) && client.is_none();
+        let (mut parts, body) = request.into_parts();
+        parts.version = Version::HTTP_11;
+        parts.extensions = http::Extensions::new();
+        let body = match &watch {
+            Some(watch) => Upload::streaming(body, watch.clone(), (self.options.upload, call_deadline)),
+            None => Upload::empty(),
+        };
+        Prepared { request: Request::from_parts(parts, body), pool, watch, repeatable, client }
+    }
+
+    async fn serve(
+        &self,
+        prepared: Prepared,
+        meter: Option<&mut Meter>,
+        call_deadline: Instant,
+    ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
+        let Prepared { request, pool, watch, repeatable, client } = prepared;
+        let mut connection = match std::future::poll_fn(|cx| Poll::Ready(pool.take(cx))).await {
+            Some(connection) => connection,
+            None => self.connect(&pool).await?,
+        };
+        if let Some(meter) = meter
+            && let Err(refused) = meter.hand_over()
+        {
+            pool.put(connection);
+            return Err(refused);
+        }
+        if client.is_some() {
+            connection.allow_upgrade();
+        }
+        let spare = (repeatable && connection.is_reused()).then(|| copy_of(&request));
+        let limits = HeadLimits { timeout: self.options.head_timeout, call_deadline };
+        let sent = std::time::Instant::now();
+        let mut head = exchange(&mut connection, request, watch.as_ref(), limits).await;
+        if let Err(NoHead::Broke { unsent, .. }) = &mut head
+            && connection.is_reused()
+            && !connection.heard_anything()
+            && let Some(again) = unsent.take().map(|request| *request).or(spare)
+        {
+            // The upstream closed the connection while the request was on its way to it.
+            self.metrics.upstream_retried();
+            connection = self.connect(&pool).await?;
+            if client.is_some() {
+                connection.allow_upgrade();
+            }
+            head = exchange(&mut connection, again, watch.as_ref(), limits).await;
+        }
+        let response = head.map_err(|no_head| no_head.into_error(watch.as_ref()))?;
+        self.metrics.upstream_answered(sent.elapsed());
+        self.answered(response, Lease { connection, pool }, (watch, client, call_deadline))
+    }
+
+    async fn connect(&self, pool: &Pool) -> Result<Connection, GatewayError> {
+        self.metrics.upstream_connecting();
+        pool.connect().await.map_err(GatewayError::Unreachable)
+    }
+
+    fn answered(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        (watch, client, call_deadline): (Option<UploadWatch>, Option<OnUpgrade>, Instant),
+    ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switched(response, lease, client);
+        }
+        if headers::has_foreign_coding(response.headers()) {
+            return Err(GatewayError::UpstreamAnswer("only the transfer coding chunked is known"));
+        }
+        headers::inward(response.headers_mut());
+        let stall = Stall::new(self.options.body_idle, call_deadline);
+        let response = plain(response, |incoming| AnswerBody::new(incoming, lease, stall).watching(watch));
+        Ok((response, None))
+    }
+
+    fn switched(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        client: Option<OnUpgrade>,
+    ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
+        let client = client.ok_or(GatewayError::UpstreamAnswer("101 to a request that did not ask for it"))?;
+        let upstream = hyper::upgrade::on(&mut response);
+        let protocol = response.headers().get(UPGRADE).cloned();
+        headers::inward(response.headers_mut());
+        if let Some(protocol) = protocol {
+            response.headers_mut().insert(UPGRADE, protocol);
+        }
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        let tunnel = Tunnel { client, upstream, connection: lease.connection, idle: self.options.tunnel_idle };
+        Ok((plain(response, AnswerBody::switched), Some(tunnel)))
+    }
+}
+
+impl NoHead {
+    fn into_error(self, watch: Option<&UploadWatch>) -> GatewayError {
+        match (watch.and_then(UploadWatch::failure), self) {
+            (Some(failure), _) => GatewayError::Upload(failure),
+            (None, Self::Broke { error, .. }) => GatewayError::UpstreamBroke(error),
+            (None, Self::Silent) => GatewayError::UpstreamSilent,
+        }
+    }
+}
+
+/// The response as the client's connection shall write it: its own version, nothing of hyper's client within.
+fn plain(response: Response<Incoming>, body: impl FnOnce(Incoming) -> AnswerBody) -> Response<AnswerBody> {
+    let (mut parts, incoming) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    let reason = parts.extensions.remove::<hyper::ext::ReasonPhrase>();
+    parts.extensions = http::Extensions::new();
+    if let Some(reason) = reason {
+        parts.extensions.insert(reason);
+    }
+    Response::from_parts(parts, body(incoming))
+}
+
+fn copy_of(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
+}

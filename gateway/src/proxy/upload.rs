@@ -1,0 +1,181 @@
+//! The request's body on its way to the upstream: counted, hashed and never buffered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use goldleaves_domain::{Fingerprint, FingerprintBuilder};
+use goldleaves_web::{BodyError, WebBody};
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::headers;
+use super::stall::Stall;
+
+/// What is allowed of a request's body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UploadLimits {
+    pub(crate) bytes_max: u64,
+    pub(crate) idle: Duration,
+}
+
+/// Why a request's body did not reach its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UploadFailure {
+    /// The client broke off.
+    #[error("the client broke off its request")]
+    ClientLeft,
+    /// More bytes than allowed.
+    #[error("the request's body is longer than allowed")]
+    TooLarge,
+    /// The client sent nothing for too long.
+    #[error("the client sent nothing of its request's body for too long")]
+    Idle,
+}
+
+/// What both ends know of an upload: the one who streams it and the one who settles the call.
+#[derive(Debug, Clone)]
+pub(crate) struct UploadWatch(Arc<Mutex<Watched>>);
+
+#[derive(Debug)]
+struct Watched {
+    fingerprint: Option<FingerprintBuilder>,
+    finished: bool,
+    failure: Option<UploadFailure>,
+    moved: Instant,
+}
+
+impl UploadWatch {
+    /// With the builder that the body's bytes shall go into, if anybody wants it.
+    pub(crate) fn new(fingerprint: Option<FingerprintBuilder>) -> Self {
+        Self(Arc::new(Mutex::new(Watched { fingerprint, finished: false, failure: None, moved: Instant::now() })))
+    }
+
+    /// Why the body did not reach its end, when it was broken off.
+    pub(crate) fn failure(&self) -> Option<UploadFailure> {
+        self.0.lock().failure
+    }
+
+    /// When a byte last came from the client.
+    pub(crate) fn moved(&self) -> Instant {
+        self.0.lock().moved
+    }
+
+    /// The request's fingerprint, once and only when its body was read to the end.
+    pub(crate) fn take_fingerprint(&self) -> Option<Fingerprint> {
+        let mut watched = self.0.lock();
+        let builder = if watched.finished { watched.fingerprint.take() } else { None };
+        drop(watched);
+        builder.map(FingerprintBuilder::finish)
+    }
+
+    fn data(&self, data: &[u8]) {
+        let mut watched = self.0.lock();
+        watched.moved = Instant::now();
+        if let Some(builder) = &mut watched.fingerprint {
+            builder.body(data);
+        }
+    }
+
+    fn finished(&self) {
+        self.0.lock().finished = true;
+    }
+
+    fn failed(&self, failure: UploadFailure) -> UploadFailure {
+        self.0.lock().failure.get_or_insert(failure).to_owned()
+    }
+}
+
+/// The body that hyper sends to the upstream.
+#[derive(Debug)]
+pub(crate) struct Upload(Option<Box<Stream>>);
+
+#[derive(Debug)]
+struct Stream {
+    source: WebBody,
+    watch: UploadWatch,
+    bytes_left: u64,
+    stall: Stall,
+}
+
+impl Upload {
+    /// No body at all.
+    pub(crate) const fn empty() -> Self {
+        Self(None)
+    }
+
+    /// The client's body, seen by `watch`.
+    pub(crate) fn streaming(
+        source: WebBody,
+        watch: UploadWatch,
+        (limits, call_deadline): (UploadLimits, Instant),
+    ) -> Self {
+        let stall = Stall::new(limits.idle, call_deadline);
+        Self(Some(Box::new(Stream { source, watch, bytes_left: limits.bytes_max, stall })))
+    }
+}
+
+impl Stream {
+    fn took(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFailure> {
+        self.stall.moved();
+        let Some(data) = frame.data_ref() else {
+            self.watch.finished();
+            return Ok(frame
+                .into_trailers()
+                .map(headers::strip_request_trailers)
+                .map_or_else(|frame| frame, Frame::trailers));
+        };
+        match self.bytes_left.checked_sub(data.len() as u64) {
+            Some(left) => self.bytes_left = left,
+            None => return Err(self.watch.failed(UploadFailure::TooLarge)),
+        }
+        self.watch.data(data);
+        if self.source.is_end_stream() {
+            self.watch.finished();
+        }
+        Ok(frame)
+    }
+}
+
+/// Whatever breaks off a request's body is the client's doing.
+const fn failure_of(error: &BodyError) -> UploadFailure {
+    match error {
+        BodyError::TooLarge { .. } => UploadFailure::TooLarge,
+        BodyError::Idle => UploadFailure::Idle,
+        BodyError::Connection(_) | BodyError::CallTimeout | BodyError::Stopped | BodyError::Source(_) => {
+            UploadFailure::ClientLeft
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadFailure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
+        let Some(stream) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut stream.source).poll_frame(cx);
+        if polled.is_pending() && stream.stall.expired(cx) {
+            return Poll::Ready(Some(Err(stream.watch.failed(UploadFailure::Idle))));
+        }
+        match ready!(polled) {
+            Some(Ok(frame)) => Poll::Ready(Some(stream.took(frame))),
+            Some(Err(error)) => Poll::Ready(Some(Err(stream.watch.failed(failure_of(&error))))),
+            None => {
+                stream.watch.finished();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|stream| stream.source.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |stream| stream.source.size_hint())
+    }
+}

@@ -1,0 +1,87 @@
+//! The whole request path, outermost layer first. A stranger can read it from top to bottom.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use goldleaves_domain::BillableRoutes;
+use goldleaves_web::{Peer, TokenVerifier, WebBody};
+use http::{Request, Response};
+use tower::{Service, ServiceBuilder};
+
+use crate::call::Arrived;
+use crate::capture::CaptureLayer;
+use crate::core::Core;
+use crate::layers::{
+    AllowedOrigins, Auth, Cors, IdentityLayer, Limits, LimitsOptions, RateLimit, RequestIds, RescueLayer, Route,
+    TenantBuckets, Trace, step,
+};
+use crate::proxy::Proxy;
+
+/// What the layers are made of.
+#[derive(Clone)]
+pub(crate) struct StackParts {
+    pub(crate) origins: Option<Arc<AllowedOrigins>>,
+    pub(crate) limits: LimitsOptions,
+    pub(crate) routes: Arc<BillableRoutes>,
+    pub(crate) verifier: TokenVerifier,
+    pub(crate) buckets: Option<Arc<TenantBuckets>>,
+}
+
+/// Builds one core's stack.
+pub(crate) fn stack(
+    parts: StackParts,
+    core: &Arc<Core>,
+    proxy: Proxy,
+) -> impl Service<Arrived, Response = Response<WebBody>, Error = Infallible, Future: Send> + Clone + Send + use<> {
+    let metrics = || Arc::clone(&core.metrics);
+    ServiceBuilder::new()
+        // Outermost, so that every response carries the id, those of a panic too.
+        .layer(step(RequestIds))
+        // Before anything can be refused, so that a refusal belongs to the client's trace and has its log line.
+        .layer(step(Trace))
+        // Outside of everything that can fail, inside of what knows the request's id: errors become responses here.
+        .layer(RescueLayer)
+        // Outside of everything that refuses: browsers must be able to read refusals, and a preflight has no token.
+        .layer(step(Cors { origins: parts.origins, metrics: metrics() }))
+        // Before any work is done for a request, so that too much of it stays cheap.
+        .layer(step(Limits::new(parts.limits, metrics())))
+        // The one path, before anybody decides by it; what the gateway answers itself needs no token.
+        .layer(step(Route { routes: parts.routes, metrics: metrics() }))
+        // Who calls, before anything is done in a tenant's name.
+        .layer(step(Auth { verifier: parts.verifier, metrics: metrics() }))
+        // After the tenant is known and before its call is announced: what is refused here is never billed.
+        .layer(step(RateLimit(parts.buckets)))
+        // Around everything that the upstream sees, so that exactly what it served is settled, exactly once.
+        .layer(CaptureLayer(Arc::clone(core)))
+        // Last, so that no layer above can take a client's word for the gateway's.
+        .layer(IdentityLayer)
+        // And out to the upstream.
+        .service(proxy)
+}
+
+/// Where hyper's requests enter: its extensions become fields.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry<S>(S);
+
+impl<S> Entry<S> {
+    pub(crate) const fn new(stack: S) -> Self {
+        Self(stack)
+    }
+}
+
+impl<S: Service<Arrived>> Service<Request<WebBody>> for Entry<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<WebBody>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        self.0.call(Arrived { request, peer: peer.to_canonical() })
+    }
+}
