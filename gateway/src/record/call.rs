@@ -22,7 +22,7 @@ pub struct CallIntent {
     pub traceparent: Option<String>,
     /// The `X-Request-ID` of the response.
     pub request_id: RequestId,
-    /// The same, when the client chose it.
+    /// The same, when the client chose it; anything else counts as not chosen.
     pub client_request_id: Option<RequestId>,
     /// The matched pattern.
     pub route: RoutePattern,

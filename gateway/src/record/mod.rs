@@ -4,8 +4,22 @@
 //! exactly once before the response ends ([`Owed::publish`] or [`Owed::void`]). Everything behind that door runs off
 //! the request path. Nothing here knows HTTP, and nothing here waits for NATS or a database.
 
+mod backoff;
 mod call;
+mod codec;
+mod delivery;
+mod metrics;
+mod open;
 mod recorder;
+mod recovery;
+mod relay;
+mod seal;
+mod sealer;
+#[cfg(test)]
+mod testing;
 
 pub use call::{CallIntent, Durability, Settlement, VoidReason};
-pub use recorder::{NotDurable, Owed, Recorder, Unrecorded};
+pub use open::{Clock, RecordOpenError, RecordOptions, RecordSide, open};
+pub use recorder::{NotDurable, Owed, RecordHealth, Recorder, Unrecorded};
+pub use recovery::RecoverError;
+pub use relay::{Relay, RelayPace};

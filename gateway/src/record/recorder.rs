@@ -1,12 +1,20 @@
 //! The door itself: an INTENT in, and something that owes its settlement out.
 
+use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
-use goldleaves_domain::EventId;
+use goldleaves_domain::{EventId, RequestId};
+use goldleaves_spool::{AppendError, IntentId, Spool};
+use tracing::{debug, error};
 use uuid::Uuid;
 
 use super::call::{CallIntent, Durability, Settlement, VoidReason};
+use super::codec;
+use super::metrics::{FailedStep, RecordMetrics};
 
 /// Records calls in the spool. Cheap to clone; one for the whole gateway.
 #[derive(Debug, Clone)]
@@ -14,9 +22,23 @@ pub struct Recorder {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
+    spool: Spool,
     durability: Durability,
+    metrics: RecordMetrics,
+    /// The epoch's last seal is being written: what is settled from now on is left to the next start.
+    sealed: AtomicBool,
+    /// Calls of this start that have no record, for health; the spool keeps the count that is sealed.
+    unrecorded: AtomicU64,
+    /// The last second (since the start) in which a call without a record was logged as an error.
+    spoke: AtomicU64,
+    start: Instant,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Recorder").field("durability", &self.durability).finish_non_exhaustive()
+    }
 }
 
 /// The INTENT could not be written. It is counted already: `available` serves on without `X-Usage-Event-ID`,
@@ -30,7 +52,24 @@ pub struct Unrecorded;
 #[error("the call's record did not reach the disk")]
 pub struct NotDurable;
 
+/// What health says of recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordHealth {
+    /// Whether the spool takes records: the gateway's readiness.
+    pub has_room: bool,
+    /// Calls served without a record since the start; not 0 is red.
+    pub unrecorded: u64,
+}
+
+// === impl Recorder ===
+
 impl Recorder {
+    pub(super) fn new(spool: Spool, durability: Durability, metrics: RecordMetrics) -> Self {
+        let (sealed, unrecorded, spoke) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        let start = Instant::now();
+        Self { shared: Arc::new(Shared { spool, durability, metrics, sealed, unrecorded, spoke, start }) }
+    }
+
     /// A new event id, a UUIDv7.
     pub fn event_id(&self) -> EventId {
         EventId::new(Uuid::now_v7())
@@ -41,41 +80,180 @@ impl Recorder {
         self.shared.durability
     }
 
+    /// What health says of recording.
+    pub fn health(&self) -> RecordHealth {
+        let has_room = self.shared.spool.stats().writable;
+        RecordHealth { has_room, unrecorded: self.shared.unrecorded.load(Ordering::Relaxed) }
+    }
+
     /// Writes the INTENT of a billable call, before the upstream hears of it.
     ///
     /// # Errors
     /// When the spool does not take it; that is counted already.
     pub fn intend(&self, call: CallIntent) -> Result<Owed, Unrecorded> {
-        let _ = call;
-        Err(Unrecorded)
+        let payload = codec::encode_call(&call);
+        match self.shared.spool.intent(codec::CALL_VERSION, &payload) {
+            Ok(intent) => {
+                debug!(request_id = %call.request_id, event_id = %call.event_id, route = %call.route, "call announced");
+                let (shared, payload) = (Arc::clone(&self.shared), Some(payload));
+                Ok(Owed { shared, event_id: call.event_id, request_id: call.request_id, intent, payload })
+            }
+            Err(cause) => Err(self.shared.unrecorded(&call, &cause)),
+        }
+    }
+
+    /// From now on settlements are left to the next start: the epoch's last seal is being written.
+    pub(super) fn seal(&self) {
+        self.shared.sealed.store(true, Ordering::SeqCst);
     }
 }
 
-/// Owes the spool exactly one SETTLE for one INTENT.
-#[derive(Debug)]
+// === impl Shared ===
+
+impl Shared {
+    /// Counts a call that has no record. In `strict` it is not served either, so the seals do not speak of it.
+    fn unrecorded(&self, call: &CallIntent, cause: &AppendError) -> Unrecorded {
+        self.metrics.failed(FailedStep::Intent);
+        if self.durability == Durability::Available {
+            self.unrecorded.fetch_add(1, Ordering::Relaxed);
+            self.metrics.unrecorded.inc();
+            self.spool.unrecorded();
+        }
+        let cause: &dyn Error = cause;
+        let (request_id, event_id, tenant_id) = (&call.request_id, &call.event_id, &call.tenant_id);
+        if self.may_speak() {
+            let unrecorded = self.unrecorded.load(Ordering::Relaxed);
+            error!(%request_id, %event_id, %tenant_id, cause, unrecorded, "calls cannot be recorded, this is one of them");
+        } else {
+            debug!(%request_id, %event_id, %tenant_id, cause, "the call could not be recorded");
+        }
+        Unrecorded
+    }
+
+    /// Once a second: a full disk must not be filled with lines about it.
+    fn may_speak(&self) -> bool {
+        let now = self.start.elapsed().as_secs() + 1;
+        self.spoke.fetch_max(now, Ordering::Relaxed) < now
+    }
+
+    fn settle(&self, intent: IntentId, mut payload: Vec<u8>, settlement: &Settlement) {
+        if self.sealed.load(Ordering::SeqCst) {
+            self.metrics.failed(FailedStep::Late);
+            log_failure(&payload, "the call ended after the last seal, the next start records it as unknown", None);
+            return;
+        }
+        codec::append_settlement(&mut payload, settlement);
+        match self.spool.publish(intent, codec::CALL_VERSION, &payload) {
+            Ok(appended) => {
+                self.metrics.captured(settlement.outcome);
+                log_captured(&payload, settlement, appended.seq);
+            }
+            Err(cause) => {
+                self.metrics.failed(FailedStep::Settle);
+                log_failure(&payload, "the call's end could not be recorded, the next start records it", Some(&cause));
+            }
+        }
+    }
+
+    fn void(&self, intent: IntentId, payload: &[u8], reason: VoidReason) {
+        if let Err(cause) = self.spool.void(intent, &codec::encode_void(reason)) {
+            self.metrics.failed(FailedStep::Settle);
+            log_failure(payload, "the call's end could not be recorded, the next start records it", Some(&cause));
+            return;
+        }
+        self.metrics.voided(reason);
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Ok(call) = codec::peek_call(codec::CALL_VERSION, payload)
+        {
+            debug!(request_id = %call.request_id, event_id = %call.event_id, %reason, "call left no event");
+        }
+    }
+}
+
+/// The guide's promise: `LOG_LEVEL=DEBUG` logs every captured event.
+fn log_captured(payload: &[u8], settlement: &Settlement, seq: u64) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    if let Ok(call) = codec::peek_call(codec::CALL_VERSION, payload) {
+        debug!(
+            request_id = %call.request_id, event_id = %call.event_id, tenant_id = %call.tenant_id,
+            user_id = %call.user_id, route = %call.route, method = call.method,
+            status_code = settlement.status_code, outcome = %settlement.outcome, units = %settlement.units, seq,
+            "usage event captured"
+        );
+    }
+}
+
+fn log_failure(payload: &[u8], what: &'static str, cause: Option<&AppendError>) {
+    let cause = cause.map(|cause| cause as &dyn Error);
+    match codec::peek_call(codec::CALL_VERSION, payload) {
+        Ok(call) => error!(request_id = %call.request_id, event_id = %call.event_id, cause, "{what}"),
+        Err(unreadable) => error!(%unreadable, cause, "{what}"),
+    }
+}
+
+/// Owes the spool exactly one SETTLE for one INTENT. Dropped unsettled (a bug, or a panic on its way up) it records the
+/// call as `unknown`, which is set aside where people look, and counts.
 #[must_use = "dropping it unsettled records the call as unknown and counts a bug"]
 pub struct Owed {
+    shared: Arc<Shared>,
     event_id: EventId,
+    request_id: RequestId,
+    intent: IntentId,
+    /// The INTENT's bytes, with room for the settlement; `None` once settled.
+    payload: Option<Vec<u8>>,
 }
+
+// === impl Owed ===
 
 impl Owed {
     /// The event's id, for `X-Usage-Event-ID`.
-    pub fn event_id(&self) -> EventId {
+    pub const fn event_id(&self) -> EventId {
         self.event_id
     }
 
-    /// Resolves when the INTENT is durable; it borrows nothing, so that it can run beside the upstream call.
+    /// Resolves when the INTENT is durable. It borrows nothing, so that it can run beside the upstream call.
     pub fn durable(&self) -> impl Future<Output = Result<(), NotDurable>> + Send + use<> {
-        std::future::ready(Err(NotDurable))
+        let (shared, intent) = (Arc::clone(&self.shared), self.intent);
+        let (request_id, event_id) = (self.request_id.clone(), self.event_id);
+        async move {
+            shared.spool.durable(intent.lsn()).await.map_err(|cause| {
+                shared.metrics.failed(FailedStep::Durable);
+                let cause: &dyn Error = &cause;
+                error!(%request_id, %event_id, cause, "the call's record did not reach the disk");
+                NotDurable
+            })
+        }
     }
 
     /// Settles the call as an event.
-    pub fn publish(self, settlement: Settlement) {
-        let _ = (self, settlement);
+    pub fn publish(mut self, settlement: Settlement) {
+        if let Some(payload) = self.payload.take() {
+            self.shared.settle(self.intent, payload, &settlement);
+        }
     }
 
     /// Settles the call as no event.
-    pub fn void(self, reason: VoidReason) {
-        let _ = (self, reason);
+    pub fn void(mut self, reason: VoidReason) {
+        if let Some(payload) = self.payload.take() {
+            self.shared.void(self.intent, &payload, reason);
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(payload) = self.payload.take() {
+            self.shared.metrics.failed(FailedStep::Dropped);
+            log_failure(&payload, "the call was dropped unsettled, it is recorded as unknown", None);
+            self.shared.settle(self.intent, payload, &codec::unknown_settlement());
+        }
+    }
+}
+
+impl fmt::Debug for Owed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Owed").field("event_id", &self.event_id).finish_non_exhaustive()
     }
 }

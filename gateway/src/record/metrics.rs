@@ -1,0 +1,186 @@
+//! What the record side counts. Counters are moved where things happen; the spool's own figures are read just before
+//! somebody reads them.
+
+use std::sync::atomic::AtomicU64;
+
+use goldleaves_domain::Outcome;
+use goldleaves_runtime::Metrics;
+use goldleaves_spool::Spool;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::call::VoidReason;
+
+type Label = [(&'static str, &'static str); 1];
+type Count = Gauge<u64, AtomicU64>;
+
+/// Where recording a call went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailedStep {
+    /// The INTENT could not be written: the call is unrecorded.
+    Intent,
+    /// The SETTLE could not be written: the call is recovered as `unknown` at the next start.
+    Settle,
+    /// `strict`: the INTENT did not become durable.
+    Durable,
+    /// The call was dropped unsettled (a bug or a panic): it is recorded as `unknown`.
+    Dropped,
+    /// A settlement came after the epoch's last seal: the call is recovered as `unknown` at the next start.
+    Late,
+}
+
+impl FailedStep {
+    const ALL: [Self; 5] = [Self::Intent, Self::Settle, Self::Durable, Self::Dropped, Self::Late];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intent => "intent",
+            Self::Settle => "settle",
+            Self::Durable => "durable",
+            Self::Dropped => "dropped",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// How an attempt of the relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// With a receipt.
+    Confirmed,
+    /// Without one: the same again.
+    Retried,
+    /// The receiver lost what it had confirmed.
+    Rewound,
+}
+
+impl Attempt {
+    const ALL: [Self; 3] = [Self::Confirmed, Self::Retried, Self::Rewound];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Retried => "retried",
+            Self::Rewound => "rewound",
+        }
+    }
+}
+
+/// One counter for each of a few words, made once: counting takes no lock, and what never happened shows as 0.
+#[derive(Debug, Clone)]
+struct Counters<T>(Vec<(T, Counter)>);
+
+impl<T: Copy + PartialEq> Counters<T> {
+    fn of(family: &Family<Label, Counter>, all: &[T], label: impl Fn(T) -> (&'static str, &'static str)) -> Self {
+        Self(all.iter().map(|word| (*word, family.get_or_create(&[label(*word)]).clone())).collect())
+    }
+
+    fn inc(&self, word: T) {
+        if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == word) {
+            counter.inc();
+        }
+    }
+}
+
+/// The numbers of one record side. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordMetrics {
+    captured: Counters<Outcome>,
+    voided: Counters<VoidReason>,
+    failures: Counters<FailedStep>,
+    attempts: Counters<Attempt>,
+    /// Calls served without a record.
+    pub(crate) unrecorded: Counter,
+    /// Calls of earlier starts settled as unknown.
+    pub(crate) recovered: Counter,
+    /// Records handed over.
+    pub(crate) relayed: Counter,
+    /// Records that could not be read.
+    pub(crate) unreadable: Counter,
+    /// Failed attempts since the last receipt.
+    pub(crate) failures_in_a_row: Count,
+    /// Seals written.
+    pub(crate) seals: Counter,
+    /// Epochs without their last seal.
+    pub(crate) epochs_open: Count,
+    /// Epochs given their last seal.
+    pub(crate) epochs_closed: Counter,
+}
+
+impl RecordMetrics {
+    /// Registers everything the record side shows.
+    pub(crate) fn register(metrics: &Metrics, spool: &Spool) -> Self {
+        show_spool(metrics, spool.clone());
+        let counter = |name, help| metrics.register(name, help, Counter::default());
+        let family = |name, help| metrics.register(name, help, Family::<Label, Counter>::default());
+        let gauge = |name, help| metrics.register(name, help, Count::default());
+        let captured = family("captured_events", "Usage events recorded in the spool, by outcome");
+        let voided = family("voided_calls", "Announced calls that left no event, by reason");
+        let failures = family("capture_failures", "Captures of usage that failed, by step");
+        let attempts = family("relay_batches", "Batches the relay tried to hand over, by result");
+        Self {
+            captured: Counters::of(&captured, &Outcome::ALL, |outcome| ("outcome", outcome.as_str())),
+            voided: Counters::of(&voided, &VoidReason::ALL, |reason| ("reason", reason.as_str())),
+            failures: Counters::of(&failures, &FailedStep::ALL, |step| ("step", step.as_str())),
+            attempts: Counters::of(&attempts, &Attempt::ALL, |result| ("result", result.as_str())),
+            unrecorded: counter("unrecorded_calls", "Calls served without a record"),
+            recovered: counter("recovered_calls", "Calls of earlier starts settled as unknown"),
+            relayed: counter("relayed_records", "Records the relay handed over"),
+            unreadable: counter(
+                "relay_unreadable_records",
+                "Spool records handed on as bytes because none could read them",
+            ),
+            failures_in_a_row: gauge(
+                "relay_failures_in_a_row",
+                "Attempts of the relay that failed since the last receipt",
+            ),
+            seals: counter("seals", "Seals written"),
+            epochs_open: gauge("epochs_open", "Epochs without their last seal"),
+            epochs_closed: counter("epochs_closed", "Epochs given their last seal"),
+        }
+    }
+
+    /// An event was recorded.
+    pub(crate) fn captured(&self, outcome: Outcome) {
+        self.captured.inc(outcome);
+    }
+
+    /// A call was settled as no event.
+    pub(crate) fn voided(&self, reason: VoidReason) {
+        self.voided.inc(reason);
+    }
+
+    /// Recording a call went wrong.
+    pub(crate) fn failed(&self, step: FailedStep) {
+        self.failures.inc(step);
+    }
+
+    /// The relay tried to hand a batch over.
+    pub(crate) fn attempt(&self, attempt: Attempt) {
+        self.attempts.inc(attempt);
+    }
+}
+
+/// Shows the spool's own figures, as they are when somebody reads them.
+fn show_spool(metrics: &Metrics, spool: Spool) {
+    let gauge = |name, help| metrics.register(name, help, Count::default());
+    let bytes = gauge("spool_bytes", "Bytes the spool takes on disk");
+    let segments = gauge("spool_segments", "Segments of the spool");
+    let unsent_bytes = gauge("spool_unsent_bytes", "Bytes of the spool that are not handed over");
+    let unsent_records = gauge("spool_unsent_records", "Records of the spool that are not handed over");
+    let open_intents = gauge("spool_open_intents", "Calls announced and not settled yet");
+    let writable = gauge("spool_writable", "Whether the spool takes records: 1 or 0");
+    let help = "Age of the oldest record that is not handed over, 0 for none";
+    let oldest = metrics.register("spool_oldest_unsent_age_seconds", help, Gauge::<f64, AtomicU64>::default());
+    metrics.before_reading(move || {
+        let stats = spool.stats();
+        bytes.set(stats.bytes);
+        segments.set(stats.segments as u64);
+        unsent_bytes.set(stats.unsent_bytes);
+        unsent_records.set(stats.unsent_records);
+        open_intents.set(stats.open_intents as u64);
+        writable.set(stats.writable.into());
+        oldest.set(stats.oldest_unsent.unwrap_or_default().as_secs_f64());
+    });
+}

@@ -1,0 +1,284 @@
+//! The relay: from the spool to whatever takes events, in order, for ever.
+//!
+//! It reads what is durable only, hands it over in bounded batches and moves the cursor after the receipt, never before.
+//! Everything it does may happen again: ids settle that at the receiver. It is woken by the spool and by a timer. The
+//! seals of what was handed out are drawn here too, because this is where every event passes.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use goldleaves_domain::{PublishError, Publisher, Source};
+use goldleaves_spool::{Lsn, Reader, Record, Spool, SpoolError};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::backoff::Backoff;
+use super::delivery::{self, Read};
+use super::metrics::{Attempt, RecordMetrics};
+use super::recorder::Recorder;
+use super::sealer::Sealer;
+
+/// The most records of one batch.
+const BATCH_RECORDS: usize = 1_000;
+/// The most bytes of one batch, as they lie in the spool.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The pause after the spool could not be read.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often what the relay does by itself is done.
+#[derive(Debug, Clone, Copy)]
+pub struct RelayPace {
+    /// Between two seals of an epoch that changes.
+    pub seal: Duration,
+    /// Between two questions whether the receiver still has what it confirmed.
+    pub verify: Duration,
+}
+
+impl Default for RelayPace {
+    fn default() -> Self {
+        Self { seal: Duration::from_secs(10), verify: Duration::from_secs(10) }
+    }
+}
+
+/// Hands what the spool holds to a [`Publisher`].
+pub struct Relay {
+    spool: Spool,
+    reader: Reader,
+    source: Source,
+    sealer: Sealer,
+    recorder: Recorder,
+    backoff: Backoff,
+    read_failures: Backoff,
+    metrics: RecordMetrics,
+    pace: RelayPace,
+}
+
+/// Whether the cursor may move.
+enum Handed {
+    Over,
+    /// The receiver lost what it had: start again from the oldest record.
+    Rewound,
+}
+
+impl Relay {
+    pub(super) fn new(spool: Spool, sealer: Sealer, recorder: Recorder, metrics: RecordMetrics) -> Self {
+        let (reader, source) = (spool.reader(), Source::new(spool.id()));
+        let (backoff, read_failures) = (Backoff::default(), Backoff::default());
+        Self { spool, reader, source, sealer, recorder, backoff, read_failures, metrics, pace: RelayPace::default() }
+    }
+
+    /// Another pace, for tests.
+    #[must_use]
+    pub fn at_pace(self, pace: RelayPace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Relays until `stop`; then nothing may be recorded any more, the epoch gets its last seal, what is left is relayed
+    /// for at most `grace`, and the spool is closed. Returns the number of records left for the next start.
+    pub async fn run(mut self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.serve(&*publisher) => {}
+        }
+        let end = tokio::time::Instant::now() + grace;
+        self.recorder.seal();
+        let finish = async {
+            self.close().await;
+            self.drain(&*publisher).await;
+        };
+        let in_time = tokio::time::timeout_at(end, finish).await.is_ok();
+        let spool = self.spool.clone();
+        if tokio::task::spawn_blocking(move || spool.close()).await.is_err() {
+            error!("the spool could not be closed in order, the next start recovers it");
+        }
+        let unsent = self.spool.stats().unsent_records;
+        info!(unsent, in_time, "relay stopped");
+        unsent
+    }
+
+    async fn serve(&mut self, publisher: &dyn Publisher) {
+        self.sealer.close_dead(false).await;
+        let mut seal = interval(self.pace.seal);
+        let mut verify = interval(self.pace.verify);
+        loop {
+            tokio::select! {
+                _ = seal.tick() => self.sealer.seal_open().await,
+                _ = verify.tick() => self.verify(publisher).await,
+                ready = self.reader.wait_ready() => self.heed(ready).await,
+            }
+            self.pass(publisher).await;
+        }
+    }
+
+    /// Relays one batch, if there is one. Returns how many records it had.
+    async fn pass(&mut self, publisher: &dyn Publisher) -> usize {
+        let records = match self.reader.next_batch(BATCH_RECORDS, BATCH_BYTES) {
+            Ok(records) => records,
+            Err(cause) => {
+                self.heed(Err(cause)).await;
+                return 0;
+            }
+        };
+        let Some(next) = records.last().map(|last| last.next_lsn) else {
+            self.sealer.close_dead(true).await;
+            return 0;
+        };
+        let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
+        match self.hand_over(publisher, &batch).await {
+            Handed::Over => self.advance(next).await,
+            Handed::Rewound => self.rewind(),
+        }
+        batch.len()
+    }
+
+    /// Waits a moment after the spool could not be read; it is asked again, and passes over what it never can.
+    async fn heed(&mut self, read: Result<(), SpoolError>) {
+        if let Err(cause) = read {
+            if self.read_failures.may_speak(Instant::now()) {
+                error!(cause = &cause as &dyn Error, "the spool cannot be read, it is tried again");
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+        }
+    }
+
+    fn read(&mut self, record: Record) -> (Record, Read) {
+        let read = delivery::read(&record, self.source);
+        match &read {
+            Read::Event(event) => self.sealer.absorb(event),
+            Read::Seal(_) => {}
+            Read::Unreadable(cause) => {
+                self.metrics.unreadable.inc();
+                error!(%cause, lsn = %record.lsn, "a record of the spool cannot be read, its bytes are handed on");
+            }
+        }
+        (record, read)
+    }
+
+    /// Hands a batch over, however long that takes.
+    async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> Handed {
+        let mut left = batch;
+        while !left.is_empty() {
+            let length = if self.backoff.is_probing() { 1 } else { left.len() };
+            let (window, rest) = left.split_at(length);
+            let message = |(record, read): &(Record, Read)| delivery::message(record, read, self.source);
+            match publisher.publish(window.iter().map(message).collect()).await {
+                Ok(()) => {
+                    self.confirmed(window);
+                    left = rest;
+                }
+                Err(PublishError::Rewound { reason }) => {
+                    self.metrics.attempt(Attempt::Rewound);
+                    warn!(reason, "the receiver lost what it had confirmed, everything retained is handed over again");
+                    return Handed::Rewound;
+                }
+                Err(cause) => self.pause(&cause).await,
+            }
+        }
+        Handed::Over
+    }
+
+    fn confirmed(&mut self, window: &[(Record, Read)]) {
+        self.metrics.attempt(Attempt::Confirmed);
+        self.metrics.failures_in_a_row.set(0);
+        self.metrics.relayed.inc_by(window.len() as u64);
+        if let Some(outage) = self.backoff.succeeded(Instant::now()) {
+            let lasted_secs = outage.lasted.as_secs();
+            info!(failures = outage.failures, lasted_secs, "the receiver confirms again");
+        }
+        for (_, read) in window {
+            match read {
+                Read::Event(event) => debug!(
+                    request_id = %event.request_id, event_id = %event.event_id, tenant_id = %event.tenant_id,
+                    seq = event.seq, "usage event handed over"
+                ),
+                Read::Seal(seal) => debug!(epoch = %seal.epoch, last_seq = seal.last_seq, "seal handed over"),
+                Read::Unreadable(_) => {}
+            }
+        }
+    }
+
+    async fn pause(&mut self, cause: &PublishError) {
+        self.metrics.attempt(Attempt::Retried);
+        let (now, random) = (Instant::now(), rand::random());
+        let pause = self.backoff.failed(now, random);
+        self.metrics.failures_in_a_row.set(self.backoff.failures().into());
+        if self.backoff.may_speak(now) {
+            let failures = self.backoff.failures();
+            warn!(failures, cause = cause as &dyn Error, "no receipt, the same batch is handed over again");
+        }
+        tokio::time::sleep(pause).await;
+    }
+
+    /// Moves the cursor, and the checkpoint with it.
+    async fn advance(&mut self, next: Lsn) {
+        if self.sealer.is_crowded() {
+            self.sealer.seal_open().await;
+        }
+        let memo = self.sealer.checkpoint();
+        if let Err(cause) = self.spool.advance_with(next, memo.into()) {
+            error!(cause = &cause as &dyn Error, "the spool's cursor does not move");
+        }
+    }
+
+    fn rewind(&mut self) {
+        self.spool.rewind();
+        self.reader = self.spool.reader();
+    }
+
+    async fn verify(&mut self, publisher: &dyn Publisher) {
+        match publisher.verify().await {
+            Ok(()) => {}
+            Err(PublishError::Rewound { reason }) => {
+                self.metrics.attempt(Attempt::Rewound);
+                warn!(reason, "the receiver lost what it had confirmed, everything retained is handed over again");
+                self.rewind();
+            }
+            Err(cause) => debug!(cause = &cause as &dyn Error, "the receiver could not be asked what it has"),
+        }
+    }
+
+    /// Reads what is not handed over yet, so that the last seal speaks for everything, and writes it.
+    async fn close(&mut self) {
+        if let Err(cause) = self.spool.sync_all().await {
+            error!(cause = &cause as &dyn Error, "the spool could not be synced, the next start writes the last seal");
+            return;
+        }
+        let mut ahead = self.spool.reader();
+        loop {
+            let records = match ahead.next_batch(BATCH_RECORDS, BATCH_BYTES) {
+                Ok(records) if records.is_empty() => break,
+                Ok(records) => records,
+                Err(cause) => {
+                    error!(
+                        cause = &cause as &dyn Error,
+                        "the spool cannot be read, the next start writes the last seal"
+                    );
+                    return;
+                }
+            };
+            for record in records {
+                if let Read::Event(event) = delivery::read(&record, self.source) {
+                    self.sealer.absorb(&event);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        self.sealer.close_dead(true).await;
+        self.sealer.close_current().await;
+    }
+
+    /// Relays until nothing is left. It starts from the cursor: a batch that was cut off is handed over again.
+    async fn drain(&mut self, publisher: &dyn Publisher) {
+        self.reader = self.spool.reader();
+        while self.pass(publisher).await > 0 {}
+    }
+}
+
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
