@@ -33,6 +33,8 @@ pub enum Kind {
 pub struct Deployment {
     kind: Kind,
     settings: BTreeMap<String, String>,
+    /// The size of a disk that holds the data alone.
+    disk_mib: Option<u32>,
     running: Option<Running>,
     scratch: Scratch,
 }
@@ -71,7 +73,7 @@ impl Deployment {
     pub fn prepare(kind: Kind, settings: &[(&str, &str)]) -> Result<Self> {
         let scratch = Scratch::new("system")?;
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Ok(Self { kind, settings, running: None, scratch })
+        Ok(Self { kind, settings, disk_mib: None, running: None, scratch })
     }
 
     /// Starts what was stopped or killed, on the same data.
@@ -102,7 +104,16 @@ impl Deployment {
         let data = self.data_folder().display().to_string();
         let own = [("DATA_DIR", data), ("JWT_SECRET", SECRET.to_owned()), ("LOG_LEVEL", "info".to_owned())];
         let given = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        Launch::new("goldleaves", self.scratch.path()).settings(addresses).settings(own).settings(given)
+        let launch = Launch::new("goldleaves", self.scratch.path()).settings(addresses).settings(own).settings(given);
+        match self.disk_mib {
+            Some(mib) => launch.on_small_disk(&self.data_folder(), mib),
+            None => launch,
+        }
+    }
+
+    /// Puts the data on a disk of its own, from the next start on; what it holds goes with the process.
+    pub fn on_small_disk(&mut self, mib: u32) {
+        self.disk_mib = Some(mib);
     }
 
     /// Changes a setting for the next start.
@@ -179,6 +190,17 @@ impl Deployment {
         let mut running = self.running.take().context("nothing runs")?;
         running.gateway.signal(Signal::INT)?;
         running.gateway.wait().await
+    }
+
+    /// The sum of all samples of a metric.
+    ///
+    /// # Errors
+    /// Nothing runs, or it has no metrics.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let text = Request::get("/metrics").send(self.ops()?).await?.text();
+        let samples =
+            text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| rest.starts_with([' ', '{']));
+        Ok(samples.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
     /// The ledger's tables.

@@ -6,3 +6,4 @@ mod applications;
 mod bad_input;
 mod crash;
 mod first_start;
+mod full_disk;

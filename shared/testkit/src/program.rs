@@ -28,6 +28,8 @@ pub struct Launch {
     folder: PathBuf,
     /// The one core it may run on.
     core: Option<usize>,
+    /// A folder that is a file system of its own for this program, and its size in MiB.
+    small_disk: Option<(PathBuf, u32)>,
 }
 
 /// A program of ours that was started.
@@ -44,7 +46,14 @@ impl Launch {
     /// coverage tools set.
     pub fn new(program: &str, folder: &Path) -> Self {
         let folder = folder.to_path_buf();
-        Self { program: program.to_owned(), arguments: Vec::new(), settings: BTreeMap::new(), folder, core: None }
+        Self {
+            program: program.to_owned(),
+            arguments: Vec::new(),
+            settings: BTreeMap::new(),
+            folder,
+            core: None,
+            small_disk: None,
+        }
     }
 
     /// Adds an argument.
@@ -75,6 +84,14 @@ impl Launch {
         self
     }
 
+    /// Gives the program, and nobody else, a file system in memory of so many MiB at `folder`, which can be filled through
+    /// [`Program::path_seen`]. It takes util-linux' `unshare`, and a kernel that lets this user have a mount namespace.
+    #[must_use]
+    pub fn on_small_disk(mut self, folder: &Path, mib: u32) -> Self {
+        self.small_disk = Some((folder.to_path_buf(), mib));
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -99,16 +116,22 @@ impl Launch {
     }
 
     fn command(&self) -> Result<Command> {
-        let program = built(&self.program)?;
-        let mut command = match self.core {
-            Some(core) => {
-                let mut pinned = Command::new("taskset");
-                pinned.arg("-c").arg(core.to_string()).arg(program);
-                pinned
-            }
-            None => Command::new(program),
-        };
-        command.args(&self.arguments).current_dir(&self.folder).env_clear();
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some((folder, mib)) = &self.small_disk {
+            std::fs::create_dir_all(folder).context("making the folder of the small disk")?;
+            let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+            let mount = format!("mount -t tmpfs -o size={mib}m tmpfs \"$0\" && exec \"$@\"");
+            words.extend(["unshare", namespaces, "sh", "-c", &mount].map(OsString::from));
+            words.push(folder.into());
+        }
+        if let Some(core) = self.core {
+            words.extend(["taskset", "-c", &core.to_string()].map(OsString::from));
+        }
+        words.push(built(&self.program)?.into());
+        words.extend(self.arguments.iter().cloned());
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().context("no program")?);
+        command.args(words).current_dir(&self.folder).env_clear();
         for name in ["PATH", "HOME", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -134,6 +157,12 @@ impl Program {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How this process reaches a file as the program sees it, its small disk included.
+    pub fn path_seen(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.id()));
+        root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// What it has printed on standard output so far.
