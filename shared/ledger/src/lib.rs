@@ -1,1 +1,33 @@
-//! placeholder
+//! The billing ledger: what was used, once, and what it costs, on PostgreSQL or SQLite.
+//!
+//! The only crate that queries the database. Events may be recorded in any order, in any number of copies, by any number
+//! of workers: the tables are a function of the set of events and of the rate cards. Every reading takes the tenant as its
+//! first argument.
+//!
+//! **A write.** A batch is split by what it needs. Billable events go in with one insert that is also the look-up: what it
+//! does not return was there before, or lost its label and goes the slow way under a lock on (tenant, client id), or waits
+//! as a dead letter. The last statement adds the difference to the rollups and the receipts. What is set aside goes in
+//! a transaction of its own, because it keeps every other writer out; seals go last. Each event is in one transaction.
+//!
+//! **Locks** on PostgreSQL, always in this order: the lock all writers share (alone for dead letters), labels (the unique
+//! index, in the sorted insert), (tenant, client id), rollups, receipts. SQLite has one writer and needs none.
+//!
+//! What it does not do: it knows no HTTP and no broker, it migrates nothing, and it sums no column but `units_micro`.
+
+mod batch;
+mod database;
+mod dialect;
+mod error;
+mod push;
+mod rates;
+mod record;
+mod report;
+mod rows;
+mod schema;
+
+pub use batch::{Incoming, Recorded};
+pub use database::{Ledger, LedgerOptions, sqlite_url};
+pub use error::LedgerError;
+pub use push::{METER, PushState, UsagePush};
+pub use rates::RateCard;
+pub use report::{RouteUsage, UnitsTotal, UsageReport, UsageSummary};

@@ -1,0 +1,240 @@
+//! Connections: a pool on PostgreSQL; on SQLite one connection that writes and a few that read.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::sqlx::ConnectOptions as _;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult, QueryResult, RuntimeErr,
+    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
+    sqlx,
+};
+
+use crate::LedgerError;
+use crate::dialect::Dialect;
+use crate::rows::Params;
+
+/// Rollups are spread over this many rows each, so that workers do not wait for each other.
+pub(crate) const SHARDS: i64 = 16;
+
+/// How the ledger uses its database.
+#[derive(Debug, Clone)]
+pub struct LedgerOptions {
+    /// The most connections: all of them on PostgreSQL, those that read on SQLite.
+    pub connections_max: u32,
+    /// How long a connection, and the turn to write on SQLite, is waited for.
+    pub acquire_timeout: Duration,
+    /// How long a transaction or a query may take.
+    pub work_timeout: Duration,
+    /// How long [`Ledger::ping`] waits.
+    pub ping_timeout: Duration,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 8,
+            acquire_timeout: Duration::from_secs(10),
+            work_timeout: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The billing ledger. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dialect: Dialect,
+    writer: DatabaseConnection,
+    reader: DatabaseConnection,
+    options: LedgerOptions,
+    shard: i64,
+}
+
+impl Ledger {
+    /// Opens the ledger. PostgreSQL need not be there yet: the first use connects. A missing SQLite file is created,
+    /// readable by its owner only; it must be migrated before use, as [`Ledger::check_schema`] tells.
+    ///
+    /// # Errors
+    /// A bad URL, or an SQLite file that can't be opened.
+    pub async fn connect(url: &str, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let (dialect, writer, reader) = match url.split_once(':') {
+            Some(("sqlite", rest)) => {
+                let path = sqlite_path(rest).ok_or(LedgerError::Url(None))?;
+                let (writer, reader) = open_sqlite(&path, &options).await?;
+                (Dialect::Sqlite, writer, reader)
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                let pool = open_postgres(url, &options)?;
+                (Dialect::Postgres, pool.clone(), pool)
+            }
+            _ => return Err(LedgerError::Url(None)),
+        };
+        let shard = (uuid::Uuid::new_v4().as_u128() % SHARDS.unsigned_abs() as u128) as i64;
+        Ok(Self { inner: Arc::new(Inner { dialect, writer, reader, options, shard }) })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// It does not, or not in time.
+    pub async fn ping(&self) -> Result<(), LedgerError> {
+        let answer = async {
+            let mut params = Params::default();
+            let one = params.bind(1_i64);
+            self.read(&format!("SELECT {one} AS one"), params).await.map(drop)
+        };
+        within(self.inner.options.ping_timeout, answer).await
+    }
+
+    /// Closes every connection; what is under way ends first.
+    pub async fn close(&self) {
+        for pool in [&self.inner.writer, &self.inner.reader] {
+            if let Err(error) = pool.close_by_ref().await {
+                tracing::warn!(%error, "a database connection did not close");
+            }
+        }
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.inner.dialect
+    }
+
+    /// The rollup row of each key that this ledger adds to.
+    pub(crate) fn shard(&self) -> i64 {
+        self.inner.shard
+    }
+
+    /// Runs one reading statement, which sees one snapshot.
+    pub(crate) async fn read(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, LedgerError> {
+        let statement = Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values());
+        let rows = async { Ok(self.inner.reader.query_all_raw(statement).await?) };
+        within(self.inner.options.work_timeout, rows).await
+    }
+
+    /// Runs `work` in one transaction and commits it; an error rolls everything back.
+    pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, LedgerError>
+    where
+        W: AsyncFnOnce(&Transaction) -> Result<T, LedgerError>,
+    {
+        let transaction = async {
+            let mode = TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..TransactionOptions::default()
+            };
+            let inner = self.inner.writer.begin_with_options(mode).await?;
+            let transaction = Transaction { inner, dialect: self.dialect() };
+            match work(&transaction).await {
+                Ok(done) => {
+                    transaction.inner.commit().await?;
+                    Ok(done)
+                }
+                Err(error) => {
+                    transaction.inner.rollback().await?;
+                    Err(error)
+                }
+            }
+        };
+        within(self.inner.options.work_timeout, transaction).await
+    }
+}
+
+/// One transaction.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    inner: DatabaseTransaction,
+    dialect: Dialect,
+}
+
+impl Transaction {
+    pub(crate) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    pub(crate) async fn query(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, LedgerError> {
+        Ok(self.inner.query_all_raw(self.statement(sql, params)).await?)
+    }
+
+    pub(crate) async fn execute(&self, sql: &str, params: Params) -> Result<ExecResult, LedgerError> {
+        Ok(self.inner.execute_raw(self.statement(sql, params)).await?)
+    }
+
+    fn statement(&self, sql: &str, params: Params) -> Statement {
+        Statement::from_sql_and_values(self.dialect.backend(), sql, params.into_values())
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(LedgerError::TimedOut))
+}
+
+/// Read committed, because statements must see what was committed while they waited for a lock; synchronous, because
+/// what is reported as recorded must outlive a power cut.
+const POSTGRES_SETTINGS: [(&str, &str); 2] =
+    [("default_transaction_isolation", "read\\ committed"), ("synchronous_commit", "on")];
+
+fn open_postgres(url: &str, options: &LedgerOptions) -> Result<DatabaseConnection, LedgerError> {
+    let connection: PgConnectOptions = url.parse().map_err(|error| LedgerError::Url(Some(Box::new(error))))?;
+    let connection = connection.application_name("goldleaves").options(POSTGRES_SETTINGS).disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(options.connections_max)
+        .acquire_timeout(options.acquire_timeout)
+        .connect_lazy_with(connection);
+    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
+}
+
+async fn open_sqlite(
+    path: &Path,
+    options: &LedgerOptions,
+) -> Result<(DatabaseConnection, DatabaseConnection), LedgerError> {
+    create_private(path).map_err(|source| LedgerError::File { path: path.display().to_string(), source })?;
+    let connection = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(options.acquire_timeout)
+        .disable_statement_logging();
+    let pool = SqlitePoolOptions::new().acquire_timeout(options.acquire_timeout).idle_timeout(None).max_lifetime(None);
+    let writer = pool.clone().min_connections(1).max_connections(1);
+    let writer = writer.connect_with(connection.clone()).await.map_err(away)?;
+    let reader = pool.max_connections(options.connections_max).connect_lazy_with(connection.read_only(true));
+    Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)))
+}
+
+fn away(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(error.into()))
+}
+
+/// The URL of an SQLite file, whatever characters its path has.
+pub fn sqlite_url(path: &Path) -> String {
+    const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ');
+    format!("sqlite://{}", percent_encoding::utf8_percent_encode(&path.to_string_lossy(), ESCAPED))
+}
+
+/// The file named by what follows `sqlite:`; `None` for databases in memory, which the readers would not see.
+fn sqlite_path(rest: &str) -> Option<PathBuf> {
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
+    (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path.as_ref()))
+}
+
+/// Makes the file with mode 0600 when it is missing; SQLite gives its two companions the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}

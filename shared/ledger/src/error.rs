@@ -1,0 +1,117 @@
+//! What can go wrong with the ledger, and whether the same call may succeed later.
+
+use sea_orm::{DbErr, RuntimeErr, SqlxError};
+
+/// Why the ledger did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Not an URL of SQLite or PostgreSQL. The URL itself may hold a password and is never printed.
+    #[error("the database URL is none of postgresql://user:password@host:port/database and sqlite:///path/to/file")]
+    Url(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    /// The SQLite file or its directory can't be made.
+    #[error("the database file {path} can't be opened")]
+    File {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The database lacks a step of the schema.
+    #[error("the database lacks the schema of {step}: run migrate")]
+    SchemaMissing {
+        /// The first step it lacks.
+        step: &'static str,
+    },
+    /// The database has a step that this program does not know.
+    #[error("the database has the schema of {step}, made by a newer program")]
+    SchemaNewer {
+        /// The step.
+        step: String,
+    },
+    /// No rate was ever set, so nothing can be priced.
+    #[error("the ledger has no rate yet: run migrate")]
+    NoRate,
+    /// A message holds what no column can hold. The rest of its batch may be recorded without it.
+    #[error("message {message_id} does not fit the ledger: {what}")]
+    Unstorable {
+        /// The event's or the seal's id.
+        message_id: String,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A stored row can't be read back: somebody else changed it.
+    #[error("a stored row can't be read: {what}")]
+    Unreadable {
+        /// Which column and why.
+        what: String,
+    },
+    /// Other writers kept changing the same rows.
+    #[error("other writers changed the same rows in the meantime")]
+    Contended,
+    /// The database took longer than allowed; whether it did the work is unknown.
+    #[error("the database did not answer in time")]
+    TimedOut,
+    /// The database refused or is away.
+    #[error("the database did not do it")]
+    Database(#[from] DbErr),
+}
+
+impl LedgerError {
+    /// Whether the same call may succeed later. When not, something in what was handed over, or in how the program is
+    /// set up, is wrong. Every call may be made again: the ledger does nothing twice.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Contended | Self::TimedOut | Self::NoRate => true,
+            Self::Database(error) => !is_about_the_data(error),
+            Self::Url(_)
+            | Self::File { .. }
+            | Self::SchemaMissing { .. }
+            | Self::SchemaNewer { .. }
+            | Self::Unstorable { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+
+    pub(crate) fn unreadable(column: &str, error: impl std::fmt::Display) -> Self {
+        Self::Unreadable { what: format!("{column}: {error}") }
+    }
+}
+
+/// Whether a database refused values. Everything else (away, full, read-only, a deadlock, a missing table) has nothing
+/// to do with what a batch holds, so nothing is set aside for it.
+fn is_about_the_data(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    match error.as_ref() {
+        SqlxError::Encode(_) => true,
+        SqlxError::Database(error) => error.code().is_some_and(|code| is_data_code(&code)),
+        _ => false,
+    }
+}
+
+/// PostgreSQL: the classes data exception, integrity constraint and program limit. SQLite: constraint, too big,
+/// mismatch, range, in the low byte of the extended code.
+fn is_data_code(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["22", "23", "54"].iter().any(|class| code.starts_with(class));
+    }
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18 | 19 | 20 | 25))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_data_code;
+
+    #[test]
+    fn only_refused_values_are_about_the_data() {
+        for code in ["22001", "22021", "23514", "54000", "18", "19", "1555", "2067", "20"] {
+            assert!(is_data_code(code), "{code}");
+        }
+        for code in
+            ["08006", "40001", "40P01", "53100", "57P01", "57014", "25006", "42P01", "5", "261", "10", "13", "8"]
+        {
+            assert!(!is_data_code(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A batch goes in: billable events, then what is set aside, then seals.
+
+mod insert;
+mod letters;
+mod locks;
+mod receipts;
+mod repeats;
+mod seals;
+mod totals;
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::batch::{Batch, EventRow, refused_letter};
+use crate::database::Transaction;
+use crate::{Incoming, Ledger, LedgerError, Recorded};
+use locks::Hold;
+pub(crate) use locks::lock_reports;
+use totals::Totals;
+
+/// How often a batch runs again when a dead letter of one of its events appeared in the meantime.
+const ATTEMPTS: usize = 5;
+
+impl Ledger {
+    /// Records a batch. Each event goes in whole or not at all; calling again with the same messages, in any batch and
+    /// any order, changes nothing.
+    ///
+    /// # Errors
+    /// Transient ones, after which the same batch is to be recorded again; all others concern one message of the batch,
+    /// which [`Ledger::refuse`] sets aside once it is found.
+    pub async fn record(&self, incoming: &[Incoming]) -> Result<Recorded, LedgerError> {
+        let batch = Batch::sort(incoming)?;
+        let mut recorded = Recorded { replays: batch.copies, ..Recorded::default() };
+        let waiting = self.record_events(&batch, &mut recorded).await?;
+        if !waiting.is_empty() || !batch.letters.is_empty() {
+            let done = self.write(async |transaction| {
+                let mut recorded = Recorded::default();
+                Hold::Alone.take(transaction).await?;
+                let events: Vec<&EventRow<'_>> =
+                    batch.events.iter().filter(|row| waiting.contains(&row.id())).collect();
+                letters::delete_outranked(transaction, &events).await?;
+                let mut totals = Totals::new(self.shard());
+                insert_events(transaction, &events, (Hold::Alone, &mut totals, &mut recorded)).await?;
+                letters::write(transaction, &batch.letters, &mut recorded).await?;
+                batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
+                totals.write(transaction, &[]).await?;
+                Ok(recorded)
+            });
+            recorded += done.await?;
+        }
+        if !batch.seals.is_empty() {
+            self.write(async |transaction| seals::write(transaction, &batch.seals).await).await?;
+            recorded.seals = batch.seals.len() as u64;
+        }
+        Ok(recorded)
+    }
+
+    /// Sets one message aside that [`Ledger::record`] does not take, with the reason `refused`.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn refuse(&self, message: &Incoming, detail: &str) -> Result<Recorded, LedgerError> {
+        let detail: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
+        let letters = [refused_letter(message, &detail)];
+        self.write(async |transaction| {
+            let mut recorded = Recorded::default();
+            Hold::Alone.take(transaction).await?;
+            letters::write(transaction, &letters, &mut recorded).await?;
+            Ok(recorded)
+        })
+        .await
+    }
+
+    /// Records the billable events of a batch, but for those that wait as a dead letter; those are returned.
+    async fn record_events(&self, batch: &Batch<'_>, recorded: &mut Recorded) -> Result<HashSet<Uuid>, LedgerError> {
+        if batch.events.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let events: Vec<&EventRow<'_>> = batch.events.iter().collect();
+        let mut attempts = 1;
+        loop {
+            let done = self.write(async |transaction| {
+                let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
+                let inserted = insert_events(transaction, &events, (Hold::Shared, &mut totals, &mut recorded)).await?;
+                totals.write(transaction, &inserted.new).await?;
+                Ok((inserted.waiting, recorded))
+            });
+            match done.await {
+                Ok((waiting, done)) => {
+                    *recorded += done;
+                    return Ok(waiting);
+                }
+                Err(LedgerError::Contended) if attempts < ATTEMPTS => attempts += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// What became of the events of a batch, beside what is counted.
+#[derive(Debug, Default)]
+struct Inserted {
+    /// Now billed or repeats: no dead letter may have their ids.
+    new: Vec<Uuid>,
+    /// A dead letter has their ids, so nothing was done.
+    waiting: HashSet<Uuid>,
+}
+
+/// Inserts what is new, sends what lost its label the slow way, and leaves replays and dead letters alone.
+async fn insert_events(
+    transaction: &Transaction,
+    events: &[&EventRow<'_>],
+    (hold, totals, recorded): (Hold, &mut Totals, &mut Recorded),
+) -> Result<Inserted, LedgerError> {
+    if events.is_empty() {
+        return Ok(Inserted::default());
+    }
+    let mut new = insert::fast(transaction, events, hold, (totals, recorded)).await?;
+    let lost: Vec<&EventRow<'_>> = events.iter().filter(|row| !new.contains(&row.id())).copied().collect();
+    let found = insert::find(transaction, &lost).await?;
+    recorded.replays += found.replays.len() as u64;
+    let lost: Vec<&EventRow<'_>> = lost.into_iter().filter(|row| found.is_unknown(row.id())).collect();
+    if !lost.is_empty() {
+        new.extend(repeats::record(transaction, &lost, (hold, totals, recorded)).await?);
+    }
+    for row in events.iter().filter(|row| !found.waiting.contains(&row.id())) {
+        totals.arrived(&row.arrivals);
+    }
+    Ok(Inserted { new: new.into_iter().collect(), waiting: found.waiting })
+}
+
+impl std::ops::AddAssign for Recorded {
+    fn add_assign(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.duplicates += other.duplicates;
+        self.replays += other.replays;
+        self.displaced += other.displaced;
+        for (reason, count) in other.set_aside {
+            *self.set_aside.entry(reason).or_default() += count;
+        }
+        self.seals += other.seals;
+        self.cost_cents += other.cost_cents;
+    }
+}

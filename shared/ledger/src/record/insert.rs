@@ -1,0 +1,181 @@
+//! The insert that is also the look-up, and what the rows it did not take are.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::batch::EventRow;
+use crate::database::Transaction;
+use crate::dialect::{Dialect, read};
+use crate::record::Totals;
+use crate::record::locks::Hold;
+use crate::rows::{Params, Rows};
+use crate::{LedgerError, Recorded};
+
+/// A row on its way into one of the two tables of billable events.
+pub(super) struct NewRow<'a> {
+    pub(super) row: &'a EventRow<'a>,
+    pub(super) label: Cow<'a, str>,
+    /// Set for repeats only.
+    pub(super) duplicate_of: Option<Uuid>,
+}
+
+/// What the database added to a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Priced {
+    pub(super) rate_version: i64,
+    pub(super) cost_cents: i64,
+}
+
+/// The columns that both tables of billable events share, but for the label and the two times of writing.
+pub(super) const COLUMNS: &str = "id, tenant_id, user_id, route, action, units, cost_cents, ts, metadata, units_micro, \
+     client_request_id, fingerprint, epoch, seq, outcome, rate_version";
+
+/// Inserts every event under its bare label, if neither it nor the label is there and no dead letter has its id.
+/// Returns what went in.
+pub(super) async fn fast(
+    transaction: &Transaction,
+    events: &[&EventRow<'_>],
+    hold: Hold,
+    (totals, recorded): (&mut Totals, &mut Recorded),
+) -> Result<HashSet<Uuid>, LedgerError> {
+    let bare = |row| NewRow { row, label: Cow::Borrowed(row.event.request_id.as_str()), duplicate_of: None };
+    let rows: Vec<NewRow<'_>> = events.iter().map(|row| bare(row)).collect();
+    let priced = insert(transaction, "usage_events", &rows, hold).await?;
+    for row in events {
+        if let Some(priced) = priced.get(&row.id()) {
+            totals.billed(row, *priced);
+            recorded.inserted += 1;
+            recorded.cost_cents += priced.cost_cents;
+        }
+    }
+    Ok(priced.into_keys().collect())
+}
+
+/// Inserts rows into `usage_events` or `usage_duplicates`, skipping what collides; the price is looked up by the row's
+/// time in the same statement.
+pub(super) async fn insert(
+    transaction: &Transaction,
+    table: &str,
+    rows: &[NewRow<'_>],
+    hold: Hold,
+) -> Result<HashMap<Uuid, Priced>, LedgerError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let lock = hold.table(dialect);
+    let (with_lock, from_lock) = match &lock {
+        Some(lock) => (format!("locked AS MATERIALIZED ({lock}), "), "locked CROSS JOIN "),
+        None => (String::new(), ""),
+    };
+    let is_repeat = table == "usage_duplicates";
+    let (of, of_cell) = if is_repeat { (", duplicate_of", ", p.duplicate_of") } else { ("", "") };
+    let sql = format!(
+        "WITH {with_lock}r AS MATERIALIZED ({source}), {PRICED} \
+         INSERT INTO {table} (request_id, {COLUMNS}{of}, created_at, updated_at) \
+         SELECT p.request_id, p.id, p.tenant_id, p.user_id, p.route, p.action, {units}, p.cost_cents, p.ts, p.metadata, \
+             p.units_micro, p.client_request_id, p.fingerprint, p.epoch, p.seq, p.outcome, p.rate_version{of_cell}, \
+             {now}, {now} \
+         FROM {from_lock}priced AS p \
+         WHERE NOT EXISTS (SELECT 1 FROM usage_dead_letters AS d WHERE d.id = {id}) \
+         ORDER BY p.n ON CONFLICT DO NOTHING RETURNING id, rate_version, cost_cents",
+        source = source(dialect, rows, &mut params),
+        units = if dialect == Dialect::Postgres { "p.units::numeric" } else { "p.units" },
+        now = dialect.now(),
+        id = dialect.uuid_text("p.id"),
+    );
+    let mut priced = HashMap::with_capacity(rows.len());
+    for row in transaction.query(&sql, params).await? {
+        let price = Priced { rate_version: read(&row, "rate_version")?, cost_cents: read(&row, "cost_cents")? };
+        priced.insert(dialect.read_uuid(&row, "id")?, price);
+    }
+    Ok(priced)
+}
+
+fn source(dialect: Dialect, rows: &[NewRow<'_>], params: &mut Params) -> String {
+    let events = || rows.iter().map(|new| new.row.event);
+    Rows::new(dialect)
+        .column("id", rows.iter().map(|new| new.row.id()))
+        .column("request_id", rows.iter().map(|new| new.label.as_ref()))
+        .column("tenant_id", events().map(|event| event.tenant_id.as_str()))
+        .column("user_id", events().map(|event| event.user_id.as_str()))
+        .column("route", events().map(|event| event.route.as_str()))
+        .column("action", events().map(|event| event.action.as_str()))
+        .column("units", events().map(|event| event.units.to_string()))
+        .column("ts", events().map(|event| event.ts))
+        .column("metadata", rows.iter().map(|new| new.row.metadata.as_str()))
+        .column("units_micro", rows.iter().map(|new| new.row.units_micro()))
+        .column("client_request_id", events().map(|event| event.client_request_id.as_ref().map(|id| id.as_str())))
+        .column("fingerprint", events().map(|event| event.fingerprint.as_ref().map(|print| print.as_str())))
+        .column("epoch", events().map(|event| *event.epoch.as_uuid()))
+        .column("seq", rows.iter().map(|new| new.row.seq()))
+        .column("outcome", events().map(|event| event.outcome.as_str()))
+        .column("duplicate_of", rows.iter().map(|new| new.duplicate_of))
+        .query(params)
+}
+
+/// `priced`: the rows `r` with the rate card valid at their time and what they cost by themselves, rounded half to even.
+/// Units and rates have millionths, so the product has 10^-12ths and may have 27 digits: it is made in 64 bits from the
+/// halves of both, `whole` cents and the `rest` below one, which is compared with a half.
+const PRICED: &str = "cards AS (
+        SELECT version, rate_micro_cents AS rate, effective_from,
+            LEAD(effective_from) OVER (ORDER BY effective_from, version) AS until
+        FROM rate_cards WHERE card = 'default'
+    ),
+    crossed AS (
+        SELECT r.*, c.version AS rate_version,
+            (r.units_micro / 1000000) * (c.rate / 1000000) AS wholes,
+            (r.units_micro / 1000000) * (c.rate % 1000000) + (r.units_micro % 1000000) * (c.rate / 1000000) AS mixed,
+            (r.units_micro % 1000000) * (c.rate % 1000000) AS parts
+        FROM r JOIN cards AS c ON c.effective_from <= r.ts AND (c.until IS NULL OR r.ts < c.until)
+    ),
+    exact AS (
+        SELECT crossed.*,
+            wholes + mixed / 1000000 + ((mixed % 1000000) * 1000000 + parts) / 1000000000000 AS whole,
+            ((mixed % 1000000) * 1000000 + parts) % 1000000000000 AS rest
+        FROM crossed
+    ),
+    priced AS (
+        SELECT exact.*, whole + CASE
+            WHEN rest > 500000000000 OR (rest = 500000000000 AND whole % 2 = 1) THEN 1 ELSE 0 END AS cost_cents
+        FROM exact
+    )";
+
+/// What the rows are that did not go in.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// In one of the two tables of billable events.
+    pub(super) replays: HashSet<Uuid>,
+    /// Set aside.
+    pub(super) waiting: HashSet<Uuid>,
+}
+
+impl Found {
+    pub(super) fn is_unknown(&self, id: Uuid) -> bool {
+        !self.replays.contains(&id) && !self.waiting.contains(&id)
+    }
+}
+
+/// Looks the ids up in all three tables. What is in none of them lost its label to another event.
+pub(super) async fn find(transaction: &Transaction, events: &[&EventRow<'_>]) -> Result<Found, LedgerError> {
+    let mut found = Found::default();
+    if events.is_empty() {
+        return Ok(found);
+    }
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let source = Rows::new(dialect).column("id", events.iter().map(|row| row.id())).query(&mut params);
+    let sql = format!(
+        "WITH r AS MATERIALIZED ({source}) \
+         SELECT e.id, 0 AS is_letter FROM r JOIN usage_events AS e ON e.id = r.id \
+         UNION ALL SELECT d.id, 0 FROM r JOIN usage_duplicates AS d ON d.id = r.id \
+         UNION ALL SELECT r.id, 1 FROM r JOIN usage_dead_letters AS l ON l.id = {id}",
+        id = dialect.uuid_text("r.id"),
+    );
+    for row in transaction.query(&sql, params).await? {
+        let id = dialect.read_uuid(&row, "id")?;
+        let set = if read::<i32>(&row, "is_letter")? == 1 { &mut found.waiting } else { &mut found.replays };
+        set.insert(id);
+    }
+    Ok(found)
+}

@@ -1,0 +1,113 @@
+//! Dead letters: what is set aside, each under its event's id or the digest of its bytes. Written only while no other
+//! writer is in a transaction, so that no event is ever in two tables.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::batch::{DeadLetter, EventRow, rank};
+use crate::database::Transaction;
+use crate::dialect::{Dialect, read};
+use crate::rows::{Params, Rows};
+use crate::{LedgerError, Recorded};
+
+/// Deletes the dead letters of billable events, which outrank every one.
+pub(super) async fn delete_outranked(transaction: &Transaction, events: &[&EventRow<'_>]) -> Result<(), LedgerError> {
+    let ids: Vec<String> = events.iter().map(|row| row.event.event_id.to_string()).collect();
+    delete(transaction, ids.iter().map(String::as_str)).await
+}
+
+/// Writes what is not yet recorded, in place of what it outranks.
+pub(super) async fn write(
+    transaction: &Transaction,
+    letters: &[DeadLetter<'_>],
+    recorded: &mut Recorded,
+) -> Result<(), LedgerError> {
+    let billable = find_billable(transaction, letters).await?;
+    let reasons = find_reasons(transaction, letters).await?;
+    let outranks = |letter: &DeadLetter<'_>| match reasons.get(&letter.id) {
+        Some(reason) => rank(letter.reason) > rank(reason),
+        None => !billable.contains(&letter.id),
+    };
+    let (new, replays): (Vec<_>, Vec<_>) = letters.iter().partition(|letter| outranks(letter));
+    recorded.replays += replays.len() as u64;
+    delete(transaction, new.iter().map(|letter| letter.id.as_str()).filter(|id| reasons.contains_key(*id))).await?;
+    insert(transaction, &new).await?;
+    for letter in new {
+        *recorded.set_aside.entry(letter.reason.to_owned()).or_default() += 1;
+    }
+    Ok(())
+}
+
+async fn insert(transaction: &Transaction, letters: &[&DeadLetter<'_>]) -> Result<(), LedgerError> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let mut params = Params::default();
+    let source = Rows::new(transaction.dialect())
+        .column("id", letters.iter().map(|letter| letter.id.as_str()))
+        .column("tenant_id", letters.iter().map(|letter| letter.tenant_id))
+        .column("request_id", letters.iter().map(|letter| letter.request_id))
+        .column("reason", letters.iter().map(|letter| letter.reason))
+        .column("detail", letters.iter().map(|letter| letter.detail))
+        .column("payload", letters.iter().map(|letter| letter.payload))
+        .column("epoch", letters.iter().map(|letter| letter.epoch))
+        .column("seq", letters.iter().map(|letter| letter.seq))
+        .column("ts", letters.iter().map(|letter| letter.ts))
+        .query(&mut params);
+    let sql = format!(
+        "WITH r AS MATERIALIZED ({source}) \
+         INSERT INTO usage_dead_letters (id, tenant_id, request_id, reason, detail, payload, epoch, seq, ts, created_at) \
+         SELECT id, tenant_id, request_id, reason, detail, payload, epoch, seq, ts, {now} FROM r ORDER BY n",
+        now = transaction.dialect().now(),
+    );
+    transaction.execute(&sql, params).await.map(drop)
+}
+
+async fn delete<'a>(transaction: &Transaction, ids: impl Iterator<Item = &'a str>) -> Result<(), LedgerError> {
+    let ids: Vec<&str> = ids.collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut params = Params::default();
+    let source = Rows::new(transaction.dialect()).column("id", ids.into_iter()).query(&mut params);
+    let sql = format!("DELETE FROM usage_dead_letters WHERE id IN (SELECT r.id FROM ({source}) AS r)");
+    transaction.execute(&sql, params).await.map(drop)
+}
+
+/// Which of the letters' events are billed or repeats.
+async fn find_billable(transaction: &Transaction, letters: &[DeadLetter<'_>]) -> Result<HashSet<String>, LedgerError> {
+    let dialect = transaction.dialect();
+    let ids: Vec<_> = letters.iter().filter_map(|letter| letter.event_id).collect();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut params = Params::default();
+    let source = Rows::new(dialect).column("id", ids.iter().map(|id| *id.as_uuid())).query(&mut params);
+    let sql = format!(
+        "WITH r AS MATERIALIZED ({source}) \
+         SELECT e.id FROM r JOIN usage_events AS e ON e.id = r.id \
+         UNION ALL SELECT d.id FROM r JOIN usage_duplicates AS d ON d.id = r.id"
+    );
+    let rows = transaction.query(&sql, params).await?;
+    rows.iter().map(|row| Ok(dialect.read_uuid(row, "id")?.as_hyphenated().to_string())).collect()
+}
+
+/// The reasons of those that are there already.
+async fn find_reasons(
+    transaction: &Transaction,
+    letters: &[DeadLetter<'_>],
+) -> Result<HashMap<String, String>, LedgerError> {
+    if letters.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut params = Params::default();
+    let ids = letters.iter().map(|letter| letter.id.as_str());
+    let source = Rows::new(transaction.dialect()).column("id", ids).query(&mut params);
+    let sql = format!("SELECT l.id, l.reason FROM ({source}) AS r JOIN usage_dead_letters AS l ON l.id = r.id");
+    let rows = transaction.query(&sql, params).await?;
+    rows.iter().map(|row| Ok((read(row, "id")?, read(row, "reason")?))).collect()
+}
+
+/// Which of these ids a dead letter has, as part of a statement: the ids are rows of one column.
+pub(super) fn select_ids(dialect: Dialect, ids: &str) -> String {
+    format!("SELECT l.id FROM ({ids}) AS w JOIN usage_dead_letters AS l ON l.id = {}", dialect.uuid_text("w.id"))
+}

@@ -1,0 +1,143 @@
+//! The last statement of a transaction: rollups and receipts, from what really changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use goldleaves_domain::Timestamp;
+use uuid::Uuid;
+
+use crate::LedgerError;
+use crate::batch::{Arrival, EventRow};
+use crate::database::Transaction;
+use crate::dialect::{Dialect, WIDE_LOW, read};
+use crate::record::insert::Priced;
+use crate::record::letters;
+use crate::record::receipts::{self, Receipts};
+use crate::rows::{Params, Rows};
+
+/// What a rollup sums, but for the shard. Ordered bytewise.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) tenant_id: String,
+    pub(super) hour: Timestamp,
+    pub(super) route: String,
+    pub(super) action: String,
+    pub(super) rate_version: i64,
+}
+
+/// What a transaction adds to the rollups and receipts.
+#[derive(Debug)]
+pub(super) struct Totals {
+    shard: i64,
+    /// Events and millionths of units.
+    sums: BTreeMap<Key, (i64, i128)>,
+    receipts: Receipts,
+}
+
+impl Totals {
+    pub(super) fn new(shard: i64) -> Self {
+        Self { shard, sums: BTreeMap::new(), receipts: Receipts::default() }
+    }
+
+    pub(super) fn billed(&mut self, row: &EventRow<'_>, priced: Priced) {
+        let key = Key {
+            tenant_id: row.event.tenant_id.as_str().to_owned(),
+            hour: row.event.ts.hour(),
+            route: row.event.route.as_str().to_owned(),
+            action: row.event.action.as_str().to_owned(),
+            rate_version: priced.rate_version,
+        };
+        self.add(key, (1, row.units_micro().into()));
+    }
+
+    pub(super) fn add(&mut self, key: Key, (events, units_micro): (i64, i128)) {
+        let sum = self.sums.entry(key).or_default();
+        sum.0 += events;
+        sum.1 += units_micro;
+    }
+
+    pub(super) fn arrived(&mut self, arrivals: &[Arrival]) {
+        arrivals.iter().for_each(|arrival| self.receipts.add(arrival));
+    }
+
+    /// Writes everything. `new` are the events that were new: should a dead letter of one of them have been written
+    /// while the first statement waited for the writers' lock, nothing of this transaction may stay.
+    pub(super) async fn write(mut self, transaction: &Transaction, new: &[Uuid]) -> Result<(), LedgerError> {
+        self.sums.retain(|_, sum| *sum != (0, 0));
+        if self.sums.is_empty() && self.receipts.is_empty() && new.is_empty() {
+            return Ok(());
+        }
+        match transaction.dialect() {
+            Dialect::Sqlite => {
+                if !self.sums.is_empty() {
+                    let mut params = Params::default();
+                    let sql = format!("{} RETURNING events", upsert_sums(Dialect::Sqlite, &self, &mut params));
+                    transaction.execute(&sql, params).await?;
+                }
+                receipts::merge(transaction, &self.receipts, None).await
+            }
+            Dialect::Postgres => self.write_at_once(transaction, new).await,
+        }
+    }
+
+    /// One statement; the receipts wait for the rollups, so that all transactions lock both in the same order.
+    async fn write_at_once(self, transaction: &Transaction, new: &[Uuid]) -> Result<(), LedgerError> {
+        let dialect = transaction.dialect();
+        let mut params = Params::default();
+        let sums = upsert_sums(dialect, &self, &mut params);
+        let received = receipts::insert_disjoint(&self.receipts, &mut params);
+        let new = Rows::new(dialect).column("id", new.iter().copied()).query(&mut params);
+        let sql = format!(
+            "WITH rolled AS ({sums} RETURNING 1), summed AS (SELECT COUNT(*) AS rows FROM rolled), \
+             received AS ({received}) \
+             SELECT epoch, block, NULL::text AS letter FROM received \
+             UNION ALL SELECT NULL, NULL, x.id FROM ({letters}) AS x",
+            letters = letters::select_ids(dialect, &new)
+        );
+        let mut done = BTreeSet::new();
+        for row in transaction.query(&sql, params).await? {
+            match dialect.read_uuid_or_null(&row, "epoch")? {
+                Some(epoch) => done.insert((epoch, read::<i64>(&row, "block")?)),
+                None => return Err(LedgerError::Contended),
+            };
+        }
+        receipts::merge(transaction, &self.receipts, Some(&done)).await
+    }
+}
+
+fn upsert_sums(dialect: Dialect, totals: &Totals, params: &mut Params) -> String {
+    let keys = || totals.sums.keys();
+    let sums = || totals.sums.values();
+    let rows = Rows::new(dialect)
+        .column("tenant_id", keys().map(|key| key.tenant_id.as_str()))
+        .column("hour", keys().map(|key| key.hour))
+        .column("route", keys().map(|key| key.route.as_str()))
+        .column("action", keys().map(|key| key.action.as_str()))
+        .column("rate_version", keys().map(|key| key.rate_version))
+        .column("events", sums().map(|sum| sum.0));
+    let (rows, columns, cells) = match dialect {
+        Dialect::Postgres => {
+            let rows = rows.column("units_micro", sums().map(|sum| sum.1.to_string()));
+            (rows, vec!["units_micro"], "r.units_micro::numeric")
+        }
+        Dialect::Sqlite => {
+            let rows = rows
+                .column("high", sums().map(|sum| i64::try_from(sum.1.div_euclid(WIDE_LOW)).unwrap_or(i64::MAX)))
+                .column("low", sums().map(|sum| i64::try_from(sum.1.rem_euclid(WIDE_LOW)).unwrap_or(i64::MAX)));
+            (rows, vec!["units_micro_high", "units_micro_low"], "r.high, r.low")
+        }
+    };
+    let source = rows.query(params);
+    let shard = params.bind(totals.shard);
+    let shard = if dialect == Dialect::Postgres { format!("{shard}::smallint") } else { shard };
+    let added: Vec<String> =
+        columns.iter().map(|column| format!("{column} = t.{column} + EXCLUDED.{column}")).collect();
+    format!(
+        "INSERT INTO usage_rollups AS t (tenant_id, hour, route, action, rate_version, shard, events, {columns}) \
+         SELECT r.tenant_id, r.hour, r.route, r.action, r.rate_version, {shard}, r.events, {cells} \
+         FROM ({source}) AS r WHERE true ORDER BY r.n \
+         ON CONFLICT (tenant_id, hour, route, action, rate_version, shard) \
+         DO UPDATE SET events = t.events + EXCLUDED.events, {added}",
+        columns = columns.join(", "),
+        added = added.join(", ")
+    )
+}

@@ -1,0 +1,241 @@
+//! Many rows as one parameter list: arrays for `unnest` on PostgreSQL, one JSON text for `json_each` on SQLite, so that a
+//! statement's text does not depend on how many rows it takes.
+
+use goldleaves_domain::Timestamp;
+use sea_orm::Value;
+use sea_orm::sea_query::ArrayType;
+use uuid::Uuid;
+
+use crate::dialect::Dialect;
+
+/// A statement's parameters, numbered as they are bound.
+#[derive(Debug, Default)]
+pub(crate) struct Params(Vec<Value>);
+
+impl Params {
+    /// Binds a value; what it returns stands for it in the statement.
+    pub(crate) fn bind(&mut self, value: impl Into<Value>) -> String {
+        self.0.push(value.into());
+        format!("${}", self.0.len())
+    }
+
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        self.0
+    }
+}
+
+/// What a column of [`Rows`] can hold. Arrays of `sea-query` know no NULL, so a value that never occurs stands for it.
+pub(crate) trait Cell {
+    const TYPE: &'static str;
+    const ARRAY: ArrayType;
+    const NULL: Option<&'static str> = None;
+    const IS_BYTES: bool = false;
+
+    fn value(self) -> Value;
+    fn json(self) -> serde_json::Value;
+}
+
+impl Cell for Uuid {
+    const TYPE: &'static str = "uuid";
+    const ARRAY: ArrayType = ArrayType::Uuid;
+
+    fn value(self) -> Value {
+        self.into()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.as_hyphenated().to_string().into()
+    }
+}
+
+impl Cell for Option<Uuid> {
+    const TYPE: &'static str = Uuid::TYPE;
+    const ARRAY: ArrayType = Uuid::ARRAY;
+    const NULL: Option<&'static str> = Some("'00000000-0000-0000-0000-000000000000'::uuid");
+
+    fn value(self) -> Value {
+        self.unwrap_or_default().value()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.map_or(serde_json::Value::Null, Cell::json)
+    }
+}
+
+impl Cell for &str {
+    const TYPE: &'static str = "text";
+    const ARRAY: ArrayType = ArrayType::String;
+
+    fn value(self) -> Value {
+        self.into()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.into()
+    }
+}
+
+impl Cell for String {
+    const TYPE: &'static str = <&str>::TYPE;
+    const ARRAY: ArrayType = <&str>::ARRAY;
+
+    fn value(self) -> Value {
+        self.into()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.into()
+    }
+}
+
+impl Cell for Option<&str> {
+    const TYPE: &'static str = <&str>::TYPE;
+    const ARRAY: ArrayType = <&str>::ARRAY;
+    const NULL: Option<&'static str> = Some("''");
+
+    fn value(self) -> Value {
+        self.unwrap_or_default().value()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.into()
+    }
+}
+
+impl Cell for i64 {
+    const TYPE: &'static str = "bigint";
+    const ARRAY: ArrayType = ArrayType::BigInt;
+
+    fn value(self) -> Value {
+        self.into()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.into()
+    }
+}
+
+impl Cell for Option<i64> {
+    const TYPE: &'static str = i64::TYPE;
+    const ARRAY: ArrayType = i64::ARRAY;
+    const NULL: Option<&'static str> = Some("(-9223372036854775807)");
+
+    fn value(self) -> Value {
+        self.unwrap_or(-i64::MAX).value()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.into()
+    }
+}
+
+impl Cell for Timestamp {
+    const TYPE: &'static str = "timestamptz";
+    const ARRAY: ArrayType = ArrayType::TimeDateTimeWithTimeZone;
+
+    fn value(self) -> Value {
+        Value::TimeDateTimeWithTimeZone(self.to_date_time())
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.to_string().into()
+    }
+}
+
+impl Cell for Option<Timestamp> {
+    const TYPE: &'static str = Timestamp::TYPE;
+    const ARRAY: ArrayType = Timestamp::ARRAY;
+    const NULL: Option<&'static str> = Some("'1900-01-01T00:00:00.000001Z'::timestamptz");
+
+    fn value(self) -> Value {
+        const NEVER_MICROS: i64 = -2_208_988_800_000_000 + 1;
+        let moment = self.or_else(|| Timestamp::from_unix_micros(NEVER_MICROS).ok());
+        Value::TimeDateTimeWithTimeZone(moment.and_then(Timestamp::to_date_time))
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.map_or(serde_json::Value::Null, Cell::json)
+    }
+}
+
+impl Cell for &[u8] {
+    const TYPE: &'static str = "bytea";
+    const ARRAY: ArrayType = ArrayType::Bytes;
+    const IS_BYTES: bool = true;
+
+    fn value(self) -> Value {
+        self.to_vec().into()
+    }
+
+    fn json(self) -> serde_json::Value {
+        self.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    }
+}
+
+/// Rows of named columns.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    dialect: Dialect,
+    columns: Vec<Column>,
+    json: Vec<Vec<serde_json::Value>>,
+}
+
+#[derive(Debug)]
+struct Column {
+    name: &'static str,
+    kind: &'static str,
+    null: Option<&'static str>,
+    is_bytes: bool,
+    array: Option<Value>,
+}
+
+impl Rows {
+    pub(crate) const fn new(dialect: Dialect) -> Self {
+        Self { dialect, columns: Vec::new(), json: Vec::new() }
+    }
+
+    /// Adds a column; every column has as many cells as the first.
+    pub(crate) fn column<C: Cell>(mut self, name: &'static str, cells: impl Iterator<Item = C>) -> Self {
+        let array = match self.dialect {
+            Dialect::Postgres => Some(Value::Array(C::ARRAY, Some(Box::new(cells.map(Cell::value).collect())))),
+            Dialect::Sqlite => {
+                let is_first = self.columns.is_empty();
+                for (at, cell) in cells.enumerate() {
+                    match self.json.get_mut(at) {
+                        Some(row) if !is_first => row.push(cell.json()),
+                        _ => self.json.push(vec![cell.json()]),
+                    }
+                }
+                None
+            }
+        };
+        self.columns.push(Column { name, kind: C::TYPE, null: C::NULL, is_bytes: C::IS_BYTES, array });
+        self
+    }
+
+    /// A query that gives the rows, each with its number `n`, in their order.
+    pub(crate) fn query(self, params: &mut Params) -> String {
+        let mut names = Vec::new();
+        if self.dialect == Dialect::Sqlite {
+            let json = serde_json::Value::Array(self.json.into_iter().map(serde_json::Value::Array).collect());
+            let json = params.bind(json.to_string());
+            for (at, column) in self.columns.iter().enumerate() {
+                let cell = format!("j.value ->> {at}");
+                let cell = if column.is_bytes { format!("unhex({cell})") } else { cell };
+                names.push(format!("{cell} AS {}", column.name));
+            }
+            return format!("SELECT j.key AS n, {} FROM json_each({json}) AS j", names.join(", "));
+        }
+        let (mut arrays, mut cells) = (Vec::new(), Vec::new());
+        for (at, column) in self.columns.into_iter().enumerate() {
+            let cell = column.null.map_or_else(|| format!("c{at}"), |null| format!("NULLIF(c{at}, {null})"));
+            names.push(format!("{cell} AS {}", column.name));
+            cells.push(format!("c{at}"));
+            if let Some(array) = column.array {
+                arrays.push(format!("{}::{}[]", params.bind(array), column.kind));
+            }
+        }
+        let (names, arrays, cells) = (names.join(", "), arrays.join(", "), cells.join(", "));
+        format!("SELECT n, {names} FROM unnest({arrays}) WITH ORDINALITY AS u({cells}, n)")
+    }
+}

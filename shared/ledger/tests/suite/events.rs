@@ -1,0 +1,79 @@
+//! Events to record, told by what a test is about and ordinary in everything else.
+
+use goldleaves_domain::wire::{Message, encode_event, encode_seal};
+use goldleaves_domain::{CallMetadata, Epoch, EventId, Outcome, Seal, Source, Timestamp, UsageEvent};
+use goldleaves_ledger::Incoming;
+use uuid::Uuid;
+
+/// 2026-03-10T10:00:00Z.
+pub(crate) const TEN: &str = "2026-03-10T10:00:00Z";
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+pub(crate) fn epoch() -> Epoch {
+    Epoch::new(Uuid::from_u128(0xe0))
+}
+
+pub(crate) fn source() -> Source {
+    Source::new(Uuid::from_u128(0x50))
+}
+
+pub(crate) fn id(number: u64) -> EventId {
+    EventId::new(Uuid::from_u128(0x1000_0000_0000_0000_0000_0000 + u128::from(number)))
+}
+
+/// An ordinary event: its number is its sequence number and its place in time, in seconds after ten.
+pub(crate) fn event(number: u64) -> UsageEvent {
+    let request_id: goldleaves_domain::RequestId = format!("made-{number}").parse().unwrap();
+    UsageEvent {
+        event_id: id(number),
+        source: source(),
+        tenant_id: "acme".parse().unwrap(),
+        user_id: "user-1".parse().unwrap(),
+        ts: at(TEN).plus_micros(i64::try_from(number).unwrap() * 1_000_000).unwrap(),
+        traceparent: None,
+        request_id,
+        client_request_id: None,
+        route: "/api/v1/documents".parse().unwrap(),
+        action: "read".parse().unwrap(),
+        units: goldleaves_domain::Units::ONE,
+        metadata: CallMetadata {
+            method: "GET".to_owned(),
+            status_code: 200,
+            user_agent: Some("curl/8".to_owned()),
+            client_ip: Some("192.0.2.7".to_owned()),
+            response_bytes: 1024,
+            processing_micros: 1500,
+        },
+        outcome: Outcome::Completed,
+        fingerprint: Some(fingerprint(0)),
+        epoch: epoch(),
+        seq: number,
+    }
+}
+
+pub(crate) fn fingerprint(number: u8) -> goldleaves_domain::Fingerprint {
+    format!("v1:{number:064x}").parse().unwrap()
+}
+
+/// The same event, with the id its client chose.
+pub(crate) fn with_client_id(mut event: UsageEvent, id: &str) -> UsageEvent {
+    event.request_id = id.parse().unwrap();
+    event.client_request_id = Some(id.parse().unwrap());
+    event
+}
+
+pub(crate) fn incoming(event: &UsageEvent) -> Incoming {
+    Incoming { payload: encode_event(event), parsed: Ok(Message::Event(Box::new(event.clone()))) }
+}
+
+pub(crate) fn batch<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Vec<Incoming> {
+    events.into_iter().map(incoming).collect()
+}
+
+#[expect(dead_code, reason = "the tests of seals follow")]
+pub(crate) fn incoming_seal(seal: &Seal) -> Incoming {
+    Incoming { payload: encode_seal(seal), parsed: Ok(Message::Seal(Box::new(seal.clone()))) }
+}

@@ -1,0 +1,6 @@
+//! One suite for both databases: every test runs on SQLite and on a real PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod events;
+mod harness;
+mod record;
