@@ -1,7 +1,4 @@
-//! The words and rules of Goldleaves: identities, units and money, billable routes, the repeat rule and the wire format.
-//!
-//! Everything here is pure: no I/O, no clock, no randomness. What a value may hold is checked once, where it is
-//! parsed; a value that exists is valid.
+#![doc = include_str!("../README.md")]
 
 mod canonical;
 mod class;
