@@ -1,3 +1,5 @@
+//! The words and rules of Goldleaves, pure: what every other crate shares. No I/O, no clock, no randomness.
+
 #![doc = include_str!("../README.md")]
 
 mod canonical;
