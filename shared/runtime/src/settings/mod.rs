@@ -11,6 +11,9 @@ pub mod parse;
 pub mod table;
 mod values;
 
+#[cfg(test)]
+mod tests;
+
 pub use common::{Common, Environment, JwtAlgorithm, JwtSettings, SecretNeed};
 pub use limits::GatewayLimits;
 pub use mistakes::{Mistake, Mistakes};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::path::Path;
 
 use figment::providers::{Format, Toml};
@@ -34,7 +34,6 @@ const DEFAULT_LAYER: &str = "default";
 /// let config = values.finish(read()).unwrap();
 /// assert_eq!((config.address.port(), config.minutes), (8080, 60));
 /// ```
-#[derive(Debug)]
 pub struct Values {
     layers: Figment,
     not_unicode: BTreeSet<&'static str>,
@@ -195,6 +194,13 @@ impl Values {
     }
 }
 
+impl fmt::Debug for Values {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the layers: they hold the secrets.
+        out.debug_struct("Values").field("mistakes", &self.mistakes).finish_non_exhaustive()
+    }
+}
+
 /// The text of `goldleaves.toml` in a directory, `None` when there is none.
 ///
 /// # Errors
@@ -252,8 +258,8 @@ fn unknown_keys(prefix: &str, table: &toml::Table) -> Vec<String> {
             .iter()
             .any(|setting| setting.key.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.')));
         match value {
-            toml::Value::Table(inner) if is_section => unknown.extend(unknown_keys(&key, inner)),
-            toml::Value::Table(inner) if !inner.is_empty() && !is_setting => unknown.extend(unknown_keys(&key, inner)),
+            toml::Value::Table(inner) if !inner.is_empty() => unknown.extend(unknown_keys(&key, inner)),
+            toml::Value::Table(_) if is_section => {}
             _ if is_setting => {}
             _ => unknown.push(key),
         }

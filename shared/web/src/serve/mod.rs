@@ -9,6 +9,9 @@ mod listener;
 mod service;
 mod sniff;
 
+#[cfg(test)]
+mod tests;
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;

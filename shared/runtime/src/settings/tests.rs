@@ -1,0 +1,323 @@
+//! Layers, mistakes and the default file, as programs meet them.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::*;
+use crate::telemetry::LogFormat;
+
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+fn load(environment: Pairs<'_>, file: Option<&str>) -> Values {
+    Values::load(environment.iter().copied(), file)
+}
+
+fn mistakes(values: Values) -> String {
+    values.finish(Some(())).expect_err("there must be mistakes").to_string()
+}
+
+/// What one setting says, and in which layer.
+fn text_of(values: &mut Values, setting: Setting) -> (Option<String>, Option<String>) {
+    let text = values.optional(setting, parse::text).unwrap();
+    let reading = values.readings().find(|reading| reading.setting == setting).unwrap();
+    (text, reading.layer.clone())
+}
+
+#[test]
+fn the_environment_wins_over_the_file_over_the_default() {
+    let file = "data_dir = \"/file\"\n[log]\nlevel = \"warn\"\n";
+    let mut values = load(&[("DATA_DIR", "/environment"), ("LOG_FORMAT", ""), ("UNRELATED", "x")], Some(file));
+    for (setting, text, layer) in [
+        (table::DATA_DIR, "/environment", "environment"),
+        (table::LOG_LEVEL, "warn", "goldleaves.toml"),
+        (table::LOG_FORMAT, "text", "default"),
+    ] {
+        assert_eq!(text_of(&mut values, setting), (Some(text.to_owned()), Some(layer.to_owned())), "{}", setting.name);
+    }
+    assert_eq!(text_of(&mut values, table::NATS_URL), (None, None));
+    assert!(values.is_set(table::DATA_DIR) && values.is_set(table::LOG_LEVEL));
+    assert!(!values.is_set(table::LOG_FORMAT) && !values.is_set(table::NATS_URL));
+    values.finish(Some(())).unwrap();
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let mut values = load(&[("LOG_LEVEL", ""), ("DATA_DIR", "  ")], Some("data_dir = \"/file\""));
+    assert_eq!(text_of(&mut values, table::DATA_DIR).0.as_deref(), Some("/file"));
+    assert_eq!(text_of(&mut values, table::LOG_LEVEL).0.as_deref(), Some("info"));
+}
+
+#[test]
+fn toml_types_are_read_as_their_text() {
+    let file = "debug = true\n[usage]\nrate_cents = 0.125\n[billable]\nroutes = [\"/a\", \"/b\"]\n[jwt]\nexpiration_minutes = 5\n";
+    let mut values = load(&[], Some(file));
+    assert_eq!(text_of(&mut values, table::USAGE_RATE_CENTS).0.as_deref(), Some("0.125"));
+    assert_eq!(text_of(&mut values, table::BILLABLE_ROUTES).0.as_deref(), Some("/a,/b"));
+    assert_eq!(values.required(table::DEBUG, parse::boolean), Some(true));
+    assert_eq!(values.required(table::JWT_EXPIRATION_MINUTES, parse::whole(1..=9_u32)), Some(5));
+    values.finish(Some(())).unwrap();
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_what_would_be_right() {
+    let file = "[jwt]\nsecrt = \"s3cret-value\"\n[nonsense]\nkey = 1\n";
+    let mut values =
+        load(&[("LOG_LEVEL", "loud"), ("JWT_ALGORITHM", "RS256"), ("SPOOL_BYTES_MAX", "8 GB!")], Some(file));
+    let common = Common::read(&mut values);
+    let jwt = JwtSettings::read(&mut values, Some(Environment::Development), SecretNeed::Required);
+    values.required(table::SPOOL_BYTES_MAX, parse::byte_size);
+    values.required(table::GATEWAY_ADDR, parse::socket_address);
+    assert!(common.is_none() && jwt.is_none());
+    let text = mistakes(values);
+    for part in [
+        "7 settings are wrong:",
+        "goldleaves.toml: unknown key `jwt.secrt`; the nearest known one is `jwt.secret`",
+        "goldleaves.toml: unknown key `nonsense.key`",
+        "LOG_LEVEL: \"loud\" is wrong: is no level; expected trace, debug, info, warn, error or off",
+        "JWT_SECRET: is missing; expected",
+        "JWT_ALGORITHM: \"RS256\" is wrong: is not supported; expected HS256, HS384 or HS512",
+        "SPOOL_BYTES_MAX: \"8 GB!\" is wrong",
+        "GATEWAY_ADDR: is missing; expected an address and port",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("s3cret-value"), "{text}");
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let secret = "hunter2-hunter2";
+    let url = format!("ftp://user:{secret}@host");
+    let environment =
+        [("JWT_SECRET", secret), ("ENVIRONMENT", "production"), ("UPSTREAM_URL", &url), ("DATABASE_URL", &url)];
+    let mut values = Values::load(environment, None);
+    let common = Common::read(&mut values).unwrap();
+    let jwt = JwtSettings::read(&mut values, Some(common.environment), SecretNeed::Required);
+    values.optional(table::UPSTREAM_URL, parse::http_url);
+    values.optional(table::DATABASE_URL, |text| Err::<(), _>(text.to_owned()));
+    let printed = format!("{values:?} {jwt:?} {:?}", values.readings().collect::<Vec<_>>());
+    assert!(!printed.contains(secret), "{printed}");
+    let text = mistakes(values);
+    assert!(text.contains("UPSTREAM_URL") && text.contains("DATABASE_URL") && text.contains("JWT_SECRET"), "{text}");
+    assert!(!text.contains(secret), "{text}");
+    let broken = format!("[jwt]\nsecret = \"{secret}\" and more\n");
+    let text = mistakes(load(&[], Some(&broken)));
+    assert!(text.contains("goldleaves.toml: is not TOML in line 2") && !text.contains(secret), "{text}");
+    let wrong_place = format!("jwt = \"{secret}\"\n");
+    assert!(!mistakes(load(&[], Some(&wrong_place))).contains(secret));
+}
+
+#[test]
+fn a_setting_that_does_nothing_yet_is_refused() {
+    let mut values = load(&[("STRIPE_API_KEY", "sk_live_x")], Some("[otel]\nexporter_otlp_endpoint = \"http://c\""));
+    for setting in [table::STRIPE_API_KEY, table::STRIPE_API_BASE, table::OTEL_EXPORTER_OTLP_ENDPOINT] {
+        values.refuse(setting, "usage is not pushed to it");
+    }
+    let text = mistakes(values);
+    assert!(text.contains("2 settings") && text.contains("STRIPE_API_KEY: does nothing yet"), "{text}");
+    assert!(text.contains("OTEL_EXPORTER_OTLP_ENDPOINT") && !text.contains("sk_live_x"), "{text}");
+}
+
+#[test]
+fn what_only_other_programs_read_is_ignored() {
+    let mut values = load(&[("SPOOL_BYTES_MAX", "nonsense"), ("STRIPE_API_KEY", "x")], None);
+    assert!(Common::read(&mut values).is_some());
+    values.finish(Some(())).unwrap();
+}
+
+#[test]
+fn values_that_are_not_unicode_or_no_value() {
+    let bytes = OsString::from_vec(vec![0xff]);
+    let mut values = Values::load([("DATA_DIR", bytes.clone()), ("UNKNOWN", bytes)], Some("[log]\nlevel = [[1]]\n"));
+    assert_eq!(values.required(table::DATA_DIR, parse::path), None);
+    assert_eq!(values.required(table::LOG_LEVEL, parse::text), None);
+    let text = mistakes(values);
+    assert!(
+        text.contains("DATA_DIR: is not UTF-8") && text.contains("LOG_LEVEL: is a table or a list of lists"),
+        "{text}"
+    );
+}
+
+#[test]
+fn unknown_keys_in_any_shape() {
+    for (file, key) in [
+        ("jwt_secret = 1", "jwt_secret"),
+        ("[log]\nlevel.deep = 1", "log.level.deep"),
+        ("[limits.more]\nx = 1", "limits.more.x"),
+        ("log = 5", "log"),
+        ("[[spool]]\nbytes_max = 1", "spool"),
+        ("[empty]", "empty"),
+    ] {
+        let text = mistakes(load(&[], Some(file)));
+        assert!(text.contains(&format!("unknown key `{key}`")), "{file}: {text}");
+    }
+}
+
+fn jwt(environment: Environment, secret: &str, need: SecretNeed) -> Result<JwtSettings, String> {
+    let mut values = load(&[("JWT_SECRET", secret)], None);
+    let jwt = JwtSettings::read(&mut values, Some(environment), need);
+    values.finish(jwt).map_err(|mistakes| mistakes.to_string())
+}
+
+#[test]
+fn secrets_in_production_and_elsewhere() {
+    let good = "0123456789abcdef0123456789abcdef";
+    let sample = "your-secure-jwt-secret-key-here";
+    for need in [SecretNeed::Required, SecretNeed::Generated] {
+        assert_eq!(jwt(Environment::Production, good, need).unwrap().secret.unwrap().expose(), good);
+        for (secret, why) in [
+            ("", "is missing"),
+            (sample, "is a sample that everybody knows"),
+            ("Your-256-Bit-Secret", "is a sample"),
+            ("a-string-secret-at-least-256-bits-long", "is a sample"),
+            ("0123456789abcdef0123456789abcde", "has fewer than 32 bytes"),
+        ] {
+            let error = jwt(Environment::Production, secret, need).unwrap_err();
+            assert!(error.contains(why), "{secret}: {error}");
+        }
+        assert!(jwt(Environment::Development, sample, need).is_ok());
+        assert!(jwt(Environment::Development, "x", need).is_ok());
+    }
+    assert!(jwt(Environment::Development, "", SecretNeed::Required).is_err());
+    assert_eq!(jwt(Environment::Development, "", SecretNeed::Generated).unwrap().secret, None);
+}
+
+#[test]
+fn debug_and_levels() {
+    for (environment, level) in [
+        (&[][..], LevelFilter::INFO),
+        (&[("LOG_LEVEL", "Debug")], LevelFilter::DEBUG),
+        (&[("LOG_LEVEL", "WARNING")], LevelFilter::WARN),
+        (&[("LOG_LEVEL", "ERROR"), ("DEBUG", "true")], LevelFilter::DEBUG),
+        (&[("LOG_LEVEL", "trace"), ("DEBUG", "1")], LevelFilter::TRACE),
+        (&[("LOG_LEVEL", "off")], LevelFilter::OFF),
+    ] {
+        let common = Common::read(&mut load(environment, None)).unwrap();
+        assert_eq!(common.logs.level, level, "{environment:?}");
+    }
+}
+
+#[test]
+fn documents_are_shown_except_in_production() {
+    for (environment, shown) in [
+        (&[][..], true),
+        (&[("ENVIRONMENT", "PRODUCTION")], false),
+        (&[("ENVIRONMENT", "staging")], true),
+        (&[("ENVIRONMENT", "production"), ("ENABLE_DOCS", "true")], true),
+        (&[("ENABLE_DOCS", "false")], false),
+    ] {
+        let mut values = load(environment, None);
+        let common = Common::read(&mut values).unwrap();
+        assert_eq!(common.read_enable_docs(&mut values), Some(shown), "{environment:?}");
+    }
+    let mut values = load(&[("ENVIRONMENT", "prod")], None);
+    assert!(Common::read(&mut values).is_none());
+    assert!(mistakes(values).contains("ENVIRONMENT"), "a misspelt production must not pass as development");
+}
+
+#[test]
+fn the_default_file_parses_and_names_every_setting() {
+    load(&[], Some(DEFAULT_TOML)).finish(Some(())).unwrap();
+    let mut section = String::new();
+    let mut keys: Vec<String> = Vec::new();
+    for line in DEFAULT_TOML.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            keys.push(format!("{section}{key}"));
+        }
+    }
+    for setting in table::ALL {
+        assert!(keys.iter().any(|key| key == setting.key), "{} is missing", setting.key);
+        assert!(
+            DEFAULT_TOML.contains(&format!("# {}", setting.name))
+                || DEFAULT_TOML.contains(&format!(", {}", setting.name))
+                || DEFAULT_TOML.contains(&format!(". {}", setting.name)),
+            "{} is not explained",
+            setting.name
+        );
+    }
+    for key in keys.iter().filter(|key| !key.contains(' ')) {
+        assert!(table::ALL.iter().any(|setting| setting.key == key), "{key} is no setting");
+    }
+}
+
+/// The commented-out examples are right as well: a file with all of them is accepted and read by every section.
+#[test]
+fn the_examples_in_the_default_file_are_valid() {
+    let uncommented: Vec<&str> = DEFAULT_TOML
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
+            _ => line,
+        })
+        .collect();
+    let file = uncommented.join("\n").replace("secret = \"\"", "secret = \"0123456789abcdef0123456789abcdef\"");
+    let mut values = load(&[], Some(&file));
+    let common = Common::read(&mut values).unwrap();
+    assert_eq!(common.read_enable_docs(&mut values), Some(true));
+    assert!(JwtSettings::read(&mut values, Some(Environment::Production), SecretNeed::Required).is_some());
+    assert_eq!(GatewayLimits::read(&mut values).unwrap().rate_per_second, Some(100));
+    for setting in [table::UPSTREAM_URL, table::BILLING_URL, table::STRIPE_API_BASE, table::OTEL_EXPORTER_OTLP_ENDPOINT]
+    {
+        assert!(values.required(setting, parse::http_url).is_some(), "{}", setting.name);
+    }
+    for setting in [table::GATEWAY_ADDR, table::BILLING_ADDR, table::OPS_ADDR] {
+        assert!(values.required(setting, parse::socket_address).is_some(), "{}", setting.name);
+    }
+    assert!(values.required(table::ALLOWED_ORIGINS, parse::list).is_some());
+    values.finish(Some(())).unwrap();
+}
+
+#[test]
+fn the_defaults_are_those_that_are_promised() {
+    let mut values = load(&[], None);
+    let common = Common::read(&mut values).unwrap();
+    assert_eq!(common.environment, Environment::Development);
+    assert_eq!((common.logs.level, common.logs.format), (LevelFilter::INFO, LogFormat::Text));
+    assert_eq!(common.shutdown_grace, Duration::from_secs(30));
+    let jwt = JwtSettings::read(&mut values, Some(common.environment), SecretNeed::Generated).unwrap();
+    assert_eq!((jwt.algorithm, jwt.lifetime), (JwtAlgorithm::Hs256, Duration::from_secs(3_600)));
+    assert_eq!((jwt.secret, jwt.issuer, jwt.audience), (None, None, None));
+    let limits = GatewayLimits::read(&mut values).unwrap();
+    assert_eq!(
+        (limits.request_body_bytes_max, limits.header_bytes_max, limits.rate_per_second),
+        (1 << 30, 32 << 10, None)
+    );
+    let routes = "/api/v1/documents,/api/v1/cases,/api/v1/clients,/api/v1/forms,/api/v1/ai,/api/v1/search";
+    for (setting, text) in [
+        (table::DATA_DIR, "./data"),
+        (table::USAGE_RATE_CENTS, "25"),
+        (table::BILLABLE_ROUTES, routes),
+        (table::BILLABLE_STATUSES, "2xx,3xx"),
+        (table::BILLING_URL, "http://127.0.0.1:8081"),
+        (table::METER_DURABILITY, "available"),
+        (table::EVENT_CLIENT_INFO, "true"),
+        (table::STREAM_REPLICAS, "1"),
+    ] {
+        assert_eq!(text_of(&mut values, setting).0.as_deref(), Some(text), "{}", setting.name);
+    }
+    assert_eq!(values.required(table::SPOOL_BYTES_MAX, parse::byte_size), Some(8 << 30));
+    assert_eq!(values.required(table::STREAM_BYTES_MAX, parse::byte_size), Some(64 << 30));
+    assert_eq!(values.required(table::SPOOL_RETAIN_HOURS, parse::hours), Some(Duration::from_secs(86_400)));
+    for unset in [table::DATABASE_URL, table::JWT_SECRET, table::UPSTREAM_URL, table::NATS_URL, table::ALLOWED_ORIGINS]
+    {
+        assert_eq!(text_of(&mut values, unset).0, None, "{}", unset.name);
+    }
+    values.finish(Some(())).unwrap();
+}
+
+#[test]
+fn the_file_is_read_from_a_directory() {
+    let directory = std::env::temp_dir().join(format!("goldleaves-settings-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    assert_eq!(file_in(&directory).unwrap(), None);
+    std::fs::write(directory.join(FILE_NAME), "debug = true\n").unwrap();
+    assert_eq!(file_in(&directory).unwrap().as_deref(), Some("debug = true\n"));
+    std::fs::write(directory.join(FILE_NAME), [0xff]).unwrap();
+    assert!(file_in(&directory).unwrap_err().to_string().contains("goldleaves.toml: cannot be read"));
+    std::fs::remove_dir_all(&directory).unwrap();
+}

@@ -1,0 +1,96 @@
+//! h2 with prior knowledge.
+
+use super::*;
+
+const WINDOW: u32 = 1 << 20;
+
+#[tokio::test]
+async fn many_streams_in_one_connection() {
+    let server = Server::start(ServeOptions::default(), echo);
+    let client = h2_client(&server, WINDOW).await;
+    let calls = (0..100).map(|number| {
+        let mut client = client.clone();
+        let request = get(&server, &format!("/{number}"));
+        async move { (number, text(client.send_request(request).await.unwrap()).await) }
+    });
+    for (number, answer) in futures_util::future::join_all(calls).await {
+        assert_eq!(answer, (StatusCode::OK, format!("/{number}")));
+    }
+    assert_eq!(server.stats.accepted(), 1);
+    drop(client);
+    assert_eq!(server.stop().await, Served { left: 0 });
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused() {
+    let options = ServeOptions { header_bytes_max: 8 << 10, ..ServeOptions::default() };
+    let server = Server::start(options, echo);
+    let mut client = h2_client(&server, WINDOW).await;
+    let mut request = get(&server, "/");
+    request.headers_mut().insert("x-long", "a".repeat(20 << 10).parse().unwrap());
+    // 431 where the client sends it at all, a reset stream or connection otherwise; never a 200.
+    if let Ok(response) = patiently(client.send_request(request)).await {
+        assert_eq!(response.status(), 431);
+    }
+    let mut client = h2_client(&server, WINDOW).await;
+    assert_eq!(text(client.send_request(get(&server, "/next")).await.unwrap()).await.1, "/next");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_let_go() {
+    let server = Server::start(hasty(), echo);
+    let mut client = h2_client(&server, WINDOW).await;
+    assert_eq!(text(client.send_request(get(&server, "/")).await.unwrap()).await.0, StatusCode::OK);
+    let closed = async {
+        while server.stats.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    patiently(closed).await;
+    assert!(client.ready().await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_without_any_request_is_let_go() {
+    let server = Server::start(hasty(), echo);
+    let client = h2_client(&server, WINDOW).await;
+    let closed = async {
+        while server.stats.open() > 0 || server.stats.accepted() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    patiently(closed).await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_peer_that_gives_no_window_is_let_go() {
+    let dropped = Arc::new(Notify::new());
+    let told = Arc::clone(&dropped);
+    let server = Server::start(hasty(), move |_| std::future::ready(endless(Arc::clone(&told))));
+    let mut client = h2_client(&server, 0).await;
+    let response = client.send_request(get(&server, "/")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    patiently(dropped.notified()).await;
+    drop(response);
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_no_stalled_peer() {
+    let server = Server::start(hasty(), |_| async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        let (sender, frames) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, BodyError>>(1);
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                sender.send(Ok(Frame::data(Bytes::from_static(b"tick")))).await.unwrap();
+            }
+        });
+        let frames =
+            futures_util::stream::unfold(frames, |mut frames| async move { Some((frames.recv().await?, frames)) });
+        Response::new(WebBody::boxed(StreamBody::new(Box::pin(frames))))
+    });
+    let mut client = h2_client(&server, WINDOW).await;
+    let response = client.send_request(get(&server, "/")).await.unwrap();
+    assert_eq!(text(response).await.1, "tickticktick");
+}

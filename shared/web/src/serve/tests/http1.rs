@@ -1,0 +1,133 @@
+//! HTTP/1.1: keep-alive, bodies, upgrades, several listeners on one address.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+
+async fn converse() {
+    let server = Server::start(ServeOptions::default(), echo);
+    let mut client = http1_client(&server).await;
+    for round in 0..3 {
+        client.ready().await.unwrap();
+        let response = client.send_request(get(&server, &format!("/{round}"))).await.unwrap();
+        assert!(response.headers()["x-peer"].to_str().unwrap().starts_with("127.0.0.1:"));
+        assert_eq!(text(response).await, (StatusCode::OK, format!("/{round}")));
+    }
+    let sent = "y".repeat(300_000);
+    let frames =
+        sent.as_bytes().chunks(1_000).map(|piece| Ok::<_, BodyError>(Frame::data(Bytes::copy_from_slice(piece))));
+    let body = WebBody::boxed(StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())));
+    let request = Request::post("/up").header("host", "test").body(body).unwrap();
+    client.ready().await.unwrap();
+    assert_eq!(text(client.send_request(request).await.unwrap()).await.1, sent);
+    assert_eq!((server.stats.accepted(), server.stats.open()), (1, 1), "one connection served all");
+    drop(client);
+    let stats = server.stats.clone();
+    assert_eq!(server.stop().await, Served { left: 0 });
+    assert_eq!(stats.open(), 0);
+}
+
+#[tokio::test]
+async fn on_a_current_thread_runtime() {
+    converse().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_multi_thread_runtime() {
+    converse().await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_and_http_10() {
+    let server = Server::start(ServeOptions::default(), echo);
+    let two = "GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = raw(&server, two.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+    assert!(answer.find("/a").unwrap() < answer.find("/b").unwrap(), "{answer}");
+    let answer = raw(&server, b"GET /old HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("/old"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_not_http_gets_400() {
+    let server = Server::start(ServeOptions::default(), echo);
+    for bytes in [
+        &b"hello\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad\0header: x\r\n\r\n",
+    ] {
+        let answer = raw(&server, bytes).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{bytes:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_keeps_its_place_until_the_tunnel_closes() {
+    let server = Server::start(ServeOptions::default(), |mut request| async move {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut tunnel = TokioIo::new(upgrade.await.unwrap());
+            let (mut from, mut to) = tokio::io::split(&mut tunnel);
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        });
+        let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "echo");
+        response.body(WebBody::empty()).unwrap()
+    });
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(patiently(stream.read_u8()).await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream.write_all(b"over the tunnel").await.unwrap();
+    let mut answer = [0; 15];
+    patiently(stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!((&answer, server.stats.open()), (b"over the tunnel", 1));
+    drop(stream);
+    let stats = server.stats.clone();
+    assert_eq!(server.stop().await, Served { left: 0 });
+    assert_eq!(stats.open(), 0);
+}
+
+#[test]
+fn listeners_share_an_address_one_for_each_core() {
+    let shared = ListenerOptions { shared: true, ..ListenerOptions::default() };
+    let first = shared.bind_std("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = first.local_addr().unwrap();
+    let second = shared.bind_std(address).unwrap();
+    assert!(ListenerOptions::default().bind_std(address).is_err(), "sharing must be asked for");
+    let stop = Stop::default();
+    let served: Vec<Arc<AtomicUsize>> = (0..2).map(|_| Arc::default()).collect();
+    let cores: Vec<_> = [first, second]
+        .into_iter()
+        .zip(served.clone())
+        .map(|(listener, served)| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async move {
+                    let listener = TcpListener::from_std(listener).unwrap();
+                    let service = tower::service_fn(move |_: Request<WebBody>| {
+                        served.fetch_add(1, Ordering::Relaxed);
+                        async { Ok::<_, Infallible>(Response::new(WebBody::empty())) }
+                    });
+                    serve(listener, service, ServeOptions::default(), stop).await
+                })
+            })
+        })
+        .collect();
+    for _ in 0..100 {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    stop.graceful.cancel();
+    assert!(cores.into_iter().all(|core| core.join().unwrap() == Served { left: 0 }));
+    let counts: Vec<usize> = served.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    assert_eq!(counts.iter().sum::<usize>(), 100);
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}

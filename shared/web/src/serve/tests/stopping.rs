@@ -1,0 +1,153 @@
+//! Stopping: what is in flight finishes, what does not is dropped and counted.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use super::*;
+
+/// Clients that call without a pause until the server is gone; what they got whole, and what broke within an answer.
+async fn load(server: &Server, clients: usize, connect_h2: bool) -> Vec<JoinHandle<(usize, usize)>> {
+    let mut loads = Vec::new();
+    for _ in 0..clients {
+        let uri = format!("http://{}/", server.address);
+        let request = move || Request::builder().uri(&uri).header("host", "x").body(WebBody::empty()).unwrap();
+        let (mut whole, mut broken) = (0, 0);
+        if connect_h2 {
+            let mut client = h2_client(server, 1 << 20).await;
+            loads.push(tokio::spawn(async move {
+                while let Ok(response) = client.send_request(request()).await {
+                    let body = response.into_body().collect().await;
+                    if body.is_ok_and(|body| body.to_bytes() == "done") { whole += 1 } else { broken += 1 }
+                }
+                (whole, broken)
+            }));
+        } else {
+            let mut client = http1_client(server).await;
+            loads.push(tokio::spawn(async move {
+                while client.ready().await.is_ok() {
+                    let Ok(response) = client.send_request(request()).await else { break };
+                    let body = response.into_body().collect().await;
+                    if body.is_ok_and(|body| body.to_bytes() == "done") { whole += 1 } else { broken += 1 }
+                }
+                (whole, broken)
+            }));
+        }
+    }
+    loads
+}
+
+async fn under_load(connect_h2: bool) {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counts = (Arc::clone(&begun), Arc::clone(&ended));
+    let options = ServeOptions { grace: PATIENCE, ..ServeOptions::default() };
+    let server = Server::start(options, move |_| {
+        let (begun, ended) = counts.clone();
+        async move {
+            begun.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            ended.fetch_add(1, Ordering::Relaxed);
+            Response::new(WebBody::full("done"))
+        }
+    });
+    let clients = load(&server, 20, connect_h2).await;
+    while ended.load(Ordering::Relaxed) < 100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let address = server.address;
+    assert_eq!(server.stop().await, Served { left: 0 });
+    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+    let (mut whole, mut broken) = (0, 0);
+    for client in clients {
+        let (more_whole, more_broken) = patiently(client).await.unwrap();
+        whole += more_whole;
+        broken += more_broken;
+    }
+    assert_eq!(broken, 0);
+    let begun = begun.load(Ordering::Relaxed);
+    assert_eq!((whole, ended.load(Ordering::Relaxed)), (begun, begun), "every request that began was answered whole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_in_flight_finish_http1() {
+    under_load(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_in_flight_finish_h2() {
+    under_load(true).await;
+}
+
+#[tokio::test]
+async fn idle_and_silent_connections_do_not_hold_a_stop_up() {
+    let options = ServeOptions { grace: PATIENCE * 10, ..ServeOptions::default() };
+    let server = Server::start(options, echo);
+    let mut idle = http1_client(&server).await;
+    assert!(idle.send_request(get(&server, "/")).await.is_ok());
+    let idle_h2 = h2_client(&server, 1 << 20).await;
+    let silent = server.connect().await;
+    while server.stats.open() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.stop().await, Served { left: 0 });
+    drop((idle, idle_h2, silent));
+}
+
+/// Notes at its drop whether the server had said that it stops.
+struct Guard {
+    hard: CancellationToken,
+    said: Arc<AtomicBool>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.said.store(self.hard.is_cancelled(), Ordering::Relaxed);
+    }
+}
+
+async fn never_ending(options: ServeOptions, connect_h2: bool, end: impl Fn(&Stop)) -> (Served, bool) {
+    let said = Arc::new(AtomicBool::new(false));
+    let begun = Arc::new(Notify::new());
+    let stop = Stop::default();
+    let (hard, noted, started) = (stop.hard.clone(), Arc::clone(&said), Arc::clone(&begun));
+    let server = Server::start_with(options, stop, move |_| {
+        let guard = Guard { hard: hard.clone(), said: Arc::clone(&noted) };
+        started.notify_one();
+        async move {
+            let _guard = guard;
+            std::future::pending().await
+        }
+    });
+    let request = get(&server, "/");
+    let call = if connect_h2 {
+        let mut client = h2_client(&server, 1 << 20).await;
+        tokio::spawn(async move { client.send_request(request).await.is_err() })
+    } else {
+        let mut client = http1_client(&server).await;
+        tokio::spawn(async move { client.send_request(request).await.is_err() })
+    };
+    patiently(begun.notified()).await;
+    end(&server.stop);
+    let served = patiently(server.running).await.unwrap();
+    assert!(patiently(call).await.unwrap(), "the client sees that it was cut off");
+    (served, said.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_dropped_and_counted() {
+    for connect_h2 in [false, true] {
+        let ended = never_ending(hasty(), connect_h2, |stop| stop.graceful.cancel()).await;
+        assert_eq!(ended, (Served { left: 1 }, true), "h2: {connect_h2}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_at_once_does_not_wait() {
+    for connect_h2 in [false, true] {
+        let options = ServeOptions { grace: PATIENCE * 10, ..ServeOptions::default() };
+        let ended = never_ending(options, connect_h2, |stop| {
+            stop.graceful.cancel();
+            stop.hard.cancel();
+        });
+        assert_eq!(ended.await, (Served { left: 1 }, true), "h2: {connect_h2}");
+    }
+}
