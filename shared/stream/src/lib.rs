@@ -1,1 +1,20 @@
-//! placeholder
+//! Everything Goldleaves says to NATS: the stream and its consumer, a publisher that takes nothing but a PubAck for a
+//! receipt, and a consumer that acknowledges after the commit.
+//!
+//! No other crate speaks NATS. What is published is [`goldleaves_domain::Delivery`], bytes already; what comes back is
+//! bytes too. This crate neither reads events nor knows the database.
+
+mod address;
+mod api;
+mod backoff;
+mod connection;
+mod consumer;
+mod publisher;
+mod topology;
+
+pub use address::{AddressError, Servers};
+pub use api::ApiError;
+pub use connection::{ConnectError, ConnectSettings, Connection};
+pub use consumer::{Batch, Consumer, ConsumerOptions, ConsumerState, Lag, Message, Next, StopHandle};
+pub use publisher::{PublisherOptions, PublisherStats, StreamPublisher};
+pub use topology::{CONSUMER, Declared, Existence, Mismatch, Present, STREAM, Topology, TopologyError};

@@ -1,0 +1,295 @@
+//! Pulls batches from the durable consumer `meter` and acknowledges them when the caller says so.
+//!
+//! A batch is handed over when it is full or when its first message has waited long enough; it never waits for a pull to
+//! expire. Pulls carry a heartbeat, so that a consumer that is gone, moved or made anew is noticed within seconds. While
+//! stream or consumer is missing this waits, says so, and makes neither: that is `migrate`'s and the relay's.
+
+mod batch;
+mod pull;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use batch::{Batch, Message};
+
+use crate::backoff::Backoff;
+use crate::connection::Connection;
+use crate::topology::{CONSUMER, STREAM, TopologyError, find_consumer};
+use pull::{Heard, Pull};
+
+/// How long acknowledgements may take to be queued before the rest is left to redelivery.
+const SETTLE_SECS: u64 = 5;
+
+/// How a consumer behaves. The defaults are what production uses; tests shorten the times.
+#[derive(Debug, Clone)]
+pub struct ConsumerOptions {
+    /// A batch is full with this many messages.
+    pub batch_messages: usize,
+    /// A batch that is not full is handed over this long after its first message.
+    pub batch_wait: Duration,
+    /// How long one pull request lives at the server. Also the longest an idle consumer takes to stop.
+    pub pull_expires: Duration,
+    /// How often the server says that a pull request lives; at most half of `pull_expires`.
+    pub heartbeat: Duration,
+}
+
+impl Default for ConsumerOptions {
+    fn default() -> Self {
+        Self {
+            batch_messages: 1_000,
+            batch_wait: Duration::from_millis(50),
+            pull_expires: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Whether a consumer gets what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsumerState {
+    /// Pulling.
+    Ready,
+    /// Not pulling, with the reason: not connected, no stream, no consumer, an incompatible one.
+    Waiting(String),
+}
+
+/// What [`Consumer::next`] has.
+#[derive(Debug)]
+pub enum Next {
+    /// Messages to record and acknowledge.
+    Batch(Batch),
+    /// Stopped, and nothing handed out by the server is left here.
+    Stopped,
+}
+
+/// How far the consumer is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Messages never delivered yet.
+    pub pending: u64,
+    /// Messages delivered and not acknowledged.
+    pub ack_pending: u64,
+    /// Of these, the ones delivered more than once.
+    pub redelivered: u64,
+}
+
+/// Tells a consumer to stop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StopHandle(watch::Sender<bool>);
+
+impl StopHandle {
+    /// No more pulls; what was handed out already still comes, then [`Next::Stopped`].
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// One worker's end of the durable consumer.
+#[derive(Debug)]
+pub struct Consumer {
+    connection: Connection,
+    options: ConsumerOptions,
+    pull: Option<Pull>,
+    /// Handed out by the server, not yet by this.
+    buffer: VecDeque<Message>,
+    backoff: Backoff,
+    state: watch::Sender<ConsumerState>,
+    stop: watch::Sender<bool>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Consumer {
+    /// A consumer over `connection`. Nothing is asked of the server yet.
+    pub fn new(connection: Connection, options: ConsumerOptions) -> Self {
+        let (state, _) = watch::channel(ConsumerState::Waiting("not started".to_owned()));
+        let (stop, stopping) = watch::channel(false);
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        Self { connection, options, pull: None, buffer: VecDeque::new(), backoff, state, stop, stopping }
+    }
+
+    /// Follows whether it is ready.
+    pub fn state(&self) -> watch::Receiver<ConsumerState> {
+        self.state.subscribe()
+    }
+
+    /// Stops it from elsewhere.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(self.stop.clone())
+    }
+
+    /// The next batch. May be dropped before it is done: nothing is lost.
+    pub async fn next(&mut self) -> Next {
+        let mut deadline = None;
+        loop {
+            let full = self.buffer.len() >= self.options.batch_messages;
+            let due = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if full || (due && !self.buffer.is_empty()) {
+                return self.hand_over();
+            }
+            if self.pull.is_none() && !self.open().await {
+                return if self.buffer.is_empty() { Next::Stopped } else { self.hand_over() };
+            }
+            if deadline.is_none() && !self.buffer.is_empty() {
+                deadline = Some(Instant::now() + self.options.batch_wait);
+            }
+            self.step(deadline).await;
+        }
+    }
+
+    /// Opens a pull, waiting for stream and consumer. `false`: told to stop.
+    async fn open(&mut self) -> bool {
+        while !*self.stopping.borrow() {
+            match self.try_open().await {
+                Ok(pull) => {
+                    self.pull = Some(pull);
+                    self.state.send_if_modified(|state| replace(state, ConsumerState::Ready));
+                    return true;
+                }
+                Err(reason) => {
+                    tracing::debug!(reason, "the consumer waits");
+                    self.state.send_if_modified(|state| replace(state, ConsumerState::Waiting(reason)));
+                }
+            }
+            if !self.buffer.is_empty() {
+                return false;
+            }
+            let delay = self.backoff.next();
+            let mut stopping = self.stopping.clone();
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        }
+        false
+    }
+
+    async fn try_open(&self) -> Result<Pull, String> {
+        if !self.connection.is_connected() {
+            let complaint = self.connection.complaint().map(|text| format!(": {text}")).unwrap_or_default();
+            return Err(format!("not connected to NATS{complaint}"));
+        }
+        let found = match find_consumer(&self.connection.api()).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(format!("there is no consumer {CONSUMER} on a stream {STREAM}")),
+            Err(TopologyError::Unavailable(source)) => return Err(source.to_string()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let mismatches = found.mismatches();
+        if !mismatches.is_empty() {
+            return Err(TopologyError::Incompatible { mismatches }.to_string());
+        }
+        Pull::open(&self.connection, &self.options, found.pull_max()).await
+    }
+
+    /// Asks for more where there is room, then takes what comes first: a message, trouble, the deadline or the stop.
+    async fn step(&mut self, deadline: Option<Instant>) {
+        let Some(pull) = &mut self.pull else { return };
+        let stopping = *self.stopping.borrow();
+        if stopping && pull.is_spent() {
+            self.pull = None;
+            return;
+        }
+        if !stopping && let Err(reason) = pull.top_up(self.buffer.len()).await {
+            return self.close(&reason);
+        }
+        let mut stop = self.stopping.clone();
+        let heard = tokio::select! {
+            biased;
+            heard = pull.hear() => heard,
+            () = sleep_until(deadline) => return,
+            () = self.connection.disconnected() => Heard::Over("the connection is lost".to_owned()),
+            _ = stop.wait_for(|stop| *stop), if !stopping => return,
+        };
+        match heard {
+            Heard::Message(message) => {
+                self.backoff.reset();
+                self.buffer.push_back(message);
+            }
+            Heard::Sign => self.backoff.reset(),
+            Heard::Over(reason) => self.close(&reason),
+        }
+    }
+
+    fn close(&mut self, reason: &str) {
+        tracing::info!(reason, "the pull from the stream ended, opening another one");
+        self.pull = None;
+    }
+
+    fn hand_over(&mut self) -> Next {
+        let count = self.buffer.len().min(self.options.batch_messages);
+        Next::Batch(Batch::new(self.buffer.drain(..count).collect()))
+    }
+
+    /// Acknowledges what is committed, or set aside for good (`settled_by`: `+TERM`). Plain: whoever needs proof has it in
+    /// the database. What can't be sent is left to redelivery.
+    pub async fn settle(&self, batch: &Batch, is_set_aside: impl Fn(usize) -> bool) {
+        let messages = batch.messages().iter().enumerate();
+        self.say(messages.map(|(index, message)| (message, if is_set_aside(index) { "+TERM" } else { "+ACK" }))).await;
+    }
+
+    /// Keeps the server from delivering again what is still being worked on, here and in the buffer. To be called more
+    /// often than the consumer's `ack_wait`.
+    pub async fn hold(&mut self, batch: &Batch) {
+        if let Some(pull) = &mut self.pull {
+            while let Some(heard) = pull.heard_already() {
+                match heard {
+                    Heard::Message(message) => self.buffer.push_back(message),
+                    Heard::Sign => {}
+                    Heard::Over(reason) => {
+                        self.close(&reason);
+                        break;
+                    }
+                }
+            }
+        }
+        self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "+WPI"))).await;
+    }
+
+    async fn say<'a>(&self, words: impl Iterator<Item = (&'a Message, &'static str)>) {
+        // While disconnected the client would queue words whose messages are delivered again anyway.
+        if !self.connection.is_connected() {
+            return;
+        }
+        let saying = async {
+            for (message, word) in words {
+                if self.connection.client().publish(message.reply().clone(), word.into()).await.is_err() {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(SETTLE_SECS), saying).await.is_err() {
+            tracing::warn!("NATS takes no acknowledgements; the messages will be delivered again");
+        }
+    }
+}
+
+impl Lag {
+    /// Asks the server. `None`: there is no consumer.
+    ///
+    /// # Errors
+    /// JetStream can't be asked now.
+    pub async fn read(connection: &Connection) -> Result<Option<Self>, TopologyError> {
+        let found = find_consumer(&connection.api()).await?;
+        Ok(found.map(|found| Self {
+            pending: found.num_pending,
+            ack_pending: found.num_ack_pending,
+            redelivered: found.num_redelivered,
+        }))
+    }
+}
+
+fn replace(state: &mut ConsumerState, with: ConsumerState) -> bool {
+    let changed = *state != with;
+    *state = with;
+    changed
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,143 @@
+//! Pull requests to one consumer and what comes back to their inbox. A [`Pull`] is used until its first trouble, then
+//! another one, with an inbox of its own, takes its place.
+
+use std::time::Duration;
+
+use async_nats::{StatusCode, Subscriber};
+use futures_util::{FutureExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::ConsumerOptions;
+use super::batch::Message;
+use crate::connection::Connection;
+use crate::topology::{CONSUMER, STREAM};
+
+/// How long a request may take to be queued in the client.
+const SEND_SECS: u64 = 5;
+
+/// What came out of the inbox.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A message of the stream.
+    Message(Message),
+    /// A heartbeat, or a request that ended as it should.
+    Sign,
+    /// This pull is of no more use.
+    Over(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Pull {
+    connection: Connection,
+    inbox: Subscriber,
+    inbox_subject: String,
+    /// Messages asked for and not yet read.
+    owed: usize,
+    batch_messages: usize,
+    /// The most one request may ask for.
+    request_max: usize,
+    expires: Duration,
+    heartbeat: Duration,
+    last_sign: Instant,
+}
+
+impl Pull {
+    pub(super) async fn open(
+        connection: &Connection,
+        options: &ConsumerOptions,
+        request_max: Option<u64>,
+    ) -> Result<Self, String> {
+        let inbox_subject = connection.client().new_inbox();
+        let subscribing = connection.client().subscribe(inbox_subject.clone());
+        let inbox = subscribing.await.map_err(|error| error.kind().to_string())?;
+        Ok(Self {
+            connection: connection.clone(),
+            inbox,
+            inbox_subject,
+            owed: 0,
+            batch_messages: options.batch_messages,
+            request_max: request_max.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX),
+            expires: options.pull_expires,
+            heartbeat: options.heartbeat,
+            last_sign: Instant::now(),
+        })
+    }
+
+    /// Nothing more will come of what was asked.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.owed == 0
+    }
+
+    /// Asks for so much that two batches are here or on their way, once less than one is.
+    pub(super) async fn top_up(&mut self, buffered: usize) -> Result<(), String> {
+        let here = self.owed + buffered;
+        if here >= self.batch_messages && self.owed > 0 {
+            return Ok(());
+        }
+        let wanted = (2 * self.batch_messages).saturating_sub(here).clamp(1, self.request_max);
+        let request = json!({
+            "batch": wanted,
+            "expires": nanos(self.expires),
+            "idle_heartbeat": nanos(self.heartbeat),
+        });
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}");
+        let client = self.connection.client();
+        let sending = client.publish_with_reply(subject, self.inbox_subject.clone(), request.to_string().into());
+        match tokio::time::timeout(Duration::from_secs(SEND_SECS), sending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.kind().to_string()),
+            Err(_) => return Err("NATS takes no pull requests".to_owned()),
+        }
+        if self.owed == 0 {
+            self.last_sign = Instant::now();
+        }
+        self.owed += wanted;
+        Ok(())
+    }
+
+    /// Waits for the next thing, at most until heartbeats are missing.
+    pub(super) async fn hear(&mut self) -> Heard {
+        // One heartbeat may be late; two and a half are no coincidence.
+        let silent_at = self.last_sign + self.heartbeat * 5 / 2;
+        tokio::select! {
+            biased;
+            message = self.inbox.next() => self.read(message),
+            () = tokio::time::sleep_until(silent_at) => Heard::Over("heartbeats are missing".to_owned()),
+        }
+    }
+
+    /// What has arrived and waits to be read.
+    pub(super) fn heard_already(&mut self) -> Option<Heard> {
+        let message = self.inbox.next().now_or_never()?;
+        Some(self.read(message))
+    }
+
+    fn read(&mut self, message: Option<async_nats::Message>) -> Heard {
+        let Some(message) = message else { return Heard::Over("the client is closed".to_owned()) };
+        self.last_sign = Instant::now();
+        match message.status {
+            None | Some(StatusCode::OK) => {
+                self.owed = self.owed.saturating_sub(1);
+                Message::from_nats(message).map_or(Heard::Sign, Heard::Message)
+            }
+            Some(StatusCode::IDLE_HEARTBEAT) => Heard::Sign,
+            // The request ended with so many messages never sent.
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
+                let unsent = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+                let unsent = unsent.and_then(|count| count.as_str().parse().ok()).unwrap_or(self.owed);
+                self.owed = self.owed.saturating_sub(unsent);
+                Heard::Sign
+            }
+            Some(StatusCode::NO_RESPONDERS) => Heard::Over("nobody answers for the consumer".to_owned()),
+            Some(status) => {
+                let words = message.description.unwrap_or_default();
+                Heard::Over(format!("the server ended it: {words} ({status})"))
+            }
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

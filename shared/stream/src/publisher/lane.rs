@@ -1,0 +1,332 @@
+//! One batch at a time over the wire: sends inside the window, reads the acks, and stops at the first sign of trouble.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::header::{HeaderMap, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+use async_nats::{Message, StatusCode, Subscriber};
+use futures_util::{FutureExt as _, StreamExt as _};
+use goldleaves_domain::{Delivery, PublishError};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::StreamPublisher;
+use super::run::Run;
+use super::witness::Anchor;
+use crate::backoff::Backoff;
+use crate::connection::Connection;
+use crate::topology::STREAM;
+
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+
+/// What survives from one batch to the next.
+#[derive(Debug)]
+pub(super) struct Lane {
+    inbox: Option<Inbox>,
+    /// Numbers the batches, so that an ack for an earlier one is not taken for this one's.
+    batches: u64,
+    /// Why nothing but a probe may be sent. Set at the start: the stream has not been looked at yet.
+    trouble: Option<Trouble>,
+    /// How many messages may be unanswered now; doubles with each ack after trouble.
+    allowance: usize,
+    backoff: Backoff,
+    /// What was confirmed of a batch that the caller heard was unconfirmed, so that it is not sent again with it.
+    known: HashSet<String>,
+    rewinds_seen: u64,
+    /// How often the client had connected when the stream was looked at last.
+    connects_seen: u64,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    prefix: String,
+    acks: Subscriber,
+}
+
+/// Why sending stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error("the stream has not been looked at yet")]
+    NotLookedAt,
+    #[error("the connection to NATS was lost in between")]
+    Reconnected,
+    #[error("not connected to NATS")]
+    Disconnected,
+    #[error("no receipt came in time")]
+    Silence,
+    #[error("nobody takes the stream's subjects (no responders): an election, or no stream")]
+    NoResponders,
+    #[error("JetStream refuses: {description} ({code})")]
+    Refused { code: u64, description: String },
+    #[error("the client can't send: {0}")]
+    Client(String),
+}
+
+/// A PubAck, or what came in its place.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<AnswerError>,
+}
+
+#[derive(Deserialize)]
+struct AnswerError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            inbox: None,
+            batches: 0,
+            trouble: Some(Trouble::NotLookedAt),
+            allowance: 1,
+            backoff: BACKOFF,
+            known: HashSet::new(),
+            rewinds_seen: 0,
+            connects_seen: 0,
+        }
+    }
+}
+
+impl Lane {
+    pub(super) async fn publish(&mut self, with: &StreamPublisher, batch: Vec<Delivery>) -> Result<(), PublishError> {
+        self.batches += 1;
+        with.witness.batch_begins();
+        self.forget_after_a_rewind(with);
+        let mut run = Run::new(batch, &self.known);
+        let outcome = match self.drive(with, &mut run).await {
+            // The loss was seen by a look beside this batch: what was confirmed before it may be gone.
+            Ok(()) if with.witness.rewinds() != self.rewinds_seen => {
+                Err(PublishError::Rewound { reason: "seen while the batch was on its way".to_owned() })
+            }
+            outcome => outcome,
+        };
+        match &outcome {
+            Err(PublishError::Unconfirmed { .. }) => self.known = run.confirmed_ids().map(str::to_owned).collect(),
+            Ok(()) | Err(PublishError::Rewound { .. }) => self.known.clear(),
+        }
+        outcome
+    }
+
+    fn forget_after_a_rewind(&mut self, with: &StreamPublisher) {
+        let rewinds = with.witness.rewinds();
+        if self.rewinds_seen != rewinds {
+            self.rewinds_seen = rewinds;
+            self.known.clear();
+        }
+    }
+
+    async fn drive(&mut self, with: &StreamPublisher, run: &mut Run) -> Result<(), PublishError> {
+        let mut calm = Calm { last_progress: Instant::now(), patience: with.options.patience };
+        while !run.is_done() {
+            let connects = with.connection.connects();
+            if self.trouble.is_none() && self.connects_seen != connects {
+                self.trouble = Some(Trouble::Reconnected);
+            }
+            if let Some(trouble) = self.trouble.clone() {
+                if let Err(error) = self.recover(with, &trouble, &calm).await {
+                    if matches!(error, PublishError::Rewound { .. }) || calm.is_over() {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(self.backoff.next().min(calm.left())).await;
+                    continue;
+                }
+                self.trouble = None;
+                self.connects_seen = connects;
+            }
+            let before = run.confirmed();
+            let outcome = self.pump(with, run).await;
+            if run.confirmed() > before {
+                calm.last_progress = Instant::now();
+                self.backoff.reset();
+            }
+            if let Err(trouble) = outcome {
+                tracing::debug!(%trouble, "publishing to the stream stopped");
+                with.counters.troubles.fetch_add(1, Ordering::Relaxed);
+                run.give_up_unanswered();
+                self.allowance = 1;
+                let reason = trouble.to_string();
+                self.trouble = Some(trouble);
+                if calm.is_over() {
+                    return Err(PublishError::Unconfirmed { reason });
+                }
+                tokio::time::sleep(self.backoff.next().min(calm.left())).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is sent but the look at the stream, and that only while a server is connected.
+    async fn recover(&self, with: &StreamPublisher, trouble: &Trouble, calm: &Calm) -> Result<(), PublishError> {
+        if tokio::time::timeout(calm.left(), with.connection.connected()).await.is_err() {
+            let complaint = with.connection.complaint().map(|text| format!(": {text}")).unwrap_or_default();
+            return Err(PublishError::Unconfirmed { reason: format!("{}{complaint}", Trouble::Disconnected) });
+        }
+        with.look().await.map_err(|error| match error {
+            PublishError::Unconfirmed { reason } if *trouble != Trouble::NotLookedAt => {
+                PublishError::Unconfirmed { reason: format!("{trouble}; {reason}") }
+            }
+            other => other,
+        })
+    }
+
+    /// Sends and reads acks until the batch is confirmed or there is trouble.
+    async fn pump(&mut self, with: &StreamPublisher, run: &mut Run) -> Result<(), Trouble> {
+        let mut inbox = match self.inbox.take() {
+            Some(inbox) => inbox,
+            None => Inbox::open(&with.connection).await?,
+        };
+        let mut newest = None;
+        let outcome = self.exchange(with, run, (&mut inbox, &mut newest)).await;
+        if let Some(anchor) = newest {
+            with.witness.confirmed(anchor);
+        }
+        self.inbox = Some(inbox);
+        outcome
+    }
+
+    async fn exchange(
+        &mut self,
+        with: &StreamPublisher,
+        run: &mut Run,
+        (inbox, newest): (&mut Inbox, &mut Option<Anchor>),
+    ) -> Result<(), Trouble> {
+        let mut trouble = None;
+        let mut answered = Instant::now();
+        loop {
+            if trouble.is_none() {
+                self.fill_window(with, run, inbox).await?;
+            }
+            if run.unanswered() == 0 {
+                return trouble.map_or(Ok(()), Err);
+            }
+            // A server that hangs stays connected, and one that is killed never answers: both must end the wait.
+            let message = tokio::select! {
+                biased;
+                message = inbox.acks.next() => message.ok_or(Trouble::Disconnected)?,
+                () = with.connection.disconnected() => return Err(Trouble::Disconnected),
+                () = tokio::time::sleep_until(answered + with.options.ack_timeout) => {
+                    return Err(trouble.unwrap_or(Trouble::Silence));
+                }
+            };
+            let mut next = Some(message);
+            while let Some(message) = next {
+                if let Err(refusal) = self.take_answer(with, run, (&message, newest)) {
+                    trouble = Some(refusal);
+                }
+                next = inbox.acks.next().now_or_never().flatten();
+            }
+            answered = Instant::now();
+        }
+    }
+
+    async fn fill_window(&self, with: &StreamPublisher, run: &mut Run, inbox: &Inbox) -> Result<(), Trouble> {
+        let window = self.allowance.min(with.options.window);
+        while run.unanswered() < window {
+            if !with.connection.is_connected() {
+                return Err(Trouble::Disconnected);
+            }
+            let Some((index, delivery, again)) = run.next() else { break };
+            with.counters.resent.fetch_add(u64::from(again), Ordering::Relaxed);
+            let sending = with.connection.client().publish_with_reply_and_headers(
+                delivery.subject.clone(),
+                format!("{}.{}.{index}", inbox.prefix, self.batches),
+                headers(delivery)?,
+                delivery.payload.clone(),
+            );
+            // The client queues without bound of time while a server hangs.
+            match tokio::time::timeout(with.options.ack_timeout, sending).await {
+                Ok(sent) => sent.map_err(|error| Trouble::Client(error.to_string()))?,
+                Err(_) => return Err(Trouble::Silence),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answer(
+        &mut self,
+        with: &StreamPublisher,
+        run: &mut Run,
+        (message, newest): (&Message, &mut Option<Anchor>),
+    ) -> Result<(), Trouble> {
+        let Some(index) = self.index_of(message) else { return Ok(()) };
+        let refusal = if message.status == Some(StatusCode::NO_RESPONDERS) {
+            Trouble::NoResponders
+        } else {
+            match serde_json::from_slice::<Answer>(&message.payload) {
+                Ok(Answer { seq, duplicate, error: None }) if seq > 0 => {
+                    if let Some(id) = run.confirm(index) {
+                        count(&with.counters.confirmed, true);
+                        count(&with.counters.duplicates, duplicate);
+                        Anchor::keep_newest(newest, seq, id);
+                        self.allowance = self.allowance.saturating_mul(2);
+                    }
+                    return Ok(());
+                }
+                Ok(Answer { error: Some(AnswerError { err_code: code, description }), .. }) => {
+                    Trouble::Refused { code, description }
+                }
+                _ => Trouble::Refused { code: 0, description: "an answer that is no PubAck".into() },
+            }
+        };
+        run.refuse(index);
+        Err(refusal)
+    }
+
+    /// Which message of this batch an answer is for.
+    fn index_of(&self, message: &Message) -> Option<usize> {
+        let mut tokens = message.subject.rsplit('.');
+        let index = tokens.next()?.parse().ok()?;
+        let batch: u64 = tokens.next()?.parse().ok()?;
+        (batch == self.batches).then_some(index)
+    }
+}
+
+impl Inbox {
+    async fn open(connection: &Connection) -> Result<Self, Trouble> {
+        let prefix = connection.client().new_inbox();
+        let subscribing = connection.client().subscribe(format!("{prefix}.*.*"));
+        let acks = subscribing.await.map_err(|error| Trouble::Client(error.to_string()))?;
+        Ok(Self { prefix, acks })
+    }
+}
+
+/// How long a caller has been kept without progress.
+struct Calm {
+    last_progress: Instant,
+    patience: Duration,
+}
+
+impl Calm {
+    fn left(&self) -> Duration {
+        self.patience.saturating_sub(self.last_progress.elapsed())
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+fn headers(delivery: &Delivery) -> Result<HeaderMap, Trouble> {
+    let mut headers = HeaderMap::new();
+    let id = delivery.message_id.parse::<HeaderValue>().map_err(|error| Trouble::Client(error.to_string()))?;
+    headers.insert(NATS_MESSAGE_ID, id);
+    headers.insert(NATS_EXPECTED_STREAM, STREAM);
+    // A trace is worth no event: one that is no header is left out.
+    if let Some(Ok(trace)) = delivery.traceparent.as_ref().map(|trace| trace.parse::<HeaderValue>()) {
+        headers.insert("traceparent", trace);
+    }
+    Ok(headers)
+}
+
+fn count(counter: &AtomicU64, one: bool) {
+    counter.fetch_add(u64::from(one), Ordering::Relaxed);
+}

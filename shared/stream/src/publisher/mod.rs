@@ -1,0 +1,129 @@
+//! Publishes batches to the stream and reports them done when JetStream has confirmed every message.
+//!
+//! The rules, each with a test:
+//! - Only a PubAck is a receipt. Every other answer, and silence, is ambiguous: the message is sent again under the same
+//!   `Nats-Msg-Id`, so that JetStream or the ledger drops the second one.
+//! - At most a window of messages is unanswered at a time. Acks come to an inbox of this publisher's own, so that a message
+//!   that is never answered leaves nothing behind in the client.
+//! - After any trouble nothing is sent but a probe until the stream has been looked at: it must be the same stream, and
+//!   still hold what it confirmed. Then one message goes first, and the window opens as acks come back.
+//! - A stream that is gone for good is made again, and the caller is told to start from its oldest record.
+
+mod lane;
+mod run;
+mod witness;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher};
+use tokio::sync::Mutex;
+
+use crate::connection::Connection;
+use crate::topology::Topology;
+use lane::Lane;
+use witness::Witness;
+
+/// How a publisher behaves. The defaults are what production uses; tests shorten the times.
+#[derive(Debug, Clone)]
+pub struct PublisherOptions {
+    /// The most messages that may be unanswered.
+    pub window: usize,
+    /// After this long without any answer everything unanswered is sent again.
+    pub ack_timeout: Duration,
+    /// After this long without a single confirmation the caller hears that the batch is unconfirmed.
+    pub patience: Duration,
+    /// A stream counts as deleted once JetStream has said so for this long.
+    pub missing_grace: Duration,
+    /// Where to remember what was confirmed last, so that a loss is noticed over a restart of this process too.
+    pub witness_file: Option<PathBuf>,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> Self {
+        Self {
+            window: 1_024,
+            ack_timeout: Duration::from_secs(5),
+            patience: Duration::from_secs(15),
+            missing_grace: Duration::from_secs(30),
+            witness_file: None,
+        }
+    }
+}
+
+/// What a publisher has done since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublisherStats {
+    /// Messages confirmed, repeats included.
+    pub confirmed: u64,
+    /// Of these, the ones JetStream already had.
+    pub duplicates: u64,
+    /// Messages sent again because their first sending had no receipt.
+    pub resent: u64,
+    /// Times that sending stopped because of trouble.
+    pub troubles: u64,
+    /// Times that the stream had lost what it confirmed.
+    pub rewinds: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    confirmed: AtomicU64,
+    duplicates: AtomicU64,
+    resent: AtomicU64,
+    troubles: AtomicU64,
+}
+
+/// The relay's last hop in the distributed deployment.
+#[derive(Debug)]
+pub struct StreamPublisher {
+    connection: Connection,
+    options: PublisherOptions,
+    counters: Counters,
+    witness: Witness,
+    lane: Mutex<Lane>,
+}
+
+impl StreamPublisher {
+    /// A publisher over `connection`; makes `topology` again when it was deleted.
+    pub fn new(connection: Connection, topology: Topology, options: PublisherOptions) -> Self {
+        let witness = Witness::new(topology, &options);
+        Self { connection, options, counters: Counters::default(), witness, lane: Mutex::new(Lane::default()) }
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> PublisherStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PublisherStats {
+            confirmed: read(&self.counters.confirmed),
+            duplicates: read(&self.counters.duplicates),
+            resent: read(&self.counters.resent),
+            troubles: read(&self.counters.troubles),
+            rewinds: self.witness.rewinds(),
+        }
+    }
+
+    /// The connection it uses.
+    pub const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    async fn publish_batch(&self, batch: Vec<Delivery>) -> Result<(), PublishError> {
+        self.lane.lock().await.publish(self, batch).await
+    }
+
+    async fn look(&self) -> Result<(), PublishError> {
+        self.witness.look(&self.connection).await
+    }
+}
+
+impl Publisher for StreamPublisher {
+    fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
+        Box::pin(self.publish_batch(batch))
+    }
+
+    fn verify(&self) -> PublishFuture<'_> {
+        Box::pin(self.look())
+    }
+}

@@ -1,0 +1,170 @@
+//! The bookkeeping of one batch: which messages wait, which are unanswered, which are confirmed. No I/O.
+
+use std::collections::{HashSet, VecDeque};
+
+use goldleaves_domain::Delivery;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Unanswered,
+    Confirmed,
+}
+
+/// One batch on its way.
+#[derive(Debug)]
+pub(super) struct Run {
+    batch: Vec<Delivery>,
+    stages: Vec<Stage>,
+    waiting: VecDeque<usize>,
+    unanswered: usize,
+    confirmed: usize,
+    /// How many have been sent at least once.
+    sent: usize,
+}
+
+impl Run {
+    /// `known` are ids that a call before this one had confirmed.
+    pub(super) fn new(batch: Vec<Delivery>, known: &HashSet<String>) -> Self {
+        let stages: Vec<Stage> = batch
+            .iter()
+            .map(|delivery| if known.contains(&delivery.message_id) { Stage::Confirmed } else { Stage::Waiting })
+            .collect();
+        let waiting: VecDeque<usize> =
+            stages.iter().enumerate().filter(|(_, stage)| **stage == Stage::Waiting).map(|(index, _)| index).collect();
+        let confirmed = stages.len() - waiting.len();
+        Self { batch, stages, waiting, unanswered: 0, confirmed, sent: 0 }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.confirmed == self.batch.len()
+    }
+
+    pub(super) const fn confirmed(&self) -> usize {
+        self.confirmed
+    }
+
+    pub(super) const fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// The next message to send, now unanswered, and whether it was sent before.
+    pub(super) fn next(&mut self) -> Option<(usize, &Delivery, bool)> {
+        while let Some(index) = self.waiting.pop_front() {
+            // An ack that came late may have confirmed it while it waited for its second sending.
+            if self.stages.get(index) == Some(&Stage::Waiting) {
+                self.set(index, Stage::Unanswered);
+                self.unanswered += 1;
+                let again = index < self.sent;
+                self.sent = self.sent.max(index + 1);
+                return self.batch.get(index).map(|delivery| (index, delivery, again));
+            }
+        }
+        None
+    }
+
+    /// Takes an ack; `None` when there is no such message, or it was confirmed already.
+    pub(super) fn confirm(&mut self, index: usize) -> Option<&str> {
+        let stage = *self.stages.get(index)?;
+        if stage == Stage::Confirmed {
+            return None;
+        }
+        self.unanswered -= usize::from(stage == Stage::Unanswered);
+        self.confirmed += 1;
+        self.set(index, Stage::Confirmed);
+        self.batch.get(index).map(|delivery| delivery.message_id.as_str())
+    }
+
+    /// Takes a refusal: the message waits again.
+    pub(super) fn refuse(&mut self, index: usize) {
+        if self.stages.get(index) == Some(&Stage::Unanswered) {
+            self.unanswered -= 1;
+            self.set(index, Stage::Waiting);
+            self.waiting.push_front(index);
+        }
+    }
+
+    /// Everything unanswered waits again, in its old order, before what was never sent.
+    pub(super) fn give_up_unanswered(&mut self) {
+        let stages = &mut self.stages;
+        for index in (0..stages.len()).rev() {
+            if let Some(stage) = stages.get_mut(index)
+                && *stage == Stage::Unanswered
+            {
+                *stage = Stage::Waiting;
+                self.waiting.push_front(index);
+            }
+        }
+        self.unanswered = 0;
+    }
+
+    /// The ids of what is confirmed.
+    pub(super) fn confirmed_ids(&self) -> impl Iterator<Item = &str> {
+        let confirmed = self.batch.iter().zip(&self.stages).filter(|(_, stage)| **stage == Stage::Confirmed);
+        confirmed.map(|(delivery, _)| delivery.message_id.as_str())
+    }
+
+    fn set(&mut self, index: usize, stage: Stage) {
+        if let Some(slot) = self.stages.get_mut(index) {
+            *slot = stage;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(count: usize) -> Run {
+        let delivery = |index: usize| Delivery {
+            subject: "usage.v1.t".into(),
+            message_id: index.to_string(),
+            payload: Vec::new().into(),
+            traceparent: None,
+        };
+        Run::new((0..count).map(delivery).collect(), &HashSet::new())
+    }
+
+    fn send(run: &mut Run) -> Option<(usize, bool)> {
+        run.next().map(|(index, _, again)| (index, again))
+    }
+
+    #[test]
+    fn what_has_no_answer_is_sent_again_first_and_in_order() {
+        let mut run = run(4);
+        assert_eq!([send(&mut run), send(&mut run), send(&mut run)], [0, 1, 2].map(|index| Some((index, false))));
+        assert_eq!(run.confirm(1), Some("1"));
+        run.give_up_unanswered();
+        assert_eq!(run.unanswered(), 0);
+        assert_eq!(
+            [send(&mut run), send(&mut run), send(&mut run)],
+            [Some((0, true)), Some((2, true)), Some((3, false))]
+        );
+        assert_eq!(send(&mut run), None);
+    }
+
+    #[test]
+    fn an_ack_that_comes_late_counts_and_spares_the_second_sending() {
+        let mut run = run(2);
+        send(&mut run);
+        send(&mut run);
+        run.give_up_unanswered();
+        assert_eq!(run.confirm(0), Some("0"));
+        assert_eq!(run.confirm(0), None, "a second ack changes nothing");
+        assert_eq!(send(&mut run), Some((1, true)));
+        run.refuse(1);
+        assert_eq!((run.unanswered(), send(&mut run)), (0, Some((1, true))));
+        run.confirm(1);
+        assert!(run.is_done());
+        assert_eq!(run.confirm(7), None, "no such message");
+    }
+
+    #[test]
+    fn what_an_earlier_call_confirmed_is_not_sent() {
+        let mut run = run(3);
+        run.confirm(1);
+        let known = run.confirmed_ids().map(str::to_owned).collect();
+        let mut again = Run::new(run.batch, &known);
+        assert_eq!([send(&mut again), send(&mut again), send(&mut again)], [Some((0, false)), Some((2, false)), None]);
+    }
+}

@@ -1,0 +1,252 @@
+//! Whether the stream still is what it was and holds what it confirmed.
+//!
+//! Three things show a loss: the stream was made at another time, its last sequence is lower than one it confirmed, or
+//! at a confirmed sequence lies another message. The last one shows it even after others have published past it.
+//! Sequences are kept from before every pause long enough to hide an outage, until the next look.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use goldleaves_domain::PublishError;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::PublisherOptions;
+use crate::api::{Api, ApiError, MESSAGE_NOT_FOUND};
+use crate::connection::Connection;
+use crate::topology::{STREAM, StreamFound, Topology, TopologyError, find_stream};
+
+/// No server is gone and back with less in a shorter time than this.
+const PAUSE_MILLIS: u64 = 20;
+/// More than the pauses that fit between two looks.
+const ANCHORS_MAX: usize = 512;
+
+/// A message the stream confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Anchor {
+    sequence: u64,
+    message_id: String,
+}
+
+impl Anchor {
+    /// Replaces `newest` when `sequence` is higher.
+    pub(super) fn keep_newest(newest: &mut Option<Self>, sequence: u64, message_id: &str) {
+        match newest {
+            Some(anchor) if anchor.sequence >= sequence => {}
+            Some(anchor) => {
+                anchor.sequence = sequence;
+                anchor.message_id.clear();
+                anchor.message_id.push_str(message_id);
+            }
+            None => *newest = Some(Self { sequence, message_id: message_id.to_owned() }),
+        }
+    }
+}
+
+/// Remembers what was confirmed, and compares.
+#[derive(Debug)]
+pub(super) struct Witness {
+    topology: Topology,
+    missing_grace: Duration,
+    file: Option<PathBuf>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// When the stream was made, in JetStream's words.
+    created: Option<String>,
+    newest: Option<Anchor>,
+    newest_at: Option<Instant>,
+    anchors: Vec<Anchor>,
+    missing_since: Option<Instant>,
+    rewinds: u64,
+}
+
+/// What is kept over a restart.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    created: String,
+    newest: Option<Anchor>,
+}
+
+impl Witness {
+    pub(super) fn new(topology: Topology, options: &PublisherOptions) -> Self {
+        let file = options.witness_file.clone();
+        let kept = file.as_ref().and_then(|path| std::fs::read(path).ok());
+        let mut memory = Memory::default();
+        // A file that is missing or unreadable only means that a loss during the restart goes unnoticed here.
+        if let Some(kept) = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()) {
+            memory.created = Some(kept.created);
+            memory.newest = kept.newest;
+        }
+        Self { topology, missing_grace: options.missing_grace, file, memory: Mutex::new(memory) }
+    }
+
+    pub(super) fn rewinds(&self) -> u64 {
+        self.memory().rewinds
+    }
+
+    /// A batch begins: what was confirmed before a pause is compared at the next look.
+    pub(super) fn batch_begins(&self) {
+        let mut memory = self.memory();
+        let paused = memory.newest_at.is_none_or(|at| at.elapsed() > Duration::from_millis(PAUSE_MILLIS));
+        memory.keep_anchor(paused);
+    }
+
+    pub(super) fn confirmed(&self, anchor: Anchor) {
+        let mut memory = self.memory();
+        memory.newest_at = Some(Instant::now());
+        // A repeat has the sequence of its first sending; but so does a message in a stream that went back, and then what
+        // was confirmed before must be compared even when the sequences have caught up by the next look.
+        let back = memory.newest.as_ref().is_some_and(|newest| newest.sequence >= anchor.sequence);
+        memory.keep_anchor(back);
+        if !back {
+            memory.newest = Some(anchor);
+        }
+    }
+
+    /// Looks at the stream. `Ok`: it is there, compatible, and holds what it confirmed.
+    pub(super) async fn look(&self, connection: &Connection) -> Result<(), PublishError> {
+        let api = connection.api();
+        match find_stream(&api).await {
+            Ok(Some(stream)) => {
+                self.memory().missing_since = None;
+                self.compare(&api, stream).await
+            }
+            Ok(None) => self.missing(&api).await,
+            Err(error) => {
+                self.memory().missing_since = None;
+                Err(unconfirmed(&error))
+            }
+        }
+    }
+
+    async fn compare(&self, api: &Api, stream: StreamFound) -> Result<(), PublishError> {
+        let mismatches = stream.mismatches();
+        if !mismatches.is_empty() {
+            return Err(unconfirmed(&TopologyError::Incompatible { mismatches }));
+        }
+        let (created, anchors) = self.memory().to_compare();
+        if let Some(created) = created.filter(|created| *created != stream.created) {
+            let reason = format!("the stream was made at {}, not at {created}", stream.created);
+            return Err(self.rewound(Some(stream.created), reason));
+        }
+        for anchor in &anchors {
+            if stream.state.last_seq < anchor.sequence {
+                let reason = format!("it ends at {}, before {}", stream.state.last_seq, anchor.sequence);
+                return Err(self.rewound(Some(stream.created), reason));
+            }
+            if anchor.sequence >= stream.state.first_seq && !holds(api, anchor).await? {
+                let reason = format!("at {} lies another message", anchor.sequence);
+                return Err(self.rewound(Some(stream.created), reason));
+            }
+        }
+        self.compared(stream.created, &anchors);
+        Ok(())
+    }
+
+    /// Gone for good only when JetStream says so for long enough: an election or a restart looks the same for a moment.
+    async fn missing(&self, api: &Api) -> Result<(), PublishError> {
+        let since = *self.memory().missing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.missing_grace {
+            return Err(PublishError::Unconfirmed { reason: format!("there is no stream {STREAM}") });
+        }
+        self.topology.declare_over(api).await.map_err(|error| unconfirmed(&error))?;
+        tracing::warn!("the stream {STREAM} was gone and has been made again");
+        Err(self.rewound(None, "it was gone and has been made again".to_owned()))
+    }
+
+    fn rewound(&self, created: Option<String>, reason: String) -> PublishError {
+        let mut memory = self.memory();
+        *memory = Memory { created, rewinds: memory.rewinds + 1, ..Memory::default() };
+        PublishError::Rewound { reason }
+    }
+
+    fn compared(&self, created: String, anchors: &[Anchor]) {
+        let kept = {
+            let mut memory = self.memory();
+            memory.anchors.retain(|anchor| !anchors.contains(anchor));
+            memory.created = Some(created.clone());
+            Kept { created, newest: memory.newest.clone() }
+        };
+        if let Some(path) = &self.file
+            && let Err(error) = keep(path, &kept)
+        {
+            tracing::warn!(%error, path = %path.display(), "what the stream confirmed last can't be remembered");
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Nothing under this lock panics; and whatever it holds is only ever compared.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn keep_anchor(&mut self, wanted: bool) {
+        if let Some(newest) = self.newest.clone().filter(|_| wanted)
+            && !self.anchors.contains(&newest)
+            && self.anchors.len() < ANCHORS_MAX
+        {
+            self.anchors.push(newest);
+        }
+    }
+
+    fn to_compare(&self) -> (Option<String>, Vec<Anchor>) {
+        let mut anchors = self.anchors.clone();
+        anchors.extend(self.newest.clone().filter(|newest| !anchors.contains(newest)));
+        (self.created.clone(), anchors)
+    }
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    message: StoredMessage,
+}
+
+#[derive(Deserialize)]
+struct StoredMessage {
+    #[serde(default)]
+    hdrs: String,
+}
+
+/// Whether the message at the anchor's sequence is the anchor's.
+async fn holds(api: &Api, anchor: &Anchor) -> Result<bool, PublishError> {
+    let stored = api.ask::<Stored>(&format!("STREAM.MSG.GET.{STREAM}"), &json!({ "seq": anchor.sequence })).await;
+    match stored {
+        Ok(Stored { message }) => {
+            let headers = STANDARD.decode(message.hdrs).unwrap_or_default();
+            let wanted = format!("Nats-Msg-Id: {}", anchor.message_id);
+            Ok(String::from_utf8_lossy(&headers).lines().any(|line| line.trim_end() == wanted))
+        }
+        // It may have aged out since the stream was asked.
+        Err(error) if error.code() == Some(MESSAGE_NOT_FOUND) => {
+            let stream = find_stream(api).await.map_err(|error| unconfirmed(&error))?;
+            Ok(stream.is_some_and(|stream| stream.state.first_seq > anchor.sequence))
+        }
+        Err(error) => Err(unconfirmed(&TopologyError::Unavailable(error))),
+    }
+}
+
+fn keep(path: &std::path::Path, kept: &Kept) -> std::io::Result<()> {
+    let draft = path.with_extension("new");
+    std::fs::write(&draft, serde_json::to_vec(kept)?)?;
+    std::fs::rename(draft, path)
+}
+
+fn unconfirmed(error: &TopologyError) -> PublishError {
+    let source = match error {
+        TopologyError::Unavailable(source) | TopologyError::Refused { source, .. } => describe(source),
+        TopologyError::Incompatible { .. } => String::new(),
+    };
+    PublishError::Unconfirmed { reason: format!("{error}{source}") }
+}
+
+fn describe(error: &ApiError) -> String {
+    format!(": {error}")
+}

@@ -1,0 +1,147 @@
+//! Stream and consumer as JetStream describes them, and what of that Goldleaves can't live with.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Mismatch, SUBJECTS};
+
+/// The answer to `STREAM.INFO`, as far as it is read here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamFound {
+    /// When it was made, in JetStream's own words: another text is another stream.
+    pub(crate) created: String,
+    pub(crate) state: StreamState,
+    config: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamState {
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+}
+
+/// The answer to `CONSUMER.INFO`, as far as it is read here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ConsumerFound {
+    #[serde(default)]
+    pub(crate) num_pending: u64,
+    #[serde(default)]
+    pub(crate) num_ack_pending: u64,
+    #[serde(default)]
+    pub(crate) num_redelivered: u64,
+    config: Map<String, Value>,
+}
+
+/// One rule: a field by NATS's name, what it must be, and what its absence means.
+type Rule = (&'static str, Value, Value);
+
+impl StreamFound {
+    pub(crate) fn mismatches(&self) -> Vec<Mismatch> {
+        const OBJECT: &str = "stream USAGE";
+        let rules: [Rule; 10] = [
+            // Any other deletes events that were acknowledged, and with them every replay.
+            ("retention", json!("limits"), json!("limits")),
+            ("storage", json!("file"), json!("file")),
+            ("discard", json!("new"), json!("old")),
+            ("deny_delete", json!(true), json!(false)),
+            ("deny_purge", json!(true), json!(false)),
+            // Without acks there is no receipt.
+            ("no_ack", json!(false), json!(false)),
+            ("sealed", json!(false), json!(false)),
+            // A bound per tenant deletes that tenant's oldest events.
+            ("max_msgs_per_subject", json!(-1), json!(-1)),
+            ("mirror", Value::Null, Value::Null),
+            ("subject_transform", Value::Null, Value::Null),
+        ];
+        let mut mismatches = broken(OBJECT, &self.config, rules);
+        let subjects = texts(self.config.get("subjects"));
+        if !SUBJECTS.iter().all(|wanted| subjects.iter().any(|found| covers(found, wanted))) {
+            mismatches.push(mismatch(OBJECT, "subjects", json!(subjects), json!(SUBJECTS)));
+        }
+        mismatches
+    }
+}
+
+impl ConsumerFound {
+    pub(crate) fn mismatches(&self) -> Vec<Mismatch> {
+        const OBJECT: &str = "consumer meter";
+        let rules: [Rule; 5] = [
+            ("ack_policy", json!("explicit"), json!("none")),
+            // Any bound skips events without a word.
+            ("max_deliver", json!(-1), json!(-1)),
+            ("headers_only", json!(false), json!(false)),
+            // A push consumer can't be pulled from.
+            ("deliver_subject", Value::Null, Value::Null),
+            // Pulls that name no group get nothing from a consumer with groups.
+            ("priority_groups", Value::Null, Value::Null),
+        ];
+        let mut mismatches = broken(OBJECT, &self.config, rules);
+        let mut filters = texts(self.config.get("filter_subjects"));
+        filters.extend(texts(self.config.get("filter_subject")));
+        let all = filters.is_empty() || SUBJECTS.iter().all(|wanted| filters.iter().any(|found| covers(found, wanted)));
+        if !all {
+            mismatches.push(mismatch(OBJECT, "filter_subjects", json!(filters), json!(SUBJECTS)));
+        }
+        mismatches
+    }
+
+    /// The most messages one pull may ask for.
+    pub(crate) fn pull_max(&self) -> Option<u64> {
+        self.config.get("max_batch").and_then(Value::as_u64).filter(|most| *most > 0)
+    }
+}
+
+fn broken<const N: usize>(object: &'static str, config: &Map<String, Value>, rules: [Rule; N]) -> Vec<Mismatch> {
+    let mut mismatches = Vec::new();
+    for (field, wanted, absent) in rules {
+        let found = config.get(field).cloned().unwrap_or(absent);
+        if found != wanted {
+            mismatches.push(mismatch(object, field, found, wanted));
+        }
+    }
+    mismatches
+}
+
+fn mismatch(object: &'static str, field: &'static str, found: Value, wanted: Value) -> Mismatch {
+    let words = |value: Value| if value.is_null() { "absent".to_owned() } else { value.to_string() };
+    Mismatch { object, field, found: words(found), wanted: words(wanted) }
+}
+
+/// A text, a list of texts, or nothing.
+fn texts(value: Option<&Value>) -> Vec<String> {
+    match value {
+        Some(Value::String(text)) if !text.is_empty() => vec![text.clone()],
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether every subject of `wanted` matches the pattern `found`.
+fn covers(found: &str, wanted: &str) -> bool {
+    let mut wanted = wanted.split('.');
+    for token in found.split('.') {
+        match (token, wanted.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(part)) if part != ">" => {}
+            (token, Some(part)) if token == part => {}
+            _ => return false,
+        }
+    }
+    wanted.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_whole() {
+        for found in ["usage.v1.*", "usage.*.*", "usage.>", ">", "*.v1.*"] {
+            assert!(covers(found, "usage.v1.*"), "{found}");
+        }
+        for found in ["usage.v1.acme", "usage.v1", "usage.*", "usage.v1.*.*", "usage.v2.*", "usage.v1.*.>"] {
+            assert!(!covers(found, "usage.v1.*"), "{found}");
+        }
+        assert!(!covers("usage.*", "usage.>"));
+    }
+}

@@ -1,0 +1,252 @@
+//! The stream `USAGE` and its consumer `meter`: declared once, checked against what is there, never changed back.
+//!
+//! Limits (age, bytes, replicas, the duplicate window, pending acks, …) and where the consumer starts belong to
+//! operations. What would lose, hide or delete events is incompatible, and named.
+
+mod found;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::{Api, ApiError, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND};
+use crate::connection::Connection;
+
+pub(crate) use found::{ConsumerFound, StreamFound};
+
+/// The stream that holds usage events and seals.
+pub const STREAM: &str = "USAGE";
+/// The durable consumer every meter-worker pulls from.
+pub const CONSUMER: &str = "meter";
+/// Usage events by tenant, and seals by gateway.
+const SUBJECTS: [&str; 2] = ["usage.v1.*", "usage.seal.v1.*"];
+
+const MAX_AGE: Duration = Duration::from_secs(45 * 24 * 3_600);
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
+const ACK_WAIT: Duration = Duration::from_secs(60);
+const ACK_PENDING_MAX: u32 = 50_000;
+/// JetStream rejects a second stream of the same name with other settings.
+const STREAM_NAME_IN_USE: u64 = 10_058;
+/// The same for a consumer.
+const CONSUMER_NAME_IN_USE: u64 = 10_148;
+
+/// What the settings say of stream and consumer; everything else of them is fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topology {
+    /// `STREAM_REPLICAS`.
+    pub replicas: u8,
+    /// `STREAM_BYTES_MAX`.
+    pub bytes_max: u64,
+}
+
+/// Whether something was made or was already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existence {
+    /// Made just now.
+    Created,
+    /// There before, and compatible.
+    Found,
+}
+
+/// What [`Topology::declare`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Declared {
+    /// The stream.
+    pub stream: Existence,
+    /// The consumer.
+    pub consumer: Existence,
+}
+
+/// What [`Topology::check`] saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    /// The stream is there.
+    pub stream: bool,
+    /// The consumer is there.
+    pub consumer: bool,
+}
+
+/// One setting that would lose, hide or delete events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// `stream USAGE` or `consumer meter`.
+    pub object: &'static str,
+    /// The setting, by the name NATS gives it.
+    pub field: &'static str,
+    /// What it is, as JSON.
+    pub found: String,
+    /// What it must be, as JSON.
+    pub wanted: String,
+}
+
+/// Why stream and consumer can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// JetStream can't be asked now. Not a reason to give up.
+    #[error("JetStream can't be asked about stream and consumer")]
+    Unavailable(#[source] ApiError),
+    /// JetStream does not make them: permissions, resources, limits of the account.
+    #[error("JetStream does not make the {object}")]
+    Refused {
+        /// `stream USAGE` or `consumer meter`.
+        object: &'static str,
+        /// JetStream's own words.
+        source: ApiError,
+    },
+    /// Something of that name is there and is not what Goldleaves can use.
+    #[error("{}", describe(mismatches))]
+    Incompatible {
+        /// Every setting that is wrong.
+        mismatches: Vec<Mismatch>,
+    },
+}
+
+impl TopologyError {
+    /// Whether waiting may help: it can't when something is wrong rather than away.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl Topology {
+    /// Makes what is missing and checks what is there. Changes nothing that exists.
+    ///
+    /// # Errors
+    /// JetStream away or refusing, or an incompatible stream or consumer.
+    pub async fn declare(&self, connection: &Connection) -> Result<Declared, TopologyError> {
+        self.declare_over(&connection.api()).await
+    }
+
+    /// Looks without changing anything. What is missing is no error: it may come.
+    ///
+    /// # Errors
+    /// JetStream away, or an incompatible stream or consumer.
+    pub async fn check(&self, connection: &Connection) -> Result<Present, TopologyError> {
+        let api = connection.api();
+        let Some(stream) = find_stream(&api).await? else {
+            return Ok(Present { stream: false, consumer: false });
+        };
+        let mut mismatches = stream.mismatches();
+        let consumer = find_consumer(&api).await?;
+        mismatches.extend(consumer.iter().flat_map(ConsumerFound::mismatches));
+        compatible(mismatches)?;
+        Ok(Present { stream: true, consumer: consumer.is_some() })
+    }
+
+    pub(crate) async fn declare_over(&self, api: &Api) -> Result<Declared, TopologyError> {
+        let stream = self.declare_stream(api).await?;
+        let consumer = declare_consumer(api).await?;
+        Ok(Declared { stream, consumer })
+    }
+
+    async fn declare_stream(&self, api: &Api) -> Result<Existence, TopologyError> {
+        if let Some(found) = find_stream(api).await? {
+            return compatible(found.mismatches()).map(|()| Existence::Found);
+        }
+        match api.ask::<Value>(&format!("STREAM.CREATE.{STREAM}"), &self.stream_declaration()).await {
+            Ok(_) => Ok(Existence::Created),
+            // Somebody else made it in between.
+            Err(error) if error.code() == Some(STREAM_NAME_IN_USE) => match find_stream(api).await? {
+                Some(found) => compatible(found.mismatches()).map(|()| Existence::Found),
+                None => Err(TopologyError::Unavailable(error)),
+            },
+            Err(error) => Err(not_made("stream USAGE", error)),
+        }
+    }
+
+    fn stream_declaration(&self) -> Value {
+        json!({
+            "name": STREAM,
+            "description": "Goldleaves: usage events and seals on their way to the ledger",
+            "subjects": SUBJECTS,
+            "retention": "limits",
+            "storage": "file",
+            // A full stream refuses, and the gateways' spools wait; the default would delete what nobody billed yet.
+            "discard": "new",
+            "deny_delete": true,
+            "deny_purge": true,
+            "max_age": nanos(MAX_AGE),
+            "max_bytes": self.bytes_max,
+            "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_msg_size": -1,
+            "max_consumers": -1,
+            "duplicate_window": nanos(DUPLICATE_WINDOW),
+            "num_replicas": self.replicas,
+        })
+    }
+}
+
+async fn declare_consumer(api: &Api) -> Result<Existence, TopologyError> {
+    if let Some(found) = find_consumer(api).await? {
+        return compatible(found.mismatches()).map(|()| Existence::Found);
+    }
+    let request = json!({ "stream_name": STREAM, "action": "create", "config": consumer_declaration() });
+    match api.ask::<Value>(&format!("CONSUMER.CREATE.{STREAM}.{CONSUMER}"), &request).await {
+        Ok(_) => Ok(Existence::Created),
+        Err(error) if error.code() == Some(CONSUMER_NAME_IN_USE) => match find_consumer(api).await? {
+            Some(found) => compatible(found.mismatches()).map(|()| Existence::Found),
+            None => Err(TopologyError::Unavailable(error)),
+        },
+        Err(error) => Err(not_made("consumer meter", error)),
+    }
+}
+
+fn consumer_declaration() -> Value {
+    json!({
+        "durable_name": CONSUMER,
+        "name": CONSUMER,
+        "description": "Goldleaves: meter-workers pull from here and acknowledge after the commit",
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "ack_policy": "explicit",
+        "ack_wait": nanos(ACK_WAIT),
+        // Any other number skips events without a word.
+        "max_deliver": -1,
+        "max_ack_pending": ACK_PENDING_MAX,
+    })
+}
+
+/// `None`: JetStream says that there is none.
+pub(crate) async fn find_stream(api: &Api) -> Result<Option<StreamFound>, TopologyError> {
+    match api.ask(&format!("STREAM.INFO.{STREAM}"), &Value::Null).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code() == Some(STREAM_NOT_FOUND) => Ok(None),
+        Err(error) => Err(TopologyError::Unavailable(error)),
+    }
+}
+
+/// `None`: JetStream says that there is none, be it for want of the stream.
+pub(crate) async fn find_consumer(api: &Api) -> Result<Option<ConsumerFound>, TopologyError> {
+    match api.ask(&format!("CONSUMER.INFO.{STREAM}.{CONSUMER}"), &Value::Null).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.code(), Some(STREAM_NOT_FOUND | CONSUMER_NOT_FOUND)) => Ok(None),
+        Err(error) => Err(TopologyError::Unavailable(error)),
+    }
+}
+
+fn compatible(mismatches: Vec<Mismatch>) -> Result<(), TopologyError> {
+    if mismatches.is_empty() { Ok(()) } else { Err(TopologyError::Incompatible { mismatches }) }
+}
+
+fn not_made(object: &'static str, error: ApiError) -> TopologyError {
+    match error {
+        ApiError::Refused { .. } => TopologyError::Refused { object, source: error },
+        ApiError::Unavailable { .. } | ApiError::Unreadable(_) => TopologyError::Unavailable(error),
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn describe(mismatches: &[Mismatch]) -> String {
+    mismatches.iter().map(Mismatch::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {} is {}, must be {}", self.object, self.field, self.found, self.wanted)
+    }
+}

@@ -1,0 +1,144 @@
+//! Stream and consumer are declared as designed, checked, and never changed back.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{consumer, stream};
+use goldleaves_stream::{CONSUMER, Declared, Existence, Mismatch, Present, STREAM, Topology, TopologyError};
+use goldleaves_testkit::nats::NatsServer;
+
+use crate::support::{TOPOLOGY, connect, declare, plain, stream_config};
+
+#[tokio::test]
+async fn the_declaration_is_what_the_design_says_and_a_second_one_finds_it() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    let absent = TOPOLOGY.check(&connection).await.unwrap();
+    assert_eq!(absent, Present { stream: false, consumer: false });
+    let made = TOPOLOGY.declare(&connection).await.unwrap();
+    assert_eq!(made, Declared { stream: Existence::Created, consumer: Existence::Created });
+    let found = TOPOLOGY.declare(&connection).await.unwrap();
+    assert_eq!(found, Declared { stream: Existence::Found, consumer: Existence::Found });
+    assert_eq!(TOPOLOGY.check(&connection).await.unwrap(), Present { stream: true, consumer: true });
+
+    let config = stream_config(&server.url()).await;
+    assert_eq!(config.subjects, ["usage.v1.*", "usage.seal.v1.*"]);
+    assert_eq!(config.retention, stream::RetentionPolicy::Limits);
+    assert_eq!(config.storage, stream::StorageType::File);
+    assert_eq!(config.discard, stream::DiscardPolicy::New);
+    assert!(config.deny_delete && config.deny_purge);
+    assert_eq!(config.max_age, Duration::from_secs(45 * 24 * 3_600));
+    assert_eq!(config.max_bytes, 256 * 1024 * 1024);
+    assert_eq!(config.duplicate_window, Duration::from_secs(300));
+    assert_eq!(config.num_replicas, 1);
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    let meter = stream.consumer_info(CONSUMER).await.unwrap().config;
+    assert_eq!(meter.durable_name.as_deref(), Some("meter"));
+    assert_eq!(meter.ack_policy, consumer::AckPolicy::Explicit);
+    assert_eq!(meter.deliver_policy, consumer::DeliverPolicy::All);
+    assert_eq!((meter.max_deliver, meter.ack_wait, meter.max_ack_pending), (-1, Duration::from_secs(60), 50_000));
+    assert!(meter.filter_subject.is_empty() && meter.filter_subjects.is_empty(), "both subjects");
+}
+
+#[tokio::test]
+async fn what_operations_may_change_is_compatible_and_stays_changed() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let plain = plain(&server.url()).await;
+    let mut config = stream_config(&server.url()).await;
+    config.max_age = Duration::from_secs(3_600);
+    config.max_bytes = 1024 * 1024;
+    config.duplicate_window = Duration::from_secs(30);
+    config.subjects = vec!["usage.>".to_owned()];
+    plain.update_stream(&config).await.unwrap();
+    let stream = plain.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    let replay = consumer::pull::Config {
+        durable_name: Some(CONSUMER.to_owned()),
+        deliver_policy: consumer::DeliverPolicy::ByStartSequence { start_sequence: 7 },
+        max_ack_pending: 100,
+        ..Default::default()
+    };
+    stream.create_consumer(replay).await.unwrap();
+
+    let other_settings = Topology { replicas: 3, bytes_max: 1 };
+    let found = other_settings.declare(&connection).await.unwrap();
+    assert_eq!(found, Declared { stream: Existence::Found, consumer: Existence::Found });
+    let after = stream_config(&server.url()).await;
+    assert_eq!((after.max_age, after.max_bytes, after.num_replicas), (Duration::from_secs(3_600), 1024 * 1024, 1));
+    let meter = plain.get_stream(STREAM).await.unwrap().consumer_info(CONSUMER).await.unwrap().config;
+    assert_eq!(meter.max_ack_pending, 100);
+    assert_eq!(meter.deliver_policy, consumer::DeliverPolicy::ByStartSequence { start_sequence: 7 });
+}
+
+#[tokio::test]
+async fn an_incompatible_stream_is_named_field_by_field() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    let config = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["usage.v1.*".to_owned()],
+        discard: stream::DiscardPolicy::Old,
+        storage: stream::StorageType::Memory,
+        deny_delete: true,
+        ..Default::default()
+    };
+    plain(&server.url()).await.create_stream(config).await.unwrap();
+    for error in [TOPOLOGY.declare(&connection).await.unwrap_err(), TOPOLOGY.check(&connection).await.unwrap_err()] {
+        assert!(!error.is_transient());
+        let text = error.to_string();
+        let TopologyError::Incompatible { mismatches } = error else { panic!("{error:?}") };
+        let fields: Vec<&str> = mismatches.iter().map(|mismatch| mismatch.field).collect();
+        assert_eq!(fields, ["storage", "discard", "deny_purge", "subjects"]);
+        let wanted = Mismatch {
+            object: "stream USAGE",
+            field: "discard",
+            found: "\"old\"".to_owned(),
+            wanted: "\"new\"".to_owned(),
+        };
+        assert!(mismatches.contains(&wanted), "{mismatches:?}");
+        assert!(text.contains("stream USAGE: storage is \"memory\", must be \"file\""), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_incompatible_consumer_is_named() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    let bounded = consumer::pull::Config {
+        durable_name: Some(CONSUMER.to_owned()),
+        max_deliver: 5,
+        filter_subject: "usage.v1.acme".to_owned(),
+        ..Default::default()
+    };
+    stream.create_consumer(bounded).await.unwrap();
+    let TopologyError::Incompatible { mismatches } = TOPOLOGY.declare(&connection).await.unwrap_err() else {
+        panic!("incompatible");
+    };
+    let fields: Vec<&str> = mismatches.iter().map(|mismatch| mismatch.field).collect();
+    assert_eq!(fields, ["max_deliver", "filter_subjects"]);
+}
+
+#[tokio::test]
+async fn what_the_server_can_not_give_is_refused_with_its_words() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    let error = Topology { replicas: 3, bytes_max: 1024 * 1024 }.declare(&connection).await.unwrap_err();
+    let TopologyError::Refused { object, source } = &error else { panic!("{error:?}") };
+    assert_eq!(*object, "stream USAGE");
+    assert!(source.to_string().contains("replicas > 1 not supported"), "{source}");
+    assert!(!error.is_transient());
+}
+
+#[tokio::test]
+async fn events_can_neither_be_purged_nor_deleted() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    assert!(stream.purge().await.is_err());
+    assert!(stream.delete_message(1).await.is_err());
+}
