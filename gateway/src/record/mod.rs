@@ -17,6 +17,8 @@ mod seal;
 mod sealer;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use call::{CallIntent, Durability, Settlement, VoidReason};
 pub use open::{Clock, RecordOpenError, RecordOptions, RecordSide, open};

@@ -195,10 +195,10 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn seals_say_what_was_handed_out_after_any_crash(steps in proptest::collection::vec(any_step(), 0..24), last in 1..3_500_u64) {
+    fn seals_say_what_was_handed_out_after_any_crash(steps in proptest::collection::vec(any_step(), 0..24), last in 1..2_500_u64) {
         let log = events(epoch(1), last);
         let mut book = SealBook::default();
         book.open(epoch(1));

@@ -1,0 +1,7 @@
+//! The record side over a real spool, with a receiver that can be away, forget and stall.
+
+mod receiver;
+mod recording;
+mod relaying;
+mod sealing;
+mod showing;
