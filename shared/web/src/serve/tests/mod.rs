@@ -1,6 +1,5 @@
 //! The serve loop over real sockets, with hyper's clients and with raw TCP.
 
-mod descriptors;
 mod h2;
 mod http1;
 mod limits;

@@ -57,23 +57,3 @@ fn bounded_in_bytes() {
     assert!(forgetful.verify_token(&token(r#"{"sub":"u","exp":1800000060}"#)).is_ok());
     assert_eq!(forgetful.remembered(), 0);
 }
-
-/// `cargo test --release -p goldleaves-web -- --ignored --nocapture hit_cost`
-#[test]
-#[ignore = "measures; run by hand in release"]
-fn hit_cost() {
-    let options = TokenOptions::new(SECRET);
-    let verifier = TokenVerifier::new(options, Clock::system());
-    let tokens: Vec<String> = (0..500)
-        .map(|user| token(&format!(r#"{{"sub":"user-{user}","exp":4000000000,"tenant_id":"acme","roles":["admin"]}}"#)))
-        .collect();
-    for (name, rounds) in [("misses and hits", 1_u32), ("hits", 2_000)] {
-        let begin = std::time::Instant::now();
-        for _ in 0..rounds {
-            for token in &tokens {
-                assert!(verifier.verify_token(token).is_ok());
-            }
-        }
-        println!("{name}: {:?} a token of {} bytes", begin.elapsed() / (rounds * 500), tokens[0].len());
-    }
-}
