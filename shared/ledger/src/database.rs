@@ -179,7 +179,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, LedgerE
 /// Read committed, because statements must see what was committed while they waited for a lock; synchronous, because
 /// what is reported as recorded must outlive a power cut.
 const POSTGRES_SETTINGS: [(&str, &str); 2] =
-    [("default_transaction_isolation", "read\\ committed"), ("synchronous_commit", "on")];
+    [("default_transaction_isolation", "read committed"), ("synchronous_commit", "on")];
 
 fn open_postgres(url: &str, options: &LedgerOptions) -> Result<DatabaseConnection, LedgerError> {
     let connection: PgConnectOptions = url.parse().map_err(|error| LedgerError::Url(Some(Box::new(error))))?;

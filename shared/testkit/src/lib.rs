@@ -9,6 +9,7 @@ pub mod http1;
 pub mod httpbin;
 pub mod nats;
 pub mod nginx;
+pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod scratch;

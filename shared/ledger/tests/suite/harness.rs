@@ -1,17 +1,19 @@
 //! A fresh, migrated database for each test, and its tables as text.
 
 use goldleaves_ledger::{Ledger, LedgerOptions, sqlite_url};
+use goldleaves_testkit::postgres::Postgres;
 use tempfile::TempDir;
 
 /// Which database a test runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,
+    Postgres,
 }
 
 /// A database of its own.
 pub(crate) struct Database {
-    #[expect(dead_code, reason = "the second database follows")]
+    #[expect(dead_code, reason = "the tests of the catalogue follow")]
     pub(crate) kind: Kind,
     pub(crate) url: String,
     _directory: Option<TempDir>,
@@ -19,6 +21,10 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn new(kind: Kind) -> Self {
+        if kind == Kind::Postgres {
+            let url = Postgres::shared().await.unwrap().database().await.unwrap();
+            return Self { kind, url, _directory: None };
+        }
         let directory = tempfile::tempdir().unwrap();
         let url = sqlite_url(&directory.path().join("data dir/goldleaves.db"));
         goldleaves_migrations::up(&url, &|_| ()).await.unwrap();
@@ -46,6 +52,12 @@ macro_rules! on_both {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 super::$name(crate::harness::Database::new(crate::harness::Kind::Sqlite).await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::harness::Database::new(crate::harness::Kind::Postgres).await).await;
             })*
         }
     };
