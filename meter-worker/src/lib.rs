@@ -1,1 +1,11 @@
-//! placeholder
+//! The meter: from messages to the ledger, exactly once, wherever the messages come from.
+//!
+//! [`Meter`] takes payloads, reads them and has the ledger record them in one transaction a batch. In the one-process
+//! deployment it is the relay's own [`Publisher`](goldleaves_domain::Publisher); in the distributed one the worker's
+//! loop feeds it from JetStream. It knows no broker, no HTTP and no SQL.
+
+mod meter;
+mod metrics;
+mod publisher;
+
+pub use meter::Meter;

@@ -1,0 +1,133 @@
+//! Recording a batch, and finding what no ledger can hold.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use goldleaves_domain::UsageEvent;
+use goldleaves_domain::wire::Message;
+use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded};
+use goldleaves_runtime::Metrics;
+use tracing::{debug, error, warn};
+
+use crate::metrics::MeterMetrics;
+
+/// Records messages in the ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    ledger: Ledger,
+    metrics: MeterMetrics,
+}
+
+impl Meter {
+    /// A meter for this ledger.
+    pub fn new(ledger: Ledger, metrics: &Metrics) -> Self {
+        Self { ledger, metrics: MeterMetrics::register(metrics) }
+    }
+
+    /// Records a batch; `Ok` only after everything in it is committed: billed, recognised as a repeat or a replay, or
+    /// set aside with its reason. What no ledger can hold is found by halving and set aside alone.
+    ///
+    /// # Errors
+    /// Only what has nothing to do with the batch: the database is away, busy or not migrated. Then the same batch may
+    /// come again, however much of it was recorded.
+    pub async fn record(&self, payloads: Vec<Bytes>) -> Result<Recorded, LedgerError> {
+        let incoming: Vec<_> = payloads.into_iter().map(Incoming::parse).collect();
+        incoming.iter().for_each(log_incoming);
+        let recorded = self.halve(&incoming).await;
+        if recorded.is_err() {
+            self.metrics.failed();
+        }
+        recorded
+    }
+
+    /// Records a batch, or each half of it when something in it is refused.
+    fn halve<'a>(
+        &'a self,
+        batch: &'a [Incoming],
+    ) -> Pin<Box<dyn Future<Output = Result<Recorded, LedgerError>> + Send + 'a>> {
+        Box::pin(async move {
+            let cause = match self.ledger.record(batch).await {
+                Ok(recorded) => {
+                    self.metrics.recorded(&recorded);
+                    return Ok(recorded);
+                }
+                Err(cause) if is_poison(&cause) => cause,
+                Err(cause) => return Err(cause),
+            };
+            match batch {
+                [] => Err(cause),
+                [message] => self.set_aside(message, &cause).await,
+                _ => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    let mut recorded = self.halve(first).await?;
+                    recorded += self.halve(second).await?;
+                    Ok(recorded)
+                }
+            }
+        })
+    }
+
+    async fn set_aside(&self, message: &Incoming, cause: &LedgerError) -> Result<Recorded, LedgerError> {
+        let detail = chain(cause);
+        let event = event_of(message);
+        error!(
+            request_id = event.map(|event| tracing::field::display(&event.request_id)),
+            event_id = event.map(|event| tracing::field::display(event.event_id)),
+            cause = detail,
+            "the ledger refuses this message, it is set aside"
+        );
+        let recorded = self.ledger.refuse(message, &detail).await?;
+        self.metrics.recorded(&recorded);
+        Ok(recorded)
+    }
+}
+
+/// Whether it is something in the batch that the ledger refuses, and not the ledger that is away or not as it should be.
+fn is_poison(cause: &LedgerError) -> bool {
+    match cause {
+        LedgerError::Unstorable { .. } | LedgerError::Unreadable { .. } => true,
+        LedgerError::Database(_) => !cause.is_transient(),
+        LedgerError::Url(_)
+        | LedgerError::File { .. }
+        | LedgerError::SchemaMissing { .. }
+        | LedgerError::SchemaNewer { .. }
+        | LedgerError::NoRate
+        | LedgerError::Contended
+        | LedgerError::TimedOut => false,
+    }
+}
+
+/// An error and all its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn event_of(message: &Incoming) -> Option<&UsageEvent> {
+    match &message.parsed {
+        Ok(Message::Event(event)) => Some(event),
+        _ => None,
+    }
+}
+
+fn log_incoming(message: &Incoming) {
+    match &message.parsed {
+        Ok(Message::Event(event)) => debug!(
+            request_id = %event.request_id, event_id = %event.event_id, tenant_id = %event.tenant_id,
+            outcome = %event.outcome, "usage event received"
+        ),
+        Ok(Message::Seal(seal)) => debug!(epoch = %seal.epoch, last_seq = seal.last_seq, "seal received"),
+        Err(unreadable) => warn!(
+            request_id = unreadable.request_id, reason = %unreadable.reason, detail = unreadable.detail,
+            "a message cannot be read, it is set aside"
+        ),
+    }
+}
