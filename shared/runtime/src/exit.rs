@@ -1,5 +1,6 @@
 //! How a process ends: the exit codes other programs may rely on.
 
+use std::fmt;
 use std::process::ExitCode;
 
 /// The end of a process. The numbers are those of `sysexits.h`.
@@ -30,5 +31,16 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => out.write_str("everything finished"),
+            Self::Failed(name) => write!(out, "stopped because {name} failed"),
+            Self::Unfinished(names) => write!(out, "did not finish: {}", names.join(", ")),
+            Self::Settings => out.write_str("a setting is missing or wrong"),
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! This crate knows no domain and no HTTP: what a tenant or a billable route is, the programs themselves say, by
 //! handing their own parsers to [`settings::Values`].
 
+mod descriptors;
 mod exit;
 mod metrics;
 mod secret;
@@ -12,6 +13,7 @@ mod supervisor;
 pub mod settings;
 pub mod telemetry;
 
+pub use descriptors::raise_descriptor_limit;
 pub use exit::Exit;
 pub use metrics::Metrics;
 pub use secret::Secret;

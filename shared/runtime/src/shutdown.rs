@@ -77,6 +77,11 @@ impl Shutdown {
         self.at_once.cancelled().await;
     }
 
+    /// Cancelled once a stop without waiting was asked for. What cancels it itself must take a child of it.
+    pub fn at_once_token(&self) -> CancellationToken {
+        self.at_once.clone()
+    }
+
     /// Cancelled once a stop was asked for, for what takes a token.
     pub fn token(&self) -> CancellationToken {
         self.asked.clone()
@@ -86,6 +91,20 @@ impl Shutdown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn signals_ask_first_in_order_then_at_once() {
+        use rustix::process::{Signal, getpid, kill_process};
+
+        let shutdown = Shutdown::on_signals().unwrap();
+        assert!(!shutdown.is_asked());
+        kill_process(getpid(), Signal::TERM).unwrap();
+        shutdown.asked().await;
+        assert!(!shutdown.is_at_once());
+        kill_process(getpid(), Signal::INT).unwrap();
+        shutdown.at_once().await;
+        assert!(shutdown.at_once_token().is_cancelled());
+    }
 
     #[tokio::test]
     async fn asks_in_order_then_at_once() {

@@ -66,12 +66,13 @@ pub struct TaskRule {
     pub on_failure: OnFailure,
 }
 
-/// How one task ended.
-enum Outcome {
-    /// By itself or because it was asked, without an error.
-    Finished,
-    /// With an error or a panic, in words.
-    Failed(String),
+/// What the supervisor must know of a task's end.
+#[derive(Debug)]
+enum Report {
+    /// The process cannot go on without it.
+    Failed(&'static str),
+    /// It stopped because it was asked, with something left to do, in words.
+    Unfinished(String),
 }
 
 /// Runs the tasks of a process and stops them in order.
@@ -81,8 +82,7 @@ pub struct Supervisor {
     tokens: [(Stage, CancellationToken); 4],
     running: Vec<Running>,
     ended: (mpsc::UnboundedSender<usize>, mpsc::UnboundedReceiver<usize>),
-    failed: mpsc::UnboundedReceiver<&'static str>,
-    report_failed: mpsc::UnboundedSender<&'static str>,
+    reports: (mpsc::UnboundedSender<Report>, mpsc::UnboundedReceiver<Report>),
 }
 
 #[derive(Debug)]
@@ -95,14 +95,12 @@ struct Running {
 impl Supervisor {
     /// Nothing runs yet. `shutdown` is what ends [`Supervisor::run`].
     pub fn new(shutdown: Shutdown) -> Self {
-        let (report_failed, failed) = mpsc::unbounded_channel();
         Self {
             shutdown,
             tokens: Stage::ALL.map(|stage| (stage, CancellationToken::new())),
             running: Vec::new(),
             ended: mpsc::unbounded_channel(),
-            failed,
-            report_failed,
+            reports: mpsc::unbounded_channel(),
         }
     }
 
@@ -119,7 +117,7 @@ impl Supervisor {
     {
         let token = self.token(rule.stage);
         let abort = CancellationToken::new();
-        let report = self.report_failed.clone();
+        let report = self.reports.0.clone();
         let end = self.end_of(rule, Some(abort.clone()));
         let attempts = run_by_rule(rule, token.clone(), report, start);
         tokio::spawn(async move {
@@ -144,12 +142,12 @@ impl Supervisor {
         E: Display,
     {
         let token = self.token(rule.stage);
-        let report = self.report_failed.clone();
+        let report = self.reports.0.clone();
         let end = self.end_of(rule, None);
         let thread = std::thread::Builder::new().name(rule.name.to_owned()).spawn(move || {
             let _end = end;
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| body(token.clone())));
-            judge(rule, &token, &report, outcome(result));
+            judge(rule, &token, &report, result);
         });
         thread.map(drop)
     }
@@ -161,16 +159,26 @@ impl Supervisor {
     }
 
     /// Waits until a stop is asked for or a task fails that the process cannot go on without, then stops the stages in
-    /// order. All stages together have `grace`, but each at least one second.
+    /// order. All stages together have `grace`, but each at least one second: give a listener's own grace and a little.
+    ///
+    /// A task that answers with an error after it was asked to stop has not finished: its words are among those of
+    /// [`Exit::Unfinished`].
     pub async fn run(mut self, grace: Duration) -> Exit {
-        let failed = tokio::select! {
-            () = self.shutdown.asked() => None,
-            name = self.failed.recv() => name,
-        };
+        let mut reports = Vec::new();
+        tokio::select! {
+            () = self.shutdown.asked() => {}
+            Some(report) = self.reports.1.recv() => reports.push(report),
+        }
         self.shutdown.ask();
-        let unfinished = self.stop(grace).await;
-        if let Some(name) = failed.or_else(|| self.failed.try_recv().ok()) {
-            return Exit::Failed(name.to_owned());
+        let mut unfinished = self.stop(grace).await;
+        while let Ok(report) = self.reports.1.try_recv() {
+            reports.push(report);
+        }
+        for report in reports {
+            match report {
+                Report::Failed(name) => return Exit::Failed(name.to_owned()),
+                Report::Unfinished(words) => unfinished.push(words),
+            }
         }
         if unfinished.is_empty() { Exit::Done } else { Exit::Unfinished(unfinished) }
     }
@@ -241,7 +249,7 @@ impl Drop for End {
 async fn run_by_rule<S, F, E>(
     rule: TaskRule,
     token: CancellationToken,
-    report: mpsc::UnboundedSender<&'static str>,
+    report: mpsc::UnboundedSender<Report>,
     mut start: S,
 ) where
     S: FnMut(CancellationToken) -> F + Send + 'static,
@@ -255,7 +263,7 @@ async fn run_by_rule<S, F, E>(
             Ok(task) => AssertUnwindSafe(task).catch_unwind().await,
             Err(panic) => Err(panic),
         };
-        judge(rule, &token, &report, outcome(result));
+        judge(rule, &token, &report, result);
         if token.is_cancelled() || rule.on_failure != OnFailure::Restart {
             return;
         }
@@ -270,24 +278,27 @@ async fn run_by_rule<S, F, E>(
     }
 }
 
-/// Reports an end that nobody asked for, and asks the process to stop when the rule says so.
-fn judge(rule: TaskRule, token: &CancellationToken, report: &mpsc::UnboundedSender<&'static str>, outcome: Outcome) {
-    match outcome {
-        Outcome::Finished if token.is_cancelled() || rule.on_failure == OnFailure::Report => return,
-        Outcome::Finished => tracing::error!(task = rule.name, "a task ended though nobody asked it to"),
-        Outcome::Failed(error) => tracing::error!(task = rule.name, error, "a task failed"),
+/// Logs an end that is none, and tells the supervisor what the rule says.
+fn judge<E: Display>(
+    rule: TaskRule,
+    token: &CancellationToken,
+    reports: &mpsc::UnboundedSender<Report>,
+    result: Result<Result<(), E>, Box<dyn Any + Send>>,
+) {
+    match result {
+        Ok(Ok(())) if token.is_cancelled() || rule.on_failure == OnFailure::Report => return,
+        Ok(Err(error)) if token.is_cancelled() => {
+            tracing::warn!(task = rule.name, %error, "a task stopped before it had finished");
+            // Nobody listens once the supervisor is gone; so below.
+            let _ = reports.send(Report::Unfinished(format!("{}: {error}", rule.name)));
+            return;
+        }
+        Ok(Ok(())) => tracing::error!(task = rule.name, "a task ended though nobody asked it to"),
+        Ok(Err(error)) => tracing::error!(task = rule.name, %error, "a task failed"),
+        Err(panic) => tracing::error!(task = rule.name, panic = panic_text(panic.as_ref()), "a task panicked"),
     }
     if rule.on_failure == OnFailure::Stop {
-        // Nobody listens once the supervisor is gone.
-        let _ = report.send(rule.name);
-    }
-}
-
-fn outcome<E: Display>(result: Result<Result<(), E>, Box<dyn Any + Send>>) -> Outcome {
-    match result {
-        Ok(Ok(())) => Outcome::Finished,
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
-        Err(panic) => Outcome::Failed(format!("panicked: {}", panic_text(panic.as_ref()))),
+        let _ = reports.send(Report::Failed(rule.name));
     }
 }
 

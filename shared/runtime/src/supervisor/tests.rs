@@ -69,6 +69,20 @@ async fn what_does_not_finish_is_named_and_dropped() {
     assert_eq!(drops.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_task_left_undone_is_told_in_its_words() {
+    let shutdown = Shutdown::new();
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    supervisor.spawn(rule("relay", Stage::Flow), |token| async move {
+        token.cancelled().await;
+        Err("12 records are not sent")
+    });
+    shutdown.ask();
+    let exit = supervisor.run(GRACE).await;
+    assert_eq!(exit, Exit::Unfinished(vec!["relay: 12 records are not sent".to_owned()]));
+    assert_eq!(exit.to_string(), "did not finish: relay: 12 records are not sent");
+}
+
 #[tokio::test]
 async fn a_second_signal_waits_for_nothing() {
     let shutdown = Shutdown::new();
