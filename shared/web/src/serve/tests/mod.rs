@@ -4,6 +4,7 @@ mod h2;
 mod http1;
 mod limits;
 mod ops;
+mod silence;
 mod stopping;
 
 use std::convert::Infallible;
