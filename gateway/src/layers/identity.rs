@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use goldleaves_domain::NormalPath;
-use http::header::HOST;
+use http::header::{HOST, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use tower::{Layer, Service};
@@ -49,6 +49,10 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
         }
         say(headers, &facts, caller.as_ref());
         headers.insert(TRACEPARENT, traced.traceparent);
+        if meter.is_some() {
+            // So that the upstream may say in trailers what the call was worth.
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
         set_target(&mut request, &path);
         self.0.call(Outbound { request, facts, destination, meter, watch })
     }

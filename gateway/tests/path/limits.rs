@@ -1,0 +1,85 @@
+//! Sizes, rates and time-outs of what clients send.
+
+use std::time::Duration;
+
+use goldleaves_testkit::client::Request;
+use goldleaves_testkit::token::Claims;
+use goldleaves_testkit::upstream::{Answer, Upstream};
+
+use crate::world::{BILLABLE, Plan, World, token, token_of};
+
+async fn world(plan: Plan) -> World {
+    plan.start(Upstream::start(|received| Answer::ok(received.body.bytes.clone())).await.unwrap()).await
+}
+
+#[tokio::test]
+async fn a_tenants_requests_a_second_are_limited() {
+    let world = world(Plan::with("RATE_LIMIT_PER_SECOND", "3")).await;
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        let response = world.send(Request::get(BILLABLE)).await;
+        if response.status == 429 {
+            assert_eq!(response.header("retry-after"), Some("1"));
+            assert_eq!(response.header("content-type"), Some("application/problem+json"));
+        }
+        statuses.push(response.status);
+    }
+    assert_eq!(statuses[..3], [200, 200, 200]);
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert!(served < 6, "{statuses:?}");
+    let other = token_of(&Claims::new("beta", "bob"));
+    assert_eq!(world.send_bare(Request::get(BILLABLE).token(&other)).await.status, 200, "tenants do not share");
+    assert_eq!(world.send_bare(Request::get("/auth/x")).await.status, 200);
+    assert_eq!(world.finish().await.len(), served + 1, "429 is never billed");
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_413() {
+    let world = world(Plan::with("REQUEST_BODY_BYTES_MAX", "1KiB")).await;
+    let allowed = world.send(Request::post(BILLABLE, vec![b'x'; 1_024])).await;
+    assert_eq!((allowed.status, allowed.body.bytes.len()), (200, 1_024));
+    for request in [
+        Request::post(BILLABLE, vec![b'x'; 1_025]),
+        Request::new("POST", BILLABLE).chunked(vec![vec![b'x'; 600], vec![b'x'; 600]]),
+    ] {
+        let mut connection = world.connect().await;
+        let response = connection.ask(&request.token(&token())).await.unwrap();
+        assert_eq!((response.status, response.header("content-type")), (413, Some("application/problem+json")));
+    }
+    assert_eq!(world.finish().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_431() {
+    let world = world(Plan::with("HEADER_BYTES_MAX", "8KiB")).await;
+    assert_eq!(world.send(Request::get(BILLABLE).header("X-Long", &"x".repeat(6_000))).await.status, 200);
+    assert_eq!(world.send(Request::get(BILLABLE).header("X-Long", &"x".repeat(9_000))).await.status, 431);
+    let many = (0..200).fold(Request::get(BILLABLE), |request, index| request.header(&format!("x-{index}"), "1"));
+    assert_eq!(world.send(many).await.status, 431);
+    assert_eq!(world.finish().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_let_go() {
+    let world = world(Plan::with("FIRST_BYTE_TIMEOUT_SECS", "0.2").and("HEADERS_TIMEOUT_SECS", "0.2")).await;
+    let mut silent = world.connect().await;
+    let mut half = world.connect().await;
+    half.write(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+    for connection in [&mut silent, &mut half] {
+        let ended = tokio::time::timeout(Duration::from_secs(10), connection.read("GET")).await.unwrap();
+        assert!(ended.is_err() || ended.unwrap().status == 408);
+    }
+}
+
+#[tokio::test]
+async fn connections_are_limited_but_wait() {
+    let world = world(Plan::with("CONNECTIONS_MAX", "2")).await;
+    let (first, second) = (world.connect().await, world.connect().await);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut third = world.connect().await;
+    third.write(&Request::get("/auth/x").wire("a")).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(200), third.read("GET")).await;
+    assert!(waited.is_err(), "there is no room yet");
+    drop((first, second));
+    assert_eq!(third.read("GET").await.unwrap().status, 200);
+}

@@ -1,0 +1,22 @@
+//! The request path from a client's socket to the upstream's and back, with a real spool behind it.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")
+)]
+
+mod world;
+
+mod aborts;
+mod bodies;
+mod cors;
+mod headers;
+mod identity;
+mod lifecycle;
+mod limits;
+mod metering;
+mod pool;
+mod routing;
+mod smuggling;
+mod tokens;
+mod tunnels;

@@ -1,0 +1,102 @@
+//! Upgraded connections: bytes both ways, settled when the tunnel closes.
+
+use std::time::Duration;
+
+use goldleaves_domain::Outcome;
+use goldleaves_testkit::client::Request;
+use goldleaves_testkit::upstream::Answer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::world::{BILLABLE, Plan, World, token};
+
+/// Switches to a protocol that sends everything back.
+async fn echoing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let head = head(&mut stream).await.to_lowercase();
+                assert!(head.contains("connection: te, upgrade\r\n") && head.contains("upgrade: echo\r\n"), "{head}");
+                let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\
+                                X-Usage-Units: 5\r\n\r\nfirst";
+                stream.write_all(switched.as_bytes()).await.unwrap();
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await.ok();
+            });
+        }
+    });
+    url
+}
+
+async fn head(stream: &mut TcpStream) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        read.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(read).unwrap()
+}
+
+async fn open(world: &World) -> TcpStream {
+    let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    let request = Request::get(BILLABLE).header("Connection", "Upgrade").header("Upgrade", "echo").token(&token());
+    stream.write_all(&request.wire("a")).await.unwrap();
+    let answer = head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("upgrade: echo\r\n"), "{answer}");
+    assert!(answer.contains("x-usage-event-id: ") && !answer.contains("x-usage-units"), "{answer}");
+    let mut first = [0; 5];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"first", "what came with the head is not lost");
+    stream
+}
+
+#[tokio::test]
+async fn a_tunnel_is_settled_when_it_closes() {
+    let world = Plan::default().start_before(&echoing().await).await;
+    let mut stream = open(&world).await;
+    for word in ["hello", "again"] {
+        stream.write_all(word.as_bytes()).await.unwrap();
+        let mut echoed = [0; 5];
+        stream.read_exact(&mut echoed).await.unwrap();
+        assert_eq!(&echoed, word.as_bytes());
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.metric("goldleaves_requests_total{class=\"billable\",status=\"101\"}"), 1.0);
+    stream.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+    world.events(1).await;
+    let event = world.finish().await.remove(0);
+    assert_eq!(
+        (event.outcome, event.metadata.status_code, event.units.to_string().as_str()),
+        (Outcome::Completed, 101, "5")
+    );
+    assert_eq!(event.metadata.response_bytes, 15);
+}
+
+#[tokio::test]
+async fn the_gateways_stop_ends_a_tunnel() {
+    let plan = Plan::with("SHUTDOWN_GRACE_SECS", "0.2");
+    let world = plan.start_before(&echoing().await).await;
+    let _stream = open(&world).await;
+    assert_eq!(world.outcomes().await, [(Outcome::GatewayStopped, 101, "5".to_owned())]);
+}
+
+#[tokio::test]
+async fn an_upstream_may_decline() {
+    let world = World::answering(|_| Answer::ok("no")).await;
+    let request = Request::get(BILLABLE).header("Connection", "upgrade").header("Upgrade", "echo");
+    assert_eq!(world.send(request).await.text(), "no");
+    assert_eq!(world.only_received().head.header("upgrade"), Some("echo"));
+    assert_eq!(world.outcomes().await, [(Outcome::Completed, 200, "1".to_owned())]);
+}
+
+#[tokio::test]
+async fn nobody_switches_unasked() {
+    let world = World::answering(|_| {
+        Answer::raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+    })
+    .await;
+    assert_eq!(world.send(Request::get(BILLABLE)).await.status, 502);
+    assert!(world.finish().await.is_empty());
+}
