@@ -7,6 +7,7 @@
 mod backoff;
 mod call;
 mod codec;
+mod config;
 mod delivery;
 mod metrics;
 mod open;
@@ -21,6 +22,7 @@ mod testing;
 mod tests;
 
 pub use call::{CallIntent, Durability, Settlement, VoidReason};
+pub use config::spool_directory;
 pub use open::{Clock, RecordOpenError, RecordOptions, RecordSide, open};
 pub use recorder::{NotDurable, Owed, RecordHealth, Recorder, Unrecorded};
 pub use recovery::RecoverError;

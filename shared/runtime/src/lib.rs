@@ -6,6 +6,7 @@
 mod descriptors;
 mod exit;
 mod metrics;
+pub mod process;
 mod secret;
 mod shutdown;
 mod supervisor;

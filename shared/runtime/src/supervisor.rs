@@ -131,6 +131,28 @@ impl Supervisor {
         });
     }
 
+    /// Starts a task that is given what it owns and so can't be started again, whatever the rule says.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn_once<S, F, E>(&mut self, rule: TaskRule, start: S)
+    where
+        S: FnOnce(CancellationToken) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let mut start = Some(start);
+        self.spawn(rule, move |token| {
+            let started = start.take().map(|start| start(token));
+            async move {
+                match started {
+                    Some(task) => task.await.map_err(|error| error.to_string()),
+                    None => Err("it can't be started again".to_owned()),
+                }
+            }
+        });
+    }
+
     /// Starts a thread, for what runs a runtime of its own. It is never restarted and cannot be aborted: at the
     /// deadline it is named and left behind.
     ///
