@@ -1,0 +1,122 @@
+//! The billing API as a program of its own: it reads the ledger that workers write.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions};
+use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
+use goldleaves_runtime::{
+    Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
+};
+use goldleaves_web::{
+    Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenVerifier, bind, serve_ops,
+};
+
+use crate::{BillingApi, BillingConfig, BillingMetrics, answer, token_options};
+
+const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
+const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
+/// How often the schema is looked at until it is there, and the database after that.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the program is told.
+#[derive(Debug)]
+pub struct Config {
+    common: Common,
+    jwt: JwtSettings,
+    billing: BillingConfig,
+    ops_addr: SocketAddr,
+    database_url: Secret,
+}
+
+impl Config {
+    /// Reads it; `None` when there was a mistake, which `values` holds then.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let common = Common::read(values);
+        let environment = common.as_ref().map(|common| common.environment);
+        let jwt = JwtSettings::read(values, environment, SecretNeed::Required);
+        let billing = BillingConfig::read(values, common.as_ref(), BILLING_ADDR);
+        let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
+        let database_url = values.required(table::DATABASE_URL, parse::secret);
+        Some(Self { common: common?, jwt: jwt?, billing: billing?, ops_addr: ops_addr?, database_url: database_url? })
+    }
+}
+
+/// Runs until told to stop.
+pub fn run(config: &Config) -> Exit {
+    let logs = telemetry::init(config.common.logs);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    drop(logs);
+    exit.unwrap_or_else(|error| {
+        process::say(&format_args!("billing-api can't start: {error:#}"));
+        Exit::Failed("start".to_owned())
+    })
+}
+
+async fn serve(config: &Config) -> Result<Exit> {
+    let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
+    let metrics = Metrics::new();
+    let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
+    let listen = |address: SocketAddr| {
+        bind(address, ListenerOptions::default()).with_context(|| format!("{address} can't be listened on"))
+    };
+    let (billing, ops) = (listen(config.billing.addr)?, listen(config.ops_addr)?);
+    tracing::info!("billing listens on http://{}, ops on http://{}", billing.local_addr()?, ops.local_addr()?);
+
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    let ready = watch_ledger(&mut supervisor, ledger.clone());
+    let verifier = TokenVerifier::new(token_options(&config.jwt), Clock::system());
+    let api = BillingApi::new(ledger.clone(), verifier, Clock::system(), BillingMetrics::register(&metrics));
+    let docs = config.billing.docs;
+    let options = ServeOptions { grace: config.common.shutdown_grace, ..ServeOptions::default() };
+    supervisor.spawn_once(rule("billing-api", Stage::Edge), async move |stop| {
+        api.serve(billing, docs, (options, Stop::on(stop))).await;
+        anyhow::Ok(())
+    });
+    let running = Check::new("running", move || up(!shutdown.is_asked(), "stopping"));
+    let database = Check::new("database", move || up(ready.load(Ordering::Relaxed), "away, or without the schema"));
+    let endpoints = Ops::new(move || metrics.text()).ready(running).ready(database);
+    supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
+        serve_ops(ops, endpoints, Stop::on(stop)).await;
+        anyhow::Ok(())
+    });
+    let exit = supervisor.run(config.common.shutdown_grace).await;
+    ledger.close().await;
+    Ok(exit)
+}
+
+fn up(is: bool, otherwise: &'static str) -> CheckState {
+    if is { CheckState::Up } else { CheckState::Down(otherwise.into()) }
+}
+
+const fn rule(name: &'static str, stage: Stage) -> TaskRule {
+    TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
+}
+
+/// Whether the database answers and has the schema. Away is waited out; a wrong schema is not.
+fn watch_ledger(supervisor: &mut Supervisor, ledger: Ledger) -> Arc<AtomicBool> {
+    let ready = Arc::new(AtomicBool::new(false));
+    let rule = TaskRule { name: "schema", stage: Stage::Sink, on_cancel: OnCancel::Abort, on_failure: OnFailure::Stop };
+    let is_ready = Arc::clone(&ready);
+    supervisor.spawn_once(rule, async move |_| {
+        loop {
+            let looked = ledger.check_schema().await;
+            let was = is_ready.swap(looked.is_ok(), Ordering::Relaxed);
+            match looked {
+                Ok(()) if !was => tracing::info!("the database is there"),
+                Ok(()) => {}
+                Err(error @ (LedgerError::SchemaMissing { .. } | LedgerError::SchemaNewer { .. })) => {
+                    return Err(error);
+                }
+                Err(error) if was => tracing::warn!(cause = answer::chain(&error), "the database is away"),
+                Err(error) => tracing::debug!(cause = answer::chain(&error), "the database is not there yet"),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    ready
+}
