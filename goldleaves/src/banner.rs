@@ -1,0 +1,75 @@
+//! The start-up text: every address, and lines that work when pasted.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// What a person is told at the start.
+#[derive(Debug)]
+pub(crate) struct Banner {
+    /// Where the gateway listens.
+    pub(crate) gateway: SocketAddr,
+    /// Where the billing API listens.
+    pub(crate) billing: SocketAddr,
+    /// Whether it shows its documentation.
+    pub(crate) docs: bool,
+    /// Where metrics and health are.
+    pub(crate) ops: SocketAddr,
+    /// Where calls go, in words.
+    pub(crate) upstream: String,
+    /// `DATA_DIR`.
+    pub(crate) data_dir: PathBuf,
+    /// Lines to paste; none in production, where no token belongs on a screen.
+    pub(crate) sample: Option<Sample>,
+}
+
+/// A call that works.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    /// A token for `tenant`.
+    pub(crate) token: String,
+    /// Whose usage it will be.
+    pub(crate) tenant: &'static str,
+    /// How long the token is valid.
+    pub(crate) minutes: u64,
+    /// A billable path.
+    pub(crate) path: String,
+}
+
+impl fmt::Display for Banner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "Goldleaves {}, all in one process", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out)?;
+        writeln!(out, "  gateway   http://{}", self.gateway)?;
+        let docs = if self.docs { "   documentation at /billing/docs" } else { "" };
+        writeln!(out, "  billing   http://{}{docs}", self.billing)?;
+        writeln!(out, "  ops       http://{}   /metrics, /health/live, /health/ready", self.ops)?;
+        writeln!(out, "  upstream  {}", self.upstream)?;
+        writeln!(out, "  data      {}", self.data_dir.display())?;
+        let Some(sample) = &self.sample else { return Ok(()) };
+        let (gateway, Sample { token, tenant, minutes, path }) = (reachable(self.gateway), sample);
+        writeln!(out)?;
+        writeln!(
+            out,
+            "A call as tenant {tenant:?}, its usage summary and its report (the token is good for {minutes} minutes):"
+        )?;
+        writeln!(out)?;
+        writeln!(out, "curl -i -H 'Authorization: Bearer {token}' http://{gateway}{path}")?;
+        writeln!(out)?;
+        for view in ["usage-summary", "usage-report"] {
+            writeln!(out, "curl -s -H 'Authorization: Bearer {token}' http://{gateway}/billing/{view}/{tenant}")?;
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// An address that can be called from this machine: the one listened on may stand for all of them.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    let host = match address.ip() {
+        IpAddr::V4(host) if host.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(host) if host.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        host => host,
+    };
+    SocketAddr::new(host, address.port())
+}

@@ -1,0 +1,109 @@
+//! The settings of the one-process program: those of all three roles.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use goldleaves_billing_api::BillingConfig;
+use goldleaves_domain::Rate;
+use goldleaves_gateway::record::RecordOptions;
+use goldleaves_gateway::{Deployment, GatewayConfig};
+use goldleaves_ledger::sqlite_url;
+use goldleaves_runtime::Secret;
+use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
+
+const BILLING_ADDR: SocketAddr = here(8081);
+const OPS_ADDR: SocketAddr = here(9090);
+
+/// What the one process is told.
+#[derive(Debug)]
+pub struct Config {
+    /// Environment, logs, grace.
+    pub common: Common,
+    /// What tokens are verified and signed with.
+    pub jwt: JwtSettings,
+    /// The gateway's part.
+    pub gateway: GatewayConfig,
+    /// The spool's part.
+    pub record: RecordOptions,
+    /// The billing API's part.
+    pub billing: BillingConfig,
+    /// `OPS_ADDR`.
+    pub ops_addr: SocketAddr,
+    /// `DATA_DIR`.
+    pub data_dir: PathBuf,
+    /// `DATABASE_URL`, else the file in `DATA_DIR`.
+    pub database_url: Secret,
+    /// `USAGE_RATE_CENTS`.
+    pub rate: Rate,
+}
+
+impl Config {
+    /// Reads it; `None` when there was a mistake, which `values` holds then.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let common = Common::read(values);
+        let environment = common.as_ref().map(|common| common.environment);
+        let jwt = JwtSettings::read(values, environment, SecretNeed::Generated);
+        let gateway = GatewayConfig::read(values, common.as_ref(), Deployment::Embedded);
+        let record = RecordOptions::read(values);
+        let billing = BillingConfig::read(values, common.as_ref(), BILLING_ADDR);
+        let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
+        let data_dir = values.required(table::DATA_DIR, parse::path);
+        let database_url = database_url(values, data_dir.as_deref());
+        let rate = read_rate(values);
+        refuse_unfinished(values);
+        Some(Self {
+            common: common?,
+            jwt: jwt?,
+            gateway: gateway?,
+            record: record?,
+            billing: billing?,
+            ops_addr: ops_addr?,
+            data_dir: data_dir?,
+            database_url: database_url?,
+            rate: rate?,
+        })
+    }
+}
+
+/// What `goldleaves token` reads.
+#[derive(Debug)]
+pub struct TokenConfig {
+    /// What tokens are signed with.
+    pub jwt: JwtSettings,
+    /// `DATA_DIR`.
+    pub data_dir: PathBuf,
+}
+
+impl TokenConfig {
+    /// Reads it; `None` when there was a mistake, which `values` holds then.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let common = Common::read(values);
+        let jwt = JwtSettings::read(values, common.map(|common| common.environment), SecretNeed::Generated);
+        let data_dir = values.required(table::DATA_DIR, parse::path);
+        Some(Self { jwt: jwt?, data_dir: data_dir? })
+    }
+}
+
+/// `DATABASE_URL`, else the file in `DATA_DIR`.
+pub fn database_url(values: &mut Values, data_dir: Option<&Path>) -> Option<Secret> {
+    match values.optional(table::DATABASE_URL, parse::secret)? {
+        Some(url) => Some(url),
+        None => data_dir.map(|data_dir| Secret::new(sqlite_url(&data_dir.join("goldleaves.db")))),
+    }
+}
+
+/// `USAGE_RATE_CENTS`.
+pub fn read_rate(values: &mut Values) -> Option<Rate> {
+    values.required(table::USAGE_RATE_CENTS, parse::from_str::<Rate>)
+}
+
+/// A setting that does nothing is a promise that is not kept.
+pub fn refuse_unfinished(values: &mut Values) {
+    values.refuse(table::STRIPE_API_KEY, "usage is reported into the ledger, not yet pushed to Stripe");
+    values.refuse(table::STRIPE_API_BASE, "usage is reported into the ledger, not yet pushed to Stripe");
+    values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
+}
+
+const fn here(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

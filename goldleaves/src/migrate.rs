@@ -1,0 +1,82 @@
+//! `migrate`: the schema and the rate, up, down, or where they stand.
+
+use anyhow::{Context, Result};
+use goldleaves_domain::Rate;
+use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_migrations as migrations;
+use goldleaves_runtime::settings::{Common, Values, parse, table};
+use goldleaves_runtime::{Exit, Secret, process, telemetry};
+
+use crate::cli::{Direction, Program};
+use crate::{config, prepare};
+
+/// Workers that run know of the new rate by then: it is valid from so long after the commit.
+const RATE_DELAY_MICROS: i64 = 5_000_000;
+
+/// What `migrate` is told.
+#[derive(Debug)]
+pub struct MigrateConfig {
+    common: Common,
+    database_url: Secret,
+    rate: Rate,
+}
+
+impl MigrateConfig {
+    /// Reads it; `None` when there was a mistake. The one-process program knows a database when none is named.
+    pub fn read(values: &mut Values, program: Program) -> Option<Self> {
+        let common = Common::read(values);
+        let database_url = match program {
+            Program::Goldleaves => {
+                let data_dir = values.required(table::DATA_DIR, parse::path);
+                config::database_url(values, data_dir.as_deref())
+            }
+            _ => values.required(table::DATABASE_URL, parse::secret),
+        };
+        let rate = config::read_rate(values);
+        Some(Self { common: common?, database_url: database_url?, rate: rate? })
+    }
+}
+
+/// Migrates; progress goes to standard error, the answer to `status` to standard output.
+pub fn run(config: &MigrateConfig, direction: Direction) -> Exit {
+    let _logs = telemetry::init(config.common.logs);
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't be started")
+        .and_then(|runtime| runtime.block_on(migrate(config, direction)));
+    match done {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            process::say(&format_args!("migrate: {error:#}"));
+            Exit::Failed("migrate".to_owned())
+        }
+    }
+}
+
+async fn migrate(config: &MigrateConfig, direction: Direction) -> Result<()> {
+    let url = config.database_url.expose();
+    let progress = |line: &str| process::say(&format_args!("migrate: {line}"));
+    match direction {
+        Direction::Up => {
+            migrations::up(url, &progress).await?;
+            let ledger = Ledger::connect(url, LedgerOptions::default()).await?;
+            let card = prepare::set_rate(&ledger, config.rate, RATE_DELAY_MICROS).await?;
+            progress(&format!(
+                "the rate is {} cents a unit, version {}, from {}",
+                card.rate, card.version, card.effective_from
+            ));
+            ledger.close().await;
+        }
+        Direction::Down => migrations::down(url, None, &progress).await?,
+        Direction::Status => print_status(&migrations::status(url).await?),
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn print_status(steps: &[migrations::Step]) {
+    for step in steps {
+        println!("{}  {}", if step.applied { "applied" } else { "pending" }, step.name);
+    }
+}

@@ -1,0 +1,57 @@
+//! Makes the ledger ready: the schema, then the rate. Doing it again changes nothing.
+
+use anyhow::{Context, Result};
+use goldleaves_domain::{Rate, Timestamp};
+use goldleaves_ledger::{Ledger, RateCard};
+use goldleaves_migrations as migrations;
+use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule};
+use time::OffsetDateTime;
+
+use crate::config::Config;
+
+/// Prepares SQLite before anything is served. Another database may be away, which is no reason not to start: it is
+/// prepared in the background, again and again until it is there, and events wait in the spool.
+///
+/// # Errors
+/// SQLite can't be prepared.
+pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: &Ledger) -> Result<()> {
+    let (url, rate) = (config.database_url.clone(), config.rate);
+    if url.expose().starts_with("sqlite:") {
+        return prepare(&url, rate, ledger).await;
+    }
+    let rule = TaskRule {
+        name: "prepare-ledger",
+        stage: Stage::Sink,
+        on_cancel: OnCancel::Abort,
+        on_failure: OnFailure::Restart,
+    };
+    let ledger = ledger.clone();
+    supervisor.spawn(rule, move |stop| {
+        let (url, ledger) = (url.clone(), ledger.clone());
+        async move {
+            prepare(&url, rate, &ledger).await.map_err(|error| format!("{error:#}"))?;
+            stop.cancelled().await;
+            Ok::<_, String>(())
+        }
+    });
+    Ok(())
+}
+
+/// Schema and rate; the rate is valid at once, since nothing else writes yet.
+async fn prepare(url: &Secret, rate: Rate, ledger: &Ledger) -> Result<()> {
+    migrations::up(url.expose(), &|line| tracing::debug!("migrate: {line}"))
+        .await
+        .context("the schema can't be made")?;
+    set_rate(ledger, rate, 0).await?;
+    Ok(())
+}
+
+/// Makes a new rate version, valid from `delay_micros` after now, if the rate changed.
+///
+/// # Errors
+/// The database is away or refuses.
+pub(crate) async fn set_rate(ledger: &Ledger, rate: Rate, delay_micros: i64) -> Result<RateCard> {
+    let now = Timestamp::from_date_time(OffsetDateTime::now_utc())?;
+    let from = now.plus_micros(delay_micros).context("the clock is outside the years 1 to 9999")?;
+    ledger.set_rate(rate, from).await.context("the rate can't be set")
+}

@@ -1,0 +1,186 @@
+//! Everything in one process: opened in the order of what depends on what, stopped with the data.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use goldleaves_billing_api::{BillingApi, BillingMetrics};
+use goldleaves_domain::Publisher;
+use goldleaves_gateway::record::{self, RecordSide, Recorder};
+use goldleaves_gateway::{Gateway, GatewayParts, Origin};
+use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_meter_worker::Meter;
+use goldleaves_runtime::settings::Environment;
+use goldleaves_runtime::{
+    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
+};
+use goldleaves_spool::RealFileSystem;
+use goldleaves_web::{
+    Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, bind, serve_ops,
+};
+use tokio::net::TcpListener;
+
+use crate::banner::{Banner, Sample, reachable};
+use crate::cli::TokenArguments;
+use crate::config::Config;
+use crate::{demo, prepare, secret, token};
+
+/// Whom the sample token speaks for.
+const SAMPLE_NAME: &str = "demo";
+/// How long what was recorded is still handed on, once nothing more comes in.
+const RELAY_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs until told to stop.
+pub(crate) fn run(config: Config) -> Exit {
+    let logs = telemetry::init(config.common.logs);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    drop(logs);
+    exit.unwrap_or_else(|error| {
+        process::say(&format_args!("goldleaves can't start: {error:#}"));
+        Exit::Failed("start".to_owned())
+    })
+}
+
+/// Listeners that are bound before anything is served.
+struct Listeners {
+    billing: TcpListener,
+    ops: TcpListener,
+}
+
+async fn serve(mut config: Config) -> Result<Exit> {
+    let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
+    let metrics = Metrics::new();
+    let tokens = secret::token_options(&config.jwt, &config.data_dir)?;
+    let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
+    let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
+    let listeners = Listeners { billing: listen(config.billing.addr).await?, ops: listen(config.ops_addr).await? };
+    config.gateway.billing = origin(reachable(listeners.billing.local_addr()?))?;
+
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    let upstream = upstream(&mut supervisor, &mut config)?;
+    prepare::spawn(&mut supervisor, &config, &ledger).await?;
+    let recorder = side.recorder.clone();
+    spawn_relay(&mut supervisor, side, Arc::new(Meter::new(ledger.clone(), &metrics)));
+    let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
+    let verifier = TokenVerifier::new(tokens.clone(), Clock::system());
+    let api = BillingApi::new(ledger, verifier.clone(), Clock::system(), BillingMetrics::register(&metrics));
+    let docs = config.billing.docs;
+    supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {
+        api.serve(listeners.billing, docs, (ServeOptions::default(), Stop::on(stop))).await;
+        anyhow::Ok(())
+    });
+    let ops = ops(&metrics, (recorder.clone(), shutdown.clone()));
+    supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
+        serve_ops(listeners.ops, ops, Stop::on(stop)).await;
+        anyhow::Ok(())
+    });
+    let parts = GatewayParts { verifier, recorder, metrics };
+    let gateway = Gateway::start(&config.gateway, &parts)?;
+    let banner = banner(&config, &tokens, (gateway.address(), addresses, upstream))?;
+    spawn_gateway(&mut supervisor, gateway, shutdown);
+    print(&banner);
+    Ok(supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await)
+}
+
+fn spool_error(error: record::RecordOpenError) -> anyhow::Error {
+    anyhow::Error::new(error).context("DATA_DIR")
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    bind(address, ListenerOptions::default()).with_context(|| format!("{address} can't be listened on"))
+}
+
+/// Where calls go, in words; without `UPSTREAM_URL` a demo upstream is started for them.
+fn upstream(supervisor: &mut Supervisor, config: &mut Config) -> Result<String> {
+    if let Some(upstream) = &config.gateway.upstream {
+        return Ok(upstream.to_string());
+    }
+    let address = demo::start(supervisor)?;
+    config.gateway.upstream = Some(origin(address)?);
+    Ok(format!("http://{address}   a small demo; UPSTREAM_URL names yours"))
+}
+
+fn origin(address: SocketAddr) -> Result<Origin> {
+    format!("http://{address}").parse().with_context(|| format!("{address} is no address to call"))
+}
+
+fn spawn_gateway(supervisor: &mut Supervisor, gateway: Gateway, shutdown: Shutdown) {
+    supervisor.spawn_once(rule("gateway", Stage::Edge), async move |stop| {
+        stop.cancelled().await;
+        gateway.stop();
+        let cut = tokio::select! {
+            cut = gateway.stopped() => cut,
+            () = shutdown.at_once() => 0,
+        };
+        if cut > 0 {
+            tracing::warn!(
+                connections = cut,
+                "cut off what had not finished in time; it is settled as gateway_stopped"
+            );
+        }
+        anyhow::Ok(())
+    });
+}
+
+fn spawn_relay(supervisor: &mut Supervisor, side: RecordSide, publisher: Arc<dyn Publisher>) {
+    supervisor.spawn_once(rule("relay", Stage::Flow), async move |stop| {
+        let left = side.relay.run(publisher, stop, RELAY_GRACE).await;
+        if left > 0 {
+            tracing::warn!(records = left, "left in the spool for the next start");
+        }
+        anyhow::Ok(())
+    });
+}
+
+const fn rule(name: &'static str, stage: Stage) -> TaskRule {
+    TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
+}
+
+fn ops(metrics: &Metrics, (recorder, shutdown): (Recorder, Shutdown)) -> Ops {
+    let metrics = metrics.clone();
+    let spool = Check::new("spool", move || {
+        let health = recorder.health();
+        if health.has_room { CheckState::Up } else { CheckState::Down("takes no records".into()) }
+    });
+    let running =
+        Check::new(
+            "running",
+            move || {
+                if shutdown.is_asked() { CheckState::Down("stopping".into()) } else { CheckState::Up }
+            },
+        );
+    Ops::new(move || metrics.text()).ready(spool).ready(running)
+}
+
+fn banner(
+    config: &Config,
+    tokens: &TokenOptions,
+    (gateway, (billing, ops), upstream): (SocketAddr, (SocketAddr, SocketAddr), String),
+) -> Result<Banner> {
+    let sample = match config.common.environment {
+        Environment::Production => None,
+        Environment::Development => Some(sample(config, tokens)?),
+    };
+    let (docs, data_dir) = (config.billing.docs, config.data_dir.clone());
+    Ok(Banner { gateway, billing, docs, ops, upstream, data_dir, sample })
+}
+
+fn sample(config: &Config, tokens: &TokenOptions) -> Result<Sample> {
+    let arguments = TokenArguments {
+        tenant: SAMPLE_NAME.parse()?,
+        user: SAMPLE_NAME.parse()?,
+        roles: Vec::new(),
+        ttl_minutes: None,
+    };
+    let token = token::sign(tokens, &arguments, config.jwt.lifetime)?;
+    let path = config.gateway.routes.patterns().next().map_or("/", |route| route.as_str()).to_owned();
+    Ok(Sample { token, tenant: SAMPLE_NAME, minutes: config.jwt.lifetime.as_secs() / 60, path })
+}
+
+#[expect(clippy::print_stdout, reason = "what a person who starts it reads")]
+fn print(banner: &Banner) {
+    println!("{banner}");
+}
