@@ -1,5 +1,6 @@
 //! The gateway's settings, read and checked at once.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -55,11 +56,11 @@ impl GatewayConfig {
     pub fn read(values: &mut Values, common: Option<&Common>, deployment: Deployment) -> Option<Self> {
         let here = if deployment == Deployment::Embedded { HERE } else { EVERYWHERE };
         let address = values.or_default(table::GATEWAY_ADDR, parse::socket_address, here);
-        let upstream = match deployment {
-            Deployment::Embedded => values.optional(table::UPSTREAM_URL, parse::from_str::<Origin>),
-            Deployment::Distributed => values.required(table::UPSTREAM_URL, parse::from_str::<Origin>).map(Some),
-        };
-        let billing = values.required(table::BILLING_URL, parse::from_str::<Origin>);
+        let upstream = origin(values, table::UPSTREAM_URL);
+        if upstream == Some(None) && deployment == Deployment::Distributed {
+            values.mistake(table::UPSTREAM_URL, "is missing");
+        }
+        let billing = origin(values, table::BILLING_URL);
         let routes = values.required(table::BILLABLE_ROUTES, routes);
         let statuses = values.required(table::BILLABLE_STATUSES, BillableStatuses::parse);
         let origins = values.optional(table::ALLOWED_ORIGINS, parse::from_str::<AllowedOrigins>);
@@ -68,7 +69,7 @@ impl GatewayConfig {
         Some(Self {
             address: address?,
             upstream: upstream?,
-            billing: billing?,
+            billing: billing??,
             routes: Arc::new(routes?),
             statuses: Arc::new(statuses?),
             origins: origins?.map(Arc::new),
@@ -80,7 +81,60 @@ impl GatewayConfig {
     }
 }
 
+/// Reads an address to call. What is wrong with it is told in words that repeat nothing: it might hold a password.
+fn origin(values: &mut Values, setting: table::Setting) -> Option<Option<Origin>> {
+    let parsed = values.optional(setting, |text| Ok::<_, Infallible>(text.trim().parse::<Origin>()))?;
+    match parsed.transpose() {
+        Ok(origin) => Some(origin),
+        Err(error) => {
+            values.mistake(setting, &format!("is wrong: {error}"));
+            None
+        }
+    }
+}
+
 /// Every mistake of the list in one text.
 fn routes(list: &str) -> Result<BillableRoutes, String> {
     BillableRoutes::parse(list).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(settings: &[(&str, &str)], deployment: Deployment) -> Result<GatewayConfig, String> {
+        let mut values = Values::load(settings.iter().copied(), None);
+        let common = Common::read(&mut values);
+        let config = GatewayConfig::read(&mut values, common.as_ref(), deployment);
+        values.finish(config).map_err(|mistakes| mistakes.to_string())
+    }
+
+    #[test]
+    fn only_the_one_process_can_do_without_an_upstream() {
+        let embedded = read(&[], Deployment::Embedded).unwrap();
+        assert_eq!((embedded.upstream, embedded.address), (None, HERE));
+        assert!(read(&[], Deployment::Distributed).unwrap_err().contains("UPSTREAM_URL"));
+        let distributed = read(&[("UPSTREAM_URL", "http://h:9")], Deployment::Distributed).unwrap();
+        assert_eq!((distributed.upstream.unwrap().port(), distributed.address), (9, EVERYWHERE));
+        assert_eq!(distributed.origins, None);
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let settings = [
+            ("UPSTREAM_URL", "https://h"),
+            ("BILLING_URL", "http://h/base"),
+            ("BILLABLE_ROUTES", "/a/*/b,/a,/a"),
+            ("BILLABLE_STATUSES", "2xx,abc"),
+            ("ALLOWED_ORIGINS", "app.example"),
+            ("EVENT_CLIENT_INFO", "perhaps"),
+            ("GATEWAY_ADDR", "nowhere"),
+            ("CONNECTIONS_MAX", "0"),
+        ];
+        let mistakes = read(&settings, Deployment::Distributed).unwrap_err();
+        for (name, _) in settings {
+            assert!(mistakes.contains(name), "{name} is not in\n{mistakes}");
+        }
+        assert!(mistakes.contains("https is not spoken"), "{mistakes}");
+    }
 }

@@ -210,7 +210,7 @@ impl Summed {
     }
 
     fn encode_latency(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
-        let bounds = LATENCY_BOUNDS.iter().copied().chain(std::iter::once(f64::MAX));
+        let bounds = LATENCY_BOUNDS.iter().copied().chain(std::iter::once(f64::INFINITY));
         let buckets: Vec<(f64, u64)> =
             bounds.enumerate().map(|(index, bound)| (bound, self.sum(|core| core.latency.get(index)))).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();

@@ -122,3 +122,45 @@ fn detail(error: &GatewayError) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proxy::ConnectError;
+
+    fn rescued(inner: impl Future<Output = Result<Response<WebBody>, Failure>>) -> Response<WebBody> {
+        let future = RescueFuture { inner: Some(inner), request_id: "r-1".parse().unwrap() };
+        let mut future = std::pin::pin!(future);
+        match future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(Ok(response)) => response,
+            Poll::Pending => panic!("pending"),
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_500() {
+        let response = rescued(async { panic!("a fault of the test") });
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+
+    #[test]
+    fn headers_that_outer_layers_added_stay() {
+        let response = rescued(async {
+            let mut failure = Failure::from(GatewayError::RateLimited { retry_after: Duration::from_millis(1_200) });
+            failure.headers.insert("x-outer", HeaderValue::from_static("1"));
+            Err(failure)
+        });
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(response.headers()["x-outer"], "1");
+    }
+
+    #[test]
+    fn a_cause_inside_is_not_told() {
+        let secret = ConnectError::Io(std::io::Error::other("10.1.2.3 refused"));
+        assert!(!detail(&GatewayError::Unreachable(secret)).contains("10.1.2.3"));
+    }
+}

@@ -63,7 +63,8 @@ impl FromStr for Origin {
             return Err(OriginError::MoreThanOrigin);
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || (authority.port().is_some() && authority.port_u16().is_none()) {
+        let has_port = authority.as_str().len() > authority.host().len();
+        if host.is_empty() || (has_port && authority.port_u16().is_none()) {
             return Err(OriginError::Malformed);
         }
         let port = authority.port_u16().unwrap_or(80);

@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod metering;
 mod pool;
+mod recording;
 mod routing;
 mod smuggling;
 mod tokens;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use goldleaves_domain::wire::{self, Message};
-use goldleaves_domain::{Delivery, Outcome, PublishFuture, Publisher, UsageEvent};
+use goldleaves_domain::{Delivery, Outcome, PublishError, PublishFuture, Publisher, UsageEvent};
 use goldleaves_gateway::record::{self, Durability, RecordOptions};
 use goldleaves_gateway::{Deployment, Gateway, GatewayConfig, GatewayParts, StartError};
 use goldleaves_runtime::Metrics;
@@ -19,18 +19,27 @@ use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use goldleaves_web::{Clock, TokenOptions, TokenVerifier};
 use tokio_util::sync::CancellationToken;
 
+use crate::recording::Disk;
+
 pub(crate) const SECRET: &str = "a secret of the tests, long enough for anyone";
 pub(crate) const BILLABLE: &str = "/api/v1/documents";
 
 /// Takes events as a ledger would.
-#[derive(Debug, Default)]
-struct Taker(Mutex<Vec<UsageEvent>>);
+#[derive(Debug)]
+struct Taker {
+    events: Mutex<Vec<UsageEvent>>,
+    confirms: bool,
+}
 
 impl Publisher for Taker {
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
+        if !self.confirms {
+            let reason = "as the test wants it".to_owned();
+            return Box::pin(std::future::ready(Err(PublishError::Unconfirmed { reason })));
+        }
         for delivery in batch {
             if let Ok(Message::Event(event)) = wire::parse(&delivery.payload) {
-                self.0.lock().unwrap().push(*event);
+                self.events.lock().unwrap().push(*event);
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -39,14 +48,25 @@ impl Publisher for Taker {
 
 /// What a test changes before the start.
 pub(crate) struct Plan {
-    settings: Vec<(&'static str, String)>,
-    cores: usize,
-    durability: Durability,
+    pub(crate) settings: Vec<(&'static str, String)>,
+    pub(crate) cores: usize,
+    pub(crate) durability: Durability,
+    pub(crate) spool_bytes_max: u64,
+    /// Whether whoever takes events ever says so.
+    pub(crate) confirms: bool,
+    pub(crate) disk: Disk,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { settings: Vec::new(), cores: 1, durability: Durability::Available }
+        Self {
+            settings: Vec::new(),
+            cores: 1,
+            durability: Durability::Available,
+            spool_bytes_max: 64 << 20,
+            confirms: true,
+            disk: Disk::default(),
+        }
     }
 }
 
@@ -94,9 +114,9 @@ impl Plan {
 
         let scratch = Scratch::new("gateway").unwrap();
         let metrics = Metrics::new();
-        let spool = spool_options(scratch.join("spool"));
-        let side = record::open(RecordOptions::new(spool, self.durability), RealFileSystem, &metrics).await.unwrap();
-        let taker = Arc::new(Taker::default());
+        let spool = spool_options(scratch.join("spool"), self.spool_bytes_max);
+        let side = record::open(RecordOptions::new(spool, self.durability), self.disk, &metrics).await.unwrap();
+        let taker = Arc::new(Taker { events: Mutex::default(), confirms: self.confirms });
         let relay_stop = CancellationToken::new();
         let publisher: Arc<dyn Publisher> = Arc::clone(&taker) as _;
         let relay = tokio::spawn(side.relay.run(publisher, relay_stop.clone(), Duration::from_secs(30)));
@@ -107,10 +127,10 @@ impl Plan {
     }
 }
 
-fn spool_options(directory: PathBuf) -> SpoolOptions {
+fn spool_options(directory: PathBuf, bytes_max: u64) -> SpoolOptions {
     SpoolOptions {
-        segment_bytes: 1 << 20,
-        bytes_max: 64 << 20,
+        segment_bytes: (bytes_max / 4).min(1 << 20),
+        bytes_max,
         sync_pause: Duration::ZERO,
         ..SpoolOptions::new(directory)
     }
@@ -162,13 +182,13 @@ impl World {
     /// Waits until so many events came.
     pub(crate) async fn events(&self, count: usize) -> Vec<UsageEvent> {
         for _ in 0..1_000 {
-            let events = self.taker.0.lock().unwrap().clone();
+            let events = self.taker.events.lock().unwrap().clone();
             if events.len() >= count {
                 return events;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{count} events did not come, only {:?}", self.taker.0.lock().unwrap());
+        panic!("{count} events did not come, only {:?}", self.taker.events.lock().unwrap());
     }
 
     /// The value of a metric, 0 when it was never shown.
@@ -186,9 +206,9 @@ impl World {
         assert_eq!(self.relay.await.unwrap(), 0, "everything was relayed");
         // Its gauges read the spool, which is free again only then.
         drop(self.metrics);
-        let (_, recovered) = Spool::open(spool_options(self.scratch.join("spool")), RealFileSystem).unwrap();
+        let (_, recovered) = Spool::open(spool_options(self.scratch.join("spool"), 64 << 20), RealFileSystem).unwrap();
         assert_eq!(recovered.orphans.len(), 0, "every announced call was settled");
-        let events = self.taker.0.lock().unwrap().clone();
+        let events = self.taker.events.lock().unwrap().clone();
         let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
         assert_eq!(seqs, (1..=events.len() as u64).collect::<Vec<_>>(), "no event twice, none missing");
         events
