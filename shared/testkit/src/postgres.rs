@@ -30,7 +30,7 @@ const TEMPLATE: &str = "goldleaves_template";
 /// whatever ends it. Then the server and its data go, unless the pipe said to keep the data.
 const KEEPER: &str = r#"
 "$1"/postgres -D "$2"/data -p "$3" -h 127.0.0.1 -k "$2" -F -c full_page_writes=off -c max_connections=200 \
-    -c shared_buffers=64MB -c log_line_prefix='%m %p ' >>"$2"/log 2>&1 </dev/null &
+    -c shared_buffers=64MB -c log_line_prefix='%m %p %d ' >>"$2"/log 2>&1 </dev/null &
 server=$!
 echo $server >"$2"/pid.new && mv "$2"/pid.new "$2"/pid
 order=$(cat)

@@ -1,7 +1,9 @@
 //! Events to record, told by what a test is about and ordinary in everything else.
 
 use goldleaves_domain::wire::{Message, encode_event, encode_seal};
-use goldleaves_domain::{CallMetadata, Epoch, EventId, Outcome, Seal, Source, Timestamp, UsageEvent};
+use goldleaves_domain::{
+    CallMetadata, Epoch, EventId, Outcome, Seal, SealBlock, SetHash, Source, Timestamp, UsageEvent,
+};
 use goldleaves_ledger::Incoming;
 use uuid::Uuid;
 
@@ -73,7 +75,24 @@ pub(crate) fn batch<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Vec
     events.into_iter().map(incoming).collect()
 }
 
-#[expect(dead_code, reason = "the tests of seals follow")]
 pub(crate) fn incoming_seal(seal: &Seal) -> Incoming {
     Incoming { payload: encode_seal(seal), parsed: Ok(Message::Seal(Box::new(seal.clone()))) }
+}
+
+/// What the gateway says of these events, all of one block.
+pub(crate) fn seal_of(events: &[UsageEvent]) -> Seal {
+    let mut hash = SetHash::EMPTY;
+    events.iter().for_each(|event| hash.insert(event));
+    let count = events.len() as u64;
+    Seal {
+        id: Uuid::from_u128(0x5ea1_0000 + u128::from(count)),
+        source: source(),
+        ts: at("2026-03-10T11:00:00Z").plus_micros(i64::try_from(count).unwrap()).unwrap(),
+        epoch: epoch(),
+        last_seq: events.iter().map(|event| event.seq).max().unwrap_or_default(),
+        count,
+        unrecorded: 0,
+        closed: false,
+        blocks: vec![SealBlock { block: 0, count: u32::try_from(count).unwrap(), hash }],
+    }
 }

@@ -1,6 +1,14 @@
 //! One suite for both databases: every test runs on SQLite and on a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod concurrent;
 mod events;
 mod harness;
+mod letters;
+mod money;
+mod orders;
+mod proof;
 mod record;
+mod repeats;
+mod reports;
+mod schema;

@@ -1,0 +1,215 @@
+//! The catalogue of both databases, and migrating them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions, sqlite_url};
+use goldleaves_testkit::postgres::Postgres;
+
+use crate::events::{batch, event};
+use crate::harness::{Database, Kind, TABLES, on_both};
+
+on_both!(
+    the_guides_columns_have_its_names_and_types,
+    the_guides_indexes_and_keys_are_there,
+    down_takes_everything_back_and_up_makes_it_again,
+    a_wrong_schema_is_told_apart,
+);
+
+async fn the_guides_columns_have_its_names_and_types(database: Database) {
+    let guide = [
+        ("id", "uuid", "text"),
+        ("request_id", "character varying(255)", "varchar(255)"),
+        ("tenant_id", "character varying(255)", "varchar(255)"),
+        ("user_id", "character varying(255)", "varchar(255)"),
+        ("route", "character varying(500)", "varchar(500)"),
+        ("action", "character varying(255)", "varchar(255)"),
+        ("units", "numeric(20,6)", "numeric(20,6)"),
+        ("cost_cents", "bigint", "bigint"),
+        ("ts", "timestamp with time zone", "text"),
+        ("metadata", "character varying(2000)", "varchar(2000)"),
+        ("created_at", "timestamp with time zone", "text"),
+        ("updated_at", "timestamp with time zone", "text"),
+    ];
+    let ours = [
+        ("units_micro", "bigint", "bigint"),
+        ("client_request_id", "character varying(255)", "varchar(255)"),
+        ("fingerprint", "character varying(80)", "varchar(80)"),
+        ("epoch", "uuid", "text"),
+        ("seq", "bigint", "bigint"),
+        ("outcome", "character varying(32)", "varchar(32)"),
+        ("rate_version", "bigint", "bigint"),
+    ];
+    let expected = |columns: &[(&str, &str, &str)]| -> BTreeMap<String, String> {
+        let kind =
+            |column: &(&str, &str, &str)| if database.kind == Kind::Postgres { column.1 } else { column.2 }.to_owned();
+        columns.iter().map(|column| (column.0.to_owned(), kind(column))).collect()
+    };
+    let events = [guide.as_slice(), ours.as_slice()].concat();
+    assert_eq!(database.columns("usage_events").await, expected(&events));
+    let duplicates = [events.as_slice(), &[("duplicate_of", "uuid", "text")]].concat();
+    assert_eq!(database.columns("usage_duplicates").await, expected(&duplicates));
+    let letters = [
+        ("id", "character varying(64)", "varchar(64)"),
+        ("tenant_id", "character varying(255)", "varchar(255)"),
+        ("request_id", "character varying(255)", "varchar(255)"),
+        ("reason", "character varying(64)", "varchar(64)"),
+        ("detail", "character varying(500)", "varchar(500)"),
+        ("payload", "bytea", "blob"),
+        ("epoch", "uuid", "text"),
+        ("seq", "bigint", "bigint"),
+        ("ts", "timestamp with time zone", "text"),
+        ("created_at", "timestamp with time zone", "text"),
+    ];
+    assert_eq!(database.columns("usage_dead_letters").await, expected(&letters));
+    let rollups = database.columns("usage_rollups").await;
+    let units = if database.kind == Kind::Postgres { "numeric(38,0)" } else { "integer" };
+    assert_eq!((rollups["events"].as_str(), rollups["units_micro"].as_str()), ("bigint", units));
+}
+
+async fn the_guides_indexes_and_keys_are_there(database: Database) {
+    let sql = match database.kind {
+        Kind::Postgres => {
+            "SELECT c.relname::text, i.indrelid::regclass::text, \
+             (SELECT string_agg(a.attname, ',' ORDER BY k.n) FROM unnest(i.indkey) WITH ORDINALITY AS k(attnum, n) \
+                 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum), i.indisunique::text \
+             FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid \
+             WHERE i.indrelid::regclass::text IN ('usage_events', 'usage_duplicates', 'stripe_pushes')"
+        }
+        Kind::Sqlite => {
+            "SELECT l.name, t.name, (SELECT group_concat(name, ',') FROM pragma_index_info(l.name)), \
+             CASE l.\"unique\" WHEN 1 THEN 'true' ELSE 'false' END \
+             FROM sqlite_schema AS t JOIN pragma_index_list(t.name) AS l WHERE t.type = 'table'"
+        }
+    };
+    let rows = database.rows(sql).await;
+    let rows: BTreeSet<[String; 4]> = rows
+        .into_iter()
+        .map(|row| row.into_iter().map(Option::unwrap).collect::<Vec<_>>().try_into().unwrap())
+        .collect();
+    for (name, table, columns) in [
+        ("idx_usage_tenant_ts", "usage_events", "tenant_id,ts"),
+        ("idx_usage_user_ts", "usage_events", "user_id,ts"),
+        ("idx_usage_route_ts", "usage_events", "route,ts"),
+        ("idx_usage_client_request", "usage_events", "tenant_id,client_request_id,fingerprint,outcome,ts,id"),
+        (
+            "idx_usage_duplicates_client_request",
+            "usage_duplicates",
+            "tenant_id,client_request_id,fingerprint,outcome,ts,id",
+        ),
+    ] {
+        assert!(rows.contains(&[name, table, columns, "false"].map(str::to_owned)), "{name}: {rows:#?}");
+    }
+    let unique =
+        |table: &str, columns: &str| rows.iter().any(|row| row[1] == table && row[2] == columns && row[3] == "true");
+    assert!(unique("usage_events", "id") && unique("usage_events", "request_id"));
+    assert!(unique("stripe_pushes", "tenant_id,meter,hour,revision"));
+    assert!(!unique("usage_duplicates", "request_id"));
+}
+
+async fn down_takes_everything_back_and_up_makes_it_again(database: Database) {
+    let ledger = database.priced().await;
+    ledger.record(&batch(&[event(1)])).await.unwrap();
+    ledger.close().await;
+    let lines = std::sync::Mutex::new(Vec::new());
+    let progress = |line: &str| lines.lock().unwrap().push(line.to_owned());
+    // Twice at once, and again: nothing to do.
+    let (one, other) = tokio::join!(
+        goldleaves_migrations::up(&database.url, &progress),
+        goldleaves_migrations::up(&database.url, &progress)
+    );
+    one.and(other).unwrap();
+    assert!(lines.lock().unwrap().iter().any(|line| line.starts_with("0 of")));
+    assert_eq!(database.count("usage_events").await, 1);
+    goldleaves_migrations::down(&database.url, None, &progress).await.unwrap();
+    assert!(goldleaves_migrations::status(&database.url).await.unwrap().iter().all(|step| !step.applied));
+    let tables = match database.kind {
+        Kind::Postgres => "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'",
+        Kind::Sqlite => "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+    };
+    assert_eq!(database.rows(tables).await, [[Some("seaql_migrations".to_owned())]]);
+    let (one, other) = tokio::join!(
+        goldleaves_migrations::up(&database.url, &progress),
+        goldleaves_migrations::up(&database.url, &progress)
+    );
+    one.and(other).unwrap();
+    assert_eq!(database.rows(tables).await.len(), TABLES.len() + 1);
+    assert!(goldleaves_migrations::status(&database.url).await.unwrap().iter().all(|step| step.applied));
+}
+
+async fn a_wrong_schema_is_told_apart(database: Database) {
+    let ledger = database.ledger().await;
+    database.execute("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29990101_000001_later', 0)").await;
+    let error = ledger.check_schema().await.unwrap_err();
+    assert!(matches!(&error, LedgerError::SchemaNewer { step } if step == "m29990101_000001_later"), "{error:?}");
+    assert!(!error.is_transient());
+    assert!(goldleaves_migrations::up(&database.url, &|_| ()).await.is_err());
+    for change in ["DELETE FROM seaql_migrations", "DROP TABLE seaql_migrations"] {
+        database.execute(change).await;
+        let error = ledger.check_schema().await.unwrap_err();
+        assert!(matches!(error, LedgerError::SchemaMissing { .. }) && !error.is_transient(), "{change}: {error:?}");
+    }
+    ledger.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_sqlite_file_is_its_owners_only_and_written_safely() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data%20 ?#ü/goldleaves.db");
+    let url = sqlite_url(&path);
+    let ledger = Ledger::connect(&url, LedgerOptions::default()).await.unwrap();
+    assert!(matches!(ledger.check_schema().await, Err(LedgerError::SchemaMissing { .. })));
+    goldleaves_migrations::up(&url, &|_| ()).await.unwrap();
+    ledger.check_schema().await.unwrap();
+    ledger.set_rate("1".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
+    for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", entry.path().display());
+    }
+    let database = crate::harness::connect(&url).await;
+    let one = async |sql| crate::harness::rows(&database, sql).await[0][0].clone().unwrap();
+    assert_eq!(one("SELECT journal_mode FROM pragma_journal_mode").await, "wal");
+    let version: Vec<u32> = one("SELECT sqlite_version()").await.split('.').map(|part| part.parse().unwrap()).collect();
+    assert!(version >= vec![3, 51, 3], "{version:?}");
+}
+
+#[tokio::test]
+async fn urls_that_are_none_are_refused_without_showing_them() {
+    for url in [
+        "",
+        "mysql://u:secret@h/d",
+        "postgresql//secret",
+        "sqlite:",
+        "sqlite::memory:",
+        "postgresql://u:secret@h:port/d",
+    ] {
+        let error = Ledger::connect(url, LedgerOptions::default()).await.unwrap_err();
+        assert!(matches!(error, LedgerError::Url(_)) && !error.is_transient(), "{url}: {error:?}");
+        assert!(!error.to_string().contains("secret"));
+        let error = goldleaves_migrations::up(url, &|_| ()).await.unwrap_err();
+        assert!(matches!(error, goldleaves_migrations::MigrationError::Url(_)), "{url}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_is_waited_for() {
+    let mut server = Postgres::start().await.unwrap();
+    let url = server.database().await.unwrap();
+    let options = LedgerOptions { acquire_timeout: Duration::from_millis(300), ..LedgerOptions::default() };
+    let ledger = Ledger::connect(&url, options.clone()).await.unwrap();
+    ledger.set_rate("1".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
+    server.kill().unwrap();
+    for error in [ledger.ping().await, ledger.record(&batch(&[event(1)])).await.map(drop), ledger.check_schema().await]
+    {
+        assert!(error.unwrap_err().is_transient());
+    }
+    // Connecting is no error either.
+    let early = Ledger::connect(&url, options).await.unwrap();
+    assert!(early.check_schema().await.unwrap_err().is_transient());
+    server.restart().await.unwrap();
+    for ledger in [ledger, early] {
+        ledger.check_schema().await.unwrap();
+        ledger.record(&batch(&[event(1)])).await.unwrap();
+    }
+}
