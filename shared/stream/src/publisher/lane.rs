@@ -20,6 +20,9 @@ use crate::topology::STREAM;
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
+/// More than any batch holds.
+const KNOWN_MAX: usize = 100_000;
+
 /// What survives from one batch to the next.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -31,7 +34,7 @@ pub(super) struct Lane {
     /// How many messages may be unanswered now; doubles with each ack after trouble.
     allowance: usize,
     backoff: Backoff,
-    /// What was confirmed of a batch that the caller heard was unconfirmed, so that it is not sent again with it.
+    /// What was confirmed of batches that the caller heard were unconfirmed, so that it is not sent again with them.
     known: HashSet<String>,
     rewinds_seen: u64,
     /// How often the client had connected when the stream was looked at last.
@@ -110,8 +113,17 @@ impl Lane {
             outcome => outcome,
         };
         match &outcome {
-            Err(PublishError::Unconfirmed { .. }) => self.known = run.confirmed_ids().map(str::to_owned).collect(),
-            Ok(()) | Err(PublishError::Rewound { .. }) => self.known.clear(),
+            Ok(()) => run.confirmed_ids().for_each(|id| {
+                self.known.remove(id);
+            }),
+            Err(PublishError::Unconfirmed { .. }) => {
+                self.known.extend(run.confirmed_ids().map(str::to_owned));
+                // A caller that does not come back with its batch must not fill the memory.
+                if self.known.len() > KNOWN_MAX {
+                    self.known.clear();
+                }
+            }
+            Err(PublishError::Rewound { .. }) => self.known.clear(),
         }
         outcome
     }
@@ -153,7 +165,7 @@ impl Lane {
                 with.counters.troubles.fetch_add(1, Ordering::Relaxed);
                 run.give_up_unanswered();
                 self.allowance = 1;
-                let reason = trouble.to_string();
+                let reason = reason(&trouble, &with.connection);
                 self.trouble = Some(trouble);
                 if calm.is_over() {
                     return Err(PublishError::Unconfirmed { reason });
@@ -167,12 +179,11 @@ impl Lane {
     /// Nothing is sent but the look at the stream, and that only while a server is connected.
     async fn recover(&self, with: &StreamPublisher, trouble: &Trouble, calm: &Calm) -> Result<(), PublishError> {
         if tokio::time::timeout(calm.left(), with.connection.connected()).await.is_err() {
-            let complaint = with.connection.complaint().map(|text| format!(": {text}")).unwrap_or_default();
-            return Err(PublishError::Unconfirmed { reason: format!("{}{complaint}", Trouble::Disconnected) });
+            return Err(PublishError::Unconfirmed { reason: reason(&Trouble::Disconnected, &with.connection) });
         }
         with.look().await.map_err(|error| match error {
             PublishError::Unconfirmed { reason } if *trouble != Trouble::NotLookedAt => {
-                PublishError::Unconfirmed { reason: format!("{trouble}; {reason}") }
+                PublishError::Unconfirmed { reason: format!("{trouble}; then {reason}") }
             }
             other => other,
         })
@@ -312,6 +323,14 @@ impl Calm {
 
     fn is_over(&self) -> bool {
         self.left().is_zero()
+    }
+}
+
+/// The trouble, and what server or client complained of last: a missing permission shows nowhere else.
+fn reason(trouble: &Trouble, connection: &Connection) -> String {
+    match connection.complaint() {
+        Some(complaint) => format!("{trouble}; {complaint}"),
+        None => trouble.to_string(),
     }
 }
 

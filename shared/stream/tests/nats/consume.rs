@@ -1,1 +1,270 @@
-//! placeholder
+//! Batches come whole and in time, are delivered again unless acknowledged, and stop without leaving anything behind.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer;
+use goldleaves_stream::{
+    Batch, CONSUMER, Connection, Consumer, ConsumerOptions, ConsumerState, Lag, Next, STREAM, Topology,
+};
+use goldleaves_testkit::nats::NatsServer;
+
+use crate::support::{
+    TOPOLOGY, connect, declare, deliveries, delivery, plain, publish_until_confirmed, publisher, within,
+};
+
+fn quick() -> ConsumerOptions {
+    ConsumerOptions {
+        batch_messages: 100,
+        batch_wait: Duration::from_millis(50),
+        pull_expires: Duration::from_secs(1),
+        heartbeat: Duration::from_millis(400),
+    }
+}
+
+async fn batch(consumer: &mut Consumer) -> Batch {
+    match within(consumer.next()).await {
+        Next::Batch(batch) => batch,
+        Next::Stopped => panic!("stopped"),
+    }
+}
+
+fn sequences(batch: &Batch) -> Vec<u64> {
+    batch.messages().iter().map(|message| message.sequence).collect()
+}
+
+/// The consumer with another `ack_wait` and start, as operations may make it.
+async fn remake_consumer(url: &str, ack_wait: Duration, start: u64) {
+    let stream = plain(url).await.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    let config = consumer::pull::Config {
+        durable_name: Some(CONSUMER.to_owned()),
+        deliver_policy: consumer::DeliverPolicy::ByStartSequence { start_sequence: start },
+        ack_wait,
+        ..Default::default()
+    };
+    stream.create_consumer(config).await.unwrap();
+}
+
+async fn lag(connection: &Connection) -> Lag {
+    within(Lag::read(connection)).await.unwrap().unwrap()
+}
+
+/// Acks travel as plain messages: the server needs a moment.
+async fn wait_for_lag(connection: &Connection, pending: u64, ack_pending: u64) {
+    within(async {
+        loop {
+            let lag = lag(connection).await;
+            if (lag.pending, lag.ack_pending) == (pending, ack_pending) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn batches_are_full_or_due_and_never_wait_for_a_pull_to_expire() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let publisher = publisher(&connection);
+    // Were a batch to wait for its pull, `within` would run out first.
+    let slow =
+        ConsumerOptions { pull_expires: Duration::from_secs(600), heartbeat: Duration::from_secs(200), ..quick() };
+    let mut consumer = Consumer::new(connection.clone(), slow);
+    publish_until_confirmed(&publisher, &deliveries(250)).await;
+    let mut seen = Vec::new();
+    while seen.len() < 250 {
+        let batch = batch(&mut consumer).await;
+        assert!(batch.messages().len() <= 100);
+        consumer.settle(&batch, |_| false).await;
+        seen.extend(sequences(&batch));
+    }
+    assert_eq!(seen, (1..=250).collect::<Vec<u64>>());
+    for sequence in 251..=260 {
+        let sent = delivery("acme");
+        publish_until_confirmed(&publisher, std::slice::from_ref(&sent)).await;
+        let batch = batch(&mut consumer).await;
+        assert_eq!(sequences(&batch), [sequence]);
+        assert_eq!(batch.messages()[0].payload, sent.payload);
+        assert_eq!(batch.messages()[0].traceparent, sent.traceparent);
+        assert_eq!(batch.messages()[0].delivered, 1);
+        consumer.settle(&batch, |_| false).await;
+    }
+    wait_for_lag(&connection, 0, 0).await;
+}
+
+#[tokio::test]
+async fn what_is_not_acknowledged_comes_again_unless_it_is_held() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    remake_consumer(&server.url(), Duration::from_secs(1), 1).await;
+    publish_until_confirmed(&publisher(&connection), &deliveries(5)).await;
+    let mut consumer = Consumer::new(connection.clone(), quick());
+    let held = batch(&mut consumer).await;
+    assert_eq!(sequences(&held), [1, 2, 3, 4, 5]);
+    for _ in 0..8 {
+        consumer.hold(&held).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(lag(&connection).await.redelivered, 0, "held");
+    // One is set aside for good, two are acknowledged, two are not.
+    let again = {
+        consumer.settle(&held, |index| index == 0).await;
+        wait_for_lag(&connection, 0, 0).await;
+        publish_until_confirmed(&publisher(&connection), &deliveries(2)).await;
+        let unanswered = batch(&mut consumer).await;
+        assert_eq!(sequences(&unanswered), [6, 7]);
+        batch(&mut consumer).await
+    };
+    assert_eq!(sequences(&again), [6, 7]);
+    assert!(again.messages().iter().all(|message| message.delivered == 2));
+    consumer.settle(&again, |_| false).await;
+    wait_for_lag(&connection, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_workers_share_everything_and_stop_with_nothing_in_hand() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let publisher = Arc::new(publisher(&connection));
+    let load = tokio::spawn(async move {
+        for _ in 0..20 {
+            publish_until_confirmed(&publisher, &deliveries(200)).await;
+        }
+    });
+    let mut handles = Vec::new();
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        let mut consumer = Consumer::new(connect(&server.url()).await, quick());
+        handles.push(consumer.stop_handle());
+        workers.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while let Next::Batch(batch) = consumer.next().await {
+                seen.extend(sequences(&batch));
+                consumer.settle(&batch, |_| false).await;
+            }
+            seen
+        }));
+    }
+    // One stops in the middle of the load, with messages on their way to it.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    handles[0].stop();
+    let mut all = within(workers.remove(0)).await.unwrap();
+    within(load).await.unwrap();
+    wait_for_lag(&connection, 0, 0).await;
+    for handle in &handles {
+        handle.stop();
+    }
+    for worker in workers {
+        all.extend(within(worker).await.unwrap());
+    }
+    assert_eq!(all.iter().copied().collect::<BTreeSet<u64>>(), (1..=4_000).collect());
+    assert_eq!(all.len(), 4_000, "nothing was left to redelivery");
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_stream_and_consumer_and_makes_neither() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    let mut consumer = Consumer::new(connection.clone(), quick());
+    let mut state = consumer.state();
+    let stop = consumer.stop_handle();
+    let worker = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while let Next::Batch(batch) = consumer.next().await {
+            seen.extend(sequences(&batch));
+            consumer.settle(&batch, |_| false).await;
+        }
+        seen
+    });
+    let waiting = |state: &ConsumerState| matches!(state, ConsumerState::Waiting(why) if why.contains("no consumer"));
+    within(state.wait_for(waiting)).await.unwrap();
+    assert!(plain(&server.url()).await.get_stream(STREAM).await.is_err(), "it makes no stream");
+    declare(&connection, TOPOLOGY).await;
+    within(state.wait_for(|state| *state == ConsumerState::Ready)).await.unwrap();
+    publish_until_confirmed(&publisher(&connection), &deliveries(10)).await;
+    wait_for_lag(&connection, 0, 0).await;
+    // Operations replay from a sequence: delete the consumer and add it with another start.
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    within(state.wait_for(waiting)).await.unwrap();
+    declare(&connection, TOPOLOGY).await;
+    remake_consumer(&server.url(), Duration::from_secs(60), 8).await;
+    wait_for_lag(&connection, 0, 0).await;
+    // The stream itself goes, and another one comes.
+    plain(&server.url()).await.delete_stream(STREAM).await.unwrap();
+    within(state.wait_for(waiting)).await.unwrap();
+    declare(&connection, TOPOLOGY).await;
+    publish_until_confirmed(&publisher(&connection), &deliveries(3)).await;
+    wait_for_lag(&connection, 0, 0).await;
+    stop.stop();
+    let seen = within(worker).await.unwrap();
+    assert_eq!(seen.iter().filter(|sequence| **sequence == 9).count(), 2, "replayed: {seen:?}");
+    assert_eq!(seen[seen.len() - 3..], [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_consumer_made_incompatible_is_left_alone_and_named() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    let bounded =
+        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_deliver: 3, ..Default::default() };
+    stream.create_consumer(bounded).await.unwrap();
+    publish_until_confirmed(&publisher(&connection), &deliveries(1)).await;
+    let mut consumer = Consumer::new(connection.clone(), quick());
+    let mut state = consumer.state();
+    let stop = consumer.stop_handle();
+    let next = tokio::spawn(async move { consumer.next().await });
+    let named =
+        |state: &ConsumerState| matches!(state, ConsumerState::Waiting(why) if why.contains("max_deliver is 3"));
+    within(state.wait_for(named)).await.unwrap();
+    stop.stop();
+    assert!(matches!(within(next).await.unwrap(), Next::Stopped));
+    assert_eq!(lag(&connection).await.pending, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_or_dies_is_pulled_from_again() {
+    let mut server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, Topology { ..TOPOLOGY }).await;
+    let mut consumer = Consumer::new(connection.clone(), quick());
+    let mut state = consumer.state();
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let stop = consumer.stop_handle();
+    let worker = tokio::spawn(async move {
+        while let Next::Batch(batch) = consumer.next().await {
+            consumer.settle(&batch, |_| false).await;
+            sequences(&batch).into_iter().for_each(|sequence| said.send(sequence).unwrap());
+        }
+    });
+    within(state.wait_for(|state| *state == ConsumerState::Ready)).await.unwrap();
+    server.suspend().unwrap();
+    let silent = |state: &ConsumerState| matches!(state, ConsumerState::Waiting(_));
+    within(state.wait_for(silent)).await.unwrap();
+    server.resume().unwrap();
+    let publisher = publisher(&connection);
+    publish_until_confirmed(&publisher, &deliveries(1)).await;
+    assert_eq!(within(heard.recv()).await, Some(1));
+    server.kill().await.unwrap();
+    within(state.wait_for(silent)).await.unwrap();
+    server.restart().await.unwrap();
+    publish_until_confirmed(&publisher, &deliveries(1)).await;
+    let mut last = within(heard.recv()).await;
+    // The ack of the first may have died with the server.
+    while last == Some(1) {
+        last = within(heard.recv()).await;
+    }
+    assert_eq!(last, Some(2));
+    stop.stop();
+    within(worker).await.unwrap();
+}

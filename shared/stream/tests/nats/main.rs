@@ -1,6 +1,6 @@
 //! The publisher, the topology and the consumer against real nats-servers.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cluster;
 mod connect;

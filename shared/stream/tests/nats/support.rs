@@ -78,7 +78,8 @@ pub(crate) async fn publish_until_confirmed(publisher: &StreamPublisher, batch: 
 
 /// JetStream by way of the plain client.
 pub(crate) async fn plain(url: &str) -> jetstream::Context {
-    jetstream::new(async_nats::connect(url).await.unwrap())
+    let servers: Vec<&str> = url.split(',').collect();
+    jetstream::new(async_nats::connect(servers).await.unwrap())
 }
 
 /// How often each message id lies in the stream.
