@@ -28,7 +28,7 @@ pub(crate) fn check(source: &Source, problems: &mut Vec<Problem>) {
         found(1, "no module docs: the first line is `//!` and says why this file exists");
     }
     for at in source.words("static") {
-        if is_static_item(source, at) {
+        if is_static_item(source, at) && !is_of_tests(&source.path) {
             found(source.line(at), "a static: hand the value down instead, or make it a const");
         }
     }
@@ -68,6 +68,11 @@ fn stands_alone(line: &str, at: usize, word: &str) -> bool {
     before.is_none_or(|c| !is_identifier(c)) && (!ends_in_letter || after.is_none_or(|c| !is_identifier(c)))
 }
 
+/// The tests of one process have no `main` that could hand a shared server down to them.
+fn is_of_tests(path: &Path) -> bool {
+    path.starts_with("shared/testkit") || path.iter().any(|part| part == "tests")
+}
+
 /// `'static` is a lifetime, and an allocator has no other way to be named.
 fn is_static_item(source: &Source, at: usize) -> bool {
     let before: String = source.code.iter().take(at).collect();
@@ -98,6 +103,7 @@ mod tests {
     #[test]
     fn each_rule_finds_its_line() {
         assert_eq!(lines("fn f() {}\n"), [1]);
+        assert!(is_of_tests(Path::new("a/tests/b.rs")) && !is_of_tests(Path::new("a/src/tests.rs")));
         assert_eq!(lines("//! Why.\nstatic X: u8 = 1;\n"), [2]);
         assert_eq!(lines("//! Why.\n\nfn f() { todo!() }\n"), [3]);
         assert_eq!(lines("//! Why.\n#[test]\n#[ignore]\nfn f() {}\n"), [3]);
