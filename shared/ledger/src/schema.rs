@@ -44,6 +44,6 @@ impl Ledger {
 mod tests {
     #[test]
     fn the_needed_schema_is_what_the_migrations_make() {
-        assert_eq!(goldleaves_migrations::names(), super::STEPS);
+        assert_eq!(goldleaves_testkit::migrations::names(), super::STEPS);
     }
 }

@@ -15,3 +15,5 @@ pub mod proxy;
 pub mod scratch;
 pub mod token;
 pub mod upstream;
+
+pub use goldleaves_migrations as migrations;

@@ -30,7 +30,7 @@ impl Database {
             Kind::Sqlite => {
                 let directory = tempfile::tempdir().unwrap();
                 let url = sqlite_url(&directory.path().join("data dir/goldleaves.db"));
-                goldleaves_migrations::up(&url, &|_| ()).await.unwrap();
+                goldleaves_testkit::migrations::up(&url, &|_| ()).await.unwrap();
                 (url, Some(directory))
             }
         };

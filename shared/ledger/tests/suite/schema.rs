@@ -116,26 +116,26 @@ async fn down_takes_everything_back_and_up_makes_it_again(database: Database) {
     let progress = |line: &str| lines.lock().unwrap().push(line.to_owned());
     // Twice at once, and again: nothing to do.
     let (one, other) = tokio::join!(
-        goldleaves_migrations::up(&database.url, &progress),
-        goldleaves_migrations::up(&database.url, &progress)
+        goldleaves_testkit::migrations::up(&database.url, &progress),
+        goldleaves_testkit::migrations::up(&database.url, &progress)
     );
     one.and(other).unwrap();
     assert!(lines.lock().unwrap().iter().any(|line| line.starts_with("0 of")));
     assert_eq!(database.count("usage_events").await, 1);
-    goldleaves_migrations::down(&database.url, None, &progress).await.unwrap();
-    assert!(goldleaves_migrations::status(&database.url).await.unwrap().iter().all(|step| !step.applied));
+    goldleaves_testkit::migrations::down(&database.url, None, &progress).await.unwrap();
+    assert!(goldleaves_testkit::migrations::status(&database.url).await.unwrap().iter().all(|step| !step.applied));
     let tables = match database.kind {
         Kind::Postgres => "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'",
         Kind::Sqlite => "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
     };
     assert_eq!(database.rows(tables).await, [[Some("seaql_migrations".to_owned())]]);
     let (one, other) = tokio::join!(
-        goldleaves_migrations::up(&database.url, &progress),
-        goldleaves_migrations::up(&database.url, &progress)
+        goldleaves_testkit::migrations::up(&database.url, &progress),
+        goldleaves_testkit::migrations::up(&database.url, &progress)
     );
     one.and(other).unwrap();
     assert_eq!(database.rows(tables).await.len(), TABLES.len() + 1);
-    assert!(goldleaves_migrations::status(&database.url).await.unwrap().iter().all(|step| step.applied));
+    assert!(goldleaves_testkit::migrations::status(&database.url).await.unwrap().iter().all(|step| step.applied));
 }
 
 async fn a_wrong_schema_is_told_apart(database: Database) {
@@ -144,7 +144,7 @@ async fn a_wrong_schema_is_told_apart(database: Database) {
     let error = ledger.check_schema().await.unwrap_err();
     assert!(matches!(&error, LedgerError::SchemaNewer { step } if step == "m29990101_000001_later"), "{error:?}");
     assert!(!error.is_transient());
-    assert!(goldleaves_migrations::up(&database.url, &|_| ()).await.is_err());
+    assert!(goldleaves_testkit::migrations::up(&database.url, &|_| ()).await.is_err());
     for change in ["DELETE FROM seaql_migrations", "DROP TABLE seaql_migrations"] {
         database.execute(change).await;
         let error = ledger.check_schema().await.unwrap_err();
@@ -160,7 +160,7 @@ async fn an_sqlite_file_is_its_owners_only_and_written_safely() {
     let url = sqlite_url(&path);
     let ledger = Ledger::connect(&url, LedgerOptions::default()).await.unwrap();
     assert!(matches!(ledger.check_schema().await, Err(LedgerError::SchemaMissing { .. })));
-    goldleaves_migrations::up(&url, &|_| ()).await.unwrap();
+    goldleaves_testkit::migrations::up(&url, &|_| ()).await.unwrap();
     ledger.check_schema().await.unwrap();
     ledger.set_rate("1".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
     for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
@@ -187,8 +187,8 @@ async fn urls_that_are_none_are_refused_without_showing_them() {
         let error = Ledger::connect(url, LedgerOptions::default()).await.unwrap_err();
         assert!(matches!(error, LedgerError::Url(_)) && !error.is_transient(), "{url}: {error:?}");
         assert!(!error.to_string().contains("secret"));
-        let error = goldleaves_migrations::up(url, &|_| ()).await.unwrap_err();
-        assert!(matches!(error, goldleaves_migrations::MigrationError::Url(_)), "{url}: {error:?}");
+        let error = goldleaves_testkit::migrations::up(url, &|_| ()).await.unwrap_err();
+        assert!(matches!(error, goldleaves_testkit::migrations::MigrationError::Url(_)), "{url}: {error:?}");
     }
 }
 
