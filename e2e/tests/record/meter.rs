@@ -1,0 +1,175 @@
+//! The meter on both databases: what it counts, and how it finds what no ledger can hold.
+
+use bytes::Bytes;
+use goldleaves_domain::{
+    CallMetadata, Delivery, Epoch, EventId, Fingerprint, Outcome, PublishError, Publisher, Source, Units, UsageEvent,
+    wire,
+};
+use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_meter_worker::Meter;
+use goldleaves_runtime::Metrics;
+use goldleaves_testkit::scratch::Scratch;
+use uuid::Uuid;
+
+use crate::child;
+use crate::database::{self, Row, Tables};
+
+async fn meter(url: &str) -> (Meter, Metrics) {
+    let metrics = Metrics::new();
+    let ledger = Ledger::connect(url, LedgerOptions::default()).await.unwrap();
+    (Meter::new(ledger, &metrics), metrics)
+}
+
+fn event(seq: u64) -> UsageEvent {
+    UsageEvent {
+        event_id: EventId::new(Uuid::now_v7()),
+        source: Source::new(Uuid::nil()),
+        tenant_id: "tenant-1".parse().unwrap(),
+        user_id: "user-1".parse().unwrap(),
+        ts: child::now(),
+        traceparent: None,
+        request_id: Uuid::now_v7().to_string().parse().unwrap(),
+        client_request_id: None,
+        route: "/api/v1/documents".parse().unwrap(),
+        action: "read".parse().unwrap(),
+        units: Units::ONE,
+        metadata: CallMetadata {
+            method: "GET".into(),
+            status_code: 200,
+            user_agent: None,
+            client_ip: None,
+            response_bytes: 0,
+            processing_micros: 0,
+        },
+        outcome: Outcome::Completed,
+        fingerprint: None,
+        epoch: Epoch::new(Uuid::from_u128(1)),
+        seq,
+    }
+}
+
+fn payloads<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Vec<Bytes> {
+    events.into_iter().map(wire::encode_event).collect()
+}
+
+#[track_caller]
+fn assert_shows(metrics: &Metrics, lines: &[&str]) {
+    let text = metrics.text();
+    for line in lines {
+        assert!(text.lines().any(|shown| shown == format!("goldleaves_{line}")), "{line} is not in\n{text}");
+    }
+}
+
+async fn every_number_moves(url: &str) {
+    let (meter, metrics) = meter(url).await;
+    let print: Fingerprint = format!("v1:{}", "0".repeat(64)).parse().unwrap();
+    let mut events: Vec<_> = (1..=5).map(event).collect();
+    for event in &mut events[..2] {
+        event.request_id = "the-clients".parse().unwrap();
+        event.client_request_id = Some(event.request_id.clone());
+        event.fingerprint = Some(print.clone());
+    }
+    events[4].outcome = Outcome::UpstreamAborted;
+    events[4].units = Units::ZERO;
+    let mut batch = payloads(&events);
+    batch.push(Bytes::from_static(b"no json"));
+    let recorded = meter.record(batch.clone()).await.unwrap();
+    assert_eq!((recorded.inserted, recorded.duplicates, recorded.replays), (3, 1, 0));
+    meter.record(batch).await.unwrap();
+    assert_shows(
+        &metrics,
+        &[
+            "billed_events_total 3",
+            "repeated_events_total 1",
+            "replayed_messages_total 6",
+            "dead_letters_total{reason=\"upstream_aborted\"} 1",
+            "dead_letters_total{reason=\"not_json\"} 1",
+            "revenue_cents 75",
+            "repeat_share 0.25",
+            "meter_failures_total 0",
+        ],
+    );
+    let rows = Tables::open(url).await.rows().await;
+    assert_eq!(rows.len(), 6);
+}
+
+/// What the database refuses stands for whatever nobody thought of.
+async fn poison_is_found_and_set_aside_alone(url: &str) {
+    let tables = Tables::open(url).await;
+    let postgres = "ALTER TABLE usage_events ADD CONSTRAINT no_poison CHECK (route <> '/poison')";
+    let sqlite = "CREATE TRIGGER no_poison BEFORE INSERT ON usage_events WHEN NEW.route = '/poison'
+        BEGIN SELECT RAISE(ABORT, 'no poison'); END";
+    tables.run(if url.starts_with("sqlite") { sqlite } else { postgres }).await;
+    let (meter, metrics) = meter(url).await;
+    let mut events: Vec<_> = (1..=50).map(event).collect();
+    let poison = [7, 8, 33].map(|at: usize| {
+        events[at].route = "/poison".parse().unwrap();
+        events[at].event_id.to_string()
+    });
+    meter.record(payloads(&events)).await.unwrap();
+    let rows = tables.rows().await;
+    assert_eq!(rows.len(), 50);
+    for (id, row) in rows {
+        let (table, outcome) =
+            if poison.contains(&id) { ("usage_dead_letters", "refused") } else { ("usage_events", "completed") };
+        assert_eq!(row, Row { table: table.into(), outcome: outcome.into() });
+    }
+    assert_shows(&metrics, &["billed_events_total 47", "dead_letters_total{reason=\"refused\"} 3"]);
+}
+
+/// A schema that is not there has nothing to do with the batch: nothing is set aside, the batch comes again.
+async fn a_database_that_is_not_ready_is_no_poison(url: &str) {
+    let tables = Tables::open(url).await;
+    tables.run("ALTER TABLE usage_events RENAME TO usage_events_away").await;
+    let (meter, metrics) = meter(url).await;
+    let event = event(1);
+    let deliveries = vec![Delivery::of_event(&event)];
+    let refused = meter.publish(deliveries.clone()).await.unwrap_err();
+    assert!(matches!(&refused, PublishError::Unconfirmed { reason } if reason.contains("usage_events")), "{refused}");
+    assert_shows(&metrics, &["meter_failures_total 1", "billed_events_total 0"]);
+    tables.run("ALTER TABLE usage_events_away RENAME TO usage_events").await;
+    meter.publish(deliveries).await.unwrap();
+    let rows = tables.rows().await;
+    assert_eq!(rows.into_keys().collect::<Vec<_>>(), [event.event_id.to_string()]);
+}
+
+mod sqlite {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_number_moves() {
+        let folder = Scratch::new("meter").unwrap();
+        super::every_number_moves(&database::sqlite(folder.path()).await).await;
+    }
+
+    #[tokio::test]
+    async fn poison_is_found_and_set_aside_alone() {
+        let folder = Scratch::new("meter").unwrap();
+        super::poison_is_found_and_set_aside_alone(&database::sqlite(folder.path()).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_ready_is_no_poison() {
+        let folder = Scratch::new("meter").unwrap();
+        super::a_database_that_is_not_ready_is_no_poison(&database::sqlite(folder.path()).await).await;
+    }
+}
+
+mod postgres {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_number_moves() {
+        super::every_number_moves(&database::postgres().await).await;
+    }
+
+    #[tokio::test]
+    async fn poison_is_found_and_set_aside_alone() {
+        super::poison_is_found_and_set_aside_alone(&database::postgres().await).await;
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_ready_is_no_poison() {
+        super::a_database_that_is_not_ready_is_no_poison(&database::postgres().await).await;
+    }
+}
