@@ -9,6 +9,7 @@ mod world;
 
 mod aborts;
 mod bodies;
+mod chaos;
 mod cors;
 mod headers;
 mod identity;
