@@ -224,7 +224,9 @@ impl Relay {
     }
 
     fn rewind(&mut self) {
-        self.spool.rewind();
+        if let Err(cause) = self.spool.rewind() {
+            error!(cause = &cause as &dyn Error, "a crash now would undo that everything is handed over again");
+        }
         self.reader = self.spool.reader();
     }
 

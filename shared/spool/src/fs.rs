@@ -66,6 +66,20 @@ pub trait Mapping: Send {
     fn release_before(&mut self, offset: u64);
 }
 
+const READ_ATTEMPTS: u32 = 3;
+
+/// Reads, and tries again when that fails: at recovery a passing error must not be taken for a lost page.
+pub(crate) fn read_patiently(file: &dyn SpoolFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = file.read_at(offset, buffer);
+    for _ in 1..READ_ATTEMPTS {
+        if read.is_ok() {
+            break;
+        }
+        read = file.read_at(offset, buffer);
+    }
+    read
+}
+
 /// The real file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFileSystem;
@@ -183,7 +197,7 @@ impl Mapping for RealMapping {
         }
         #[expect(unsafe_code, reason = "an append is a copy into the shared mapping of the segment")]
         // SAFETY: the range lies inside the mapping (checked above), `&mut self` makes this the only writer, nobody reads
-        // through the mapping (readers use pread), and the spool cuts a segment only after its mapping was dropped.
+        // through the mapping (readers use pread), and the spool cuts a segment only when nothing is stored to it any more.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len());
         }

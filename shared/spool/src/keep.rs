@@ -77,6 +77,7 @@ impl Shared {
     /// Persists cursor, checkpoint and floor if they moved, then removes segments that were acknowledged: those past
     /// retention, and as many more as `pressure` bytes need. Whether all of that worked.
     pub(crate) fn persist_and_delete(&self, pressure: u64) -> bool {
+        let _persisting = self.persisting.lock();
         let (cursor, memo) = {
             let relay = self.relay.lock();
             (relay.cursor(), relay.memo.clone())
@@ -99,16 +100,22 @@ impl Shared {
                 state.unrecorded.retain(|(epoch, _)| !closed.contains(epoch));
             });
             if let Err(error) = persisted {
+                // Nothing was deleted, so a rewind may still go back there.
+                self.state.lock().set_floor(current.floor);
                 tracing::error!(%error, "the spool's cursor could not be persisted; nothing is deleted meanwhile");
                 return false;
             }
             let mut log = self.log.lock();
             log.closings.retain(|(lsn, _)| *lsn >= durable);
+            for segment in &expendable {
+                log.unlist(segment.header.number);
+            }
+            log.garbage.extend(expendable);
             while log.checkpoints.len() > 1 && log.checkpoints.get(1).is_some_and(|(lsn, _)| *lsn <= durable) {
                 log.checkpoints.pop_front();
             }
         }
-        self.delete(&expendable)
+        self.delete_garbage()
     }
 
     /// Oldest first, never past one that must stay; and the first LSN of that one.
@@ -136,17 +143,20 @@ impl Shared {
         (expendable, 0)
     }
 
-    fn delete(&self, expendable: &[Arc<Segment>]) -> bool {
-        for segment in expendable {
+    /// Removes the files of segments that are gone for good: the floor that says so is durable.
+    fn delete_garbage(&self) -> bool {
+        let garbage = self.log.lock().garbage.clone();
+        let mut done = true;
+        for segment in garbage {
             match self.fs.remove(&segment.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %segment.path.display(), %error, "an acknowledged spool segment could not be removed");
-                    return false;
+                    tracing::warn!(path = %segment.path.display(), %error, "an acknowledged spool segment could not be removed yet");
+                    done = false;
                 }
-                _ => self.log.lock().unlist(segment.header.number),
+                _ => self.log.lock().garbage.retain(|kept| kept.header.number != segment.header.number),
             }
         }
-        true
+        done
     }
 
     /// Prepares segments until settlements of all open intents have their room twice over.

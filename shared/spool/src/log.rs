@@ -30,6 +30,19 @@ pub(crate) struct Writing {
     pub(crate) sealed: bool,
     /// A sync failed: it must not be tried again, the tail goes to a new segment.
     pub(crate) poisoned: bool,
+    /// Something of this file was synced: it may be the only durable place of what lies in it.
+    pub(crate) ever_synced: bool,
+    /// Files that are not needed once this one is synced.
+    pub(crate) supersedes: Vec<Arc<Segment>>,
+}
+
+/// What a sync made superfluous; to be dropped and removed outside of the lock.
+#[derive(Default)]
+pub(crate) struct Freed {
+    /// Sealed and durable.
+    pub(crate) done: Vec<Writing>,
+    /// Written anew elsewhere, durably.
+    pub(crate) superseded: Vec<Arc<Segment>>,
 }
 
 impl Writing {
@@ -43,6 +56,8 @@ impl Writing {
             synced: first,
             sealed: false,
             poisoned: false,
+            ever_synced: false,
+            supersedes: Vec::new(),
         }
     }
 }
@@ -122,6 +137,8 @@ pub(crate) struct Log {
     pub(crate) checkpoints: VecDeque<(u64, u64)>,
     /// Sealed and durable, to be trimmed.
     pub(crate) finished: Vec<Arc<Segment>>,
+    /// Deleted by the floor, their files not removed yet.
+    pub(crate) garbage: Vec<Arc<Segment>>,
     pub(crate) durable: u64,
     pub(crate) slack: usize,
     pub(crate) payload_bytes_max: usize,
@@ -225,8 +242,11 @@ impl Log {
             self.wants_spare = true;
             return Err(self.no_room());
         };
-        // Open intents must fit a new segment with some room for progress.
-        if room < reserved || open_bytes > self.segment_bytes / 4 * 3 {
+        // What is open must fit a new segment with some room for progress.
+        if open_bytes > self.open_bytes && open_bytes > self.segment_bytes / 4 * 3 {
+            return Err(AppendError::Full);
+        }
+        if room < reserved {
             self.wants_spare = true;
             return Err(self.no_room());
         }
@@ -239,9 +259,9 @@ impl Log {
         self.spares.is_empty() || self.settlement_room() < 2 * self.reserved + self.segment_bytes
     }
 
-    /// Whether an intent of usual size would be taken.
+    /// Whether an intent of any size would be taken.
     pub(crate) fn is_writable(&self) -> bool {
-        let reserve = 2 * frame_bytes(self.slack);
+        let reserve = 2 * self.waste() + frame_bytes(self.slack);
         !self.closed && self.broken.is_none() && self.settlement_room() >= self.reserved + reserve
     }
 
@@ -370,7 +390,8 @@ impl Log {
     /// Bytes of all segment files.
     pub(crate) fn bytes(&self) -> u64 {
         let spares = self.spares.iter().map(|spare| spare.segment.bytes());
-        self.segments.iter().map(|segment| segment.bytes()).chain(spares).sum()
+        let garbage = self.garbage.iter().map(|segment| segment.bytes());
+        self.segments.iter().map(|segment| segment.bytes()).chain(spares).chain(garbage).sum()
     }
 
     // === syncing ===
@@ -381,22 +402,27 @@ impl Log {
         Some(Target { segment: Arc::clone(&writing.segment), end: writing.end, poisoned: writing.poisoned })
     }
 
-    /// Notes a sync; returns what is sealed and durable now, to be dropped outside of the lock.
-    pub(crate) fn synced(&mut self, target: &Target) -> Vec<Writing> {
+    /// Notes a sync.
+    pub(crate) fn synced(&mut self, target: &Target) -> Freed {
         let number = target.segment.header.number;
+        let mut freed = Freed::default();
         if let Some(writing) = self.writing.iter_mut().find(|writing| writing.segment.header.number == number) {
             writing.synced = writing.synced.max(target.end);
+            writing.ever_synced = true;
             writing.tail.release(target.end);
             writing.map.release_before(writing.segment.offset(target.end));
+            freed.superseded = std::mem::take(&mut writing.supersedes);
         }
-        let mut done = Vec::new();
+        for segment in &freed.superseded {
+            self.unlist(segment.header.number);
+        }
         while self.writing.front().is_some_and(|front| front.sealed && front.synced == front.end) {
-            done.extend(self.writing.pop_front());
+            freed.done.extend(self.writing.pop_front());
         }
-        self.finished.extend(done.iter().map(|writing| Arc::clone(&writing.segment)));
+        self.finished.extend(freed.done.iter().map(|writing| Arc::clone(&writing.segment)));
         if let Some(front) = self.writing.front() {
             self.durable = self.durable.max(front.synced);
         }
-        done
+        freed
     }
 }

@@ -33,23 +33,31 @@ impl<'a> Quarantine<'a> {
     pub(crate) fn look(&mut self, gap: &Gap) {
         let (from, to) = (gap.segment.offset(gap.from), gap.segment.offset(gap.to));
         let Some((from, to)) = written_within(&gap.segment, from, to) else { return };
+        let path = &gap.segment.path;
+        match self.copy(&gap.segment, from, to) {
+            // An earlier recovery counted them.
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "unreadable bytes could not be copied and stay where they are");
+                self.kept.push(gap.segment.header.number);
+            }
+        }
+        tracing::error!(path = %path.display(), offset = from, bytes = to - from, "unreadable bytes in the spool are quarantined");
         self.regions += 1;
         self.bytes += to - from;
-        let path = &gap.segment.path;
-        tracing::error!(path = %path.display(), offset = from, bytes = to - from, "unreadable bytes in the spool are quarantined");
-        if let Err(error) = self.copy(&gap.segment, from, to) {
-            tracing::error!(path = %path.display(), %error, "unreadable bytes could not be copied and stay where they are");
-            self.kept.push(gap.segment.header.number);
-        }
     }
 
-    fn copy(&self, segment: &Segment, from: u64, to: u64) -> io::Result<()> {
+    /// Whether they were not copied before.
+    fn copy(&self, segment: &Segment, from: u64, to: u64) -> io::Result<bool> {
         let directory = self.ready()?;
         let path = directory.join(format!("{:016x}-{from:08x}.bin", segment.header.number));
-        let file = match self.fs.open(&path, OpenMode::Create) {
-            // Set aside before a crash in an earlier recovery.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.fs.open(&path, OpenMode::Write)?,
-            opened => opened?,
+        let (file, new) = match self.fs.open(&path, OpenMode::Create) {
+            // Perhaps cut short by a crash: written again.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (self.fs.open(&path, OpenMode::Write)?, false)
+            }
+            opened => (opened?, true),
         };
         let mut at = from;
         while at < to {
@@ -62,7 +70,8 @@ impl<'a> Quarantine<'a> {
             at += count as u64;
         }
         file.sync_data()?;
-        self.fs.sync_dir(&directory)
+        self.fs.sync_dir(&directory)?;
+        Ok(new)
     }
 
     /// A whole file whose header says nothing.

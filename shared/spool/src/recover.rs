@@ -3,7 +3,7 @@
 //! Changes only what can be changed again: a crash at any point leaves a directory from which the next recovery finds the
 //! same. Nothing is settled here; the orphans stay open until the caller settles them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::error::OpenError;
 use crate::frame::EpochMark;
-use crate::fs::{FileSystem, OpenMode};
+use crate::fs::{FileSystem, OpenMode, read_patiently};
 use crate::log::{Log, Open, Spare, payload_bytes_max};
 use crate::quarantine::{Quarantine, is_blank};
 use crate::relay::Relay;
@@ -63,6 +63,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         sync_failures: AtomicU32::new(0),
         progress: tokio::sync::watch::Sender::new(progress),
         state: Mutex::new(state_file),
+        persisting: Mutex::new(()),
         relay: Mutex::new(relay),
         keeper: Mutex::new(KeeperSignal::default()),
         keep_wake: Condvar::new(),
@@ -159,12 +160,14 @@ impl Left {
         // No LSN is ever given twice, also none that a file which says nothing may have held.
         let limit = found.segments.iter().map(|segment| segment.limit()).max().unwrap_or(0).max(state.checkpoint);
         let largest = found.segments.iter().map(|segment| segment.header.capacity).max().unwrap_or(DATA);
-        let next_base = limit + found.damaged.len() as u64 * largest;
+        let next_base = limit + found.damaged.len() as u64 * largest + found.damaged_bytes;
         let (gone, mut segments): (Vec<_>, Vec<_>) =
             found.segments.into_iter().partition(|segment| segment.limit() <= state.floor);
         gone.iter().for_each(|segment| remove(fs, segment));
         let survey = Survey::take(&segments, &state, &mut |gap| quarantine.look(gap))
             .map_err(OpenError::io("read", directory))?;
+        let mut kept = survey.unreadable.clone();
+        kept.extend(&quarantine.kept);
         let mut left = Self {
             fs: Arc::clone(shared_fs),
             directory: directory.to_owned(),
@@ -177,14 +180,14 @@ impl Left {
             quarantined_bytes: quarantine.bytes,
         };
         segments.retain(|segment| {
-            let keep = !left.is_empty(segment) || quarantine.kept.contains(&segment.header.number);
+            let keep = !left.is_empty(segment) || kept.contains(&segment.header.number);
             if !keep {
                 remove(fs, segment);
             }
             keep
         });
         for segment in segments {
-            let segment = left.settle(segment, &quarantine.kept)?;
+            let segment = left.settle(segment, &kept)?;
             left.segments.push(segment);
         }
         Ok(left)
@@ -194,36 +197,44 @@ impl Left {
         segment.first() >= self.survey.from && !self.survey.ends.contains_key(&segment.header.number)
     }
 
-    /// Makes durable what was read of a segment and cuts what lies behind it.
-    fn settle(&mut self, segment: Arc<Segment>, kept: &[u64]) -> Result<Arc<Segment>, OpenError> {
+    /// Makes durable what was read of a segment and, unless it holds bytes that exist nowhere else, cuts what lies behind it.
+    fn settle(&mut self, segment: Arc<Segment>, kept: &BTreeSet<u64>) -> Result<Arc<Segment>, OpenError> {
         let Some(end) = self.survey.ends.get(&segment.header.number).copied() else { return Ok(segment) };
         let mut segment = segment;
-        if segment.end() > self.state.checkpoint {
-            segment = self.make_durable(segment)?;
+        let unsafe_yet = segment.end() > self.state.checkpoint;
+        if kept.contains(&segment.header.number) {
+            // Bytes that could not be read cannot be written again.
+            if unsafe_yet && let Err(error) = segment.file.sync_data() {
+                tracing::error!(path = %segment.path.display(), %error, "a damaged spool segment could not be synced");
+            }
+            return Ok(segment);
+        }
+        if unsafe_yet {
+            segment = self.make_durable(segment, end)?;
         }
         segment.set_end(end);
-        if !kept.contains(&segment.header.number)
-            && let Err(error) = segment.trim()
-        {
+        if let Err(error) = segment.trim() {
             tracing::warn!(path = %segment.path.display(), %error, "a spool segment could not be trimmed");
         }
         Ok(segment)
     }
 
-    /// Syncs a segment that a dead process may have left unsynced. If that fails, the file is given up and what was read
-    /// before goes into a new one: the kernel may have dropped its pages.
-    fn make_durable(&mut self, segment: Arc<Segment>) -> Result<Arc<Segment>, OpenError> {
-        let mut image = vec![0; usize::try_from(segment.bytes()).unwrap_or_default()];
-        let read = segment.file.read_at(0, &mut image);
-        let Err(failure) = segment.file.sync_data() else { return Ok(segment) };
-        let failed = OpenError::io("sync", &segment.path);
-        if read.is_err() {
-            return Err(failed(failure));
+    /// A dead process may have left a segment unsynced, or with pages that the kernel calls clean because a sync of theirs
+    /// failed. So its bytes are written again, to the same place, and synced. If that fails the file is given up, and what was
+    /// read before goes into a new one.
+    fn make_durable(&mut self, segment: Arc<Segment>, end: u64) -> Result<Arc<Segment>, OpenError> {
+        let mut image = vec![0; usize::try_from(end - segment.first()).unwrap_or_default()];
+        let failed = OpenError::io("rewrite", &segment.path);
+        match read_patiently(&*segment.file, DATA, &mut image) {
+            Ok(read) => image.truncate(read),
+            Err(error) => return Err(failed(error)),
         }
+        let again = segment.file.write_at(DATA, &image).and_then(|()| segment.file.sync_data());
+        let Err(failure) = again else { return Ok(segment) };
         self.last_number += 1;
         let header = Header { number: self.last_number, ..segment.header };
         let written = Segment::create(&*self.fs, &self.directory, header).and_then(|new| {
-            new.file.write_at(DATA, image.get(DATA as usize..).unwrap_or_default())?;
+            new.file.write_at(DATA, &image)?;
             new.file.sync_data()?;
             Ok(new)
         });
@@ -282,6 +293,7 @@ impl Left {
             closings: Vec::new(),
             checkpoints: VecDeque::new(),
             finished: Vec::new(),
+            garbage: Vec::new(),
             durable: 0,
             slack,
             payload_bytes_max: payload_bytes_max(options.segment_bytes),

@@ -3,6 +3,7 @@
 //! An LSN names one content for ever. So where two segments hold the same LSN (one was written anew after a failed sync),
 //! whichever has a good frame there is right, and each LSN is handed out once. Bounded memory: one window.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::frame::{ALIGN, HEAD, Head, PAYLOAD_BYTES_MAX, u64_at};
+use crate::fs::read_patiently;
 use crate::segment::{PAGE, Segment};
 
 const WINDOW: u64 = 256 * 1024;
@@ -51,6 +53,8 @@ pub(crate) struct Scan {
     pos: u64,
     window: Option<Window>,
     on_error: OnReadError,
+    /// Segments with pages that were taken for zeros because they could not be read, by number.
+    unreadable: BTreeSet<u64>,
 }
 
 struct Window {
@@ -61,11 +65,15 @@ struct Window {
 
 impl Scan {
     pub(crate) fn new(pos: u64, on_error: OnReadError) -> Self {
-        Self { pos, window: None, on_error }
+        Self { pos, window: None, on_error, unreadable: BTreeSet::new() }
     }
 
     pub(crate) fn pos(&self) -> u64 {
         self.pos
+    }
+
+    pub(crate) fn unreadable(self) -> BTreeSet<u64> {
+        self.unreadable
     }
 
     pub(crate) fn set_on_error(&mut self, on_error: OnReadError) {
@@ -126,7 +134,13 @@ impl Scan {
         let mut buffer = vec![0; wanted];
         let offset = segment.offset(lsn);
         let filled = match segment.file.read_at(offset, &mut buffer) {
-            Err(_) if self.on_error == OnReadError::Skip => read_pages(segment, offset, &mut buffer),
+            Err(_) if self.on_error == OnReadError::Skip => {
+                let (filled, complete) = read_pages(segment, offset, &mut buffer);
+                if !complete {
+                    self.unreadable.insert(segment.header.number);
+                }
+                filled
+            }
             read => read?,
         };
         buffer.truncate(filled);
@@ -176,19 +190,20 @@ impl Window {
     }
 }
 
-/// Reads what can be read; a page that cannot stays zero.
-fn read_pages(segment: &Segment, offset: u64, buffer: &mut [u8]) -> usize {
+/// Reads what can be read; a page that cannot stays zero. How many bytes there were, and whether all could be read.
+fn read_pages(segment: &Segment, offset: u64, buffer: &mut [u8]) -> (usize, bool) {
     let mut at = offset;
     let mut rest = &mut buffer[..];
-    let mut filled = 0;
+    let (mut filled, mut complete) = (0, true);
     while !rest.is_empty() {
         let count = usize::try_from(PAGE - at % PAGE).unwrap_or(rest.len()).min(rest.len());
         let (page, behind) = std::mem::take(&mut rest).split_at_mut(count);
-        match segment.file.read_at(at, page) {
-            Ok(read) if read < page.len() => return filled + read,
+        match read_patiently(&*segment.file, at, page) {
+            Ok(read) if read < page.len() => return (filled + read, complete),
             Ok(_) => {}
             Err(error) => {
                 page.fill(0);
+                complete = false;
                 tracing::error!(path = %segment.path.display(), offset = at, %error, "a page of the spool cannot be read");
             }
         }
@@ -196,5 +211,5 @@ fn read_pages(segment: &Segment, offset: u64, buffer: &mut [u8]) -> usize {
         at += count as u64;
         rest = behind;
     }
-    filled
+    (filled, complete)
 }

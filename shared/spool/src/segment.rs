@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 use crate::frame::{u32_at, u64_at, uuid_at};
-use crate::fs::{FileSystem, OpenMode, SpoolFile};
+use crate::fs::{FileSystem, OpenMode, SpoolFile, read_patiently};
 
 /// Frames begin here; before lie two copies of the header, a page each.
 pub(crate) const DATA: u64 = 2 * PAGE;
@@ -36,7 +36,8 @@ pub(crate) struct Header {
 pub(crate) enum Recognised {
     Header(Header),
     Newer(u32),
-    Damaged,
+    /// Of so many bytes.
+    Damaged(u64),
 }
 
 impl Header {
@@ -55,7 +56,7 @@ impl Header {
     }
 
     fn decode(bytes: &[u8]) -> Recognised {
-        Self::parse(bytes).unwrap_or(Recognised::Damaged)
+        Self::parse(bytes).unwrap_or(Recognised::Damaged(bytes.len() as u64))
     }
 
     fn parse(bytes: &[u8]) -> Option<Recognised> {
@@ -131,19 +132,21 @@ impl Segment {
     pub(crate) fn open(fs: &dyn FileSystem, path: &Path, mode: OpenMode) -> io::Result<Result<Self, Recognised>> {
         let file = fs.open(path, mode)?;
         let bytes = file.length()?;
-        let mut newest = Recognised::Damaged;
+        let mut newest = Recognised::Damaged(bytes);
+        let mut unread = None;
         for offset in [0, PAGE] {
             let mut buffer = [0; HEADER_BYTES];
-            if file.read_at(offset, &mut buffer).is_err() {
+            if let Err(error) = read_patiently(&*file, offset, &mut buffer) {
+                unread = Some(error);
                 continue;
             }
             match Header::decode(&buffer) {
                 Recognised::Header(header) => return Ok(Ok(Self::new(header, path.to_owned(), file, bytes))),
                 Recognised::Newer(format) => newest = Recognised::Newer(format),
-                Recognised::Damaged => {}
+                Recognised::Damaged(_) => {}
             }
         }
-        Ok(Err(newest))
+        unread.map_or(Ok(Err(newest)), Err)
     }
 
     pub(crate) fn is_name(name: &str) -> bool {

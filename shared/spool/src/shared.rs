@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) sync_failures: AtomicU32,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) state: Mutex<StateFile>,
+    /// Held from reading the cursor until it is persisted and what it frees is deleted.
+    pub(crate) persisting: Mutex<()>,
     pub(crate) relay: Mutex<Relay>,
     pub(crate) keeper: Mutex<KeeperSignal>,
     pub(crate) keep_wake: Condvar,

@@ -16,7 +16,7 @@ use crate::log::Entry;
 use crate::relay::{History, Reader};
 use crate::shared::{Shared, Threads};
 use crate::state::MEMO_BYTES_MAX;
-use crate::{recover, unix_secs};
+use crate::{recover, state, unix_secs};
 
 /// A segment is at least this large.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
@@ -204,6 +204,14 @@ impl Spool {
         Ok((Self { shared, threads: Arc::new(threads) }, recovered))
     }
 
+    /// Without threads: tests take every step themselves.
+    #[cfg(test)]
+    pub(crate) fn open_stepped(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Self, Recovered), OpenError> {
+        options.check()?;
+        let (shared, recovered) = recover::open(options, fs)?;
+        Ok((Self { shared: Arc::new(shared), threads: Arc::new(Threads::default()) }, recovered))
+    }
+
     /// The spool's id, kept in the directory for ever.
     #[must_use]
     pub fn id(&self) -> Uuid {
@@ -350,8 +358,12 @@ impl Spool {
         Ok(())
     }
 
-    /// Sends the reader back to the oldest retained record and returns its place.
-    pub fn rewind(&self) -> Lsn {
+    /// Sends the reader back to the oldest retained record and returns its place. Durable when it returns; blocks.
+    ///
+    /// # Errors
+    /// When the cursor could not be persisted: the reader is sent back all the same, but a crash may undo it.
+    pub fn rewind(&self) -> Result<Lsn, SpoolError> {
+        let persisting = self.shared.persisting.lock();
         let oldest = {
             let log = self.shared.log.lock();
             log.segments.first().map(|segment| (segment.first(), segment.relayed_before.load(Ordering::Relaxed)))
@@ -359,8 +371,12 @@ impl Spool {
         let (first, records_before) = oldest.unwrap_or_default();
         self.shared.relay.lock().back_to(first, records_before);
         self.shared.progress.send_modify(|progress| progress.rewinds += 1);
-        self.shared.cursor_moved();
-        Lsn(first)
+        let persisted = state::persist(&self.shared.state, |state| state.cursor = first);
+        drop(persisting);
+        persisted.map(|()| Lsn(first)).map_err(|error| {
+            tracing::error!(%error, "the rewound cursor could not be persisted");
+            SpoolError::Unwritable
+        })
     }
 
     /// Numbers for metrics. Reads a little of one file when something is unsent.

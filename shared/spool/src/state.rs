@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::frame::{u32_at, u64_at, uuid_at};
-use crate::fs::{FileSystem, OpenMode, SpoolFile};
+use crate::fs::{FileSystem, OpenMode, SpoolFile, read_patiently};
 use crate::segment::PAGE;
 
 const MAGIC: &[u8; 8] = b"GLSTATE\0";
@@ -109,7 +109,7 @@ fn newest(file: &dyn SpoolFile) -> Option<Found> {
     let mut best: Option<Found> = None;
     for page in 0..2 {
         let mut buffer = [0; PAGE_BYTES];
-        if file.read_at(page * PAGE, &mut buffer).is_err() {
+        if read_patiently(file, page * PAGE, &mut buffer).is_err() {
             continue;
         }
         if let Some((generation, state)) = State::decode(&buffer)
@@ -156,6 +156,11 @@ impl StateFile {
 
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Takes back a floor that could not be persisted.
+    pub(crate) fn set_floor(&mut self, floor: u64) {
+        self.state.floor = floor;
     }
 
     pub(crate) fn is_dirty(&self) -> bool {

@@ -3,7 +3,7 @@
 //! Reads from the checkpoint (or the cursor, if that lies before) to the end, over holes and damage. Memory is bounded by
 //! the open intents: nothing else is kept of what was read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,13 +25,15 @@ pub(crate) struct Found {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Files that should be segments but whose headers cannot be read.
     pub(crate) damaged: Vec<PathBuf>,
+    /// How many bytes these have.
+    pub(crate) damaged_bytes: u64,
     /// Largest number in a file name.
     pub(crate) last_number: u64,
 }
 
 /// Opens every segment of a directory.
 pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Result<Found, OpenError> {
-    let mut found = Found { segments: Vec::new(), damaged: Vec::new(), last_number: 0 };
+    let mut found = Found { segments: Vec::new(), damaged: Vec::new(), damaged_bytes: 0, last_number: 0 };
     let mut names = fs.list(directory).map_err(OpenError::io("list", directory))?;
     names.sort();
     for name in names.into_iter().filter(|name| Segment::is_name(name)) {
@@ -42,7 +44,11 @@ pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Res
             Ok(Err(Recognised::Newer(format))) => {
                 return Err(OpenError::Newer { path, found: format, known: FORMAT });
             }
-            Ok(Err(_)) => found.damaged.push(path),
+            Ok(Err(Recognised::Damaged(bytes))) => {
+                found.damaged.push(path);
+                found.damaged_bytes += bytes;
+            }
+            Ok(Err(Recognised::Header(_))) => {}
             // The process that owns the spool removes segments while an onlooker looks.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(OpenError::io("open", &path)(error)),
@@ -80,6 +86,8 @@ pub(crate) struct Survey {
     pub(crate) oldest_unsent_unix_secs: Option<u32>,
     /// End of the last good frame in each scanned segment that has one, by number.
     pub(crate) ends: BTreeMap<u64, u64>,
+    /// Numbers of segments with pages that could not be read: nothing of them may be cut.
+    pub(crate) unreadable: BTreeSet<u64>,
     relayed_scanned: u64,
     relayed_base: Option<u64>,
 }
@@ -100,6 +108,7 @@ impl Survey {
                 Step::End => break,
             }
         }
+        survey.unreadable = scan.unreadable();
         survey.relayed = survey.relayed_base.unwrap_or(0) + survey.relayed_scanned;
         for (epoch, count) in &state.unrecorded {
             survey.epochs.entry(*epoch).or_default().used |= *count > 0;

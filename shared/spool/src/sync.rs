@@ -66,13 +66,14 @@ impl Shared {
         }
         match target.segment.file.sync_data() {
             Ok(()) => {
-                let (done, durable) = {
+                let (freed, durable) = {
                     let mut log = self.log.lock();
                     log.broken = None;
                     (log.synced(&target), log.durable)
                 };
-                let sealed = !done.is_empty();
-                drop(done);
+                let sealed = !freed.done.is_empty();
+                freed.superseded.iter().for_each(|segment| self.remove(segment));
+                drop(freed);
                 self.sync_failures.store(0, Ordering::Relaxed);
                 self.publish(durable, false);
                 if sealed {
@@ -107,11 +108,8 @@ impl Shared {
     fn replace(&self, target: &Target) -> Step {
         match self.replacement(target) {
             Ok(spare) => {
-                let superseded = self.swap(target, spare);
-                if let Some(path) = superseded.as_ref().map(|segment| &segment.path)
-                    && let Err(error) = self.fs.remove(path)
-                {
-                    tracing::warn!(path = %path.display(), %error, "a superseded spool segment stays behind");
+                if let Some(useless) = self.swap(target, spare) {
+                    self.remove(&useless);
                 }
                 if self.sync_failures.load(Ordering::Relaxed) > 1 { Step::Failed } else { Step::Done }
             }
@@ -148,7 +146,14 @@ impl Shared {
         Ok(Spare { segment: Arc::new(segment), map })
     }
 
-    /// Copies the tail over and puts the new segment in the place of the old; returns the old one if it is not needed any more.
+    fn remove(&self, segment: &Segment) {
+        if let Err(error) = self.fs.remove(&segment.path) {
+            tracing::warn!(path = %segment.path.display(), %error, "a superseded spool segment stays behind");
+        }
+    }
+
+    /// Copies the tail over and puts the new segment in the place of the old. The old one goes once the new one is durable
+    /// and holds all of it; at once (returned) if nothing of it ever became durable.
     fn swap(&self, target: &Target, spare: Spare) -> Option<Arc<Segment>> {
         let Spare { segment, mut map } = spare;
         let number = target.segment.header.number;
@@ -165,13 +170,18 @@ impl Shared {
             segment.set_end(writing.end);
             segment.sealed_unix_secs.store(old.sealed_unix_secs.load(Ordering::Relaxed), Ordering::Relaxed);
         }
-        let superseded = old.first() >= segment.first();
-        let relayed = if superseded { old.relayed_before.load(Ordering::Relaxed) } else { log.relayed };
+        let covered = old.first() >= segment.first();
+        let ever_synced = std::mem::replace(&mut writing.ever_synced, false);
+        if covered && ever_synced {
+            writing.supersedes.push(Arc::clone(&old));
+        }
+        let relayed = if covered { old.relayed_before.load(Ordering::Relaxed) } else { log.relayed };
         segment.relayed_before.store(relayed, Ordering::Relaxed);
         log.list(segment);
-        if superseded {
+        let useless = covered && !ever_synced;
+        if useless {
             log.unlist(number);
         }
-        superseded.then_some(old)
+        useless.then_some(old)
     }
 }

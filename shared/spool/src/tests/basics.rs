@@ -83,7 +83,7 @@ async fn records_come_back_in_order_and_only_until_acknowledged() {
     assert_eq!(recovered.quarantined, 0);
     let again = drain(&mut spool.reader());
     assert_eq!(again, records[1000..]);
-    spool.rewind();
+    spool.rewind().unwrap();
     let all = drain(&mut spool.reader());
     assert!(all.len() >= again.len() && all.ends_with(&again));
 }
@@ -185,7 +185,7 @@ async fn a_memo_comes_back_with_the_cursor_it_was_given_for() {
     assert_eq!(recovered.memo, "up to the fourth");
     let records = drain(&mut spool.reader());
     assert_eq!(records.len(), 6);
-    spool.rewind();
+    spool.rewind().unwrap();
     let again = drain(&mut spool.reader());
     spool.advance_with(again[0].next_lsn, vec![7; MEMO_BYTES_MAX].into()).unwrap();
     for _ in 0..MEMO_BYTES_MAX {

@@ -1,3 +1,9 @@
 //! Tests of the whole spool; see each file for what it asks.
 
 mod basics;
+mod bounds;
+mod damage;
+mod disk;
+mod faults;
+mod model;
+mod random;

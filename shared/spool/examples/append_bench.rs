@@ -1,0 +1,136 @@
+//! Appends and durable appends a second, beside a bare loop of write + fdatasync on the same disk.
+//!
+//! `cargo run --release -p goldleaves-spool --example append_bench [DIRECTORY]`. An append here is what a request costs: one INTENT
+//! and one PUBLISH of 420 bytes each (two records). The bare loop writes the same two records with pwrite into a pre-zeroed file and
+//! syncs, once for as many writers as there are; it is the most a group commit could reach.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use goldleaves_spool::{RealFileSystem, Spool, SpoolOptions};
+
+const PAYLOAD: [u8; 420] = [0xa5; 420];
+const WRITERS: [usize; 3] = [1, 16, 256];
+const RUN: Duration = Duration::from_secs(2);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let directory = root.join(format!("append_bench-{}", std::process::id()));
+    std::fs::create_dir_all(&directory)?;
+    println!(
+        "{:>8} {:>16} {:>12} {:>12} {:>16} {:>10}",
+        "writers", "bare loop/s", "appends/s", "p99 us", "durable/s", "of bare"
+    );
+    for writers in WRITERS {
+        let bare = bare_loop(&directory, writers)?;
+        let (appends, p99) = appends(&directory.join("a"), writers)?;
+        let durable = durable(&directory.join("d"), writers)?;
+        println!("{writers:>8} {bare:>16.0} {appends:>12.0} {p99:>12.1} {durable:>16.0} {:>10.2}", durable / bare);
+    }
+    std::fs::remove_dir_all(&directory)?;
+    Ok(())
+}
+
+fn open(directory: &Path) -> Result<Spool, Box<dyn std::error::Error>> {
+    let options = SpoolOptions { sync_pause: Duration::ZERO, ..SpoolOptions::new(directory) };
+    Ok(Spool::open(options, RealFileSystem)?.0)
+}
+
+/// Pairs a second of pwrite, pwrite, fdatasync; one sync for `writers` pairs.
+fn bare_loop(directory: &Path, writers: usize) -> std::io::Result<f64> {
+    let path = directory.join("bare");
+    let file: File = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
+    let length = 64 << 20;
+    for offset in (0..length).step_by(1 << 20) {
+        file.write_all_at(&vec![0; 1 << 20], offset)?;
+    }
+    file.sync_all()?;
+    let (start, mut pairs, mut at) = (Instant::now(), 0_u64, 0);
+    while start.elapsed() < RUN {
+        for _ in 0..writers * 2 {
+            file.write_all_at(&PAYLOAD, at)?;
+            at = (at + 460) % (length - 460);
+        }
+        file.sync_data()?;
+        pairs += writers as u64;
+    }
+    std::fs::remove_file(path)?;
+    Ok(pairs as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Pairs a second without waiting, at 20,000 pairs a second at most in all, and the 99th percentile of one in microseconds. Beside it
+/// the group commit runs.
+fn appends(directory: &Path, writers: usize) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+    let spool = open(directory)?;
+    let (stop, behind) = (AtomicBool::new(false), AtomicU64::new(0));
+    let start = Instant::now();
+    let mut all: Vec<u64> = std::thread::scope(|scope| {
+        let work = || {
+            let mut nanos = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                match pair(&spool) {
+                    Some(_) => nanos.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+                    None => {
+                        behind.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                if nanos.len() % 64 == 0 {
+                    // The disk, not the append, is the limit of a loop without pauses.
+                    std::thread::sleep(Duration::from_micros(64 * writers as u64 * 50));
+                }
+            }
+            nanos
+        };
+        let threads: Vec<_> = (0..writers).map(|_| scope.spawn(work)).collect();
+        std::thread::sleep(RUN);
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    all.sort_unstable();
+    let p99 = all.get(all.len() * 99 / 100).copied().unwrap_or(0) as f64 / 1000.0;
+    if behind.load(Ordering::Relaxed) > 0 {
+        println!("         ({} appends found no segment ready)", behind.load(Ordering::Relaxed));
+    }
+    Ok((all.len() as f64 / seconds, p99))
+}
+
+/// Pairs a second with `writers` tasks that each wait until theirs is durable, on one current-thread runtime.
+fn durable(directory: &Path, writers: usize) -> Result<f64, Box<dyn std::error::Error>> {
+    let spool = open(directory)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let start = Instant::now();
+    let pairs = runtime.block_on(async {
+        let tasks: Vec<_> = (0..writers)
+            .map(|_| {
+                let spool = spool.clone();
+                tokio::spawn(async move {
+                    let mut pairs = 0_u64;
+                    while start.elapsed() < RUN {
+                        match pair(&spool) {
+                            Some(lsn) if spool.durable(lsn).await.is_ok() => pairs += 1,
+                            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+                        }
+                    }
+                    pairs
+                })
+            })
+            .collect();
+        let mut pairs = 0;
+        for task in tasks {
+            pairs += task.await.unwrap_or(0);
+        }
+        pairs
+    });
+    Ok(pairs as f64 / start.elapsed().as_secs_f64())
+}
+
+fn pair(spool: &Spool) -> Option<goldleaves_spool::Lsn> {
+    let intent = spool.intent(1, &PAYLOAD).ok()?;
+    spool.publish(intent, 1, &PAYLOAD).ok().map(|appended| appended.lsn)
+}

@@ -1,0 +1,226 @@
+//! Room: what `bytes_max`, a full disk, retention and reservations do.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::disk::{Fault, MemoryDisk, Op};
+use super::model::options;
+use crate::keep::Round;
+use crate::*;
+
+fn open(disk: &MemoryDisk, options: SpoolOptions) -> Spool {
+    Spool::open_stepped(options, Arc::new(disk.clone())).unwrap().0
+}
+
+fn step(spool: &Spool) -> Round {
+    while spool.shared.sync_step() == sync::Step::Done {}
+    spool.shared.keep_round()
+}
+
+/// Publishes until an intent is refused twice with rounds between, returns why.
+fn fill(spool: &Spool) -> AppendError {
+    let mut refusals = 0;
+    loop {
+        match spool.intent(1, &[7; 1000]) {
+            Ok(intent) => {
+                spool.publish(intent, 1, &[8; 1200]).unwrap();
+                refusals = 0;
+            }
+            Err(error) if refusals == 3 => return error,
+            Err(_) => refusals += 1,
+        }
+        if refusals > 0 {
+            step(spool);
+        }
+    }
+}
+
+fn read_all(spool: &Spool) -> Vec<Record> {
+    let (mut reader, mut all) = (spool.reader(), Vec::new());
+    loop {
+        let batch = reader.next_batch(50, usize::MAX).unwrap();
+        if batch.is_empty() {
+            return all;
+        }
+        all.extend(batch);
+    }
+}
+
+#[test]
+fn unsent_records_fill_the_spool_and_never_go() {
+    let disk = MemoryDisk::new(1);
+    let spool = open(&disk, options());
+    assert_eq!(fill(&spool), AppendError::Full);
+    assert!(disk.used() as u64 <= options().bytes_max, "{} bytes", disk.used());
+    assert!(disk.used() as u64 > options().bytes_max / 2);
+    assert!(!spool.stats().writable);
+    let records = read_all(&spool);
+    assert_eq!(records.len() as u64, spool.stats().unsent_records);
+
+    // What is acknowledged makes room, however long it should have been retained.
+    spool.advance(records[records.len() / 2].next_lsn);
+    step(&spool);
+    step(&spool);
+    assert!(spool.stats().writable);
+    spool.intent(1, b"goes on").unwrap();
+    let left = read_all(&spool);
+    assert_eq!(left, records[records.len() / 2 + 1..]);
+}
+
+#[test]
+fn every_accepted_intent_can_be_settled_when_nothing_else_fits() {
+    for size in [0, 10, 100, 500, 1500, 3000] {
+        let disk = MemoryDisk::new(2);
+        let spool = open(&disk, options());
+        let mut open_intents = Vec::new();
+        let mut refusals = 0;
+        while refusals < 4 {
+            match spool.intent(1, &vec![1; size]) {
+                Ok(intent) => open_intents.push(intent),
+                Err(_) => {
+                    refusals += 1;
+                    step(&spool);
+                }
+            }
+        }
+        assert!(open_intents.len() > 10);
+        // Not even a spare can be made from here on.
+        disk.fail(Some(Fault { from: 0, count: u64::MAX, kind: ErrorKind::StorageFull, only: Some(Op::Allocate) }));
+        for (number, intent) in open_intents.iter().rev().enumerate() {
+            let appended = spool.publish(*intent, 1, &vec![2; size + 200]).expect("room was reserved");
+            assert_eq!(appended.seq, number as u64 + 1);
+            if number % 5 == 0 {
+                step(&spool);
+            }
+        }
+        step(&spool);
+        assert_eq!(read_all(&spool).len(), open_intents.len());
+    }
+}
+
+#[test]
+fn orphans_can_be_settled_on_a_disk_that_is_full_since() {
+    let disk = MemoryDisk::new(3);
+    let spool = open(&disk, options());
+    let mut count = 0;
+    while spool.intent(1, &[1; 700]).is_ok() {
+        count += 1;
+        step(&spool);
+    }
+    drop(spool);
+    disk.kill();
+    let (spool, recovered) = Spool::open_stepped(options(), Arc::new(disk.clone())).unwrap();
+    assert_eq!(recovered.orphans.len(), count);
+    disk.fail(Some(Fault { from: 0, count: u64::MAX, kind: ErrorKind::StorageFull, only: Some(Op::Allocate) }));
+    for orphan in &recovered.orphans {
+        spool.publish(orphan.intent, 1, &[2; 900]).unwrap();
+    }
+    step(&spool);
+    assert_eq!(read_all(&spool).len(), count);
+    assert_eq!(spool.stats().open_intents, 0);
+}
+
+#[test]
+fn a_full_disk_is_counted_and_heals_by_itself() {
+    let disk = MemoryDisk::new(4);
+    disk.set_room(Some(250_000));
+    let spool = open(&disk, options());
+    assert_eq!(fill(&spool), AppendError::Unwritable { kind: ErrorKind::StorageFull });
+    for _ in 0..5 {
+        spool.unrecorded();
+    }
+    assert_eq!(spool.stats().unrecorded, 5);
+    let epoch = spool.epoch();
+    disk.set_room(None);
+    step(&spool);
+    spool.intent(1, b"recorded again").unwrap();
+    drop(spool);
+    disk.kill();
+    let (_, recovered) = Spool::open_stepped(options(), Arc::new(disk)).unwrap();
+    let counts: Vec<_> = recovered.epochs.iter().map(|record| (record.epoch, record.unrecorded)).collect();
+    assert_eq!(counts, vec![(epoch, 5)]);
+}
+
+#[test]
+fn a_disk_that_cannot_sync_refuses_intents_but_not_settlements() {
+    let disk = MemoryDisk::new(5);
+    let spool = open(&disk, options());
+    step(&spool);
+    let open_intents: Vec<_> = (0..10).map(|_| spool.intent(1, &[1; 100]).unwrap()).collect();
+    disk.fail(Some(Fault { from: 0, count: u64::MAX, kind: ErrorKind::Other, only: Some(Op::Sync) }));
+    for _ in 0..5 {
+        assert_eq!(spool.shared.sync_step(), sync::Step::Failed);
+    }
+    assert_eq!(spool.intent(1, b"x"), Err(AppendError::Unwritable { kind: ErrorKind::Other }));
+    assert!(disk.used() as u64 <= options().bytes_max, "failed segments are cleaned up");
+    for intent in &open_intents {
+        spool.publish(*intent, 1, &[2; 100]).unwrap();
+    }
+    assert!(read_all(&spool).is_empty(), "nothing of it is durable");
+    disk.fail(None);
+    step(&spool);
+    assert_eq!(read_all(&spool).len(), 10);
+    spool.intent(1, b"x").unwrap();
+    disk.cut_power();
+}
+
+#[test]
+fn acknowledged_segments_go_after_retention_and_not_before() {
+    let disk = MemoryDisk::new(6);
+    let spool = open(&disk, options());
+    for _ in 0..150 {
+        let intent = spool.intent(1, &[1; 1000]).unwrap();
+        spool.publish(intent, 1, &[2; 1000]).unwrap();
+        step(&spool);
+    }
+    let records = read_all(&spool);
+    spool.advance(records.last().unwrap().next_lsn);
+    step(&spool);
+    assert!(spool.stats().segments > 3, "retained for a rewind");
+    assert_eq!(spool.stats().unsent_records, 0);
+    spool.rewind().unwrap();
+    assert_eq!(read_all(&spool), records);
+    assert_eq!(spool.stats().unsent_records, 150);
+    spool.advance(Lsn(u64::MAX));
+    assert_eq!(spool.stats().unsent_records, 0);
+    drop(spool);
+    disk.kill();
+    let spool = open(&disk, SpoolOptions { retain: Duration::ZERO, ..options() });
+    // Everything was acknowledged, also when the process died before the cursor was durable.
+    read_all(&spool);
+    spool.advance(Lsn(u64::MAX));
+    step(&spool);
+    assert_eq!(spool.stats().segments, 1);
+}
+
+#[test]
+fn a_reader_sent_back_is_not_overtaken_by_an_old_acknowledgement() {
+    let disk = MemoryDisk::new(7);
+    let spool = open(&disk, options());
+    for _ in 0..10 {
+        spool.note(1, b"n").unwrap();
+    }
+    step(&spool);
+    let records = read_all(&spool);
+    spool.rewind().unwrap();
+    spool.advance(records[9].next_lsn);
+    assert_eq!(spool.stats().unsent_records, 10);
+    assert_eq!(read_all(&spool), records);
+}
+
+#[test]
+fn too_many_open_intents_are_refused_before_they_cannot_be_carried() {
+    let disk = MemoryDisk::new(8);
+    let spool = open(&disk, SpoolOptions { bytes_max: 64 * SEGMENT_BYTES_MIN, ..options() });
+    let mut bytes = 0;
+    let refused = loop {
+        match spool.intent(1, &[1; 2000]) {
+            Ok(_) => bytes += 2040,
+            Err(error) => break error,
+        }
+        step(&spool);
+    };
+    assert_eq!(refused, AppendError::Full);
+    assert!(bytes <= SEGMENT_BYTES_MIN / 4 * 3 && bytes > SEGMENT_BYTES_MIN / 2, "{bytes}");
+}

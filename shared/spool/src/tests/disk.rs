@@ -1,0 +1,461 @@
+//! A file system in memory that fails on demand and loses power like a real one.
+//!
+//! A file has what is visible (the page cache) and what is durable (the platter). A store or write dirties 4 KiB pages; a sync
+//! makes them durable. A failed sync either throws the dirty pages away or leaves them visible but clean, as kernels do; either
+//! way no later sync brings them back. A power cut keeps any subset of the dirty pages, of the lengths and of the directory
+//! operations since the last sync.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::{FileSystem, Mapping, OpenMode, SpoolFile};
+
+const PAGE: usize = 4096;
+
+/// SplitMix64: the same seed, the same disk.
+#[derive(Debug, Clone)]
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound.max(1)
+    }
+
+    pub(super) fn coin(&mut self) -> bool {
+        self.roll() & 1 == 1
+    }
+}
+
+/// Kinds of operations that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    Open,
+    Create,
+    Rename,
+    Remove,
+    SyncDir,
+    List,
+    Read,
+    Write,
+    Allocate,
+    Truncate,
+    Sync,
+    Map,
+}
+
+/// Which operations fail: those numbered `from..from + count` among the ones that match.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    pub(super) from: u64,
+    pub(super) count: u64,
+    pub(super) kind: io::ErrorKind,
+    pub(super) only: Option<Op>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    visible: Vec<u8>,
+    durable: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Link(PathBuf, u64),
+    Unlink(PathBuf),
+    Move(PathBuf, PathBuf),
+}
+
+struct Disk {
+    nodes: BTreeMap<u64, Node>,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    pending: Vec<Entry>,
+    locked: bool,
+    /// Bytes that may be allocated in all; `None` = no limit.
+    room: Option<usize>,
+    /// Boots so far: handles of an earlier one are dead.
+    boot: u64,
+    next: u64,
+    seen: u64,
+    failed: u64,
+    failed_syncs: u64,
+    fault: Option<Fault>,
+    dice: Dice,
+}
+
+/// A handle to the disk; also the file system.
+#[derive(Clone)]
+pub(super) struct MemoryDisk(Arc<Mutex<Disk>>);
+
+impl MemoryDisk {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Disk {
+            nodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            pending: Vec::new(),
+            locked: false,
+            room: None,
+            boot: 0,
+            next: 0,
+            seen: 0,
+            failed: 0,
+            failed_syncs: 0,
+            fault: None,
+            dice: Dice(seed),
+        })))
+    }
+
+    /// From now on; counting starts again.
+    pub(super) fn fail(&self, fault: Option<Fault>) {
+        let mut disk = self.0.lock();
+        disk.fault = fault;
+        disk.seen = 0;
+        disk.failed = 0;
+        disk.failed_syncs = 0;
+    }
+
+    pub(super) fn has_fault(&self) -> bool {
+        self.0.lock().fault.is_some()
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.0.lock().failed
+    }
+
+    pub(super) fn failed_syncs(&self) -> u64 {
+        self.0.lock().failed_syncs
+    }
+
+    pub(super) fn set_room(&self, room: Option<usize>) {
+        self.0.lock().room = room;
+    }
+
+    /// Bytes of all files.
+    pub(super) fn used(&self) -> usize {
+        self.0.lock().used()
+    }
+
+    pub(super) fn names(&self) -> Vec<PathBuf> {
+        self.0.lock().names.keys().cloned().collect()
+    }
+
+    /// The process dies; what the kernel had stays.
+    pub(super) fn kill(&self) {
+        let mut disk = self.0.lock();
+        disk.boot += 1;
+        disk.locked = false;
+    }
+
+    /// The machine dies.
+    pub(super) fn cut_power(&self) {
+        self.kill();
+        self.0.lock().cut_power();
+    }
+
+    /// Changes bytes of a file behind everybody's back, on the platter too.
+    pub(super) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut disk = self.0.lock();
+        let id = disk.names[path];
+        let node = disk.nodes.get_mut(&id).unwrap();
+        change(&mut node.visible);
+        node.durable = node.visible.clone();
+        node.dirty.clear();
+    }
+
+    fn with<T>(&self, op: Op, act: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
+        let mut disk = self.0.lock();
+        disk.may_fail(op)?;
+        act(&mut disk)
+    }
+}
+
+impl Disk {
+    fn may_fail(&mut self, op: Op) -> io::Result<()> {
+        let Some(fault) = self.fault.filter(|fault| fault.only.is_none_or(|only| only == op)) else { return Ok(()) };
+        self.seen += 1;
+        if (fault.from..fault.from + fault.count).contains(&(self.seen - 1)) {
+            self.failed += 1;
+            self.failed_syncs += u64::from(op == Op::Sync);
+            return Err(fault.kind.into());
+        }
+        Ok(())
+    }
+
+    fn used(&self) -> usize {
+        self.names.values().map(|id| self.nodes[id].visible.len()).sum()
+    }
+
+    fn cut_power(&mut self) {
+        for node in self.nodes.values_mut() {
+            let length = if self.dice.coin() { node.visible.len() } else { node.durable.len() };
+            let mut after = node.durable.clone();
+            after.resize(length, 0);
+            for page in &node.dirty {
+                let range = page * PAGE..((page + 1) * PAGE).min(length).min(node.visible.len());
+                if range.start < range.end && self.dice.coin() {
+                    after[range.clone()].copy_from_slice(&node.visible[range]);
+                }
+            }
+            node.visible = after.clone();
+            node.durable = after;
+            node.dirty.clear();
+        }
+        let mut names = self.durable_names.clone();
+        let prefix = self.dice.coin().then(|| self.dice.below(self.pending.len() as u64 + 1));
+        for (index, entry) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            let kept = prefix.map_or_else(|| self.dice.coin(), |prefix| (index as u64) < prefix);
+            if kept {
+                apply(&mut names, entry);
+            }
+        }
+        self.names = names.clone();
+        self.durable_names = names;
+    }
+
+    fn change(&mut self, entry: Entry) {
+        self.pending.push(entry.clone());
+        apply(&mut self.names, entry);
+    }
+
+    fn node(&mut self, file: &MemoryFile) -> io::Result<&mut Node> {
+        if file.boot != self.boot {
+            return Err(io::Error::other("this handle's process is dead"));
+        }
+        self.nodes.get_mut(&file.id).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, u64>, entry: Entry) {
+    match entry {
+        Entry::Link(path, id) => {
+            names.insert(path, id);
+        }
+        Entry::Unlink(path) => {
+            names.remove(&path);
+        }
+        Entry::Move(from, to) => {
+            if let Some(id) = names.remove(&from) {
+                names.insert(to, id);
+            }
+        }
+    }
+}
+
+impl Node {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        if self.visible.len() < offset + bytes.len() {
+            self.visible.resize(offset + bytes.len(), 0);
+        }
+        self.visible[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.dirty.extend(offset / PAGE..(offset + bytes.len()).div_ceil(PAGE));
+    }
+
+    fn sync(&mut self) {
+        self.durable.resize(self.visible.len(), 0);
+        for page in std::mem::take(&mut self.dirty) {
+            let range = page * PAGE..((page + 1) * PAGE).min(self.visible.len());
+            if range.start < range.end {
+                self.durable[range.clone()].copy_from_slice(&self.visible[range]);
+            }
+        }
+    }
+
+    /// The kernel reported the failure and forgets that anything is dirty.
+    fn fail_sync(&mut self, drop_pages: bool) {
+        for page in std::mem::take(&mut self.dirty) {
+            let range = page * PAGE..((page + 1) * PAGE).min(self.visible.len());
+            for index in range {
+                if drop_pages {
+                    self.visible[index] = self.durable.get(index).copied().unwrap_or(0);
+                }
+            }
+        }
+    }
+}
+
+impl FileSystem for MemoryDisk {
+    fn create_dir(&self, _path: &Path) -> io::Result<()> {
+        self.with(Op::Create, |_| Ok(()))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.with(Op::List, |disk| {
+            let inside = disk.names.keys().filter(|path| path.parent() == Some(directory));
+            Ok(inside.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
+        })
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SpoolFile>> {
+        let op = if mode == OpenMode::Create { Op::Create } else { Op::Open };
+        self.with(op, |disk| {
+            let id = match (disk.names.get(path), mode) {
+                (Some(_), OpenMode::Create) => return Err(io::ErrorKind::AlreadyExists.into()),
+                (Some(id), _) => *id,
+                (None, OpenMode::Create) => {
+                    disk.next += 1;
+                    let id = disk.next;
+                    disk.nodes.insert(id, Node::default());
+                    disk.change(Entry::Link(path.to_owned(), id));
+                    id
+                }
+                (None, _) => return Err(io::ErrorKind::NotFound.into()),
+            };
+            Ok(Arc::new(MemoryFile { disk: self.clone(), id, boot: disk.boot }) as Arc<dyn SpoolFile>)
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.with(Op::Rename, |disk| {
+            if !disk.names.contains_key(from) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            disk.change(Entry::Move(from.to_owned(), to.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.with(Op::Remove, |disk| {
+            if !disk.names.contains_key(path) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            disk.change(Entry::Unlink(path.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, _directory: &Path) -> io::Result<()> {
+        self.with(Op::SyncDir, |disk| {
+            disk.pending.clear();
+            disk.durable_names = disk.names.clone();
+            Ok(())
+        })
+    }
+
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.with(Op::Open, |disk| {
+            if disk.locked {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            disk.locked = true;
+            Ok(Box::new(Unlock { disk: self.clone(), boot: disk.boot }) as Box<dyn Send + Sync>)
+        })
+    }
+}
+
+struct Unlock {
+    disk: MemoryDisk,
+    boot: u64,
+}
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        let mut disk = self.disk.0.lock();
+        if disk.boot == self.boot {
+            disk.locked = false;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct MemoryFile {
+    disk: MemoryDisk,
+    id: u64,
+    boot: u64,
+}
+
+impl SpoolFile for MemoryFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.disk.0.lock().node(self)?.visible.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.disk.with(Op::Read, |disk| {
+            let bytes = disk.node(self)?.visible.get(offset as usize..).unwrap_or_default();
+            let count = bytes.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&bytes[..count]);
+            Ok(count)
+        })
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        let failed = disk.may_fail(Op::Write);
+        // A failed write is a short one: half of it arrived.
+        let arrived = if failed.is_err() { bytes.len() / 2 } else { bytes.len() };
+        disk.node(self)?.write(offset as usize, &bytes[..arrived]);
+        failed
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        let mut failed = disk.may_fail(Op::Allocate);
+        if disk.room.is_some_and(|room| disk.used() + bytes as usize > room) {
+            failed = Err(io::ErrorKind::StorageFull.into());
+        }
+        let arrived = if failed.is_err() { bytes as usize / 2 } else { bytes as usize };
+        disk.node(self)?.write(0, &vec![0; arrived]);
+        failed
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.disk.with(Op::Truncate, |disk| {
+            disk.node(self)?.visible.truncate(bytes as usize);
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        let failed = disk.may_fail(Op::Sync);
+        let drop_pages = disk.dice.coin();
+        let node = disk.node(self)?;
+        if failed.is_err() {
+            node.fail_sync(drop_pages);
+        } else {
+            node.sync();
+        }
+        failed
+    }
+
+    fn map(&self, bytes: u64) -> io::Result<Box<dyn Mapping>> {
+        self.disk.with(Op::Map, |disk| {
+            assert!(disk.node(self)?.visible.len() as u64 >= bytes, "a mapping beyond the end of the file");
+            Ok(Box::new(MemoryMapping { file: self.clone(), bytes }) as Box<dyn Mapping>)
+        })
+    }
+}
+
+struct MemoryMapping {
+    file: MemoryFile,
+    bytes: u64,
+}
+
+impl Mapping for MemoryMapping {
+    fn store(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        if offset + bytes.len() as u64 > self.bytes {
+            return false;
+        }
+        let mut disk = self.file.disk.0.lock();
+        let node = disk.node(&self.file).expect("a store by a dead process");
+        assert!(node.visible.len() as u64 >= offset + bytes.len() as u64, "SIGBUS: the file was cut under its mapping");
+        node.write(offset as usize, bytes);
+        true
+    }
+
+    fn release_before(&mut self, _offset: u64) {}
+}
