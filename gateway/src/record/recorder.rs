@@ -61,6 +61,17 @@ pub struct RecordHealth {
     pub unrecorded: u64,
 }
 
+/// The detail that health shows.
+impl fmt::Display for RecordHealth {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(if self.has_room { "the spool takes records" } else { "the spool takes no records" })?;
+        match self.unrecorded {
+            0 => Ok(()),
+            count => write!(out, "; {count} calls were served without a record since the start"),
+        }
+    }
+}
+
 // === impl Recorder ===
 
 impl Recorder {
@@ -80,9 +91,9 @@ impl Recorder {
         self.shared.durability
     }
 
-    /// What health says of recording.
+    /// What health says of recording; asks no disk.
     pub fn health(&self) -> RecordHealth {
-        let has_room = self.shared.spool.stats().writable;
+        let has_room = self.shared.spool.is_writable();
         RecordHealth { has_room, unrecorded: self.shared.unrecorded.load(Ordering::Relaxed) }
     }
 

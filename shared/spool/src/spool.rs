@@ -379,6 +379,12 @@ impl Spool {
         })
     }
 
+    /// Whether an intent would be taken now; asks no disk.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.shared.log.lock().is_writable()
+    }
+
     /// Numbers for metrics. Reads a little of one file when something is unsent.
     #[must_use]
     pub fn stats(&self) -> Stats {

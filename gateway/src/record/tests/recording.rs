@@ -119,6 +119,8 @@ async fn a_full_spool_is_served_on_counted_and_red_and_says_so_in_the_seal() {
     assert!(!health.has_room && health.unrecorded >= 5, "{health:?}");
     assert!(running.shows(&format!("goldleaves_unrecorded_calls_total {}", health.unrecorded)));
     assert!(running.shows(&format!("goldleaves_capture_failures_total{{step=\"intent\"}} {}", health.unrecorded)));
+    let detail = "the spool takes no records; {} calls were served without a record since the start";
+    assert_eq!(health.to_string(), detail.replace("{}", &health.unrecorded.to_string()));
     assert!(running.shows("goldleaves_spool_writable 0"));
     assert!(running.shows(&format!("goldleaves_captured_events_total{{outcome=\"completed\"}} {recorded}")));
 
