@@ -228,3 +228,27 @@ proptest! {
         prop_assert_eq!(known, Known::of(&log));
     }
 }
+
+/// Version 1, whole: a sealed epoch with a finished block that no seal holds yet, and an open block.
+#[test]
+fn a_checkpoint_written_once_is_read_for_ever() {
+    let block = |block, count, byte| SealBlock { block, count, hash: SetHash::from_bytes([byte; 32]) };
+    let page = Page {
+        last_seq: 2_050,
+        count: 2_049,
+        from_start: true,
+        open: block(2, 2, 0x5a),
+        open_changed: true,
+        open_cut: false,
+        finished: vec![block(1, 1_024, 0xa5)],
+        sealed: Some(Sealed { last_seq: 1_024, unrecorded: 3 }),
+    };
+    let book = SealBook { epochs: BTreeMap::from([(epoch(1), page)]) };
+    let hex: String = book.checkpoint(usize::MAX).iter().map(|byte| format!("{byte:02x}")).collect();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record/v1-checkpoint.hex");
+    let golden: String = std::fs::read_to_string(golden).unwrap().split_whitespace().collect();
+    assert_eq!(golden, hex);
+    let bytes: Vec<u8> =
+        (0..golden.len()).step_by(2).map(|at| u8::from_str_radix(&golden[at..at + 2], 16).unwrap()).collect();
+    assert_eq!(SealBook::restore(&bytes), Ok(book));
+}
