@@ -177,13 +177,22 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, LedgerE
 }
 
 /// Read committed, because statements must see what was committed while they waited for a lock; synchronous, because
-/// what is reported as recorded must outlive a power cut.
-const POSTGRES_SETTINGS: [(&str, &str); 2] =
-    [("default_transaction_isolation", "read committed"), ("synchronous_commit", "on")];
+/// what is reported as recorded must outlive a power cut. The rest is for workers that are stopped, or whose machine is
+/// gone, in a transaction: their locks must not keep everybody else out.
+const POSTGRES_SETTINGS: [(&str, &str); 5] = [
+    ("default_transaction_isolation", "read committed"),
+    ("synchronous_commit", "on"),
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+];
 
 fn open_postgres(url: &str, options: &LedgerOptions) -> Result<DatabaseConnection, LedgerError> {
     let connection: PgConnectOptions = url.parse().map_err(|error| LedgerError::Url(Some(Box::new(error))))?;
-    let connection = connection.application_name("goldleaves").options(POSTGRES_SETTINGS).disable_statement_logging();
+    let limit_millis = options.work_timeout.as_millis().to_string();
+    let limits = ["statement_timeout", "idle_in_transaction_session_timeout"].map(|name| (name, limit_millis.as_str()));
+    let connection = connection.application_name("goldleaves").options(POSTGRES_SETTINGS).options(limits);
+    let connection = connection.disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(options.connections_max)
         .acquire_timeout(options.acquire_timeout)

@@ -117,6 +117,11 @@ impl Postgres {
         self.port
     }
 
+    /// Where its data, its log and its socket are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The server's own log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use goldleaves_domain::{Outcome, Period};
 use goldleaves_ledger::{Incoming, LedgerError};
+use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 
 use crate::events::{at, batch, event, id, incoming, incoming_seal, seal_of, with_client_id};
@@ -15,6 +16,7 @@ on_both!(
     a_poison_message_names_itself_and_leaves_the_rest,
     without_a_rate_nothing_is_recorded_and_everything_waits,
     hostile_names_stay_what_they_are,
+    the_widest_event_fits_every_column_and_index,
 );
 
 async fn a_call_is_billed_once_and_costs_its_rate(database: Database) {
@@ -176,4 +178,33 @@ async fn hostile_names_stay_what_they_are(database: Database) {
 
 fn at_hour(hour: u8) -> goldleaves_domain::Timestamp {
     at(&format!("2026-03-10T{hour}:00:00Z"))
+}
+
+async fn the_widest_event_fits_every_column_and_index(database: Database) {
+    let ledger = database.priced().await;
+    // Nothing here can be compressed, which PostgreSQL would do before it measures an index row.
+    let mut random = rand::rng();
+    let mut text = |chars: usize, wide: bool| -> String {
+        let range = if wide { 0x1_f300..0x1_f5ff } else { u32::from('0')..u32::from('z') };
+        (0..chars).map(|_| char::from_u32(random.random_range(range.clone())).unwrap()).collect()
+    };
+    let mut message = String::new();
+    for number in 1..=2 {
+        let mut event = with_client_id(event(number), &"x".repeat(128));
+        (event.tenant_id, event.user_id) = (text(255, true).parse().unwrap(), text(255, true).parse().unwrap());
+        event.action = text(255, false).parse().unwrap();
+        event.metadata.user_agent = Some(text(5_000, true));
+        let route = format!("/{}", text(499, false));
+        event.route = goldleaves_domain::RoutePattern::recorded(&route).unwrap();
+        let sent = incoming(&event);
+        message = String::from_utf8(sent.payload.to_vec()).unwrap();
+        let received = Incoming::parse(sent.payload);
+        assert!(received.parsed.is_ok(), "{:?}", received.parsed);
+        assert_eq!(ledger.record(&[received]).await.unwrap().inserted, 1);
+    }
+    let newer =
+        message.replace("goldleaves.usage.v1", "goldleaves.usage.v2").replace(&id(2).to_string(), &id(3).to_string());
+    let recorded = ledger.record(&[Incoming::parse(newer.into())]).await.unwrap();
+    assert_eq!(recorded.set_aside["newer_version"], 1);
+    database.check_invariants().await;
 }

@@ -213,3 +213,28 @@ async fn a_database_that_is_away_is_waited_for() {
         ledger.record(&batch(&[event(1)])).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hangs_is_waited_for() {
+    let server = Postgres::start().await.unwrap();
+    let limit = Duration::from_millis(300);
+    let options =
+        LedgerOptions { acquire_timeout: limit, work_timeout: limit, ping_timeout: limit, connections_max: 2 };
+    let ledger = Ledger::connect(&server.database().await.unwrap(), options).await.unwrap();
+    ledger.set_rate("1".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
+    server.pause().unwrap();
+    for _ in 0..4 {
+        let error = ledger.record(&batch(&[event(1)])).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+    }
+    assert!(ledger.ping().await.is_err());
+    server.resume().unwrap();
+    let recorded = loop {
+        match ledger.record(&batch(&[event(1), event(2)])).await {
+            Ok(recorded) => break recorded,
+            Err(error) => assert!(error.is_transient(), "{error:?}"),
+        }
+    };
+    // What was cut off may have been committed.
+    assert_eq!(recorded.inserted + recorded.replays, 2);
+}

@@ -1,0 +1,99 @@
+//! How many events a second the ledger records and replays, on both databases, from one worker and from two. Run with
+//! `cargo run --release -p goldleaves-ledger --example throughput [batches] [events a batch]`.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use goldleaves_domain::wire::encode_event;
+use goldleaves_domain::{
+    CallMetadata, Epoch, EventId, Fingerprint, Outcome, RequestId, Source, Timestamp, Units, UsageEvent,
+};
+use goldleaves_ledger::{Incoming, Ledger, LedgerOptions, sqlite_url};
+use goldleaves_testkit::migrations;
+use goldleaves_testkit::postgres::Postgres;
+use uuid::Uuid;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut numbers = std::env::args().skip(1).filter_map(|number| number.parse::<usize>().ok());
+    let (batches, size) = (numbers.next().unwrap_or(100), numbers.next().unwrap_or(1_000));
+    let directory = tempfile::tempdir()?;
+    let sqlite = sqlite_url(&directory.path().join("goldleaves.db"));
+    migrations::up(&sqlite, &|_| ()).await?;
+    measure("SQLite, one worker", &sqlite, (1, batches, size)).await?;
+    let server = Postgres::start().await?;
+    for workers in [1, 2] {
+        let url = server.database().await?;
+        measure(&format!("PostgreSQL without fsync, {workers} at once"), &url, (workers, batches, size)).await?;
+    }
+    Ok(())
+}
+
+async fn measure(name: &str, url: &str, (workers, batches, size): (usize, usize, usize)) -> Result<()> {
+    let ledger = Ledger::connect(url, LedgerOptions::default()).await?;
+    ledger.set_rate("25".parse()?, "2026-01-01".parse()?).await?;
+    let epoch = Epoch::new(Uuid::now_v7());
+    let mut pieces = Vec::new();
+    for batch in 0..batches {
+        let first = batch * size;
+        let piece: Result<Vec<Bytes>> =
+            (first..first + size).map(|number| Ok(encode_event(&event(number, epoch)?))).collect();
+        pieces.push(piece?);
+    }
+    for pass in ["recorded", "replayed"] {
+        let start = Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        for worker in 0..workers {
+            let mine: Vec<Vec<Bytes>> = pieces.iter().skip(worker).step_by(workers).cloned().collect();
+            let ledger = ledger.clone();
+            tasks.spawn(async move {
+                for piece in mine {
+                    let batch: Vec<Incoming> = piece.into_iter().map(Incoming::parse).collect();
+                    ledger.record(&batch).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done??;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let events = batches * size;
+        println!("{name}: {events} {pass} in batches of {size}: {:.0} a second", events as f64 / seconds);
+    }
+    Ok(())
+}
+
+fn event(number: usize, epoch: Epoch) -> Result<UsageEvent> {
+    let id = Uuid::now_v7();
+    let ts = Timestamp::from_unix_micros(1_773_136_800_000_000 + i64::try_from(number)? * 10_000)?;
+    Ok(UsageEvent {
+        event_id: EventId::new(id),
+        source: Source::new(Uuid::nil()),
+        tenant_id: format!("tenant-{}", number % 50).parse()?,
+        user_id: format!("user-{}", number % 5_000).parse()?,
+        ts,
+        traceparent: None,
+        request_id: RequestId::from_uuid(id),
+        client_request_id: None,
+        route: ["/api/v1/documents", "/api/v1/ai", "/api/v1/search"]
+            .get(number % 3)
+            .context("three routes")?
+            .parse()?,
+        action: "read".parse()?,
+        units: Units::ONE,
+        metadata: CallMetadata {
+            method: "GET".to_owned(),
+            status_code: 200,
+            user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".to_owned()),
+            client_ip: Some("192.0.2.7".to_owned()),
+            response_bytes: 1024,
+            processing_micros: 1500,
+        },
+        outcome: Outcome::Completed,
+        fingerprint: Some(format!("v1:{number:064x}").parse::<Fingerprint>()?),
+        epoch,
+        seq: u64::try_from(number)? + 1,
+    })
+}
