@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::sqlx::ConnectOptions as _;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult, QueryResult, RuntimeErr,
     SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
@@ -138,7 +138,10 @@ impl Ledger {
                     Ok(done)
                 }
                 Err(error) => {
-                    transaction.inner.rollback().await?;
+                    // Why the work failed says more than why its rollback did: SQLite may have rolled back already.
+                    if let Err(rollback) = transaction.inner.rollback().await {
+                        tracing::debug!(error = %rollback, "a transaction that failed could not be rolled back either");
+                    }
                     Err(error)
                 }
             }
@@ -212,7 +215,12 @@ async fn open_sqlite(
         .busy_timeout(options.acquire_timeout)
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new().acquire_timeout(options.acquire_timeout).idle_timeout(None).max_lifetime(None);
-    let writer = pool.clone().min_connections(1).max_connections(1);
+    // SQLite ends a transaction by itself on a full disk. The driver does not notice, takes the next one for a nested one,
+    // and that one's "commit" commits nothing: a connection whose transaction did not end as asked is closed.
+    let writer = pool.clone().min_connections(1).max_connections(1).after_release(|connection, _| {
+        let ended = !connection.is_in_transaction();
+        Box::pin(std::future::ready(Ok(ended)))
+    });
     let writer = writer.connect_with(connection.clone()).await.map_err(away)?;
     let reader = pool.max_connections(options.connections_max).connect_lazy_with(connection.read_only(true));
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)))

@@ -11,4 +11,5 @@ mod proof;
 mod record;
 mod repeats;
 mod reports;
+mod rolled_back;
 mod schema;
