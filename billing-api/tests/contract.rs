@@ -90,7 +90,8 @@ impl Api {
     }
 
     async fn get(&self, path: &str, token: &str) -> Answer {
-        self.ask(Request::get(path).header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap()).await
+        self.ask(Request::get(path).header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap())
+            .await
     }
 
     async fn report_usage(&self, token: &str, body: impl Into<Body>) -> Answer {
@@ -131,11 +132,16 @@ async fn a_summary_is_exact_and_half_open() {
         r#""total_events":3,"total_units":3.3,"total_cost_cents":83,"unique_routes":2,"current_rate_cents":25}"#
     );
     assert_eq!(answer.text, wanted);
-    let report = api.get("/billing/usage-report/acme?start_date=2026-03-01&end_date=2026-03-11", &token("acme", &[])).await;
+    let report =
+        api.get("/billing/usage-report/acme?start_date=2026-03-01&end_date=2026-03-11", &token("acme", &[])).await;
     assert_eq!(report.json()["route_breakdown"], json!([{"route": "/a", "events": 2, "units": 0.3, "cost_cents": 8}]));
-    let nothing = api.get("/billing/usage-summary/acme?start_date=2020-01-01&end_date=2020-01-02", &token("acme", &[])).await;
+    let nothing =
+        api.get("/billing/usage-summary/acme?start_date=2020-01-01&end_date=2020-01-02", &token("acme", &[])).await;
     let nothing = nothing.json();
-    assert_eq!((&nothing["total_events"], &nothing["total_units"], &nothing["unique_routes"]), (&json!(0), &json!(0), &json!(0)));
+    assert_eq!(
+        (&nothing["total_events"], &nothing["total_units"], &nothing["unique_routes"]),
+        (&json!(0), &json!(0), &json!(0))
+    );
 }
 
 #[tokio::test]
@@ -205,7 +211,11 @@ async fn reporting_twice_makes_the_same_rows_and_later_usage_a_revision() {
     let first = api.report_usage(&writer, body).await;
     assert_eq!(first.status, 202, "{first:?}");
     let push = first.json();
-    assert_eq!((&push["reported_quantity"], &push["pushed_quantity"]), (&json!(2.5), &json!(0)), "the last hour is not over");
+    assert_eq!(
+        (&push["reported_quantity"], &push["pushed_quantity"]),
+        (&json!(2.5), &json!(0)),
+        "the last hour is not over"
+    );
     assert_eq!(push["state"], "unmapped");
     assert_eq!(api.report_usage(&writer, body).await.text, first.text);
     api.used("acme", ("/a", "4", "2026-03-10T10:45:00Z")).await;

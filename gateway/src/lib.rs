@@ -17,10 +17,15 @@ mod metrics;
 mod names;
 mod proxy;
 mod stack;
+mod stream;
+mod tokens;
 
+pub mod program;
 pub mod record;
+pub mod service;
 
 pub use config::{Deployment, GatewayConfig};
 pub use gateway::{Gateway, GatewayParts, StartError};
 pub use layers::{AllowedOrigins, OriginsError};
 pub use proxy::{Origin, OriginError};
+pub use stream::StreamSettings;

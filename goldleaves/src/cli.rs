@@ -84,6 +84,8 @@ pub enum Direction {
 pub enum Program {
     /// Everything in one process
     Goldleaves,
+    /// The gateway alone
+    Gateway,
     /// The billing API alone
     BillingApi,
     /// The program that makes the schema

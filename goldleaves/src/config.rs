@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use goldleaves_billing_api::BillingConfig;
 use goldleaves_domain::Rate;
 use goldleaves_gateway::record::RecordOptions;
-use goldleaves_gateway::{Deployment, GatewayConfig};
+use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings};
 use goldleaves_ledger::sqlite_url;
 use goldleaves_runtime::Secret;
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
@@ -90,6 +90,11 @@ pub fn database_url(values: &mut Values, data_dir: Option<&Path>) -> Option<Secr
         Some(url) => Some(url),
         None => data_dir.map(|data_dir| Secret::new(sqlite_url(&data_dir.join("goldleaves.db")))),
     }
+}
+
+/// `NATS_URL` and what belongs to it; unset = embedded. The outer `None` is a mistake.
+pub fn read_stream(values: &mut Values) -> Option<Option<StreamSettings>> {
+    if values.is_set(table::NATS_URL) { StreamSettings::read(values).map(Some) } else { Some(None) }
 }
 
 /// `USAGE_RATE_CENTS`.

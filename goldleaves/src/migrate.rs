@@ -1,11 +1,15 @@
 //! `migrate`: the schema and the rate, up, down, or where they stand.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use goldleaves_domain::Rate;
+use goldleaves_gateway::StreamSettings;
 use goldleaves_ledger::{Ledger, LedgerOptions};
 use goldleaves_migrations as migrations;
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Secret, process, telemetry};
+use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
 use crate::cli::{Direction, Program};
 use crate::{config, prepare};
@@ -13,12 +17,16 @@ use crate::{config, prepare};
 /// Workers that run know of the new rate by then: it is valid from so long after the commit.
 const RATE_DELAY_MICROS: i64 = 5_000_000;
 
+/// How long JetStream is waited for.
+const STREAM_PATIENCE: Duration = Duration::from_secs(60);
+
 /// What `migrate` is told.
 #[derive(Debug)]
 pub struct MigrateConfig {
     common: Common,
     database_url: Secret,
     rate: Rate,
+    stream: Option<StreamSettings>,
 }
 
 impl MigrateConfig {
@@ -33,7 +41,8 @@ impl MigrateConfig {
             _ => values.required(table::DATABASE_URL, parse::secret),
         };
         let rate = config::read_rate(values);
-        Some(Self { common: common?, database_url: database_url?, rate: rate? })
+        let stream = config::read_stream(values);
+        Some(Self { common: common?, database_url: database_url?, rate: rate?, stream: stream? })
     }
 }
 
@@ -67,11 +76,44 @@ async fn migrate(config: &MigrateConfig, direction: Direction) -> Result<()> {
                 card.rate, card.version, card.effective_from
             ));
             ledger.close().await;
+            if let Some(stream) = &config.stream {
+                declare(stream, &progress).await?;
+            }
         }
         Direction::Down => migrations::down(url, None, &progress).await?,
         Direction::Status => print_status(&migrations::status(url).await?),
     }
     Ok(())
+}
+
+/// Stream and consumer. Someone waits for the answer, so that NATS away is an error here, though only after a while.
+async fn declare(stream: &StreamSettings, progress: &impl Fn(&str)) -> Result<()> {
+    let connection = stream.connect("migrate").await?;
+    let start = Instant::now();
+    loop {
+        match stream.topology().declare(&connection).await {
+            Ok(declared) => {
+                progress(&format!(
+                    "stream {STREAM}: {}, consumer {CONSUMER}: {}",
+                    word(declared.stream),
+                    word(declared.consumer)
+                ));
+                return Ok(());
+            }
+            Err(error) if error.is_transient() && start.elapsed() < STREAM_PATIENCE => {
+                progress(&format!("waiting for JetStream: {:#}", anyhow::Error::new(error)));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error).context("the stream can't be declared"),
+        }
+    }
+}
+
+const fn word(existence: Existence) -> &'static str {
+    match existence {
+        Existence::Created => "made",
+        Existence::Present => "there",
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]

@@ -2,23 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
-use goldleaves_domain::Publisher;
-use goldleaves_gateway::record::{self, RecordSide, Recorder};
-use goldleaves_gateway::{Gateway, GatewayParts, Origin};
+use goldleaves_gateway::Origin;
+use goldleaves_gateway::record;
+use goldleaves_gateway::service::{GatewayService, RELAY_GRACE, running_check, spool_check};
 use goldleaves_ledger::{Ledger, LedgerOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_runtime::settings::Environment;
 use goldleaves_runtime::{
-    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
+    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, raise_descriptor_limit,
+    telemetry,
 };
 use goldleaves_spool::RealFileSystem;
-use goldleaves_web::{
-    Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, bind, serve_ops,
-};
+use goldleaves_web::{Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, bind, serve_ops};
 use tokio::net::TcpListener;
 
 use crate::banner::{Banner, Sample, reachable};
@@ -28,12 +26,11 @@ use crate::{demo, prepare, secret, token};
 
 /// Whom the sample token speaks for.
 const SAMPLE_NAME: &str = "demo";
-/// How long what was recorded is still handed on, once nothing more comes in.
-const RELAY_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs until told to stop.
 pub(crate) fn run(config: Config) -> Exit {
     let logs = telemetry::init(config.common.logs);
+    raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
@@ -62,27 +59,28 @@ async fn serve(mut config: Config) -> Result<Exit> {
     let mut supervisor = Supervisor::new(shutdown.clone());
     let upstream = upstream(&mut supervisor, &mut config)?;
     prepare::spawn(&mut supervisor, &config, &ledger).await?;
-    let recorder = side.recorder.clone();
-    spawn_relay(&mut supervisor, side, Arc::new(Meter::new(ledger.clone(), &metrics)));
+    let publisher = Arc::new(Meter::new(ledger.clone(), &metrics));
     let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), Clock::system());
-    let api = BillingApi::new(ledger, verifier.clone(), Clock::system(), BillingMetrics::register(&metrics));
+    let api = BillingApi::new(ledger.clone(), verifier.clone(), Clock::system(), BillingMetrics::register(&metrics));
     let docs = config.billing.docs;
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {
         api.serve(listeners.billing, docs, (ServeOptions::default(), Stop::on(stop))).await;
         anyhow::Ok(())
     });
-    let ops = ops(&metrics, (recorder.clone(), shutdown.clone()));
+    let shown = metrics.clone();
+    let ops =
+        Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
     supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
         serve_ops(listeners.ops, ops, Stop::on(stop)).await;
         anyhow::Ok(())
     });
-    let parts = GatewayParts { verifier, recorder, metrics };
-    let gateway = Gateway::start(&config.gateway, &parts)?;
-    let banner = banner(&config, &tokens, (gateway.address(), addresses, upstream))?;
-    spawn_gateway(&mut supervisor, gateway, shutdown);
-    print(&banner);
-    Ok(supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await)
+    let service = GatewayService { side, publisher, verifier, metrics, shutdown };
+    let gateway = service.spawn(&mut supervisor, &config.gateway)?;
+    print(&banner(&config, &tokens, (gateway, addresses, upstream))?);
+    let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
+    ledger.close().await;
+    Ok(exit)
 }
 
 fn spool_error(error: record::RecordOpenError) -> anyhow::Error {
@@ -107,52 +105,8 @@ fn origin(address: SocketAddr) -> Result<Origin> {
     format!("http://{address}").parse().with_context(|| format!("{address} is no address to call"))
 }
 
-fn spawn_gateway(supervisor: &mut Supervisor, gateway: Gateway, shutdown: Shutdown) {
-    supervisor.spawn_once(rule("gateway", Stage::Edge), async move |stop| {
-        stop.cancelled().await;
-        gateway.stop();
-        let cut = tokio::select! {
-            cut = gateway.stopped() => cut,
-            () = shutdown.at_once() => 0,
-        };
-        if cut > 0 {
-            tracing::warn!(
-                connections = cut,
-                "cut off what had not finished in time; it is settled as gateway_stopped"
-            );
-        }
-        anyhow::Ok(())
-    });
-}
-
-fn spawn_relay(supervisor: &mut Supervisor, side: RecordSide, publisher: Arc<dyn Publisher>) {
-    supervisor.spawn_once(rule("relay", Stage::Flow), async move |stop| {
-        let left = side.relay.run(publisher, stop, RELAY_GRACE).await;
-        if left > 0 {
-            tracing::warn!(records = left, "left in the spool for the next start");
-        }
-        anyhow::Ok(())
-    });
-}
-
 const fn rule(name: &'static str, stage: Stage) -> TaskRule {
     TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
-}
-
-fn ops(metrics: &Metrics, (recorder, shutdown): (Recorder, Shutdown)) -> Ops {
-    let metrics = metrics.clone();
-    let spool = Check::new("spool", move || {
-        let health = recorder.health();
-        if health.has_room { CheckState::Up } else { CheckState::Down("takes no records".into()) }
-    });
-    let running =
-        Check::new(
-            "running",
-            move || {
-                if shutdown.is_asked() { CheckState::Down("stopping".into()) } else { CheckState::Up }
-            },
-        );
-    Ops::new(move || metrics.text()).ready(spool).ready(running)
 }
 
 fn banner(

@@ -1,0 +1,101 @@
+//! The gateway as a program of its own: it serves, records in its spool and publishes to JetStream.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
+use goldleaves_runtime::{
+    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, raise_descriptor_limit,
+    telemetry,
+};
+use goldleaves_spool::RealFileSystem;
+use goldleaves_web::{Clock, ListenerOptions, Ops, Stop, TokenVerifier, bind, serve_ops};
+
+use crate::record::{self, RecordOptions};
+use crate::service::{GatewayService, RELAY_GRACE, running_check, spool_check};
+use crate::stream::StreamSettings;
+use crate::tokens::token_options;
+use crate::{Deployment, GatewayConfig};
+
+const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// What the program is told.
+#[derive(Debug)]
+pub struct Config {
+    common: Common,
+    jwt: JwtSettings,
+    gateway: GatewayConfig,
+    record: RecordOptions,
+    stream: StreamSettings,
+    data_dir: PathBuf,
+    ops_addr: SocketAddr,
+}
+
+impl Config {
+    /// Reads it; `None` when there was a mistake, which `values` holds then.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let common = Common::read(values);
+        let environment = common.as_ref().map(|common| common.environment);
+        let jwt = JwtSettings::read(values, environment, SecretNeed::Required);
+        let gateway = GatewayConfig::read(values, common.as_ref(), Deployment::Distributed);
+        let record = RecordOptions::read(values);
+        let stream = StreamSettings::read(values);
+        let data_dir = values.required(table::DATA_DIR, parse::path);
+        let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
+        values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
+        Some(Self {
+            common: common?,
+            jwt: jwt?,
+            gateway: gateway?,
+            record: record?,
+            stream: stream?,
+            data_dir: data_dir?,
+            ops_addr: ops_addr?,
+        })
+    }
+}
+
+/// Runs until told to stop.
+pub fn run(config: &Config) -> Exit {
+    let logs = telemetry::init(config.common.logs);
+    raise_descriptor_limit();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    drop(logs);
+    exit.unwrap_or_else(|error| {
+        process::say(&format_args!("gateway can't start: {error:#}"));
+        Exit::Failed("start".to_owned())
+    })
+}
+
+async fn serve(config: &Config) -> Result<Exit> {
+    let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
+    let metrics = Metrics::new();
+    let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
+    let connection = config.stream.connect("gateway").await?;
+    let ops = bind(config.ops_addr, ListenerOptions::default())
+        .with_context(|| format!("{} can't be listened on", config.ops_addr))?;
+    let ops_addr = ops.local_addr()?;
+
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    let shown = metrics.clone();
+    let endpoints =
+        Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
+    let service = GatewayService {
+        side,
+        publisher: config.stream.publisher(connection, &config.data_dir),
+        verifier: TokenVerifier::new(token_options(&config.jwt), Clock::system()),
+        metrics,
+        shutdown,
+    };
+    let address = service.spawn(&mut supervisor, &config.gateway)?;
+    let rule = TaskRule { name: "ops", stage: Stage::Ops, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop };
+    supervisor.spawn_once(rule, async move |stop| {
+        serve_ops(ops, endpoints, Stop::on(stop)).await;
+        anyhow::Ok(())
+    });
+    tracing::info!("gateway listens on http://{address}, ops on http://{ops_addr}");
+    Ok(supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await)
+}

@@ -1,0 +1,83 @@
+//! The gateway among the tasks of a process: what serves, and the relay that carries away what it recorded.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use goldleaves_domain::Publisher;
+use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule};
+use goldleaves_web::{Check, CheckState, TokenVerifier};
+
+use crate::record::{RecordSide, Recorder};
+use crate::{Gateway, GatewayConfig, GatewayParts, StartError};
+
+/// How long what was recorded is still handed on, once nothing more comes in.
+pub const RELAY_GRACE: Duration = Duration::from_secs(5);
+
+/// What the tasks are made from.
+pub struct GatewayService {
+    /// Opened already, so that what an earlier start left is settled before anything is served.
+    pub side: RecordSide,
+    /// Where what was recorded goes.
+    pub publisher: Arc<dyn Publisher>,
+    /// Verifies bearer tokens.
+    pub verifier: TokenVerifier,
+    /// Where numbers are shown.
+    pub metrics: Metrics,
+    /// The wish to stop.
+    pub shutdown: Shutdown,
+}
+
+impl GatewayService {
+    /// Listens, and starts the tasks. Returns the address.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn spawn(self, supervisor: &mut Supervisor, config: &GatewayConfig) -> Result<SocketAddr, StartError> {
+        let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, shutdown } = self;
+        let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics })?;
+        let address = gateway.address();
+        supervisor.spawn_once(rule("relay", Stage::Flow), async move |stop| {
+            let left = relay.run(publisher, stop, RELAY_GRACE).await;
+            if left > 0 {
+                tracing::warn!(records = left, "left in the spool for the next start");
+            }
+            Ok::<_, StartError>(())
+        });
+        supervisor.spawn_once(rule("gateway", Stage::Edge), async move |stop| {
+            stop.cancelled().await;
+            gateway.stop();
+            let cut = tokio::select! {
+                cut = gateway.stopped() => cut,
+                () = shutdown.at_once() => 0,
+            };
+            if cut > 0 {
+                tracing::warn!(
+                    connections = cut,
+                    "cut off what did not finish in time; it is settled as gateway_stopped"
+                );
+            }
+            Ok::<_, StartError>(())
+        });
+        Ok(address)
+    }
+}
+
+/// Whether the spool takes records.
+pub fn spool_check(recorder: Recorder) -> Check {
+    Check::new("spool", move || {
+        if recorder.health().has_room { CheckState::Up } else { CheckState::Down("takes no records".into()) }
+    })
+}
+
+/// Whether the process goes on: a balancer must hear of a stop first.
+pub fn running_check(shutdown: Shutdown) -> Check {
+    Check::new(
+        "running",
+        move || if shutdown.is_asked() { CheckState::Down("stopping".into()) } else { CheckState::Up },
+    )
+}
+
+const fn rule(name: &'static str, stage: Stage) -> TaskRule {
+    TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
+}

@@ -1,0 +1,70 @@
+//! The last hop of the gateway as a program of its own: JetStream. The only file of this crate that names the stream.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use goldleaves_domain::Publisher;
+use goldleaves_runtime::settings::{Values, parse, table};
+use goldleaves_stream::{
+    ConnectError, ConnectSettings, Connection, PublisherOptions, Servers, StreamPublisher, Topology,
+};
+
+/// Beside the spool: what JetStream confirmed last, so that a loss shows over a restart too.
+const WITNESS_FILE: &str = "stream-witness";
+
+/// `NATS_URL` and all that belongs to it.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    servers: Servers,
+    credentials_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    topology: Topology,
+}
+
+impl StreamSettings {
+    /// Reads them; `None` when there was a mistake, which `values` holds then.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let servers = values.required(table::NATS_URL, parse::from_str::<Servers>);
+        let credentials_file = values.optional(table::NATS_CREDENTIALS_FILE, parse::path);
+        let ca_file = values.optional(table::NATS_CA_FILE, parse::path);
+        let replicas = values.required(table::STREAM_REPLICAS, replicas);
+        let bytes_max = values.required(table::STREAM_BYTES_MAX, parse::byte_size);
+        let topology = Topology { replicas: replicas?, bytes_max: bytes_max? };
+        Some(Self { servers: servers?, credentials_file: credentials_file?, ca_file: ca_file?, topology })
+    }
+
+    /// What is declared.
+    pub const fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Connects, or goes on trying in the background.
+    ///
+    /// # Errors
+    /// What is wrong rather than away: credentials, files.
+    pub async fn connect(&self, name: &str) -> Result<Connection, ConnectError> {
+        let settings = ConnectSettings {
+            servers: self.servers.clone(),
+            credentials_file: self.credentials_file.clone(),
+            ca_file: self.ca_file.clone(),
+            name: name.to_owned(),
+        };
+        Connection::connect(&settings).await
+    }
+
+    /// Publishes over a connection; `data_dir` keeps what was confirmed last.
+    pub fn publisher(&self, connection: Connection, data_dir: &Path) -> Arc<dyn Publisher> {
+        let options =
+            PublisherOptions { witness_file: Some(data_dir.join(WITNESS_FILE)), ..PublisherOptions::default() };
+        Arc::new(StreamPublisher::new(connection, self.topology.clone(), options))
+    }
+}
+
+fn replicas(text: &str) -> Result<u8, &'static str> {
+    match text.trim() {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("is none of 1, 3 and 5"),
+    }
+}
