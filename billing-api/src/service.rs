@@ -76,7 +76,7 @@ impl BillingApi {
     }
 
     pub(crate) fn now(&self) -> Result<Timestamp, TimestampError> {
-        Timestamp::from_system_time(self.inner.clock.now())
+        self.inner.clock.timestamp()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The billing API as its callers see it: every route, role and refusal, over a real ledger on SQLite.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
+
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -55,7 +57,7 @@ impl Api {
     async fn start_with_docs(docs: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = sqlite_url(&directory.path().join("ledger.db"));
-        goldleaves_migrations::up(&url, &|_| {}).await.unwrap();
+        goldleaves_testkit::migrations::up(&url, &|_| {}).await.unwrap();
         let ledger = Ledger::connect(&url, LedgerOptions::default()).await.unwrap();
         ledger.set_rate("25".parse().unwrap(), NOW.parse().unwrap()).await.unwrap();
         let metrics = Metrics::new();

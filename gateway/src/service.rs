@@ -66,7 +66,8 @@ impl GatewayService {
 /// Whether the spool takes records.
 pub fn spool_check(recorder: Recorder) -> Check {
     Check::new("spool", move || {
-        if recorder.health().has_room { CheckState::Up } else { CheckState::Down("takes no records".into()) }
+        let health = recorder.health();
+        if health.has_room { CheckState::Up } else { CheckState::Down(health.to_string().into()) }
     })
 }
 

@@ -56,7 +56,7 @@ impl StreamSettings {
     pub fn publisher(&self, connection: Connection, data_dir: &Path) -> Arc<dyn Publisher> {
         let options =
             PublisherOptions { witness_file: Some(data_dir.join(WITNESS_FILE)), ..PublisherOptions::default() };
-        Arc::new(StreamPublisher::new(connection, self.topology.clone(), options))
+        Arc::new(StreamPublisher::new(connection, self.topology, options))
     }
 }
 

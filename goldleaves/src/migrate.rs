@@ -112,7 +112,7 @@ async fn declare(stream: &StreamSettings, progress: &impl Fn(&str)) -> Result<()
 const fn word(existence: Existence) -> &'static str {
     match existence {
         Existence::Created => "made",
-        Existence::Present => "there",
+        Existence::Found => "there",
     }
 }
 

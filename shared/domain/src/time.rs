@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
 
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -82,19 +81,6 @@ impl Timestamp {
     pub fn from_date_time(moment: OffsetDateTime) -> Result<Self, TimestampError> {
         let micros = moment.unix_timestamp_nanos().div_euclid(1_000);
         i64::try_from(micros).map_err(|_| TimestampError::OutOfRange).and_then(Self::from_unix_micros)
-    }
-
-    /// Cut to microseconds.
-    ///
-    /// # Errors
-    /// Outside the years 1 to 9999.
-    pub fn from_system_time(moment: SystemTime) -> Result<Self, TimestampError> {
-        // The conversion itself knows no more than the years 1 to 9999 and would panic.
-        let micros = match moment.duration_since(SystemTime::UNIX_EPOCH) {
-            Ok(since) => i64::try_from(since.as_micros()),
-            Err(before) => i64::try_from(before.duration().as_nanos().div_ceil(1_000)).map(|micros| -micros),
-        };
-        micros.map_err(|_| TimestampError::OutOfRange).and_then(Self::from_unix_micros)
     }
 
     /// As the `time` crate's type.

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use goldleaves_domain::{Timestamp, TimestampError};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::DecodingKey;
@@ -67,6 +68,18 @@ impl Clock {
     /// Now.
     pub fn now(&self) -> SystemTime {
         (self.0)()
+    }
+
+    /// Now in UTC, cut to microseconds.
+    ///
+    /// # Errors
+    /// Outside the years 1 to 9999.
+    pub fn timestamp(&self) -> Result<Timestamp, TimestampError> {
+        let micros = match self.now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_micros()),
+            Err(before) => i64::try_from(before.duration().as_nanos().div_ceil(1_000)).map(|micros| -micros),
+        };
+        micros.map_err(|_| TimestampError::OutOfRange).and_then(Timestamp::from_unix_micros)
     }
 
     /// Seconds since 1970; before it, 0.
