@@ -1,6 +1,6 @@
 //! The billing API as its callers see it: every route, role and refusal, over a real ledger on SQLite.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
 
 use std::time::{Duration, SystemTime};
 
