@@ -6,6 +6,9 @@
 
 mod meter;
 mod metrics;
+pub mod program;
 mod publisher;
+mod worker;
 
 pub use meter::Meter;
+pub use worker::{StreamSettings, Worker, WorkerHealth, watch_lag};

@@ -33,19 +33,27 @@ impl Meter {
     /// Only what has nothing to do with the batch: the database is away, busy or not migrated. Then the same batch may
     /// come again, however much of it was recorded.
     pub async fn record(&self, payloads: Vec<Bytes>) -> Result<Recorded, LedgerError> {
+        self.record_naming(payloads).await.map(|(recorded, _)| recorded)
+    }
+
+    /// As [`Meter::record`], and which of the payloads no ledger can hold: those that can't be read and those it refused.
+    pub(crate) async fn record_naming(&self, payloads: Vec<Bytes>) -> Result<(Recorded, Vec<usize>), LedgerError> {
         let incoming: Vec<_> = payloads.into_iter().map(Incoming::parse).collect();
         incoming.iter().for_each(log_incoming);
-        let recorded = self.halve(&incoming).await;
+        let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
+        let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
+        let recorded = self.halve((0, &incoming), &mut poison).await;
         if recorded.is_err() {
             self.metrics.failed();
         }
-        recorded
+        recorded.map(|recorded| (recorded, poison))
     }
 
-    /// Records a batch, or each half of it when something in it is refused.
+    /// Records a part of a batch, `first` being its place, or each half of it when something in it is refused.
     fn halve<'a>(
         &'a self,
-        batch: &'a [Incoming],
+        (first, batch): (usize, &'a [Incoming]),
+        poison: &'a mut Vec<usize>,
     ) -> Pin<Box<dyn Future<Output = Result<Recorded, LedgerError>> + Send + 'a>> {
         Box::pin(async move {
             let cause = match self.ledger.record(batch).await {
@@ -58,11 +66,15 @@ impl Meter {
             };
             match batch {
                 [] => Err(cause),
-                [message] => self.set_aside(message, &cause).await,
+                [message] => {
+                    poison.push(first);
+                    self.set_aside(message, &cause).await
+                }
                 _ => {
-                    let (first, second) = batch.split_at(batch.len() / 2);
-                    let mut recorded = self.halve(first).await?;
-                    recorded += self.halve(second).await?;
+                    let middle = batch.len() / 2;
+                    let (left, right) = batch.split_at(middle);
+                    let mut recorded = self.halve((first, left), poison).await?;
+                    recorded += self.halve((first + middle, right), poison).await?;
                     Ok(recorded)
                 }
             }

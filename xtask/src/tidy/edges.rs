@@ -41,7 +41,7 @@ const TABLE: [Edges; 15] = [
     },
     Edges {
         folder: "meter-worker",
-        ours: &["domain", "ledger", "runtime", "stream"],
+        ours: &["domain", "web", "ledger", "runtime", "stream"],
         never: &["hyper", "sea-orm", "async-nats", "axum"],
     },
     Edges {

@@ -17,7 +17,7 @@ pub use batch::{Batch, Message};
 
 use crate::backoff::Backoff;
 use crate::connection::Connection;
-use crate::topology::{CONSUMER, STREAM, TopologyError, find_consumer};
+use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer};
 use pull::{Heard, Pull};
 
 /// How long acknowledgements may take to be queued before the rest is left to redelivery.
@@ -96,6 +96,7 @@ pub struct Consumer {
     /// Handed out by the server, not yet by this.
     buffer: VecDeque<Message>,
     backoff: Backoff,
+    ack_wait: Duration,
     state: watch::Sender<ConsumerState>,
     stop: watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
@@ -107,7 +108,8 @@ impl Consumer {
         let (state, _) = watch::channel(ConsumerState::Waiting("not started".to_owned()));
         let (stop, stopping) = watch::channel(false);
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        Self { connection, options, pull: None, buffer: VecDeque::new(), backoff, state, stop, stopping }
+        let (pull, buffer, ack_wait) = (None, VecDeque::new(), ACK_WAIT);
+        Self { connection, options, pull, buffer, backoff, ack_wait, state, stop, stopping }
     }
 
     /// Follows whether it is ready.
@@ -143,8 +145,9 @@ impl Consumer {
     async fn open(&mut self) -> bool {
         while !*self.stopping.borrow() {
             match self.try_open().await {
-                Ok(pull) => {
+                Ok((pull, ack_wait)) => {
                     self.pull = Some(pull);
+                    self.ack_wait = ack_wait.unwrap_or(ACK_WAIT);
                     self.state.send_if_modified(|state| replace(state, ConsumerState::Ready));
                     return true;
                 }
@@ -166,7 +169,7 @@ impl Consumer {
         false
     }
 
-    async fn try_open(&self) -> Result<Pull, String> {
+    async fn try_open(&self) -> Result<(Pull, Option<Duration>), String> {
         if !self.connection.is_connected() {
             let complaint = self.connection.complaint().map(|text| format!(": {text}")).unwrap_or_default();
             return Err(format!("not connected to NATS{complaint}"));
@@ -181,7 +184,8 @@ impl Consumer {
         if !mismatches.is_empty() {
             return Err(TopologyError::Incompatible { mismatches }.to_string());
         }
-        Pull::open(&self.connection, &self.options, found.pull_max()).await
+        let pull = Pull::open(&self.connection, &self.options, found.pull_max()).await?;
+        Ok((pull, found.ack_wait()))
     }
 
     /// Asks for more where there is room, then takes what comes first: a message, trouble, the deadline or the stop.
@@ -223,15 +227,19 @@ impl Consumer {
         Next::Batch(Batch::new(self.buffer.drain(..count).collect()))
     }
 
-    /// Acknowledges what is committed, or set aside for good (`settled_by`: `+TERM`). Plain: whoever needs proof has it in
+    /// Acknowledges what is committed, or set aside for good (`+TERM`). Plain: whoever needs proof has it in
     /// the database. What can't be sent is left to redelivery.
-    pub async fn settle(&self, batch: &Batch, is_set_aside: impl Fn(usize) -> bool) {
+    pub async fn settle(&self, batch: &Batch, is_set_aside: impl Fn(usize) -> bool + Send) {
         let messages = batch.messages().iter().enumerate();
         self.say(messages.map(|(index, message)| (message, if is_set_aside(index) { "+TERM" } else { "+ACK" }))).await;
     }
 
-    /// Keeps the server from delivering again what is still being worked on, here and in the buffer. To be called more
-    /// often than the consumer's `ack_wait`.
+    /// How often [`Consumer::hold`] is to be called while a batch is worked on.
+    pub fn hold_every(&self) -> Duration {
+        self.ack_wait / 3
+    }
+
+    /// Keeps the server from delivering again what is still being worked on, here and in the buffer.
     pub async fn hold(&mut self, batch: &Batch) {
         if let Some(pull) = &mut self.pull {
             while let Some(heard) = pull.heard_already() {

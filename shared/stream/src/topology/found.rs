@@ -1,5 +1,7 @@
 //! Stream and consumer as JetStream describes them, and what of that Goldleaves can't live with.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -83,6 +85,11 @@ impl ConsumerFound {
             mismatches.push(mismatch(OBJECT, "filter_subjects", json!(filters), json!(SUBJECTS)));
         }
         mismatches
+    }
+
+    /// After how long what is not acknowledged is delivered again.
+    pub(crate) fn ack_wait(&self) -> Option<Duration> {
+        self.config.get("ack_wait").and_then(Value::as_u64).map(Duration::from_nanos)
     }
 
     /// The most messages one pull may ask for.

@@ -8,6 +8,7 @@ mod found;
 use std::fmt;
 use std::time::Duration;
 
+use goldleaves_domain::wire;
 use serde_json::{Value, json};
 
 use crate::api::{Api, ApiError, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND};
@@ -20,11 +21,12 @@ pub const STREAM: &str = "USAGE";
 /// The durable consumer every meter-worker pulls from.
 pub const CONSUMER: &str = "meter";
 /// Usage events by tenant, and seals by gateway.
-const SUBJECTS: [&str; 2] = ["usage.v1.*", "usage.seal.v1.*"];
+const SUBJECTS: [&str; 2] = [wire::EVENT_SUBJECTS, wire::SEAL_SUBJECTS];
 
 const MAX_AGE: Duration = Duration::from_secs(45 * 24 * 3_600);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
-const ACK_WAIT: Duration = Duration::from_secs(60);
+/// How long a message may be unacknowledged before it is delivered again.
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(60);
 const ACK_PENDING_MAX: u32 = 50_000;
 /// JetStream rejects a second stream of the same name with other settings.
 const STREAM_NAME_IN_USE: u64 = 10_058;
@@ -122,7 +124,7 @@ impl Topology {
     ///
     /// # Errors
     /// JetStream away, or an incompatible stream or consumer.
-    pub async fn check(&self, connection: &Connection) -> Result<Present, TopologyError> {
+    pub async fn check(connection: &Connection) -> Result<Present, TopologyError> {
         let api = connection.api();
         let Some(stream) = find_stream(&api).await? else {
             return Ok(Present { stream: false, consumer: false });

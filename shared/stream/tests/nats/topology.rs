@@ -12,13 +12,13 @@ use crate::support::{TOPOLOGY, connect, declare, plain, stream_config};
 async fn the_declaration_is_what_the_design_says_and_a_second_one_finds_it() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
-    let absent = TOPOLOGY.check(&connection).await.unwrap();
+    let absent = Topology::check(&connection).await.unwrap();
     assert_eq!(absent, Present { stream: false, consumer: false });
     let made = TOPOLOGY.declare(&connection).await.unwrap();
     assert_eq!(made, Declared { stream: Existence::Created, consumer: Existence::Created });
     let found = TOPOLOGY.declare(&connection).await.unwrap();
     assert_eq!(found, Declared { stream: Existence::Found, consumer: Existence::Found });
-    assert_eq!(TOPOLOGY.check(&connection).await.unwrap(), Present { stream: true, consumer: true });
+    assert_eq!(Topology::check(&connection).await.unwrap(), Present { stream: true, consumer: true });
 
     let config = stream_config(&server.url()).await;
     assert_eq!(config.subjects, ["usage.v1.*", "usage.seal.v1.*"]);
@@ -84,7 +84,7 @@ async fn an_incompatible_stream_is_named_field_by_field() {
         ..Default::default()
     };
     plain(&server.url()).await.create_stream(config).await.unwrap();
-    for error in [TOPOLOGY.declare(&connection).await.unwrap_err(), TOPOLOGY.check(&connection).await.unwrap_err()] {
+    for error in [TOPOLOGY.declare(&connection).await.unwrap_err(), Topology::check(&connection).await.unwrap_err()] {
         assert!(!error.is_transient());
         let text = error.to_string();
         let TopologyError::Incompatible { mismatches } = error else { panic!("{error:?}") };

@@ -1,0 +1,118 @@
+//! The meter-worker as a program of its own: from JetStream into the ledger. It serves nothing but its ops endpoints.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions};
+use goldleaves_runtime::settings::{Common, Values, parse, table};
+use goldleaves_runtime::{
+    Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
+};
+use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
+
+use crate::Meter;
+use crate::meter::chain;
+use crate::worker::{StreamSettings, Worker, watch_lag};
+
+const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092);
+/// How often the schema is looked at until it is there, and the database after that.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the program is told.
+#[derive(Debug)]
+pub struct Config {
+    common: Common,
+    stream: StreamSettings,
+    ops_addr: SocketAddr,
+    database_url: Secret,
+}
+
+impl Config {
+    /// Reads it; `None` when there was a mistake, which `values` holds then.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let common = Common::read(values);
+        let stream = StreamSettings::read(values);
+        let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
+        let database_url = values.required(table::DATABASE_URL, parse::secret);
+        values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
+        Some(Self { common: common?, stream: stream?, ops_addr: ops_addr?, database_url: database_url? })
+    }
+}
+
+/// Runs until told to stop.
+pub fn run(config: &Config) -> Exit {
+    let logs = telemetry::init(config.common.logs);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    drop(logs);
+    exit.unwrap_or_else(|error| {
+        process::say(&format_args!("meter-worker can't start: {error:#}"));
+        Exit::Failed("start".to_owned())
+    })
+}
+
+async fn serve(config: &Config) -> Result<Exit> {
+    let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
+    let metrics = Metrics::new();
+    let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
+    let ops = bind(config.ops_addr, ListenerOptions::default())
+        .with_context(|| format!("{} can't be listened on", config.ops_addr))?;
+    let connection = config.stream.clone().connect("meter-worker").await?;
+    tracing::info!("ops listens on http://{}", ops.local_addr()?);
+
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    let database = watch_ledger(&mut supervisor, ledger.clone());
+    let worker = Worker::new(connection.clone(), Meter::new(ledger.clone(), &metrics), &metrics);
+    let health = worker.health();
+    supervisor.spawn_once(rule("worker", Stage::Flow, OnCancel::Finish), async move |stop| worker.run(stop).await);
+    let lag_metrics = metrics.clone();
+    supervisor.spawn_once(rule("stream", Stage::Sink, OnCancel::Abort), async move |_| {
+        watch_lag(connection, &lag_metrics).await
+    });
+    let running = Check::new("running", move || up(!shutdown.is_asked(), "stopping"));
+    let database = Check::new("database", move || up(database.load(Ordering::Relaxed), "away, or without the schema"));
+    let worker =
+        Check::new("worker", move || health.trouble().map_or(CheckState::Up, |why| CheckState::Down(why.into())));
+    let endpoints = Ops::new(move || metrics.text()).ready(running).ready(database).ready(worker);
+    supervisor.spawn_once(rule("ops", Stage::Ops, OnCancel::Finish), async move |stop| {
+        serve_ops(ops, endpoints, Stop::on(stop)).await;
+        anyhow::Ok(())
+    });
+    let exit = supervisor.run(config.common.shutdown_grace).await;
+    ledger.close().await;
+    Ok(exit)
+}
+
+fn up(is: bool, otherwise: &'static str) -> CheckState {
+    if is { CheckState::Up } else { CheckState::Down(otherwise.into()) }
+}
+
+const fn rule(name: &'static str, stage: Stage, on_cancel: OnCancel) -> TaskRule {
+    TaskRule { name, stage, on_cancel, on_failure: OnFailure::Stop }
+}
+
+/// Whether the database answers and has the schema. Away is waited out; a wrong schema is not.
+fn watch_ledger(supervisor: &mut Supervisor, ledger: Ledger) -> Arc<AtomicBool> {
+    let ready = Arc::new(AtomicBool::new(false));
+    let is_ready = Arc::clone(&ready);
+    supervisor.spawn_once(rule("schema", Stage::Sink, OnCancel::Abort), async move |_| {
+        loop {
+            let looked = ledger.check_schema().await;
+            let was = is_ready.swap(looked.is_ok(), Ordering::Relaxed);
+            match looked {
+                Ok(()) if !was => tracing::info!("the database is there"),
+                Ok(()) => {}
+                Err(error @ (LedgerError::SchemaMissing { .. } | LedgerError::SchemaNewer { .. })) => {
+                    return Err(error);
+                }
+                Err(error) if was => tracing::warn!(cause = chain(&error), "the database is away"),
+                Err(error) => tracing::debug!(cause = chain(&error), "the database is not there yet"),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    ready
+}

@@ -1,0 +1,260 @@
+//! The worker's loop: a batch from JetStream, the meter's COMMIT, then the acknowledgements. The only file that names the
+//! stream.
+//!
+//! - Acknowledged is only what is committed: billed, a repeat, a replay or set aside. What no ledger can hold is
+//!   terminated instead, so that operations see it in JetStream's advisories.
+//! - While the database is away the batch is held, not handed back, and recorded again and again with growing pauses.
+//! - Told to stop, the worker records what it was handed and asks for nothing more; without a database it lets go, and
+//!   JetStream delivers again.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use goldleaves_ledger::LedgerError;
+use goldleaves_runtime::Metrics;
+use goldleaves_runtime::settings::{Values, parse, table};
+use goldleaves_stream::{
+    Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Lag, Next, Servers,
+    Topology, TopologyError,
+};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::Meter;
+use crate::meter::chain;
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often JetStream is asked how far the workers are behind.
+const LAG_EVERY: Duration = Duration::from_secs(5);
+/// How long the last acknowledgements may take to leave.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// Upper bounds of the seconds a batch takes.
+const BATCH_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// `NATS_URL` and what belongs to it.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    servers: Servers,
+    credentials_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+}
+
+impl StreamSettings {
+    /// Reads them; `None` when there was a mistake, which `values` holds then.
+    pub fn read(values: &mut Values) -> Option<Self> {
+        let servers = values.required(table::NATS_URL, parse::from_str::<Servers>);
+        let credentials_file = values.optional(table::NATS_CREDENTIALS_FILE, parse::path);
+        let ca_file = values.optional(table::NATS_CA_FILE, parse::path);
+        Some(Self { servers: servers?, credentials_file: credentials_file?, ca_file: ca_file? })
+    }
+
+    /// Connects, or goes on trying in the background.
+    ///
+    /// # Errors
+    /// What is wrong rather than away: credentials, files.
+    pub async fn connect(self, name: &str) -> Result<Connection, ConnectError> {
+        let Self { servers, credentials_file, ca_file } = self;
+        Connection::connect(&ConnectSettings { servers, credentials_file, ca_file, name: name.to_owned() }).await
+    }
+}
+
+/// A batch that was not recorded before the worker had to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("{messages} messages were not recorded and will be delivered again: {cause}")]
+pub struct Unrecorded {
+    messages: usize,
+    cause: String,
+}
+
+/// Feeds a meter from JetStream.
+#[derive(Debug)]
+pub struct Worker {
+    connection: Connection,
+    consumer: Consumer,
+    meter: Meter,
+    metrics: WorkerMetrics,
+    trouble: watch::Sender<Option<String>>,
+}
+
+/// Whether a worker works. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerHealth {
+    consumer: watch::Receiver<ConsumerState>,
+    trouble: watch::Receiver<Option<String>>,
+}
+
+#[derive(Debug, Clone)]
+struct WorkerMetrics {
+    batches: Counter,
+    messages: Counter,
+    redeliveries: Counter,
+    batch_seconds: Histogram,
+}
+
+impl Worker {
+    /// A worker that pulls over `connection` and records with `meter`.
+    pub fn new(connection: Connection, meter: Meter, metrics: &Metrics) -> Self {
+        let consumer = Consumer::new(connection.clone(), ConsumerOptions::default());
+        Self { connection, consumer, meter, metrics: WorkerMetrics::register(metrics), trouble: watch::channel(None).0 }
+    }
+
+    /// Follows whether it works.
+    pub fn health(&self) -> WorkerHealth {
+        WorkerHealth { consumer: self.consumer.state(), trouble: self.trouble.subscribe() }
+    }
+
+    /// Works until `stop`, then records what it was handed.
+    ///
+    /// # Errors
+    /// The last batch could not be recorded.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Unrecorded> {
+        let handle = self.consumer.stop_handle();
+        let mut stopping = false;
+        loop {
+            let next = tokio::select! {
+                next = self.consumer.next() => next,
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    handle.stop();
+                    continue;
+                }
+            };
+            match next {
+                Next::Batch(batch) => self.work(&batch, &stop).await?,
+                Next::Stopped => break,
+            }
+        }
+        if !self.connection.flush(FLUSH_MAX).await {
+            tracing::warn!("the last acknowledgements did not leave in time, their messages will be delivered again");
+        }
+        Ok(())
+    }
+
+    async fn work(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), Unrecorded> {
+        let start = Instant::now();
+        let poison = self.record(batch, stop).await?;
+        self.consumer.settle(batch, |index| poison.contains(&index)).await;
+        self.metrics.batches.inc();
+        self.metrics.messages.inc_by(batch.messages().len() as u64);
+        let again = batch.messages().iter().filter(|message| message.delivered > 1).count();
+        self.metrics.redeliveries.inc_by(again as u64);
+        self.metrics.batch_seconds.observe(start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Records a batch, however long that takes. Which messages are poison.
+    async fn record(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<Vec<usize>, Unrecorded> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let payloads: Vec<Bytes> = batch.messages().iter().map(|message| message.payload.clone()).collect();
+            let meter = self.meter.clone();
+            let recorded = self.holding(batch, async move { meter.record_naming(payloads).await }).await;
+            let cause = match recorded {
+                Ok((_, poison)) => {
+                    self.well();
+                    return Ok(poison);
+                }
+                Err(cause) => cause,
+            };
+            self.unwell(&cause);
+            if stop.is_cancelled() {
+                return Err(Unrecorded { messages: batch.messages().len(), cause: chain(&cause) });
+            }
+            let wait = pause.mul_f64(rand::random_range(0.5..=1.0));
+            self.holding(batch, async {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    // One more try, and the last.
+                    () = stop.cancelled() => {}
+                }
+            })
+            .await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Awaits `work` while JetStream hears that the batch is being worked on.
+    async fn holding<T>(&mut self, batch: &Batch, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(self.consumer.hold_every()) => self.consumer.hold(batch).await,
+            }
+        }
+    }
+
+    fn well(&self) {
+        if self.trouble.send_replace(None).is_some() {
+            tracing::info!("the ledger records again");
+        }
+    }
+
+    fn unwell(&self, cause: &LedgerError) {
+        let cause = chain(cause);
+        if self.trouble.send_replace(Some(cause.clone())).is_none() {
+            tracing::warn!(cause, "the ledger can't record, the batch is held and tried again");
+        }
+    }
+}
+
+impl WorkerHealth {
+    /// What keeps the worker from working, in words; `None` when nothing does.
+    pub fn trouble(&self) -> Option<String> {
+        if let Some(cause) = self.trouble.borrow().as_ref() {
+            return Some(format!("the ledger can't record: {cause}"));
+        }
+        match &*self.consumer.borrow() {
+            ConsumerState::Ready => None,
+            ConsumerState::Waiting(reason) => Some(reason.clone()),
+        }
+    }
+}
+
+impl WorkerMetrics {
+    fn register(metrics: &Metrics) -> Self {
+        let counter = |name, help| metrics.register(name, help, Counter::default());
+        let seconds = "From a batch's arrival to its acknowledgements";
+        Self {
+            batches: counter("worker_batches", "Batches recorded and acknowledged"),
+            messages: counter("worker_messages", "Messages recorded and acknowledged"),
+            redeliveries: counter("worker_redeliveries", "Messages that had been delivered before"),
+            batch_seconds: metrics.register("worker_batch_seconds", seconds, Histogram::new(BATCH_SECONDS)),
+        }
+    }
+}
+
+/// Shows how far all workers together are behind, until it is dropped. Ends only when stream and consumer can't be used.
+///
+/// # Errors
+/// An incompatible stream or consumer.
+pub async fn watch_lag(connection: Connection, metrics: &Metrics) -> Result<(), TopologyError> {
+    let gauge = |name, help| metrics.register(name, help, Gauge::<u64, AtomicU64>::default());
+    let pending = gauge("stream_pending_messages", "Messages that no worker was handed yet");
+    let unacknowledged = gauge("stream_unacknowledged_messages", "Messages handed to a worker and not acknowledged");
+    let redelivered = gauge("stream_redelivered_messages", "Of the unacknowledged, those handed out more than once");
+    let mut checked = false;
+    loop {
+        if !checked {
+            match Topology::check(&connection).await {
+                Ok(present) => checked = present.stream && present.consumer,
+                Err(error) if error.is_transient() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Ok(Some(lag)) = Lag::read(&connection).await {
+            pending.set(lag.pending);
+            unacknowledged.set(lag.ack_pending);
+            redelivered.set(lag.redelivered);
+        }
+        tokio::time::sleep(LAG_EVERY).await;
+    }
+}
