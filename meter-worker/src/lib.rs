@@ -11,4 +11,4 @@ mod publisher;
 mod worker;
 
 pub use meter::Meter;
-pub use worker::{StreamSettings, Worker, WorkerHealth, watch_lag};
+pub use worker::{StreamSettings, Unrecorded, Worker, WorkerHealth, watch_lag};

@@ -4,8 +4,8 @@
 //! - Acknowledged is only what is committed: billed, a repeat, a replay or set aside. What no ledger can hold is
 //!   terminated instead, so that operations see it in JetStream's advisories.
 //! - While the database is away the batch is held, not handed back, and recorded again and again with growing pauses.
-//! - Told to stop, the worker records what it was handed and asks for nothing more; without a database it lets go, and
-//!   JetStream delivers again.
+//! - Told to stop, the worker records what it was handed and asks for nothing more; without a database it hands it back
+//!   for another worker.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -126,15 +126,21 @@ impl Worker {
                     continue;
                 }
             };
-            match next {
-                Next::Batch(batch) => self.work(&batch, &stop).await?,
-                Next::Stopped => break,
+            let Next::Batch(batch) = next else { break };
+            if let Err(unrecorded) = self.work(&batch, &stop).await {
+                self.consumer.hand_back(&batch).await;
+                self.flush().await;
+                return Err(unrecorded);
             }
         }
+        self.flush().await;
+        Ok(())
+    }
+
+    async fn flush(&self) {
         if !self.connection.flush(FLUSH_MAX).await {
             tracing::warn!("the last acknowledgements did not leave in time, their messages will be delivered again");
         }
-        Ok(())
     }
 
     async fn work(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), Unrecorded> {

@@ -241,19 +241,29 @@ impl Consumer {
 
     /// Keeps the server from delivering again what is still being worked on, here and in the buffer.
     pub async fn hold(&mut self, batch: &Batch) {
-        if let Some(pull) = &mut self.pull {
-            while let Some(heard) = pull.heard_already() {
-                match heard {
-                    Heard::Message(message) => self.buffer.push_back(message),
-                    Heard::Sign => {}
-                    Heard::Over(reason) => {
-                        self.close(&reason);
-                        break;
-                    }
-                }
+        self.read_what_came();
+        self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "+WPI"))).await;
+    }
+
+    /// Gives a batch that can't be recorded now, and all that came behind it, to whichever worker asks first. The last
+    /// thing a worker says before it ends.
+    pub async fn hand_back(&mut self, batch: &Batch) {
+        self.read_what_came();
+        self.pull = None;
+        self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "-NAK"))).await;
+        self.buffer.clear();
+    }
+
+    /// Moves what has arrived into the buffer.
+    fn read_what_came(&mut self) {
+        let Some(pull) = &mut self.pull else { return };
+        while let Some(heard) = pull.heard_already() {
+            match heard {
+                Heard::Message(message) => self.buffer.push_back(message),
+                Heard::Sign => {}
+                Heard::Over(reason) => return self.close(&reason),
             }
         }
-        self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "+WPI"))).await;
     }
 
     async fn say<'a>(&self, words: impl Iterator<Item = (&'a Message, &'static str)>) {

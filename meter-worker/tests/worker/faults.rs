@@ -1,0 +1,146 @@
+//! Whatever dies, hangs or lies: each event once in the ledger, and nobody stuck.
+
+use std::time::Duration;
+
+use goldleaves_domain::Delivery;
+use goldleaves_meter_worker::watch_lag;
+use goldleaves_runtime::Metrics;
+use goldleaves_testkit::postgres::Postgres;
+
+use crate::support::{
+    Gateway, billed, connect, ledger, publish, publisher, start_worker, stream, wait_until_done, within,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_ledger_can_hold_is_set_aside_alone_and_nobody_waits_for_it() {
+    let (ledger, _) = ledger(Postgres::shared().await.unwrap()).await;
+    let (_server, connection) = stream().await;
+    let worker = start_worker(connection.clone(), &ledger);
+    let mut gateway = Gateway::new();
+    let mut batch = gateway.events(500);
+    let garbage = |id: &str, payload: &str| Delivery {
+        subject: "usage.v1.acme".to_owned(),
+        message_id: id.to_owned(),
+        payload: payload.to_owned().into(),
+        traceparent: None,
+    };
+    batch.insert(250, garbage("garbage", "not JSON"));
+    let newer = r#"{"specversion":"1.0","type":"goldleaves.usage.v9","id":"0198c0de-0000-7000-8000-000000000001"}"#;
+    batch.insert(100, garbage("newer", newer));
+    publish(&publisher(&connection), batch).await;
+    wait_until_done(&connection).await;
+    assert_eq!(billed(&ledger).await, 500);
+    assert_eq!(worker.metric("dead_letters_total"), 2.0);
+    assert_eq!(worker.metric("worker_messages_total"), 502.0);
+    assert!(worker.metric("worker_batches_total") >= 1.0);
+    assert!(worker.metric("worker_batch_seconds_count") >= 1.0);
+    assert_eq!(worker.health.trouble(), None);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_dies_is_waited_out_and_every_event_is_there_once() {
+    let mut postgres = Postgres::start().await.unwrap();
+    let (ledger, _) = ledger(&postgres).await;
+    let (server, connection) = stream().await;
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        workers.push(start_worker(connect(&server).await, &ledger));
+    }
+    let publisher = publisher(&connection);
+    let mut gateway = Gateway::new();
+    for round in 0..2 {
+        publish(&publisher, gateway.events(1_500)).await;
+        if round == 0 {
+            postgres.kill().unwrap();
+        } else {
+            postgres.pause().unwrap();
+        }
+        publish(&publisher, gateway.events(1_500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if round == 0 {
+            within(async {
+                while !workers.iter().any(|worker| worker.health.trouble().is_some_and(|why| why.contains("ledger"))) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await;
+            postgres.restart().await.unwrap();
+        } else {
+            postgres.resume().unwrap();
+        }
+        wait_until_done(&connection).await;
+    }
+    assert_eq!(billed(&ledger).await, 6_000);
+    let inserted: f64 = workers.iter().map(|worker| worker.metric("worker_messages_total")).sum();
+    assert!(inserted >= 6_000.0);
+    for worker in workers {
+        assert_eq!(worker.health.trouble(), None, "the ledger records again");
+        worker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_killed_under_load_changes_nothing_in_the_ledger() {
+    let (ledger, _) = ledger(Postgres::shared().await.unwrap()).await;
+    let (mut server, connection) = stream().await;
+    let workers = [start_worker(connect(&server).await, &ledger), start_worker(connect(&server).await, &ledger)];
+    let publisher = publisher(&connection);
+    let mut gateway = Gateway::new();
+    for _ in 0..3 {
+        publish(&publisher, gateway.events(700)).await;
+        server.kill().await.unwrap();
+        server.restart().await.unwrap();
+        publish(&publisher, gateway.events(300)).await;
+    }
+    within(async {
+        while billed(&ledger).await < 3_000 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(billed(&ledger).await, 3_000);
+    for worker in workers {
+        worker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_database_a_stop_hands_back_and_another_worker_takes_over() {
+    let mut postgres = Postgres::start().await.unwrap();
+    let (ledger, _) = ledger(&postgres).await;
+    let (server, connection) = stream().await;
+    let first = start_worker(connect(&server).await, &ledger);
+    postgres.kill().unwrap();
+    publish(&publisher(&connection), Gateway::new().events(10)).await;
+    within(async {
+        while first.health.trouble().is_none_or(|why| !why.contains("ledger")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let unrecorded = first.stop().await.unwrap_err();
+    assert!(unrecorded.to_string().contains("10 messages were not recorded"), "{unrecorded}");
+    postgres.restart().await.unwrap();
+    assert_eq!(billed(&ledger).await, 0);
+    let second = start_worker(connect(&server).await, &ledger);
+    wait_until_done(&connection).await;
+    assert_eq!((billed(&ledger).await, second.metric("worker_redeliveries_total")), (10, 10.0));
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_lag_of_all_workers_is_shown() {
+    let (_server, connection) = stream().await;
+    publish(&publisher(&connection), Gateway::new().events(7)).await;
+    let metrics = Metrics::new();
+    let shown = metrics.clone();
+    let watching = tokio::spawn(async move { watch_lag(connection, &shown).await });
+    within(async {
+        while !metrics.text().contains("goldleaves_stream_pending_messages 7\n") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    watching.abort();
+}

@@ -1,0 +1,7 @@
+//! The worker between a real nats-server and a real PostgreSQL.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod faults;
+mod program;
+mod support;
