@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 /// Names (with `-` for `_`) that upstreams may take for the gateway's word, or that change the path behind its back.
-const STRIPPED: [&str; 14] = [
+const STRIPPED: [&str; 13] = [
     "forwarded",
     "remote-user",
     "true-client-ip",
@@ -17,12 +17,14 @@ const STRIPPED: [&str; 14] = [
     "x-original-url",
     "x-original-uri",
     "x-rewrite-url",
-    "traceparent",
 ];
 
 /// Beginnings of such names.
 const STRIPPED_PREFIXES: [&str; 8] =
     ["x-forwarded", "x-user", "x-tenant", "x-organization", "x-org-", "x-request-id", "x-usage-", "x-authenticated"];
+
+/// Names that begin like an identity and are none, or that the gateway replaces anyway.
+const KEPT: [&str; 2] = ["x-user-agent", "x-request-id"];
 
 /// Takes out what a client says about itself, in every spelling; returns how many fields it took.
 pub(crate) fn strip(headers: &mut HeaderMap) -> usize {
@@ -36,6 +38,9 @@ pub(crate) fn strip(headers: &mut HeaderMap) -> usize {
 fn is_stripped(name: &str) -> bool {
     // Most names are told apart by their first letter.
     if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'r' | b't' | b'c')) {
+        return false;
+    }
+    if KEPT.contains(&name) {
         return false;
     }
     STRIPPED_PREFIXES.iter().any(|prefix| starts_with(name, prefix))
@@ -67,9 +72,8 @@ mod tests {
             "x_forwarded_proto",
             "X-Real-IP",
             "x-rewrite-url",
-            "X-Request-Id",
+            "X_Request_Id",
             "x-usage-units",
-            "traceparent",
             "remote_user",
         ] {
             assert!(is_stripped(&name.to_lowercase()), "{name}");

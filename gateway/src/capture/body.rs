@@ -28,10 +28,6 @@ impl ResponseBody {
         Self { answer, meter, ended: false }
     }
 
-    pub(crate) const fn meter_mut(&mut self) -> Option<&mut Meter> {
-        self.meter.as_mut()
-    }
-
     fn handed(&mut self, data: &Bytes) {
         let ended = self.answer.is_end_stream();
         if let Some(meter) = &mut self.meter {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern, TenantId, UserId};
 use goldleaves_web::WebBody;
 use http::header::USER_AGENT;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -21,10 +21,10 @@ use crate::call::{Admitted, Caller, Captured, Destination, Facts, Traced};
 use crate::core::Core;
 use crate::error::{Failure, GatewayError};
 use crate::names::USAGE_EVENT_ID;
-use crate::proxy::{Served, Tunnel, UploadWatch};
+use crate::proxy::{AnswerBody, Served, Tunnel, UploadWatch};
 use crate::record::{CallIntent, Durability, NotDurable, VoidReason};
 
-pub(crate) use body::ResponseBody;
+use body::ResponseBody;
 pub(crate) use meter::{Asked, Meter};
 pub(crate) use usage::Usage;
 
@@ -130,7 +130,7 @@ pin_project! {
         core: Arc<Core>,
         #[pin]
         inner: F,
-        held: Option<(Response<ResponseBody>, Durable)>,
+        held: Option<(Headed, Durable)>,
     }
 }
 
@@ -143,74 +143,76 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if this.held.is_none() {
-            let served = ready!(this.inner.poll(cx))?;
-            let (response, durable) = match headed(this.core, served) {
-                Headed::Ready(response) => return Poll::Ready(Ok(finish(response))),
-                Headed::Tunnelled(response) => return Poll::Ready(Ok(response)),
-                Headed::Held(response, durable) => (response, durable),
-            };
-            *this.held = Some((response, durable));
+            let headed = Headed::of(ready!(this.inner.poll(cx))?, this.core);
+            match headed.durable(this.core) {
+                None => return Poll::Ready(Ok(headed.hand_over(this.core))),
+                Some(durable) => *this.held = Some((headed, durable)),
+            }
         }
         let Some((_, durable)) = this.held else { return Poll::Pending };
         let durable = ready!(durable.as_mut().poll(cx));
-        let Some((mut response, _)) = this.held.take() else { return Poll::Pending };
-        if durable.is_err() {
-            if let Some(meter) = response.body_mut().meter_mut() {
-                meter.void(VoidReason::NotDurable);
+        let Some((mut headed, _)) = this.held.take() else { return Poll::Pending };
+        if durable.is_ok() {
+            return Poll::Ready(Ok(headed.hand_over(this.core)));
+        }
+        if let Some(meter) = &mut headed.meter {
+            meter.void(VoidReason::NotDurable);
+        }
+        Poll::Ready(Err(GatewayError::NotDurable.into()))
+    }
+}
+
+/// The upstream's head came, and what it says of usage is taken out of it.
+struct Headed {
+    response: Response<AnswerBody>,
+    meter: Option<Meter>,
+    tunnel: Option<Tunnel>,
+}
+
+impl Headed {
+    /// A status that is not billable ends the metering.
+    fn of(served: Served, core: &Core) -> Self {
+        let Served { mut response, meter, tunnel } = served;
+        let status = response.status().as_u16();
+        let usage = Usage::take(response.headers_mut());
+        let meter = meter.and_then(|mut meter| {
+            if core.statuses.contains(status) {
+                meter.head(status, usage);
+                return Some(meter);
             }
-            return Poll::Ready(Err(GatewayError::NotDurable.into()));
+            meter.void(VoidReason::StatusNotBillable);
+            None
+        });
+        if let Some(event_id) = meter.as_ref().and_then(Meter::event_id)
+            && let Ok(value) = HeaderValue::from_str(&event_id.to_string())
+        {
+            response.headers_mut().insert(USAGE_EVENT_ID, value);
         }
-        Poll::Ready(Ok(finish(response)))
+        Self { response, meter, tunnel }
     }
-}
 
-enum Headed {
-    Ready(Response<ResponseBody>),
-    Tunnelled(Response<WebBody>),
-    Held(Response<ResponseBody>, Durable),
-}
+    /// What the head has to wait for, if anything.
+    fn durable(&self, core: &Core) -> Option<Durable> {
+        let strict = core.recorder.durability() == Durability::Strict;
+        let owed = self.meter.as_ref().filter(|_| strict).and_then(Meter::owed)?;
+        Some(Box::pin(owed.durable()))
+    }
 
-/// The upstream's head came: what it says of usage is taken out, and a status that is not billable ends the metering.
-fn headed(core: &Arc<Core>, served: Served) -> Headed {
-    let Served { mut response, meter, tunnel } = served;
-    let status = response.status();
-    let usage = Usage::take(response.headers_mut());
-    let mut meter = meter.and_then(|mut meter| {
-        if core.statuses.contains(status.as_u16()) {
-            meter.head(status.as_u16(), usage);
-            return Some(meter);
+    /// A response without a body ends with its head, so it is settled before that is handed over.
+    fn hand_over(self, core: &Arc<Core>) -> Response<WebBody> {
+        let Self { response, mut meter, tunnel } = self;
+        if let Some(tunnel) = tunnel {
+            dig(core, tunnel, meter);
+            return response.map(|_| WebBody::empty());
         }
-        meter.void(VoidReason::StatusNotBillable);
-        None
-    });
-    if let Some(event_id) = meter.as_ref().and_then(Meter::event_id)
-        && let Ok(value) = HeaderValue::from_str(&event_id.to_string())
-    {
-        response.headers_mut().insert(USAGE_EVENT_ID, value);
+        if !response.body().is_end_stream() {
+            return response.map(|answer| WebBody::boxed(ResponseBody::new(answer, meter)));
+        }
+        if let Some(meter) = &mut meter {
+            meter.completed();
+        }
+        response.map(|_| WebBody::empty())
     }
-    if let Some(tunnel) = tunnel {
-        debug_assert_eq!(status, StatusCode::SWITCHING_PROTOCOLS);
-        dig(core, tunnel, meter.take());
-        return Headed::Tunnelled(response.map(|_| WebBody::empty()));
-    }
-    let strict = core.recorder.durability() == Durability::Strict;
-    let durable =
-        meter.as_ref().filter(|_| strict).and_then(Meter::owed).map(|owed| Box::pin(owed.durable()) as Durable);
-    let response = response.map(|answer| ResponseBody::new(answer, meter));
-    match durable {
-        Some(durable) => Headed::Held(response, durable),
-        None => Headed::Ready(response),
-    }
-}
-
-/// A response without a body ends with its head, so it is settled before that is handed over.
-fn finish(mut response: Response<ResponseBody>) -> Response<WebBody> {
-    if response.body().is_end_stream()
-        && let Some(meter) = response.body_mut().meter_mut()
-    {
-        meter.completed();
-    }
-    response.map(|body| if body.is_end_stream() { WebBody::empty() } else { WebBody::boxed(body) })
 }
 
 /// A tunnel outlives its request; the gateway's end waits for it as for any other call.

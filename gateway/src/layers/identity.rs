@@ -44,7 +44,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
         let (mut request, facts) = (traced.request, traced.facts);
         let headers = request.headers_mut();
         let stripped = identity::strip(headers);
-        if stripped > 1 {
+        if stripped > 0 {
             tracing::debug!(request_id = %facts.request_id, stripped, "a client's own identity headers were dropped");
         }
         say(headers, &facts, caller.as_ref());

@@ -1,18 +1,17 @@
 //! Headers that belong to one connection only, both ways (RFC 9110, 7.6.1), and how a body is framed.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::origin::Origin;
 use crate::identity;
-use crate::names::{KEEP_ALIVE, PROXY_CONNECTION, USAGE_ACTION, USAGE_EVENT_ID, USAGE_UNITS};
+use crate::names::{KEEP_ALIVE, PROXY_CONNECTION, REQUEST_ID, TRACEPARENT, USAGE_ACTION, USAGE_EVENT_ID, USAGE_UNITS};
 
 /// Fields that `Connection` must not name: taking them away would change what a message means.
-const NEVER_HOP_BY_HOP: [HeaderName; 5] =
-    [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, http::header::AUTHORIZATION];
+const NEVER_HOP_BY_HOP: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, AUTHORIZATION];
 
 /// Fields that belong to one connection whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE];
@@ -100,7 +99,7 @@ pub(crate) fn has_foreign_coding(headers: &HeaderMap) -> bool {
 /// Takes out of a client's trailers what a client must not say.
 pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
     remove_hop_by_hop(&mut trailers);
-    for name in [TE, TRAILER, CONTENT_LENGTH, HOST, COOKIE, http::header::AUTHORIZATION] {
+    for name in [TE, TRAILER, CONTENT_LENGTH, HOST, COOKIE, AUTHORIZATION, REQUEST_ID, TRACEPARENT] {
         trailers.remove(name);
     }
     identity::strip(&mut trailers);

@@ -100,3 +100,12 @@ async fn nobody_switches_unasked() {
     assert_eq!(world.send(Request::get(BILLABLE)).await.status, 502);
     assert!(world.finish().await.is_empty());
 }
+
+#[tokio::test]
+async fn strict_opens_a_tunnel_once_its_record_is_on_the_disk() {
+    let world = Plan::strict().start_before(&echoing().await).await;
+    drop(open(&world).await);
+    world.events(1).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!((outcomes.len(), outcomes[0].1), (1, 101));
+}
