@@ -34,8 +34,15 @@ impl Shared {
             if signal.stop {
                 return;
             }
-            if !signal.wanted {
-                self.keep_wake.wait_for(&mut signal, if round == Round::Quiet { TICK_IDLE } else { TICK });
+            match round {
+                Round::Quiet if signal.wanted => {}
+                Round::Quiet => {
+                    self.keep_wake.wait_for(&mut signal, TICK_IDLE);
+                }
+                // However many ask: a disk that just refused is not asked again at once.
+                Round::Unfinished => {
+                    self.keep_wake.wait_while_for(&mut signal, |signal| !signal.stop, TICK);
+                }
             }
             signal.wanted = false;
             let busy = signal.cursor_moved;

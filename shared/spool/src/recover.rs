@@ -60,6 +60,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         options,
         sync_wake: Condvar::new(),
         waiting: AtomicUsize::new(0),
+        came: AtomicU64::new(0),
         sync_failures: AtomicU32::new(0),
         progress: tokio::sync::watch::Sender::new(progress),
         state: Mutex::new(state_file),

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) sync_wake: Condvar,
     /// How many wait for a sync.
     pub(crate) waiting: AtomicUsize,
+    /// How many ever did.
+    pub(crate) came: AtomicU64,
     pub(crate) sync_failures: AtomicU32,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) state: Mutex<StateFile>,

@@ -438,6 +438,7 @@ struct Waiting(Arc<Shared>);
 impl Waiting {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.waiting.fetch_add(1, Ordering::SeqCst);
+        shared.came.fetch_add(1, Ordering::Relaxed);
         if !shared.options.sync_pause.is_zero() {
             // Under the lock, so that the thread either sees the count or is already waiting for the signal.
             let _log = shared.log.lock();

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::log::{Spare, Target};
 use crate::segment::{DATA, Header, Segment};
@@ -25,13 +25,49 @@ pub(crate) enum Step {
     Failed,
 }
 
+/// Those whose wait just ended append again within microseconds. A sync that sets off with the first of them leaves the others
+/// to the next one and halves the throughput, so it waits until as many have come as last time, but not for long.
+#[derive(Default)]
+struct Company {
+    began: Option<Instant>,
+    /// How many had come to wait when the last sync began, ever.
+    came: u64,
+    /// Of these, since the sync before.
+    size: u64,
+    took: Duration,
+}
+
+impl Company {
+    fn gather(&mut self, shared: &Shared) {
+        let since = || shared.came.load(Ordering::Relaxed).saturating_sub(self.came);
+        if self.size > 1 {
+            let patience = self.took / 4;
+            let began = Instant::now();
+            while since() < self.size && began.elapsed() < patience {
+                std::thread::yield_now();
+            }
+        }
+        self.size = since();
+        self.came += self.size;
+        self.began = Some(Instant::now());
+    }
+
+    fn went(&mut self) {
+        self.took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+    }
+}
+
 impl Shared {
     /// The thread's loop: until the spool is closed and everything is durable, or cannot be made so.
     pub(crate) fn sync_loop(&self) {
         let mut retry = RETRY_MIN;
+        let mut company = Company::default();
         loop {
             let closing = self.await_work();
-            match self.sync_step() {
+            company.gather(self);
+            let step = self.sync_step();
+            company.went();
+            match step {
                 Step::Idle if closing => return,
                 Step::Failed if closing => return,
                 Step::Failed => {

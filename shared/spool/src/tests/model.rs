@@ -43,6 +43,8 @@ struct EpochModel {
     first_use: Option<u64>,
     unrecorded: u64,
     unrecorded_synced: u64,
+    /// As it was synced before the last crash.
+    unrecorded_proven: u64,
     closed: Option<u64>,
 }
 
@@ -237,7 +239,7 @@ impl World {
                     assert!(self.faulty, "opening failed without a fault: {error:?}");
                     if self.disk.failed_syncs() > 0 {
                         // What only the kernel had may be gone; what was durable never is.
-                        self.durable = self.proven;
+                        self.only_proven();
                     }
                 }
             }
@@ -249,7 +251,7 @@ impl World {
     pub(super) fn open_and_crash(&mut self, power: bool) {
         let opened = Spool::open_stepped(self.options.clone(), Arc::new(self.disk.clone()));
         if self.disk.failed_syncs() > 0 || power {
-            self.durable = self.proven;
+            self.only_proven();
         }
         if let Ok((spool, _)) = &opened {
             self.epochs.entry(spool.epoch()).or_default();
@@ -280,10 +282,17 @@ impl World {
         }
         let failed_writes = self.faulty;
         for epoch in self.epochs.values_mut() {
+            epoch.unrecorded_proven = epoch.unrecorded_synced;
             if !kernel_lost && !failed_writes {
                 epoch.unrecorded_synced = epoch.unrecorded;
             }
         }
+    }
+
+    /// What only the kernel had is not sure any more.
+    fn only_proven(&mut self) {
+        self.durable = self.proven;
+        self.epochs.values_mut().for_each(|epoch| epoch.unrecorded_synced = epoch.unrecorded_proven);
     }
 
     fn compare(&mut self, recovered: &Recovered) {

@@ -106,7 +106,7 @@ fn run(world: &mut World, action: &Action) {
 }
 
 fn cases() -> u32 {
-    if std::env::var_os("GOLDLEAVES_SOAK").is_some() { 20_000 } else { 200 }
+    if std::env::var_os("GOLDLEAVES_SOAK").is_some() { 5_000 } else { 200 }
 }
 
 proptest! {
