@@ -69,15 +69,16 @@ async fn serve(mut config: Config) -> Result<Exit> {
         anyhow::Ok(())
     });
     let shown = metrics.clone();
-    let ops =
+    let endpoints =
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
-    supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
-        serve_ops(listeners.ops, ops, Stop::on(stop)).await;
-        anyhow::Ok(())
-    });
     let service = GatewayService { side, publisher, verifier, metrics, shutdown };
     let gateway = service.spawn(&mut supervisor, &config.gateway)?;
     print(&banner(&config, &tokens, (gateway, addresses, upstream))?);
+    // Last of all: who is told "ready" may call at once.
+    supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
+        serve_ops(listeners.ops, endpoints, Stop::on(stop)).await;
+        anyhow::Ok(())
+    });
     let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
     ledger.close().await;
     Ok(exit)
