@@ -105,10 +105,7 @@ impl Claims {
         if tenant.is_none() && orgs.len() == 1 {
             tenant = orgs.first().cloned();
         }
-        let mut roles: Vec<Role> = texts(claims, "roles")?.into_iter().filter_map(Role::from_name).collect();
-        if boolean(claims, "is_admin")? && !roles.contains(&Role::Admin) {
-            roles.push(Role::Admin);
-        }
+        let roles = roles(claims);
         Ok(Self { principal: Principal { user, tenant, orgs, roles }, window: Window { not_before, expires } })
     }
 }
@@ -144,8 +141,15 @@ fn number(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>
     present(claims, name).map(|value| value.as_f64().ok_or(TokenError::Type(name))).transpose()
 }
 
-fn boolean(claims: &Map<String, Value>, name: &'static str) -> Result<bool, TokenError> {
-    present(claims, name).map_or(Ok(false), |value| value.as_bool().ok_or(TokenError::Type(name)))
+/// The roles of `roles`, and `admin` for the boolean `is_admin: true`. What is of another type grants nothing, and takes
+/// nothing away: a token is good or not by who it speaks for.
+fn roles(claims: &Map<String, Value>) -> Vec<Role> {
+    let named = claims.get("roles").and_then(Value::as_array).into_iter().flatten();
+    let mut roles: Vec<Role> = named.filter_map(Value::as_str).filter_map(Role::from_name).collect();
+    if claims.get("is_admin") == Some(&Value::Bool(true)) && !roles.contains(&Role::Admin) {
+        roles.push(Role::Admin);
+    }
+    roles
 }
 
 fn texts<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Vec<&'a str>, TokenError> {
