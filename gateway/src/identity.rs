@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 /// Names (with `-` for `_`) that upstreams may take for the gateway's word, or that change the path behind its back.
-const STRIPPED: [&str; 13] = [
+const STRIPPED: [&str; 17] = [
     "forwarded",
     "remote-user",
     "true-client-ip",
@@ -14,14 +14,28 @@ const STRIPPED: [&str; 13] = [
     "x-cluster-client-ip",
     "x-real-ip",
     "x-remote-user",
+    "x-admin",
+    "x-is-admin",
+    "x-email",
     "x-original-url",
     "x-original-uri",
     "x-rewrite-url",
 ];
 
 /// Beginnings of such names.
-const STRIPPED_PREFIXES: [&str; 8] =
-    ["x-forwarded", "x-user", "x-tenant", "x-organization", "x-org-", "x-request-id", "x-usage-", "x-authenticated"];
+const STRIPPED_PREFIXES: [&str; 11] = [
+    "x-forwarded",
+    "x-user",
+    "x-tenant",
+    "x-organization",
+    "x-org-",
+    "x-role",
+    "x-request-id",
+    "x-usage-",
+    "x-authenticated",
+    "x-auth-user",
+    "x-auth-request-",
+];
 
 /// Names that begin like an identity and are none, or that the gateway replaces anyway.
 const KEPT: [&str; 2] = ["x-user-agent", "x-request-id"];
@@ -67,6 +81,9 @@ mod tests {
             "x-organization-id",
             "X-Org-Id",
             "x-user-roles",
+            "X-Roles",
+            "x_is_admin",
+            "X-Auth-Request-Email",
             "Forwarded",
             "X-Forwarded-For",
             "x_forwarded_proto",
