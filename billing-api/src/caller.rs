@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Path};
 use goldleaves_domain::TenantId;
 use goldleaves_web::Principal;
 use http::request::Parts;
@@ -25,6 +25,20 @@ impl Caller {
     /// Refuses who may not report usage, of any tenant, the own included.
     pub(crate) fn check_may_report(&self) -> Result<(), ApiError> {
         if self.0.may_report() { Ok(()) } else { Err(ApiError::MayNotReport) }
+    }
+}
+
+/// The tenant that the path names, as text. What is no text is refused in the same form as everything else.
+pub(crate) struct TenantName(pub(crate) String);
+
+impl FromRequestParts<BillingApi> for TenantName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &BillingApi) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, api).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(ApiError::BadRequest("the path names no tenant: it is not UTF-8".to_owned())),
+        }
     }
 }
 

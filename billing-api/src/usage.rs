@@ -1,13 +1,13 @@
 //! `GET /billing/usage-summary/{tenant_id}` and `GET /billing/usage-report/{tenant_id}`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use goldleaves_ledger::{LedgerError, RouteUsage, UsageReport, UsageSummary};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::answer::{ApiError, Moment, exact};
-use crate::caller::Caller;
+use crate::caller::{Caller, TenantName};
 use crate::query::PeriodQuery;
 use crate::service::BillingApi;
 
@@ -43,7 +43,7 @@ struct RouteView {
 pub(crate) async fn summary(
     State(api): State<BillingApi>,
     caller: Caller,
-    Path(name): Path<String>,
+    TenantName(name): TenantName,
     query: PeriodQuery,
 ) -> Result<Json<SummaryView>, ApiError> {
     let tenant = caller.tenant_to_read(&name)?;
@@ -54,7 +54,7 @@ pub(crate) async fn summary(
 pub(crate) async fn report(
     State(api): State<BillingApi>,
     caller: Caller,
-    Path(name): Path<String>,
+    TenantName(name): TenantName,
     query: PeriodQuery,
 ) -> Result<Json<ReportView>, ApiError> {
     let tenant = caller.tenant_to_read(&name)?;
