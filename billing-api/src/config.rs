@@ -17,7 +17,7 @@ impl BillingConfig {
     /// Reads them; `default_addr` is the program's own.
     pub fn read(values: &mut Values, common: Option<&Common>, default_addr: SocketAddr) -> Option<Self> {
         let addr = values.or_default(table::BILLING_ADDR, parse::socket_address, default_addr);
-        let docs = common.and_then(|common| common.read_enable_docs(values));
+        let docs = Common::read_enable_docs(common, values);
         Some(Self { addr: addr?, docs: docs? })
     }
 }

@@ -40,9 +40,17 @@ impl Config {
         let jwt = JwtSettings::read(values, environment, SecretNeed::Required);
         let billing = BillingConfig::read(values, common.as_ref(), BILLING_ADDR);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
-        let database_url = values.required(table::DATABASE_URL, parse::secret);
+        let database_url = values.required(table::DATABASE_URL, database_url);
         Some(Self { common: common?, jwt: jwt?, billing: billing?, ops_addr: ops_addr?, database_url: database_url? })
     }
+}
+
+/// `DATABASE_URL`: of a database there is a ledger for.
+///
+/// # Errors
+/// It is of none.
+pub fn database_url(text: &str) -> Result<Secret, LedgerError> {
+    goldleaves_ledger::check_url(text).map(|()| Secret::new(text.to_owned()))
 }
 
 /// Runs until told to stop.

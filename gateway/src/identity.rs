@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 /// Names (with `-` for `_`) that upstreams may take for the gateway's word, or that change the path behind its back.
-const STRIPPED: [&str; 17] = [
+const STRIPPED: [&str; 16] = [
     "forwarded",
     "remote-user",
     "true-client-ip",

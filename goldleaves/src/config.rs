@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use goldleaves_billing_api::BillingConfig;
+use goldleaves_billing_api::{BillingConfig, program};
 use goldleaves_domain::Rate;
 use goldleaves_gateway::record::RecordOptions;
 use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings};
@@ -51,6 +51,7 @@ impl Config {
         let database_url = database_url(values, data_dir.as_deref());
         let rate = read_rate(values);
         refuse_unfinished(values);
+        refuse_broker(values);
         Some(Self {
             common: common?,
             jwt: jwt?,
@@ -86,7 +87,7 @@ impl TokenConfig {
 
 /// `DATABASE_URL`, else the file in `DATA_DIR`.
 pub fn database_url(values: &mut Values, data_dir: Option<&Path>) -> Option<Secret> {
-    match values.optional(table::DATABASE_URL, parse::secret)? {
+    match values.optional(table::DATABASE_URL, program::database_url)? {
         Some(url) => Some(url),
         None => data_dir.map(|data_dir| Secret::new(sqlite_url(&data_dir.join("goldleaves.db")))),
     }
@@ -109,6 +110,51 @@ pub fn refuse_unfinished(values: &mut Values) {
     values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
 }
 
+/// Asked for a broker, this program would keep events to itself and seem to work.
+fn refuse_broker(values: &mut Values) {
+    for setting in [
+        table::NATS_URL,
+        table::NATS_CREDENTIALS_FILE,
+        table::NATS_CA_FILE,
+        table::STREAM_REPLICAS,
+        table::STREAM_BYTES_MAX,
+    ] {
+        values.refuse(setting, "the one process hands events from its spool to its ledger, not yet over JetStream");
+    }
+}
+
 const fn here(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(settings: &[(&str, &str)]) -> String {
+        let mut values = Values::load(settings.iter().copied(), None);
+        let read = Config::read(&mut values);
+        values.finish(read).map_or_else(|mistakes| mistakes.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn a_mistake_hides_no_other() {
+        let settings = [
+            ("ENVIRONMENT", "moon"),
+            ("ENABLE_DOCS", "perhaps"),
+            ("DATABASE_URL", "mysql://hidden@host/database"),
+            ("USAGE_RATE_CENTS", "free"),
+        ];
+        let text = mistakes(&settings);
+        assert!(settings.iter().all(|(name, _)| text.contains(name)), "{text}");
+        assert!(!text.contains("hidden"), "{text}");
+    }
+
+    #[test]
+    fn a_setting_that_does_nothing_is_refused() {
+        assert_eq!(mistakes(&[]), "");
+        for name in ["NATS_URL", "STREAM_REPLICAS", "STREAM_BYTES_MAX", "STRIPE_API_KEY"] {
+            assert!(mistakes(&[(name, "1")]).contains(name), "{name}");
+        }
+    }
 }

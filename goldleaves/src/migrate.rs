@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use goldleaves_billing_api::program;
 use goldleaves_domain::Rate;
 use goldleaves_gateway::StreamSettings;
 use goldleaves_ledger::{Ledger, LedgerOptions};
@@ -38,7 +39,7 @@ impl MigrateConfig {
                 let data_dir = values.required(table::DATA_DIR, parse::path);
                 config::database_url(values, data_dir.as_deref())
             }
-            _ => values.required(table::DATABASE_URL, parse::secret),
+            _ => values.required(table::DATABASE_URL, program::database_url),
         };
         let rate = config::read_rate(values);
         let stream = config::read_stream(values);

@@ -201,6 +201,11 @@ async fn every_wrong_setting_is_named_at_once() {
         ("LOG_FORMAT", "xml"),
         ("SPOOL_RETAIN_HOURS", "soon"),
         ("STRIPE_API_KEY", "sk_test_nothing_yet"),
+        ("ENVIRONMENT", "moon"),
+        ("ENABLE_DOCS", "perhaps"),
+        ("DATABASE_URL", "mysql://ann:sk_test_nothing_yet@db/usage"),
+        ("NATS_URL", "nats://ann:sk_test_nothing_yet@127.0.0.1:4222"),
+        ("STREAM_REPLICAS", "3"),
     ];
     let deployment = Deployment::prepare(Kind::Embedded, &settings).unwrap();
     let output = deployment.launch().output().unwrap();

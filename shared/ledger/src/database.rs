@@ -1,6 +1,7 @@
 //! Connections: a pool on PostgreSQL; on SQLite one connection that writes and a few that read.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -244,6 +245,20 @@ fn sqlite_path(rest: &str) -> Option<PathBuf> {
     (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path.as_ref()))
 }
 
+/// Whether an URL is of a database that a ledger may be in; asks nobody.
+///
+/// # Errors
+/// It is of none, or can't be read. The error repeats nothing of it.
+pub fn check_url(url: &str) -> Result<(), LedgerError> {
+    match url.split_once(':') {
+        Some(("sqlite", rest)) => sqlite_path(rest).map(drop).ok_or(LedgerError::Url(None)),
+        Some(("postgres" | "postgresql", _)) => {
+            PgConnectOptions::from_str(url).map(drop).map_err(|error| LedgerError::Url(Some(Box::new(error))))
+        }
+        _ => Err(LedgerError::Url(None)),
+    }
+}
+
 /// Makes the file with mode 0600 when it is missing; SQLite gives its two companions the same mode.
 fn create_private(path: &Path) -> std::io::Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -254,4 +269,27 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_url_is_judged_before_anybody_is_asked() {
+        for url in [
+            "postgresql://user:password@host:5432/database",
+            "postgres://host/database",
+            "sqlite:///var/lib/goldleaves.db",
+            "sqlite://goldleaves.db",
+            &sqlite_url(Path::new("data/goldleaves.db")),
+        ] {
+            check_url(url).unwrap();
+        }
+        for url in ["mysql://user:hidden@host/database", "host/hidden", "sqlite://", "postgres://host:hidden/database"]
+        {
+            let error = check_url(url).unwrap_err();
+            assert!(!error.to_string().contains("hidden"), "{error}");
+        }
+    }
 }

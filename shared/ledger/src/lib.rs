@@ -26,7 +26,7 @@ mod rows;
 mod schema;
 
 pub use batch::{Incoming, Recorded};
-pub use database::{Ledger, LedgerOptions, sqlite_url};
+pub use database::{Ledger, LedgerOptions, check_url, sqlite_url};
 pub use error::LedgerError;
 pub use push::{METER, PushState, UsagePush};
 pub use rates::RateCard;

@@ -56,9 +56,10 @@ impl Common {
         Some(Self { environment: environment?, logs, shutdown_grace: shutdown_grace? })
     }
 
-    /// `ENABLE_DOCS`: true, in production false.
-    pub fn read_enable_docs(&self, values: &mut Values) -> Option<bool> {
-        values.or_default(table::ENABLE_DOCS, parse::boolean, self.environment == Environment::Development)
+    /// `ENABLE_DOCS`: true, in production false. A mistake in it is noted also when the rest could not be read.
+    pub fn read_enable_docs(common: Option<&Self>, values: &mut Values) -> Option<bool> {
+        let set = values.optional(table::ENABLE_DOCS, parse::boolean)?;
+        set.or_else(|| common.map(|common| common.environment == Environment::Development))
     }
 }
 

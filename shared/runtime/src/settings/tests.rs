@@ -211,7 +211,7 @@ fn documents_are_shown_except_in_production() {
     ] {
         let mut values = load(environment, None);
         let common = Common::read(&mut values).unwrap();
-        assert_eq!(common.read_enable_docs(&mut values), Some(shown), "{environment:?}");
+        assert_eq!(Common::read_enable_docs(Some(&common), &mut values), Some(shown), "{environment:?}");
     }
     let mut values = load(&[("ENVIRONMENT", "prod")], None);
     assert!(Common::read(&mut values).is_none());
@@ -258,7 +258,7 @@ fn the_examples_in_the_default_file_are_valid() {
     let file = uncommented.join("\n").replace("secret = \"\"", "secret = \"0123456789abcdef0123456789abcdef\"");
     let mut values = load(&[], Some(&file));
     let common = Common::read(&mut values).unwrap();
-    assert_eq!(common.read_enable_docs(&mut values), Some(true));
+    assert_eq!(Common::read_enable_docs(Some(&common), &mut values), Some(true));
     assert!(JwtSettings::read(&mut values, Some(Environment::Production), SecretNeed::Required).is_some());
     assert_eq!(GatewayLimits::read(&mut values).unwrap().rate_per_second, Some(100));
     for setting in [table::UPSTREAM_URL, table::BILLING_URL, table::STRIPE_API_BASE, table::OTEL_EXPORTER_OTLP_ENDPOINT]
