@@ -85,7 +85,7 @@ impl Deployment {
         let mut gateway = self.launch().start()?;
         let gateway_address = gateway.address("gateway").await?;
         let billing_address = gateway.address("billing").await?;
-        let ops_address = gateway.address("ops").await.or(gateway.address("operations").await)?;
+        let ops_address = gateway.address("ops").await?;
         let mut running = Running { gateway, gateway_address, billing_address, ops_address };
         wait_for("the gateway to be ready", PATIENCE, async || {
             ensure!(running.gateway.is_running()?, "it ended\n{}", running.gateway.output());

@@ -38,7 +38,13 @@ impl Receipt {
 pub struct Load {
     clients: JoinSet<Vec<Receipt>>,
     stopping: Arc<AtomicBool>,
-    finished: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    finished: AtomicU64,
+    without_event: AtomicU64,
 }
 
 impl Load {
@@ -51,16 +57,17 @@ impl Load {
     ) -> Self {
         let request = Arc::new(request);
         let stopping = Arc::new(AtomicBool::new(false));
-        let finished = Arc::new(AtomicU64::new(0));
+        let counts = Arc::new(Counts::default());
         let mut running = JoinSet::new();
         for client in 0..clients {
-            let (request, stopping, finished) = (Arc::clone(&request), Arc::clone(&stopping), Arc::clone(&finished));
+            let (request, stopping, counts) = (Arc::clone(&request), Arc::clone(&stopping), Arc::clone(&counts));
             running.spawn(async move {
                 let mut receipts = Vec::new();
                 let asked = (0..).map(|number| request(client, number));
                 // The end is the gateway's: a broken response is what this is about.
                 ask_all(gateway, asked, &stopping, |receipt| {
-                    finished.fetch_add(1, Ordering::Relaxed);
+                    counts.finished.fetch_add(1, Ordering::Relaxed);
+                    counts.without_event.fetch_add(u64::from(receipt.event_id.is_none()), Ordering::Relaxed);
                     receipts.push(receipt);
                 })
                 .await
@@ -68,12 +75,17 @@ impl Load {
                 receipts
             });
         }
-        Self { clients: running, stopping, finished }
+        Self { clients: running, stopping, counts }
     }
 
     /// How many responses were read to their end so far.
     pub fn finished(&self) -> u64 {
-        self.finished.load(Ordering::Relaxed)
+        self.counts.finished.load(Ordering::Relaxed)
+    }
+
+    /// How many of them came without `X-Usage-Event-ID`.
+    pub fn without_event(&self) -> u64 {
+        self.counts.without_event.load(Ordering::Relaxed)
     }
 
     /// Lets every client finish its request, and returns what all of them wrote down.

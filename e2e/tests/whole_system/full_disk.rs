@@ -50,9 +50,7 @@ async fn fill_and_recover(deployment: &mut Deployment) -> Vec<Receipt> {
     let filler = fill(deployment);
     let own = token.clone();
     let load = Load::start(gateway, 8, move |_, _| request(&own));
-    let refused = wait_for("the spool to be full", PATIENCE, async || {
-        Ok((deployment.metric("goldleaves_unrecorded_calls_total").await? > 0.0).then_some(()))
-    });
+    let refused = wait_for("the spool to be full", PATIENCE, async || Ok((load.without_event() > 0).then_some(())));
     refused.await.unwrap();
     let mut receipts = load.receipts().await.unwrap();
     std::fs::remove_file(filler).unwrap();
