@@ -100,12 +100,11 @@ impl Sealer {
         let is_read = |record: &EpochRecord| {
             is_all_read || self.book.last_seq(Epoch::new(record.epoch)).is_some_and(|seq| seq >= record.last_seq)
         };
-        let (done, left): (Vec<_>, Vec<_>) = self.dead.iter().cloned().partition(is_read);
-        self.dead = left;
-        for record in done {
+        // Dropped at any await (the relay is told to stop), it leaves behind what is not done yet.
+        for record in self.dead.iter().filter(|record| is_read(record)).cloned().collect::<Vec<_>>() {
             let closed = self.close(Epoch::new(record.epoch), record.unrecorded).await;
-            if closed.is_err() {
-                self.dead.push(record);
+            if closed.is_ok() {
+                self.dead.retain(|dead| dead.epoch != record.epoch);
             }
             self.say(closed);
         }
