@@ -25,6 +25,7 @@ fn check(program: Program, mut values: Values) -> Result<Vec<Reading>, Mistakes>
     let read = match program {
         Program::Goldleaves => Config::read(&mut values).map(drop),
         Program::Gateway => goldleaves_gateway::program::Config::read(&mut values).map(drop),
+        Program::MeterWorker => goldleaves_meter_worker::program::Config::read(&mut values).map(drop),
         Program::BillingApi => goldleaves_billing_api::program::Config::read(&mut values).map(drop),
         Program::Migrate => MigrateConfig::read(&mut values, program).map(drop),
     };

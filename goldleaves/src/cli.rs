@@ -86,6 +86,8 @@ pub enum Program {
     Goldleaves,
     /// The gateway alone
     Gateway,
+    /// The meter alone
+    MeterWorker,
     /// The billing API alone
     BillingApi,
     /// The program that makes the schema

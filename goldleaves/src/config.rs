@@ -35,6 +35,8 @@ pub struct Config {
     pub database_url: Secret,
     /// `USAGE_RATE_CENTS`.
     pub rate: Rate,
+    /// `NATS_URL` and what belongs to it; `None` = events go from the spool straight to the ledger.
+    pub stream: Option<StreamSettings>,
 }
 
 impl Config {
@@ -50,8 +52,8 @@ impl Config {
         let data_dir = values.required(table::DATA_DIR, parse::path);
         let database_url = database_url(values, data_dir.as_deref());
         let rate = read_rate(values);
+        let stream = read_stream(values);
         refuse_unfinished(values);
-        refuse_broker(values);
         Some(Self {
             common: common?,
             jwt: jwt?,
@@ -62,6 +64,7 @@ impl Config {
             data_dir: data_dir?,
             database_url: database_url?,
             rate: rate?,
+            stream: stream?,
         })
     }
 }
@@ -95,7 +98,11 @@ pub fn database_url(values: &mut Values, data_dir: Option<&Path>) -> Option<Secr
 
 /// `NATS_URL` and what belongs to it; unset = embedded. The outer `None` is a mistake.
 pub fn read_stream(values: &mut Values) -> Option<Option<StreamSettings>> {
-    if values.is_set(table::NATS_URL) { StreamSettings::read(values).map(Some) } else { Some(None) }
+    if values.is_set(table::NATS_URL) {
+        return StreamSettings::read(values).map(Some);
+    }
+    refuse_broker(values);
+    Some(None)
 }
 
 /// `USAGE_RATE_CENTS`.
@@ -110,16 +117,11 @@ pub fn refuse_unfinished(values: &mut Values) {
     values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
 }
 
-/// Asked for a broker, this program would keep events to itself and seem to work.
+/// What describes a broker does nothing without one.
 fn refuse_broker(values: &mut Values) {
-    for setting in [
-        table::NATS_URL,
-        table::NATS_CREDENTIALS_FILE,
-        table::NATS_CA_FILE,
-        table::STREAM_REPLICAS,
-        table::STREAM_BYTES_MAX,
-    ] {
-        values.refuse(setting, "the one process hands events from its spool to its ledger, not yet over JetStream");
+    for setting in [table::NATS_CREDENTIALS_FILE, table::NATS_CA_FILE, table::STREAM_REPLICAS, table::STREAM_BYTES_MAX]
+    {
+        values.refuse(setting, "it belongs to NATS_URL, which is unset");
     }
 }
 
@@ -153,8 +155,9 @@ mod tests {
     #[test]
     fn a_setting_that_does_nothing_is_refused() {
         assert_eq!(mistakes(&[]), "");
-        for name in ["NATS_URL", "STREAM_REPLICAS", "STREAM_BYTES_MAX", "STRIPE_API_KEY"] {
+        for name in ["NATS_CA_FILE", "STREAM_REPLICAS", "STREAM_BYTES_MAX", "STRIPE_API_KEY"] {
             assert!(mistakes(&[(name, "1")]).contains(name), "{name}");
         }
+        assert_eq!(mistakes(&[("NATS_URL", "nats://127.0.0.1"), ("STREAM_REPLICAS", "3")]), "");
     }
 }

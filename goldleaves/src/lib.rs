@@ -5,6 +5,7 @@ pub mod config;
 pub mod migrate;
 
 mod banner;
+mod broker;
 mod check_config;
 mod demo;
 mod prepare;

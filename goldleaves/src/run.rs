@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
+use goldleaves_domain::Publisher;
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::record;
 use goldleaves_gateway::service::{GatewayService, RELAY_GRACE, running_check, spool_check};
@@ -22,7 +23,7 @@ use tokio::net::TcpListener;
 use crate::banner::{Banner, Sample, reachable};
 use crate::cli::TokenArguments;
 use crate::config::Config;
-use crate::{demo, prepare, secret, token};
+use crate::{broker, demo, prepare, secret, token};
 
 /// Whom the sample token speaks for.
 const SAMPLE_NAME: &str = "demo";
@@ -59,7 +60,11 @@ async fn serve(mut config: Config) -> Result<Exit> {
     let mut supervisor = Supervisor::new(shutdown.clone());
     let upstream = upstream(&mut supervisor, &mut config)?;
     prepare::spawn(&mut supervisor, &config, &ledger).await?;
-    let publisher = Arc::new(Meter::new(ledger.clone(), &metrics));
+    let meter = Meter::new(ledger.clone(), &metrics);
+    let publisher: Arc<dyn Publisher> = match &config.stream {
+        None => Arc::new(meter),
+        Some(stream) => broker::spawn(&mut supervisor, stream, meter, (&config.data_dir, &metrics)).await?,
+    };
     let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), Clock::system());
     let api = BillingApi::new(ledger.clone(), verifier.clone(), Clock::system(), BillingMetrics::register(&metrics));

@@ -1,0 +1,52 @@
+//! All three roles in one process, over JetStream: what the relay publishes, the worker takes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use goldleaves_domain::Publisher;
+use goldleaves_gateway::StreamSettings;
+use goldleaves_meter_worker::{Meter, Worker, watch_lag};
+use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Stage, Supervisor, TaskRule};
+use goldleaves_stream::Connection;
+
+/// How often JetStream is asked again while it can't be.
+const DECLARE_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts the worker, and returns what the relay publishes with.
+///
+/// # Errors
+/// Credentials that are wrong. A server that is away is no error.
+pub(crate) async fn spawn(
+    supervisor: &mut Supervisor,
+    stream: &StreamSettings,
+    meter: Meter,
+    (data_dir, metrics): (&Path, &Metrics),
+) -> Result<Arc<dyn Publisher>> {
+    let connection = stream.connect("goldleaves").await?;
+    let (declared, topology) = (connection.clone(), *stream.topology());
+    supervisor.spawn_once(rule("stream", OnCancel::Abort), async move |stop| {
+        while let Err(error) = topology.declare(&declared).await {
+            if !error.is_transient() {
+                return Err(error);
+            }
+            tracing::debug!(%error, "stream and consumer can't be declared yet");
+            tokio::time::sleep(DECLARE_EVERY).await;
+        }
+        stop.cancelled().await;
+        Ok(())
+    });
+    let worker = Worker::new(connection.clone(), meter, metrics);
+    supervisor.spawn_once(rule("worker", OnCancel::Finish), async move |stop| worker.run(stop).await);
+    spawn_lag(supervisor, connection.clone(), metrics.clone());
+    Ok(stream.publisher(connection, data_dir))
+}
+
+fn spawn_lag(supervisor: &mut Supervisor, connection: Connection, metrics: Metrics) {
+    supervisor.spawn_once(rule("stream-lag", OnCancel::Abort), async move |_| watch_lag(connection, &metrics).await);
+}
+
+const fn rule(name: &'static str, on_cancel: OnCancel) -> TaskRule {
+    TaskRule { name, stage: Stage::Sink, on_cancel, on_failure: OnFailure::Stop }
+}
