@@ -29,7 +29,7 @@ pub(crate) async fn spawn(
     supervisor.spawn_once(rule("stream", OnCancel::Abort), async move |stop| {
         while let Err(error) = topology.declare(&declared).await {
             if !error.is_transient() {
-                return Err(error);
+                return Err(format!("{:#}", anyhow::Error::new(error)));
             }
             tracing::debug!(%error, "stream and consumer can't be declared yet");
             tokio::time::sleep(DECLARE_EVERY).await;
