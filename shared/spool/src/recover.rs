@@ -127,9 +127,12 @@ fn begin(shared: &Shared) -> Result<(), OpenError> {
     let durable = shared.log.lock().durable;
     shared.publish(durable, false);
     let cursor = shared.relay.lock().position;
+    let earlier: Vec<_> = shared.log.lock().earlier.iter().map(|mark| mark.epoch).collect();
     state::persist(&shared.state, |state| {
         state.checkpoint = first;
         state.cursor = cursor;
+        // The closing of an epoch that is not among these lies before the checkpoint, where nobody will see it again.
+        state.unrecorded.retain(|(epoch, _)| *epoch == shared.epoch || earlier.contains(epoch));
     })
     .map_err(OpenError::io("write the state in", directory))
 }

@@ -204,3 +204,26 @@ async fn a_memo_comes_back_with_the_cursor_it_was_given_for() {
     assert_eq!(recovered.memo, vec![7; MEMO_BYTES_MAX], "the largest one fits beside the counts");
     assert_eq!(recovered.epochs.last().map(|epoch| epoch.unrecorded), Some(MEMO_BYTES_MAX as u64));
 }
+
+#[test]
+fn a_closed_epoch_stays_closed_when_its_closing_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path());
+    spool.unrecorded();
+    let counted = spool.epoch();
+    drop(spool);
+    let (spool, recovered) = open(directory.path());
+    assert_eq!((recovered.epochs[0].epoch, recovered.epochs[0].unrecorded), (counted, 1));
+    spool.close_epoch(counted).unwrap();
+    // As after a kill: whatever the threads would still do to the state comes too late.
+    let state = std::fs::read(directory.path().join("state")).unwrap();
+    drop(spool);
+    std::fs::write(directory.path().join("state"), state).unwrap();
+    for _ in 0..3 {
+        let (spool, recovered) = open(directory.path());
+        assert!(recovered.epochs.is_empty(), "{:?}", recovered.epochs);
+        // Moves the cursor past everything, so that the next start need not read it.
+        assert!(drain(&mut spool.reader()).is_empty());
+        spool.close();
+    }
+}

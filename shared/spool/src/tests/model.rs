@@ -218,7 +218,10 @@ impl World {
         let rewound = self.spool().rewind();
         assert!(rewound.is_ok() || self.faulty);
         let first = self.position();
-        self.acknowledged = self.acknowledged.min(first);
+        if rewound.is_ok() {
+            // Else a crash may undo it, as it said.
+            self.acknowledged = self.acknowledged.min(first);
+        }
         self.read_to = first;
         self.delivered.clear();
     }
