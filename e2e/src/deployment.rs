@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::{Request, Response};
+use goldleaves_testkit::nats::NatsServer;
+use goldleaves_testkit::postgres::Postgres;
 use goldleaves_testkit::program::{Launch, Program};
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::token::Claims;
@@ -26,6 +28,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Kind {
     /// One process, SQLite.
     Embedded,
+    /// gateway, meter-worker and billing-api over nats-server and PostgreSQL.
+    Distributed,
 }
 
 /// A deployment with its data. What runs ends with the value; data of a failed test is kept.
@@ -36,15 +40,24 @@ pub struct Deployment {
     /// The size of a disk that holds the data alone.
     disk_mib: Option<u32>,
     running: Option<Running>,
+    backing: Option<Backing>,
     scratch: Scratch,
 }
 
 #[derive(Debug)]
 struct Running {
-    gateway: Program,
-    gateway_address: SocketAddr,
-    billing_address: SocketAddr,
-    ops_address: SocketAddr,
+    /// The gateway first, then what else runs.
+    programs: Vec<Program>,
+    gateway: SocketAddr,
+    billing: SocketAddr,
+    ops: SocketAddr,
+}
+
+/// What the distributed deployment stands on.
+#[derive(Debug)]
+struct Backing {
+    nats: NatsServer,
+    database: String,
 }
 
 impl Deployment {
@@ -73,7 +86,7 @@ impl Deployment {
     pub fn prepare(kind: Kind, settings: &[(&str, &str)]) -> Result<Self> {
         let scratch = Scratch::new("system")?;
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Ok(Self { kind, settings, disk_mib: None, running: None, scratch })
+        Ok(Self { kind, settings, disk_mib: None, running: None, backing: None, scratch })
     }
 
     /// Starts what was stopped or killed, on the same data.
@@ -82,14 +95,15 @@ impl Deployment {
     /// A program does not come up.
     pub async fn start_again(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "it runs already");
-        let mut gateway = self.launch().start()?;
-        let gateway_address = gateway.address("gateway").await?;
-        let billing_address = gateway.address("billing").await?;
-        let ops_address = gateway.address("ops").await?;
-        let mut running = Running { gateway, gateway_address, billing_address, ops_address };
+        let mut running = match self.kind {
+            Kind::Embedded => self.start_embedded().await?,
+            Kind::Distributed => self.start_distributed().await?,
+        };
         wait_for("the gateway to be ready", PATIENCE, async || {
-            ensure!(running.gateway.is_running()?, "it ended\n{}", running.gateway.output());
-            let ready = Request::get("/health/ready").send(running.ops_address).await;
+            for program in &mut running.programs {
+                ensure!(program.is_running()?, "it ended\n{}", program.output());
+            }
+            let ready = Request::get("/health/ready").send(running.ops).await;
             Ok(ready.is_ok_and(|response| response.status == 200).then_some(()))
         })
         .await?;
@@ -97,14 +111,53 @@ impl Deployment {
         Ok(())
     }
 
-    /// The one process, or the gateway, as it would be started now.
+    async fn start_embedded(&self) -> Result<Running> {
+        let mut program = self.launch().start()?;
+        let (gateway, billing) = (program.address("gateway ").await?, program.address("billing ").await?);
+        let ops = program.address("ops ").await?;
+        Ok(Running { programs: vec![program], gateway, billing, ops })
+    }
+
+    async fn start_distributed(&mut self) -> Result<Running> {
+        match &mut self.backing {
+            Some(backing) => backing.nats.restart().await?,
+            None => {
+                let database = Postgres::shared().await?.empty_database().await?;
+                self.backing = Some(Backing { nats: NatsServer::start().await?, database });
+                let migrated = self.launch_program("migrate").output()?;
+                ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+            }
+        }
+        let worker = self.launch_program("meter-worker").start()?;
+        let mut billing_api = self.launch_program("billing-api").start()?;
+        let billing = billing_api.address("billing listens on").await?;
+        let launch = self.launch_program("gateway").setting("BILLING_URL", format!("http://{billing}"));
+        let mut program = launch.start()?;
+        let (gateway, ops) = (program.address("gateway listens on").await?, program.address("ops on").await?);
+        Ok(Running { programs: vec![program, worker, billing_api], gateway, billing, ops })
+    }
+
+    /// The program that clients meet, as it would be started now.
     pub fn launch(&self) -> Launch {
-        let Kind::Embedded = self.kind;
+        match self.kind {
+            Kind::Embedded => self.launch_program("goldleaves"),
+            Kind::Distributed => self.launch_program("gateway"),
+        }
+    }
+
+    fn launch_program(&self, program: &str) -> Launch {
         let addresses = ["GATEWAY_ADDR", "BILLING_ADDR", "OPS_ADDR"].map(|name| (name, "127.0.0.1:0".to_owned()));
         let data = self.data_folder().display().to_string();
+        // nats-server makes no stream that is larger than the disk of the machine that runs the tests.
+        let sizes = [("STREAM_BYTES_MAX", "1GiB".to_owned())];
         let own = [("DATA_DIR", data), ("JWT_SECRET", SECRET.to_owned()), ("LOG_LEVEL", "info".to_owned())];
+        let backing = self
+            .backing
+            .iter()
+            .flat_map(|backing| [("NATS_URL", backing.nats.url()), ("DATABASE_URL", backing.database.clone())]);
         let given = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        let launch = Launch::new("goldleaves", self.scratch.path()).settings(addresses).settings(own).settings(given);
+        let launch = Launch::new(program, self.scratch.path()).settings(addresses).settings(own).settings(sizes);
+        let launch = launch.settings(backing).settings(given);
         match self.disk_mib {
             Some(mib) => launch.on_small_disk(&self.data_folder(), mib),
             None => launch,
@@ -131,7 +184,7 @@ impl Deployment {
     /// # Errors
     /// Nothing runs.
     pub fn program(&mut self) -> Result<&mut Program> {
-        self.running.as_mut().map(|running| &mut running.gateway).context("nothing runs")
+        self.running.as_mut().and_then(|running| running.programs.first_mut()).context("nothing runs")
     }
 
     /// Where the gateway listens.
@@ -139,7 +192,7 @@ impl Deployment {
     /// # Errors
     /// Nothing runs.
     pub fn gateway(&self) -> Result<SocketAddr> {
-        self.running.as_ref().map(|running| running.gateway_address).context("nothing runs")
+        self.running.as_ref().map(|running| running.gateway).context("nothing runs")
     }
 
     /// Where the billing API listens.
@@ -147,7 +200,7 @@ impl Deployment {
     /// # Errors
     /// Nothing runs.
     pub fn billing(&self) -> Result<SocketAddr> {
-        self.running.as_ref().map(|running| running.billing_address).context("nothing runs")
+        self.running.as_ref().map(|running| running.billing).context("nothing runs")
     }
 
     /// Where metrics and health are.
@@ -155,7 +208,7 @@ impl Deployment {
     /// # Errors
     /// Nothing runs.
     pub fn ops(&self) -> Result<SocketAddr> {
-        self.running.as_ref().map(|running| running.ops_address).context("nothing runs")
+        self.running.as_ref().map(|running| running.ops).context("nothing runs")
     }
 
     /// A token of a user of a tenant.
@@ -174,22 +227,46 @@ impl Deployment {
         request.send(self.gateway()?).await
     }
 
-    /// `kill -9` of the gateway's process (embedded: of everything).
+    /// `kill -9` of the gateway first, then of every other program; distributed, of nats-server too.
     ///
     /// # Errors
     /// Nothing runs.
-    pub fn kill(&mut self) -> Result<()> {
-        self.running.take().context("nothing runs")?.gateway.kill()
+    pub async fn kill(&mut self) -> Result<()> {
+        for program in &mut self.running.take().context("nothing runs")?.programs {
+            program.kill()?;
+        }
+        match &mut self.backing {
+            Some(backing) => backing.nats.kill().await,
+            None => Ok(()),
+        }
     }
 
-    /// Ctrl-C, and waits for the end.
+    /// Ctrl-C for the gateway alone (embedded: for everything), and waits for its end.
+    ///
+    /// # Errors
+    /// Nothing runs, or it does not end.
+    pub async fn stop_gateway(&mut self) -> Result<ExitStatus> {
+        let programs = &mut self.running.as_mut().context("nothing runs")?.programs;
+        ensure!(!programs.is_empty(), "the gateway does not run");
+        let mut gateway = programs.remove(0);
+        gateway.signal(Signal::INT)?;
+        gateway.wait().await
+    }
+
+    /// Ctrl-C for the gateway, and once it has ended for the others; the worst exit status of them.
     ///
     /// # Errors
     /// Nothing runs, or it does not end.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
-        let mut running = self.running.take().context("nothing runs")?;
-        running.gateway.signal(Signal::INT)?;
-        running.gateway.wait().await
+        let mut worst = ExitStatus::default();
+        for program in &mut self.running.take().context("nothing runs")?.programs {
+            program.signal(Signal::INT)?;
+            let status = program.wait().await?;
+            if !status.success() {
+                worst = status;
+            }
+        }
+        Ok(worst)
     }
 
     /// The sum of all samples of a metric.
@@ -208,9 +285,12 @@ impl Deployment {
     /// # Errors
     /// The database can't be opened.
     pub async fn tables(&self) -> Result<Tables> {
-        let Kind::Embedded = self.kind;
-        let file = self.data_folder().join("goldleaves.db");
-        Tables::open(&format!("sqlite://{}?mode=ro", file.display())).await
+        match &self.backing {
+            Some(backing) => Tables::open(&backing.database).await,
+            None => {
+                Tables::open(&format!("sqlite://{}?mode=ro", self.data_folder().join("goldleaves.db").display())).await
+            }
+        }
     }
 
     /// What the usage summary of this month says of a tenant, once it counts so many events.

@@ -10,6 +10,12 @@ use goldleaves_testkit::client::Request;
 use goldleaves_testkit::httpbin::Httpbin;
 use goldleaves_testkit::nginx::Nginx;
 
+on_both!(
+    httpbin_through_the_gateway_is_httpbin,
+    nginx_through_the_gateway_is_nginx,
+    a_client_of_h2_gets_the_same_bytes
+);
+
 /// Asks the application and the gateway, holds the answers against each other, and returns what the gateway's says.
 async fn compare_one(deployment: &Deployment, application: SocketAddr, request: &Request) -> Receipt {
     // The application sees the same Host either way: redirects and links are made of it.
@@ -35,14 +41,13 @@ async fn each_is_billed_once(deployment: &Deployment, receipts: &[Receipt]) {
     assert_eq!(contents.len(), billed.len(), "{contents:?}");
 }
 
-#[tokio::test]
-async fn httpbin_through_the_gateway_is_httpbin() {
+async fn httpbin_through_the_gateway_is_httpbin(kind: Kind) {
     let httpbin = Httpbin::start().await.unwrap();
     let routes = "/json,/gzip,/redirect-to,/relative-redirect,/bytes,/stream-bytes,/stream,/drip,/status,\
         /range,/image,/etag,/cache,/encoding,/xml,/html,/base64,/post,/put";
     let settings = [("UPSTREAM_URL", httpbin.url()), ("BILLABLE_ROUTES", routes.to_owned())];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let deployment = Deployment::start_with(Kind::Embedded, &settings).await.unwrap();
+    let deployment = Deployment::start_with(kind, &settings).await.unwrap();
     let mut receipts = Vec::new();
     let requests = [
         Request::get("/json"),
@@ -114,8 +119,7 @@ async fn uploads(deployment: &Deployment, httpbin: &Httpbin) -> Vec<Receipt> {
     receipts
 }
 
-#[tokio::test]
-async fn nginx_through_the_gateway_is_nginx() {
+async fn nginx_through_the_gateway_is_nginx(kind: Kind) {
     let text = "All work is counted once. ".repeat(2000);
     let large: Vec<u8> = (0..1_048_576_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let files: [(&str, &[u8]); 3] = [("a.txt", text.as_bytes()), ("large.bin", &large), ("empty.txt", b"")];
@@ -123,7 +127,7 @@ async fn nginx_through_the_gateway_is_nginx() {
     let settings =
         [("UPSTREAM_URL", nginx.url()), ("BILLABLE_ROUTES", "/a.txt,/large.bin,/empty.txt,/missing".to_owned())];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let deployment = Deployment::start_with(Kind::Embedded, &settings).await.unwrap();
+    let deployment = Deployment::start_with(kind, &settings).await.unwrap();
     let modified = Request::get("/a.txt").send(nginx.address()).await.unwrap();
     let etag = modified.header("etag").unwrap().to_owned();
     let modified = modified.header("last-modified").unwrap().to_owned();
@@ -157,12 +161,11 @@ async fn nginx_through_the_gateway_is_nginx() {
     each_is_billed_once(&deployment, &receipts).await;
 }
 
-#[tokio::test]
-async fn a_client_of_h2_gets_the_same_bytes() {
+async fn a_client_of_h2_gets_the_same_bytes(kind: Kind) {
     let httpbin = Httpbin::start().await.unwrap();
     let settings = [("UPSTREAM_URL", httpbin.url()), ("BILLABLE_ROUTES", "/stream-bytes,/post".to_owned())];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let deployment = Deployment::start_with(Kind::Embedded, &settings).await.unwrap();
+    let deployment = Deployment::start_with(kind, &settings).await.unwrap();
     let token = deployment.token("acme").unwrap();
     let download = Request::get("/stream-bytes/200000?seed=5");
     let direct = download.send(httpbin.address()).await.unwrap();

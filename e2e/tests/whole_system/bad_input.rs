@@ -9,9 +9,19 @@ use serde_json::{Value, json};
 
 const PATH: &str = "/api/v1/documents/7";
 
-async fn system() -> (Upstream, Deployment) {
+on_both!(
+    bad_tokens_are_401_and_reach_nobody,
+    tenants_one_may_not_act_for_are_403,
+    what_cannot_be_read_is_refused,
+    long_and_strange_headers_lose_nothing,
+    wrong_dates_and_strangers_get_clear_answers_from_billing,
+    oversized_bodies_are_413_and_not_billed,
+    a_second_process_on_the_same_data_is_refused_and_harms_nothing,
+);
+
+async fn system(kind: Kind) -> (Upstream, Deployment) {
     let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
-    let deployment = Deployment::start(Kind::Embedded, &upstream.url()).await.unwrap();
+    let deployment = Deployment::start(kind, &upstream.url()).await.unwrap();
     (upstream, deployment)
 }
 
@@ -26,9 +36,8 @@ fn assert_problem(response: &Response, status: u16) -> Value {
     problem
 }
 
-#[tokio::test]
-async fn bad_tokens_are_401_and_reach_nobody() {
-    let (upstream, deployment) = system().await;
+async fn bad_tokens_are_401_and_reach_nobody(kind: Kind) {
+    let (upstream, deployment) = system(kind).await;
     let claims = Claims::new("acme", "ann");
     let good = claims.sign(SECRET).unwrap();
     let (head, signature) = good.rsplit_once('.').unwrap();
@@ -65,9 +74,8 @@ async fn bad_tokens_are_401_and_reach_nobody() {
     assert!(!logs.contains(&good) && !logs.contains(SECRET), "a token or the secret is in the logs");
 }
 
-#[tokio::test]
-async fn tenants_one_may_not_act_for_are_403() {
-    let (upstream, deployment) = system().await;
+async fn tenants_one_may_not_act_for_are_403(kind: Kind) {
+    let (upstream, deployment) = system(kind).await;
     let claims = Claims::new("acme", "ann").with("orgs", json!(["branch"]));
     let token = claims.sign(SECRET).unwrap();
     let ask = |name: &'static str, value: &'static str| Request::get(PATH).token(&token).header(name, value);
@@ -85,9 +93,8 @@ async fn tenants_one_may_not_act_for_are_403() {
     deployment.summary_of("acme", 0).await.unwrap();
 }
 
-#[tokio::test]
-async fn what_cannot_be_read_is_refused() {
-    let (upstream, deployment) = system().await;
+async fn what_cannot_be_read_is_refused(kind: Kind) {
+    let (upstream, deployment) = system(kind).await;
     let token = deployment.token("acme").unwrap();
     for path in [
         "/api/v1/documents/%2fx",
@@ -117,9 +124,8 @@ async fn what_cannot_be_read_is_refused() {
     assert_eq!(deployment.ask(&Request::get(PATH).token(&token)).await.unwrap().status, 200);
 }
 
-#[tokio::test]
-async fn long_and_strange_headers_lose_nothing() {
-    let (_upstream, deployment) = system().await;
+async fn long_and_strange_headers_lose_nothing(kind: Kind) {
+    let (_upstream, deployment) = system(kind).await;
     let token = deployment.token("acme").unwrap();
     let ask = || Request::get(PATH).token(&token);
     let agents = ["x".repeat(2001), "\"\\".repeat(1000), "é\u{7f}".repeat(400), "\t".repeat(900)];
@@ -149,9 +155,8 @@ async fn long_and_strange_headers_lose_nothing() {
     }
 }
 
-#[tokio::test]
-async fn wrong_dates_and_strangers_get_clear_answers_from_billing() {
-    let (_upstream, deployment) = system().await;
+async fn wrong_dates_and_strangers_get_clear_answers_from_billing(kind: Kind) {
+    let (_upstream, deployment) = system(kind).await;
     let token = deployment.token("acme").unwrap();
     let ask = |target: &str| Request::get(target).token(&token);
     for query in [
@@ -173,12 +178,11 @@ async fn wrong_dates_and_strangers_get_clear_answers_from_billing() {
     assert_eq!(deployment.ask(&report.token(&token)).await.unwrap().status, 403);
 }
 
-#[tokio::test]
-async fn oversized_bodies_are_413_and_not_billed() {
+async fn oversized_bodies_are_413_and_not_billed(kind: Kind) {
     let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
     let settings = [("UPSTREAM_URL", upstream.url()), ("REQUEST_BODY_BYTES_MAX", "1000".to_owned())];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let deployment = Deployment::start_with(Kind::Embedded, &settings).await.unwrap();
+    let deployment = Deployment::start_with(kind, &settings).await.unwrap();
     let token = deployment.token("acme").unwrap();
     let announced = Request::post(PATH, vec![b'x'; 1001]).token(&token);
     assert_problem(&deployment.ask(&announced).await.unwrap(), 413);
@@ -229,9 +233,8 @@ async fn an_unusable_data_folder_is_a_clear_error() {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-#[tokio::test]
-async fn a_second_process_on_the_same_data_is_refused_and_harms_nothing() {
-    let (_upstream, mut deployment) = system().await;
+async fn a_second_process_on_the_same_data_is_refused_and_harms_nothing(kind: Kind) {
+    let (_upstream, mut deployment) = system(kind).await;
     let token = deployment.token("acme").unwrap();
     assert_eq!(deployment.ask(&Request::get(PATH).token(&token)).await.unwrap().status, 200);
     let output = deployment.launch().output().unwrap();

@@ -13,6 +13,12 @@ use goldleaves_testkit::client::{Connection, Request};
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use rand::Rng as _;
 
+on_both!(
+    kill_nine_loses_and_doubles_nothing,
+    kill_nine_loses_and_doubles_nothing_when_strict,
+    ctrl_c_under_load_settles_every_request,
+);
+
 const CLIENTS: usize = 6;
 
 fn rounds() -> usize {
@@ -50,7 +56,7 @@ async fn killed_under_load(deployment: &mut Deployment, round: usize) -> Vec<Rec
     wait_for("the first responses", PATIENCE, async || Ok((load.finished() > 0).then_some(()))).await.unwrap();
     let moment = rand::rng().random_range(0..150_000);
     tokio::time::sleep(Duration::from_micros(moment)).await;
-    deployment.kill().unwrap();
+    deployment.kill().await.unwrap();
     load.receipts().await.unwrap()
 }
 
@@ -62,7 +68,7 @@ async fn killed_by_a_client(deployment: &mut Deployment, round: usize) -> Vec<Re
     let load = Load::start(gateway, 2, move |client, number| request(&token, &format!("r{round}-c{client}"), number));
     let mut connection = Connection::open(gateway).await.unwrap();
     let response = connection.ask(&own).await.unwrap();
-    deployment.kill().unwrap();
+    deployment.kill().await.unwrap();
     assert!(response.body.complete);
     let mut receipts = load.receipts().await.unwrap();
     receipts.push(Receipt::of(&response).unwrap());
@@ -115,11 +121,11 @@ fn compare(contents: &Contents, receipts: &[Receipt], upstream: &Upstream) {
     assert!(reasons.iter().all(|reason| *reason == "unknown"), "{reasons:?}");
 }
 
-async fn survives(durability: &str) {
+async fn survives(kind: Kind, durability: &str) {
     let upstream = Upstream::start(answer).await.unwrap();
     let settings = [("UPSTREAM_URL", upstream.url()), ("METER_DURABILITY", durability.to_owned())];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let mut deployment = Deployment::prepare(Kind::Embedded, &settings).unwrap();
+    let mut deployment = Deployment::prepare(kind, &settings).unwrap();
     let mut receipts = Vec::new();
     for round in 0..rounds() {
         deployment.start_again().await.unwrap();
@@ -140,28 +146,33 @@ async fn survives(durability: &str) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_nine_loses_and_doubles_nothing() {
-    survives("available").await;
+async fn kill_nine_loses_and_doubles_nothing(kind: Kind) {
+    survives(kind, "available").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_nine_loses_and_doubles_nothing_when_strict() {
-    survives("strict").await;
+async fn kill_nine_loses_and_doubles_nothing_when_strict(kind: Kind) {
+    survives(kind, "strict").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ctrl_c_under_load_settles_every_request() {
+async fn ctrl_c_under_load_settles_every_request(kind: Kind) {
     let upstream = Upstream::start(answer).await.unwrap();
-    let mut deployment = Deployment::start(Kind::Embedded, &upstream.url()).await.unwrap();
+    let mut deployment = Deployment::start(kind, &upstream.url()).await.unwrap();
     let token = deployment.token("acme").unwrap();
     let gateway = deployment.gateway().unwrap();
     let load = Load::start(gateway, CLIENTS, move |client, number| request(&token, &format!("c{client}"), number));
     wait_for("some responses", PATIENCE, async || Ok((load.finished() > 50).then_some(()))).await.unwrap();
-    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+    assert_eq!(deployment.stop_gateway().await.unwrap().code(), Some(0));
     let receipts = load.receipts().await.unwrap();
-    // Nothing is left for the next start to do.
-    let contents = deployment.tables().await.unwrap().contents().await.unwrap();
+    let tables = deployment.tables().await.unwrap();
+    let contents = match kind {
+        // Nothing is left for the next start to do.
+        Kind::Embedded => tables.contents().await.unwrap(),
+        // The gateway has handed everything to the stream; the worker goes on without it.
+        Kind::Distributed => {
+            tables.wait("the worker", |contents| contents.len() >= upstream.served().len()).await.unwrap()
+        }
+    };
     compare(&contents, &receipts, &upstream);
     assert!(contents.dead_letters.is_empty(), "{:?}", contents.dead_letters);
+    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }

@@ -2,6 +2,24 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
 
+/// Makes each case a test of its own in both deployments.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(goldleaves_e2e::deployment::Kind::Embedded).await;
+            })*
+        }
+        mod distributed {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(goldleaves_e2e::deployment::Kind::Distributed).await;
+            })*
+        }
+    };
+}
+
 mod applications;
 mod bad_input;
 mod crash;

@@ -199,13 +199,13 @@ impl Program {
         }
     }
 
-    /// Waits for the address printed on the first line that names `listener`.
+    /// Waits for the first address that was printed behind the words `listener`, on the same line.
     ///
     /// # Errors
     /// As [`Self::printed`].
     pub async fn address(&mut self, listener: &str) -> Result<SocketAddr> {
         self.printed(&format!("the address of {listener}"), |text| {
-            text.lines().filter(|line| line.contains(listener)).find_map(address_in)
+            text.lines().filter_map(|line| line.split_once(listener)).find_map(|(_, rest)| address_in(rest))
         })
         .await
     }
