@@ -1,5 +1,5 @@
 //! How many events a second the ledger records and replays, on both databases, from one worker and from two. Run with
-//! `cargo run --release -p goldleaves-ledger --example throughput [batches] [events a batch]`.
+//! `cargo run --release -p goldleaves-ledger --example ledger_throughput [batches] [events a batch]`.
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! Messages a second that the publisher gets confirmed, and that the consumer delivers, on one server on this machine.
 //!
-//! `cargo run --release -p goldleaves-stream --example throughput`
+//! `cargo run --release -p goldleaves-stream --example stream_throughput`
 
 use std::time::Instant;
 
