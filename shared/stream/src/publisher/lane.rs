@@ -54,6 +54,8 @@ pub(super) enum Trouble {
     NotLookedAt,
     #[error("the connection to NATS was lost in between")]
     Reconnected,
+    #[error("the stream is not what it was")]
+    Suspicion,
     #[error("not connected to NATS")]
     Disconnected,
     #[error("no receipt came in time")]
@@ -143,6 +145,9 @@ impl Lane {
             if self.trouble.is_none() && self.connects_seen != connects {
                 self.trouble = Some(Trouble::Reconnected);
             }
+            if self.trouble.is_none() && with.witness.is_suspicious() {
+                self.trouble = Some(Trouble::Suspicion);
+            }
             if let Some(trouble) = self.trouble.clone() {
                 if let Err(error) = self.recover(with, &trouble, &calm).await {
                     if matches!(error, PublishError::Rewound { .. }) || calm.is_over() {
@@ -163,7 +168,8 @@ impl Lane {
             if let Err(trouble) = outcome {
                 tracing::debug!(%trouble, "publishing to the stream stopped");
                 with.counters.troubles.fetch_add(1, Ordering::Relaxed);
-                run.give_up_unanswered();
+                let given_up = run.give_up_unanswered() as u64;
+                with.counters.without_receipt.fetch_add(given_up, Ordering::Relaxed);
                 self.allowance = 1;
                 let reason = reason(&trouble, &with.connection);
                 self.trouble = Some(trouble);
@@ -245,8 +251,7 @@ impl Lane {
             if !with.connection.is_connected() {
                 return Err(Trouble::Disconnected);
             }
-            let Some((index, delivery, again)) = run.next() else { break };
-            with.counters.resent.fetch_add(u64::from(again), Ordering::Relaxed);
+            let Some((index, delivery)) = run.next() else { break };
             let sending = with.connection.client().publish_with_reply_and_headers(
                 delivery.subject.clone(),
                 format!("{}.{}.{index}", inbox.prefix, self.batches),
@@ -289,6 +294,7 @@ impl Lane {
             }
         };
         run.refuse(index);
+        count(&with.counters.without_receipt, true);
         Err(refusal)
     }
 

@@ -36,6 +36,8 @@ pub struct PublisherOptions {
     pub patience: Duration,
     /// A stream counts as deleted once JetStream has said so for this long.
     pub missing_grace: Duration,
+    /// A stream counts as having lost messages once every look has said so for this long.
+    pub loss_grace: Duration,
     /// Where to remember what was confirmed last, so that a loss is noticed over a restart of this process too.
     pub witness_file: Option<PathBuf>,
 }
@@ -47,6 +49,7 @@ impl Default for PublisherOptions {
             ack_timeout: Duration::from_secs(5),
             patience: Duration::from_secs(15),
             missing_grace: Duration::from_secs(30),
+            loss_grace: Duration::from_secs(10),
             witness_file: None,
         }
     }
@@ -59,8 +62,8 @@ pub struct PublisherStats {
     pub confirmed: u64,
     /// Of these, the ones JetStream already had.
     pub duplicates: u64,
-    /// Messages sent again because their first sending had no receipt.
-    pub resent: u64,
+    /// Sendings that were refused or never answered, after which the message is sent again.
+    pub without_receipt: u64,
     /// Times that sending stopped because of trouble.
     pub troubles: u64,
     /// Times that the stream had lost what it confirmed.
@@ -71,7 +74,7 @@ pub struct PublisherStats {
 struct Counters {
     confirmed: AtomicU64,
     duplicates: AtomicU64,
-    resent: AtomicU64,
+    without_receipt: AtomicU64,
     troubles: AtomicU64,
 }
 
@@ -98,7 +101,7 @@ impl StreamPublisher {
         PublisherStats {
             confirmed: read(&self.counters.confirmed),
             duplicates: read(&self.counters.duplicates),
-            resent: read(&self.counters.resent),
+            without_receipt: read(&self.counters.without_receipt),
             troubles: read(&self.counters.troubles),
             rewinds: self.witness.rewinds(),
         }

@@ -19,8 +19,6 @@ pub(super) struct Run {
     waiting: VecDeque<usize>,
     unanswered: usize,
     confirmed: usize,
-    /// How many have been sent at least once.
-    sent: usize,
 }
 
 impl Run {
@@ -33,7 +31,7 @@ impl Run {
         let waiting: VecDeque<usize> =
             stages.iter().enumerate().filter(|(_, stage)| **stage == Stage::Waiting).map(|(index, _)| index).collect();
         let confirmed = stages.len() - waiting.len();
-        Self { batch, stages, waiting, unanswered: 0, confirmed, sent: 0 }
+        Self { batch, stages, waiting, unanswered: 0, confirmed }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -48,16 +46,14 @@ impl Run {
         self.unanswered
     }
 
-    /// The next message to send, now unanswered, and whether it was sent before.
-    pub(super) fn next(&mut self) -> Option<(usize, &Delivery, bool)> {
+    /// The next message to send, now unanswered.
+    pub(super) fn next(&mut self) -> Option<(usize, &Delivery)> {
         while let Some(index) = self.waiting.pop_front() {
             // An ack that came late may have confirmed it while it waited for its second sending.
             if self.stages.get(index) == Some(&Stage::Waiting) {
                 self.set(index, Stage::Unanswered);
                 self.unanswered += 1;
-                let again = index < self.sent;
-                self.sent = self.sent.max(index + 1);
-                return self.batch.get(index).map(|delivery| (index, delivery, again));
+                return self.batch.get(index).map(|delivery| (index, delivery));
             }
         }
         None
@@ -84,8 +80,8 @@ impl Run {
         }
     }
 
-    /// Everything unanswered waits again, in its old order, before what was never sent.
-    pub(super) fn give_up_unanswered(&mut self) {
+    /// Everything unanswered waits again, in its old order, before what was never sent. How many that are.
+    pub(super) fn give_up_unanswered(&mut self) -> usize {
         let stages = &mut self.stages;
         for index in (0..stages.len()).rev() {
             if let Some(stage) = stages.get_mut(index)
@@ -95,7 +91,7 @@ impl Run {
                 self.waiting.push_front(index);
             }
         }
-        self.unanswered = 0;
+        std::mem::take(&mut self.unanswered)
     }
 
     /// The ids of what is confirmed.
@@ -125,21 +121,17 @@ mod tests {
         Run::new((0..count).map(delivery).collect(), &HashSet::new())
     }
 
-    fn send(run: &mut Run) -> Option<(usize, bool)> {
-        run.next().map(|(index, _, again)| (index, again))
+    fn send(run: &mut Run) -> Option<usize> {
+        run.next().map(|(index, _)| index)
     }
 
     #[test]
     fn what_has_no_answer_is_sent_again_first_and_in_order() {
         let mut run = run(4);
-        assert_eq!([send(&mut run), send(&mut run), send(&mut run)], [0, 1, 2].map(|index| Some((index, false))));
+        assert_eq!([send(&mut run), send(&mut run), send(&mut run)], [0, 1, 2].map(Some));
         assert_eq!(run.confirm(1), Some("1"));
-        run.give_up_unanswered();
-        assert_eq!(run.unanswered(), 0);
-        assert_eq!(
-            [send(&mut run), send(&mut run), send(&mut run)],
-            [Some((0, true)), Some((2, true)), Some((3, false))]
-        );
+        assert_eq!((run.give_up_unanswered(), run.unanswered()), (2, 0));
+        assert_eq!([send(&mut run), send(&mut run), send(&mut run)], [Some(0), Some(2), Some(3)]);
         assert_eq!(send(&mut run), None);
     }
 
@@ -151,9 +143,9 @@ mod tests {
         run.give_up_unanswered();
         assert_eq!(run.confirm(0), Some("0"));
         assert_eq!(run.confirm(0), None, "a second ack changes nothing");
-        assert_eq!(send(&mut run), Some((1, true)));
+        assert_eq!(send(&mut run), Some(1));
         run.refuse(1);
-        assert_eq!((run.unanswered(), send(&mut run)), (0, Some((1, true))));
+        assert_eq!((run.unanswered(), send(&mut run)), (0, Some(1)));
         run.confirm(1);
         assert!(run.is_done());
         assert_eq!(run.confirm(7), None, "no such message");
@@ -165,6 +157,6 @@ mod tests {
         run.confirm(1);
         let known = run.confirmed_ids().map(str::to_owned).collect();
         let mut again = Run::new(run.batch, &known);
-        assert_eq!([send(&mut again), send(&mut again), send(&mut again)], [Some((0, false)), Some((2, false)), None]);
+        assert_eq!([send(&mut again), send(&mut again), send(&mut again)], [Some(0), Some(2), None]);
     }
 }

@@ -3,6 +3,9 @@
 //! Three things show a loss: the stream was made at another time, its last sequence is lower than one it confirmed, or
 //! at a confirmed sequence lies another message. The last one shows it even after others have published past it.
 //! Sequences are kept from before every pause long enough to hide an outage, until the next look.
+//!
+//! The last two are only a suspicion at first: a replica that has just become leader may still be reading its log. They
+//! count once every look for some seconds has said the same, and meanwhile nothing is published.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,6 +55,7 @@ impl Anchor {
 pub(super) struct Witness {
     topology: Topology,
     missing_grace: Duration,
+    loss_grace: Duration,
     file: Option<PathBuf>,
     memory: Mutex<Memory>,
 }
@@ -64,6 +68,7 @@ struct Memory {
     newest_at: Option<Instant>,
     anchors: Vec<Anchor>,
     missing_since: Option<Instant>,
+    suspect_since: Option<Instant>,
     rewinds: u64,
 }
 
@@ -84,11 +89,17 @@ impl Witness {
             memory.created = Some(kept.created);
             memory.newest = kept.newest;
         }
-        Self { topology, missing_grace: options.missing_grace, file, memory: Mutex::new(memory) }
+        let PublisherOptions { missing_grace, loss_grace, .. } = *options;
+        Self { topology, missing_grace, loss_grace, file, memory: Mutex::new(memory) }
     }
 
     pub(super) fn rewinds(&self) -> u64 {
         self.memory().rewinds
+    }
+
+    /// Whether the last look found less than was confirmed.
+    pub(super) fn is_suspicious(&self) -> bool {
+        self.memory().suspect_since.is_some()
     }
 
     /// A batch begins: what was confirmed before a pause is compared at the next look.
@@ -139,11 +150,11 @@ impl Witness {
         for anchor in &anchors {
             if stream.state.last_seq < anchor.sequence {
                 let reason = format!("it ends at {}, before {}", stream.state.last_seq, anchor.sequence);
-                return Err(self.rewound(Some(stream.created), reason));
+                return Err(self.suspect(stream.created, reason));
             }
             if anchor.sequence >= stream.state.first_seq && !holds(api, anchor).await? {
                 let reason = format!("at {} lies another message", anchor.sequence);
-                return Err(self.rewound(Some(stream.created), reason));
+                return Err(self.suspect(stream.created, reason));
             }
         }
         self.compared(stream.created, &anchors);
@@ -161,6 +172,18 @@ impl Witness {
         Err(self.rewound(None, "it was gone and has been made again".to_owned()))
     }
 
+    fn suspect(&self, created: String, reason: String) -> PublishError {
+        let known = self.memory().suspect_since;
+        if known.is_none() {
+            tracing::warn!(reason, "the stream seems to have lost messages, looking again before anything is sent");
+        }
+        let since = *self.memory().suspect_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.loss_grace {
+            return PublishError::Unconfirmed { reason: format!("the stream seems to have lost messages: {reason}") };
+        }
+        self.rewound(Some(created), reason)
+    }
+
     fn rewound(&self, created: Option<String>, reason: String) -> PublishError {
         let mut memory = self.memory();
         *memory = Memory { created, rewinds: memory.rewinds + 1, ..Memory::default() };
@@ -172,6 +195,7 @@ impl Witness {
             let mut memory = self.memory();
             memory.anchors.retain(|anchor| !anchors.contains(anchor));
             memory.created = Some(created.clone());
+            memory.suspect_since = None;
             Kept { created, newest: memory.newest.clone() }
         };
         if let Some(path) = &self.file

@@ -13,7 +13,8 @@ use crate::support::{
     assert_stored_once, connect, declare, deliveries, plain, publish_until_confirmed, publisher, within,
 };
 
-const REPLICATED: Topology = Topology { replicas: 3, bytes_max: 256 * 1024 * 1024 };
+/// Room for all that a soak publishes.
+const REPLICATED: Topology = Topology { replicas: 3, bytes_max: 4 * 1024 * 1024 * 1024 };
 
 /// The name of the stream's leader, once there is one.
 async fn leader(url: &str) -> String {

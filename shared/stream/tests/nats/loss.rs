@@ -89,7 +89,18 @@ async fn a_stream_that_went_back_is_noticed() {
     declare(&connection, TOPOLOGY).await;
     let publisher = publisher(&connection);
     roll_back(&mut server, &publisher).await;
-    assert!(is_rewound(&verdict(&publisher).await.unwrap_err()));
+    // What one look says may be a replica that still reads its log: nothing is sent, and it is looked at again.
+    let suspicion = within(publisher.publish(deliveries(1))).await.unwrap_err();
+    assert!(
+        matches!(&suspicion, PublishError::Rewound { .. })
+            || matches!(&suspicion, PublishError::Unconfirmed { reason } if reason.contains("seems to have lost")),
+        "{suspicion:?}"
+    );
+    if !is_rewound(&suspicion) {
+        assert!(is_rewound(&verdict(&publisher).await.unwrap_err()));
+    }
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    assert_eq!(stream.cached_info().state.last_sequence, 100, "nothing was sent meanwhile");
     verdict(&publisher).await.unwrap();
 }
 

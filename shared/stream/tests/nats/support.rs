@@ -18,6 +18,9 @@ pub(crate) fn settings(url: &str) -> ConnectSettings {
 }
 
 pub(crate) async fn connect(url: &str) -> Connection {
+    // `RUST_LOG=goldleaves_stream=debug` shows what publisher and consumer saw; a second test finds it set up already.
+    let logs = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
+    let _ = logs.with_test_writer().try_init();
     let connection = Connection::connect(&settings(url)).await.unwrap();
     within(connection.connected()).await;
     connection
@@ -58,6 +61,7 @@ pub(crate) fn quick() -> PublisherOptions {
         ack_timeout: Duration::from_secs(1),
         patience: Duration::from_secs(2),
         missing_grace: Duration::from_secs(2),
+        loss_grace: Duration::from_millis(1_500),
         ..PublisherOptions::default()
     }
 }
