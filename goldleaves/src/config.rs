@@ -96,12 +96,11 @@ pub fn database_url(values: &mut Values, data_dir: Option<&Path>) -> Option<Secr
     }
 }
 
-/// `NATS_URL` and what belongs to it; unset = embedded. The outer `None` is a mistake.
+/// `NATS_URL` and what belongs to it; unset = embedded, and the rest is not read. The outer `None` is a mistake.
 pub fn read_stream(values: &mut Values) -> Option<Option<StreamSettings>> {
     if values.is_set(table::NATS_URL) {
         return StreamSettings::read(values).map(Some);
     }
-    refuse_broker(values);
     Some(None)
 }
 
@@ -115,14 +114,6 @@ pub fn refuse_unfinished(values: &mut Values) {
     values.refuse(table::STRIPE_API_KEY, "usage is reported into the ledger, not yet pushed to Stripe");
     values.refuse(table::STRIPE_API_BASE, "usage is reported into the ledger, not yet pushed to Stripe");
     values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
-}
-
-/// What describes a broker does nothing without one.
-fn refuse_broker(values: &mut Values) {
-    for setting in [table::NATS_CREDENTIALS_FILE, table::NATS_CA_FILE, table::STREAM_REPLICAS, table::STREAM_BYTES_MAX]
-    {
-        values.refuse(setting, "it belongs to NATS_URL, which is unset");
-    }
 }
 
 const fn here(port: u16) -> SocketAddr {
@@ -155,9 +146,15 @@ mod tests {
     #[test]
     fn a_setting_that_does_nothing_is_refused() {
         assert_eq!(mistakes(&[]), "");
-        for name in ["NATS_CA_FILE", "STREAM_REPLICAS", "STREAM_BYTES_MAX", "STRIPE_API_KEY"] {
+        for name in ["STRIPE_API_KEY", "STRIPE_API_BASE", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
             assert!(mistakes(&[(name, "1")]).contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn what_describes_a_broker_is_read_with_a_broker_alone() {
+        assert_eq!(mistakes(&[("STREAM_REPLICAS", "3"), ("STREAM_BYTES_MAX", "1GiB")]), "");
         assert_eq!(mistakes(&[("NATS_URL", "nats://127.0.0.1"), ("STREAM_REPLICAS", "3")]), "");
+        assert!(mistakes(&[("NATS_URL", "nats://127.0.0.1"), ("STREAM_REPLICAS", "2")]).contains("STREAM_REPLICAS"));
     }
 }

@@ -208,8 +208,8 @@ async fn every_wrong_setting_is_named_at_once() {
         ("ENVIRONMENT", "moon"),
         ("ENABLE_DOCS", "perhaps"),
         ("DATABASE_URL", "mysql://ann:sk_test_nothing_yet@db/usage"),
-        ("NATS_URL", "nats://ann:sk_test_nothing_yet@127.0.0.1:4222"),
-        ("STREAM_REPLICAS", "3"),
+        ("NATS_URL", "http://ann:sk_test_nothing_yet@127.0.0.1:4222"),
+        ("STREAM_REPLICAS", "2"),
     ];
     let deployment = Deployment::prepare(Kind::Embedded, &settings).unwrap();
     let output = deployment.launch().output().unwrap();
