@@ -22,6 +22,8 @@ macro_rules! on_both {
 
 mod applications;
 mod bad_input;
+mod contract_edge;
+mod contract_ledger;
 mod crash;
 mod first_start;
 mod full_disk;
