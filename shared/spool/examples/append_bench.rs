@@ -15,6 +15,8 @@ use goldleaves_spool::{FileSystem, OpenMode, RealFileSystem, Spool, SpoolOptions
 const PAYLOAD: [u8; 420] = [0xa5; 420];
 const WRITERS: [usize; 3] = [1, 16, 256];
 const RUN: Duration = Duration::from_secs(2);
+const TURN: Duration = Duration::from_millis(200);
+const TURNS: u32 = 15;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
@@ -25,9 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "writers", "bare loop/s", "appends/s", "p99 us", "durable/s", "of bare"
     );
     for writers in WRITERS {
-        let bare = bare_loop(&directory, writers)?;
         let (appends, p99) = appends(&directory.join("a"), writers)?;
-        let durable = durable(&directory.join("d"), writers)?;
+        let (bare, durable) = in_turns(&directory, writers)?;
         println!("{writers:>8} {bare:>16.0} {appends:>12.0} {p99:>12.1} {durable:>16.0} {:>10.2}", durable / bare);
     }
     println!();
@@ -88,26 +89,51 @@ fn open(directory: &Path) -> Result<Spool, Box<dyn std::error::Error>> {
     Ok(Spool::open(options, RealFileSystem)?.0)
 }
 
-/// Pairs a second of pwrite, pwrite, fdatasync; one sync for `writers` pairs.
-fn bare_loop(directory: &Path, writers: usize) -> std::io::Result<f64> {
-    let path = directory.join("bare");
-    let file: File = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
-    let length = 64 << 20;
-    for offset in (0..length).step_by(1 << 20) {
-        file.write_all_at(&vec![0; 1 << 20], offset)?;
+/// Pairs a second of the bare loop and of durable appends, measured in short turns: the disk's mood changes by the second.
+fn in_turns(directory: &Path, writers: usize) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+    let mut bare = Bare::new(directory)?;
+    let spool = open(&directory.join("d"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let (mut bare_pairs, mut durable_pairs) = (0, 0);
+    for _ in 0..TURNS {
+        bare_pairs += bare.run(writers)?;
+        durable_pairs += runtime.block_on(durable(&spool, writers));
     }
-    file.sync_all()?;
-    let (start, mut pairs, mut at) = (Instant::now(), 0_u64, 0);
-    while start.elapsed() < RUN {
-        for _ in 0..writers * 2 {
-            file.write_all_at(&PAYLOAD, at)?;
-            at = (at + 460) % (length - 460);
+    let seconds = TURN.as_secs_f64() * f64::from(TURNS);
+    std::fs::remove_file(directory.join("bare"))?;
+    Ok((bare_pairs as f64 / seconds, durable_pairs as f64 / seconds))
+}
+
+/// A pre-zeroed file that is written with pwrite, pwrite, fdatasync; one sync for `writers` pairs.
+struct Bare {
+    file: File,
+    at: u64,
+}
+
+impl Bare {
+    const BYTES: u64 = 64 << 20;
+
+    fn new(directory: &Path) -> std::io::Result<Self> {
+        let file = OpenOptions::new().create(true).truncate(true).write(true).open(directory.join("bare"))?;
+        for offset in (0..Self::BYTES).step_by(1 << 20) {
+            file.write_all_at(&vec![0; 1 << 20], offset)?;
         }
-        file.sync_data()?;
-        pairs += writers as u64;
+        file.sync_all()?;
+        Ok(Self { file, at: 0 })
     }
-    std::fs::remove_file(path)?;
-    Ok(pairs as f64 / start.elapsed().as_secs_f64())
+
+    fn run(&mut self, writers: usize) -> std::io::Result<u64> {
+        let (start, mut pairs) = (Instant::now(), 0);
+        while start.elapsed() < TURN {
+            for _ in 0..writers * 2 {
+                self.file.write_all_at(&PAYLOAD, self.at)?;
+                self.at = (self.at + 460) % (Self::BYTES - 460);
+            }
+            self.file.sync_data()?;
+            pairs += writers as u64;
+        }
+        Ok(pairs)
+    }
 }
 
 /// Pairs a second without waiting for the disk, and the 99th percentile of one in microseconds. The group commit runs beside. A loop
@@ -139,34 +165,25 @@ fn appends(directory: &Path, writers: usize) -> Result<(f64, f64), Box<dyn std::
     Ok((all.len() as f64 / inside, p99))
 }
 
-/// Pairs a second with `writers` tasks that each wait until theirs is durable, on one current-thread runtime.
-fn durable(directory: &Path, writers: usize) -> Result<f64, Box<dyn std::error::Error>> {
-    let spool = open(directory)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+/// Pairs that `writers` tasks made durable in a turn, each waiting for its own, on one current-thread runtime.
+async fn durable(spool: &Spool, writers: usize) -> u64 {
     let start = Instant::now();
-    let pairs = runtime.block_on(async {
-        let tasks: Vec<_> = (0..writers)
-            .map(|_| {
-                let spool = spool.clone();
-                tokio::spawn(async move {
-                    let mut pairs = 0_u64;
-                    while start.elapsed() < RUN {
-                        match pair(&spool) {
-                            Some(lsn) if spool.durable(lsn).await.is_ok() => pairs += 1,
-                            _ => tokio::time::sleep(Duration::from_millis(1)).await,
-                        }
-                    }
-                    pairs
-                })
-            })
-            .collect();
-        let mut pairs = 0;
-        for task in tasks {
-            pairs += task.await.unwrap_or(0);
+    let write = |spool: Spool| async move {
+        let mut pairs = 0_u64;
+        while start.elapsed() < TURN {
+            match pair(&spool) {
+                Some(lsn) if spool.durable(lsn).await.is_ok() => pairs += 1,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
         }
         pairs
-    });
-    Ok(pairs as f64 / start.elapsed().as_secs_f64())
+    };
+    let tasks: Vec<_> = (0..writers).map(|_| tokio::spawn(write(spool.clone()))).collect();
+    let mut pairs = 0;
+    for task in tasks {
+        pairs += task.await.unwrap_or(0);
+    }
+    pairs
 }
 
 fn pair(spool: &Spool) -> Option<goldleaves_spool::Lsn> {
