@@ -1,0 +1,26 @@
+//! What `compose.yaml`, `deploy/` and the two guides for operations say, against the programs and servers they speak of.
+//!
+//! No image can be built or pulled here: what is left untested is the Dockerfile and that the named images exist.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
+
+mod compose;
+mod database;
+mod guide;
+mod markdown;
+mod nats;
+mod nats_wire;
+mod ready;
+mod replay;
+mod upstream;
+
+use std::path::PathBuf;
+
+/// A file of the repository.
+fn file(path: &str) -> PathBuf {
+    goldleaves_toolbox::workspace_root().join(path)
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}

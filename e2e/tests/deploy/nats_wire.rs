@@ -1,0 +1,57 @@
+//! NATS in its own words, a line at a time: what a client without this project's code is answered.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+/// One logged-in connection.
+pub(crate) struct Wire {
+    stream: BufReader<TcpStream>,
+}
+
+impl Wire {
+    pub(crate) async fn connect(port: u16, user: &str, password: &str) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let mut wire = Self { stream: BufReader::new(stream) };
+        ensure!(wire.line().await?.starts_with("INFO "), "no greeting");
+        let login = serde_json::json!({ "verbose": false, "user": user, "pass": password, "headers": true });
+        wire.send(&format!("CONNECT {login}\r\nPING\r\n")).await?;
+        match wire.line().await?.as_str() {
+            "PONG" => Ok(wire),
+            line => bail!("the login is answered with {line}"),
+        }
+    }
+
+    /// Asks a subject and waits for the answer; a violated permission is an error with the server's words.
+    pub(crate) async fn ask(&mut self, subject: &str, payload: &str) -> Result<Value> {
+        let inbox = "_INBOX.test.answer";
+        self.send(&format!("SUB {inbox} 1\r\nUNSUB 1 1\r\nPUB {subject} {inbox} {}\r\n{payload}\r\n", payload.len()))
+            .await?;
+        loop {
+            let line = self.line().await?;
+            match line.split(' ').next() {
+                Some("MSG") => {
+                    let size: usize = line.rsplit(' ').next().context("no size")?.parse()?;
+                    let mut body = vec![0; size + 2];
+                    self.stream.read_exact(&mut body).await?;
+                    return Ok(serde_json::from_slice(&body[..size])?);
+                }
+                Some("HMSG") => bail!("no answer but a status: nobody listens on {subject}"),
+                Some("PING") => self.send("PONG\r\n").await?,
+                _ => bail!("{line}"),
+            }
+        }
+    }
+
+    async fn send(&mut self, text: &str) -> Result<()> {
+        Ok(self.stream.get_mut().write_all(text.as_bytes()).await?)
+    }
+
+    async fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        let read = tokio::time::timeout(std::time::Duration::from_secs(30), self.stream.read_line(&mut line));
+        ensure!(read.await.context("the server says nothing")?? > 0, "the server closed the connection");
+        Ok(line.trim_end().to_owned())
+    }
+}
