@@ -69,14 +69,6 @@ impl Tables {
         Ok(Self { database: Database::connect(options).await.with_context(|| format!("opening {url}"))? })
     }
 
-    /// Disconnects, as a program does that has seen enough.
-    ///
-    /// # Errors
-    /// The database refuses.
-    pub async fn close(self) -> Result<()> {
-        self.database.close().await.context("closing the database")
-    }
-
     /// Everything recorded now.
     ///
     /// # Errors
