@@ -17,7 +17,9 @@ pub(crate) struct Arguments {
 
 /// Builds and measures; the tables are printed as Markdown.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let built = cargo().args(["build", "--release", "--package", "goldleaves", "--bins"]).status();
+    let built = cargo()
+        .args(["build", "--release", "--package", "goldleaves", "--package", "goldleaves-gateway", "--bins"])
+        .status();
     if !built.context("cannot start cargo")?.success() {
         return Ok(ExitCode::FAILURE);
     }

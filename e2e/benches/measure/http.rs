@@ -8,11 +8,21 @@ use goldleaves_testkit::token::Claims;
 use crate::Effort;
 use crate::cpu::{self, Used};
 use crate::load::{self, Seen, Size};
-use crate::server::{self, BILLED, LOAD_CORE, SECRET, SERVER_CORE, Server, UNBILLED};
+use crate::server::{self, BILLED, LOAD_CORE, Ours, SECRET, SERVER_CORE, Server, UNBILLED};
 use crate::table::{median, number, print};
 
 /// What later ratios are made against: the gateway that meters nothing.
 const BASE: &str = "gateway, not metered";
+
+/// Our programs. In one process the ledger's writing is on the server's core too; in a program of its own the gateway
+/// records, relays and seals.
+const OURS: [Ours; 5] = [
+    Ours { name: BASE, program: "goldleaves", path: UNBILLED, durability: "available" },
+    Ours { name: "gateway program, available", program: "gateway", path: BILLED, durability: "available" },
+    Ours { name: "gateway program, strict", program: "gateway", path: BILLED, durability: "strict" },
+    Ours { name: "all in one process, available", program: "goldleaves", path: BILLED, durability: "available" },
+    Ours { name: "all in one process, strict", program: "goldleaves", path: BILLED, durability: "strict" },
+];
 
 /// One measurement of one server.
 struct Sample {
@@ -33,9 +43,9 @@ pub(crate) async fn measure(effort: &Effort) -> Result<()> {
     let url = format!("http://{}", behind.address);
     let mut servers = vec![alone];
     servers.extend(server::peers(behind.address).await?);
-    servers.push(server::goldleaves(BASE, UNBILLED, "available", &url).await?);
-    servers.push(server::goldleaves("gateway, available", BILLED, "available", &url).await?);
-    servers.push(server::goldleaves("gateway, strict", BILLED, "strict", &url).await?);
+    for ours in OURS {
+        servers.push(server::ours(ours, &url).await?);
+    }
     print_memory(&servers)?;
     let token = Claims::new("acme", "ann").sign(SECRET)?;
     for size in Size::ALL {
@@ -130,7 +140,7 @@ fn report(size: Size, servers: &[Server], samples: &[Vec<Sample>]) {
 }
 
 fn print_memory(servers: &[Server]) -> Result<()> {
-    let ours = servers.iter().filter(|server| server.name.starts_with("gateway"));
+    let ours = servers.iter().filter(|server| OURS.iter().any(|ours| ours.name == server.name));
     let rows = ours.map(|server| Ok(vec![server.name.to_owned(), number(cpu::resident_mib(server.process)?)]));
     print("Resident memory, idle", &["server", "MiB"], &rows.collect::<Result<Vec<_>>>()?);
     Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use goldleaves_testkit::child::{Child, wait_for};
+use goldleaves_testkit::nats::NatsServer;
 use goldleaves_testkit::program::{Launch, Program};
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_toolbox::Toolbox;
@@ -28,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) path: &'static str,
     pub(crate) process: u32,
     _process: Process,
+    /// What it stands on.
+    _broker: Option<NatsServer>,
 }
 
 #[derive(Debug)]
@@ -57,31 +60,58 @@ pub(crate) async fn upstream(core: usize) -> Result<Server> {
     });
     let address = address.await?;
     let process = child.id();
-    Ok(Server { name: "upstream alone", address, path: UNBILLED, process, _process: Process::Peer(child, scratch) })
+    Ok(Server {
+        name: "upstream alone",
+        address,
+        path: UNBILLED,
+        process,
+        _process: Process::Peer(child, scratch),
+        _broker: None,
+    })
 }
 
-/// Starts the one-process program.
-pub(crate) async fn goldleaves(
-    name: &'static str,
-    path: &'static str,
-    durability: &str,
-    upstream: &str,
-) -> Result<Server> {
+/// How one of our programs is started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ours {
+    pub(crate) name: &'static str,
+    /// `goldleaves`, all in one process, or `gateway`, with nats-server on the load's core.
+    pub(crate) program: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) durability: &'static str,
+}
+
+/// Starts one of our programs.
+pub(crate) async fn ours(ours: Ours, upstream: &str) -> Result<Server> {
     let scratch = Scratch::new("bench")?;
-    let settings = [
+    let alone = ours.program == "gateway";
+    let broker = if alone { Some(NatsServer::start().await?) } else { None };
+    let mut settings = vec![
         ("UPSTREAM_URL", upstream.to_owned()),
         ("DATA_DIR", scratch.join("data").display().to_string()),
         ("JWT_SECRET", SECRET.to_owned()),
         ("GATEWAY_ADDR", "127.0.0.1:0".to_owned()),
         ("BILLING_ADDR", "127.0.0.1:0".to_owned()),
         ("OPS_ADDR", "127.0.0.1:0".to_owned()),
-        ("METER_DURABILITY", durability.to_owned()),
-        ("LOG_LEVEL", "warn".to_owned()),
+        ("METER_DURABILITY", ours.durability.to_owned()),
+        ("LOG_LEVEL", "info".to_owned()),
     ];
-    let mut program = Launch::new("goldleaves", scratch.path()).settings(settings).on_core(SERVER_CORE).start()?;
-    let address = program.address("gateway").await?;
-    let process = program.id();
-    Ok(Server { name, address, path, process, _process: Process::Ours(program, scratch) })
+    if let Some(broker) = &broker {
+        settings.extend([("NATS_URL", broker.url()), ("STREAM_BYTES_MAX", "8GiB".to_owned())]);
+        declare_stream(&scratch, &settings)?;
+    }
+    let mut program = Launch::new(ours.program, scratch.path()).settings(settings).on_core(SERVER_CORE).start()?;
+    let address = program.address(if alone { "gateway listens on" } else { "gateway " }).await?;
+    let (name, path, process) = (ours.name, ours.path, program.id());
+    Ok(Server { name, address, path, process, _process: Process::Ours(program, scratch), _broker: broker })
+}
+
+/// `migrate` makes the stream; the database it also makes is not used.
+fn declare_stream(scratch: &Scratch, settings: &[(&'static str, String)]) -> Result<()> {
+    let database = format!("sqlite://{}", scratch.join("unused.db").display());
+    let launch = Launch::new("migrate", scratch.path()).settings(settings.iter().cloned());
+    let output = launch.setting("DATABASE_URL", database).output()?;
+    anyhow::ensure!(output.status.success(), "migrate: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// Every peer that is installed. None is no failure: a measurement without peers is one, too.
@@ -119,7 +149,7 @@ async fn peer(name: &'static str, program: &Path, arguments: &[&str], configurat
     })
     .await?;
     let process = child.id();
-    Ok(Server { name, address, path: BILLED, process, _process: Process::Peer(child, scratch) })
+    Ok(Server { name, address, path: BILLED, process, _process: Process::Peer(child, scratch), _broker: None })
 }
 
 fn pinned(core: usize, program: &Path) -> Command {
