@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use goldleaves_domain::{Timestamp, TimestampError};
 use goldleaves_ledger::LedgerError;
+use goldleaves_runtime::process;
 use goldleaves_web::{Problem, TokenError};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -73,7 +74,7 @@ pub(crate) struct Failure {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let cause = match &self {
-            Self::Ledger(error) => Some(chain(error)),
+            Self::Ledger(error) => Some(process::chain(error)),
             _ => None,
         };
         let failure = Failure { problem: self.problem(), cause };
@@ -82,18 +83,6 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(failure);
         response
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// A number of any size as a JSON number, written as `Display` writes it.

@@ -15,7 +15,7 @@ use goldleaves_web::{
     Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenVerifier, bind, serve_ops,
 };
 
-use crate::{BillingApi, BillingConfig, BillingMetrics, answer, token_options};
+use crate::{BillingApi, BillingConfig, BillingMetrics, token_options};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
@@ -120,8 +120,8 @@ fn watch_ledger(supervisor: &mut Supervisor, ledger: Ledger) -> Arc<AtomicBool> 
                 Err(error @ (LedgerError::SchemaMissing { .. } | LedgerError::SchemaNewer { .. })) => {
                     return Err(error);
                 }
-                Err(error) if was => tracing::warn!(cause = answer::chain(&error), "the database is away"),
-                Err(error) => tracing::debug!(cause = answer::chain(&error), "the database is not there yet"),
+                Err(error) if was => tracing::warn!(cause = process::chain(&error), "the database is away"),
+                Err(error) => tracing::debug!(cause = process::chain(&error), "the database is not there yet"),
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

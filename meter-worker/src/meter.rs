@@ -1,6 +1,5 @@
 //! Recording a batch, and finding what no ledger can hold.
 
-use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -9,6 +8,7 @@ use goldleaves_domain::UsageEvent;
 use goldleaves_domain::wire::Message;
 use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded};
 use goldleaves_runtime::Metrics;
+use goldleaves_runtime::process::chain;
 use tracing::{debug, error, warn};
 
 use crate::metrics::MeterMetrics;
@@ -109,18 +109,6 @@ fn is_poison(cause: &LedgerError) -> bool {
         | LedgerError::Contended
         | LedgerError::TimedOut => false,
     }
-}
-
-/// An error and all its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn event_of(message: &Incoming) -> Option<&UsageEvent> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions};
+use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
@@ -14,7 +15,6 @@ use goldleaves_runtime::{
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
 
 use crate::Meter;
-use crate::meter::chain;
 use crate::worker::{StreamSettings, Worker, watch_lag};
 
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092);

@@ -1,9 +1,9 @@
 //! The embedded last hop: the relay hands its batches straight to the meter of the same process.
 
 use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher};
+use goldleaves_runtime::process::chain;
 
 use crate::Meter;
-use crate::meter::chain;
 
 impl Publisher for Meter {
     /// `Ok` only after COMMIT.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use goldleaves_ledger::LedgerError;
 use goldleaves_runtime::Metrics;
+use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
     Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Lag, Next, Servers,
@@ -27,7 +28,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Meter;
-use crate::meter::chain;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
