@@ -183,8 +183,11 @@ fn secrets_are_made_once_and_readable_by_their_owner_only() {
 
     let scratch = Scratch::new("make-env").unwrap();
     std::fs::create_dir(scratch.join("deploy")).unwrap();
+    assert_eq!(std::fs::metadata(file("deploy/make-env")).unwrap().permissions().mode() & 0o111, 0o111);
     std::fs::copy(file("deploy/make-env"), scratch.join("deploy/make-env")).unwrap();
-    let run = || Command::new(scratch.join("deploy/make-env")).output().unwrap();
+    // By its interpreter: a file that was just written can't be executed while another test's child, forked meanwhile,
+    // still has it open.
+    let run = || Command::new("sh").arg(scratch.join("deploy/make-env")).output().unwrap();
     assert!(run().status.success());
     let env = std::fs::read_to_string(scratch.join(".env")).unwrap();
     let values: BTreeMap<&str, &str> = env.lines().map(|line| line.split_once('=').unwrap()).collect();

@@ -2,7 +2,8 @@
 //!
 //! What the end is: a frame after which nothing can follow (Content-Length reached), trailers, or the poll that
 //! answers `None`. hyper drops a body after such a frame without polling it again, so that only a drop before it is
-//! an abort. No frame is ever held back.
+//! an abort. No frame is ever held back. An answer that breaks off is settled at once; the client learns of it one poll
+//! later, so that hyper has handed over what came before.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -21,11 +22,12 @@ pub(crate) struct ResponseBody {
     answer: AnswerBody,
     meter: Option<Meter>,
     ended: bool,
+    broken: Option<BodyError>,
 }
 
 impl ResponseBody {
     pub(crate) const fn new(answer: AnswerBody, meter: Option<Meter>) -> Self {
-        Self { answer, meter, ended: false }
+        Self { answer, meter, ended: false, broken: None }
     }
 
     fn handed(&mut self, data: &Bytes) {
@@ -78,12 +80,21 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if self.ended {
             return Poll::Ready(None);
         }
         let frame = match ready!(self.answer.poll(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(self.broke(error)))),
+            Some(Err(error)) => {
+                // On an error hyper closes the connection with what it has not written yet, the head of a short answer
+                // included. It writes whenever a body has nothing to give.
+                self.broken = Some(self.broke(error));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => {
                 self.end();
                 return Poll::Ready(None);
@@ -98,7 +109,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.answer.is_end_stream()
+        self.broken.is_none() && (self.ended || self.answer.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
