@@ -1,5 +1,5 @@
 //! Everything Goldleaves says to NATS: the stream and its consumer, a publisher that takes nothing but a PubAck for a
-//! receipt, and a consumer that acknowledges after the commit.
+//! receipt, a consumer that acknowledges after the commit, and a reader of what is stored that disturbs nobody.
 //!
 //! No other crate speaks NATS. What is published is [`goldleaves_domain::Delivery`], bytes already; what comes back is
 //! bytes too. This crate neither reads events nor knows the database.
@@ -10,6 +10,7 @@ mod backoff;
 mod connection;
 mod consumer;
 mod publisher;
+mod reader;
 mod topology;
 
 pub use address::{AddressError, Servers};
@@ -17,4 +18,5 @@ pub use api::ApiError;
 pub use connection::{ConnectError, ConnectSettings, Connection};
 pub use consumer::{Batch, Consumer, ConsumerOptions, ConsumerState, Lag, Message, Next, StopHandle};
 pub use publisher::{PublisherOptions, PublisherStats, StreamPublisher};
+pub use reader::{Mark, Position, PositionError, ReadError, Reader, ReaderOptions, Span};
 pub use topology::{CONSUMER, Declared, Existence, Mismatch, Present, STREAM, Topology, TopologyError};

@@ -2,6 +2,7 @@
 
 use async_nats::Subject;
 use bytes::Bytes;
+use goldleaves_domain::Timestamp;
 
 /// One message of the stream.
 #[derive(Debug, Clone)]
@@ -14,20 +15,29 @@ pub struct Message {
     pub sequence: u64,
     /// How often it has been delivered, this time included.
     pub delivered: u64,
+    /// When the stream stored it.
+    pub stored: Timestamp,
+    /// How many messages of the stream its consumer had not delivered yet.
+    pub pending: u64,
+    /// Counts what its consumer delivered: without redelivery a gap is a message that was lost on its way.
+    pub(crate) place: u64,
     reply: Subject,
 }
 
 impl Message {
     /// `None`: not a message of a JetStream consumer.
-    pub(super) fn from_nats(message: async_nats::Message) -> Option<Self> {
+    pub(crate) fn from_nats(message: async_nats::Message) -> Option<Self> {
         let reply = message.reply?;
-        let (delivered, sequence) = delivery_of(&reply)?;
+        let Delivered { deliveries: delivered, sequence, place, stored, pending } = Delivered::of(&reply)?;
         let trace = message.headers.as_ref().and_then(|headers| headers.get("traceparent"));
         Some(Self {
             traceparent: trace.map(|trace| trace.as_str().to_owned()),
             payload: message.payload,
             sequence,
             delivered,
+            stored,
+            pending,
+            place,
             reply,
         })
     }
@@ -54,20 +64,38 @@ impl Batch {
     }
 }
 
-/// Deliveries and stream sequence, from the subject that acknowledges: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream
-/// sequence>.<consumer sequence>.<time>.<pending>`, in newer servers with domain and account before the stream.
-fn delivery_of(reply: &str) -> Option<(u64, u64)> {
-    let tokens: Vec<&str> = reply.split('.').collect();
-    if !reply.starts_with("$JS.ACK.") {
-        return None;
+/// What the subject that acknowledges says: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer
+/// sequence>.<time in nanoseconds>.<pending>`, in newer servers with domain and account before the stream.
+#[derive(Debug, PartialEq, Eq)]
+struct Delivered {
+    deliveries: u64,
+    sequence: u64,
+    place: u64,
+    stored: Timestamp,
+    pending: u64,
+}
+
+impl Delivered {
+    fn of(reply: &str) -> Option<Self> {
+        let tokens: Vec<&str> = reply.split('.').collect();
+        if !reply.starts_with("$JS.ACK.") {
+            return None;
+        }
+        let first = match tokens.len() {
+            9 => 4,
+            11.. => 6,
+            _ => return None,
+        };
+        let number = |index: usize| tokens.get(first + index)?.parse::<u64>().ok();
+        let micros = i64::try_from(number(3)? / 1_000).ok()?;
+        Some(Self {
+            deliveries: number(0)?,
+            sequence: number(1)?,
+            place: number(2)?,
+            stored: Timestamp::from_unix_micros(micros).ok()?,
+            pending: number(4)?,
+        })
     }
-    let deliveries = match tokens.len() {
-        9 => 4,
-        11.. => 6,
-        _ => return None,
-    };
-    let number = |index: usize| tokens.get(index)?.parse().ok();
-    Some((number(deliveries)?, number(deliveries + 1)?))
 }
 
 #[cfg(test)]
@@ -76,10 +104,15 @@ mod tests {
 
     #[test]
     fn both_forms_of_the_ack_subject_are_read() {
-        assert_eq!(delivery_of("$JS.ACK.USAGE.meter.3.1024.7.1700000000000000000.12"), Some((3, 1024)));
-        assert_eq!(delivery_of("$JS.ACK._.HASH.USAGE.meter.2.55.9.1700000000000000000.0.RND"), Some((2, 55)));
+        let stored = "2023-11-14T22:13:20.000001Z".parse().unwrap();
+        let delivered =
+            |deliveries, sequence, place, pending| Some(Delivered { deliveries, sequence, place, stored, pending });
+        let old = "$JS.ACK.USAGE.meter.3.1024.7.1700000000000001999.12";
+        assert_eq!(Delivered::of(old), delivered(3, 1024, 7, 12));
+        let new = "$JS.ACK._.HASH.USAGE.meter.2.55.9.1700000000000001000.0.RND";
+        assert_eq!(Delivered::of(new), delivered(2, 55, 9, 0));
         for wrong in ["", "$JS.ACK.USAGE.meter", "$JS.ACK.USAGE.meter.x.1.1.1.1", "_INBOX.a.b.c.d.e.f.g.h"] {
-            assert_eq!(delivery_of(wrong), None, "{wrong}");
+            assert_eq!(Delivered::of(wrong), None, "{wrong}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! stream or consumer is missing this waits, says so, and makes neither: that is `migrate`'s and the relay's.
 
 mod batch;
-mod pull;
+pub(crate) mod pull;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -184,7 +184,7 @@ impl Consumer {
         if !mismatches.is_empty() {
             return Err(TopologyError::Incompatible { mismatches }.to_string());
         }
-        let pull = Pull::open(&self.connection, &self.options, found.pull_max()).await?;
+        let pull = Pull::open(&self.connection, CONSUMER, &self.options, found.pull_max()).await?;
         Ok((pull, found.ack_wait()))
     }
 

@@ -1,5 +1,5 @@
-//! Pull requests to one consumer and what comes back to their inbox. A [`Pull`] is used until its first trouble, then
-//! another one, with an inbox of its own, takes its place.
+//! Pull requests to one consumer, of workers or of a reader, and what comes back to their inbox. A [`Pull`] is used until
+//! its first trouble, then another one, with an inbox of its own, takes its place.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use tokio::time::Instant;
 use super::ConsumerOptions;
 use super::batch::Message;
 use crate::connection::Connection;
-use crate::topology::{CONSUMER, STREAM};
+use crate::topology::STREAM;
 
 /// How long a request may take to be queued in the client.
 const SEND_SECS: u64 = 5;
 
 /// What came out of the inbox.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// A message of the stream.
     Message(Message),
     /// A heartbeat, or a request that ended as it should.
@@ -28,10 +28,12 @@ pub(super) enum Heard {
 }
 
 #[derive(Debug)]
-pub(super) struct Pull {
+pub(crate) struct Pull {
     connection: Connection,
     inbox: Subscriber,
     inbox_subject: String,
+    /// Where the consumer is asked.
+    next_subject: String,
     /// Messages asked for and not yet read.
     owed: usize,
     batch_messages: usize,
@@ -43,8 +45,9 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    pub(super) async fn open(
+    pub(crate) async fn open(
         connection: &Connection,
+        consumer: &str,
         options: &ConsumerOptions,
         request_max: Option<u64>,
     ) -> Result<Self, String> {
@@ -55,6 +58,7 @@ impl Pull {
             connection: connection.clone(),
             inbox,
             inbox_subject,
+            next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{consumer}"),
             owed: 0,
             batch_messages: options.batch_messages,
             request_max: request_max.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX),
@@ -65,12 +69,12 @@ impl Pull {
     }
 
     /// Nothing more will come of what was asked.
-    pub(super) const fn is_spent(&self) -> bool {
+    pub(crate) const fn is_spent(&self) -> bool {
         self.owed == 0
     }
 
     /// Asks for so much that two batches are here or on their way, once less than one is.
-    pub(super) async fn top_up(&mut self, buffered: usize) -> Result<(), String> {
+    pub(crate) async fn top_up(&mut self, buffered: usize) -> Result<(), String> {
         let here = self.owed + buffered;
         if here >= self.batch_messages && self.owed > 0 {
             return Ok(());
@@ -81,7 +85,7 @@ impl Pull {
             "expires": nanos(self.expires),
             "idle_heartbeat": nanos(self.heartbeat),
         });
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{CONSUMER}");
+        let subject = self.next_subject.clone();
         let client = self.connection.client();
         let sending = client.publish_with_reply(subject, self.inbox_subject.clone(), request.to_string().into());
         match tokio::time::timeout(Duration::from_secs(SEND_SECS), sending).await {
@@ -97,7 +101,7 @@ impl Pull {
     }
 
     /// Waits for the next thing, at most until heartbeats are missing.
-    pub(super) async fn hear(&mut self) -> Heard {
+    pub(crate) async fn hear(&mut self) -> Heard {
         // One heartbeat may be late; two and a half are no coincidence.
         let silent_at = self.last_sign + self.heartbeat * 5 / 2;
         tokio::select! {
@@ -108,7 +112,7 @@ impl Pull {
     }
 
     /// What has arrived and waits to be read.
-    pub(super) fn heard_already(&mut self) -> Option<Heard> {
+    pub(crate) fn heard_already(&mut self) -> Option<Heard> {
         let message = self.inbox.next().now_or_never()?;
         Some(self.read(message))
     }

@@ -18,8 +18,15 @@ pub(crate) struct StreamFound {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamState {
+    #[serde(default)]
+    pub(crate) messages: u64,
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
+    /// When the first and the last message were stored, RFC 3339.
+    #[serde(default)]
+    pub(crate) first_ts: String,
+    #[serde(default)]
+    pub(crate) last_ts: String,
 }
 
 /// The answer to `CONSUMER.INFO`, as far as it is read here.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::api::{Api, ApiError, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND};
 use crate::connection::Connection;
 
-pub(crate) use found::{ConsumerFound, StreamFound};
+pub(crate) use found::{ConsumerFound, StreamFound, StreamState};
 
 /// The stream that holds usage events and seals.
 pub const STREAM: &str = "USAGE";

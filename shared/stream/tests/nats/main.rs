@@ -8,5 +8,6 @@ mod consume;
 mod faults;
 mod loss;
 mod publish;
+mod read;
 mod support;
 mod topology;
