@@ -275,9 +275,7 @@ impl Deployment {
     /// Nothing runs, or it has no metrics.
     pub async fn metric(&self, name: &str) -> Result<f64> {
         let text = Request::get("/metrics").send(self.ops()?).await?.text();
-        let samples =
-            text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| rest.starts_with([' ', '{']));
-        Ok(samples.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        Ok(crate::metrics::sum(&text, name))
     }
 
     /// The ledger's tables.

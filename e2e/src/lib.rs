@@ -4,8 +4,14 @@
 //! The tests themselves are in `tests/whole_system`. Nothing here calls the product's own code: it is looked at from
 //! outside, through sockets, files and tables.
 
+pub mod account;
 pub mod compare;
 pub mod curl;
 pub mod deployment;
+pub mod fleet;
 pub mod load;
+pub mod metrics;
+pub mod nats_wire;
+pub mod process;
+pub mod seals;
 pub mod tables;

@@ -1,12 +1,20 @@
-//! Clients that keep a gateway busy and write down every response they read to its end.
+//! Clients that keep a gateway busy and write down every response they read to its end, every one that broke, and how
+//! long each took.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use goldleaves_testkit::client::{Connection, Request, Response};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How long a client waits before it connects again where nobody listened.
+const RECONNECT_MILLIS: u64 = 20;
+/// A response that takes longer than any request may is a client that hangs.
+const ANSWER_SECS_MAX: u64 = 120;
 
 /// A billable response that was read to its last byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,4 +128,183 @@ async fn ask_all(
         done(Receipt::of(&response)?);
     }
     Ok(())
+}
+
+/// How many clients ask how often, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Clients at a time, each with a connection of its own.
+    pub clients: usize,
+    /// What a client waits between two requests.
+    pub pause: Duration,
+    /// Requests of all clients together; none: until it is stopped.
+    pub requests: Option<usize>,
+}
+
+/// One request of a [`SteadyLoad`], as its client saw it end.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The n-th of all.
+    pub number: usize,
+    /// When it was sent.
+    pub at: Instant,
+    /// From its sending to its end.
+    pub took: Duration,
+    /// The whole response; none when it broke, or never came.
+    pub receipt: Option<Receipt>,
+    /// What broke it.
+    pub broken: Option<String>,
+}
+
+/// Clients that go on when the gateway is gone: they connect again wherever it is then, and ask what broke once more, under
+/// the same id, as a client that wants its answer does.
+#[derive(Debug)]
+pub struct SteadyLoad {
+    clients: JoinSet<Result<Vec<Asked>>>,
+    stopping: Arc<AtomicBool>,
+    finished: Arc<AtomicU64>,
+}
+
+struct Client {
+    gateway: watch::Receiver<Option<SocketAddr>>,
+    plan: Plan,
+    next: Arc<AtomicUsize>,
+    stopping: Arc<AtomicBool>,
+    finished: Arc<AtomicU64>,
+    asked: Vec<Asked>,
+}
+
+impl SteadyLoad {
+    /// Starts it. `request` makes the n-th request; `gateway` says where it is asked, none while it is nowhere.
+    pub fn start(
+        gateway: watch::Receiver<Option<SocketAddr>>,
+        plan: Plan,
+        request: impl Fn(usize) -> Request + Send + Sync + 'static,
+    ) -> Self {
+        let request = Arc::new(request);
+        let (stopping, finished) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut clients = JoinSet::new();
+        for _ in 0..plan.clients {
+            let client = Client {
+                gateway: gateway.clone(),
+                plan,
+                next: Arc::clone(&next),
+                stopping: Arc::clone(&stopping),
+                finished: Arc::clone(&finished),
+                asked: Vec::new(),
+            };
+            let request = Arc::clone(&request);
+            clients.spawn(client.run(request));
+        }
+        Self { clients, stopping, finished }
+    }
+
+    /// How many whole responses were read so far.
+    pub fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every planned request has its whole response.
+    ///
+    /// # Errors
+    /// A client failed otherwise than by a broken connection.
+    pub async fn done(mut self) -> Result<Vec<Asked>> {
+        let mut asked = Vec::new();
+        while let Some(client) = self.clients.join_next().await {
+            asked.extend(client.context("a client")??);
+        }
+        asked.sort_by_key(|asked| asked.at);
+        Ok(asked)
+    }
+
+    /// Lets every client finish its request.
+    ///
+    /// # Errors
+    /// As [`Self::done`].
+    pub async fn stop(self) -> Result<Vec<Asked>> {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.done().await
+    }
+}
+
+impl Client {
+    async fn run(mut self, request: Arc<impl Fn(usize) -> Request>) -> Result<Vec<Asked>> {
+        let mut connection = None;
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if self.is_over(number) {
+                return Ok(self.asked);
+            }
+            let request = request(number);
+            while !self.ask(&mut connection, number, &request).await? {
+                if self.stopping.load(Ordering::Relaxed) {
+                    return Ok(self.asked);
+                }
+            }
+            tokio::time::sleep(self.plan.pause).await;
+        }
+    }
+
+    fn is_over(&self, number: usize) -> bool {
+        self.stopping.load(Ordering::Relaxed) || self.plan.requests.is_some_and(|most| number >= most)
+    }
+
+    /// Asks once; whether the whole response came.
+    async fn ask(&mut self, connection: &mut Option<Connection>, number: usize, request: &Request) -> Result<bool> {
+        let open = match connection {
+            Some(open) => open,
+            None => match self.connect().await {
+                Some(open) => connection.insert(open),
+                None => return Ok(false),
+            },
+        };
+        let at = Instant::now();
+        let answer = tokio::time::timeout(Duration::from_secs(ANSWER_SECS_MAX), open.ask(request)).await;
+        let took = at.elapsed();
+        let answer = answer.with_context(|| format!("request {number} has no end after {ANSWER_SECS_MAX} s"))?;
+        let (receipt, broken) = match answer {
+            Ok(response) if response.body.complete => (Some(Receipt::of(&response)?), None),
+            Ok(_) => (None, Some("the body broke off".to_owned())),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        let whole = receipt.is_some();
+        self.finished.fetch_add(u64::from(whole), Ordering::Relaxed);
+        self.asked.push(Asked { number, at, took, receipt, broken });
+        if !whole {
+            *connection = None;
+        }
+        Ok(whole)
+    }
+
+    async fn connect(&mut self) -> Option<Connection> {
+        let address = *self.gateway.borrow_and_update();
+        if let Some(address) = address
+            && let Ok(connection) = Connection::open(address).await
+        {
+            return Some(connection);
+        }
+        tokio::time::sleep(Duration::from_millis(RECONNECT_MILLIS)).await;
+        None
+    }
+}
+
+/// The whole responses among them; each was a success.
+///
+/// # Errors
+/// One was none.
+pub fn receipts(asked: &[Asked]) -> Result<Vec<Receipt>> {
+    let receipts: Vec<Receipt> = asked.iter().filter_map(|asked| asked.receipt.clone()).collect();
+    let failed = receipts.iter().find(|receipt| !(200..300).contains(&receipt.status));
+    ensure!(failed.is_none(), "a request failed: {failed:?}");
+    Ok(receipts)
+}
+
+/// How long the whole responses took: half of them at most the first, all but one in a hundred at most the second, and the
+/// slowest.
+pub fn latencies<'a>(asked: impl IntoIterator<Item = &'a Asked>) -> [Duration; 3] {
+    let mut took: Vec<Duration> = asked.into_iter().map(|asked| asked.took).collect();
+    took.sort_unstable();
+    let at = |part: usize| took.get(took.len().saturating_sub(1) * part / 100).copied().unwrap_or_default();
+    [at(50), at(99), at(100)]
 }

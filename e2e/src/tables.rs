@@ -103,6 +103,14 @@ impl Tables {
         row.try_get_by_index(0).with_context(|| format!("a number: {sql}"))
     }
 
+    /// Where receipts and seals disagree, in words.
+    ///
+    /// # Errors
+    /// A table can't be read.
+    pub async fn disagreements(&self) -> Result<Vec<String>> {
+        crate::seals::disagreements(&self.database).await
+    }
+
     async fn rows(&self, table: &str) -> Result<Vec<Row>> {
         let sql = format!(
             "SELECT CAST(id AS TEXT) AS id, request_id, client_request_id, tenant_id, route, outcome, units_micro, metadata \

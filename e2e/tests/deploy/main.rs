@@ -9,7 +9,6 @@ mod database;
 mod guide;
 mod markdown;
 mod nats;
-mod nats_wire;
 mod ready;
 mod replay;
 mod upstream;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use goldleaves_domain::{Delivery, Publisher as _};
+use goldleaves_e2e::nats_wire::Wire;
 use goldleaves_stream::{
     ConnectSettings, Connection, Consumer, ConsumerOptions, Next, PublisherOptions, StreamPublisher, Topology,
 };
@@ -12,7 +13,6 @@ use goldleaves_testkit::child::{Child, wait_for};
 use goldleaves_testkit::scratch::Scratch;
 use tokio::net::TcpStream;
 
-use crate::nats_wire::Wire;
 use crate::text;
 
 const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 1 << 30 };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use goldleaves_e2e::seals::disagreements;
 use goldleaves_ledger::{Ledger, LedgerOptions, sqlite_url};
 use goldleaves_testkit::postgres::Postgres;
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
@@ -88,31 +89,9 @@ impl Tables {
         stored.collect()
     }
 
-    /// Blocks whose receipts are not what the seals promised, and epochs without their last seal, in words.
+    /// Where receipts and seals disagree, in words.
     pub(crate) async fn disagreements(&self) -> Vec<String> {
-        let blocks =
-            "SELECT CAST(epoch AS VARCHAR(64)) AS epoch, block, received_count, expected_count FROM usage_receipts
-            WHERE expected_count IS NULL OR expected_hash IS NULL
-            OR received_count <> expected_count OR received_hash <> expected_hash";
-        let mut found: Vec<String> = Vec::new();
-        for row in self.all(blocks).await {
-            let (epoch, block): (String, i64) = (row.try_get("", "epoch").unwrap(), row.try_get("", "block").unwrap());
-            let received: i32 = row.try_get("", "received_count").unwrap();
-            let expected: Option<i32> = row.try_get("", "expected_count").unwrap();
-            found.push(format!("epoch {epoch} block {block}: received {received}, sealed {expected:?}"));
-        }
-        let epochs = "SELECT CAST(e.epoch AS VARCHAR(64)) AS epoch, e.last_seq, e.events, e.closed,
-            (SELECT CAST(COALESCE(SUM(r.received_count), 0) AS BIGINT) FROM usage_receipts r WHERE r.epoch = e.epoch) AS received
-            FROM usage_epochs e";
-        for row in self.all(epochs).await {
-            let epoch: String = row.try_get("", "epoch").unwrap();
-            let numbers = ["last_seq", "events", "received"].map(|name| row.try_get::<i64>("", name).unwrap());
-            let closed: bool = row.try_get("", "closed").unwrap();
-            if !closed || numbers.iter().any(|number| *number != numbers[0]) {
-                found.push(format!("epoch {epoch}: last_seq, events, received {numbers:?}, closed {closed}"));
-            }
-        }
-        found
+        disagreements(&self.connection).await.unwrap()
     }
 
     /// Epochs that a seal spoke of.

@@ -2,9 +2,10 @@
 //!
 //! Ten rounds as a rule; `GOLDLEAVES_SOAK=1` makes it two hundred.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use goldleaves_e2e::account::{self, Unbilled, client_ids};
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
 use goldleaves_e2e::load::{Load, Receipt};
 use goldleaves_e2e::tables::Contents;
@@ -22,7 +23,7 @@ on_both!(
 const CLIENTS: usize = 6;
 
 fn rounds() -> usize {
-    if std::env::var_os("GOLDLEAVES_SOAK").is_some() { 200 } else { 10 }
+    if crate::soak() { 200 } else { 10 }
 }
 
 /// Every kind of end a response can have.
@@ -92,31 +93,15 @@ async fn settled(deployment: &mut Deployment, receipts: &[Receipt], upstream: &U
     tables.contents().await.unwrap()
 }
 
-/// The clients' ids of everything that was recorded.
-fn client_ids(contents: &Contents) -> BTreeSet<String> {
-    let rows = contents.events.iter().chain(&contents.duplicates).filter_map(|row| row.client_request_id.clone());
-    rows.chain(contents.dead_letters.iter().filter_map(|letter| letter.request_id.clone())).collect()
-}
-
 fn compare(contents: &Contents, receipts: &[Receipt], upstream: &Upstream) {
-    let twice: Vec<_> = contents.occurrences().into_iter().filter(|(_, count)| *count != 1).collect();
-    assert!(twice.is_empty(), "in more than one row: {twice:?}");
+    let served = upstream.request_ids();
+    let distinct: BTreeSet<&String> = served.iter().collect();
+    assert_eq!(distinct.len(), served.len(), "the gateway asked twice for one request");
     assert!(contents.duplicates.is_empty(), "every id was used once: {:?}", contents.duplicates);
-
-    let billed: BTreeMap<&str, &str> =
-        contents.events.iter().map(|row| (row.client_request_id.as_deref().unwrap(), row.id.as_str())).collect();
+    let billed: BTreeSet<_> = contents.events.iter().map(|row| &row.client_request_id).collect();
     assert_eq!(billed.len(), contents.events.len(), "an id has two rows");
-    for receipt in receipts {
-        let event = receipt.event_id.as_deref().unwrap_or_else(|| panic!("no event: {receipt:?}"));
-        assert_eq!(billed.get(receipt.request_id.as_str()), Some(&event), "{receipt:?}");
-    }
-
-    let served: BTreeSet<String> = upstream.request_ids().into_iter().collect();
-    assert_eq!(served.len(), upstream.request_ids().len(), "the gateway asked twice for one request");
-    let unseen: Vec<_> = billed.keys().filter(|id| !served.contains(**id)).collect();
-    assert!(unseen.is_empty(), "billed, but the upstream never saw it: {unseen:?}");
-    let unrecorded: Vec<_> = served.difference(&client_ids(contents)).cloned().collect();
-    assert!(unrecorded.is_empty(), "served, but never recorded: {unrecorded:?}");
+    let complaints = account::complaints(contents, receipts, &served, Unbilled::default());
+    assert!(complaints.is_empty(), "{complaints:#?}");
     let reasons: BTreeSet<&str> = contents.dead_letters.iter().map(|letter| letter.reason.as_str()).collect();
     assert!(reasons.iter().all(|reason| *reason == "unknown"), "{reasons:?}");
 }

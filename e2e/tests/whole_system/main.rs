@@ -22,8 +22,14 @@ macro_rules! on_both {
 
 mod applications;
 mod bad_input;
+mod chaos;
 mod contract_edge;
 mod contract_ledger;
 mod crash;
 mod first_start;
 mod full_disk;
+
+/// Whether the long forms are wanted.
+fn soak() -> bool {
+    std::env::var_os("GOLDLEAVES_SOAK").is_some()
+}

@@ -163,7 +163,15 @@ impl Upstream {
     /// # Errors
     /// No port could be bound.
     pub async fn start(handler: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Result<Self> {
-        Self::start_inner(None, Arc::new(handler)).await
+        Self::start_inner(Record::default(), Arc::new(handler)).await
+    }
+
+    /// As [`Self::start`]; of each request only its id is kept, for runs of many.
+    ///
+    /// # Errors
+    /// No port could be bound.
+    pub async fn start_keeping_ids(handler: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Result<Self> {
+        Self::start_inner(Record { ids_only: true, ..Record::default() }, Arc::new(handler)).await
     }
 
     /// As [`Self::start`]; each request's id and line also go to a file, for who looks after a failure.
@@ -175,14 +183,14 @@ impl Upstream {
         handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
     ) -> Result<Self> {
         let file = std::fs::File::create(file).context("the upstream's record")?;
-        Self::start_inner(Some(file), Arc::new(handler)).await
+        let file = Some(Arc::new(Mutex::new(file)));
+        Self::start_inner(Record { file, ..Record::default() }, Arc::new(handler)).await
     }
 
-    async fn start_inner(file: Option<std::fs::File>, handler: Arc<Handler>) -> Result<Self> {
+    async fn start_inner(record: Record, handler: Arc<Handler>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the upstream")?;
         let address = listener.local_addr().context("the upstream's address")?;
-        let served = Arc::new(Mutex::new(Vec::new()));
-        let record = Record { served: Arc::clone(&served), file: file.map(|file| Arc::new(Mutex::new(file))) };
+        let served = Arc::clone(&record.served);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (record, handler) = (record.clone(), Arc::clone(&handler));
@@ -220,10 +228,11 @@ impl Drop for Upstream {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Record {
     served: Arc<Mutex<Vec<Received>>>,
     file: Option<Arc<Mutex<std::fs::File>>>,
+    ids_only: bool,
 }
 
 impl Record {
@@ -233,7 +242,13 @@ impl Record {
             writeln!(lock(file), "{id} {} {}", received.method(), received.target())
                 .context("the upstream's record")?;
         }
-        lock(&self.served).push(received.clone());
+        let mut kept = received.clone();
+        if self.ids_only {
+            kept.head.headers.retain(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
+            kept.head.headers.shrink_to_fit();
+            kept.body = Body::default();
+        }
+        lock(&self.served).push(kept);
         Ok(())
     }
 }

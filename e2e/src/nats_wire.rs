@@ -6,12 +6,17 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 /// One logged-in connection.
-pub(crate) struct Wire {
+#[derive(Debug)]
+pub struct Wire {
     stream: BufReader<TcpStream>,
 }
 
 impl Wire {
-    pub(crate) async fn connect(port: u16, user: &str, password: &str) -> Result<Self> {
+    /// Connects and logs in; a server without logins takes any.
+    ///
+    /// # Errors
+    /// No server, or a refused login.
+    pub async fn connect(port: u16, user: &str, password: &str) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let mut wire = Self { stream: BufReader::new(stream) };
         ensure!(wire.line().await?.starts_with("INFO "), "no greeting");
@@ -24,7 +29,10 @@ impl Wire {
     }
 
     /// Asks a subject and waits for the answer; a violated permission is an error with the server's words.
-    pub(crate) async fn ask(&mut self, subject: &str, payload: &str) -> Result<Value> {
+    ///
+    /// # Errors
+    /// No answer, or a complaint of the server.
+    pub async fn ask(&mut self, subject: &str, payload: &str) -> Result<Value> {
         let inbox = "_INBOX.test.answer";
         self.send(&format!("SUB {inbox} 1\r\nUNSUB 1 1\r\nPUB {subject} {inbox} {}\r\n{payload}\r\n", payload.len()))
             .await?;
@@ -35,7 +43,7 @@ impl Wire {
                     let size: usize = line.rsplit(' ').next().context("no size")?.parse()?;
                     let mut body = vec![0; size + 2];
                     self.stream.read_exact(&mut body).await?;
-                    return Ok(serde_json::from_slice(&body[..size])?);
+                    return Ok(serde_json::from_slice(body.get(..size).context("no body")?)?);
                 }
                 Some("HMSG") => bail!("no answer but a status: nobody listens on {subject}"),
                 Some("PING") => self.send("PONG\r\n").await?,

@@ -1,0 +1,130 @@
+//! The account of a run: what clients read, what the upstream served and what the ledger holds, compared as sets both ways.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::load::Receipt;
+use crate::tables::Contents;
+
+/// What may stand between the upstream's count and the ledger's besides what was set aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unbilled {
+    /// Calls that were announced and left no event.
+    pub void: u64,
+    /// Calls that the gateway sent to the upstream again.
+    pub retries: u64,
+}
+
+/// The clients' ids of everything that was recorded.
+pub fn client_ids(contents: &Contents) -> BTreeSet<String> {
+    let rows = contents.events.iter().chain(&contents.duplicates).filter_map(|row| row.client_request_id.clone());
+    rows.chain(contents.dead_letters.iter().filter_map(|letter| letter.request_id.clone())).collect()
+}
+
+/// Everything that is wrong with an account, in words; every request had an id of its client's.
+///
+/// Each response has exactly one row, billed or a repeat. No event stands twice. By id and in all,
+/// `billed + repeats <= served <= billed + repeats + set aside + void + retries`.
+pub fn complaints(contents: &Contents, receipts: &[Receipt], served: &[String], unbilled: Unbilled) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let twice = contents.occurrences().into_iter().filter(|(_, count)| *count != 1);
+    wrong.extend(twice.map(|(id, count)| format!("event {id} stands in {count} rows")));
+    wrong.extend(unrecorded_receipts(contents, receipts));
+
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    for id in served {
+        tallies.entry(id).or_default().served += 1;
+    }
+    for row in contents.events.iter().chain(&contents.duplicates) {
+        tallies.entry(row.client_request_id.as_deref().unwrap_or("none")).or_default().billed += 1;
+    }
+    for letter in &contents.dead_letters {
+        tallies.entry(letter.request_id.as_deref().unwrap_or("none")).or_default().set_aside += 1;
+    }
+    let over = tallies.iter().filter(|(_, tally)| tally.billed > tally.served);
+    wrong.extend(over.map(|(id, tally)| format!("{id}: more billed than served, {tally:?}")));
+    let under: Vec<_> = tallies.iter().filter(|(_, tally)| tally.served > tally.billed + tally.set_aside).collect();
+    let missing: u64 = under.iter().map(|(_, tally)| tally.served - tally.billed - tally.set_aside).sum();
+    if missing > unbilled.void + unbilled.retries {
+        wrong.extend(under.iter().map(|(id, tally)| format!("{id}: served and not recorded, {tally:?}, {unbilled:?}")));
+    }
+    wrong
+}
+
+/// How often one client's id stands where.
+#[derive(Debug, Default)]
+struct Tally {
+    served: u64,
+    billed: u64,
+    set_aside: u64,
+}
+
+fn unrecorded_receipts(contents: &Contents, receipts: &[Receipt]) -> Vec<String> {
+    let rows = contents.events.iter().chain(&contents.duplicates);
+    let rows: BTreeMap<&str, Option<&str>> =
+        rows.map(|row| (row.id.as_str(), row.client_request_id.as_deref())).collect();
+    let mut wrong = Vec::new();
+    for receipt in receipts {
+        let found = receipt.event_id.as_deref().and_then(|id| rows.get(id));
+        if found != Some(&Some(receipt.request_id.as_str())) {
+            wrong.push(format!("{receipt:?} has no row of its own, but {found:?}"));
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::{DeadLetter, Row};
+
+    fn row(id: &str, client: &str) -> Row {
+        let text = |text: &str| text.to_owned();
+        Row {
+            id: text(id),
+            request_id: text(client),
+            client_request_id: Some(text(client)),
+            tenant: text("acme"),
+            route: text("/x"),
+            outcome: text("completed"),
+            units_micro: 1,
+            metadata: None,
+        }
+    }
+
+    fn receipt(id: &str, client: &str) -> Receipt {
+        Receipt { request_id: client.to_owned(), event_id: Some(id.to_owned()), status: 200 }
+    }
+
+    fn count(contents: &Contents, receipts: &[Receipt], served: &[&str]) -> usize {
+        let served: Vec<String> = served.iter().map(|id| (*id).to_owned()).collect();
+        complaints(contents, receipts, &served, Unbilled::default()).len()
+    }
+
+    #[test]
+    fn each_kind_of_mistake_is_named() {
+        let letter = |id: &str, of: &str| DeadLetter {
+            id: id.to_owned(),
+            request_id: Some(of.into()),
+            reason: "unknown".into(),
+        };
+        let good = Contents {
+            events: vec![row("1", "a"), row("2", "b")],
+            duplicates: vec![row("3", "b")],
+            dead_letters: vec![letter("4", "c"), letter("5", "a")],
+        };
+        let receipts = [receipt("1", "a"), receipt("3", "b")];
+        let served = ["a", "a", "b", "b", "c"];
+        assert_eq!(count(&good, &receipts, &served), 0);
+        assert_eq!(count(&good, &[receipt("9", "a")], &served), 1, "a response without a row");
+        assert_eq!(count(&good, &[receipt("4", "c")], &served), 1, "a response that was set aside");
+        assert_eq!(count(&good, &[receipt("1", "b")], &served), 1, "a row of another request");
+        assert_eq!(count(&good, &receipts, &["a", "a", "b", "c"]), 1, "billed and not served");
+        assert_eq!(count(&good, &receipts, &["a", "a", "b", "b", "b", "c"]), 1, "served and not recorded");
+        let mut twice = good.clone();
+        twice.dead_letters.push(letter("1", "a"));
+        assert_eq!(count(&twice, &receipts, &served), 1, "in two tables");
+        let one = Unbilled { void: 1, retries: 0 };
+        let more = ["a", "a", "b", "b", "b", "c"].map(str::to_owned);
+        assert_eq!(complaints(&good, &receipts, &more, one), Vec::<String>::new(), "void explains one");
+    }
+}
