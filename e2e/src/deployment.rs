@@ -148,15 +148,13 @@ impl Deployment {
     fn launch_program(&self, program: &str) -> Launch {
         let addresses = ["GATEWAY_ADDR", "BILLING_ADDR", "OPS_ADDR"].map(|name| (name, "127.0.0.1:0".to_owned()));
         let data = self.data_folder().display().to_string();
-        // nats-server makes no stream that is larger than the disk of the machine that runs the tests.
-        let sizes = [("STREAM_BYTES_MAX", "1GiB".to_owned())];
         let own = [("DATA_DIR", data), ("JWT_SECRET", SECRET.to_owned()), ("LOG_LEVEL", "info".to_owned())];
         let backing = self
             .backing
             .iter()
             .flat_map(|backing| [("NATS_URL", backing.nats.url()), ("DATABASE_URL", backing.database.clone())]);
         let given = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        let launch = Launch::new(program, self.scratch.path()).settings(addresses).settings(own).settings(sizes);
+        let launch = Launch::new(program, self.scratch.path()).settings(addresses).settings(own);
         let launch = launch.settings(backing).settings(given);
         match self.disk_mib {
             Some(mib) => launch.on_small_disk(&self.data_folder(), mib),

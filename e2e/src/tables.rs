@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use goldleaves_testkit::child::wait_for;
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, QueryResult, Statement};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, IsolationLevel, QueryResult, Statement,
+    TransactionTrait as _,
+};
 
 use crate::deployment::PATIENCE;
 
@@ -74,10 +77,15 @@ impl Tables {
     /// # Errors
     /// A table can't be read.
     pub async fn contents(&self) -> Result<Contents> {
-        let events = self.rows("usage_events").await?;
-        let duplicates = self.rows("usage_duplicates").await?;
+        // SQLite knows this level only, and says so when it is named.
+        let level =
+            (self.database.get_database_backend() == DbBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
+        let snapshot = self.database.begin_with_config(level, None).await.context("a snapshot")?;
+        let events = rows(&snapshot, "usage_events").await?;
+        let duplicates = rows(&snapshot, "usage_duplicates").await?;
         let dead = "SELECT id, request_id, reason FROM usage_dead_letters";
-        let dead_letters = self.query(dead).await?.iter().map(dead_letter).collect::<Result<_>>()?;
+        let dead_letters = query(&snapshot, dead).await?.iter().map(dead_letter).collect::<Result<_>>()?;
+        snapshot.commit().await.context("the end of a snapshot")?;
         Ok(Contents { events, duplicates, dead_letters })
     }
 
@@ -98,7 +106,7 @@ impl Tables {
     /// # Errors
     /// The query fails, or gives no number.
     pub async fn number(&self, sql: &str) -> Result<i64> {
-        let rows = self.query(sql).await?;
+        let rows = query(&self.database, sql).await?;
         let row = rows.first().context("no row")?;
         row.try_get_by_index(0).with_context(|| format!("a number: {sql}"))
     }
@@ -110,19 +118,19 @@ impl Tables {
     pub async fn disagreements(&self) -> Result<Vec<String>> {
         crate::seals::disagreements(&self.database).await
     }
+}
 
-    async fn rows(&self, table: &str) -> Result<Vec<Row>> {
-        let sql = format!(
-            "SELECT CAST(id AS TEXT) AS id, request_id, client_request_id, tenant_id, route, outcome, units_micro, metadata \
-             FROM {table}"
-        );
-        self.query(&sql).await?.iter().map(row).collect()
-    }
+async fn rows(connection: &impl ConnectionTrait, table: &str) -> Result<Vec<Row>> {
+    let sql = format!(
+        "SELECT CAST(id AS TEXT) AS id, request_id, client_request_id, tenant_id, route, outcome, units_micro, metadata \
+         FROM {table}"
+    );
+    query(connection, &sql).await?.iter().map(row).collect()
+}
 
-    async fn query(&self, sql: &str) -> Result<Vec<QueryResult>> {
-        let statement = Statement::from_string(self.database.get_database_backend(), sql);
-        self.database.query_all_raw(statement).await.with_context(|| sql.to_owned())
-    }
+async fn query(connection: &impl ConnectionTrait, sql: &str) -> Result<Vec<QueryResult>> {
+    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    connection.query_all_raw(statement).await.with_context(|| sql.to_owned())
 }
 
 impl Contents {

@@ -12,6 +12,9 @@ use goldleaves_stream::{
 /// Beside the spool: what JetStream confirmed last, so that a loss shows over a restart too.
 const WITNESS_FILE: &str = "stream-witness";
 
+/// The least that a stream of the default size may have become.
+const DEFAULT_BYTES_MIN: u64 = 1 << 30;
+
 /// `NATS_URL` and all that belongs to it.
 #[derive(Debug, Clone)]
 pub struct StreamSettings {
@@ -29,7 +32,9 @@ impl StreamSettings {
         let ca_file = values.optional(table::NATS_CA_FILE, parse::path);
         let replicas = values.required(table::STREAM_REPLICAS, replicas);
         let bytes_max = values.required(table::STREAM_BYTES_MAX, parse::byte_size);
-        let topology = Topology { replicas: replicas?, bytes_max: bytes_max? };
+        // A size that somebody chose is made or refused; the default gives way to a smaller disk.
+        let bytes_min = if values.is_set(table::STREAM_BYTES_MAX) { bytes_max } else { Some(DEFAULT_BYTES_MIN) };
+        let topology = Topology { replicas: replicas?, bytes_max: bytes_max?, bytes_min: bytes_min? };
         Some(Self { servers: servers?, credentials_file: credentials_file?, ca_file: ca_file?, topology })
     }
 

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::text;
 
-const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 1 << 30 };
+const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 1 << 30, bytes_min: 1 << 30 };
 const LOGINS: [&str; 3] = ["GATEWAY", "WORKER", "ADMIN"];
 
 /// A server with the configuration of the deployment, on ports and in a folder of its own.

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 256 * 1024 * 1024 };
+const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 256 * 1024 * 1024, bytes_min: 256 * 1024 * 1024 };
 
 /// Fails the test instead of hanging it.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {

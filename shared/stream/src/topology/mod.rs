@@ -32,14 +32,18 @@ const ACK_PENDING_MAX: u32 = 50_000;
 const STREAM_NAME_IN_USE: u64 = 10_058;
 /// The same for a consumer.
 const CONSUMER_NAME_IN_USE: u64 = 10_148;
+/// No room for what is to be reserved: what one server says, and what a cluster says of its peers.
+const NO_ROOM: [u64; 2] = [10_047, 10_005];
 
 /// What the settings say of stream and consumer; everything else of them is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topology {
     /// `STREAM_REPLICAS`.
     pub replicas: u8,
-    /// `STREAM_BYTES_MAX`.
+    /// `STREAM_BYTES_MAX`: JetStream reserves it when the stream is made.
     pub bytes_max: u64,
+    /// Where JetStream has no room for that, half of it is asked for, and half again, down to this.
+    pub bytes_min: u64,
 }
 
 /// Whether something was made or was already there.
@@ -146,8 +150,8 @@ impl Topology {
         if let Some(found) = find_stream(api).await? {
             return compatible(found.mismatches()).map(|()| Existence::Found);
         }
-        match api.ask::<Value>(&format!("STREAM.CREATE.{STREAM}"), &self.stream_declaration()).await {
-            Ok(_) => Ok(Existence::Created),
+        match self.make_stream(api).await {
+            Ok(()) => Ok(Existence::Created),
             // Somebody else made it in between.
             Err(error) if error.code() == Some(STREAM_NAME_IN_USE) => match find_stream(api).await? {
                 Some(found) => compatible(found.mismatches()).map(|()| Existence::Found),
@@ -157,7 +161,29 @@ impl Topology {
         }
     }
 
-    fn stream_declaration(&self) -> Value {
+    /// Makes the stream as large as there is room for.
+    async fn make_stream(&self, api: &Api) -> Result<(), ApiError> {
+        let mut bytes = self.bytes_max;
+        loop {
+            match api.ask::<Value>(&format!("STREAM.CREATE.{STREAM}"), &self.stream_declaration(bytes)).await {
+                Err(error)
+                    if error.code().is_some_and(|code| NO_ROOM.contains(&code)) && bytes / 2 >= self.bytes_min =>
+                {
+                    bytes /= 2;
+                }
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    if bytes < self.bytes_max {
+                        let wanted = self.bytes_max;
+                        tracing::warn!(bytes, wanted, "JetStream has no room for a stream of the default size");
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn stream_declaration(&self, bytes_max: u64) -> Value {
         json!({
             "name": STREAM,
             "description": "Goldleaves: usage events and seals on their way to the ledger",
@@ -169,7 +195,7 @@ impl Topology {
             "deny_delete": true,
             "deny_purge": true,
             "max_age": nanos(MAX_AGE),
-            "max_bytes": self.bytes_max,
+            "max_bytes": bytes_max,
             "max_msgs": -1,
             "max_msgs_per_subject": -1,
             "max_msg_size": -1,

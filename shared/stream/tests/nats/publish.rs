@@ -67,7 +67,7 @@ async fn concurrent_batches_do_not_take_each_others_acks() {
 async fn a_full_stream_only_delays() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
-    let small = Topology { replicas: 1, bytes_max: 256 * 1024 };
+    let small = Topology { replicas: 1, bytes_max: 256 * 1024, bytes_min: 256 * 1024 };
     declare(&connection, small).await;
     let publisher = StreamPublisher::new(connection.clone(), small, quick());
     let batch = deliveries(2_000);

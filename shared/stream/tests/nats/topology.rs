@@ -61,7 +61,7 @@ async fn what_operations_may_change_is_compatible_and_stays_changed() {
     };
     stream.create_consumer(replay).await.unwrap();
 
-    let other_settings = Topology { replicas: 3, bytes_max: 1 };
+    let other_settings = Topology { replicas: 3, bytes_max: 1, bytes_min: 1 };
     let found = other_settings.declare(&connection).await.unwrap();
     assert_eq!(found, Declared { stream: Existence::Found, consumer: Existence::Found });
     let after = stream_config(&server.url()).await;
@@ -126,11 +126,28 @@ async fn an_incompatible_consumer_is_named() {
 async fn what_the_server_can_not_give_is_refused_with_its_words() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
-    let error = Topology { replicas: 3, bytes_max: 1024 * 1024 }.declare(&connection).await.unwrap_err();
+    let error = Topology { replicas: 3, bytes_max: 1024 * 1024, bytes_min: 1024 * 1024 }
+        .declare(&connection)
+        .await
+        .unwrap_err();
     let TopologyError::Refused { object, source } = &error else { panic!("{error:?}") };
     assert_eq!(*object, "stream USAGE");
     assert!(source.to_string().contains("replicas > 1 not supported"), "{source}");
     assert!(!error.is_transient());
+}
+
+#[tokio::test]
+async fn a_default_that_there_is_no_room_for_is_halved_until_there_is() {
+    const EXBIBYTE: u64 = 1 << 60;
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    let chosen = Topology { replicas: 1, bytes_max: EXBIBYTE, bytes_min: EXBIBYTE };
+    let error = chosen.declare(&connection).await.unwrap_err();
+    assert!(format!("{:#}", anyhow::Error::new(error)).contains("insufficient storage"));
+    let default = Topology { bytes_min: 1 << 20, ..chosen };
+    assert_eq!(default.declare(&connection).await.unwrap().stream, Existence::Created);
+    let bytes = u64::try_from(stream_config(&server.url()).await.max_bytes).unwrap();
+    assert!(bytes.is_power_of_two() && (1 << 20..EXBIBYTE).contains(&bytes), "{bytes}");
 }
 
 #[tokio::test]
