@@ -23,6 +23,9 @@ use crate::deployment::{PATIENCE, SECRET};
 use crate::nats_wire::Wire;
 use crate::tables::Tables;
 
+/// How long a nats-server may take to answer; one without a leader never does.
+const ANSWER_SECS: u64 = 3;
+
 /// What the programs reach their servers through.
 #[derive(Debug)]
 pub struct Wires {
@@ -80,12 +83,15 @@ impl Fleet {
         let mut fleet = Self { nats, postgres, wires, gateway, workers, address, settings, database, scratch };
         fleet.migrate().await?;
         fleet.start_gateway().await?;
-        fleet.start_worker()?;
+        fleet.start_worker().await?;
         Ok(fleet)
     }
 
-    /// Retries while three servers are still electing.
-    async fn migrate(&self) -> Result<()> {
+    /// Declares what is missing; tries on while three servers are still electing.
+    ///
+    /// # Errors
+    /// It can't be declared.
+    pub async fn migrate(&self) -> Result<()> {
         let mut said = String::new();
         let migrated = wait_for("migrate", PATIENCE, async || {
             let done = self.launch("migrate", &self.nats_urls(None)).output()?;
@@ -178,14 +184,16 @@ impl Fleet {
         self.gateway.as_mut().map(|gateway| &mut gateway.program).context("the gateway does not run")
     }
 
-    /// The sum of all samples of a metric of the gateway.
+    /// A count the gateway shows: the sum of all samples of a metric, or the one whose labels are written out.
     ///
     /// # Errors
     /// It does not run, or does not answer.
-    pub async fn metric(&self, name: &str) -> Result<f64> {
+    pub async fn count(&self, name: &str) -> Result<u64> {
         let ops = self.gateway.as_ref().context("the gateway does not run")?.ops;
         let text = Request::get("/metrics").send(ops).await?.text();
-        Ok(crate::metrics::sum(&text, name))
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let count = crate::metrics::sum(&text, name) as u64;
+        Ok(count)
     }
 
     /// Waits until the gateway has handed over everything it holds.
@@ -194,22 +202,24 @@ impl Fleet {
     /// It does not.
     pub async fn relayed(&self, limit: Duration) -> Result<()> {
         let relayed = wait_for("the spool to be handed over", limit, async || {
-            Ok((self.metric("goldleaves_spool_unsent_records").await? == 0.0).then_some(()))
+            Ok((self.count("goldleaves_spool_unsent_records").await? == 0).then_some(()))
         });
         relayed.await
     }
 
     // === the workers ===
 
-    /// Starts one more worker.
+    /// Starts one more worker, and waits until it works or waits for what it needs.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start_worker(&mut self) -> Result<()> {
+    pub async fn start_worker(&mut self) -> Result<()> {
         let through = self.wires.worker_postgres.address().port();
         let database = self.database.replace(&format!(":{}/", self.postgres.port()), &format!(":{through}/"));
         let launch = self.launch("meter-worker", &self.nats_urls(Some(&self.wires.worker_nats)));
-        self.workers.push(launch.setting("DATABASE_URL", database).start()?);
+        let mut worker = launch.setting("DATABASE_URL", database).start()?;
+        worker.address("ops listens on").await?;
+        self.workers.push(worker);
         Ok(())
     }
 
@@ -233,7 +243,7 @@ impl Fleet {
     /// One does not start, does not end, or says that it left something undone.
     pub async fn scale(&mut self, workers: usize) -> Result<()> {
         while self.workers.len() < workers {
-            self.start_worker()?;
+            self.start_worker().await?;
         }
         while self.workers.len() > workers
             && let Some(mut worker) = self.workers.pop()
@@ -263,7 +273,9 @@ impl Fleet {
         let payload = if payload.is_null() { String::new() } else { payload.to_string() };
         let mut last = Err(anyhow::anyhow!("no server"));
         for server in &self.nats {
-            last = async { Wire::connect(server.port(), "", "").await?.ask(subject, &payload).await }.await;
+            let asking = async { Wire::connect(server.port(), "", "").await?.ask(subject, &payload).await };
+            let answer = tokio::time::timeout(Duration::from_secs(ANSWER_SECS), asking).await;
+            last = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("{} does not answer", server.name())));
             if last.is_ok() {
                 break;
             }

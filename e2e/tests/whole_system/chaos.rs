@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use goldleaves_e2e::account::{self, Unbilled};
 use goldleaves_e2e::fleet::Fleet;
 use goldleaves_e2e::load::{Asked, Plan, SteadyLoad, receipts};
+use goldleaves_e2e::tables::Contents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
@@ -21,7 +22,7 @@ use crate::soak;
 /// How long servers that are well again may take to let everything through.
 const RECOVERY: Duration = Duration::from_secs(180);
 /// Production's minute, so that a run of seconds sees redelivery.
-const ACK_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);
 
 /// What happens to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +93,7 @@ async fn inflict(fleet: &mut Fleet, fault: Fault, lasts: Duration, random: &mut 
         Fault::KillWorker => {
             let index = random.random_range(0..fleet.workers());
             fleet.kill_worker(index).unwrap();
-            fleet.start_worker().unwrap();
+            fleet.start_worker().await.unwrap();
         }
         Fault::KillNats => {
             fleet.server(0).unwrap().kill().await.unwrap();
@@ -138,13 +139,9 @@ fn wire(fleet: &Fleet, fault: Fault) -> &goldleaves_testkit::proxy::WireProxy {
 
 /// What the gateway's numbers add to the account; they end with it, so they are read before it is killed.
 async fn unbilled(fleet: &Fleet) -> Unbilled {
-    let mut read = [0; 2];
-    for (number, name) in read.iter_mut().zip(["goldleaves_voided_calls_total", "goldleaves_upstream_retries_total"]) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let count = fleet.metric(name).await.unwrap() as u64;
-        *number = count;
-    }
-    Unbilled { void: read[0], retries: read[1] }
+    let count = async |name| fleet.count(name).await.unwrap();
+    let void = count("goldleaves_voided_calls_total").await;
+    Unbilled { void, retries: count("goldleaves_upstream_retries_total").await }
 }
 
 /// Faults, one after the other, while the load runs. How many, and what the gateways said before they died.
@@ -203,11 +200,13 @@ async fn random_faults_under_load_lose_and_double_nothing() {
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(RECOVERY).await.unwrap();
     println!("{faults} faults in {served_secs} s, all recorded after {} s, {said:?}", start.elapsed().as_secs());
-    judge(&fleet, &asked, (&upstream, said)).await;
+    let contents = judge(&fleet, &asked, (&upstream, said)).await;
+    assert!(!contents.duplicates.is_empty(), "some ids were used twice");
     fleet.scale(0).await.unwrap();
 }
 
-async fn judge(fleet: &Fleet, asked: &[Asked], (upstream, said): (&Upstream, Unbilled)) {
+/// Compares what clients read, what the upstream served and what the ledger holds, both ways, and receipts with seals.
+pub(crate) async fn judge(fleet: &Fleet, asked: &[Asked], (upstream, said): (&Upstream, Unbilled)) -> Contents {
     let tables = fleet.tables().await.unwrap();
     let contents = tables.contents().await.unwrap();
     let (receipts, served) = (receipts(asked).unwrap(), upstream.request_ids());
@@ -222,7 +221,7 @@ async fn judge(fleet: &Fleet, asked: &[Asked], (upstream, said): (&Upstream, Unb
     );
     let complaints = account::complaints(&contents, &receipts, &served, said);
     assert!(complaints.is_empty(), "{} complaints: {:#?}", complaints.len(), &complaints[..complaints.len().min(20)]);
-    assert!(!contents.duplicates.is_empty(), "some ids were used twice");
     assert!(contents.dead_letters.iter().all(|letter| letter.reason == "unknown"), "{:?}", contents.dead_letters);
     assert_eq!(tables.disagreements().await.unwrap(), Vec::<String>::new(), "what was sealed is what was received");
+    contents
 }

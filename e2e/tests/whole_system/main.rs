@@ -23,11 +23,14 @@ macro_rules! on_both {
 mod applications;
 mod bad_input;
 mod chaos;
+mod cluster;
 mod contract_edge;
 mod contract_ledger;
 mod crash;
 mod first_start;
 mod full_disk;
+mod outage;
+mod stop;
 
 /// Whether the long forms are wanted.
 fn soak() -> bool {

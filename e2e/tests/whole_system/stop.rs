@@ -1,0 +1,150 @@
+//! `SIGTERM` of every program under load: what is in flight gets its whole answer, nothing is lost, the exit code is 0.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use goldleaves_e2e::account::{Unbilled, complaints};
+use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
+use goldleaves_e2e::fleet::Fleet;
+use goldleaves_e2e::load::{Asked, Plan, SteadyLoad, receipts};
+use goldleaves_testkit::child::wait_for;
+use goldleaves_testkit::client::Request;
+use goldleaves_testkit::nats::NatsServer;
+use goldleaves_testkit::upstream::{Answer, Received, Upstream};
+use rustix::process::Signal;
+use tokio::sync::watch;
+
+use crate::chaos::judge;
+
+const PLAN: Plan = Plan { clients: 8, pause: Duration::from_millis(5), requests: None };
+
+/// Some answers are still on their way when the signal comes: half of them drip for a third of a second.
+fn answer(received: &Received) -> Answer {
+    match received.target().rsplit('/').next() {
+        Some("slow") => Answer::ok("late").after(Duration::from_millis(300)),
+        Some("drip") => Answer::chunked(vec![b"x".to_vec(); 15]).dripping(Duration::from_millis(20)),
+        _ => Answer::ok("hello"),
+    }
+}
+
+fn request(token: &str, number: usize) -> Request {
+    let kind = ["slow", "quick", "drip", "quick"][number % 4];
+    let target = format!("/api/v1/documents/{kind}");
+    Request::get(&target).token(token).header("X-Request-ID", &format!("stop-{number}"))
+}
+
+async fn finished(load: &SteadyLoad, count: u64) {
+    wait_for("responses", PATIENCE, async || Ok((load.finished() >= count).then_some(()))).await.unwrap();
+}
+
+/// What clients saw when the program they talked to stopped: a request that the upstream has got has its whole answer. Only a
+/// connection that was idle, or new, may find nobody there.
+fn whole_or_never_begun(asked: &[Asked], upstream: &Upstream) {
+    let served: BTreeSet<String> = upstream.request_ids().into_iter().collect();
+    let answered: BTreeSet<usize> =
+        asked.iter().filter(|asked| asked.receipt.is_some()).map(|asked| asked.number).collect();
+    for broken in asked.iter().filter(|asked| asked.receipt.is_none()) {
+        let begun = served.contains(&format!("stop-{}", broken.number)) && !answered.contains(&broken.number);
+        assert!(!begun, "it was in flight and broke: {broken:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_answers_what_is_in_flight() {
+    let upstream = Upstream::start(answer).await.unwrap();
+    let mut fleet = Fleet::start(vec![NatsServer::start().await.unwrap()], &upstream.url()).await.unwrap();
+    let token = fleet.token("acme").unwrap();
+    let load = SteadyLoad::start(fleet.address(), PLAN, move |number| request(&token, number));
+    finished(&load, 50).await;
+    assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
+    let asked = load.stop().await.unwrap();
+    whole_or_never_begun(&asked, &upstream);
+    // It went with nothing left to send: no second start is needed.
+    fleet.recorded(PATIENCE).await.unwrap();
+    judge(&fleet, &asked, (&upstream, Unbilled::default())).await;
+    fleet.scale(0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_records_what_it_was_handed_and_goes() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let mut fleet = Fleet::start(vec![NatsServer::start().await.unwrap()], &upstream.url()).await.unwrap();
+    let token = fleet.token("acme").unwrap();
+    let load = SteadyLoad::start(fleet.address(), PLAN, move |number| request(&token, number));
+    for (round, workers) in [3, 1, 2, 0, 1].into_iter().enumerate() {
+        fleet.scale(workers).await.unwrap();
+        finished(&load, 100 * (round as u64 + 1)).await;
+    }
+    let asked = load.stop().await.unwrap();
+    fleet.relayed(PATIENCE).await.unwrap();
+    fleet.recorded(PATIENCE).await.unwrap();
+    let consumer = fleet.consumer().await.unwrap();
+    let (deliveries, messages) = (&consumer["delivered"]["consumer_seq"], &consumer["delivered"]["stream_seq"]);
+    assert_eq!(deliveries, messages, "none was delivered twice: what a worker was handed it acknowledged, {consumer}");
+    assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
+    fleet.recorded(PATIENCE).await.unwrap();
+    judge(&fleet, &asked, (&upstream, Unbilled::default())).await;
+    fleet.scale(0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_billing_api_answers_what_is_in_flight() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let mut deployment = Deployment::start(Kind::Distributed, &upstream.url()).await.unwrap();
+    let token = deployment.token("acme").unwrap();
+    let address = watch::channel(Some(deployment.billing().unwrap()));
+    let plan = Plan { pause: Duration::ZERO, ..PLAN };
+    let load = SteadyLoad::start(address.1, plan, move |_| Request::get("/billing/usage-report/acme").token(&token));
+    finished(&load, 50).await;
+    assert_eq!(deployment.stop_billing(Signal::TERM).await.unwrap().code(), Some(0));
+    let asked = load.stop().await.unwrap();
+    receipts(&asked).unwrap();
+    let half = asked.iter().find(|asked| asked.broken.as_deref() == Some("the body broke off"));
+    assert!(half.is_none(), "{half:?}");
+    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+}
+
+/// The one process, over SQLite or over JetStream and PostgreSQL.
+async fn the_one_process_stops(deployment: &mut Deployment, upstream: &Upstream) -> Vec<Asked> {
+    deployment.start_again().await.unwrap();
+    let token = deployment.token("acme").unwrap();
+    let address = watch::channel(Some(deployment.gateway().unwrap()));
+    let load = SteadyLoad::start(address.1, PLAN, move |number| request(&token, number));
+    finished(&load, 50).await;
+    assert_eq!(deployment.stop_with(Signal::TERM).await.unwrap().code(), Some(0));
+    let asked = load.stop().await.unwrap();
+    whole_or_never_begun(&asked, upstream);
+    asked
+}
+
+async fn nothing_is_lost(deployment: &Deployment, upstream: &Upstream, asked: &[Asked]) {
+    let tables = deployment.tables().await.unwrap();
+    let contents = tables.wait("all of it", |found| found.len() >= upstream.served().len()).await.unwrap();
+    let wrong = complaints(&contents, &receipts(asked).unwrap(), &upstream.request_ids(), Unbilled::default());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(contents.dead_letters, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goldleaves_over_sqlite_answers_and_records_what_is_in_flight() {
+    let upstream = Upstream::start(answer).await.unwrap();
+    let mut deployment = Deployment::prepare(Kind::Embedded, &[("UPSTREAM_URL", &upstream.url())]).unwrap();
+    let asked = the_one_process_stops(&mut deployment, &upstream).await;
+    // Nothing is left for the next start to do.
+    nothing_is_lost(&deployment, &upstream, &asked).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goldleaves_over_jetstream_answers_and_records_what_is_in_flight() {
+    let upstream = Upstream::start(answer).await.unwrap();
+    let nats = NatsServer::start().await.unwrap();
+    let settings =
+        [("UPSTREAM_URL", upstream.url()), ("NATS_URL", nats.url()), ("STREAM_BYTES_MAX", "1GiB".to_owned())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut deployment = Deployment::prepare(Kind::Embedded, &settings).unwrap();
+    let asked = the_one_process_stops(&mut deployment, &upstream).await;
+    // What the stream holds is recorded by the next start.
+    deployment.start_again().await.unwrap();
+    nothing_is_lost(&deployment, &upstream, &asked).await;
+    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+}
