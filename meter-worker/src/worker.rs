@@ -193,7 +193,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = tokio::time::sleep(self.consumer.hold_every()) => self.consumer.hold(batch).await,
+                () = tokio::time::sleep_until(self.consumer.hold_at()) => self.consumer.hold(batch).await,
             }
         }
     }

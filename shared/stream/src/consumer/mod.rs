@@ -20,6 +20,8 @@ use crate::connection::Connection;
 use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer};
 use pull::{Heard, Pull};
 
+/// How often a consumer that stops looks whether a pull that is over still got something.
+const LATE_LOOK: Duration = Duration::from_millis(50);
 /// How long acknowledgements may take to be queued before the rest is left to redelivery.
 const SETTLE_SECS: u64 = 5;
 
@@ -93,10 +95,14 @@ pub struct Consumer {
     connection: Connection,
     options: ConsumerOptions,
     pull: Option<Pull>,
+    /// Pulls that ended in trouble: the server may have sent to them what has not arrived yet, and would not send it again
+    /// before [`ACK_WAIT`]. Each is read until nothing can come any more.
+    parting: Vec<(Pull, Instant)>,
     /// Handed out by the server, not yet by this.
     buffer: VecDeque<Message>,
     backoff: Backoff,
     ack_wait: Duration,
+    hold_at: Instant,
     state: watch::Sender<ConsumerState>,
     stop: watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
@@ -108,8 +114,9 @@ impl Consumer {
         let (state, _) = watch::channel(ConsumerState::Waiting("not started".to_owned()));
         let (stop, stopping) = watch::channel(false);
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        let (pull, buffer, ack_wait) = (None, VecDeque::new(), ACK_WAIT);
-        Self { connection, options, pull, buffer, backoff, ack_wait, state, stop, stopping }
+        let (pull, parting, buffer) = (None, Vec::new(), VecDeque::new());
+        let (ack_wait, hold_at) = (ACK_WAIT, Instant::now());
+        Self { connection, options, pull, parting, buffer, backoff, ack_wait, hold_at, state, stop, stopping }
     }
 
     /// Follows whether it is ready.
@@ -126,13 +133,21 @@ impl Consumer {
     pub async fn next(&mut self) -> Next {
         let mut deadline = None;
         loop {
+            self.read_late();
             let full = self.buffer.len() >= self.options.batch_messages;
             let due = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if full || (due && !self.buffer.is_empty()) {
                 return self.hand_over();
             }
             if self.pull.is_none() && !self.open().await {
-                return if self.buffer.is_empty() { Next::Stopped } else { self.hand_over() };
+                if !self.buffer.is_empty() {
+                    return self.hand_over();
+                }
+                if self.parting.is_empty() {
+                    return Next::Stopped;
+                }
+                tokio::time::sleep(LATE_LOOK).await;
+                continue;
             }
             if deadline.is_none() && !self.buffer.is_empty() {
                 deadline = Some(Instant::now() + self.options.batch_wait);
@@ -219,10 +234,17 @@ impl Consumer {
 
     fn close(&mut self, reason: &str) {
         tracing::info!(reason, "the pull from the stream ended, opening another one");
-        self.pull = None;
+        if let Some(pull) = self.pull.take().filter(|pull| !pull.is_spent()) {
+            // Its requests are dead at the server by then, and a heartbeat's time is enough for what was on its way.
+            self.parting.push((pull, Instant::now() + self.options.pull_expires + self.options.heartbeat));
+        }
     }
 
     fn hand_over(&mut self) -> Next {
+        let now = Instant::now();
+        if self.hold_at <= now {
+            self.hold_at = now + self.ack_wait / 3;
+        }
         let count = self.buffer.len().min(self.options.batch_messages);
         Next::Batch(Batch::new(self.buffer.drain(..count).collect()))
     }
@@ -234,13 +256,15 @@ impl Consumer {
         self.say(messages.map(|(index, message)| (message, if is_set_aside(index) { "+TERM" } else { "+ACK" }))).await;
     }
 
-    /// How often [`Consumer::hold`] is to be called while a batch is worked on.
-    pub fn hold_every(&self) -> Duration {
-        self.ack_wait / 3
+    /// When [`Consumer::hold`] is to be called next, if a batch is worked on then. It does not move with every batch and
+    /// every try: what is handed over in between may have lain here since the last time.
+    pub const fn hold_at(&self) -> Instant {
+        self.hold_at
     }
 
     /// Keeps the server from delivering again what is still being worked on, here and in the buffer.
     pub async fn hold(&mut self, batch: &Batch) {
+        self.hold_at = Instant::now() + self.ack_wait / 3;
         self.read_what_came();
         self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "+WPI"))).await;
     }
@@ -250,12 +274,14 @@ impl Consumer {
     pub async fn hand_back(&mut self, batch: &Batch) {
         self.read_what_came();
         self.pull = None;
+        self.parting.clear();
         self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "-NAK"))).await;
         self.buffer.clear();
     }
 
     /// Moves what has arrived into the buffer.
     fn read_what_came(&mut self) {
+        self.read_late();
         let Some(pull) = &mut self.pull else { return };
         while let Some(heard) = pull.heard_already() {
             match heard {
@@ -264,6 +290,21 @@ impl Consumer {
                 Heard::Over(reason) => return self.close(&reason),
             }
         }
+    }
+
+    /// Moves what has arrived for pulls that are over into the buffer, and forgets those to which nothing comes any more.
+    fn read_late(&mut self) {
+        let (now, buffer) = (Instant::now(), &mut self.buffer);
+        self.parting.retain_mut(|(pull, until)| {
+            while let Some(heard) = pull.heard_already() {
+                match heard {
+                    Heard::Message(message) => buffer.push_back(message),
+                    Heard::Sign => {}
+                    Heard::Over(_) => break,
+                }
+            }
+            now < *until
+        });
     }
 
     async fn say<'a>(&self, words: impl Iterator<Item = (&'a Message, &'static str)>) {

@@ -127,13 +127,68 @@ async fn what_is_not_acknowledged_comes_again_unless_it_is_held() {
     wait_for_lag(&connection, 0, 0).await;
 }
 
+#[tokio::test]
+async fn when_to_hold_moves_with_holding_alone() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let publisher = publisher(&connection);
+    let mut consumer = Consumer::new(connection.clone(), quick());
+    publish_until_confirmed(&publisher, &deliveries(1)).await;
+    let first = batch(&mut consumer).await;
+    let due = consumer.hold_at();
+    consumer.settle(&first, |_| false).await;
+    publish_until_confirmed(&publisher, &deliveries(1)).await;
+    let second = batch(&mut consumer).await;
+    assert_eq!(consumer.hold_at(), due, "a batch that comes later is held no later");
+    consumer.hold(&second).await;
+    assert!(consumer.hold_at() > due);
+    consumer.settle(&second, |_| false).await;
+}
+
+/// A thread with a runtime of its own that publishes when it is told to, and says when it has.
+fn publishing_beside(url: String) -> (std::sync::mpsc::Sender<usize>, std::sync::mpsc::Receiver<()>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let publisher = runtime.block_on(async { publisher(&connect(&url).await) });
+        for count in told {
+            runtime.block_on(publish_until_confirmed(&publisher, &deliveries(count)));
+            say.send(()).unwrap();
+        }
+    });
+    (tell, said)
+}
+
+#[tokio::test]
+async fn what_arrives_while_a_worker_gets_no_processor_is_not_missed() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let (tell, said) = publishing_beside(server.url());
+    let mut consumer = Consumer::new(connection.clone(), quick());
+    for round in 0..3 {
+        // A pull is open at the server, then this thread, which is all of the client, stands still for longer than a
+        // server may be silent. What the server sends meanwhile lies in the socket.
+        let asking = tokio::time::timeout(Duration::from_millis(200), consumer.next()).await;
+        assert!(asking.is_err(), "nothing to hand over: {asking:?}");
+        tell.send(5).unwrap();
+        said.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(1_500));
+        let came = batch(&mut consumer).await;
+        assert_eq!(sequences(&came), (round * 5 + 1..=round * 5 + 5).collect::<Vec<u64>>());
+        assert!(came.messages().iter().all(|message| message.delivered == 1), "not only after a minute: {came:?}");
+        consumer.settle(&came, |_| false).await;
+    }
+    wait_for_lag(&connection, 0, 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_workers_share_everything() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
-    // What a busy machine lets a worker miss comes again soon.
-    remake_consumer(&server.url(), Duration::from_secs(2), 1).await;
     let publisher = Arc::new(publisher(&connection));
     let load = tokio::spawn(async move {
         for _ in 0..20 {
