@@ -56,11 +56,11 @@ impl Meter {
         poison: &'a mut Vec<usize>,
     ) -> Pin<Box<dyn Future<Output = Result<Recorded, LedgerError>> + Send + 'a>> {
         Box::pin(async move {
-            let cause = match self.ledger.record(batch).await {
-                Ok(recorded) => {
-                    self.metrics.recorded(&recorded);
-                    return Ok(recorded);
-                }
+            let mut recorded = Recorded::default();
+            let outcome = self.ledger.record_counting(batch, &mut recorded).await;
+            self.metrics.recorded(&recorded);
+            let cause = match outcome {
+                Ok(()) => return Ok(recorded),
                 Err(cause) if is_poison(&cause) => cause,
                 Err(cause) => return Err(cause),
             };
@@ -68,12 +68,13 @@ impl Meter {
                 [] => Err(cause),
                 [message] => {
                     poison.push(first);
-                    self.set_aside(message, &cause).await
+                    recorded += self.set_aside(message, &cause).await?;
+                    Ok(recorded)
                 }
                 _ => {
                     let middle = batch.len() / 2;
                     let (left, right) = batch.split_at(middle);
-                    let mut recorded = self.halve((first, left), poison).await?;
+                    recorded += self.halve((first, left), poison).await?;
                     recorded += self.halve((first + middle, right), poison).await?;
                     Ok(recorded)
                 }

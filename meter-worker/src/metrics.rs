@@ -1,6 +1,8 @@
 //! What the meter counts, always from rows and never from attempts.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use goldleaves_ledger::Recorded;
 use goldleaves_runtime::Metrics;
@@ -13,6 +15,11 @@ type Label = [(&'static str, String); 1];
 /// The most reasons that are told apart; the ledger knows fewer.
 const REASONS_MAX: usize = 32;
 
+/// The most routes that are told apart; what comes later counts as [`OTHER_ROUTES`].
+const ROUTES_MAX: usize = 64;
+/// No pattern of a route is like this: they begin with `/`.
+const OTHER_ROUTES: &str = "other";
+
 /// The numbers of one meter. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct MeterMetrics {
@@ -23,7 +30,8 @@ pub(crate) struct MeterMetrics {
     dead_letters: Family<Label, Counter>,
     seals: Counter,
     failures: Counter,
-    revenue_cents: Gauge<i64, AtomicI64>,
+    revenue_cents: Family<Label, Gauge<i64, AtomicI64>>,
+    routes: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl MeterMetrics {
@@ -36,8 +44,7 @@ impl MeterMetrics {
         );
         show_share(metrics, billed.clone(), repeats.clone());
         let letters = "Messages set aside in usage_dead_letters, by reason";
-        let revenue =
-            "What the rows billed since the start cost, each rounded by itself; for watching, not for billing";
+        let revenue = "What the rows billed since the start cost, by route, each rounded by itself; for watching, not for billing";
         Self {
             billed,
             repeats,
@@ -46,7 +53,8 @@ impl MeterMetrics {
             dead_letters: metrics.register("dead_letters", letters, Family::default()),
             seals: counter("recorded_seals", "Seals the ledger read"),
             failures: counter("meter_failures", "Batches that the ledger could not record and that come again"),
-            revenue_cents: metrics.register("revenue_cents", revenue, Gauge::default()),
+            revenue_cents: metrics.register("revenue_cents", revenue, Family::default()),
+            routes: Arc::default(),
         }
     }
 
@@ -57,9 +65,21 @@ impl MeterMetrics {
         self.replays.inc_by(recorded.replays);
         self.displaced.inc_by(recorded.displaced);
         self.seals.inc_by(recorded.seals);
-        self.revenue_cents.inc_by(recorded.cost_cents);
+        for (route, cents) in &recorded.cost_cents {
+            self.revenue_cents.get_or_create(&[("route", self.told_apart(route).to_owned())]).inc_by(*cents);
+        }
         for (reason, count) in recorded.set_aside.iter().take(REASONS_MAX) {
             self.dead_letters.get_or_create(&[("reason", reason.clone())]).inc_by(*count);
+        }
+    }
+
+    /// The route, or the name of all those beyond the most that are told apart: labels must stay few.
+    fn told_apart<'a>(&self, route: &'a str) -> &'a str {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.contains(route) || (routes.len() < ROUTES_MAX && routes.insert(route.to_owned())) {
+            route
+        } else {
+            OTHER_ROUTES
         }
     }
 
@@ -77,4 +97,23 @@ fn show_share(metrics: &Metrics, billed: Counter, repeats: Counter) {
         let (billed, repeats) = (billed.get() as f64, repeats.get() as f64);
         share.set(if repeats > 0.0 { repeats / (billed + repeats) } else { 0.0 });
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revenue_has_few_labels() {
+        let metrics = Metrics::new();
+        let meter = MeterMetrics::register(&metrics);
+        for number in 0..100 {
+            let cost_cents = [(format!("/route-{number}"), 2)].into();
+            meter.recorded(&Recorded { cost_cents, ..Recorded::default() });
+        }
+        let text = metrics.text();
+        let shown = text.lines().filter(|line| line.starts_with("goldleaves_revenue_cents{")).count();
+        assert_eq!(shown, ROUTES_MAX + 1);
+        assert!(text.contains("goldleaves_revenue_cents{route=\"other\"} 72"), "{text}");
+    }
 }

@@ -84,7 +84,7 @@ async fn every_number_moves(url: &str) {
             "replayed_messages_total 6",
             "dead_letters_total{reason=\"upstream_aborted\"} 1",
             "dead_letters_total{reason=\"not_json\"} 1",
-            "revenue_cents 75",
+            "revenue_cents{route=\"/api/v1/documents\"} 75",
             "repeat_share 0.25",
             "meter_failures_total 0",
         ],
@@ -133,8 +133,27 @@ async fn a_database_that_is_not_ready_is_no_poison(url: &str) {
     assert_eq!(rows.into_keys().collect::<Vec<_>>(), [event.event_id.to_string()]);
 }
 
+/// A batch may fail after its first transaction: what was billed then is counted, though it comes again as a replay.
+async fn what_was_committed_before_a_failure_is_counted(url: &str) {
+    let tables = Tables::open(url).await;
+    let (meter, metrics) = meter(url).await;
+    let postgres = "ALTER TABLE usage_dead_letters ADD CONSTRAINT deaf CHECK (false)";
+    let sqlite = "CREATE TRIGGER deaf BEFORE INSERT ON usage_dead_letters BEGIN SELECT RAISE(ABORT, 'deaf'); END";
+    tables.run(if url.starts_with("sqlite") { sqlite } else { postgres }).await;
+    let mut batch = payloads(&[event(1), event(2)]);
+    batch.push(Bytes::from_static(b"no json"));
+    assert!(meter.record(batch).await.is_err());
+    assert_shows(&metrics, &["billed_events_total 2", "meter_failures_total 1"]);
+}
+
 mod sqlite {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_committed_before_a_failure_is_counted() {
+        let folder = Scratch::new("meter").unwrap();
+        super::what_was_committed_before_a_failure_is_counted(&database::sqlite(folder.path()).await).await;
+    }
 
     #[tokio::test]
     async fn every_number_moves() {
@@ -157,6 +176,11 @@ mod sqlite {
 
 mod postgres {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_committed_before_a_failure_is_counted() {
+        super::what_was_committed_before_a_failure_is_counted(&database::postgres().await).await;
+    }
 
     #[tokio::test]
     async fn every_number_moves() {

@@ -43,8 +43,9 @@ pub struct Recorded {
     pub set_aside: BTreeMap<String, u64>,
     /// Seals read.
     pub seals: u64,
-    /// What the rows billed cost, each rounded by itself, less what was displaced: for watching, not for billing.
-    pub cost_cents: i64,
+    /// What the rows billed cost by route, each rounded by itself, less what was displaced: for watching, not for
+    /// billing.
+    pub cost_cents: BTreeMap<String, i64>,
 }
 
 /// Where and as what an event was delivered: what a receipt is written for.

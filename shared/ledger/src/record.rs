@@ -30,9 +30,19 @@ impl Ledger {
     /// Transient ones, after which the same batch is to be recorded again; all others concern one message of the batch,
     /// which [`Ledger::refuse`] sets aside once it is found.
     pub async fn record(&self, incoming: &[Incoming]) -> Result<Recorded, LedgerError> {
+        let mut recorded = Recorded::default();
+        self.record_counting(incoming, &mut recorded).await?;
+        Ok(recorded)
+    }
+
+    /// As [`Ledger::record`]. After an error too, what was committed before it is counted in `recorded`.
+    ///
+    /// # Errors
+    /// As [`Ledger::record`].
+    pub async fn record_counting(&self, incoming: &[Incoming], recorded: &mut Recorded) -> Result<(), LedgerError> {
         let batch = Batch::sort(incoming)?;
-        let mut recorded = Recorded { replays: batch.copies, ..Recorded::default() };
-        let waiting = self.record_events(&batch, &mut recorded).await?;
+        let waiting = self.record_events(&batch, recorded).await?;
+        recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
             let done = self.write(async |transaction| {
                 let mut recorded = Recorded::default();
@@ -47,13 +57,13 @@ impl Ledger {
                 totals.write(transaction, &[]).await?;
                 Ok(recorded)
             });
-            recorded += done.await?;
+            *recorded += done.await?;
         }
         if !batch.seals.is_empty() {
             self.write(async |transaction| seals::write(transaction, &batch.seals).await).await?;
-            recorded.seals = batch.seals.len() as u64;
+            recorded.seals += batch.seals.len() as u64;
         }
-        Ok(recorded)
+        Ok(())
     }
 
     /// Sets one message aside that [`Ledger::record`] does not take, with the reason `refused`.
@@ -140,6 +150,18 @@ impl std::ops::AddAssign for Recorded {
             *self.set_aside.entry(reason).or_default() += count;
         }
         self.seals += other.seals;
-        self.cost_cents += other.cost_cents;
+        for (route, cents) in other.cost_cents {
+            *self.cost_cents.entry(route).or_default() += cents;
+        }
+    }
+}
+
+impl Recorded {
+    /// `cents` more, or less, were earned with a route.
+    fn earned(&mut self, route: &str, cents: i64) {
+        match self.cost_cents.get_mut(route) {
+            Some(sum) => *sum += cents,
+            None => _ = self.cost_cents.insert(route.to_owned(), cents),
+        }
     }
 }

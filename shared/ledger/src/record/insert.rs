@@ -47,7 +47,7 @@ pub(super) async fn fast(
         if let Some(priced) = priced.get(&row.id()) {
             totals.billed(row, *priced);
             recorded.inserted += 1;
-            recorded.cost_cents += priced.cost_cents;
+            recorded.earned(row.event.route.as_str(), priced.cost_cents);
         }
     }
     Ok(priced.into_keys().collect())

@@ -159,11 +159,11 @@ impl<'a> Changes<'a> {
         repoint(transaction, &self.repointed).await?;
         for (row, _) in &self.demoted {
             totals.add(row.key.clone(), (-1, -i128::from(row.units_micro)));
-            recorded.cost_cents -= row.cost_cents;
+            recorded.earned(&row.key.route, -row.cost_cents);
         }
         for (row, _) in &self.promoted {
             totals.add(row.key.clone(), (1, row.units_micro.into()));
-            recorded.cost_cents += row.cost_cents;
+            recorded.earned(&row.key.route, row.cost_cents);
         }
         recorded.displaced += (self.demoted.len() + self.promoted.len()) as u64;
         let mut new = HashSet::new();
@@ -178,7 +178,7 @@ impl<'a> Changes<'a> {
             if table == "usage_events" {
                 for (row, priced) in rows.iter().filter_map(|new| Some((new.row, priced.get(&new.row.id())?))) {
                     totals.billed(row, *priced);
-                    recorded.cost_cents += priced.cost_cents;
+                    recorded.earned(row.event.route.as_str(), priced.cost_cents);
                 }
             }
             new.extend(priced.into_keys());

@@ -44,7 +44,7 @@ async fn a_row_is_priced_by_its_own_time(database: Database) {
     let ledger = database.priced().await;
     ledger.set_rate("100".parse().unwrap(), at("2026-03-10T10:00:02Z")).await.unwrap();
     let events: Vec<_> = (1..=3).map(event).collect();
-    assert_eq!(ledger.record(&batch(&events)).await.unwrap().cost_cents, 25 + 100 + 100);
+    assert_eq!(ledger.record(&batch(&events)).await.unwrap().cost_cents.values().sum::<i64>(), 25 + 100 + 100);
     let period = Period::new(at("2026-03-01"), at("2026-04-01")).unwrap();
     let report = ledger.usage_report(&"acme".parse().unwrap(), &period).await.unwrap();
     assert_eq!(report.summary.total_cost_cents.0, 225);

@@ -36,7 +36,7 @@ async fn a_late_event_that_ranks_first_displaces_and_gets_the_label(database: Da
     ledger.record(&[incoming(&first)]).await.unwrap();
     let recorded = ledger.record(&[incoming(&better)]).await.unwrap();
     assert_eq!((recorded.inserted, recorded.displaced, recorded.duplicates), (1, 1, 0));
-    assert_eq!(recorded.cost_cents, 25 - 7 * 25);
+    assert_eq!(recorded.cost_cents.values().sum::<i64>(), 25 - 7 * 25);
     assert_eq!(labels(&database).await, BTreeMap::from([(id(2).to_string(), "c".to_owned())]));
     let repeat = database.rows("SELECT CAST(id AS text), request_id, CAST(duplicate_of AS text) FROM usage_duplicates");
     assert_eq!(repeat.await, [[Some(id(1).to_string()), Some("c".to_owned()), Some(id(2).to_string())]]);
