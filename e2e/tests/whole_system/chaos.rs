@@ -29,6 +29,8 @@ pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);
 enum Fault {
     KillGateway,
     KillWorker,
+    /// All of them, while what they have in hand waits for the database.
+    KillWorkersInABatch,
     KillNats,
     KillPostgres,
     HangNats,
@@ -42,10 +44,11 @@ enum Fault {
     Scale(usize),
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::Scale(4),
     Fault::KillGateway,
     Fault::KillWorker,
+    Fault::KillWorkersInABatch,
     Fault::KillNats,
     Fault::KillPostgres,
     Fault::HangNats,
@@ -91,9 +94,16 @@ async fn inflict(fleet: &mut Fleet, fault: Fault, lasts: Duration, random: &mut 
             fleet.start_gateway().await.unwrap();
         }
         Fault::KillWorker => {
-            let index = random.random_range(0..fleet.workers());
-            fleet.kill_worker(index).unwrap();
+            fleet.kill_worker(random.random_range(0..fleet.workers())).unwrap();
             fleet.start_worker().await.unwrap();
+        }
+        Fault::KillWorkersInABatch => {
+            fleet.wires.worker_postgres.stall();
+            rest.await;
+            let workers = fleet.workers();
+            (0..workers).for_each(|_| fleet.kill_worker(0).unwrap());
+            fleet.wires.worker_postgres.mend();
+            fleet.scale(workers).await.unwrap();
         }
         Fault::KillNats => {
             fleet.server(0).unwrap().kill().await.unwrap();

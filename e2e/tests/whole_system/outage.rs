@@ -131,6 +131,7 @@ async fn outage(away: Away) {
     if !soak() {
         fleet.redeliver_after(ACK_WAIT).await.unwrap();
     }
+    fleet.scale(2).await.unwrap();
     let token = fleet.token("acme").unwrap();
     let request = move |number: usize| {
         Request::get("/api/v1/documents").token(&token).header("X-Request-ID", &format!("outage-{number}"))
@@ -144,6 +145,11 @@ async fn outage(away: Away) {
     fleet.relayed(lengths().1.max(Duration::from_secs(60))).await.unwrap();
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(Duration::from_secs(180)).await.unwrap();
+    if soak() && matches!(away, Away::PostgresRefuses | Away::PostgresHangs) {
+        let consumer = fleet.consumer().await.unwrap();
+        let (deliveries, messages) = (&consumer["delivered"]["consumer_seq"], &consumer["delivered"]["stream_seq"]);
+        assert_eq!(deliveries, messages, "what waits for the database is held, not delivered again: {consumer}");
+    }
     judge(&fleet, &asked, (&upstream, goldleaves_e2e::account::Unbilled::default())).await;
     fleet.scale(0).await.unwrap();
 }
