@@ -244,8 +244,13 @@ async fn follow_events(client: Client, mut events: mpsc::UnboundedReceiver<Event
                     break;
                 }
             }
+            Event::Connected => tracing::info!(server = client.server_info().server_name, "connected to NATS"),
             Event::Disconnected => tracing::warn!("the connection to NATS is lost, trying again"),
             Event::ServerError(error) => tracing::warn!(%error, "NATS complains"),
+            // It comes with every attempt: once is enough until something changes.
+            Event::ClientError(error) if complaint != link.borrow().complaint => {
+                tracing::warn!(%error, "NATS can't be reached, trying again");
+            }
             _ => {}
         }
         let connected = matches!(event, Event::Connected);

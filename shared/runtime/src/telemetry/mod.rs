@@ -57,13 +57,14 @@ where
     tracing_subscriber::registry().with(layer.with_filter(filter(options.level)))
 }
 
-/// Our own lines at `level`. Libraries stop at `info`: below it they write headers and statements, and so tokens and
+/// Our own lines at `level`. Libraries stop at `warn`: at `info` the NATS client repeats each failed attempt and the
+/// PostgreSQL client what the schema already has, and below it they write headers and statements, and so tokens and
 /// personal data. hyper's warnings are about what any client may do, so only its errors count.
 fn filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_target("goldleaves", level)
         .with_target("hyper", level.min(LevelFilter::from_level(Level::ERROR)))
-        .with_default(level.min(LevelFilter::INFO))
+        .with_default(level.min(LevelFilter::WARN))
 }
 
 #[cfg(test)]
@@ -109,17 +110,19 @@ mod tests {
     }
 
     #[test]
-    fn libraries_never_go_below_info() {
+    fn libraries_never_go_below_warn() {
         let options = LogOptions { level: LevelFilter::TRACE, format: LogFormat::Text };
         let text = lines(options, || {
             tracing::trace!(target: "goldleaves_gateway::proxy", "ours");
             tracing::debug!(target: "h2::codec", "header: authorization");
             tracing::debug!(target: "sqlx::query", "statement");
             tracing::warn!(target: "hyper::proto::h1", "noise");
-            tracing::info!(target: "async_nats", "theirs");
+            tracing::info!(target: "async_nats", "attempt");
+            tracing::warn!(target: "async_nats", "theirs");
         });
         assert!(text.contains("ours") && text.contains("theirs"), "{text}");
         assert!(!text.contains("authorization") && !text.contains("statement") && !text.contains("noise"), "{text}");
+        assert!(!text.contains("attempt"), "{text}");
     }
 
     #[test]
