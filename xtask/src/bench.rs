@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds what is measured with the release profile and starts the measuring program of `e2e`.
+//! `cargo xtask bench`: builds what is measured with the release profile and starts the measuring programs, that of the spool
+//! and that of `e2e`.
 
 use std::process::ExitCode;
 
@@ -10,22 +11,39 @@ use crate::cargo::cargo;
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Arguments of the measuring program; `-- --help` lists them.
+    /// Only this; both when left out.
+    what: Option<What>,
+    /// Arguments of the measuring programs: `--rounds N`, `--millis N`.
     #[arg(last = true)]
     rest: Vec<String>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// The spool beside a bare loop.
+    Spool,
+    /// The gateway beside its upstream and its peers.
+    Http,
+}
+
 /// Builds and measures; the tables are printed as Markdown.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let wants = |what| arguments.what.is_none_or(|only| only == what);
+    let done = (!wants(What::Spool) || measure("goldleaves-spool", &arguments.rest)?)
+        && (!wants(What::Http) || (build_programs()? && measure("goldleaves-e2e", &arguments.rest)?));
+    Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn build_programs() -> anyhow::Result<bool> {
     let built = cargo()
         .args(["build", "--release", "--package", "goldleaves", "--package", "goldleaves-gateway", "--bins"])
         .status();
-    if !built.context("cannot start cargo")?.success() {
-        return Ok(ExitCode::FAILURE);
-    }
+    Ok(built.context("cannot start cargo")?.success())
+}
+
+fn measure(package: &str, rest: &[String]) -> anyhow::Result<bool> {
     let mut measure = cargo();
-    measure.args(["bench", "--package", "goldleaves-e2e", "--bench", "measure", "--"]).args(&arguments.rest);
+    measure.args(["bench", "--package", package, "--bench", "measure", "--"]).args(rest);
     measure.env(GOLDLEAVES_BIN_DIR, target_directory().join("release"));
-    let measured = measure.status().context("cannot start cargo")?;
-    Ok(if measured.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(measure.status().context("cannot start cargo")?.success())
 }

@@ -1,5 +1,5 @@
-//! Measures the gateway beside its upstream and its peers, and the spool beside a bare loop, all interleaved in one run:
-//! what drifts drifts for all of them, and the ratios hold.
+//! Measures the gateway beside its upstream and its peers, all interleaved in one run: what drifts drifts for all of them, and
+//! the ratios hold.
 //!
 //! The server measured has one core to itself, the load and the upstream behind a proxy have the other. Started by
 //! `cargo xtask bench`, which builds the programs first. It prints Markdown.
@@ -8,7 +8,6 @@ mod cpu;
 mod http;
 mod load;
 mod server;
-mod spool;
 mod table;
 mod upstream;
 
@@ -35,10 +34,6 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Only the servers.
-    Http,
-    /// Only the spool.
-    Spool,
     /// The upstream that the servers are measured with, as a process of its own.
     #[command(hide = true)]
     Upstream,
@@ -50,12 +45,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments.what {
         Some(What::Upstream) => runtime.block_on(upstream::serve()),
-        Some(What::Http) => runtime.block_on(http::measure(&effort)),
-        Some(What::Spool) => spool::measure(&effort),
-        None => {
-            spool::measure(&effort)?;
-            runtime.block_on(http::measure(&effort))
-        }
+        None => runtime.block_on(http::measure(&effort)),
     }
 }
 

@@ -84,7 +84,9 @@ pub(crate) fn read_patiently(file: &dyn SpoolFile, offset: u64, buffer: &mut [u8
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFileSystem;
 
-const ZEROS: usize = 256 * 1024;
+/// The page cache keeps a file in pieces as large as the writes that made it, and a store through a mapping dirties the whole
+/// piece: after larger writes than this a sync writes out far more than was appended.
+const ZEROS: usize = 32 * 1024;
 
 impl FileSystem for RealFileSystem {
     fn create_dir(&self, path: &Path) -> io::Result<()> {

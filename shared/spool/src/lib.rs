@@ -35,8 +35,8 @@
 //!
 //! # Writing, reading, deleting
 //! `log.rs` appends: head and payload are copied into the shared mapping of the active segment, and into memory until they are
-//! durable (`tail.rs`). `sync.rs` syncs in a thread of its own whatever came while the last sync ran; a segment whose sync
-//! failed is never synced again, its tail is written into a new one under the same LSNs. `keep.rs`, the other thread, prepares
+//! durable (`tail.rs`). `sync.rs` syncs whatever came while the last sync ran, in a thread of its own or in one that waits
+//! (`waiters.rs`); a segment whose sync failed is never synced again, its tail is written into a new one under the same LSNs. `keep.rs`, the other thread, prepares
 //! segments ahead, persists the cursor, then deletes. `scan.rs` reads over damage, `relay.rs` hands out and remembers what was
 //! acknowledged. `survey.rs` finds out what a directory holds, `recover.rs` makes that durable and opens a new epoch.
 
@@ -59,6 +59,7 @@ mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod waiters;
 
 pub use error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 pub use frame::PAYLOAD_BYTES_MAX;

@@ -143,6 +143,8 @@ pub(crate) struct Log {
     pub(crate) slack: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) segment_bytes: u64,
+    /// How many segments are kept ready.
+    pub(crate) spares_min: usize,
     /// The base of the segment after the last spare.
     pub(crate) next_base: u64,
     /// Why there is no further spare.
@@ -256,7 +258,7 @@ impl Log {
 
     /// Whether a further spare would be good to have.
     pub(crate) fn is_short(&self) -> bool {
-        self.spares.is_empty() || self.settlement_room() < 2 * self.reserved + self.segment_bytes
+        self.spares.len() < self.spares_min || self.settlement_room() < 2 * self.reserved + self.segment_bytes
     }
 
     /// Whether an intent of any size would be taken.

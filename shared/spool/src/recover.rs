@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -22,6 +22,7 @@ use crate::segment::{DATA, Header, Segment};
 use crate::shared::{KeeperSignal, Progress, Shared};
 use crate::state::{self, State, StateFile};
 use crate::survey::{self, Survey};
+use crate::waiters::{Bell, Waiters};
 use crate::{EpochRecord, IntentId, Lsn, Orphan, Recovered, SpoolOptions, unix_secs};
 
 const LOCK_RETRIES: u32 = 5;
@@ -58,9 +59,9 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         log: Mutex::new(left.into_log(epoch, &options)),
         fs,
         options,
-        sync_wake: Condvar::new(),
-        waiting: AtomicUsize::new(0),
-        came: AtomicU64::new(0),
+        bell: Bell::default(),
+        waiters: Waiters::default(),
+        turn: Mutex::default(),
         sync_failures: AtomicU32::new(0),
         progress: tokio::sync::watch::Sender::new(progress),
         state: Mutex::new(state_file),
@@ -302,6 +303,7 @@ impl Left {
             slack,
             payload_bytes_max: payload_bytes_max(options.segment_bytes),
             segment_bytes: options.segment_bytes,
+            spares_min: if options.bytes_max >= 16 * options.segment_bytes { 2 } else { 1 },
             next_base: self.next_base,
             obstacle: None,
             broken: None,

@@ -1,7 +1,7 @@
 //! What the handles and the two threads share, and how they wake each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +13,8 @@ use crate::fs::FileSystem;
 use crate::log::Log;
 use crate::relay::Relay;
 use crate::state::StateFile;
+use crate::sync::Company;
+use crate::waiters::{Bell, Waiters};
 
 /// What waiters see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +40,11 @@ pub(crate) struct Shared {
     pub(crate) id: Uuid,
     pub(crate) epoch: Uuid,
     pub(crate) log: Mutex<Log>,
-    pub(crate) sync_wake: Condvar,
-    /// How many wait for a sync.
-    pub(crate) waiting: AtomicUsize,
-    /// How many ever did.
-    pub(crate) came: AtomicU64,
+    /// Wakes the syncing thread.
+    pub(crate) bell: Bell,
+    pub(crate) waiters: Waiters,
+    /// Held by whoever syncs.
+    pub(crate) turn: Mutex<Company>,
     pub(crate) sync_failures: AtomicU32,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) state: Mutex<StateFile>,
@@ -70,6 +72,7 @@ impl Shared {
             progress.broken = broken;
             *progress != before
         });
+        self.waiters.wake_before(if broken { u64::MAX } else { durable });
     }
 
     pub(crate) fn wake_keeper(&self) {
@@ -95,7 +98,7 @@ impl Shared {
         let wake_keeper = std::mem::replace(&mut log.wants_spare, false);
         drop(log);
         if wake_sync {
-            self.sync_wake.notify_one();
+            self.bell.ring();
         }
         if wake_keeper {
             self.wake_keeper();
@@ -106,7 +109,7 @@ impl Shared {
     /// Stops taking records and lets the threads finish.
     pub(crate) fn shut(&self) {
         self.log.lock().closed = true;
-        self.sync_wake.notify_all();
+        self.bell.ring();
     }
 }
 
@@ -155,6 +158,7 @@ impl Threads {
         shared.keep_round();
         shared.remove_spares();
         shared.progress.send_modify(|progress| progress.closed = true);
+        shared.waiters.wake_before(u64::MAX);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::log::Entry;
 use crate::relay::{History, Reader};
 use crate::shared::{Shared, Threads};
 use crate::state::MEMO_BYTES_MAX;
+use crate::waiters::Durability;
 use crate::{recover, state, unix_secs};
 
 /// A segment is at least this large.
@@ -282,25 +283,16 @@ impl Spool {
     ///
     /// # Errors
     /// When it cannot be made durable now (it may become so later), or the spool was closed before it was.
-    pub async fn durable(&self, lsn: Lsn) -> Result<(), SpoolError> {
-        let mut progress = self.shared.progress.subscribe();
-        let mut waiting = None;
-        loop {
-            let now = *progress.borrow_and_update();
-            if now.durable > lsn.0 {
-                return Ok(());
-            }
-            if now.broken {
-                return Err(SpoolError::Unwritable);
-            }
-            if now.closed {
-                return Err(SpoolError::Closed);
-            }
-            waiting.get_or_insert_with(|| Waiting::new(&self.shared));
-            if progress.changed().await.is_err() {
-                return Err(SpoolError::Closed);
-            }
-        }
+    pub fn durable(&self, lsn: Lsn) -> impl Future<Output = Result<(), SpoolError>> + Send + use<> {
+        Durability::new(&self.shared, lsn.0)
+    }
+
+    /// As [`Spool::durable`], in a thread that may block: it then syncs itself, for all who wait, when nobody else does.
+    ///
+    /// # Errors
+    /// As [`Spool::durable`].
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), SpoolError> {
+        self.shared.wait_durable(lsn.0)
     }
 
     /// Resolves when everything appended so far is durable.
@@ -429,27 +421,5 @@ impl Spool {
 impl fmt::Debug for Spool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spool").field("id", &self.shared.id).field("epoch", &self.shared.epoch).finish_non_exhaustive()
-    }
-}
-
-/// Somebody waits: the pause between syncs is cut short.
-struct Waiting(Arc<Shared>);
-
-impl Waiting {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.waiting.fetch_add(1, Ordering::SeqCst);
-        shared.came.fetch_add(1, Ordering::Relaxed);
-        if !shared.options.sync_pause.is_zero() {
-            // Under the lock, so that the thread either sees the count or is already waiting for the signal.
-            let _log = shared.log.lock();
-            shared.sync_wake.notify_one();
-        }
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }

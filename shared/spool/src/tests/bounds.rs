@@ -224,3 +224,13 @@ fn too_many_open_intents_are_refused_before_they_cannot_be_carried() {
     assert_eq!(refused, AppendError::Full);
     assert!(bytes <= SEGMENT_BYTES_MIN / 4 * 3 && bytes > SEGMENT_BYTES_MIN / 2, "{bytes}");
 }
+
+#[test]
+fn a_large_spool_keeps_two_segments_ready() {
+    for (segments, spares) in [(15, 1), (16, 2)] {
+        let large = SpoolOptions { bytes_max: segments * SEGMENT_BYTES_MIN, ..options() };
+        let (spool, _) = Spool::open_stepped(large, Arc::new(MemoryDisk::new(1))).unwrap();
+        spool.shared.keep_round();
+        assert_eq!(spool.stats().spares, spares);
+    }
+}

@@ -93,6 +93,7 @@ struct Disk {
     failed: u64,
     failed_syncs: u64,
     fault: Option<Fault>,
+    before_sync: Option<Box<dyn FnOnce() + Send>>,
     dice: Dice,
 }
 
@@ -115,6 +116,7 @@ impl MemoryDisk {
             failed: 0,
             failed_syncs: 0,
             fault: None,
+            before_sync: None,
             dice: Dice(seed),
         })))
     }
@@ -126,6 +128,11 @@ impl MemoryDisk {
         disk.seen = 0;
         disk.failed = 0;
         disk.failed_syncs = 0;
+    }
+
+    /// Happens in the thread that syncs next.
+    pub(super) fn before_next_sync(&self, act: impl FnOnce() + Send + 'static) {
+        self.0.lock().before_sync = Some(Box::new(act));
     }
 
     pub(super) fn has_fault(&self) -> bool {
@@ -420,6 +427,8 @@ impl SpoolFile for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let act = self.disk.0.lock().before_sync.take();
+        act.into_iter().for_each(|act| act());
         let mut disk = self.disk.0.lock();
         let failed = disk.may_fail(Op::Sync);
         let drop_pages = disk.dice.coin();

@@ -8,3 +8,4 @@ mod faults;
 mod model;
 mod random;
 mod threads;
+mod waiting;

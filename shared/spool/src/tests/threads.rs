@@ -50,7 +50,7 @@ fn read(spool: &Spool) -> Vec<u64> {
     lsns
 }
 
-fn disturb(disk: &MemoryDisk, done: &AtomicBool) {
+pub(super) fn disturb(disk: &MemoryDisk, done: &AtomicBool) {
     let mut dice = Dice(7);
     while !done.load(Ordering::Relaxed) {
         let only = [Op::Sync, Op::Allocate, Op::Write, Op::Remove, Op::Create, Op::SyncDir];

@@ -1,0 +1,277 @@
+//! Durable appends beside a bare loop of write and fdatasync on the same disk, and one append beside a running sync.
+//!
+//! Started by `cargo xtask bench spool`. Everything is measured in short turns, one after the other: a disk's mood changes by
+//! the second, and the ratios of one run hold. It prints Markdown.
+
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use goldleaves_spool::{FileSystem, Lsn, OpenMode, RealFileSystem, Spool, SpoolOptions};
+use tokio::runtime::Runtime;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// A settlement is about this long.
+const PAYLOAD: [u8; 400] = [0xa5; 400];
+/// With its head.
+const FRAME: [u8; 440] = [0xa5; 440];
+const WRITERS: [usize; 3] = [1, 16, 256];
+const ONE_APPEND_FOR: Duration = Duration::from_secs(2);
+
+fn main() -> Result<()> {
+    let effort = Effort::parse(std::env::args().skip(1))?;
+    // The target directory is on a disk; the system's folder for temporary files may be memory.
+    let folder = tempfile::Builder::new().prefix("bench-spool-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    println!("\n### Durable records of {} B a second\n", PAYLOAD.len());
+    println!("| writers | bare loop | tasks | ratio | threads | ratio | bare loop, one write for all |");
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    for writers in WRITERS {
+        println!("{}", compare(folder.path(), writers, &effort)?);
+    }
+    println!(
+        "\nThe bare loop is one thread that writes a frame for each writer, a write(2) each, then calls fdatasync, on a file \
+         whose blocks exist. Tasks wait on one current-thread runtime, as in a core of the gateway; threads wait for \
+         themselves. Medians of {} turns of {} ms, in turns.",
+        effort.turns,
+        effort.turn.as_millis()
+    );
+    println!("\n### One frame appended and synced, by one thread, times a second\n");
+    println!("| copy into a mapping | `pwrite` |\n|---:|---:|");
+    let [mapped, written] = append_and_sync(folder.path(), &effort)?;
+    println!("| {mapped:.0} | {written:.0} |");
+    println!("\n### One append of {} B beside a greedy fdatasync, µs\n", FRAME.len());
+    println!("| | mean | p50 | p99 | p99.9 |\n|---|---:|---:|---:|---:|");
+    for (name, mapped) in [("copy into a mapping", true), ("`pwrite`", false)] {
+        println!("| {name} | {} |", quantiles(one_append(folder.path(), mapped)?));
+    }
+    Ok(())
+}
+
+/// How thoroughly to measure.
+struct Effort {
+    turns: usize,
+    turn: Duration,
+}
+
+impl Effort {
+    /// `--rounds N` and `--millis N` as the other measuring program has them; the turns here are shorter and more.
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut rounds, mut millis) = (5, 1500);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--rounds" => rounds = arguments.next().ok_or("--rounds wants a number")?.parse()?,
+                "--millis" => millis = arguments.next().ok_or("--millis wants a number")?.parse()?,
+                "--bench" => {}
+                other => return Err(format!("{other}: only --rounds N and --millis N are known").into()),
+            }
+        }
+        Ok(Self { turns: rounds * 3, turn: Duration::from_millis(millis / 10) })
+    }
+}
+
+/// One row of the table.
+fn compare(folder: &Path, writers: usize, effort: &Effort) -> Result<String> {
+    let folder = folder.join(writers.to_string());
+    std::fs::create_dir(&folder)?;
+    let mut bare = Bare::new(&folder)?;
+    let (spool, _) = Spool::open(SpoolOptions::new(folder.join("spool")), RealFileSystem)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut rates = [const { Vec::new() }; 4];
+    for _ in 0..effort.turns {
+        let [loops, tasks, threads, together] = &mut rates;
+        loops.push(bare.run(writers, effort.turn, Writes::Each)?);
+        tasks.push(in_tasks(&runtime, &spool, writers, effort.turn)?);
+        threads.push(in_threads(&spool, writers, effort.turn)?);
+        together.push(bare.run(writers, effort.turn, Writes::Together)?);
+    }
+    spool.close();
+    std::fs::remove_dir_all(&folder)?;
+    let [bare, tasks, threads, together] = rates.map(median);
+    Ok(format!(
+        "| {writers} | {bare:.0} | {tasks:.0} | {:.2} | {threads:.0} | {:.2} | {together:.0} |",
+        tasks / bare,
+        threads / bare
+    ))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+// === the bare loop ===
+
+#[derive(Clone, Copy)]
+enum Writes {
+    /// As writers do who know nothing of each other.
+    Each,
+    /// As if somebody had gathered them.
+    Together,
+}
+
+/// A file full of zeros that is written over and over.
+struct Bare {
+    file: File,
+    at: u64,
+}
+
+impl Bare {
+    const BYTES: u64 = 16 << 20;
+
+    fn new(folder: &Path) -> Result<Self> {
+        let file = OpenOptions::new().create_new(true).write(true).open(folder.join("bare"))?;
+        for offset in (0..Self::BYTES).step_by(1 << 20) {
+            file.write_all_at(&vec![0; 1 << 20], offset)?;
+        }
+        file.sync_all()?;
+        Ok(Self { file, at: 0 })
+    }
+
+    fn run(&mut self, together: usize, turn: Duration, writes: Writes) -> Result<f64> {
+        let batch = FRAME.repeat(together);
+        let (start, mut records) = (Instant::now(), 0);
+        while start.elapsed() < turn {
+            if self.at + batch.len() as u64 > Self::BYTES {
+                self.at = 0;
+            }
+            let pieces = match writes {
+                Writes::Each => batch.chunks(FRAME.len()),
+                Writes::Together => batch.chunks(batch.len()),
+            };
+            for piece in pieces {
+                self.file.write_all_at(piece, self.at)?;
+                self.at += piece.len() as u64;
+            }
+            self.file.sync_data()?;
+            records += together;
+        }
+        Ok(records as f64 / start.elapsed().as_secs_f64())
+    }
+}
+
+// === the spool ===
+
+fn in_tasks(runtime: &Runtime, spool: &Spool, writers: usize, turn: Duration) -> Result<f64> {
+    let start = Instant::now();
+    let write = |spool: Spool| async move {
+        let mut records = 0_usize;
+        while start.elapsed() < turn {
+            match append(&spool) {
+                Some(lsn) => records += usize::from(spool.durable(lsn).await.is_ok()),
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        records
+    };
+    let records = runtime.block_on(async {
+        let tasks: Vec<_> = (0..writers).map(|_| tokio::spawn(write(spool.clone()))).collect();
+        let mut records = 0;
+        for task in tasks {
+            records += task.await?;
+        }
+        Ok::<_, Box<dyn Error>>(records)
+    })?;
+    Ok(records as f64 / start.elapsed().as_secs_f64())
+}
+
+fn in_threads(spool: &Spool, writers: usize, turn: Duration) -> Result<f64> {
+    let start = Instant::now();
+    let write = || {
+        let mut records = 0_usize;
+        while start.elapsed() < turn {
+            match append(spool) {
+                Some(lsn) => records += usize::from(spool.wait_durable(lsn).is_ok()),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        records
+    };
+    let records = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..writers).map(|_| scope.spawn(write)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| "a writer panicked"))
+            .sum::<std::result::Result<usize, _>>()
+    })?;
+    Ok(records as f64 / start.elapsed().as_secs_f64())
+}
+
+/// `None` when the next segment is not ready: that is the disk's speed.
+fn append(spool: &Spool) -> Option<Lsn> {
+    spool.note(1, &PAYLOAD).ok()
+}
+
+// === one append ===
+
+/// What the kernel makes of both ways: a synced page of a mapping is written to again through a fault.
+fn append_and_sync(folder: &Path, effort: &Effort) -> Result<[f64; 2]> {
+    let length = 64 << 20;
+    let path = folder.join("synced");
+    let file = RealFileSystem.open(&path, OpenMode::Create)?;
+    file.allocate(length)?;
+    file.sync_data()?;
+    let mut map = file.map(length)?;
+    let (mut at, mut rates) = (0, [const { Vec::new() }; 2]);
+    for _ in 0..effort.turns {
+        for (mapped, rates) in [true, false].into_iter().zip(&mut rates) {
+            let (start, mut syncs) = (Instant::now(), 0_u32);
+            while start.elapsed() < effort.turn {
+                at = if at + 2 * FRAME.len() as u64 > length { 0 } else { at + FRAME.len() as u64 };
+                if mapped {
+                    assert!(map.store(at, &FRAME), "an append failed");
+                } else {
+                    file.write_at(at, &FRAME)?;
+                }
+                file.sync_data()?;
+                syncs += 1;
+            }
+            rates.push(f64::from(syncs) / start.elapsed().as_secs_f64());
+        }
+    }
+    std::fs::remove_file(path)?;
+    Ok(rates.map(median))
+}
+
+/// Nanoseconds of single appends, one way or the other, while another thread syncs the file without pause.
+fn one_append(folder: &Path, mapped: bool) -> Result<Vec<u64>> {
+    let length = 64 << 20;
+    let path = folder.join("one");
+    let file = RealFileSystem.open(&path, OpenMode::Create)?;
+    file.allocate(length)?;
+    file.sync_data()?;
+    let mut map = file.map(length)?;
+    let stop = AtomicBool::new(false);
+    let nanos = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) && file.sync_data().is_ok() {
+                std::hint::spin_loop();
+            }
+        });
+        let (start, mut nanos, mut at) = (Instant::now(), Vec::new(), 0);
+        while start.elapsed() < ONE_APPEND_FOR && at + (FRAME.len() as u64) < length {
+            let began = Instant::now();
+            let stored = if mapped { map.store(at, &FRAME) } else { file.write_at(at, &FRAME).is_ok() };
+            nanos.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            assert!(stored, "an append failed");
+            at += FRAME.len() as u64;
+            if nanos.len() % 20 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        nanos
+    });
+    std::fs::remove_file(path)?;
+    Ok(nanos)
+}
+
+fn quantiles(mut nanos: Vec<u64>) -> String {
+    nanos.sort_unstable();
+    let mean = nanos.iter().sum::<u64>() as f64 / nanos.len() as f64 / 1000.0;
+    let at = |share: f64| nanos.get((nanos.len() as f64 * share) as usize).copied().unwrap_or(0) as f64 / 1000.0;
+    format!("{mean:.2} | {:.2} | {:.1} | {:.1}", at(0.5), at(0.99), at(0.999))
+}
