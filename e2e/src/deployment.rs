@@ -16,6 +16,7 @@ use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::token::Claims;
 use rustix::process::Signal;
 
+use crate::nats_wire::Wire;
 use crate::tables::Tables;
 
 /// The secret that tests sign with.
@@ -249,6 +250,17 @@ impl Deployment {
         let mut gateway = programs.remove(0);
         gateway.signal(Signal::INT)?;
         gateway.wait().await
+    }
+
+    /// What a dead worker was handed comes back after so long, not after production's minute. Embedded there is none.
+    ///
+    /// # Errors
+    /// JetStream does not take it.
+    pub async fn redeliver_after(&self, ack_wait: Duration) -> Result<()> {
+        match &self.backing {
+            Some(backing) => Wire::connect(backing.nats.port(), "", "").await?.redeliver_after(ack_wait).await,
+            None => Ok(()),
+        }
     }
 
     /// Sends the billing API alone a signal (distributed), and waits for its end.

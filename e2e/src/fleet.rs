@@ -16,7 +16,7 @@ use goldleaves_testkit::proxy::WireProxy;
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::token::Claims;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::deployment::{PATIENCE, SECRET};
@@ -288,13 +288,8 @@ impl Fleet {
     /// # Errors
     /// JetStream does not take it.
     pub async fn redeliver_after(&self, ack_wait: Duration) -> Result<()> {
-        let mut config = self.consumer().await?.get("config").cloned().context("no config")?;
-        let nanos = u64::try_from(ack_wait.as_nanos()).context("too long")?;
-        config.as_object_mut().context("no object")?.insert("ack_wait".to_owned(), json!(nanos));
-        let request = json!({ "stream_name": "USAGE", "action": "update", "config": config });
-        let answer = self.ask_nats("$JS.API.CONSUMER.CREATE.USAGE.meter", &request).await?;
-        ensure!(answer.get("error").is_none(), "{answer}");
-        Ok(())
+        let port = self.nats.first().context("no nats-server")?.port();
+        Wire::connect(port, "", "").await?.redeliver_after(ack_wait).await
     }
 
     /// What JetStream says of the workers' consumer.

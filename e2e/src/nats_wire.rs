@@ -1,7 +1,9 @@
 //! NATS in its own words, a line at a time: what a client without this project's code is answered.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
@@ -20,7 +22,7 @@ impl Wire {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let mut wire = Self { stream: BufReader::new(stream) };
         ensure!(wire.line().await?.starts_with("INFO "), "no greeting");
-        let login = serde_json::json!({ "verbose": false, "user": user, "pass": password, "headers": true });
+        let login = json!({ "verbose": false, "user": user, "pass": password, "headers": true });
         wire.send(&format!("CONNECT {login}\r\nPING\r\n")).await?;
         match wire.line().await?.as_str() {
             "PONG" => Ok(wire),
@@ -52,13 +54,28 @@ impl Wire {
         }
     }
 
+    /// Gives the workers' consumer another `ack_wait`, as operations may: what a dead worker was handed comes back after it.
+    ///
+    /// # Errors
+    /// JetStream does not take it.
+    pub async fn redeliver_after(&mut self, ack_wait: Duration) -> Result<()> {
+        let found = self.ask("$JS.API.CONSUMER.INFO.USAGE.meter", "").await?;
+        let mut config = found.get("config").cloned().with_context(|| format!("no consumer: {found}"))?;
+        let nanos = u64::try_from(ack_wait.as_nanos()).context("too long")?;
+        config.as_object_mut().context("no object")?.insert("ack_wait".to_owned(), json!(nanos));
+        let request = json!({ "stream_name": "USAGE", "action": "update", "config": config });
+        let answer = self.ask("$JS.API.CONSUMER.CREATE.USAGE.meter", &request.to_string()).await?;
+        ensure!(answer.get("error").is_none(), "{answer}");
+        Ok(())
+    }
+
     async fn send(&mut self, text: &str) -> Result<()> {
         Ok(self.stream.get_mut().write_all(text.as_bytes()).await?)
     }
 
     async fn line(&mut self) -> Result<String> {
         let mut line = String::new();
-        let read = tokio::time::timeout(std::time::Duration::from_secs(30), self.stream.read_line(&mut line));
+        let read = tokio::time::timeout(Duration::from_secs(30), self.stream.read_line(&mut line));
         ensure!(read.await.context("the server says nothing")?? > 0, "the server closed the connection");
         Ok(line.trim_end().to_owned())
     }

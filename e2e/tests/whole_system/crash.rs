@@ -14,6 +14,8 @@ use goldleaves_testkit::client::{Connection, Request};
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use rand::Rng as _;
 
+use crate::chaos::ACK_WAIT;
+
 on_both!(
     kill_nine_loses_and_doubles_nothing,
     kill_nine_loses_and_doubles_nothing_when_strict,
@@ -114,6 +116,9 @@ async fn survives(kind: Kind, durability: &str) {
     let mut receipts = Vec::new();
     for round in 0..rounds() {
         deployment.start_again().await.unwrap();
+        if round == 0 {
+            deployment.redeliver_after(ACK_WAIT).await.unwrap();
+        }
         let of_round = match round % 2 {
             0 => killed_under_load(&mut deployment, round).await,
             _ => killed_by_a_client(&mut deployment, round).await,
