@@ -89,11 +89,17 @@ async fn calls_open_when_the_process_died_come_first_in_the_next_epoch_as_unknow
     assert_ne!(events[0].epoch, receiver.events()[0].epoch);
 }
 
+/// Copies what is there. A live spool may remove or rename a file between the list and the copy: then a crash at that
+/// moment would have found it gone, too.
 pub(super) fn copy_files(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        match std::fs::copy(entry.path(), to.join(entry.file_name())) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            copied => drop(copied.unwrap()),
         }
     }
 }
