@@ -26,6 +26,4 @@ names! {
     FORWARDED_PROTO = "x-forwarded-proto";
     TRACEPARENT = "traceparent";
     TRACESTATE = "tracestate";
-    KEEP_ALIVE = "keep-alive";
-    PROXY_CONNECTION = "proxy-connection";
 }

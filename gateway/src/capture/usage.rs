@@ -18,6 +18,10 @@ impl Usage {
     /// Takes it out of headers or trailers, so that no client sees it.
     pub(crate) fn take(headers: &mut HeaderMap) -> Self {
         let mut usage = Self::default();
+        // Most upstreams say nothing, and two names need not be hashed to see that.
+        if !headers.keys().any(|name| name.as_str().starts_with("x-usage-")) {
+            return usage;
+        }
         if headers.contains_key(USAGE_UNITS) {
             let units = single(headers, &USAGE_UNITS).and_then(|text| text.parse().ok());
             usage.is_bad = units.is_none();

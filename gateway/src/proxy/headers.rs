@@ -1,20 +1,30 @@
 //! Headers that belong to one connection only, both ways (RFC 9110, 7.6.1), and how a body is framed.
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::origin::Origin;
 use crate::identity;
-use crate::names::{KEEP_ALIVE, PROXY_CONNECTION, REQUEST_ID, TRACEPARENT, USAGE_ACTION, USAGE_EVENT_ID, USAGE_UNITS};
+use crate::names::{REQUEST_ID, TRACEPARENT};
 
 /// Fields that `Connection` must not name: taking them away would change what a message means.
 const NEVER_HOP_BY_HOP: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, AUTHORIZATION];
 
-/// Fields that belong to one connection whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE];
+/// Fields that belong to one connection whether `Connection` names them or not. By their text: looking over the few
+/// names of a message costs less than to hash each of these and find it missing.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
+}
+
+/// Fields of a request that end here.
+fn ends_here(name: &str) -> bool {
+    matches!(name, "te" | "expect" | "proxy-authorization") || is_usage(name)
+}
+
+/// Fields in which upstream and gateway speak of usage.
+fn is_usage(name: &str) -> bool {
+    matches!(name, "x-usage-units" | "x-usage-action" | "x-usage-event-id")
+}
 
 /// How the request's body goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,25 +47,22 @@ pub(crate) fn outward(
 ) -> Option<HeaderValue> {
     let upgrade = wanted_upgrade(headers, version);
     let trailers_wanted = names_token(headers, &TE, "trailers");
-    remove_hop_by_hop(headers);
-    headers.remove(TE);
-    headers.remove(EXPECT);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(USAGE_UNITS);
-    headers.remove(USAGE_ACTION);
-    headers.remove(USAGE_EVENT_ID);
-    let mut connection = Vec::new();
+    remove_named_by_connection(headers);
+    remove_where(headers, |name| is_hop_by_hop(name) || ends_here(name));
     if trailers_wanted {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        connection.push("te");
     }
     if let Some(protocol) = &upgrade {
         headers.insert(UPGRADE, protocol.clone());
-        connection.push("upgrade");
     }
-    if let Some(value) = (!connection.is_empty()).then(|| HeaderValue::from_str(&connection.join(", ")).ok()).flatten()
-    {
-        headers.insert(CONNECTION, value);
+    let connection = match (trailers_wanted, upgrade.is_some()) {
+        (true, true) => Some("te, upgrade"),
+        (true, false) => Some("te"),
+        (false, true) => Some("upgrade"),
+        (false, false) => None,
+    };
+    if let Some(names) = connection {
+        headers.insert(CONNECTION, HeaderValue::from_static(names));
     }
     if !headers.contains_key(HOST) {
         headers.insert(HOST, origin.authority().clone());
@@ -78,9 +85,8 @@ pub(crate) fn inward(headers: &mut HeaderMap) {
             headers.insert(CONTENT_LENGTH, length);
         }
     }
-    remove_hop_by_hop(headers);
-    headers.remove(PROXY_AUTHENTICATE);
-    headers.remove(USAGE_EVENT_ID);
+    remove_named_by_connection(headers);
+    remove_where(headers, |name| is_hop_by_hop(name) || matches!(name, "proxy-authenticate" | "x-usage-event-id"));
     if headers.contains_key(TRAILER) {
         strip_announced_usage(headers);
     }
@@ -98,7 +104,8 @@ pub(crate) fn has_foreign_coding(headers: &HeaderMap) -> bool {
 
 /// Takes out of a client's trailers what a client must not say.
 pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    remove_hop_by_hop(&mut trailers);
+    remove_named_by_connection(&mut trailers);
+    remove_where(&mut trailers, is_hop_by_hop);
     for name in [TE, TRAILER, CONTENT_LENGTH, HOST, COOKIE, AUTHORIZATION, REQUEST_ID, TRACEPARENT] {
         trailers.remove(name);
     }
@@ -108,7 +115,7 @@ pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
 
 /// Whether a trailer belongs to one connection, or would change how the message is read.
 pub(crate) fn is_hop_by_hop_trailer(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name) || [TE, TRAILER, CONTENT_LENGTH].contains(name)
+    is_hop_by_hop(name.as_str()) || [TE, TRAILER, CONTENT_LENGTH].contains(name)
 }
 
 fn frame(headers: &mut HeaderMap, framing: Framing) {
@@ -148,17 +155,19 @@ fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     list(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = list(headers, &CONNECTION)
-            .filter_map(|token| HeaderName::from_bytes(token).ok())
-            .filter(|name| !NEVER_HOP_BY_HOP.contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = list(headers, &CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !NEVER_HOP_BY_HOP.contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
-    for name in HOP_BY_HOP {
+}
+
+/// Removes the few names that `is_gone` knows.
+fn remove_where(headers: &mut HeaderMap, is_gone: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_gone(name.as_str())).cloned() {
         headers.remove(name);
     }
 }
@@ -179,15 +188,11 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// What the upstream announces of usage in its trailers is not the client's business.
 fn strip_announced_usage(headers: &mut HeaderMap) {
-    let is_usage = |token: &&[u8]| {
-        [USAGE_UNITS, USAGE_ACTION, USAGE_EVENT_ID]
-            .iter()
-            .any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
-    };
-    if !list(headers, &TRAILER).any(|token| is_usage(&token)) {
+    let says_usage = |token: &&[u8]| std::str::from_utf8(token).is_ok_and(|name| is_usage(&name.to_ascii_lowercase()));
+    if !list(headers, &TRAILER).any(|token| says_usage(&token)) {
         return;
     }
-    let kept: Vec<&[u8]> = list(headers, &TRAILER).filter(|token| !is_usage(token)).collect();
+    let kept: Vec<&[u8]> = list(headers, &TRAILER).filter(|token| !says_usage(token)).collect();
     let kept = HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty());
     match kept {
         Some(value) => drop(headers.insert(TRAILER, value)),

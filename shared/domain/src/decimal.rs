@@ -46,19 +46,25 @@ pub(crate) fn parse_micro_any(text: &str) -> Result<u64, DecimalError> {
     }
     let too_large = || DecimalError::TooLarge { max: u64::MAX / ONE };
     let whole: u64 = whole.parse().map_err(|_| too_large())?;
-    let micro = format!("{fraction:0<PLACES$}").parse::<u64>().map_err(|_| DecimalError::Malformed)?;
+    // At most six digits, and what is not written is zero.
+    let digits = fraction.bytes().map(|digit| u64::from(digit - b'0')).chain(std::iter::repeat(0)).take(PLACES);
+    let micro = digits.fold(0, |micro, digit| micro * 10 + digit);
     whole.checked_mul(ONE).and_then(|value| value.checked_add(micro)).ok_or_else(too_large)
 }
 
 /// Writes millionths as the shortest exact decimal: `3`, `0.5`.
 pub(crate) fn format_micro(micro: u128, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     let one = u128::from(ONE);
-    let (whole, fraction) = (micro / one, micro % one);
+    let (whole, mut fraction) = (micro / one, u64::try_from(micro % one).unwrap_or_default());
     if fraction == 0 {
         return write!(out, "{whole}");
     }
-    let digits = format!("{fraction:0>PLACES$}");
-    write!(out, "{whole}.{}", digits.trim_end_matches('0'))
+    let mut places = PLACES;
+    while fraction % 10 == 0 {
+        fraction /= 10;
+        places -= 1;
+    }
+    write!(out, "{whole}.{fraction:0places$}")
 }
 
 /// Millionths that show themselves as the shortest exact decimal.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::hex::Hex;
+use crate::hex;
 use crate::{NormalPath, UserId};
 
 /// `v1:` and 64 hex digits. Later versions (`v2:…`) are read too: the ledger only ever compares whole fingerprints.
@@ -84,6 +84,11 @@ impl FingerprintBuilder {
     /// The fingerprint, once the whole body went by.
     pub fn finish(self) -> Fingerprint {
         let digest: [u8; 32] = self.digest.finalize().into();
-        Fingerprint(format!("v1:{}", Hex(&digest)).into())
+        let mut text = [0; "v1:".len() + 64];
+        let (version, digits) = text.split_at_mut("v1:".len());
+        version.copy_from_slice(b"v1:");
+        hex::write(&digest, digits);
+        // Digits are UTF-8.
+        Fingerprint(std::str::from_utf8(&text).unwrap_or_default().into())
     }
 }

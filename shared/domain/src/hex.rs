@@ -8,10 +8,15 @@ pub(crate) struct Hex<'a>(pub(crate) &'a [u8; 32]);
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair.copy_from_slice(&[lower_hex(byte >> 4), lower_hex(byte & 15)]);
-        }
+        write(self.0, &mut text);
         out.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Writes two digits a byte, as far as there is room.
+pub(crate) fn write(bytes: &[u8], text: &mut [u8]) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[lower_hex(byte >> 4), lower_hex(byte & 15)]);
     }
 }
 

@@ -78,7 +78,8 @@ impl RequestId {
 
     /// The id a gateway gives where the client sent none.
     pub fn from_uuid(id: Uuid) -> Self {
-        Self(id.as_hyphenated().to_string().into())
+        let mut text = Uuid::encode_buffer();
+        Self((*id.as_hyphenated().encode_lower(&mut text)).into())
     }
 
     /// The id as text.

@@ -4,7 +4,6 @@
 //! the path is brought into one form before anything looks at it, and what different servers are known to read
 //! differently is refused. Nothing here knows routes, and nothing here decodes twice: `%252e` is the text `%2e`.
 
-use std::borrow::Cow;
 use std::fmt;
 
 /// A path in its one form: starts with `/`, ASCII, without `.` or empty segments (a trailing `/` is kept), unreserved
@@ -52,8 +51,13 @@ impl NormalPath {
         let mut ends_with_slash = true;
         for segment in relative.split('/') {
             let plain = segment.bytes().all(is_allowed);
-            let decoded = if plain { Cow::Borrowed(segment) } else { Cow::Owned(decode(segment)?) };
-            ends_with_slash = !is_name(&decoded)?;
+            ends_with_slash = if plain {
+                !is_name(segment)?
+            } else {
+                let decoded = decode(segment)?;
+                check_characters(&decoded)?;
+                !is_name(&decoded)?
+            };
             if ends_with_slash {
                 continue;
             }
@@ -87,8 +91,8 @@ impl fmt::Display for NormalPath {
     }
 }
 
-/// Whether a decoded segment is kept (`true`) or, being empty or `.`, dropped.
-fn is_name(decoded: &str) -> Result<bool, PathError> {
+/// Refuses characters of a decoded segment that servers take for something else. None of them may stand bare.
+fn check_characters(decoded: &str) -> Result<(), PathError> {
     for char in decoded.chars() {
         match char {
             '/' => return Err(PathError::EncodedSlash),
@@ -96,6 +100,14 @@ fn is_name(decoded: &str) -> Result<bool, PathError> {
             char if char.is_control() => return Err(PathError::Control),
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Whether a decoded segment is kept (`true`) or, being empty or `.`, dropped.
+fn is_name(decoded: &str) -> Result<bool, PathError> {
+    if !decoded.starts_with('.') {
+        return Ok(!decoded.is_empty());
     }
     let (name, has_parameters) = decoded.split_once(';').map_or((decoded, false), |(name, _)| (name, true));
     match name {
@@ -156,8 +168,7 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// What may stand bare in a segment: RFC 3986, 3.3, `pchar` without escapes.
 fn is_allowed(byte: u8) -> bool {
-    const OTHERS: &[u8] = b"!$&'()*+,;=:@";
-    is_unreserved(byte) || OTHERS.contains(&byte)
+    is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b',' | b';' | b'=' | b':' | b'@')
 }
 
 fn upper_hex(half: u8) -> u8 {

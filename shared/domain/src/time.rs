@@ -10,6 +10,10 @@ use time::{Date, Month, OffsetDateTime, Time};
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_HOUR: i64 = 3_600 * MICROS_PER_SECOND;
 const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
+/// 0001-01-01T00:00:00Z.
+const FIRST_MICROS: i64 = -62_135_596_800 * MICROS_PER_SECOND;
+/// 9999-12-31T23:59:59.999999Z.
+const LAST_MICROS: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
 /// A moment in UTC, cut to microseconds, of the years 1 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,11 +43,7 @@ impl Timestamp {
     /// # Errors
     /// Outside the years 1 to 9999.
     pub fn from_unix_micros(micros: i64) -> Result<Self, TimestampError> {
-        let this = Self(micros);
-        match this.to_date_time() {
-            Some(moment) if (1..=9999).contains(&moment.year()) => Ok(this),
-            _ => Err(TimestampError::OutOfRange),
-        }
+        if (FIRST_MICROS..=LAST_MICROS).contains(&micros) { Ok(Self(micros)) } else { Err(TimestampError::OutOfRange) }
     }
 
     /// Microseconds since 1970-01-01T00:00:00Z.
@@ -85,7 +85,9 @@ impl Timestamp {
 
     /// As the `time` crate's type.
     pub fn to_date_time(self) -> Option<OffsetDateTime> {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000).ok()
+        let micros = u32::try_from(self.0.rem_euclid(MICROS_PER_SECOND)).ok()?;
+        let second = OffsetDateTime::from_unix_timestamp(self.0.div_euclid(MICROS_PER_SECOND)).ok()?;
+        second.replace_microsecond(micros).ok()
     }
 }
 
@@ -94,7 +96,10 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
-        if let Ok(date) = Date::parse(text, format_description!("[year]-[month]-[day]")) {
+        // What is longer than a date with a sign is none; most texts are times, and trying is not free.
+        if text.len() <= "+2026-01-31".len()
+            && let Ok(date) = Date::parse(text, format_description!("[year]-[month]-[day]"))
+        {
             return Self::midnight(date).ok_or(TimestampError::OutOfRange);
         }
         OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimestampError::Malformed).and_then(Self::from_date_time)
@@ -106,17 +111,29 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = self.to_date_time().ok_or(fmt::Error)?;
         let (date, time) = (moment.date(), moment.time());
-        write!(
-            out,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            date.year(),
-            u8::from(date.month()),
-            date.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.microsecond()
-        )
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let fields = [
+            (0..4, date.year().unsigned_abs()),
+            (5..7, u8::from(date.month()).into()),
+            (8..10, date.day().into()),
+            (11..13, time.hour().into()),
+            (14..16, time.minute().into()),
+            (17..19, time.second().into()),
+            (20..26, time.microsecond()),
+        ];
+        for (place, value) in fields {
+            put_digits(text.get_mut(place).unwrap_or_default(), value);
+        }
+        out.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Writes a number's last digits, as many as there is room for. Every event shows its time several times: `write!` with
+/// seven numbers takes four times as long.
+fn put_digits(room: &mut [u8], mut value: u32) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
     }
 }
 

@@ -89,21 +89,23 @@ impl Head {
     /// The head's bytes; `payload_crc` is the CRC32C of the payload alone, which can be had outside of any lock.
     pub(crate) fn encode(&self, payload_crc: u32) -> [u8; HEAD] {
         let mut bytes = [0; HEAD];
-        let fields: [&[u8]; 7] = [
+        let fields: [&[u8]; 6] = [
             &self.payload_bytes.to_le_bytes(),
             &self.lsn.to_le_bytes(),
             &[self.kind.code(), self.version, 0, 0],
             &self.unix_secs.to_le_bytes(),
             &self.link.to_le_bytes(),
             &self.seq.to_le_bytes(),
-            &[],
         ];
-        for (slot, byte) in bytes.iter_mut().skip(4).zip(fields.into_iter().flatten()) {
-            *slot = *byte;
+        let mut rest = bytes.get_mut(4..).unwrap_or_default();
+        for field in fields {
+            let Some((place, behind)) = rest.split_at_mut_checked(field.len()) else { break };
+            place.copy_from_slice(field);
+            rest = behind;
         }
         let crc = crc32c::crc32c_append(payload_crc, bytes.get(4..).unwrap_or_default());
-        for (slot, byte) in bytes.iter_mut().zip(crc.to_le_bytes()) {
-            *slot = byte;
+        if let Some(place) = bytes.first_chunk_mut() {
+            *place = crc.to_le_bytes();
         }
         bytes
     }
