@@ -1,7 +1,6 @@
 //! A request on its way in. Each layer finds something out, and its type says what is known: a layer in the wrong
 //! place does not compile.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use goldleaves_domain::{NormalPath, RequestId, RoutePattern, TenantId, Timestamp, UserId};
@@ -14,13 +13,15 @@ use crate::proxy::UploadWatch;
 /// As hyper parsed it.
 pub(crate) struct Arrived {
     pub(crate) request: Request<WebBody>,
-    pub(crate) peer: IpAddr,
+    /// The socket's other end, written out once a connection.
+    pub(crate) peer: HeaderValue,
 }
 
 /// What holds for the whole call.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
-    pub(crate) peer: IpAddr,
+    /// The address of the socket's other end, ready to be sent.
+    pub(crate) peer: HeaderValue,
     /// When the head arrived, for durations and for the ledger.
     pub(crate) arrived: Instant,
     pub(crate) arrived_at: Timestamp,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use goldleaves_runtime::Metrics;
-use goldleaves_web::{ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, TokenVerifier, serve};
+use goldleaves_web::{
+    ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, TokenVerifier, serve_peers,
+};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -212,8 +214,8 @@ async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop)
         tokio::spawn(sweep(Arc::clone(pool)));
     }
     let proxy = Proxy::new((upstream, billing), shared.proxy, Arc::clone(&core.metrics));
-    let service = Entry::new(stack(shared.stack, &core, proxy));
-    let served = serve(listener, service, shared.serve, stop).await;
+    let stack = stack(shared.stack, &core, proxy);
+    let served = serve_peers(listener, |peer| Entry::new(stack.clone(), peer), shared.serve, stop).await;
     core.tunnels.close();
     served
 }

@@ -1,13 +1,13 @@
 //! The whole request path, outermost layer first. A stranger can read it from top to bottom.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use goldleaves_domain::BillableRoutes;
-use goldleaves_web::{Peer, TokenVerifier, WebBody};
-use http::{Request, Response};
+use goldleaves_web::{TokenVerifier, WebBody};
+use http::{HeaderValue, Request, Response};
 use tower::{Service, ServiceBuilder};
 
 use crate::call::Arrived;
@@ -61,13 +61,18 @@ pub(crate) fn stack(
         .service(proxy)
 }
 
-/// Where hyper's requests enter: its extensions become fields.
+/// Where the requests of one connection enter.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry<S>(S);
+pub(crate) struct Entry<S> {
+    stack: S,
+    peer: HeaderValue,
+}
 
 impl<S> Entry<S> {
-    pub(crate) const fn new(stack: S) -> Self {
-        Self(stack)
+    pub(crate) fn new(stack: S, peer: SocketAddr) -> Self {
+        // An address has nothing that a header could not hold.
+        let peer = HeaderValue::try_from(peer.ip().to_canonical().to_string());
+        Self { stack, peer: peer.unwrap_or(HeaderValue::from_static("0.0.0.0")) }
     }
 }
 
@@ -77,11 +82,10 @@ impl<S: Service<Arrived>> Service<Request<WebBody>> for Entry<S> {
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.stack.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<WebBody>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        self.0.call(Arrived { request, peer: peer.to_canonical() })
+        self.stack.call(Arrived { request, peer: self.peer.clone() })
     }
 }

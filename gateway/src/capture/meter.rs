@@ -12,7 +12,7 @@ use super::usage::Usage;
 use crate::core::Core;
 use crate::error::GatewayError;
 use crate::proxy::{AnswerError, UploadFailure, UploadWatch};
-use crate::record::{CallIntent, Durability, Owed, Settlement, VoidReason};
+use crate::record::{Durability, Owed, Prepared, Settlement, VoidReason};
 
 /// The status recorded for a client that left before there was one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -52,14 +52,14 @@ struct Metered {
 
 #[derive(Debug)]
 enum Stage {
-    Planned(CallIntent),
+    Planned(Prepared),
     Owing(Owed),
     Done,
 }
 
 impl Meter {
     /// A call that may be handed over soon.
-    pub(crate) fn plan(core: Arc<Core>, call: CallIntent, asked: Asked, arrived: Instant) -> Self {
+    pub(crate) fn plan(core: Arc<Core>, call: Prepared, asked: Asked, arrived: Instant) -> Self {
         Self(Box::new(Metered {
             core,
             arrived,

@@ -22,7 +22,7 @@ use crate::core::Core;
 use crate::error::{Failure, GatewayError};
 use crate::names::USAGE_EVENT_ID;
 use crate::proxy::{AnswerBody, Served, Tunnel, UploadWatch};
-use crate::record::{CallIntent, Durability, NotDurable, VoidReason};
+use crate::record::{CallIntent, Durability, NotDurable, Prepared, VoidReason};
 
 use body::ResponseBody;
 pub(crate) use meter::{Asked, Meter};
@@ -95,20 +95,22 @@ impl<S> Capture<S> {
         let fingerprint = FingerprintBuilder::new(user, request.method().as_str(), path, request.uri().query());
         let watch = upload_watch(traced, || Some(fingerprint.clone()));
         let asked = watch.clone().map_or(Asked::Head(fingerprint), Asked::Body);
-        let user_agent = request.headers().get(USER_AGENT).filter(|_| self.core.client_info);
-        let call = CallIntent {
+        let client_info = self.core.client_info;
+        let user_agent = request.headers().get(USER_AGENT).filter(|_| client_info);
+        let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+        let call = Prepared::from(CallIntent {
             event_id: self.core.recorder.event_id(),
             tenant_id: tenant.clone(),
             user_id: user.clone(),
             ts: facts.arrived_at,
-            traceparent: traced.traceparent.to_str().ok().map(str::to_owned),
+            traceparent: traced.traceparent.to_str().ok(),
             request_id: facts.request_id.clone(),
             client_request_id: client_request_id(facts),
             route,
-            method: request.method().as_str().to_owned(),
-            user_agent: user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
-            client_ip: self.core.client_info.then(|| facts.peer.to_string()),
-        };
+            method: request.method().as_str(),
+            user_agent: user_agent.as_deref(),
+            client_ip: facts.peer.to_str().ok().filter(|_| client_info),
+        });
         (Meter::plan(Arc::clone(&self.core), call, asked, facts.arrived), watch)
     }
 }
@@ -184,7 +186,7 @@ impl Headed {
             None
         });
         if let Some(event_id) = meter.as_ref().and_then(Meter::event_id)
-            && let Ok(value) = HeaderValue::from_str(&event_id.to_string())
+            && let Ok(value) = HeaderValue::from_str(event_id.as_uuid().as_hyphenated().encode_lower(&mut [0; 36]))
         {
             response.headers_mut().insert(USAGE_EVENT_ID, value);
         }

@@ -67,7 +67,7 @@ fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
             insert_text(headers, ORGANIZATION_ID, tenant.as_str());
         }
     }
-    insert_text(headers, FORWARDED_FOR, &facts.peer.to_string());
+    headers.insert(FORWARDED_FOR, facts.peer.clone());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert(FORWARDED_HOST, host);

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use goldleaves_web::Alarm;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::io::{Heard, UpstreamIo};
 use super::origin::Origin;
@@ -37,6 +39,7 @@ pub(crate) struct Connection {
     sender: http1::SendRequest<Upload>,
     driver: Driver,
     heard: Heard,
+    alarm: Alarm,
     reused: bool,
 }
 
@@ -55,7 +58,13 @@ impl Connection {
         let heard = Heard::default();
         let io = TokioIo::new(UpstreamIo::new(stream, heard.clone()));
         let (sender, connection) = http1::handshake(io).await.map_err(ConnectError::Handshake)?;
-        Ok(Self { sender, driver: Driver::Serving(Box::new(connection)), heard, reused: false })
+        Ok(Self {
+            sender,
+            driver: Driver::Serving(Box::new(connection)),
+            heard,
+            alarm: Alarm::default(),
+            reused: false,
+        })
     }
 
     /// Starts sending; both the returned future and [`Self::drive`] must be polled.
@@ -77,6 +86,11 @@ impl Connection {
             }
             self.driver = Driver::Done;
         }
+    }
+
+    /// Whether it was waited for an answer until `deadline`; the task is woken when it comes to that.
+    pub(crate) fn waited_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
+        self.alarm.passed(deadline, cx)
     }
 
     /// Whether another request could be sent: the last exchange is over and the upstream did not close.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::upload::{Upload, UploadWatch};
@@ -37,7 +37,7 @@ pub(crate) async fn exchange(
 ) -> Result<Response<Incoming>, NoHead> {
     let mut answer = pin!(connection.send(request));
     let deadline_after = |moved: Instant| (moved + limits.timeout).min(limits.call_deadline);
-    let mut sleep = pin!(sleep_until(deadline_after(Instant::now())));
+    let mut deadline = deadline_after(Instant::now());
     std::future::poll_fn(|cx| {
         connection.drive(cx);
         if let Poll::Ready(sent) = answer.as_mut().poll(cx) {
@@ -46,13 +46,12 @@ pub(crate) async fn exchange(
                 error: failed.into_error(),
             }));
         }
-        while sleep.as_mut().poll(cx).is_ready() {
+        while connection.waited_until(deadline, cx) {
             // As long as the client sends, the upstream need not answer.
-            let deadline = watch.map_or(sleep.deadline(), |watch| deadline_after(watch.moved()));
+            deadline = watch.map_or(deadline, |watch| deadline_after(watch.moved()));
             if deadline <= Instant::now() {
                 return Poll::Ready(Err(NoHead::Silent));
             }
-            sleep.as_mut().reset(deadline);
         }
         Poll::Pending
     })

@@ -7,8 +7,9 @@ use goldleaves_domain::{
 };
 
 /// Everything known of a billable call before the upstream hears of it: all that an event of outcome `unknown` needs.
+/// `T` is how its texts are held: borrowed from the request, or owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallIntent {
+pub struct CallIntent<T = String> {
     /// From [`Recorder::event_id`](super::Recorder::event_id), one per client request however often the upstream is
     /// tried.
     pub event_id: EventId,
@@ -19,7 +20,7 @@ pub struct CallIntent {
     /// When the request's head arrived.
     pub ts: Timestamp,
     /// The trace the call belongs to; it is cut from the event when it is longer than 255 bytes.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<T>,
     /// The `X-Request-ID` of the response.
     pub request_id: RequestId,
     /// The same, when the client chose it; anything else counts as not chosen.
@@ -27,11 +28,11 @@ pub struct CallIntent {
     /// The matched pattern.
     pub route: RoutePattern,
     /// The request's method.
-    pub method: String,
+    pub method: T,
     /// The client's `User-Agent`; `None` when not sent or not wanted.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<T>,
     /// The socket's peer; `None` when not wanted.
-    pub client_ip: Option<String>,
+    pub client_ip: Option<T>,
 }
 
 /// How a call that is billed, or set aside, ended.

@@ -68,10 +68,10 @@ pub(crate) enum CodecError {
 }
 
 /// The bytes of an INTENT, with room for the settlement behind them.
-pub(crate) fn encode_call(call: &CallIntent) -> Vec<u8> {
-    let traceparent = call.traceparent.as_deref().filter(|value| is_header_safe(value));
-    let user_agent = call.user_agent.as_deref().map(|value| bytes::cut(value, USER_AGENT_BYTES_MAX));
-    let client_ip = call.client_ip.as_deref().map(|value| bytes::cut(value, CLIENT_IP_BYTES_MAX));
+pub(crate) fn encode_call<T: AsRef<str>>(call: &CallIntent<T>) -> Vec<u8> {
+    let traceparent = call.traceparent.as_ref().map(T::as_ref).filter(|value| is_header_safe(value));
+    let user_agent = call.user_agent.as_ref().map(|value| bytes::cut(value.as_ref(), USER_AGENT_BYTES_MAX));
+    let client_ip = call.client_ip.as_ref().map(|value| bytes::cut(value.as_ref(), CLIENT_IP_BYTES_MAX));
     let is_clients = call.client_request_id.as_ref() == Some(&call.request_id);
 
     let texts = [call.tenant_id.as_str(), call.user_id.as_str(), call.request_id.as_str(), call.route.as_str()];
@@ -88,7 +88,7 @@ pub(crate) fn encode_call(call: &CallIntent) -> Vec<u8> {
     out.extend_from_slice(call.event_id.as_uuid().as_bytes());
     out.extend_from_slice(&call.ts.unix_micros().to_le_bytes());
     texts.into_iter().for_each(|text| put_text(&mut out, text));
-    put_text(&mut out, bytes::cut(&call.method, METHOD_BYTES_MAX));
+    put_text(&mut out, bytes::cut(call.method.as_ref(), METHOD_BYTES_MAX));
     [traceparent, user_agent, client_ip].into_iter().flatten().for_each(|text| put_text(&mut out, text));
     out
 }

@@ -24,6 +24,6 @@ mod tests;
 pub use call::{CallIntent, Durability, Settlement, VoidReason};
 pub use config::spool_directory;
 pub use open::{Clock, RecordOpenError, RecordOptions, RecordSide, open};
-pub use recorder::{NotDurable, Owed, RecordHealth, Recorder, Unrecorded};
+pub use recorder::{NotDurable, Owed, Prepared, RecordHealth, Recorder, Unrecorded};
 pub use recovery::RecoverError;
 pub use relay::{Relay, RelayPace};

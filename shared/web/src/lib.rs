@@ -3,6 +3,7 @@
 //!
 //! It knows of the domain only names (tenant, user, request id): routes, metering and storage are not its business.
 
+mod alarm;
 mod body;
 mod ops;
 mod principal;
@@ -11,12 +12,13 @@ mod request_id;
 mod serve;
 mod token;
 
+pub use alarm::Alarm;
 pub use body::{BodyError, WebBody};
 pub use ops::{Check, CheckState, Ops, serve_ops};
 pub use principal::{Principal, Role, TenantChoiceError};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};
-pub use serve::{ConnectionLimit, ListenerOptions, Peer, ServeOptions, ServeStats, Served, Stop, bind, serve};
+pub use serve::{ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, bind, serve, serve_peers};
 pub use token::{
     Algorithm, Clock, SignError, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, bearer_token,
 };

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::h2_idle::{Counted, Streams, Verdict};
+use super::head_timer::HeadTimer;
 use super::io::Socket;
 use super::service::ForHyper;
 use super::sniff::{Sniffed, Version, sniff};
@@ -57,7 +58,7 @@ impl Connection {
             Ok(Sniffed::Left) | Err(_) => return,
         };
         let socket = TokioIo::new(Socket::new(read_already, stream, self.options.write_timeout, held));
-        let service = ForHyper { service, peer: self.peer };
+        let service = ForHyper::new(service);
         match version {
             Version::Http1 => self.http1(socket, service).await,
             Version::H2 => self.h2(socket, service).await,
@@ -72,7 +73,7 @@ impl Connection {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(HeadTimer::default())
             .header_read_timeout(self.options.headers_timeout)
             .max_header_size(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX))
             .serve_connection(socket, service)

@@ -4,6 +4,7 @@
 
 mod connection;
 mod h2_idle;
+mod head_timer;
 mod io;
 mod listener;
 mod service;
@@ -35,10 +36,6 @@ pub use listener::{ListenerOptions, bind};
 const DROP_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// The peer of a request's connection; an extension of every request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
 
 /// Limits of the connections served. Clones share the connection limit and the counts, one for all cores.
 #[derive(Debug, Clone)]
@@ -175,6 +172,22 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    serve_peers(listener, |_| service.clone(), options, stop).await
+}
+
+/// As [`serve`], with a service of its own for each connection, made from who is at its other end.
+pub async fn serve_peers<S, B>(
+    listener: TcpListener,
+    service_for: impl Fn(SocketAddr) -> S,
+    options: ServeOptions,
+    stop: Stop,
+) -> Served
+where
+    S: Service<Request<WebBody>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let open = TaskTracker::new();
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
@@ -195,7 +208,7 @@ where
         let held = Held { _permit: permit, _token: open.token(), stats: options.stats.clone() };
         options.stats.0.accepted.fetch_add(1, Ordering::Relaxed);
         let connection = Connection { peer, options: options.clone(), stop: stop.clone() };
-        tokio::spawn(connection.run(stream, service.clone(), held));
+        tokio::spawn(connection.run(stream, service_for(peer), held));
     }
     // A closed port tells clients and balancers at once.
     drop(listener);

@@ -1,6 +1,7 @@
 //! HTTP/1.1: keep-alive, bodies, upgrades, several listeners on one address.
 
 use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
 
 use super::*;
 
@@ -130,4 +131,42 @@ fn listeners_share_an_address_one_for_each_core() {
     let counts: Vec<usize> = served.iter().map(|count| count.load(Ordering::Relaxed)).collect();
     assert_eq!(counts.iter().sum::<usize>(), 100);
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}
+
+/// Ready only when it was asked three times, and not to be called before.
+#[derive(Clone)]
+struct Reluctant(u8);
+
+impl Service<Request<WebBody>> for Reluctant {
+    type Response = Response<WebBody>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<WebBody>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.0 == 3 {
+            return Poll::Ready(Ok(()));
+        }
+        self.0 += 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<WebBody>) -> Self::Future {
+        assert_eq!(std::mem::take(&mut self.0), 3, "called before it was ready");
+        std::future::ready(Ok(Response::new(WebBody::full("at last"))))
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_ready_is_waited_for() {
+    let listener = bind("127.0.0.1:0".parse().unwrap(), ListenerOptions::default()).unwrap();
+    let (address, stats, stop) = (listener.local_addr().unwrap(), ServeStats::default(), Stop::default());
+    let running = tokio::spawn(serve(listener, Reluctant(0), ServeOptions::default(), stop.clone()));
+    let server = Server { address, stop, stats, running };
+    let mut client = http1_client(&server).await;
+    for _ in 0..5 {
+        client.ready().await.unwrap();
+        let response = client.send_request(get(&server, "/")).await.unwrap();
+        assert_eq!(text(response).await, (StatusCode::OK, "at last".to_owned()));
+    }
 }

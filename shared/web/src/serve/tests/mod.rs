@@ -55,11 +55,15 @@ impl Server {
         let listener = bind("127.0.0.1:0".parse().unwrap(), ListenerOptions::default()).unwrap();
         let address = listener.local_addr().unwrap();
         let stats = options.stats.clone();
-        let service = tower::service_fn(move |request| {
-            let answer = handler(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let running = tokio::spawn(serve(listener, service, options, stop.clone()));
+        let service_for = move |peer: SocketAddr| {
+            let handler = handler.clone();
+            tower::service_fn(move |mut request: Request<WebBody>| {
+                request.extensions_mut().insert(peer);
+                let answer = handler(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            })
+        };
+        let running = tokio::spawn(serve_peers(listener, service_for, options, stop.clone()));
         Self { address, stop, stats, running }
     }
 
@@ -90,7 +94,7 @@ fn hasty() -> ServeOptions {
 
 /// Answers with what was sent, or the path, and tells the peer.
 async fn echo(request: Request<WebBody>) -> Response<WebBody> {
-    let Peer(peer) = *request.extensions().get::<Peer>().unwrap();
+    let peer = *request.extensions().get::<SocketAddr>().unwrap();
     let path = request.uri().path().to_owned();
     let bytes = request.into_body().collect().await.unwrap().to_bytes();
     let body = if bytes.is_empty() { Bytes::from(path) } else { bytes };
