@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -120,6 +121,21 @@ impl Fleet {
         ];
         let given = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
         Launch::new(program, self.scratch.path()).settings(any_port).settings(own).settings(given)
+    }
+
+    /// A program of this deployment that reaches its servers directly, not started; the last setting of a name holds.
+    pub fn program(&self, program: &str) -> Launch {
+        self.launch(program, &self.nats_urls(None))
+    }
+
+    /// The database that the workers record into.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// A folder for files of the test, kept when it fails.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// Changes a setting for the next start of a program.

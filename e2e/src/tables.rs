@@ -111,6 +111,15 @@ impl Tables {
         row.try_get_by_index(0).with_context(|| format!("a number: {sql}"))
     }
 
+    /// The rows of a query of one text column.
+    ///
+    /// # Errors
+    /// The query fails, or gives anything else.
+    pub async fn texts(&self, sql: &str) -> Result<Vec<String>> {
+        let rows = query(&self.database, sql).await?;
+        rows.iter().map(|row| row.try_get_by_index(0).with_context(|| format!("a text: {sql}"))).collect()
+    }
+
     /// Where receipts and seals disagree, in words.
     ///
     /// # Errors

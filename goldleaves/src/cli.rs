@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use goldleaves_domain::{TenantId, UserId};
+use goldleaves_stream::Position;
 
 /// Goldleaves: an API gateway that meters what it serves, and a ledger that bills it.
 ///
@@ -28,12 +29,57 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Program::Goldleaves)]
         program: Program,
     },
+    /// Record again what the stream holds between two places; what the ledger has changes nothing
+    Replay(ReplayArguments),
+    /// Take the rate cards out of a ledger, or into one, before it is built again from the stream
+    RateCards {
+        /// Which way
+        #[command(subcommand)]
+        command: RateCardsCommand,
+    },
     /// Look at the spool in DATA_DIR
     Spool {
         /// What to do with it
         #[command(subcommand)]
         command: SpoolCommand,
     },
+}
+
+/// Which part of the stream is replayed.
+///
+/// A place is one of: a sequence of the stream (120000), an RFC 3339 time (2026-01-31T12:00:00Z), a date (2026-01-31: its
+/// first moment in UTC), or the word `first`. Times are those of storing in the stream, never before the call itself.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(
+    about = "Record again what the stream USAGE holds between two places",
+    long_about = "Record again what the stream USAGE holds between two places, into the database of DATABASE_URL.\n\n\
+        A place is one of: a sequence of the stream (120000), an RFC 3339 time (2026-01-31T12:00:00Z), a date (2026-01-31, \
+        its first moment in UTC), or the word first (the oldest message there is). Times are those of storing in the \
+        stream, which is never before the call itself.\n\n\
+        Events that the ledger has change nothing, for ever: a replay may be repeated, broken off with Ctrl-C (it says \
+        where to go on) and run beside workers. It reads through a consumer of its own, which takes a NATS login that may \
+        make one."
+)]
+pub struct ReplayArguments {
+    /// The first message: a sequence, a time, a date, or `first`
+    #[arg(long, value_name = "PLACE")]
+    pub from: Position,
+    /// The last message: a sequence (included), or a time or date (what was stored before it) [default: the last message
+    /// at the start]
+    #[arg(long, value_name = "PLACE")]
+    pub to: Option<Position>,
+    /// Read everything and say what is there, but record nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What can be done with rate cards.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum RateCardsCommand {
+    /// Print every version on standard output, one JSON object a line
+    Export,
+    /// Read what export printed from standard input; what contradicts cards that were used is refused
+    Import,
 }
 
 /// What can be done with a spool from outside.

@@ -9,6 +9,8 @@ mod broker;
 mod check_config;
 mod demo;
 mod prepare;
+mod rate_cards;
+mod replay;
 mod run;
 mod secret;
 mod spool_status;
@@ -32,6 +34,12 @@ pub fn main(arguments: Arguments) -> Exit {
         Some(Command::Migrate(arguments)) => {
             process::settings(|values| MigrateConfig::read(values, Program::Goldleaves))
                 .map(|config| migrate::run(&config, arguments.direction))
+        }
+        Some(Command::Replay(arguments)) => {
+            process::settings(replay::ReplayConfig::read).map(|config| replay::run(&config, arguments))
+        }
+        Some(Command::RateCards { command }) => {
+            process::settings(rate_cards::RateCardsConfig::read).map(|config| rate_cards::run(&config, command))
         }
         Some(Command::CheckConfig { program }) => Ok(check_config::run(program)),
         Some(Command::Spool { command: SpoolCommand::Status }) => {

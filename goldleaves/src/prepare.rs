@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use goldleaves_domain::{Rate, Timestamp};
-use goldleaves_ledger::{Ledger, RateCard};
+use goldleaves_ledger::{Ledger, LedgerOptions, RateCard};
 use goldleaves_migrations as migrations;
 use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule};
 use time::OffsetDateTime;
@@ -54,4 +54,15 @@ pub(crate) async fn set_rate(ledger: &Ledger, rate: Rate, delay_micros: i64) -> 
     let now = Timestamp::from_date_time(OffsetDateTime::now_utc())?;
     let from = now.plus_micros(delay_micros).context("the clock is outside the years 1 to 9999")?;
     ledger.set_rate(rate, from).await.context("the rate can't be set")
+}
+
+/// A ledger that is there and has the schema, for commands that make neither.
+///
+/// # Errors
+/// It is away, not migrated, or missing.
+pub(crate) async fn open(url: &Secret) -> Result<Ledger> {
+    let options = LedgerOptions { create_missing: false, ..LedgerOptions::default() };
+    let ledger = Ledger::connect(url.expose(), options).await?;
+    ledger.check_schema().await?;
+    Ok(ledger)
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Meter`] takes payloads, reads them and has the ledger record them in one transaction a batch. In the one-process
 //! deployment it is the relay's own [`Publisher`](goldleaves_domain::Publisher); in the distributed one the worker's
-//! loop feeds it from JetStream. It knows no broker, no HTTP and no SQL.
+//! loop feeds it from JetStream, and `goldleaves replay` with what was there before. It knows no broker, no HTTP and no SQL.
 
 mod meter;
 mod metrics;

@@ -1,6 +1,9 @@
-//! `docs/REPLAY.md`: its NATS commands are ones that the CLI has, and the consumer they add is the one that workers use.
+//! `docs/REPLAY.md`: its commands are ones that `goldleaves` and the NATS CLI have, and the consumer they add is the one that
+//! workers use.
 
 use goldleaves_stream::Topology;
+use goldleaves_testkit::program::Launch;
+use goldleaves_testkit::scratch::Scratch;
 use serde_json::{Value, json};
 
 use crate::markdown::{blocks, commands};
@@ -166,6 +169,33 @@ fn a_command_that_the_cli_does_not_have_is_noticed() {
         "nats consumer rm USAGE meter --force=yes",
     ] {
         assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn every_command_of_goldleaves_is_one_that_it_has() {
+    let document = text("docs/REPLAY.md");
+    let found = blocks(&document);
+    let lines = found.iter().filter(|block| block.language == "bash").flat_map(|block| commands(&block.text));
+    let calls: Vec<String> = lines
+        .filter_map(|line| line.split_once("goldleaves ").map(|(_, call)| call.to_owned()))
+        .filter(|call| call.starts_with("replay") || call.starts_with("rate-cards"))
+        .collect();
+    assert!(calls.len() >= 8, "{calls:?}");
+    let scratch = Scratch::new("commands").unwrap();
+    for call in calls.iter().map(String::as_str).chain(["replay --since 1h"]) {
+        let words = call.split(['<', '>']).next().unwrap().split_whitespace();
+        let launch = words.fold(Launch::new("goldleaves", scratch.path()), Launch::argument);
+        let output = launch.setting("DATA_DIR", scratch.join("none")).output().unwrap();
+        // There is neither a stream nor a database here: 2 would be a command line that is not understood.
+        let expected = if call.contains("--since") {
+            2
+        } else if call.starts_with("replay") {
+            78
+        } else {
+            70
+        };
+        assert_eq!(output.status.code(), Some(expected), "{call}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

@@ -250,6 +250,6 @@ pub(crate) fn refused_letter<'a>(message: &'a Incoming, detail: &'a str) -> Dead
 }
 
 /// SHA-256 of the bytes, in hex.
-fn content_id(payload: &[u8]) -> String {
+pub(crate) fn content_id(payload: &[u8]) -> String {
     Sha256::digest(payload).iter().map(|byte| format!("{byte:02x}")).collect()
 }

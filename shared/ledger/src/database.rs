@@ -32,6 +32,8 @@ pub struct LedgerOptions {
     pub work_timeout: Duration,
     /// How long [`Ledger::ping`] waits.
     pub ping_timeout: Duration,
+    /// Whether a missing SQLite file is made; if not, it is an error.
+    pub create_missing: bool,
 }
 
 impl Default for LedgerOptions {
@@ -41,6 +43,7 @@ impl Default for LedgerOptions {
             acquire_timeout: Duration::from_secs(10),
             work_timeout: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(2),
+            create_missing: true,
         }
     }
 }
@@ -61,8 +64,9 @@ struct Inner {
 }
 
 impl Ledger {
-    /// Opens the ledger. PostgreSQL need not be there yet: the first use connects. A missing SQLite file is created,
-    /// readable by its owner only; it must be migrated before use, as [`Ledger::check_schema`] tells.
+    /// Opens the ledger. PostgreSQL need not be there yet: the first use connects. A missing SQLite file is created
+    /// unless the options say otherwise, readable by its owner only; it must be migrated before use, as
+    /// [`Ledger::check_schema`] tells.
     ///
     /// # Errors
     /// A bad URL, or an SQLite file that can't be opened.
@@ -208,7 +212,8 @@ async fn open_sqlite(
     path: &Path,
     options: &LedgerOptions,
 ) -> Result<(DatabaseConnection, DatabaseConnection), LedgerError> {
-    create_private(path).map_err(|source| LedgerError::File { path: path.display().to_string(), source })?;
+    let there = if options.create_missing { create_private(path) } else { path.metadata().map(drop) };
+    there.map_err(|source| LedgerError::File { path: path.display().to_string(), source })?;
     let connection = SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)

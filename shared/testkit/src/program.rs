@@ -26,6 +26,8 @@ pub struct Launch {
     settings: BTreeMap<String, OsString>,
     /// The working directory, which also gets the output.
     folder: PathBuf,
+    /// What it reads on standard input.
+    input: Option<PathBuf>,
     /// The one core it may run on.
     core: Option<usize>,
     /// A folder that is a file system of its own for this program, and its size in MiB.
@@ -51,6 +53,7 @@ impl Launch {
             arguments: Vec::new(),
             settings: BTreeMap::new(),
             folder,
+            input: None,
             core: None,
             small_disk: None,
         }
@@ -77,6 +80,13 @@ impl Launch {
         self
     }
 
+    /// Gives it a file on standard input; without one there is nothing to read.
+    #[must_use]
+    pub fn input(mut self, file: &Path) -> Self {
+        self.input = Some(file.to_path_buf());
+        self
+    }
+
     /// Keeps the program on one core from its first instruction (with util-linux' `taskset`), for measuring.
     #[must_use]
     pub fn on_core(mut self, core: usize) -> Self {
@@ -100,7 +110,7 @@ impl Launch {
         std::fs::create_dir_all(&self.folder).context("making the program's folder")?;
         let (stdout, stderr) = self.output_files()?;
         let mut command = self.command()?;
-        command.stdin(Stdio::null());
+        command.stdin(self.standard_input()?);
         command.stdout(File::create(&stdout).context("opening the output")?);
         command.stderr(File::create(&stderr).context("opening the output")?);
         Ok(Program { child: Child::spawn(command, &self.program)?, name: self.program, stdout, stderr })
@@ -112,7 +122,14 @@ impl Launch {
     /// The program was not built, or does not start.
     pub fn output(self) -> Result<Output> {
         std::fs::create_dir_all(&self.folder).context("making the program's folder")?;
-        self.command()?.stdin(Stdio::null()).output().with_context(|| format!("running {}", self.program))
+        self.command()?.stdin(self.standard_input()?).output().with_context(|| format!("running {}", self.program))
+    }
+
+    fn standard_input(&self) -> Result<Stdio> {
+        match &self.input {
+            Some(file) => Ok(File::open(file).with_context(|| format!("opening {}", file.display()))?.into()),
+            None => Ok(Stdio::null()),
+        }
     }
 
     fn command(&self) -> Result<Command> {

@@ -1,6 +1,7 @@
 //! One suite for both databases: every test runs on SQLite and on a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod cards;
 mod concurrent;
 mod events;
 mod harness;

@@ -218,8 +218,13 @@ async fn a_database_that_is_away_is_waited_for() {
 async fn a_database_that_hangs_is_waited_for() {
     let server = Postgres::start().await.unwrap();
     let limit = Duration::from_millis(300);
-    let options =
-        LedgerOptions { acquire_timeout: limit, work_timeout: limit, ping_timeout: limit, connections_max: 2 };
+    let options = LedgerOptions {
+        acquire_timeout: limit,
+        work_timeout: limit,
+        ping_timeout: limit,
+        connections_max: 2,
+        ..LedgerOptions::default()
+    };
     let ledger = Ledger::connect(&server.database().await.unwrap(), options).await.unwrap();
     ledger.set_rate("1".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
     server.pause().unwrap();

@@ -1,5 +1,8 @@
 //! Rate cards: immutable versions, each valid from a moment on. A row's version is looked up by its time.
 
+mod import;
+mod text;
+
 use goldleaves_domain::{Rate, Timestamp};
 use sea_orm::QueryResult;
 use time::OffsetDateTime;
@@ -8,6 +11,9 @@ use crate::database::Transaction;
 use crate::dialect::{Dialect, read};
 use crate::rows::Params;
 use crate::{Ledger, LedgerError};
+
+pub use import::{ImportError, Imported};
+pub use text::{RateCardsError, read_rate_cards, write_rate_cards};
 
 /// The first moment there is: the first card is valid from here, which is before every event.
 const BEGINNING_MICROS: i64 = -62_135_596_800_000_000;
@@ -50,6 +56,12 @@ impl Ledger {
     }
 }
 
+impl std::fmt::Display for RateCard {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "version {}, {} cents a unit from {}", self.version, self.rate, self.effective_from)
+    }
+}
+
 async fn set_rate(transaction: &Transaction, rate: Rate, from: Timestamp) -> Result<RateCard, LedgerError> {
     let dialect = transaction.dialect();
     if dialect == Dialect::Postgres {
@@ -63,15 +75,19 @@ async fn set_rate(transaction: &Transaction, rate: Rate, from: Timestamp) -> Res
         Some(latest) => RateCard { version: latest.version + 1, rate, effective_from: from.max(latest.effective_from) },
         None => RateCard { version: 1, rate, effective_from: beginning()? },
     };
+    insert_card(transaction, &new).await?;
+    Ok(new)
+}
+
+async fn insert_card(transaction: &Transaction, card: &RateCard) -> Result<(), LedgerError> {
     let mut params = Params::default();
-    let version = params.bind(new.version);
-    let micro = params.bind(micro_cents(rate));
-    let from = params.bind(dialect.time(new.effective_from));
+    let version = params.bind(card.version);
+    let micro = params.bind(micro_cents(card.rate));
+    let from = params.bind(transaction.dialect().time(card.effective_from));
     let insert = format!(
         "INSERT INTO rate_cards (version, rate_micro_cents, effective_from) VALUES ({version}, {micro}, {from})"
     );
-    transaction.execute(&insert, params).await?;
-    Ok(new)
+    transaction.execute(&insert, params).await.map(drop)
 }
 
 /// Versions count up and never become valid before older ones, so their number is their order.

@@ -1,0 +1,116 @@
+//! Rate cards from another ledger, so that a rebuilt one prices every event as that did.
+
+use crate::database::Transaction;
+use crate::dialect::{Dialect, read};
+use crate::rates::text::follows;
+use crate::rates::{RateCard, card, insert_card, select_cards};
+use crate::rows::Params;
+use crate::{Ledger, LedgerError};
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Cards that were there already.
+    pub there: Vec<RateCard>,
+    /// Cards that are new.
+    pub added: Vec<RateCard>,
+    /// Cards that priced nothing and gave way.
+    pub replaced: Vec<RateCard>,
+}
+
+/// Why nothing was imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// A version can't be two cards, and this ledger has used its own.
+    #[error("the ledger has usage that is priced by other cards: it has {there}; the file has {given}")]
+    Conflict {
+        /// What the ledger has.
+        there: RateCard,
+        /// What it was given.
+        given: RateCard,
+    },
+    /// What is there already was priced without it.
+    #[error("the ledger has usage of {} or later, priced without the file's {given}", given.effective_from.hour())]
+    TooLate {
+        /// What it was given.
+        given: RateCard,
+    },
+    /// The database is away or refuses.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Ledger {
+    /// Makes these cards the ledger's, all or none: what is there already is left, what is new is added. Cards of a ledger
+    /// that never priced anything give way to others of the same version; those of any other never do.
+    ///
+    /// # Errors
+    /// Cards that contradict what was priced, or a database that is away or refuses.
+    pub async fn import_rate_cards(&self, cards: &[RateCard]) -> Result<Imported, ImportError> {
+        self.write(async |transaction| import(transaction, cards).await).await?
+    }
+}
+
+async fn import(transaction: &Transaction, given: &[RateCard]) -> Result<Result<Imported, ImportError>, LedgerError> {
+    if transaction.dialect() == Dialect::Postgres {
+        // Whoever prices an event reads this table: nobody does until these cards are there.
+        transaction.execute("LOCK TABLE rate_cards IN ACCESS EXCLUSIVE MODE", Params::default()).await?;
+    }
+    let rows = transaction.query(&select_cards(""), Params::default()).await?;
+    let there: Vec<RateCard> = rows.iter().map(|row| card(transaction.dialect(), row)).collect::<Result<_, _>>()?;
+    let mut imported = match plan(&there, given) {
+        Ok(imported) => imported,
+        Err(conflict) if has_usage(transaction, None).await? => return Ok(Err(conflict)),
+        Err(_) => {
+            transaction.execute("DELETE FROM rate_cards WHERE card = 'default'", Params::default()).await?;
+            Imported { added: given.to_vec(), replaced: there, ..Imported::default() }
+        }
+    };
+    if let Some(earliest) = imported.added.iter().min_by_key(|card| card.effective_from)
+        && has_usage(transaction, Some(earliest)).await?
+    {
+        return Ok(Err(ImportError::TooLate { given: *earliest }));
+    }
+    for card in &imported.added {
+        insert_card(transaction, card).await?;
+    }
+    imported.replaced.retain(|card| !imported.added.contains(card));
+    Ok(Ok(imported))
+}
+
+/// What is to be added, unless a version is another card here, or the cards of both would be out of order.
+fn plan(there: &[RateCard], given: &[RateCard]) -> Result<Imported, ImportError> {
+    let mut imported = Imported::default();
+    for given in given {
+        match there.iter().find(|card| card.version == given.version) {
+            Some(card) if card == given => imported.there.push(*given),
+            Some(card) => return Err(ImportError::Conflict { there: *card, given: *given }),
+            None => {
+                let in_order = |card: &&RateCard| follows(card, given) || follows(given, card);
+                if let Some(card) = there.iter().find(|card| !in_order(card)) {
+                    return Err(ImportError::Conflict { there: *card, given: *given });
+                }
+                imported.added.push(*given);
+            }
+        }
+    }
+    Ok(imported)
+}
+
+/// Whether anything was priced, or anything of the hour in which a card becomes valid or of a later one.
+async fn has_usage(transaction: &Transaction, since: Option<&RateCard>) -> Result<bool, LedgerError> {
+    let mut params = Params::default();
+    let (hours, times) = match since {
+        Some(card) => {
+            let from = params.bind(transaction.dialect().time(card.effective_from.hour()));
+            (format!("WHERE hour >= {from}"), format!("WHERE ts >= {from}"))
+        }
+        None => (String::new(), String::new()),
+    };
+    let sql = format!(
+        "SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM usage_rollups {hours} LIMIT 1) AS r) \
+             + (SELECT COUNT(*) FROM (SELECT 1 FROM usage_duplicates {times} LIMIT 1) AS d) AS used"
+    );
+    let rows = transaction.query(&sql, params).await?;
+    rows.first().map_or(Ok(false), |row| Ok(read::<i64>(row, "used")? > 0))
+}

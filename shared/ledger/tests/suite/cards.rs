@@ -1,0 +1,125 @@
+//! Rate cards go from one ledger to another, and what a ledger has is counted without changing it.
+
+use goldleaves_domain::{Outcome, Period};
+use goldleaves_ledger::{
+    ImportError, Incoming, Ledger, LedgerError, LedgerOptions, RateCard, read_rate_cards, write_rate_cards,
+};
+
+use crate::events::{at, batch, event, incoming_seal, seal_of, with_client_id};
+use crate::harness::{Database, Kind, on_both};
+
+on_both!(
+    a_rebuilt_ledger_bills_the_same_to_the_cent,
+    cards_that_priced_something_never_change,
+    an_import_again_changes_nothing,
+    what_is_there_is_counted_and_nothing_changes,
+);
+
+fn cards(text: &str) -> Vec<RateCard> {
+    let mut lines = String::new();
+    for (version, line) in text.split(',').enumerate() {
+        let (rate, from) = line.trim().split_once(" from ").unwrap();
+        let card = RateCard {
+            version: i64::try_from(version).unwrap() + 1,
+            rate: rate.parse().unwrap(),
+            effective_from: at(from),
+        };
+        lines.push_str(&write_rate_cards(&[card]));
+    }
+    read_rate_cards(&lines).unwrap()
+}
+
+async fn bill(ledger: &Ledger) -> String {
+    let march = Period::new(at("2026-03-01"), at("2026-04-01")).unwrap();
+    format!("{:?}", ledger.usage_report(&"acme".parse().unwrap(), &march).await.unwrap())
+}
+
+async fn a_rebuilt_ledger_bills_the_same_to_the_cent(database: Database) {
+    let ledger = database.ledger().await;
+    ledger.set_rate("0.333333".parse().unwrap(), at("2026-03-01")).await.unwrap();
+    ledger.set_rate("30.5".parse().unwrap(), at("2026-03-10T10:00:10Z")).await.unwrap();
+    ledger.set_rate("0.1".parse().unwrap(), at("2026-03-10T10:00:20.5Z")).await.unwrap();
+    let mut events: Vec<_> = (1..=30).map(|number| with_client_id(event(number), "c")).collect();
+    events.iter_mut().for_each(|event| event.units = "1.5".parse().unwrap());
+    ledger.record(&batch(&events)).await.unwrap();
+    let before = bill(&ledger).await;
+    let file = write_rate_cards(&ledger.rate_cards().await.unwrap());
+
+    // Another database, in which `migrate` has set a rate of its own.
+    let rebuilt = Database::new(database.kind).await;
+    let other = rebuilt.priced().await;
+    let imported = other.import_rate_cards(&read_rate_cards(&file).unwrap()).await.unwrap();
+    assert_eq!((imported.added.len(), imported.there.len(), imported.replaced.len()), (3, 0, 1));
+    assert_eq!(imported.replaced[0].rate.to_string(), "25");
+    assert_eq!(write_rate_cards(&other.rate_cards().await.unwrap()), file);
+    other.record(&batch(events.iter().rev())).await.unwrap();
+    assert_eq!(bill(&other).await, before);
+    assert_eq!(rebuilt.verdicts().await, database.verdicts().await);
+}
+
+async fn cards_that_priced_something_never_change(database: Database) {
+    let ledger = database.priced().await;
+    ledger.record(&batch(&[event(1)])).await.unwrap();
+    let before = database.dump().await;
+    let refusal = async |given: &str| match ledger.import_rate_cards(&cards(given)).await.unwrap_err() {
+        ImportError::Ledger(error) => panic!("{error}"),
+        refusal => refusal.to_string(),
+    };
+    let words = refusal("30 from 0001-01-01").await;
+    assert!(words.contains("has version 1, 25 cents a unit from 0001"), "{words}");
+    assert!(words.contains("the file has version 1, 30 cents a unit"), "{words}");
+    let words = refusal("25 from 0001-01-01, 30 from 2026-03-10T10:00:00.5Z").await;
+    assert!(words.contains("has usage of 2026-03-10T10:00:00.000000Z or later"), "{words}");
+    assert!(words.contains("priced without the file's version 2, 30 cents"), "{words}");
+    refusal("25 from 0001-01-01, 30 from 2026-03-01, 31 from 2026-04-01").await;
+    assert_eq!(database.dump().await, before);
+    // Only what comes is priced by it.
+    let imported = ledger.import_rate_cards(&cards("25 from 0001-01-01, 30 from 2026-03-10T11:00:00Z")).await.unwrap();
+    assert_eq!((imported.there.len(), imported.added.len()), (1, 1));
+    assert_eq!(imported.replaced, []);
+}
+
+async fn an_import_again_changes_nothing(database: Database) {
+    let ledger = database.ledger().await;
+    let given = cards("25 from 0001-01-01, 30 from 2026-03-10T11:00:00Z");
+    assert_eq!(ledger.import_rate_cards(&given).await.unwrap().added, given);
+    ledger.record(&batch(&[event(1), event(5_000)])).await.unwrap();
+    let before = database.dump().await;
+    let again = ledger.import_rate_cards(&given).await.unwrap();
+    assert_eq!((again.there, again.added, again.replaced), (given.clone(), vec![], vec![]));
+    // A part of them is no contradiction.
+    assert_eq!(ledger.import_rate_cards(&given[..1]).await.unwrap().there, given[..1]);
+    assert_eq!(database.dump().await, before);
+}
+
+async fn what_is_there_is_counted_and_nothing_changes(database: Database) {
+    let ledger = database.priced().await;
+    let mut events: Vec<_> = (1..=5).map(|number| with_client_id(event(number), "c")).collect();
+    events[4].outcome = Outcome::Unknown;
+    let garbage = |text: &str| Incoming::parse(text.to_owned().into_bytes().into());
+    let mut recorded = batch(&events);
+    recorded.push(garbage("no JSON"));
+    recorded.push(incoming_seal(&seal_of(&events)));
+    assert_eq!(ledger.count_known(&recorded).await.unwrap(), 0);
+    assert_eq!(ledger.count_known(&[]).await.unwrap(), 0);
+    ledger.record(&recorded).await.unwrap();
+    let before = database.dump().await;
+    // Billed, three repeats, one set aside, one unreadable; the seal does not count.
+    assert_eq!(ledger.count_known(&recorded).await.unwrap(), 6);
+    recorded.extend(batch(&[event(100), event(1)]));
+    recorded.push(garbage("nor this"));
+    assert_eq!(ledger.count_known(&recorded).await.unwrap(), 7, "one of them twice");
+    assert_eq!(database.dump().await, before);
+}
+
+#[tokio::test]
+async fn a_missing_file_is_made_only_for_who_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = goldleaves_ledger::sqlite_url(&directory.path().join("goldleaves.db"));
+    let options = LedgerOptions { create_missing: false, ..LedgerOptions::default() };
+    let error = Ledger::connect(&url, options).await.unwrap_err();
+    assert!(matches!(error, LedgerError::File { .. }), "{error:?}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    let database = Database::new(Kind::Sqlite).await;
+    Ledger::connect(&database.url, LedgerOptions { create_missing: false, ..LedgerOptions::default() }).await.unwrap();
+}
