@@ -30,7 +30,13 @@ mod crash;
 mod first_start;
 mod full_disk;
 mod outage;
+mod poison;
+mod rebuild;
+mod repeats;
+mod replay;
+mod replay_command;
 mod stop;
+mod used_stream;
 
 /// Whether the long forms are wanted.
 fn soak() -> bool {
