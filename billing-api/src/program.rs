@@ -11,6 +11,7 @@ use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, pars
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
 };
+use goldleaves_trace::TraceSettings;
 use goldleaves_web::{
     Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenVerifier, bind, serve_ops,
 };
@@ -30,6 +31,7 @@ pub struct Config {
     billing: BillingConfig,
     ops_addr: SocketAddr,
     database_url: Secret,
+    traces: TraceSettings,
 }
 
 impl Config {
@@ -41,7 +43,15 @@ impl Config {
         let billing = BillingConfig::read(values, common.as_ref(), BILLING_ADDR);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
         let database_url = values.required(table::DATABASE_URL, database_url);
-        Some(Self { common: common?, jwt: jwt?, billing: billing?, ops_addr: ops_addr?, database_url: database_url? })
+        let traces = TraceSettings::read(values);
+        Some(Self {
+            common: common?,
+            jwt: jwt?,
+            billing: billing?,
+            ops_addr: ops_addr?,
+            database_url: database_url?,
+            traces: traces?,
+        })
     }
 }
 
@@ -68,6 +78,7 @@ pub fn run(config: &Config) -> Exit {
 async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
+    let (tracer, exporting) = config.traces.start("billing-api", &metrics);
     let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
     let listen = |address: SocketAddr| {
         bind(address, ListenerOptions::default()).with_context(|| format!("{address} can't be listened on"))
@@ -79,13 +90,15 @@ async fn serve(config: &Config) -> Result<Exit> {
     let ready = watch_ledger(&mut supervisor, ledger.clone());
     let verifier = TokenVerifier::new(token_options(&config.jwt), Clock::system());
     let api = BillingApi::new(ledger.clone(), verifier, Clock::system(), BillingMetrics::register(&metrics));
+    let api = api.traced(tracer);
     let docs = config.billing.docs;
     let options = ServeOptions { grace: config.common.shutdown_grace, ..ServeOptions::default() };
     supervisor.spawn_once(rule("billing-api", Stage::Edge), async move |stop| {
         api.serve(billing, docs, (options, Stop::on(stop))).await;
         anyhow::Ok(())
     });
-    let running = Check::new("running", move || up(!shutdown.is_asked(), "stopping"));
+    let stopping = shutdown.clone();
+    let running = Check::new("running", move || up(!stopping.is_asked(), "stopping"));
     let database = Check::new("database", move || up(ready.load(Ordering::Relaxed), "away, or without the schema"));
     let endpoints = Ops::new(move || metrics.text()).ready(running).ready(database);
     supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
@@ -94,6 +107,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     });
     let exit = supervisor.run(config.common.shutdown_grace).await;
     ledger.close().await;
+    exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }
 

@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use goldleaves_domain::{Timestamp, TimestampError};
 use goldleaves_ledger::Ledger;
+use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, next_span, web};
 use goldleaves_web::{Clock, Identified, RequestIdLayer, RequestIdService, ServeOptions, Served, Stop, TokenVerifier};
 use tokio::net::TcpListener;
 use tower::Layer;
@@ -26,6 +27,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct BillingApi {
     inner: Arc<Inner>,
+    tracer: Tracer,
 }
 
 struct Inner {
@@ -38,7 +40,13 @@ struct Inner {
 impl BillingApi {
     /// Answers from this ledger whom this verifier lets in.
     pub fn new(ledger: Ledger, verifier: TokenVerifier, clock: Clock, metrics: BillingMetrics) -> Self {
-        Self { inner: Arc::new(Inner { ledger, verifier, clock, metrics }) }
+        Self { inner: Arc::new(Inner { ledger, verifier, clock, metrics }), tracer: Tracer::off() }
+    }
+
+    /// With spans of what it answers.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Serves the API until stopped; `docs` says whether its documentation is served too.
@@ -91,14 +99,20 @@ fn only(allowed: &'static str, route: MethodRouter<BillingApi>) -> MethodRouter<
     route.fallback(async move || ApiError::Method(allowed))
 }
 
-/// Counts the answer and, where a handler left a failure, writes the problem document and the log line.
+/// Exports and counts the answer and, where a handler left a failure, writes the problem document and the log line.
 async fn finish(State(api): State<BillingApi>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let identified =
         request.extensions().get::<Identified>().cloned().unwrap_or_else(|| Identified::of(request.headers()));
+    let mut span = begin(&api.tracer, &request, (route.as_ref(), &identified));
     let mut response = next.run(request).await;
     let failure = response.extensions_mut().remove::<Failure>();
     api.inner.metrics.answered(route.as_ref().map(MatchedPath::as_str), response.status());
+    if let Some(mut span) = span.take() {
+        let status = failure.as_ref().map_or(response.status(), |failure| failure.problem.status());
+        web::say_status(&mut span, status);
+        span.end();
+    }
     let Some(Failure { problem, cause }) = failure else { return response };
     let (status, request_id) = (problem.status().as_u16(), &identified.id);
     match cause {
@@ -106,4 +120,26 @@ async fn finish(State(api): State<BillingApi>, request: Request, next: Next) -> 
         None => tracing::debug!(%request_id, status, "a call was refused: {}", problem.detail()),
     }
     problem.response(request_id).map(Body::new)
+}
+
+/// The span of a call, below the client's, when it is exported. It never says which tenant was asked for.
+fn begin(
+    tracer: &Tracer,
+    request: &Request,
+    (route, identified): (Option<&MatchedPath>, &Identified),
+) -> Option<OpenSpan> {
+    let parent = web::parent(request.headers());
+    let method = web::method_word(request.method());
+    let name = match route {
+        Some(route) => format!("{method} {}", route.as_str()).into(),
+        None => method.into(),
+    };
+    let (context, started) = (next_span(parent), Moment::now());
+    let mut span = tracer.open(Opening { context, parent, kind: SpanKind::Server, name, started })?;
+    web::say_request(&mut span, request.method(), request.version());
+    span.set("goldleaves.request_id", identified.id.to_string());
+    if let Some(route) = route {
+        span.set("http.route", route.as_str().to_owned());
+    }
+    Some(span)
 }

@@ -4,11 +4,13 @@
 use std::time::Instant;
 
 use goldleaves_domain::{NormalPath, RequestId, RoutePattern, TenantId, Timestamp, UserId};
+use goldleaves_trace::OpenSpan;
 use goldleaves_web::WebBody;
 use http::{HeaderValue, Request};
 
 use crate::capture::Meter;
 use crate::proxy::UploadWatch;
+use crate::spans::CallTrace;
 
 /// As hyper parsed it.
 pub(crate) struct Arrived {
@@ -37,11 +39,11 @@ pub(crate) struct Identified {
     pub(crate) facts: Facts,
 }
 
-/// With its place in a trace: this gateway's own span.
+/// With its place in a trace.
 pub(crate) struct Traced {
     pub(crate) request: Request<WebBody>,
     pub(crate) facts: Facts,
-    pub(crate) traceparent: HeaderValue,
+    pub(crate) trace: CallTrace,
 }
 
 /// Where a call goes.
@@ -106,4 +108,6 @@ pub(crate) struct Outbound {
     pub(crate) destination: Destination,
     pub(crate) meter: Option<Meter>,
     pub(crate) watch: Option<UploadWatch>,
+    /// The span of the call to the upstream, when it is exported.
+    pub(crate) span: Option<OpenSpan>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use goldleaves_runtime::Metrics;
+use goldleaves_trace::Tracer;
 use goldleaves_web::{
     ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, TokenVerifier, serve_peers,
 };
@@ -58,6 +59,8 @@ pub struct GatewayParts {
     pub recorder: Recorder,
     /// Where its numbers are shown.
     pub metrics: Metrics,
+    /// Where its spans go.
+    pub tracer: Tracer,
 }
 
 /// A running gateway. Dropping it stops it at once.
@@ -96,6 +99,7 @@ impl Gateway {
         let shared = Shared {
             serve: serve_options(config, stats),
             stack: StackParts {
+                tracer: parts.tracer.clone(),
                 origins: config.origins.clone(),
                 limits: LimitsOptions {
                     header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),

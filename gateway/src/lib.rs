@@ -16,6 +16,7 @@ mod layers;
 mod metrics;
 mod names;
 mod proxy;
+mod spans;
 mod stack;
 mod stream;
 mod tokens;

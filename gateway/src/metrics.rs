@@ -42,7 +42,7 @@ impl RequestClass {
     const ALL: [Self; 7] =
         [Self::Local, Self::Preflight, Self::Open, Self::Billing, Self::Unbilled, Self::Billable, Self::Refused];
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Preflight => "preflight",

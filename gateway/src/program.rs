@@ -10,6 +10,7 @@ use goldleaves_runtime::{
     telemetry,
 };
 use goldleaves_spool::RealFileSystem;
+use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Clock, ListenerOptions, Ops, Stop, TokenVerifier, bind, serve_ops};
 
 use crate::record::{self, RecordOptions};
@@ -30,6 +31,7 @@ pub struct Config {
     stream: StreamSettings,
     data_dir: PathBuf,
     ops_addr: SocketAddr,
+    traces: TraceSettings,
 }
 
 impl Config {
@@ -43,7 +45,7 @@ impl Config {
         let stream = StreamSettings::read(values);
         let data_dir = values.required(table::DATA_DIR, parse::path);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
-        values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
+        let traces = TraceSettings::read(values);
         Some(Self {
             common: common?,
             jwt: jwt?,
@@ -52,6 +54,7 @@ impl Config {
             stream: stream?,
             data_dir: data_dir?,
             ops_addr: ops_addr?,
+            traces: traces?,
         })
     }
 }
@@ -73,6 +76,7 @@ pub fn run(config: &Config) -> Exit {
 async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
+    let (tracer, exporting) = config.traces.start("gateway", &metrics);
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
     let connection = config.stream.connect("gateway").await?;
     let ops = bind(config.ops_addr, ListenerOptions::default())
@@ -88,7 +92,8 @@ async fn serve(config: &Config) -> Result<Exit> {
         publisher: config.stream.publisher(connection, &config.data_dir),
         verifier: TokenVerifier::new(token_options(&config.jwt), Clock::system()),
         metrics,
-        shutdown,
+        tracer,
+        shutdown: shutdown.clone(),
     };
     let address = service.spawn(&mut supervisor, &config.gateway)?;
     let rule = TaskRule { name: "ops", stage: Stage::Ops, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop };
@@ -97,5 +102,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         anyhow::Ok(())
     });
     tracing::info!("gateway listens on http://{address}, ops on http://{ops_addr}");
-    Ok(supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await)
+    let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
+    exporting.finish(shutdown.at_once()).await;
+    Ok(exit)
 }

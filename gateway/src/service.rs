@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use goldleaves_domain::Publisher;
 use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule};
+use goldleaves_trace::Tracer;
 use goldleaves_web::{Check, CheckState, TokenVerifier};
 
 use crate::record::{RecordSide, Recorder};
@@ -24,6 +25,8 @@ pub struct GatewayService {
     pub verifier: TokenVerifier,
     /// Where numbers are shown.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub tracer: Tracer,
     /// The wish to stop.
     pub shutdown: Shutdown,
 }
@@ -34,8 +37,9 @@ impl GatewayService {
     /// # Errors
     /// As [`Gateway::start`].
     pub fn spawn(self, supervisor: &mut Supervisor, config: &GatewayConfig) -> Result<SocketAddr, StartError> {
-        let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, shutdown } = self;
-        let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics })?;
+        let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, tracer, shutdown } = self;
+        let relay = relay.traced(tracer.clone());
+        let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics, tracer })?;
         let address = gateway.address();
         supervisor.spawn_once(rule("relay", Stage::Flow), async move |stop| {
             let left = relay.run(publisher, stop, RELAY_GRACE).await;

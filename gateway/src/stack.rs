@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use goldleaves_domain::BillableRoutes;
+use goldleaves_trace::Tracer;
 use goldleaves_web::{TokenVerifier, WebBody};
 use http::{HeaderValue, Request, Response};
 use tower::{Service, ServiceBuilder};
@@ -22,6 +23,7 @@ use crate::proxy::Proxy;
 /// What the layers are made of.
 #[derive(Clone)]
 pub(crate) struct StackParts {
+    pub(crate) tracer: Tracer,
     pub(crate) origins: Option<Arc<AllowedOrigins>>,
     pub(crate) limits: LimitsOptions,
     pub(crate) routes: Arc<BillableRoutes>,
@@ -40,7 +42,7 @@ pub(crate) fn stack(
         // Outermost, so that every response carries the id, those of a panic too.
         .layer(step(RequestIds))
         // Before anything can be refused, so that a refusal belongs to the client's trace and has its log line.
-        .layer(step(Trace))
+        .layer(step(Trace(parts.tracer)))
         // Outside of everything that can fail, inside of what knows the request's id: errors become responses here.
         .layer(RescueLayer)
         // Outside of everything that refuses: browsers must be able to read refusals, and a preflight has no token.

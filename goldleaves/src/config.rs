@@ -10,6 +10,7 @@ use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings};
 use goldleaves_ledger::sqlite_url;
 use goldleaves_runtime::Secret;
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
+use goldleaves_trace::TraceSettings;
 
 const BILLING_ADDR: SocketAddr = here(8081);
 const OPS_ADDR: SocketAddr = here(9090);
@@ -37,6 +38,8 @@ pub struct Config {
     pub rate: Rate,
     /// `NATS_URL` and what belongs to it; `None` = events go from the spool straight to the ledger.
     pub stream: Option<StreamSettings>,
+    /// Where traces go.
+    pub traces: TraceSettings,
 }
 
 impl Config {
@@ -53,6 +56,7 @@ impl Config {
         let database_url = database_url(values, data_dir.as_deref());
         let rate = read_rate(values);
         let stream = read_stream(values);
+        let traces = TraceSettings::read(values);
         refuse_unfinished(values);
         Some(Self {
             common: common?,
@@ -65,6 +69,7 @@ impl Config {
             database_url: database_url?,
             rate: rate?,
             stream: stream?,
+            traces: traces?,
         })
     }
 }
@@ -113,7 +118,6 @@ pub fn read_rate(values: &mut Values) -> Option<Rate> {
 pub fn refuse_unfinished(values: &mut Values) {
     values.refuse(table::STRIPE_API_KEY, "usage is reported into the ledger, not yet pushed to Stripe");
     values.refuse(table::STRIPE_API_BASE, "usage is reported into the ledger, not yet pushed to Stripe");
-    values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
 }
 
 const fn here(port: u16) -> SocketAddr {
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn a_setting_that_does_nothing_is_refused() {
         assert_eq!(mistakes(&[]), "");
-        for name in ["STRIPE_API_KEY", "STRIPE_API_BASE", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        for name in ["STRIPE_API_KEY", "STRIPE_API_BASE"] {
             assert!(mistakes(&[(name, "1")]).contains(name), "{name}");
         }
     }

@@ -51,6 +51,7 @@ struct Listeners {
 async fn serve(mut config: Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
+    let (tracer, exporting) = config.traces.start("goldleaves", &metrics);
     let tokens = secret::token_options(&config.jwt, &config.data_dir)?;
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
     let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
@@ -60,7 +61,7 @@ async fn serve(mut config: Config) -> Result<Exit> {
     let mut supervisor = Supervisor::new(shutdown.clone());
     let upstream = upstream(&mut supervisor, &mut config)?;
     prepare::spawn(&mut supervisor, &config, &ledger).await?;
-    let meter = Meter::new(ledger.clone(), &metrics);
+    let meter = Meter::new(ledger.clone(), &metrics).traced(tracer.clone());
     let publisher: Arc<dyn Publisher> = match &config.stream {
         None => Arc::new(meter),
         Some(stream) => broker::spawn(&mut supervisor, stream, meter, (&config.data_dir, &metrics)).await?,
@@ -68,6 +69,7 @@ async fn serve(mut config: Config) -> Result<Exit> {
     let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), Clock::system());
     let api = BillingApi::new(ledger.clone(), verifier.clone(), Clock::system(), BillingMetrics::register(&metrics));
+    let api = api.traced(tracer.clone());
     let docs = config.billing.docs;
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {
         api.serve(listeners.billing, docs, (ServeOptions::default(), Stop::on(stop))).await;
@@ -76,7 +78,7 @@ async fn serve(mut config: Config) -> Result<Exit> {
     let shown = metrics.clone();
     let endpoints =
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
-    let service = GatewayService { side, publisher, verifier, metrics, shutdown };
+    let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: shutdown.clone() };
     let gateway = service.spawn(&mut supervisor, &config.gateway)?;
     print(&banner(&config, &tokens, (gateway, addresses, upstream))?);
     // Last of all: who is told "ready" may call at once.
@@ -86,6 +88,7 @@ async fn serve(mut config: Config) -> Result<Exit> {
     });
     let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
     ledger.close().await;
+    exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }
 

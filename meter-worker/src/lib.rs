@@ -8,6 +8,7 @@ mod meter;
 mod metrics;
 pub mod program;
 mod publisher;
+mod spans;
 mod worker;
 
 pub use meter::Meter;

@@ -9,21 +9,30 @@ use goldleaves_domain::wire::Message;
 use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded};
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
+use goldleaves_trace::{Moment, Tracer};
 use tracing::{debug, error, warn};
 
 use crate::metrics::MeterMetrics;
+use crate::spans::BatchSpans;
 
 /// Records messages in the ledger. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Meter {
     ledger: Ledger,
     metrics: MeterMetrics,
+    tracer: Tracer,
 }
 
 impl Meter {
     /// A meter for this ledger.
     pub fn new(ledger: Ledger, metrics: &Metrics) -> Self {
-        Self { ledger, metrics: MeterMetrics::register(metrics) }
+        Self { ledger, metrics: MeterMetrics::register(metrics), tracer: Tracer::off() }
+    }
+
+    /// With spans of what it records.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Records a batch; `Ok` only after everything in it is committed: billed, recognised as a repeat or a replay, or
@@ -33,16 +42,23 @@ impl Meter {
     /// Only what has nothing to do with the batch: the database is away, busy or not migrated. Then the same batch may
     /// come again, however much of it was recorded.
     pub async fn record(&self, payloads: Vec<Bytes>) -> Result<Recorded, LedgerError> {
-        self.record_naming(payloads).await.map(|(recorded, _)| recorded)
+        self.record_naming(payloads, Moment::now()).await.map(|(recorded, _)| recorded)
     }
 
-    /// As [`Meter::record`], and which of the payloads no ledger can hold: those that can't be read and those it refused.
-    pub(crate) async fn record_naming(&self, payloads: Vec<Bytes>) -> Result<(Recorded, Vec<usize>), LedgerError> {
+    /// As [`Meter::record`], for a batch that is there since `started`; and which of the payloads no ledger can hold:
+    /// those that can't be read and those it refused.
+    pub(crate) async fn record_naming(
+        &self,
+        payloads: Vec<Bytes>,
+        started: Moment,
+    ) -> Result<(Recorded, Vec<usize>), LedgerError> {
         let incoming: Vec<_> = payloads.into_iter().map(Incoming::parse).collect();
         incoming.iter().for_each(log_incoming);
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
-        let recorded = self.halve((0, &incoming), &mut poison).await;
+        let spans = BatchSpans::begin(&self.tracer, self.ledger.system(), (&incoming, started));
+        let recorded = self.halve((0, &incoming), &spans, &mut poison).await;
+        spans.end_if(recorded.is_ok());
         if recorded.is_err() {
             self.metrics.failed();
         }
@@ -53,12 +69,15 @@ impl Meter {
     fn halve<'a>(
         &'a self,
         (first, batch): (usize, &'a [Incoming]),
+        spans: &'a BatchSpans,
         poison: &'a mut Vec<usize>,
     ) -> Pin<Box<dyn Future<Output = Result<Recorded, LedgerError>> + Send + 'a>> {
         Box::pin(async move {
             let mut recorded = Recorded::default();
+            let commits = spans.commit(first..first + batch.len());
             let outcome = self.ledger.record_counting(batch, &mut recorded).await;
             self.metrics.recorded(&recorded);
+            commits.end_if(outcome.is_ok());
             let cause = match outcome {
                 Ok(()) => return Ok(recorded),
                 Err(cause) if is_poison(&cause) => cause,
@@ -68,14 +87,17 @@ impl Meter {
                 [] => Err(cause),
                 [message] => {
                     poison.push(first);
-                    recorded += self.set_aside(message, &cause).await?;
+                    let commits = spans.commit(first..first + 1);
+                    let set_aside = self.set_aside(message, &cause).await;
+                    commits.end_if(set_aside.is_ok());
+                    recorded += set_aside?;
                     Ok(recorded)
                 }
                 _ => {
                     let middle = batch.len() / 2;
                     let (left, right) = batch.split_at(middle);
-                    recorded += self.halve((first, left), poison).await?;
-                    recorded += self.halve((first + middle, right), poison).await?;
+                    recorded += self.halve((first, left), spans, poison).await?;
+                    recorded += self.halve((first + middle, right), spans, poison).await?;
                     Ok(recorded)
                 }
             }

@@ -12,6 +12,7 @@ use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
 };
+use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
 
 use crate::Meter;
@@ -28,6 +29,7 @@ pub struct Config {
     stream: StreamSettings,
     ops_addr: SocketAddr,
     database_url: Secret,
+    traces: TraceSettings,
 }
 
 impl Config {
@@ -37,8 +39,14 @@ impl Config {
         let stream = StreamSettings::read(values);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
         let database_url = values.required(table::DATABASE_URL, parse::secret);
-        values.refuse(table::OTEL_EXPORTER_OTLP_ENDPOINT, "traces are continued, not yet exported");
-        Some(Self { common: common?, stream: stream?, ops_addr: ops_addr?, database_url: database_url? })
+        let traces = TraceSettings::read(values);
+        Some(Self {
+            common: common?,
+            stream: stream?,
+            ops_addr: ops_addr?,
+            database_url: database_url?,
+            traces: traces?,
+        })
     }
 }
 
@@ -57,6 +65,7 @@ pub fn run(config: &Config) -> Exit {
 async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
+    let (tracer, exporting) = config.traces.start("meter-worker", &metrics);
     let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
     let ops = bind(config.ops_addr, ListenerOptions::default())
         .with_context(|| format!("{} can't be listened on", config.ops_addr))?;
@@ -65,14 +74,16 @@ async fn serve(config: &Config) -> Result<Exit> {
 
     let mut supervisor = Supervisor::new(shutdown.clone());
     let database = watch_ledger(&mut supervisor, ledger.clone());
-    let worker = Worker::new(connection.clone(), Meter::new(ledger.clone(), &metrics), &metrics);
+    let meter = Meter::new(ledger.clone(), &metrics).traced(tracer);
+    let worker = Worker::new(connection.clone(), meter, &metrics);
     let health = worker.health();
     supervisor.spawn_once(rule("worker", Stage::Flow, OnCancel::Finish), async move |stop| worker.run(stop).await);
     let lag_metrics = metrics.clone();
     supervisor.spawn_once(rule("stream", Stage::Sink, OnCancel::Abort), async move |_| {
         watch_lag(connection, &lag_metrics).await
     });
-    let running = Check::new("running", move || up(!shutdown.is_asked(), "stopping"));
+    let stopping = shutdown.clone();
+    let running = Check::new("running", move || up(!stopping.is_asked(), "stopping"));
     let database = Check::new("database", move || up(database.load(Ordering::Relaxed), "away, or without the schema"));
     let worker =
         Check::new("worker", move || health.trouble().map_or(CheckState::Up, |why| CheckState::Down(why.into())));
@@ -83,6 +94,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     });
     let exit = supervisor.run(config.common.shutdown_grace).await;
     ledger.close().await;
+    exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }
 

@@ -21,6 +21,7 @@ use goldleaves_stream::{
     Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Lag, Next, Servers,
     Topology, TopologyError,
 };
+use goldleaves_trace::Moment;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -145,7 +146,7 @@ impl Worker {
 
     async fn work(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), Unrecorded> {
         let start = Instant::now();
-        let poison = self.record(batch, stop).await?;
+        let poison = self.record(batch, stop, Moment::now()).await?;
         self.consumer.settle(batch, |index| poison.contains(&index)).await;
         self.metrics.batches.inc();
         self.metrics.messages.inc_by(batch.messages().len() as u64);
@@ -156,12 +157,17 @@ impl Worker {
     }
 
     /// Records a batch, however long that takes. Which messages are poison.
-    async fn record(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<Vec<usize>, Unrecorded> {
+    async fn record(
+        &mut self,
+        batch: &Batch,
+        stop: &CancellationToken,
+        started: Moment,
+    ) -> Result<Vec<usize>, Unrecorded> {
         let mut pause = PAUSE_MIN;
         loop {
             let payloads: Vec<Bytes> = batch.messages().iter().map(|message| message.payload.clone()).collect();
             let meter = self.meter.clone();
-            let recorded = self.holding(batch, async move { meter.record_naming(payloads).await }).await;
+            let recorded = self.holding(batch, async move { meter.record_naming(payloads, started).await }).await;
             let cause = match recorded {
                 Ok((_, poison)) => {
                     self.well();

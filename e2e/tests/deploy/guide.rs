@@ -12,12 +12,13 @@ use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
 /// Where metrics are registered, each under its name.
-const METRICS: [&str; 5] = [
+const METRICS: [&str; 6] = [
     "gateway/src/metrics.rs",
     "gateway/src/record/metrics.rs",
     "meter-worker/src/metrics.rs",
     "meter-worker/src/worker.rs",
     "billing-api/src/metrics.rs",
+    "shared/trace/src/metrics.rs",
 ];
 
 async fn rows(connection: &DatabaseConnection, sql: &str) -> Vec<String> {

@@ -103,7 +103,7 @@ impl<S> Capture<S> {
             tenant_id: tenant.clone(),
             user_id: user.clone(),
             ts: facts.arrived_at,
-            traceparent: traced.traceparent.to_str().ok(),
+            traceparent: traced.trace.header(),
             request_id: facts.request_id.clone(),
             client_request_id: client_request_id(facts),
             route,

@@ -99,6 +99,7 @@ impl Step<Traced> for Cors {
         };
         if is_preflight(&call.request) {
             self.metrics.request(RequestClass::Preflight, StatusCode::NO_CONTENT);
+            call.trace.matched(RequestClass::Preflight, None);
             return Inward::Answered(preflight(call.request.headers(), &shared));
         }
         Inward::On(call, shared)

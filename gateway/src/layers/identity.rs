@@ -42,19 +42,20 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
     fn call(&mut self, call: Captured) -> Self::Future {
         let Captured { traced, path, caller, destination, meter, watch } = call;
         let (mut request, facts) = (traced.request, traced.facts);
+        let (traceparent, span) = traced.trace.toward_upstream(request.method());
         let headers = request.headers_mut();
         let stripped = identity::strip(headers);
         if stripped > 0 {
             tracing::debug!(request_id = %facts.request_id, stripped, "a client's own identity headers were dropped");
         }
         say(headers, &facts, caller.as_ref());
-        headers.insert(TRACEPARENT, traced.traceparent);
+        headers.insert(TRACEPARENT, traceparent);
         if meter.is_some() {
             // So that the upstream may say in trailers what the call was worth.
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         set_target(&mut request, &path);
-        self.0.call(Outbound { request, facts, destination, meter, watch })
+        self.0.call(Outbound { request, facts, destination, meter, watch, span })
     }
 }
 

@@ -39,16 +39,22 @@ impl Step<Traced> for Route {
             Ok(path) => path,
             Err(error) => {
                 self.metrics.request(RequestClass::Refused, error.status());
+                call.trace.matched(RequestClass::Refused, None);
                 return Inward::Refused(error.into());
             }
         };
         let (class, admission) = match RouteClass::of(&path, &self.routes) {
-            RouteClass::Local(local) => return self.answer(local, call.request.method()),
+            RouteClass::Local(local) => {
+                call.trace.matched(RequestClass::Local, None);
+                return self.answer(local, call.request.method());
+            }
             RouteClass::Open => (RequestClass::Open, Admission::Open(Destination::Upstream)),
             RouteClass::Billing => (RequestClass::Billing, Admission::Open(Destination::Billing)),
             RouteClass::Unbilled => (RequestClass::Unbilled, Admission::Unbilled),
             RouteClass::Billable(route) => (RequestClass::Billable, Admission::Billable(route)),
         };
+        let route = if let Admission::Billable(route) = &admission { Some(route) } else { None };
+        call.trace.matched(class, route);
         let counted = Counted { class, metrics: Arc::clone(&self.metrics) };
         Inward::On(Routed { traced: call, path, admission }, counted)
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use goldleaves_trace::OpenSpan;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -32,12 +33,26 @@ pub(crate) enum AnswerError {
     Upload(#[source] UploadFailure),
 }
 
+impl AnswerError {
+    /// In a trace.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Broke(_) => "upstream_aborted",
+            Self::Silent => "upstream_silent",
+            Self::ClientSlow => "call_timeout",
+            Self::Upload(_) => "request_aborted",
+        }
+    }
+}
+
 /// A body and the connection it comes over, which goes back to the pool at the body's end and is closed otherwise.
 pub(crate) struct AnswerBody {
     incoming: Incoming,
     lease: Option<Lease>,
     watch: Option<UploadWatch>,
     stall: Stall,
+    /// Of the call to the upstream, when it is exported.
+    span: Option<OpenSpan>,
 }
 
 /// A connection in use and where it goes afterwards.
@@ -48,7 +63,7 @@ pub(crate) struct Lease {
 
 impl AnswerBody {
     pub(crate) fn new(incoming: Incoming, lease: Lease, stall: Stall) -> Self {
-        let mut this = Self { incoming, lease: Some(lease), watch: None, stall };
+        let mut this = Self { incoming, lease: Some(lease), watch: None, stall, span: None };
         if this.incoming.is_end_stream() {
             this.release(None);
         }
@@ -57,12 +72,21 @@ impl AnswerBody {
 
     /// The empty body of a 101, whose connection is a tunnel now.
     pub(crate) fn switched(incoming: Incoming) -> Self {
-        Self { incoming, lease: None, watch: None, stall: Stall::new(Duration::ZERO, Instant::now()) }
+        Self { incoming, lease: None, watch: None, stall: Stall::new(Duration::ZERO, Instant::now()), span: None }
     }
 
     /// With the request's body, which may still be on its way.
     pub(crate) fn watching(mut self, watch: Option<UploadWatch>) -> Self {
         self.watch = watch;
+        self
+    }
+
+    /// With the span that its end ends.
+    pub(crate) fn ending(mut self, span: OpenSpan) -> Self {
+        match self.lease {
+            Some(_) => self.span = Some(span),
+            None => span.end(),
+        }
         self
     }
 
@@ -75,7 +99,7 @@ impl AnswerBody {
             polled = Pin::new(&mut self.incoming).poll_frame(cx);
         }
         match polled {
-            Poll::Pending if self.stall.expired(cx) => Poll::Ready(Some(Err(AnswerError::Silent))),
+            Poll::Pending if self.stall.expired(cx) => Poll::Ready(Some(Err(self.failed(AnswerError::Silent)))),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.took(frame, cx))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.broke(error)))),
@@ -91,21 +115,32 @@ impl AnswerBody {
         if self.incoming.is_end_stream() || frame.is_trailers() {
             self.release(Some(cx));
         } else if Instant::now() >= self.stall.latest() {
-            return Err(AnswerError::ClientSlow);
+            return Err(self.failed(AnswerError::ClientSlow));
         }
         Ok(frame)
     }
 
     fn broke(&mut self, error: hyper::Error) -> AnswerError {
-        match self.watch.as_ref().and_then(UploadWatch::failure) {
+        let error = match self.watch.as_ref().and_then(UploadWatch::failure) {
             Some(failure) => AnswerError::Upload(failure),
             None => AnswerError::Broke(error),
+        };
+        self.failed(error)
+    }
+
+    fn failed(&mut self, error: AnswerError) -> AnswerError {
+        if let Some(mut span) = self.span.take() {
+            span.fail(error.word());
         }
+        error
     }
 
     /// The exchange is over: hyper says so once it was polled after the last byte.
     fn release(&mut self, cx: Option<&mut Context<'_>>) {
         let Some(Lease { mut connection, pool }) = self.lease.take() else { return };
+        if let Some(span) = self.span.take() {
+            span.end();
+        }
         if let (false, Some(cx)) = (connection.is_ready(), cx) {
             connection.drive(cx);
         }

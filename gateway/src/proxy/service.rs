@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use goldleaves_trace::{OpenSpan, web};
 use goldleaves_web::WebBody;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -19,6 +20,7 @@ use super::answer::{AnswerBody, Lease};
 use super::connection::Connection;
 use super::exchange::{HeadLimits, NoHead, exchange};
 use super::headers::{self, Framing};
+use super::origin::Origin;
 use super::pool::Pool;
 use super::stall::Stall;
 use super::tunnel::Tunnel;
@@ -80,12 +82,16 @@ impl Service<Outbound> for Proxy {
     fn call(&mut self, call: Outbound) -> Self::Future {
         let proxy = Arc::clone(&self.0);
         Box::pin(async move {
-            let Outbound { request, facts, destination, mut meter, watch } = call;
+            let Outbound { request, facts, destination, mut meter, watch, span } = call;
             let call_deadline = Instant::from_std(facts.arrived) + proxy.options.call_timeout;
             let prepared = proxy.prepare(request, destination, (watch, call_deadline));
+            let span = span.map(|span| placed(span, prepared.pool.origin()));
             match proxy.serve(prepared, meter.as_mut(), call_deadline).await {
-                Ok((response, tunnel)) => Ok(Served { response, meter, tunnel }),
+                Ok((response, tunnel)) => Ok(Served { response: told(response, span), meter, tunnel }),
                 Err(error) => {
+                    if let Some(mut span) = span {
+                        span.fail(error.void_reason().as_str());
+                    }
                     if let Some(meter) = &mut meter {
                         meter.failed(&error);
                     }
@@ -241,6 +247,20 @@ fn plain(response: Response<Incoming>, body: impl FnOnce(Incoming) -> AnswerBody
         parts.extensions.insert(reason);
     }
     Response::from_parts(parts, body(incoming))
+}
+
+/// The span of a call says whom it calls.
+fn placed(mut span: OpenSpan, origin: &Origin) -> OpenSpan {
+    span.set("server.address", origin.host().to_owned());
+    span.set("server.port", origin.port());
+    span
+}
+
+/// The span of a call ends with the answer's body.
+fn told(response: Response<AnswerBody>, span: Option<OpenSpan>) -> Response<AnswerBody> {
+    let Some(mut span) = span else { return response };
+    web::say_status(&mut span, response.status());
+    response.map(|body| body.ending(span))
 }
 
 fn copy_of(request: &Request<Upload>) -> Request<Upload> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use goldleaves_domain::{PublishError, Publisher, Source};
 use goldleaves_spool::{Lsn, Reader, Record, Spool, SpoolError};
+use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, next_span};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -53,6 +54,7 @@ pub struct Relay {
     backoff: Backoff,
     read_failures: Backoff,
     metrics: RecordMetrics,
+    tracer: Tracer,
     pace: RelayPace,
 }
 
@@ -67,13 +69,20 @@ impl Relay {
     pub(super) fn new(spool: Spool, sealer: Sealer, recorder: Recorder, metrics: RecordMetrics) -> Self {
         let (reader, source) = (spool.reader(), Source::new(spool.id()));
         let (backoff, read_failures) = (Backoff::default(), Backoff::default());
-        Self { spool, reader, source, sealer, recorder, backoff, read_failures, metrics, pace: RelayPace::default() }
+        let (tracer, pace) = (Tracer::off(), RelayPace::default());
+        Self { spool, reader, source, sealer, recorder, backoff, read_failures, metrics, tracer, pace }
     }
 
     /// Another pace, for tests.
     #[must_use]
     pub fn at_pace(self, pace: RelayPace) -> Self {
         Self { pace, ..self }
+    }
+
+    /// With spans of what it hands over.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Relays until `stop`; then nothing may be recorded any more, the epoch gets its last seal, what is left is relayed
@@ -159,7 +168,7 @@ impl Relay {
 
     /// Hands a batch over, however long that takes.
     async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> Handed {
-        let mut left = batch;
+        let (mut left, started) = (batch, Moment::now());
         while !left.is_empty() {
             let length = if self.backoff.is_probing() { 1 } else { left.len() };
             let (window, rest) = left.split_at(length);
@@ -167,6 +176,7 @@ impl Relay {
             match publisher.publish(window.iter().map(message).collect()).await {
                 Ok(()) => {
                     self.confirmed(window);
+                    self.trace(window, started);
                     left = rest;
                 }
                 Err(PublishError::Rewound { reason }) => {
@@ -197,6 +207,21 @@ impl Relay {
                 Read::Seal(seal) => debug!(epoch = %seal.epoch, last_seq = seal.last_seq, "seal handed over"),
                 Read::Unreadable(_) => {}
             }
+        }
+    }
+
+    /// A span for each event whose trace is exported, from the batch's first attempt to the receipt.
+    fn trace(&self, window: &[(Record, Read)], started: Moment) {
+        for (_, read) in window {
+            let Read::Event(event) = read else { continue };
+            let Some(parent) = self.tracer.continued(event.traceparent.as_deref()) else { continue };
+            let (context, name) = (next_span(Some(parent)), "send usage".into());
+            let opening = Opening { context, parent: Some(parent), kind: SpanKind::Producer, name, started };
+            let Some(mut span) = self.tracer.open(opening) else { continue };
+            span.set("messaging.operation.type", "send");
+            span.set("messaging.operation.name", "send");
+            span.set("messaging.message.id", event.event_id.to_string());
+            span.end();
         }
     }
 

@@ -74,5 +74,8 @@ async fn a_trace_goes_on_or_starts() {
     assert_eq!((sent(0, "tracestate").as_deref(), sent(1, "tracestate")), (Some("v=1"), None));
     let events = world.finish().await;
     let recorded: Vec<_> = events.iter().map(|event| event.traceparent.clone().unwrap()).collect();
-    assert_eq!(recorded, traces, "the event belongs to the same trace");
+    assert_eq!(
+        recorded, traces,
+        "the event belongs to the same trace, and nothing is exported that could stand between"
+    );
 }

@@ -21,4 +21,5 @@ mod recording;
 mod routing;
 mod smuggling;
 mod tokens;
+mod traces;
 mod tunnels;

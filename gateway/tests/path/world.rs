@@ -16,6 +16,7 @@ use goldleaves_testkit::client::{Connection, Request, Response};
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::token::Claims;
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
+use goldleaves_trace::{Exporting, TraceSettings};
 use goldleaves_web::{Clock, TokenOptions, TokenVerifier};
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +109,7 @@ impl Plan {
         settings.extend(self.settings);
         let mut values = Values::load(settings, None);
         let common = Common::read(&mut values);
+        let traces = TraceSettings::read(&mut values).unwrap();
         let config = GatewayConfig::read(&mut values, common.as_ref(), Deployment::Distributed);
         let mut config = values.finish(config).unwrap();
         config.cores = NonZeroUsize::new(self.cores).unwrap();
@@ -116,14 +118,15 @@ impl Plan {
         let metrics = Metrics::new();
         let spool = spool_options(scratch.join("spool"), self.spool_bytes_max);
         let side = record::open(RecordOptions::new(spool, self.durability), self.disk, &metrics).await.unwrap();
+        let (tracer, exporting) = traces.start("gateway", &metrics);
         let taker = Arc::new(Taker { events: Mutex::default(), confirms: self.confirms });
         let relay_stop = CancellationToken::new();
         let publisher: Arc<dyn Publisher> = Arc::clone(&taker) as _;
         let relay = tokio::spawn(side.relay.run(publisher, relay_stop.clone(), Duration::from_secs(30)));
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), Clock::system());
-        let parts = GatewayParts { verifier, recorder: side.recorder, metrics: metrics.clone() };
+        let parts = GatewayParts { verifier, recorder: side.recorder, metrics: metrics.clone(), tracer };
         let gateway = Gateway::start(&config, &parts)?;
-        Ok(World { gateway, upstream: None, billing, metrics, taker, relay, relay_stop, scratch })
+        Ok(World { gateway, upstream: None, billing, metrics, taker, relay, relay_stop, exporting, scratch })
     }
 }
 
@@ -145,6 +148,7 @@ pub(crate) struct World {
     taker: Arc<Taker>,
     relay: tokio::task::JoinHandle<u64>,
     relay_stop: CancellationToken,
+    exporting: Exporting,
     scratch: Scratch,
 }
 
@@ -204,6 +208,7 @@ impl World {
         self.gateway.stopped().await;
         self.relay_stop.cancel();
         assert_eq!(self.relay.await.unwrap(), 0, "everything was relayed");
+        self.exporting.finish(std::future::pending()).await;
         // Its gauges read the spool, which is free again only then.
         drop(self.metrics);
         let (_, recovered) = Spool::open(spool_options(self.scratch.join("spool"), 64 << 20), RealFileSystem).unwrap();

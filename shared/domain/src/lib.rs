@@ -19,6 +19,7 @@ mod routes;
 mod seal;
 mod statuses;
 mod time;
+mod trace;
 pub mod wire;
 
 pub use canonical::ImmutableColumns;
@@ -35,3 +36,4 @@ pub use routes::{BillableRoutes, RouteError, RouteFault, RoutePattern};
 pub use seal::{Seal, SealBlock, SetHash, SetHashError};
 pub use statuses::{BillableStatuses, StatusesError};
 pub use time::{Period, PeriodError, Timestamp, TimestampError};
+pub use trace::{TraceContext, TraceContextError};

@@ -109,6 +109,14 @@ impl Ledger {
         }
     }
 
+    /// Which database it is, as traces name it.
+    pub fn system(&self) -> &'static str {
+        match self.dialect() {
+            Dialect::Postgres => "postgresql",
+            Dialect::Sqlite => "sqlite",
+        }
+    }
+
     pub(crate) fn dialect(&self) -> Dialect {
         self.inner.dialect
     }

@@ -20,7 +20,7 @@ struct Edges {
     never: &'static [&'static str],
 }
 
-const TABLE: [Edges; 15] = [
+const TABLE: [Edges; 16] = [
     Edges {
         folder: "shared/domain",
         ours: &[],
@@ -31,22 +31,23 @@ const TABLE: [Edges; 15] = [
     Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
     Edges { folder: "shared/ledger", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
     Edges { folder: "shared/runtime", ours: &[], never: &["hyper", "sea-orm", "async-nats", "axum"] },
+    Edges { folder: "shared/trace", ours: &["domain", "runtime"], never: &["sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/toolbox", ours: &[], never: &["tokio", "hyper"] },
     Edges { folder: "shared/testkit", ours: &["domain", "migrations", "toolbox"], never: &["async-nats"] },
     Edges { folder: "migrations", ours: &[], never: &["hyper", "async-nats", "axum"] },
     Edges {
         folder: "gateway",
-        ours: &["domain", "web", "spool", "runtime", "stream"],
+        ours: &["domain", "web", "spool", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats", "axum"],
     },
     Edges {
         folder: "meter-worker",
-        ours: &["domain", "web", "ledger", "runtime", "stream"],
+        ours: &["domain", "web", "ledger", "runtime", "stream", "trace"],
         never: &["hyper", "sea-orm", "async-nats", "axum"],
     },
     Edges {
         folder: "billing-api",
-        ours: &["domain", "web", "ledger", "runtime", "stream"],
+        ours: &["domain", "web", "ledger", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats"],
     },
     Edges {
@@ -58,6 +59,7 @@ const TABLE: [Edges; 15] = [
             "stream",
             "ledger",
             "runtime",
+            "trace",
             "migrations",
             "gateway",
             "meter-worker",
@@ -74,6 +76,7 @@ const TABLE: [Edges; 15] = [
             "stream",
             "ledger",
             "runtime",
+            "trace",
             "migrations",
             "gateway",
             "meter-worker",

@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::wire::salvage::{Kind, salvage};
 use crate::wire::{Message, Unreadable, UnreadableReason};
-use crate::{CallMetadata, RoutePattern, Seal, SealBlock, Timestamp, UsageEvent, decimal};
+use crate::{CallMetadata, RoutePattern, Seal, SealBlock, Timestamp, TraceContext, UsageEvent, decimal};
+
+/// A longer `traceparent` is not one.
+const TRACEPARENT_BYTES_MAX: usize = 128;
 
 /// Reads a payload. Whatever it accepts fits the ledger: no control character in a column, every length kept.
 ///
@@ -262,20 +265,11 @@ fn seconds(number: &str) -> Option<u64> {
     (0.0..9e18).contains(&micros).then_some(micros as u64)
 }
 
-/// W3C trace context: a later version may be longer, so only the common part is looked at.
+/// A later version may say more, but not without end, and nothing that is no header value.
 fn is_traceparent(text: &str) -> bool {
-    let hex = |part: Option<&str>, digits: usize| {
-        part.is_some_and(|part| {
-            part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        })
-    };
-    let mut parts = text.split('-');
-    (55..=128).contains(&text.len())
+    text.len() <= TRACEPARENT_BYTES_MAX
         && text.bytes().all(|byte| byte.is_ascii_graphic())
-        && hex(parts.next(), 2)
-        && hex(parts.next(), 32)
-        && hex(parts.next(), 16)
-        && hex(parts.next(), 2)
+        && text.parse::<TraceContext>().is_ok()
 }
 
 /// A string, or nothing whatever else it is: a damaged trace is no reason to lose an event.

@@ -79,7 +79,8 @@ settings! {
     SHUTDOWN_GRACE_SECS = "limits.shutdown_grace_secs", Plain, "seconds, from 0 to 86400";
     STRIPE_API_KEY = "stripe.api_key", Secret, "a Stripe secret key";
     STRIPE_API_BASE = "stripe.api_base", Secret, "the URL of Stripe's API";
-    OTEL_EXPORTER_OTLP_ENDPOINT = "otel.exporter_otlp_endpoint", Secret, "the URL of an OTLP collector";
+    OTEL_EXPORTER_OTLP_ENDPOINT = "otel.exporter_otlp_endpoint", Secret, "http://host:4318 of a collector that takes OTLP over HTTP";
+    OTEL_SERVICE_NAME = "otel.service_name", Plain, "what traces call the program";
 }
 
 #[cfg(test)]

@@ -112,13 +112,13 @@ fn no_secret_is_ever_printed() {
 
 #[test]
 fn a_setting_that_does_nothing_yet_is_refused() {
-    let mut values = load(&[("STRIPE_API_KEY", "sk_live_x")], Some("[otel]\nexporter_otlp_endpoint = \"http://c\""));
-    for setting in [table::STRIPE_API_KEY, table::STRIPE_API_BASE, table::OTEL_EXPORTER_OTLP_ENDPOINT] {
+    let mut values = load(&[("STRIPE_API_KEY", "sk_live_x")], Some("[stripe]\napi_base = \"http://c\""));
+    for setting in [table::STRIPE_API_KEY, table::STRIPE_API_BASE] {
         values.refuse(setting, "usage is not pushed to it");
     }
     let text = mistakes(values);
     assert!(text.contains("2 settings") && text.contains("STRIPE_API_KEY: does nothing yet"), "{text}");
-    assert!(text.contains("OTEL_EXPORTER_OTLP_ENDPOINT") && !text.contains("sk_live_x"), "{text}");
+    assert!(text.contains("STRIPE_API_BASE") && !text.contains("sk_live_x"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! Where spans go: `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector, the protocol names the path.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+use url::Url;
+
+/// What OTLP over HTTP adds to a collector's address for traces.
+const TRACES_PATH: &str = "/v1/traces";
+
+/// A collector that speaks OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint(Uri);
+
+/// Why a text names no collector. Never holds the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Not a URL.
+    #[error("not a URL such as http://127.0.0.1:4318")]
+    Malformed,
+    /// `https://`.
+    #[error("https is not spoken to a collector: name an http:// address, that of a collector nearby")]
+    Https,
+    /// A user, a query or a fragment.
+    #[error("only scheme, host, port and a path belong here")]
+    MoreThanBase,
+    /// The path that is added anyway.
+    #[error("/v1/traces is added to it: leave that out")]
+    TracesPath,
+}
+
+impl Endpoint {
+    /// Where requests go to.
+    pub(crate) const fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let url = Url::parse(text.trim()).map_err(|_| EndpointError::Malformed)?;
+        match url.scheme() {
+            "http" => {}
+            "https" => return Err(EndpointError::Https),
+            _ => return Err(EndpointError::Malformed),
+        }
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        if has_user || url.query().is_some() || url.fragment().is_some() {
+            return Err(EndpointError::MoreThanBase);
+        }
+        let base = url.as_str().trim_end_matches('/');
+        if base.ends_with(TRACES_PATH) {
+            return Err(EndpointError::TracesPath);
+        }
+        format!("{base}{TRACES_PATH}").parse().map(Self).map_err(|_| EndpointError::Malformed)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_traces_is_added() {
+        for (text, full) in [
+            ("http://collector:4318", "http://collector:4318/v1/traces"),
+            (" http://127.0.0.1:4318/ ", "http://127.0.0.1:4318/v1/traces"),
+            ("http://[::1]:4318/otlp/", "http://[::1]:4318/otlp/v1/traces"),
+            ("http://collector", "http://collector/v1/traces"),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), full);
+        }
+    }
+
+    #[test]
+    fn what_names_no_collector_says_why() {
+        for (text, error) in [
+            ("", EndpointError::Malformed),
+            ("collector:4318", EndpointError::Malformed),
+            ("127.0.0.1:4318", EndpointError::Malformed),
+            ("http://", EndpointError::Malformed),
+            ("http://collector:x", EndpointError::Malformed),
+            ("grpc://collector:4317", EndpointError::Malformed),
+            ("https://collector:4318", EndpointError::Https),
+            ("http://me:secret@collector:4318", EndpointError::MoreThanBase),
+            ("http://collector:4318/?key=secret", EndpointError::MoreThanBase),
+            ("http://collector:4318/#traces", EndpointError::MoreThanBase),
+            ("http://collector:4318/v1/traces", EndpointError::TracesPath),
+        ] {
+            assert_eq!(text.parse::<Endpoint>(), Err(error), "{text:?}");
+        }
+    }
+}
