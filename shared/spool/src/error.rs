@@ -43,11 +43,24 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the disk is what is wrong: it is full, broken or may only be read. That may pass without anybody touching the
+    /// directory, so trying again later makes sense.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_disk(source))
+    }
+
     /// For `map_err`: names what was tried.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
+}
+
+/// Whether the disk refused, not the permissions or the caller.
+pub(crate) fn is_disk(error: &io::Error) -> bool {
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
+    full.contains(&error.kind()) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Why a record was not appended. Nothing of it is in the log then.

@@ -215,12 +215,15 @@ impl Shared {
     }
 
     fn prepare(&self) -> io::Result<()> {
-        let base = self.log.lock().next_base;
+        let (base, capacity) = {
+            let log = self.log.lock();
+            (log.next_base, log.next_capacity())
+        };
         let header = Header {
             spool: self.id,
             epoch: self.epoch,
             base,
-            capacity: self.options.segment_bytes,
+            capacity,
             number: self.next_number(),
             created_unix_secs: unix_secs(),
         };

@@ -374,7 +374,17 @@ impl Log {
 
     /// LSN the next frame would get.
     pub(crate) fn end(&self) -> u64 {
-        self.writing.back().map_or(0, |active| active.end)
+        self.writing.back().map_or(self.durable, |active| active.end)
+    }
+
+    /// Of the segment that is made next. The first of an epoch has room for what it carries and for the settlements of all
+    /// that; what comes later is only admitted when it fits.
+    pub(crate) fn next_capacity(&self) -> u64 {
+        if !self.writing.is_empty() || !self.spares.is_empty() {
+            return self.segment_bytes;
+        }
+        let needed = DATA + 2 * self.opening_bytes(self.open_bytes) + 2 * self.reserved;
+        self.segment_bytes.max(needed.next_multiple_of(DATA))
     }
 
     // === segments ===

@@ -1,7 +1,8 @@
 //! Opening: what earlier epochs left is read, made durable and carried into a new epoch.
 //!
 //! Changes only what can be changed again: a crash at any point leaves a directory from which the next recovery finds the
-//! same. Nothing is settled here; the orphans stay open until the caller settles them.
+//! same. Nothing is settled here; the orphans stay open until the caller settles them. A disk that has no room for the new
+//! epoch's first segment does not keep what is there from being read: the keeper makes that segment later.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
-use crate::error::OpenError;
+use crate::error::{AppendError, OpenError, is_disk};
 use crate::frame::EpochMark;
 use crate::fs::{FileSystem, OpenMode, read_patiently};
 use crate::log::{Log, Open, Spare, payload_bytes_max};
@@ -99,20 +100,25 @@ fn begin(shared: &Shared) -> Result<(), OpenError> {
     let directory = &shared.options.directory;
     let header = {
         let log = shared.log.lock();
-        // Room for what it carries and for the settlements of all that.
-        let needed = DATA + 2 * log.opening_bytes(log.open_bytes) + 2 * log.reserved;
         Header {
             spool: shared.id,
             epoch: shared.epoch,
             base: log.next_base,
-            capacity: shared.options.segment_bytes.max(needed.next_multiple_of(DATA)),
+            capacity: log.next_capacity(),
             number: shared.next_number(),
             created_unix_secs: unix_secs(),
         }
     };
     let made = Segment::create(&*shared.fs, directory, header)
         .and_then(|segment| segment.file.map(header.capacity).map(|map| Spare { segment: Arc::new(segment), map }));
-    let spare = made.map_err(OpenError::io("create a segment in", directory))?;
+    let spare = match made {
+        Ok(spare) => spare,
+        Err(error) if is_disk(&error) => {
+            begin_without(shared, &error);
+            return Ok(());
+        }
+        Err(error) => return Err(OpenError::io("create a segment in", directory)(error)),
+    };
     let path = spare.segment.path.clone();
     let first = spare.segment.first();
     {
@@ -136,6 +142,21 @@ fn begin(shared: &Shared) -> Result<(), OpenError> {
         state.unrecorded.retain(|(epoch, _)| *epoch == shared.epoch || earlier.contains(epoch));
     })
     .map_err(OpenError::io("write the state in", directory))
+}
+
+/// Nothing can be appended yet, but what earlier epochs left is durable and can be handed on, which may make the room.
+fn begin_without(shared: &Shared, error: &std::io::Error) {
+    tracing::error!(
+        path = %shared.options.directory.display(), %error,
+        "no spool segment can be made: nothing can be recorded until the disk takes one, which is tried again and again"
+    );
+    let durable = {
+        let mut log = shared.log.lock();
+        log.obstacle = Some(AppendError::Unwritable { kind: error.kind() });
+        log.durable = log.segments.iter().map(|segment| segment.end()).max().unwrap_or(0);
+        log.durable
+    };
+    shared.publish(durable, false);
 }
 
 /// What earlier epochs left, cleaned up.

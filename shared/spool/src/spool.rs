@@ -194,6 +194,9 @@ pub struct Spool {
 impl Spool {
     /// Opens the directory: recovers what earlier epochs left and begins a new one. Blocks.
     ///
+    /// When the disk has no room for the first segment it opens all the same: what earlier epochs left is handed on, what
+    /// could not be appended is counted, and appends are taken as soon as there is room ([`Spool::is_writable`]).
+    ///
     /// # Errors
     /// When another process has it open, an option makes no sense, or the file system refuses.
     pub fn open(options: SpoolOptions, fs: impl FileSystem) -> Result<(Self, Recovered), OpenError> {
@@ -266,7 +269,14 @@ impl Spool {
 
     /// Counts one record that could not be appended, for this epoch; the count survives `kill -9` and needs no room.
     pub fn unrecorded(&self) {
-        self.shared.state.lock().count_unrecorded(self.shared.epoch);
+        self.unrecorded_before(1);
+    }
+
+    /// Counts as many records that could not be appended, because there was no spool to count them yet.
+    pub fn unrecorded_before(&self, count: u64) {
+        if count > 0 {
+            self.shared.state.lock().count_unrecorded(self.shared.epoch, count);
+        }
     }
 
     /// Says that an epoch's end is recorded: recovery need not report it again. Any epoch, also this one.

@@ -167,12 +167,12 @@ impl StateFile {
         self.dirty
     }
 
-    /// Counts one record that could not be appended. In the kernel when this returns, so that it survives `kill -9`.
-    pub(crate) fn count_unrecorded(&mut self, epoch: Uuid) {
+    /// Counts records that could not be appended. In the kernel when this returns, so that it survives `kill -9`.
+    pub(crate) fn count_unrecorded(&mut self, epoch: Uuid, more: u64) {
         let room = self.state.unrecorded.len() < UNRECORDED_MAX;
         match self.state.unrecorded.iter_mut().find(|(of, _)| *of == epoch) {
-            Some((_, count)) => *count += 1,
-            None if room => self.state.unrecorded.push((epoch, 1)),
+            Some((_, count)) => *count += more,
+            None if room => self.state.unrecorded.push((epoch, more)),
             None => tracing::error!(%epoch, "more epochs with unrecorded records than can be kept"),
         }
         self.dirty = true;

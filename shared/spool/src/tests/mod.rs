@@ -5,6 +5,7 @@ mod bounds;
 mod damage;
 mod disk;
 mod faults;
+mod full_start;
 mod model;
 mod random;
 mod threads;
