@@ -15,6 +15,8 @@ use crate::cargo::cargo;
 
 /// The package whose tests run the programs of the others.
 const WHOLE_SYSTEM: &str = "goldleaves-e2e";
+/// The packages of the programs that those start: one left out here would be run as it was built some other time.
+const PROGRAMS: [&str; 4] = ["goldleaves", "goldleaves-gateway", "goldleaves-meter-worker", "goldleaves-billing-api"];
 
 /// What to run.
 #[derive(clap::Args)]
@@ -67,7 +69,8 @@ fn build(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow
     if arguments.package.is_empty() {
         command.arg("--workspace");
     } else if arguments.package.iter().any(|package| package == WHOLE_SYSTEM) {
-        command.args(["--package", WHOLE_SYSTEM, "--package", "goldleaves"]);
+        command.args(["--package", WHOLE_SYSTEM]);
+        command.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
     } else {
         return Ok(true);
     }
