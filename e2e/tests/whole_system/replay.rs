@@ -43,7 +43,7 @@ async fn the_stream_five_times_in_any_order_changes_nothing_but_for_live_events(
     let receipts = live.receipts().await.unwrap();
     fleet.relayed(PATIENCE).await.unwrap();
     assert!(fleet.stop_gateway().await.unwrap().success());
-    fleet.recorded(PATIENCE * 4).await.unwrap();
+    fleet.recorded(PATIENCE * 15).await.unwrap();
 
     let delivered = fleet.consumer().await.unwrap()["delivered"]["stream_seq"].as_u64().unwrap();
     assert!(delivered >= originals.len() as u64 * (ROUNDS + 1) + receipts.len() as u64, "only {delivered}");
