@@ -20,6 +20,10 @@ use crate::child::die_with_parent;
 /// How long a server may take to answer on its port.
 const START_SECS_MAX: u64 = 30;
 
+/// What JetStream may reserve for its streams. Unset it is three quarters of the free disk, and whether a stream can be
+/// made would depend on the machine; nothing is allocated before it is stored.
+const STORE_BYTES_MAX: u64 = 64 << 30;
+
 /// One nats-server with JetStream on file storage. Keeps its port and its data over restarts.
 #[derive(Debug)]
 pub struct NatsServer {
@@ -175,7 +179,8 @@ impl NatsServer {
         let Settings { name, port, extra } = &self.settings;
         let store = self.store_path();
         let text = format!(
-            "listen: \"127.0.0.1:{port}\"\nserver_name: \"{name}\"\njetstream {{ store_dir: \"{}\" }}\n{extra}\n",
+            "listen: \"127.0.0.1:{port}\"\nserver_name: \"{name}\"\n\
+             jetstream {{ store_dir: \"{}\", max_file_store: {STORE_BYTES_MAX} }}\n{extra}\n",
             store.display()
         );
         std::fs::write(&config, text).context("writing nats.conf")?;
