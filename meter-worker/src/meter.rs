@@ -4,8 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use goldleaves_domain::UsageEvent;
 use goldleaves_domain::wire::Message;
+use goldleaves_domain::{Receiver, UsageEvent};
 use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded};
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
@@ -13,7 +13,7 @@ use goldleaves_trace::{Moment, Tracer};
 use tracing::{debug, error, warn};
 
 use crate::metrics::MeterMetrics;
-use crate::spans::BatchSpans;
+use crate::spans::{Arrival, BatchSpans};
 
 /// Records messages in the ledger. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,21 +42,22 @@ impl Meter {
     /// Only what has nothing to do with the batch: the database is away, busy or not migrated. Then the same batch may
     /// come again, however much of it was recorded.
     pub async fn record(&self, payloads: Vec<Bytes>) -> Result<Recorded, LedgerError> {
-        self.record_naming(payloads, Moment::now()).await.map(|(recorded, _)| recorded)
+        let arrival = Arrival { through: Receiver::LEDGER, started: Moment::now() };
+        self.record_naming(payloads, arrival).await.map(|(recorded, _)| recorded)
     }
 
-    /// As [`Meter::record`], for a batch that is there since `started`; and which of the payloads no ledger can hold:
+    /// As [`Meter::record`], for a batch that came like this; and which of the payloads no ledger can hold:
     /// those that can't be read and those it refused.
     pub(crate) async fn record_naming(
         &self,
         payloads: Vec<Bytes>,
-        started: Moment,
+        arrival: Arrival,
     ) -> Result<(Recorded, Vec<usize>), LedgerError> {
         let incoming: Vec<_> = payloads.into_iter().map(Incoming::parse).collect();
         incoming.iter().for_each(log_incoming);
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
-        let spans = BatchSpans::begin(&self.tracer, self.ledger.system(), (&incoming, started));
+        let spans = BatchSpans::begin(&self.tracer, self.ledger.system(), (&incoming, arrival));
         let recorded = self.halve((0, &incoming), &spans, &mut poison).await;
         spans.end_if(recorded.is_ok());
         if recorded.is_err() {

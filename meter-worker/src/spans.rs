@@ -6,9 +6,17 @@
 use std::ops::Range;
 
 use goldleaves_domain::wire::Message;
-use goldleaves_domain::{TraceContext, UsageEvent};
+use goldleaves_domain::{Receiver, TraceContext, UsageEvent};
 use goldleaves_ledger::Incoming;
-use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, next_span};
+use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, messaging, next_span};
+
+/// How a batch came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) through: Receiver,
+    /// Since when it is worked on.
+    pub(crate) started: Moment,
+}
 
 /// The spans of one batch by the places of their events; empty when none of its traces is exported.
 pub(crate) struct BatchSpans {
@@ -21,12 +29,12 @@ pub(crate) struct BatchSpans {
 pub(crate) struct CommitSpans(Vec<OpenSpan>);
 
 impl BatchSpans {
-    /// For a batch that is worked on since `started`, recorded in a database of this `system`.
-    pub(crate) fn begin(tracer: &Tracer, system: &'static str, (batch, started): (&[Incoming], Moment)) -> Self {
+    /// For a batch that is recorded in a database of this `system`.
+    pub(crate) fn begin(tracer: &Tracer, system: &'static str, (batch, arrival): (&[Incoming], Arrival)) -> Self {
         let open = |(place, message): (usize, &Incoming)| {
             let Ok(Message::Event(event)) = &message.parsed else { return None };
             let parent = tracer.continued(event.traceparent.as_deref())?;
-            Some((place, process(tracer, parent, (event, started))?))
+            Some((place, process(tracer, parent, (event, arrival))?))
         };
         let events = batch.iter().enumerate().filter_map(open).collect();
         Self { tracer: tracer.clone(), system, events }
@@ -45,7 +53,7 @@ impl BatchSpans {
         let mut span = self.tracer.open(Opening { context, parent, kind: SpanKind::Client, name, started })?;
         span.set("db.system.name", self.system);
         span.set("db.operation.name", "COMMIT");
-        span.set("db.operation.batch.size", size);
+        span.set("goldleaves.batch_size", size);
         Some(span)
     }
 
@@ -70,12 +78,11 @@ fn end_if(span: OpenSpan, is_committed: bool) {
     }
 }
 
-fn process(tracer: &Tracer, parent: TraceContext, (event, started): (&UsageEvent, Moment)) -> Option<OpenSpan> {
+fn process(tracer: &Tracer, parent: TraceContext, (event, arrival): (&UsageEvent, Arrival)) -> Option<OpenSpan> {
     let (context, name, parent) = (next_span(Some(parent)), "process usage".into(), Some(parent));
+    let started = arrival.started;
     let mut span = tracer.open(Opening { context, parent, kind: SpanKind::Consumer, name, started })?;
-    span.set("messaging.operation.type", "process");
-    span.set("messaging.operation.name", "process");
-    span.set("messaging.message.id", event.event_id.to_string());
+    messaging::say_event(&mut span, "process", (event.event_id, arrival.through));
     span.set("goldleaves.request_id", event.request_id.to_string());
     span.set("goldleaves.outcome", event.outcome.as_str());
     Some(span)

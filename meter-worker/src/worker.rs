@@ -18,8 +18,8 @@ use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
-    Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Lag, Next, Servers,
-    Topology, TopologyError,
+    Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Lag, Next, RECEIVER,
+    Servers, Topology, TopologyError,
 };
 use goldleaves_trace::Moment;
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Meter;
+use crate::spans::Arrival;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -146,7 +147,7 @@ impl Worker {
 
     async fn work(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), Unrecorded> {
         let start = Instant::now();
-        let poison = self.record(batch, stop, Moment::now()).await?;
+        let poison = self.record(batch, stop, Arrival { through: RECEIVER, started: Moment::now() }).await?;
         self.consumer.settle(batch, |index| poison.contains(&index)).await;
         self.metrics.batches.inc();
         self.metrics.messages.inc_by(batch.messages().len() as u64);
@@ -161,13 +162,13 @@ impl Worker {
         &mut self,
         batch: &Batch,
         stop: &CancellationToken,
-        started: Moment,
+        arrival: Arrival,
     ) -> Result<Vec<usize>, Unrecorded> {
         let mut pause = PAUSE_MIN;
         loop {
             let payloads: Vec<Bytes> = batch.messages().iter().map(|message| message.payload.clone()).collect();
             let meter = self.meter.clone();
-            let recorded = self.holding(batch, async move { meter.record_naming(payloads, started).await }).await;
+            let recorded = self.holding(batch, async move { meter.record_naming(payloads, arrival).await }).await;
             let cause = match recorded {
                 Ok((_, poison)) => {
                     self.well();

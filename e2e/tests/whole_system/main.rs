@@ -36,6 +36,7 @@ mod repeats;
 mod replay;
 mod replay_command;
 mod stop;
+mod traces;
 mod used_stream;
 
 /// Whether the long forms are wanted.

@@ -8,9 +8,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use goldleaves_domain::{PublishError, Publisher, Source};
+use goldleaves_domain::{PublishError, Publisher, Receiver, Source};
 use goldleaves_spool::{Lsn, Reader, Record, Spool, SpoolError};
-use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, next_span};
+use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging, next_span};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -176,7 +176,7 @@ impl Relay {
             match publisher.publish(window.iter().map(message).collect()).await {
                 Ok(()) => {
                     self.confirmed(window);
-                    self.trace(window, started);
+                    self.trace(window, (started, publisher.receiver()));
                     left = rest;
                 }
                 Err(PublishError::Rewound { reason }) => {
@@ -211,16 +211,14 @@ impl Relay {
     }
 
     /// A span for each event whose trace is exported, from the batch's first attempt to the receipt.
-    fn trace(&self, window: &[(Record, Read)], started: Moment) {
+    fn trace(&self, window: &[(Record, Read)], (started, receiver): (Moment, Receiver)) {
         for (_, read) in window {
             let Read::Event(event) = read else { continue };
             let Some(parent) = self.tracer.continued(event.traceparent.as_deref()) else { continue };
             let (context, name) = (next_span(Some(parent)), "send usage".into());
             let opening = Opening { context, parent: Some(parent), kind: SpanKind::Producer, name, started };
             let Some(mut span) = self.tracer.open(opening) else { continue };
-            span.set("messaging.operation.type", "send");
-            span.set("messaging.operation.name", "send");
-            span.set("messaging.message.id", event.event_id.to_string());
+            messaging::say_event(&mut span, "send", (event.event_id, receiver));
             span.end();
         }
     }

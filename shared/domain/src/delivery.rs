@@ -35,6 +35,20 @@ pub enum PublishError {
     },
 }
 
+/// Who takes events, as traces name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receiver {
+    /// The messaging system.
+    pub system: &'static str,
+    /// What in it takes them.
+    pub destination: &'static str,
+}
+
+impl Receiver {
+    /// The ledger, in the process that hands over.
+    pub const LEDGER: Self = Self { system: "goldleaves", destination: "ledger" };
+}
+
 /// What [`Publisher::publish`] returns.
 pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
 
@@ -43,6 +57,11 @@ pub trait Publisher: Send + Sync + 'static {
     /// Resolves to `Ok` only when every message of the batch is durable at the receiver; may be called again with the
     /// same batch, and with what was confirmed before.
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_>;
+
+    /// Who that is.
+    fn receiver(&self) -> Receiver {
+        Receiver::LEDGER
+    }
 
     /// Called every few seconds: whether the receiver still has what it confirmed.
     fn verify(&self) -> PublishFuture<'_> {

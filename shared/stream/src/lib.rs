@@ -19,4 +19,4 @@ pub use connection::{ConnectError, ConnectSettings, Connection};
 pub use consumer::{Batch, Consumer, ConsumerOptions, ConsumerState, Lag, Message, Next, StopHandle};
 pub use publisher::{PublisherOptions, PublisherStats, StreamPublisher};
 pub use reader::{Mark, Position, PositionError, ReadError, Reader, ReaderOptions, Span};
-pub use topology::{CONSUMER, Declared, Existence, Mismatch, Present, STREAM, Topology, TopologyError};
+pub use topology::{CONSUMER, Declared, Existence, Mismatch, Present, RECEIVER, STREAM, Topology, TopologyError};

@@ -27,6 +27,8 @@ pub enum Reply {
     TakeAllBut(i64),
     /// Answers with this status and takes nothing.
     Refuse(u16),
+    /// Answers 503, takes nothing and asks for a pause of so many seconds.
+    Later(u32),
     /// Never answers.
     Silence,
 }
@@ -147,6 +149,7 @@ fn answer(received: &Received, got: &mut Got, reply: &dyn Fn(usize) -> Reply) ->
     let rejected_spans = match reply {
         Reply::Silence => return Answer::silence(),
         Reply::Refuse(status) => return Answer::ok("").status(status),
+        Reply::Later(seconds) => return Answer::ok("").status(503).header("Retry-After", &seconds.to_string()),
         Reply::Take => 0,
         Reply::TakeAllBut(refused) => refused,
     };

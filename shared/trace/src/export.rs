@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use goldleaves_runtime::process::chain;
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -40,6 +40,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a batch is sent before it is dropped, and the pause after the first time, which doubles.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause that a collector may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// How long what is left may take once the program stops.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// The longest answer that is looked at.
@@ -175,7 +177,8 @@ impl Exporter {
             if attempt == ATTEMPTS || self.stop.is_cancelled() {
                 break;
             }
-            self.pause(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+            let asked = error.retry_after().unwrap_or_default();
+            self.pause(pause.mul_f64(rand::random_range(0.5..=1.0)).max(asked)).await;
             pause *= 2;
         }
         self.metrics.unsent.inc_by(spans);
@@ -221,16 +224,24 @@ enum PostError {
     Unreachable(#[source] hyper_util::client::legacy::Error),
     #[error("the answer broke off")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the collector answered {0}")]
-    Status(StatusCode),
+    #[error("the collector answered {status}")]
+    Status { status: StatusCode, retry_after: Option<Duration> },
 }
 
 impl PostError {
     /// Whether the same batch may be taken another time (OTLP 1.x, "Failures").
     fn is_transient(&self) -> bool {
         match self {
-            Self::Status(status) => matches!(status.as_u16(), 429 | 502..=504),
+            Self::Status { status, .. } => matches!(status.as_u16(), 429 | 502..=504),
             Self::TimedOut | Self::Unreachable(_) | Self::Answer(_) => true,
+        }
+    }
+
+    /// How long the collector wants to be left alone.
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::TimedOut | Self::Unreachable(_) | Self::Answer(_) => None,
         }
     }
 }
@@ -249,14 +260,20 @@ impl Collector {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("goldleaves/", env!("CARGO_PKG_VERSION"))));
         let response = self.client.request(request).await.map_err(PostError::Unreachable)?;
-        let status = response.status();
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let answer = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let answer = answer.map_err(PostError::Answer)?.to_bytes();
         if !status.is_success() {
-            return Err(PostError::Status(status));
+            return Err(PostError::Status { status, retry_after });
         }
         // An answer that says nothing readable took everything.
         let partial = ExportTraceServiceResponse::decode(answer).unwrap_or_default().partial_success;
         Ok(partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0)))
     }
+}
+
+/// A `Retry-After` in seconds; as a date it is not read.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }

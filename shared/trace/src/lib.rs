@@ -10,6 +10,7 @@ mod encode;
 mod endpoint;
 mod export;
 mod ids;
+pub mod messaging;
 mod metrics;
 mod settings;
 mod span;

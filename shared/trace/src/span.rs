@@ -132,6 +132,11 @@ impl OpenSpan {
         self.context
     }
 
+    /// Its part, while it is open.
+    pub(crate) fn kind(&self) -> Option<SpanKind> {
+        self.open.as_ref().map(|open| open.span.kind)
+    }
+
     /// Says something of it.
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
         if let Some(open) = &mut self.open {

@@ -3,7 +3,7 @@
 use goldleaves_domain::TraceContext;
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use crate::OpenSpan;
+use crate::{OpenSpan, SpanKind};
 
 /// The client's span, when it sent exactly one `traceparent` and it is valid.
 pub fn parent(headers: &HeaderMap) -> Option<TraceContext> {
@@ -24,10 +24,11 @@ pub fn say_request(span: &mut OpenSpan, method: &Method, version: Version) {
     span.set("network.protocol.version", version);
 }
 
-/// How a call was answered; what is a server's fault is an error.
+/// How a call was answered. What is a server's fault is an error; to who called, a client's fault is one too.
 pub fn say_status(span: &mut OpenSpan, status: StatusCode) {
     span.set("http.response.status_code", status.as_u16());
-    if status.is_server_error() {
+    let called = span.kind() == Some(SpanKind::Client);
+    if status.is_server_error() || (called && status.is_client_error()) {
         span.fail(status.as_str().to_owned());
     }
 }

@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher};
+use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher, Receiver};
 use tokio::sync::Mutex;
 
 use crate::connection::Connection;
-use crate::topology::Topology;
+use crate::topology::{RECEIVER, Topology};
 use lane::Lane;
 use witness::Witness;
 
@@ -124,6 +124,10 @@ impl StreamPublisher {
 impl Publisher for StreamPublisher {
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
         Box::pin(self.publish_batch(batch))
+    }
+
+    fn receiver(&self) -> Receiver {
+        RECEIVER
     }
 
     fn verify(&self) -> PublishFuture<'_> {

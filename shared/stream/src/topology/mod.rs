@@ -8,7 +8,7 @@ mod found;
 use std::fmt;
 use std::time::Duration;
 
-use goldleaves_domain::wire;
+use goldleaves_domain::{Receiver, wire};
 use serde_json::{Value, json};
 
 use crate::api::{Api, ApiError, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND};
@@ -18,6 +18,8 @@ pub(crate) use found::{ConsumerFound, StreamFound, StreamState};
 
 /// The stream that holds usage events and seals.
 pub const STREAM: &str = "USAGE";
+/// The same, as traces name it.
+pub const RECEIVER: Receiver = Receiver { system: "nats", destination: STREAM };
 /// The durable consumer every meter-worker pulls from.
 pub const CONSUMER: &str = "meter";
 /// Usage events by tenant, and seals by gateway.
