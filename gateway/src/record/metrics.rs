@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::call::VoidReason;
+use super::recorder::Recorder;
 
 type Label = [(&'static str, &'static str); 1];
 type Count = Gauge<u64, AtomicU64>;
@@ -110,8 +111,7 @@ pub(crate) struct RecordMetrics {
 
 impl RecordMetrics {
     /// Registers everything the record side shows.
-    pub(crate) fn register(metrics: &Metrics, spool: &Spool) -> Self {
-        show_spool(metrics, spool.clone());
+    pub(crate) fn register(metrics: &Metrics) -> Self {
         let counter = |name, help| metrics.register(name, help, Counter::default());
         let family = |name, help| metrics.register(name, help, Family::<Label, Counter>::default());
         let gauge = |name, help| metrics.register(name, help, Count::default());
@@ -162,8 +162,8 @@ impl RecordMetrics {
     }
 }
 
-/// Shows the spool's own figures, as they are when somebody reads them.
-fn show_spool(metrics: &Metrics, spool: Spool) {
+/// Shows the figures of the recorder's spool, as they are when somebody reads them; all 0 as long as there is none.
+pub(crate) fn show_spool(metrics: &Metrics, recorder: Recorder) {
     let gauge = |name, help| metrics.register(name, help, Count::default());
     let bytes = gauge("spool_bytes", "Bytes the spool takes on disk");
     let segments = gauge("spool_segments", "Segments of the spool");
@@ -174,7 +174,7 @@ fn show_spool(metrics: &Metrics, spool: Spool) {
     let help = "Age of the oldest record that is not handed over, 0 for none";
     let oldest = metrics.register("spool_oldest_unsent_age_seconds", help, Gauge::<f64, AtomicU64>::default());
     metrics.before_reading(move || {
-        let stats = spool.stats();
+        let Some(stats) = recorder.spool().map(Spool::stats) else { return };
         bytes.set(stats.bytes);
         segments.set(stats.segments as u64);
         unsent_bytes.set(stats.unsent_bytes);

@@ -23,7 +23,7 @@ mod tests;
 
 pub use call::{CallIntent, Durability, Settlement, VoidReason};
 pub use config::spool_directory;
-pub use open::{Clock, RecordOpenError, RecordOptions, RecordSide, open};
+pub use open::{Clock, RecordOpenError, RecordOptions, RecordSide, RelayStart, open};
 pub use recorder::{NotDurable, Owed, Prepared, RecordHealth, Recorder, Unrecorded};
 pub use recovery::RecoverError;
-pub use relay::{Relay, RelayPace};
+pub use relay::RelayPace;

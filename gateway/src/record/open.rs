@@ -1,15 +1,24 @@
-//! Opening the record side: recovery first, then a recorder for the request path and a relay for behind it.
+//! Opening the record side: recovery first, then a recorder for the request path and a relay for behind it. On a disk that
+//! does not let the spool be opened both start without it, and get it as soon as it does.
 
-use goldleaves_domain::Timestamp;
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use goldleaves_domain::{Publisher, Timestamp};
 use goldleaves_runtime::Metrics;
-use goldleaves_spool::{FileSystem, OpenError, Spool, SpoolOptions};
-use tracing::{info, warn};
+use goldleaves_spool::{AppendError, FileSystem, OpenError, Recovered, Spool, SpoolOptions};
+use goldleaves_trace::Tracer;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
+use super::backoff::Backoff;
 use super::call::Durability;
-use super::metrics::RecordMetrics;
+use super::metrics::{RecordMetrics, show_spool};
 use super::recorder::Recorder;
 use super::recovery::{self, RecoverError};
-use super::relay::Relay;
+use super::relay::{Relay, RelayPace};
 use super::sealer::{Found, Sealer};
 use crate::clock;
 
@@ -50,31 +59,144 @@ pub struct RecordSide {
     /// For the request path.
     pub recorder: Recorder,
     /// For a runtime of its own; nothing is handed over before it runs.
-    pub relay: Relay,
+    pub relay: RelayStart,
 }
 
 /// Opens the spool, settles durably what earlier starts left open, and only then lets anything be recorded.
 ///
+/// A disk that is full, broken or may only be read is no reason not to start: calls are unrecorded then (`available`) or
+/// refused (`strict`), and the relay goes on trying.
+///
 /// # Errors
-/// When the spool cannot be opened, or does not take those settlements.
+/// When the spool cannot be opened for another reason, or what it holds cannot be settled.
 pub async fn open(
     options: RecordOptions,
-    fs: impl FileSystem,
+    fs: impl FileSystem + Clone,
     metrics: &Metrics,
 ) -> Result<RecordSide, RecordOpenError> {
-    let (spool, recovered) = Spool::open(options.spool, fs)?;
-    let record_metrics = RecordMetrics::register(metrics, &spool);
-    info!(
-        spool = %spool.id(), epoch = %spool.epoch(), open_calls = recovered.orphans.len(),
-        open_epochs = recovered.epochs.len(), "spool opened"
-    );
-    if recovered.quarantined > 0 {
-        warn!(quarantined = recovered.quarantined, "parts of the spool could not be read and were passed over");
+    let record_metrics = RecordMetrics::register(metrics);
+    let recorder = Recorder::new(options.durability, record_metrics.clone());
+    show_spool(metrics, recorder.clone());
+    let (directory, spool) = (options.spool.directory.clone(), options.spool);
+    let open = Arc::new(move || Spool::open(spool.clone(), fs.clone()));
+    let (clock, metrics) = (options.clock, record_metrics);
+    let opening = Opening { directory, open, recorder: recorder.clone(), clock, metrics };
+    let state = match (opening.open)() {
+        Ok(opened) => State::Open(Box::new(opening.complete(opened).await?)),
+        Err(cause) if cause.may_pass() => {
+            opening.say(&cause);
+            State::Waiting(Box::new(opening))
+        }
+        Err(cause) => return Err(cause.into()),
+    };
+    Ok(RecordSide { recorder, relay: RelayStart { state, pace: RelayPace::default(), tracer: Tracer::off() } })
+}
+
+/// All that is needed to open the spool, now or later.
+struct Opening {
+    directory: PathBuf,
+    open: Arc<dyn Fn() -> Result<(Spool, Recovered), OpenError> + Send + Sync>,
+    recorder: Recorder,
+    clock: Clock,
+    metrics: RecordMetrics,
+}
+
+impl Opening {
+    fn say(&self, cause: &(dyn Error + 'static)) {
+        let path = self.directory.display();
+        error!(%path, cause, "the spool cannot be opened, nothing is recorded; it is tried again and again");
     }
-    recovery::settle_orphans(&spool, recovered.orphans, &record_metrics).await?;
-    let recorder = Recorder::new(spool.clone(), options.durability, record_metrics.clone());
-    let found = Found { dead: recovered.epochs, checkpoint: recovered.memo };
-    let sealer = Sealer::new(spool.clone(), found, options.clock, record_metrics.clone());
-    let relay = Relay::new(spool, sealer, recorder.clone(), record_metrics);
-    Ok(RecordSide { recorder, relay })
+
+    /// Tries until it works.
+    async fn wait(&self, pause: Duration) -> Relay {
+        let mut backoff = Backoff::default();
+        // The start has spoken already.
+        backoff.may_speak(Instant::now());
+        loop {
+            tokio::time::sleep(pause).await;
+            match self.retry().await {
+                Ok(relay) => return relay,
+                Err(cause) if backoff.may_speak(Instant::now()) => self.say(&cause),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn retry(&self) -> Result<Relay, RecordOpenError> {
+        let open = Arc::clone(&self.open);
+        // Recovery reads and writes files.
+        let opened = tokio::task::spawn_blocking(move || open()).await.unwrap_or_else(|failed| {
+            let path = self.directory.clone();
+            Err(OpenError::Io { action: "recover", path, source: failed.into() })
+        });
+        self.complete(opened?).await
+    }
+
+    /// From here on calls are recorded.
+    async fn complete(&self, (spool, recovered): (Spool, Recovered)) -> Result<Relay, RecordOpenError> {
+        info!(
+            spool = %spool.id(), epoch = %spool.epoch(), open_calls = recovered.orphans.len(),
+            open_epochs = recovered.epochs.len(), "spool opened"
+        );
+        if recovered.quarantined > 0 {
+            warn!(quarantined = recovered.quarantined, "parts of the spool could not be read and were passed over");
+        }
+        let mut orphans = recovered.orphans.into();
+        match recovery::settle_orphans(&spool, &mut orphans, &self.metrics).await {
+            Err(RecoverError::Append(
+                cause @ (AppendError::Full | AppendError::Unwritable { .. } | AppendError::Behind),
+            )) => {
+                let (open_calls, cause) = (orphans.len(), &cause as &dyn Error);
+                warn!(open_calls, cause, "calls of an earlier start stay open until the spool has room");
+            }
+            settled => settled?,
+        }
+        let found = Found { dead: recovered.epochs, checkpoint: recovered.memo };
+        let sealer = Sealer::new(spool.clone(), found, self.clock, self.metrics.clone());
+        let relay = Relay::new(spool.clone(), sealer, self.recorder.clone(), self.metrics.clone());
+        self.recorder.records_in(spool);
+        Ok(relay.with_orphans(orphans))
+    }
+}
+
+/// Hands what the spool holds to a [`Publisher`], as soon as there is a spool.
+pub struct RelayStart {
+    state: State,
+    pace: RelayPace,
+    tracer: Tracer,
+}
+
+enum State {
+    Open(Box<Relay>),
+    Waiting(Box<Opening>),
+}
+
+impl RelayStart {
+    /// Another pace, for tests.
+    #[must_use]
+    pub fn at_pace(self, pace: RelayPace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// With spans of what it hands over.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// Relays until `stop`; then nothing may be recorded any more, the epoch gets its last seal, what is left is relayed
+    /// for at most `grace`, and the spool is closed. Returns the number of records left for the next start.
+    pub async fn run(self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
+        let relay = match self.state {
+            State::Open(relay) => *relay,
+            State::Waiting(opening) => tokio::select! {
+                relay = opening.wait(self.pace.open) => relay,
+                () = stop.cancelled() => {
+                    warn!("stopped without ever having had a spool, nothing was recorded");
+                    return 0;
+                }
+            },
+        };
+        relay.at_pace(self.pace).traced(self.tracer).run(publisher, stop, grace).await
+    }
 }

@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use goldleaves_domain::{EventId, RequestId};
 use goldleaves_spool::{AppendError, IntentId, Spool};
+use parking_lot::Mutex;
 use tracing::{debug, error};
 use uuid::Uuid;
 
@@ -23,17 +24,31 @@ pub struct Recorder {
 }
 
 struct Shared {
-    spool: Spool,
+    /// Missing as long as the disk does not let the spool be opened.
+    log: OnceLock<Arc<CallLog>>,
+    /// Calls served without a record that no spool has counted yet.
+    uncounted: Mutex<u64>,
     durability: Durability,
     metrics: RecordMetrics,
-    /// The epoch's last seal is being written: what is settled from now on is left to the next start.
-    sealed: AtomicBool,
     /// Calls of this start that have no record, for health; the spool keeps the count that is sealed.
     unrecorded: AtomicU64,
     /// The last second (since the start) in which a call without a record was logged as an error.
     spoke: AtomicU64,
     start: Instant,
 }
+
+/// The spool as calls see it.
+struct CallLog {
+    spool: Spool,
+    metrics: RecordMetrics,
+    /// The epoch's last seal is being written: what is settled from now on is left to the next start.
+    sealed: AtomicBool,
+}
+
+/// Why a call has no record as long as there is no spool.
+#[derive(Debug, thiserror::Error)]
+#[error("the spool could not be opened yet")]
+struct NoSpool;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,10 +104,24 @@ impl fmt::Display for RecordHealth {
 // === impl Recorder ===
 
 impl Recorder {
-    pub(super) fn new(spool: Spool, durability: Durability, metrics: RecordMetrics) -> Self {
-        let (sealed, unrecorded, spoke) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        let start = Instant::now();
-        Self { shared: Arc::new(Shared { spool, durability, metrics, sealed, unrecorded, spoke, start }) }
+    /// Records nothing until it is given a spool.
+    pub(super) fn new(durability: Durability, metrics: RecordMetrics) -> Self {
+        let (log, uncounted, start) = (OnceLock::new(), Mutex::new(0), Instant::now());
+        let (unrecorded, spoke) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { log, uncounted, durability, metrics, unrecorded, spoke, start }) }
+    }
+
+    /// From now on calls are recorded there, and those that were served without a record are counted there.
+    pub(super) fn records_in(&self, spool: Spool) {
+        let (metrics, sealed) = (self.shared.metrics.clone(), AtomicBool::new(false));
+        let uncounted = self.shared.uncounted.lock();
+        let log = self.shared.log.get_or_init(|| Arc::new(CallLog { spool, metrics, sealed }));
+        log.spool.unrecorded_before(*uncounted);
+    }
+
+    /// Where calls are recorded, once that could be opened.
+    pub(super) fn spool(&self) -> Option<&Spool> {
+        self.shared.log.get().map(|log| &log.spool)
     }
 
     /// A new event id, a UUIDv7.
@@ -108,7 +137,7 @@ impl Recorder {
 
     /// What health says of recording; asks no disk.
     pub fn health(&self) -> RecordHealth {
-        let has_room = self.shared.spool.is_writable();
+        let has_room = self.spool().is_some_and(Spool::is_writable);
         RecordHealth { has_room, unrecorded: self.shared.unrecorded.load(Ordering::Relaxed) }
     }
 
@@ -118,11 +147,14 @@ impl Recorder {
     /// When the spool does not take it; that is counted already.
     pub fn intend(&self, call: impl Into<Prepared>) -> Result<Owed, Unrecorded> {
         let Prepared { event_id, request_id, payload } = call.into();
-        match self.shared.spool.intent(codec::CALL_VERSION, &payload) {
+        let Some(log) = self.shared.log.get() else {
+            return Err(self.shared.unrecorded((&request_id, event_id), &payload, &NoSpool));
+        };
+        match log.spool.intent(codec::CALL_VERSION, &payload) {
             Ok(intent) => {
                 log_announced(&payload);
-                let (shared, payload) = (Arc::clone(&self.shared), Some(payload));
-                Ok(Owed { shared, event_id, request_id, intent, payload })
+                let (log, payload) = (Arc::clone(log), Some(payload));
+                Ok(Owed { log, event_id, request_id, intent, payload })
             }
             Err(cause) => Err(self.shared.unrecorded((&request_id, event_id), &payload, &cause)),
         }
@@ -130,7 +162,9 @@ impl Recorder {
 
     /// From now on settlements are left to the next start: the epoch's last seal is being written.
     pub(super) fn seal(&self) {
-        self.shared.sealed.store(true, Ordering::SeqCst);
+        if let Some(log) = self.shared.log.get() {
+            log.sealed.store(true, Ordering::SeqCst);
+        }
     }
 }
 
@@ -142,15 +176,14 @@ impl Shared {
         &self,
         (request_id, event_id): (&RequestId, EventId),
         payload: &[u8],
-        cause: &AppendError,
+        cause: &(dyn Error + 'static),
     ) -> Unrecorded {
         self.metrics.failed(FailedStep::Intent);
         if self.durability == Durability::Available {
             self.unrecorded.fetch_add(1, Ordering::Relaxed);
             self.metrics.unrecorded.inc();
-            self.spool.unrecorded();
+            self.count();
         }
-        let cause: &dyn Error = cause;
         let call = codec::peek_call(codec::CALL_VERSION, payload).ok();
         let tenant_id = call.as_ref().map(|call| tracing::field::display(&call.tenant_id));
         if self.may_speak() {
@@ -162,12 +195,25 @@ impl Shared {
         Unrecorded
     }
 
+    /// In the spool, or here until there is one.
+    fn count(&self) {
+        let mut uncounted = self.uncounted.lock();
+        match self.log.get() {
+            Some(log) => log.spool.unrecorded(),
+            None => *uncounted += 1,
+        }
+    }
+
     /// Once a second: a full disk must not be filled with lines about it.
     fn may_speak(&self) -> bool {
         let now = self.start.elapsed().as_secs() + 1;
         self.spoke.fetch_max(now, Ordering::Relaxed) < now
     }
+}
 
+// === impl CallLog ===
+
+impl CallLog {
     fn settle(&self, intent: IntentId, mut payload: Vec<u8>, settlement: &Settlement) {
         if self.sealed.load(Ordering::SeqCst) {
             self.metrics.failed(FailedStep::Late);
@@ -237,7 +283,7 @@ fn log_failure(payload: &[u8], what: &'static str, cause: Option<&AppendError>) 
 /// call as `unknown`, which is set aside where people look, and counts.
 #[must_use = "dropping it unsettled records the call as unknown and counts a bug"]
 pub struct Owed {
-    shared: Arc<Shared>,
+    log: Arc<CallLog>,
     event_id: EventId,
     request_id: RequestId,
     intent: IntentId,
@@ -255,11 +301,11 @@ impl Owed {
 
     /// Resolves when the INTENT is durable. It borrows nothing, so that it can run beside the upstream call.
     pub fn durable(&self) -> impl Future<Output = Result<(), NotDurable>> + Send + use<> {
-        let (shared, intent) = (Arc::clone(&self.shared), self.intent);
+        let (log, intent) = (Arc::clone(&self.log), self.intent);
         let (request_id, event_id) = (self.request_id.clone(), self.event_id);
         async move {
-            shared.spool.durable(intent.lsn()).await.map_err(|cause| {
-                shared.metrics.failed(FailedStep::Durable);
+            log.spool.durable(intent.lsn()).await.map_err(|cause| {
+                log.metrics.failed(FailedStep::Durable);
                 let cause: &dyn Error = &cause;
                 error!(%request_id, %event_id, cause, "the call's record did not reach the disk");
                 NotDurable
@@ -270,14 +316,14 @@ impl Owed {
     /// Settles the call as an event.
     pub fn publish(mut self, settlement: Settlement) {
         if let Some(payload) = self.payload.take() {
-            self.shared.settle(self.intent, payload, &settlement);
+            self.log.settle(self.intent, payload, &settlement);
         }
     }
 
     /// Settles the call as no event.
     pub fn void(mut self, reason: VoidReason) {
         if let Some(payload) = self.payload.take() {
-            self.shared.void(self.intent, &payload, reason);
+            self.log.void(self.intent, &payload, reason);
         }
     }
 }
@@ -285,9 +331,9 @@ impl Owed {
 impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(payload) = self.payload.take() {
-            self.shared.metrics.failed(FailedStep::Dropped);
+            self.log.metrics.failed(FailedStep::Dropped);
             log_failure(&payload, "the call was dropped unsettled, it is recorded as unknown", None);
-            self.shared.settle(self.intent, payload, &codec::unknown_settlement());
+            self.log.settle(self.intent, payload, &codec::unknown_settlement());
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a start does for the starts before it, before anything live is published: calls whose end nobody saw become
 //! `unknown` events of the new epoch, durably.
 
+use std::collections::VecDeque;
+
 use goldleaves_domain::Outcome;
 use goldleaves_spool::{AppendError, Orphan, Spool, SpoolError};
 use tracing::{error, warn};
@@ -19,15 +21,16 @@ pub enum RecoverError {
     Durable(#[from] SpoolError),
 }
 
-/// Settles every orphan as `unknown` and waits until that is durable. An orphan that a newer program wrote stays open,
-/// for that program to settle; one that is no call at all is published as it is, to be set aside with its bytes.
+/// Settles every orphan as `unknown` and waits until that is durable. What the spool does not take is left in `orphans`.
+/// An orphan that a newer program wrote stays open, for that program to settle; one that is no call at all is published as
+/// it is, to be set aside with its bytes.
 pub(super) async fn settle_orphans(
     spool: &Spool,
-    orphans: Vec<Orphan>,
+    orphans: &mut VecDeque<Orphan>,
     metrics: &RecordMetrics,
 ) -> Result<(), RecoverError> {
     let mut last = None;
-    for orphan in orphans {
+    while let Some(orphan) = orphans.front() {
         let (version, payload) = match codec::decode_call(orphan.version, &orphan.payload) {
             Ok(call) => {
                 warn!(
@@ -40,6 +43,7 @@ pub(super) async fn settle_orphans(
             }
             Err(CodecError::NewerVersion(version)) => {
                 error!(version, "a newer program left an open call, it stays open for that program");
+                orphans.pop_front();
                 continue;
             }
             Err(unreadable) => {
@@ -48,6 +52,7 @@ pub(super) async fn settle_orphans(
             }
         };
         last = Some(spool.publish(orphan.intent, version, &payload)?.lsn);
+        orphans.pop_front();
         metrics.recovered.inc();
         metrics.captured(Outcome::Unknown);
     }

@@ -4,12 +4,13 @@
 //! Everything it does may happen again: ids settle that at the receiver. It is woken by the spool and by a timer. The
 //! seals of what was handed out are drawn here too, because this is where every event passes.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use goldleaves_domain::{PublishError, Publisher, Receiver, Source};
-use goldleaves_spool::{Lsn, Reader, Record, Spool, SpoolError};
+use goldleaves_spool::{Lsn, Orphan, Reader, Record, Spool, SpoolError};
 use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging, next_span};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use super::backoff::Backoff;
 use super::delivery::{self, Read};
 use super::metrics::{Attempt, RecordMetrics};
 use super::recorder::Recorder;
+use super::recovery;
 use super::sealer::Sealer;
 
 /// The most records of one batch.
@@ -26,6 +28,8 @@ const BATCH_RECORDS: usize = 1_000;
 /// The most bytes of one batch, as they lie in the spool.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// Between two looks whether there is room for what the start had none for.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after the spool could not be read.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
@@ -36,20 +40,24 @@ pub struct RelayPace {
     pub seal: Duration,
     /// Between two questions whether the receiver still has what it confirmed.
     pub verify: Duration,
+    /// Between two attempts to open a spool that the disk did not let be opened.
+    pub open: Duration,
 }
 
 impl Default for RelayPace {
     fn default() -> Self {
-        Self { seal: Duration::from_secs(10), verify: Duration::from_secs(10) }
+        Self { seal: Duration::from_secs(10), verify: Duration::from_secs(10), open: Duration::from_secs(2) }
     }
 }
 
 /// Hands what the spool holds to a [`Publisher`].
-pub struct Relay {
+pub(super) struct Relay {
     spool: Spool,
     reader: Reader,
     source: Source,
     sealer: Sealer,
+    /// Calls of earlier starts that the start had no room to settle.
+    orphans: VecDeque<Orphan>,
     recorder: Recorder,
     backoff: Backoff,
     read_failures: Backoff,
@@ -70,24 +78,24 @@ impl Relay {
         let (reader, source) = (spool.reader(), Source::new(spool.id()));
         let (backoff, read_failures) = (Backoff::default(), Backoff::default());
         let (tracer, pace) = (Tracer::off(), RelayPace::default());
-        Self { spool, reader, source, sealer, recorder, backoff, read_failures, metrics, tracer, pace }
+        let orphans = VecDeque::new();
+        Self { spool, reader, source, sealer, orphans, recorder, backoff, read_failures, metrics, tracer, pace }
     }
 
-    /// Another pace, for tests.
-    #[must_use]
-    pub fn at_pace(self, pace: RelayPace) -> Self {
+    pub(super) fn with_orphans(self, orphans: VecDeque<Orphan>) -> Self {
+        Self { orphans, ..self }
+    }
+
+    pub(super) fn at_pace(self, pace: RelayPace) -> Self {
         Self { pace, ..self }
     }
 
-    /// With spans of what it hands over.
-    #[must_use]
-    pub fn traced(self, tracer: Tracer) -> Self {
+    pub(super) fn traced(self, tracer: Tracer) -> Self {
         Self { tracer, ..self }
     }
 
-    /// Relays until `stop`; then nothing may be recorded any more, the epoch gets its last seal, what is left is relayed
-    /// for at most `grace`, and the spool is closed. Returns the number of records left for the next start.
-    pub async fn run(mut self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
+    /// As [`super::RelayStart::run`].
+    pub(super) async fn run(mut self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.serve(&*publisher) => {}
@@ -112,13 +120,25 @@ impl Relay {
         self.sealer.close_dead(false).await;
         let mut seal = interval(self.pace.seal);
         let mut verify = interval(self.pace.verify);
+        let mut settle = interval(SETTLE_PAUSE);
         loop {
             tokio::select! {
                 _ = seal.tick() => self.sealer.seal_open().await,
                 _ = verify.tick() => self.verify(publisher).await,
+                _ = settle.tick(), if !self.orphans.is_empty() => self.settle_orphans().await,
                 ready = self.reader.wait_ready() => self.heed(ready).await,
             }
             self.pass(publisher).await;
+        }
+    }
+
+    async fn settle_orphans(&mut self) {
+        if !self.spool.is_writable() {
+            return;
+        }
+        match recovery::settle_orphans(&self.spool, &mut self.orphans, &self.metrics).await {
+            Ok(()) => info!("the spool has room again, the calls that an earlier start left open are settled"),
+            Err(cause) => warn!(cause = &cause as &dyn Error, "calls of an earlier start stay open a little longer"),
         }
     }
 

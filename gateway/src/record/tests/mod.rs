@@ -1,5 +1,6 @@
 //! The record side over a real spool, with a receiver that can be away, forget and stall.
 
+mod full_disk;
 mod receiver;
 mod recording;
 mod relaying;

@@ -10,7 +10,7 @@ use goldleaves_domain::{
     Delivery, EventId, Outcome, PublishError, PublishFuture, Publisher, RequestId, Seal, Timestamp, Units, UsageEvent,
 };
 use goldleaves_runtime::Metrics;
-use goldleaves_spool::{RealFileSystem, SEGMENT_BYTES_MIN, SpoolOptions};
+use goldleaves_spool::{FileSystem, RealFileSystem, SEGMENT_BYTES_MIN, SpoolOptions};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -135,8 +135,17 @@ impl Running {
     }
 
     pub(super) async fn start_with(options: RecordOptions, receiver: &Arc<Receiver>, pace: RelayPace) -> Self {
+        Self::start_on(RealFileSystem, options, receiver, pace).await
+    }
+
+    pub(super) async fn start_on(
+        fs: impl FileSystem + Clone,
+        options: RecordOptions,
+        receiver: &Arc<Receiver>,
+        pace: RelayPace,
+    ) -> Self {
         let metrics = Metrics::new();
-        let side = open(options, RealFileSystem, &metrics).await.unwrap();
+        let side = open(options, fs, &metrics).await.unwrap();
         let stop = CancellationToken::new();
         let publisher: Arc<dyn Publisher> = Arc::<Receiver>::clone(receiver);
         let relay = side.relay.at_pace(pace).run(publisher, stop.clone(), Duration::from_millis(500));
@@ -175,7 +184,8 @@ pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
 }
 
 /// Timers so slow that no test waits for them.
-pub(super) const NEVER: RelayPace = RelayPace { seal: Duration::from_secs(3_600), verify: Duration::from_secs(3_600) };
+pub(super) const NEVER: RelayPace =
+    RelayPace { seal: Duration::from_secs(3_600), verify: Duration::from_secs(3_600), open: Duration::from_millis(5) };
 
 pub(super) fn call(recorder: &Recorder) -> CallIntent {
     CallIntent {
