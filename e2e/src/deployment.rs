@@ -38,11 +38,17 @@ pub enum Kind {
 pub struct Deployment {
     kind: Kind,
     settings: BTreeMap<String, String>,
-    /// The size of a disk that holds the data alone.
-    disk_mib: Option<u32>,
+    /// A disk that holds the data alone.
+    disk: Option<Disk>,
     running: Option<Running>,
     backing: Option<Backing>,
     scratch: Scratch,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Disk {
+    Small { mib: u32 },
+    Full { mib: u32 },
 }
 
 #[derive(Debug)]
@@ -87,7 +93,7 @@ impl Deployment {
     pub fn prepare(kind: Kind, settings: &[(&str, &str)]) -> Result<Self> {
         let scratch = Scratch::new("system")?;
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Ok(Self { kind, settings, disk_mib: None, running: None, backing: None, scratch })
+        Ok(Self { kind, settings, disk: None, running: None, backing: None, scratch })
     }
 
     /// Starts what was stopped or killed, on the same data.
@@ -95,17 +101,30 @@ impl Deployment {
     /// # Errors
     /// A program does not come up.
     pub async fn start_again(&mut self) -> Result<()> {
+        self.start_until(200).await
+    }
+
+    /// Starts it where it serves, but cannot do all it should.
+    ///
+    /// # Errors
+    /// A program does not come up, or is ready all the same.
+    pub async fn start_unready(&mut self) -> Result<()> {
+        self.start_until(503).await
+    }
+
+    /// Starts, until the readiness is asked and answers with this status.
+    async fn start_until(&mut self, status: u16) -> Result<()> {
         ensure!(self.running.is_none(), "it runs already");
         let mut running = match self.kind {
             Kind::Embedded => self.start_embedded().await?,
             Kind::Distributed => self.start_distributed().await?,
         };
-        wait_for("the gateway to be ready", PATIENCE, async || {
+        wait_for("the gateway's readiness", PATIENCE, async || {
             for program in &mut running.programs {
                 ensure!(program.is_running()?, "it ended\n{}", program.output());
             }
             let ready = Request::get("/health/ready").send(running.ops).await;
-            Ok(ready.is_ok_and(|response| response.status == 200).then_some(()))
+            Ok(ready.is_ok_and(|response| response.status == status).then_some(()))
         })
         .await?;
         self.running = Some(running);
@@ -132,7 +151,7 @@ impl Deployment {
         let worker = self.launch_program("meter-worker").start()?;
         let mut billing_api = self.launch_program("billing-api").start()?;
         let billing = billing_api.address("billing listens on").await?;
-        let launch = self.launch_program("gateway").setting("BILLING_URL", format!("http://{billing}"));
+        let launch = self.launch().setting("BILLING_URL", format!("http://{billing}"));
         let mut program = launch.start()?;
         let (gateway, ops) = (program.address("gateway listens on").await?, program.address("ops on").await?);
         Ok(Running { programs: vec![program, worker, billing_api], gateway, billing, ops })
@@ -140,9 +159,14 @@ impl Deployment {
 
     /// The program that clients meet, as it would be started now.
     pub fn launch(&self) -> Launch {
-        match self.kind {
+        let launch = match self.kind {
             Kind::Embedded => self.launch_program("goldleaves"),
             Kind::Distributed => self.launch_program("gateway"),
+        };
+        match self.disk {
+            Some(Disk::Small { mib }) => launch.on_small_disk(&self.data_folder(), mib),
+            Some(Disk::Full { mib }) => launch.on_full_disk(&self.data_folder(), mib),
+            None => launch,
         }
     }
 
@@ -156,16 +180,17 @@ impl Deployment {
             .flat_map(|backing| [("NATS_URL", backing.nats.url()), ("DATABASE_URL", backing.database.clone())]);
         let given = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
         let launch = Launch::new(program, self.scratch.path()).settings(addresses).settings(own);
-        let launch = launch.settings(backing).settings(given);
-        match self.disk_mib {
-            Some(mib) => launch.on_small_disk(&self.data_folder(), mib),
-            None => launch,
-        }
+        launch.settings(backing).settings(given)
     }
 
     /// Puts the data on a disk of its own, from the next start on; what it holds goes with the process.
     pub fn on_small_disk(&mut self, mib: u32) {
-        self.disk_mib = Some(mib);
+        self.disk = Some(Disk::Small { mib });
+    }
+
+    /// The same, with the data that is there now, and full; the file `filler` in the data folder takes all that is left.
+    pub fn on_full_disk(&mut self, mib: u32) {
+        self.disk = Some(Disk::Full { mib });
     }
 
     /// Changes a setting for the next start.
@@ -308,7 +333,7 @@ impl Deployment {
         Ok(crate::metrics::sum(&text, name))
     }
 
-    /// The ledger's tables.
+    /// The ledger's tables; not those of SQLite on a disk of its own, which only the program sees.
     ///
     /// # Errors
     /// The database can't be opened.

@@ -2,22 +2,25 @@
 
 use anyhow::{Context, Result};
 use goldleaves_domain::{Rate, Timestamp};
-use goldleaves_ledger::{Ledger, LedgerOptions, RateCard};
+use goldleaves_ledger::{Ledger, LedgerOptions, RateCard, is_of_the_disk};
 use goldleaves_migrations as migrations;
 use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule};
 use time::OffsetDateTime;
 
 use crate::config::Config;
 
-/// Prepares SQLite before anything is served. Another database may be away, which is no reason not to start: it is
-/// prepared in the background, again and again until it is there, and events wait in the spool.
+/// Prepares SQLite before anything is served. Another database may be away, and SQLite's disk full, which is no reason not
+/// to start: it is prepared in the background, again and again until that works, and events wait in the spool.
 ///
 /// # Errors
-/// SQLite can't be prepared.
+/// SQLite can't be prepared, and not for want of room.
 pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: &Ledger) -> Result<()> {
     let (url, rate) = (config.database_url.clone(), config.rate);
-    if url.expose().starts_with("sqlite:") {
-        return prepare(&url, rate, ledger).await;
+    if url.expose().starts_with("sqlite:") && ledger.is_connected() {
+        match prepare(&url, rate, ledger).await {
+            Err(error) if is_of_the_disk(error.as_ref()) => {}
+            prepared => return prepared,
+        }
     }
     let rule = TaskRule {
         name: "prepare-ledger",

@@ -16,6 +16,7 @@ use sea_orm::{
 
 use crate::LedgerError;
 use crate::dialect::Dialect;
+use crate::error::{is_full, is_of_the_disk};
 use crate::rows::Params;
 
 /// Rollups are spread over this many rows each, so that workers do not wait for each other.
@@ -64,9 +65,9 @@ struct Inner {
 }
 
 impl Ledger {
-    /// Opens the ledger. PostgreSQL need not be there yet: the first use connects. A missing SQLite file is created
-    /// unless the options say otherwise, readable by its owner only; it must be migrated before use, as
-    /// [`Ledger::check_schema`] tells.
+    /// Opens the ledger. PostgreSQL need not be there yet, and the disk of SQLite may have no room: the first use connects
+    /// then. A missing SQLite file is created unless the options say otherwise, readable by its owner only; it must be
+    /// migrated before use, as [`Ledger::check_schema`] tells.
     ///
     /// # Errors
     /// A bad URL, or an SQLite file that can't be opened.
@@ -98,6 +99,14 @@ impl Ledger {
             self.read(&format!("SELECT {one} AS one"), params).await.map(drop)
         };
         within(self.inner.options.ping_timeout, answer).await
+    }
+
+    /// Whether there is a connection to write with; asks nobody.
+    pub fn is_connected(&self) -> bool {
+        match self.dialect() {
+            Dialect::Sqlite => self.inner.writer.get_sqlite_connection_pool().size() > 0,
+            Dialect::Postgres => self.inner.writer.get_postgres_connection_pool().size() > 0,
+        }
     }
 
     /// Closes every connection; what is under way ends first.
@@ -220,8 +229,6 @@ async fn open_sqlite(
     path: &Path,
     options: &LedgerOptions,
 ) -> Result<(DatabaseConnection, DatabaseConnection), LedgerError> {
-    let there = if options.create_missing { create_private(path) } else { path.metadata().map(drop) };
-    there.map_err(|source| LedgerError::File { path: path.display().to_string(), source })?;
     let connection = SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
@@ -235,9 +242,27 @@ async fn open_sqlite(
         let ended = !connection.is_in_transaction();
         Box::pin(std::future::ready(Ok(ended)))
     });
-    let writer = writer.connect_with(connection.clone()).await.map_err(away)?;
+    let there = if options.create_missing { create_private(path) } else { path.metadata().map(drop) };
+    let writer = match there {
+        Ok(()) => match writer.clone().connect_with(connection.clone()).await {
+            Err(error) if is_of_the_disk(&error) || has_no_room(path) => writer.connect_lazy_with(connection.clone()),
+            connected => connected.map_err(away)?,
+        },
+        // It is made with the schema, and until then every use says what is wrong.
+        Err(error) if is_full(&error) => writer.connect_lazy_with(connection.clone()),
+        Err(source) => return Err(LedgerError::File { path: path.display().to_string(), source }),
+    };
     let reader = pool.max_connections(options.connections_max).connect_lazy_with(connection.read_only(true));
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)))
+}
+
+/// Whether no further file can be made beside the database. SQLite then says no more than that it can't open a file.
+fn has_no_room(path: &Path) -> bool {
+    let probe = path.with_added_extension("probe");
+    let made = create_private(&probe);
+    // It is empty, and of no use to anybody.
+    let _ = std::fs::remove_file(probe);
+    made.is_err_and(|error| is_full(&error))
 }
 
 fn away(error: sqlx::Error) -> DbErr {

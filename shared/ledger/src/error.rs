@@ -1,5 +1,8 @@
 //! What can go wrong with the ledger, and whether the same call may succeed later.
 
+use std::error::Error;
+use std::io;
+
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 /// Why the ledger did not do what it was asked.
@@ -7,14 +10,14 @@ use sea_orm::{DbErr, RuntimeErr, SqlxError};
 pub enum LedgerError {
     /// Not an URL of SQLite or PostgreSQL. The URL itself may hold a password and is never printed.
     #[error("the database URL is none of postgresql://user:password@host:port/database and sqlite:///path/to/file")]
-    Url(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    Url(#[source] Option<Box<dyn Error + Send + Sync>>),
     /// The SQLite file or its directory can't be made.
     #[error("the database file {path} can't be opened")]
     File {
         /// Which file.
         path: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The database lacks a step of the schema.
     #[error("the database lacks the schema of {step}: run migrate")]
@@ -77,6 +80,29 @@ impl LedgerError {
     }
 }
 
+/// Whether a full or broken disk under SQLite is among an error's causes: it may be better later, without anybody changing
+/// anything here.
+pub fn is_of_the_disk(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
+        let sqlite = match cause.downcast_ref::<RuntimeErr>() {
+            Some(RuntimeErr::SqlxError(error)) => Some(error.as_ref()),
+            _ => cause.downcast_ref::<SqlxError>(),
+        };
+        let code = sqlite.and_then(SqlxError::as_database_error).and_then(|error| error.code());
+        code.is_some_and(|code| is_disk_code(&code)) || cause.downcast_ref::<io::Error>().is_some_and(is_full)
+    })
+}
+
+/// Whether the file system has no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// SQLite: input/output error and full disk, in the low byte of the extended code.
+fn is_disk_code(code: &str) -> bool {
+    code.len() != 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 10 | 13))
+}
+
 /// Whether a database refused values. Everything else (away, full, read-only, a deadlock, a missing table) has nothing
 /// to do with what a batch holds, so nothing is set aside for it.
 fn is_about_the_data(error: &DbErr) -> bool {
@@ -101,7 +127,7 @@ fn is_data_code(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_data_code;
+    use super::*;
 
     #[test]
     fn only_refused_values_are_about_the_data() {
@@ -113,5 +139,18 @@ mod tests {
         {
             assert!(!is_data_code(code), "{code}");
         }
+    }
+
+    #[test]
+    fn only_the_disk_is_of_the_disk() {
+        for code in ["10", "13", "778", "4874"] {
+            assert!(is_disk_code(code), "{code}");
+        }
+        for code in ["1", "5", "8", "11", "14", "19", "26", "53100", "58030"] {
+            assert!(!is_disk_code(code), "{code}");
+        }
+        let file = |kind: io::ErrorKind| LedgerError::File { path: "/data".to_owned(), source: kind.into() };
+        assert!(is_of_the_disk(&file(io::ErrorKind::StorageFull)));
+        assert!(!is_of_the_disk(&file(io::ErrorKind::PermissionDenied)));
     }
 }

@@ -28,7 +28,7 @@ mod schema;
 
 pub use batch::{Incoming, Recorded};
 pub use database::{Ledger, LedgerOptions, check_url, sqlite_url};
-pub use error::LedgerError;
+pub use error::{LedgerError, is_of_the_disk};
 pub use push::{METER, PushState, UsagePush};
 pub use rates::{ImportError, Imported, RateCard, RateCardsError, read_rate_cards, write_rate_cards};
 pub use report::{RouteUsage, UnitsTotal, UsageReport, UsageSummary};

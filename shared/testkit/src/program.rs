@@ -32,6 +32,8 @@ pub struct Launch {
     core: Option<usize>,
     /// A folder that is a file system of its own for this program, and its size in MiB.
     small_disk: Option<(PathBuf, u32)>,
+    /// Whether that is full.
+    fill: bool,
 }
 
 /// A program of ours that was started.
@@ -56,6 +58,7 @@ impl Launch {
             input: None,
             core: None,
             small_disk: None,
+            fill: false,
         }
     }
 
@@ -102,6 +105,13 @@ impl Launch {
         self
     }
 
+    /// The same, full from the start: what `folder` holds is on it, and a file of the name `filler` takes all that is left.
+    #[must_use]
+    pub fn on_full_disk(mut self, folder: &Path, mib: u32) -> Self {
+        self.fill = true;
+        self.on_small_disk(folder, mib)
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -137,8 +147,14 @@ impl Launch {
         if let Some((folder, mib)) = &self.small_disk {
             std::fs::create_dir_all(folder).context("making the folder of the small disk")?;
             let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
-            let mount = format!("mount -t tmpfs -o size={mib}m tmpfs \"$0\" && exec \"$@\"");
-            words.extend(["unshare", namespaces, "sh", "-c", &mount].map(OsString::from));
+            let mut script = format!("mount -t tmpfs -o size={mib}m tmpfs \"$0\"");
+            if self.fill {
+                // The mount hides what the folder holds, but not from who stands in it already.
+                script = format!("cd \"$0\" && {script} && cp -a . \"$0\" && cd \"$OLDPWD\"");
+                script.push_str(" && { cat /dev/zero >\"$0/filler\" 2>/dev/null || :; }");
+            }
+            script.push_str(" && exec \"$@\"");
+            words.extend(["unshare", namespaces, "sh", "-c", &script].map(OsString::from));
             words.push(folder.into());
         }
         if let Some(core) = self.core {
