@@ -10,6 +10,7 @@ use goldleaves_web::ServeStats;
 use http::StatusCode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 const STATUSES: usize = 900;
@@ -158,17 +159,14 @@ pub(crate) fn register(metrics: &Metrics, cores: usize) -> Vec<Arc<CoreMetrics>>
 /// Shows what the serve loops count.
 pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats) {
     let open: Gauge = metrics.register("connections_open", "Clients' connections open now", Gauge::default());
-    let accepted: Gauge = metrics.register("connections_accepted", "Clients' connections so far", Gauge::default());
-    let at_limit: Gauge =
-        metrics.register("connections_at_limit", "Clients' connections that had to wait", Gauge::default());
+    let counter = |name, help| metrics.register(name, help, Counter::<u64, AtomicU64>::default());
+    let accepted = counter("connections_accepted", "Clients' connections so far");
+    let at_limit = counter("connections_at_limit", "Clients' connections that had to wait");
     let stats = stats.clone();
-    let set = |gauge: &Gauge, value: u64| {
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-    };
     metrics.before_reading(move || {
-        set(&open, stats.open());
-        set(&accepted, stats.accepted());
-        set(&at_limit, stats.at_limit());
+        open.set(i64::try_from(stats.open()).unwrap_or(i64::MAX));
+        accepted.inner().store(stats.accepted(), Ordering::Relaxed);
+        at_limit.inner().store(stats.at_limit(), Ordering::Relaxed);
     });
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use goldleaves_ledger::Recorded;
+use goldleaves_ledger::{Recorded, reasons_to_set_aside};
 use goldleaves_runtime::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,13 +44,18 @@ impl MeterMetrics {
         );
         show_share(metrics, billed.clone(), repeats.clone());
         let letters = "Messages set aside in usage_dead_letters, by reason";
+        let dead_letters = metrics.register("dead_letters", letters, Family::<Label, Counter>::default());
+        for reason in reasons_to_set_aside() {
+            // So that the first one is seen to be one more than none.
+            drop(dead_letters.get_or_create(&[("reason", reason.to_owned())]));
+        }
         let revenue = "What the rows billed since the start cost, by route, each rounded by itself; for watching, not for billing";
         Self {
             billed,
             repeats,
             replays: counter("replayed_messages", "Messages that were in the ledger before"),
             displaced: counter("displaced_events", "Earlier rows that changed between billed and repeat"),
-            dead_letters: metrics.register("dead_letters", letters, Family::default()),
+            dead_letters,
             seals: counter("recorded_seals", "Seals the ledger read"),
             failures: counter("meter_failures", "Batches that the ledger could not record and that come again"),
             revenue_cents: metrics.register("revenue_cents", revenue, Family::default()),
@@ -102,6 +107,21 @@ fn show_share(metrics: &Metrics, billed: Counter, repeats: Counter) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_reason_is_shown_before_it_happens() {
+        let metrics = Metrics::new();
+        let meter = MeterMetrics::register(&metrics);
+        let shown = || {
+            let text = metrics.text();
+            let lines = text.lines().filter_map(|line| line.strip_prefix("goldleaves_dead_letters_total{reason="));
+            lines.map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let reasons = ["malformed", "newer_version", "not_json", "refused", "unknown", "upstream_aborted"];
+        assert_eq!(shown(), reasons.map(|reason| format!("\"{reason}\"}} 0")).into());
+        meter.recorded(&Recorded { set_aside: [("refused".to_owned(), 2)].into(), ..Recorded::default() });
+        assert!(shown().contains("\"refused\"} 2") && shown().len() == reasons.len(), "{:?}", shown());
+    }
 
     #[test]
     fn revenue_has_few_labels() {

@@ -1,6 +1,7 @@
 //! `docs/DEPLOYMENT.md`: its SQL runs, its schema is the schema, its variables, metrics and files exist.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use goldleaves_runtime::settings::table;
 use goldleaves_testkit::postgres::Postgres;
@@ -103,7 +104,7 @@ fn every_metric_of_guides_and_alerts_is_one_that_a_program_shows() {
         })
         .collect();
     let mut seen = BTreeSet::new();
-    for path in GUIDES.into_iter().chain(["deploy/alerts.yaml"]) {
+    for path in GUIDES.into_iter().chain(["deploy/alerts.yaml", "deploy/alerts.test.yaml"]) {
         let document = text(path);
         for name in metrics_in(&document) {
             let bare = ["_total", "_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
@@ -127,6 +128,27 @@ fn alerts_are_rules_and_each_is_explained() {
         assert!(rule["annotations"]["summary"].is_string() && rule["labels"]["severity"].is_string(), "{name}");
     }
     assert!(rules.len() >= 10);
+}
+
+/// Whether each alert is among the tests is looked at everywhere; what they say is tried where `promtool` is installed,
+/// which is not among the tools that the tests install.
+#[test]
+fn every_alert_speaks_up_when_its_tests_say() {
+    let (rules, tests) = (text("deploy/alerts.yaml"), text("deploy/alerts.test.yaml"));
+    for name in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let (mut silent, mut speaks) = (false, false);
+        for (place, _) in tests.match_indices(&format!("alertname: {name}")) {
+            let after = tests[place..].lines().take(2).collect::<String>();
+            let expects = after.contains("exp_alerts");
+            (silent, speaks) = (silent || !expects, speaks || expects);
+        }
+        assert!(silent && speaks, "{name} needs a time when it speaks up and one when it does not");
+    }
+    let Ok(ran) = Command::new("promtool").args(["test", "rules"]).arg(file("deploy/alerts.test.yaml")).output() else {
+        eprintln!("promtool is not installed: the rules are not tried");
+        return;
+    };
+    assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
 }
 
 #[test]

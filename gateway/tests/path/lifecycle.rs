@@ -28,7 +28,7 @@ async fn every_core_listens_and_serves() {
         assert_eq!(world.send(Request::get(BILLABLE)).await.status, 200);
     }
     assert!(world.metric("goldleaves_upstream_connects_total") > 1.0, "more than one core had work");
-    assert_eq!(world.metric("goldleaves_connections_accepted"), 60.0);
+    assert_eq!(world.metric("goldleaves_connections_accepted_total"), 60.0);
     let events = world.finish().await;
     assert_eq!((events.len(), listening(port)), (60, 0));
 }

@@ -82,4 +82,6 @@ async fn connections_are_limited_but_wait() {
     assert!(waited.is_err(), "there is no room yet");
     drop((first, second));
     assert_eq!(third.read("GET").await.unwrap().status, 200);
+    assert_eq!(world.metric("goldleaves_connections_at_limit_total"), 1.0);
+    assert_eq!(world.metric("goldleaves_connections_accepted_total"), 3.0);
 }

@@ -4,12 +4,21 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use goldleaves_domain::wire::{self, Message, Unreadable};
+use goldleaves_domain::wire::{self, Message, Unreadable, UnreadableReason};
 use goldleaves_domain::{Candidate, EventId, ImmutableColumns, Outcome, Seal, Timestamp, UsageEvent};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::LedgerError;
+
+/// The reason of what can be read and not be recorded.
+const REFUSED: &str = "refused";
+
+/// Every reason for which a message is set aside.
+pub fn reasons_to_set_aside() -> impl Iterator<Item = &'static str> {
+    let unbilled = Outcome::ALL.into_iter().filter(|outcome| !outcome.is_billable()).map(Outcome::as_str);
+    UnreadableReason::ALL.into_iter().map(UnreadableReason::as_str).chain([REFUSED]).chain(unbilled)
+}
 
 /// One message and what it says.
 #[derive(Debug, Clone)]
@@ -230,13 +239,13 @@ fn unreadable_letter<'a>(unreadable: &'a Unreadable, payload: &'a [u8]) -> DeadL
 /// A dead letter of what could be read but not recorded.
 pub(crate) fn refused_letter<'a>(message: &'a Incoming, detail: &'a str) -> DeadLetter<'a> {
     let letter = match &message.parsed {
-        Ok(Message::Event(event)) => event_letter(event, &message.payload, "refused"),
+        Ok(Message::Event(event)) => event_letter(event, &message.payload, REFUSED),
         Ok(Message::Seal(seal)) => DeadLetter {
             id: content_id(&message.payload),
             event_id: None,
             tenant_id: None,
             request_id: None,
-            reason: "refused",
+            reason: REFUSED,
             detail: None,
             payload: &message.payload,
             epoch: Some(*seal.epoch.as_uuid()),

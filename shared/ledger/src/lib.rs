@@ -26,7 +26,7 @@ mod report;
 mod rows;
 mod schema;
 
-pub use batch::{Incoming, Recorded};
+pub use batch::{Incoming, Recorded, reasons_to_set_aside};
 pub use database::{Ledger, LedgerOptions, check_url, sqlite_url};
 pub use error::{LedgerError, is_of_the_disk};
 pub use push::{METER, PushState, UsagePush};
