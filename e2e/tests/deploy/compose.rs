@@ -129,6 +129,22 @@ fn only_this_machine_reaches_a_published_port() {
 }
 
 #[test]
+fn nothing_gains_privileges_and_ours_have_none() {
+    let compose = compose();
+    for (name, service) in services(&compose) {
+        assert_eq!(texts(&service["security_opt"]), ["no-new-privileges:true"], "{name}");
+        let ours = PROGRAMS.contains(&name);
+        assert!(!ours || service["read_only"] == true && texts(&service["cap_drop"]) == ["ALL"], "{name}");
+    }
+    // A number can be seen not to be root's without the image's own list of users.
+    let dockerfile = text("deploy/Dockerfile");
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
+    let (user, group) = user.split_once(':').unwrap();
+    assert!(user.parse::<u32>().unwrap() > 0 && group.parse::<u32>().unwrap() > 0);
+    assert!(dockerfile.contains(&format!("useradd --uid {user} --gid {group}")));
+}
+
+#[test]
 fn what_stays_is_restarted_watched_and_given_time_to_stop() {
     let compose = compose();
     for (name, service) in services(&compose) {
