@@ -319,6 +319,10 @@ async fn the_openapi_document_is_true() {
         }
     }
     assert_eq!(compared, 4);
+    let example = |parameter| document["components"]["parameters"][parameter]["example"].as_str().unwrap();
+    let (start, end) = (example("StartDate"), example("EndDate"));
+    let asked = api.get(&format!("/billing/usage-summary/acme?start_date={start}&end_date={end}"), &admin).await;
+    assert_eq!(asked.json()["period_end"], format!("{end}T00:00:00.000000Z"));
     let problem = api.get("/billing/usage-summary/acme?end_date=x", &admin).await.json();
     check(&document, (&json!({"$ref": "#/components/schemas/Problem"}), &problem), "a problem");
 }
