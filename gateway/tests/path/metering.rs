@@ -1,10 +1,16 @@
 //! What an event says, and which responses are billed.
 
+use std::collections::BTreeSet;
+
+use futures_util::future::try_join_all;
 use goldleaves_domain::{FingerprintBuilder, NormalPath, Outcome};
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::{Answer, Upstream};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
 
-use crate::world::{BILLABLE, Plan, World};
+use crate::world::{BILLABLE, Plan, World, token};
 
 #[tokio::test]
 async fn an_event_says_what_happened() {
@@ -137,4 +143,34 @@ async fn strict_answers_once_the_record_is_on_the_disk() {
         assert!(response.status == 200 && response.header("x-usage-event-id").is_some());
     }
     assert_eq!(world.outcomes().await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_share_one_h2_connection_are_billed_one_by_one() {
+    let world = World::answering(|_| Answer::ok("hello")).await;
+    let stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let bearer = format!("Bearer {}", token());
+    // More than may be open at once: the rest waits for its turn.
+    let calls = (0..500).map(|number| {
+        let uri = format!("http://a{BILLABLE}/{number}");
+        let request = hyper::Request::get(uri).header("authorization", &bearer);
+        let (request, mut sender) = (request.body(Empty::<bytes::Bytes>::new()).unwrap(), sender.clone());
+        async move {
+            sender.ready().await?;
+            let response = sender.send_request(request).await?;
+            assert_eq!(response.status(), 200);
+            let event_id = response.headers()["x-usage-event-id"].to_str().unwrap().to_owned();
+            assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
+            Ok::<_, hyper::Error>(event_id)
+        }
+    });
+    let told: BTreeSet<String> = try_join_all(calls).await.unwrap().into_iter().collect();
+    drop(sender);
+    driver.await.unwrap().unwrap();
+    let events = world.finish().await;
+    assert_eq!((told.len(), events.len()), (500, 500));
+    assert_eq!(events.iter().map(|event| event.event_id.to_string()).collect::<BTreeSet<_>>(), told);
 }
