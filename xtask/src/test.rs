@@ -18,12 +18,18 @@ const WHOLE_SYSTEM: &str = "goldleaves-e2e";
 /// The packages of the programs that those start: one left out here would be run as it was built some other time.
 const PROGRAMS: [&str; 4] = ["goldleaves", "goldleaves-gateway", "goldleaves-meter-worker", "goldleaves-billing-api"];
 
+/// Set, the tests that have a long version run that.
+const SOAK: &str = "GOLDLEAVES_SOAK";
+
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only the tests of these packages.
     #[arg(short, long)]
     package: Vec<String>,
+    /// The long versions: as many requests, kills and minutes as the promises speak of, with released programs. Hours.
+    #[arg(long)]
+    soak: bool,
     /// Passed on to the test programs: a filter, `--nocapture`, ….
     #[arg(last = true)]
     rest: Vec<String>,
@@ -32,7 +38,7 @@ pub(crate) struct Arguments {
 /// Runs the tests. The last line printed is `N passed, N failed`.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let environment = match Toolbox::of_target().install() {
-        Ok(installed) => environment(installed),
+        Ok(installed) => environment(installed, arguments.soak),
         Err(error) => {
             println!("what the tests need is not here: {error}\n0 passed, 1 failed");
             return Ok(ExitCode::FAILURE);
@@ -49,16 +55,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The paths of the tools, under the names that the test kit looks for.
-pub(crate) fn environment(installed: Installed) -> BTreeMap<&'static str, PathBuf> {
-    BTreeMap::from([
+/// What the tests look for: the paths of the tools and of our programs, and whether they shall take long.
+fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathBuf> {
+    let programs = target_directory().join(if soak { "release" } else { "debug" });
+    let mut environment = BTreeMap::from([
         (NATS_SERVER_BIN, installed.nats_server),
         (POSTGRES_BIN_DIR, installed.postgres_bin_dir),
         (NGINX_BIN, installed.nginx),
         (HTTPBIN_PYTHON, installed.httpbin.python),
         (HTTPBIN_SITE, installed.httpbin.site),
-        (GOLDLEAVES_BIN_DIR, target_directory().join("debug")),
-    ])
+        (GOLDLEAVES_BIN_DIR, programs),
+    ]);
+    if soak {
+        environment.insert(SOAK, "1".into());
+    }
+    environment
 }
 
 /// Builds the programs and the tests in one go: in two, Cargo would unify features differently and build much twice.
@@ -74,6 +85,17 @@ fn build(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow
     } else {
         return Ok(true);
     }
+    if !command.status().context("cannot start cargo")?.success() {
+        return Ok(false);
+    }
+    Ok(!arguments.soak || build_released()?)
+}
+
+/// In the release profile, the programs that a soak starts.
+fn build_released() -> anyhow::Result<bool> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--bins"]);
+    command.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
     Ok(command.status().context("cannot start cargo")?.success())
 }
 

@@ -40,13 +40,21 @@ pub struct RelayPace {
     pub seal: Duration,
     /// Between two questions whether the receiver still has what it confirmed.
     pub verify: Duration,
+    /// Between the beginnings of two batches, unless the first was large: what comes in the meantime shares a batch, its
+    /// receipt and, in the embedded ledger, its transaction. A call after a silence does not wait.
+    pub gather: Duration,
     /// Between two attempts to open a spool that the disk did not let be opened.
     pub open: Duration,
 }
 
 impl Default for RelayPace {
     fn default() -> Self {
-        Self { seal: Duration::from_secs(10), verify: Duration::from_secs(10), open: Duration::from_secs(2) }
+        Self {
+            seal: Duration::from_secs(10),
+            verify: Duration::from_secs(10),
+            gather: Duration::from_millis(25),
+            open: Duration::from_secs(2),
+        }
     }
 }
 
@@ -64,6 +72,17 @@ pub(super) struct Relay {
     metrics: RecordMetrics,
     tracer: Tracer,
     pace: RelayPace,
+}
+
+/// What one batch came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    /// There was none.
+    Nothing,
+    /// Less than half of what a batch may have.
+    Small,
+    /// So much that more is probably there.
+    Large,
 }
 
 /// Whether the cursor may move.
@@ -121,14 +140,19 @@ impl Relay {
         let mut seal = interval(self.pace.seal);
         let mut verify = interval(self.pace.verify);
         let mut settle = interval(SETTLE_PAUSE);
+        let mut earliest = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 _ = seal.tick() => self.sealer.seal_open().await,
                 _ = verify.tick() => self.verify(publisher).await,
                 _ = settle.tick(), if !self.orphans.is_empty() => self.settle_orphans().await,
-                ready = self.reader.wait_ready() => self.heed(ready).await,
+                ready = gathered(earliest, &mut self.reader) => self.heed(ready).await,
             }
-            self.pass(publisher).await;
+            let begun = tokio::time::Instant::now();
+            earliest = match self.pass(publisher).await {
+                Passed::Nothing | Passed::Large => begun,
+                Passed::Small => begun + self.pace.gather,
+            };
         }
     }
 
@@ -142,25 +166,27 @@ impl Relay {
         }
     }
 
-    /// Relays one batch, if there is one. Returns how many records it had.
-    async fn pass(&mut self, publisher: &dyn Publisher) -> usize {
+    /// Relays one batch, if there is one.
+    async fn pass(&mut self, publisher: &dyn Publisher) -> Passed {
         let records = match self.reader.next_batch(BATCH_RECORDS, BATCH_BYTES) {
             Ok(records) => records,
             Err(cause) => {
                 self.heed(Err(cause)).await;
-                return 0;
+                return Passed::Nothing;
             }
         };
         let Some(next) = records.last().map(|last| last.next_lsn) else {
             self.sealer.close_dead(true).await;
-            return 0;
+            return Passed::Nothing;
         };
+        let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
+        let is_large = records.len() > BATCH_RECORDS / 2 || bytes > BATCH_BYTES / 2;
         let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
         match self.hand_over(publisher, &batch).await {
             Handed::Over => self.advance(next).await,
             Handed::Rewound => self.rewind(),
         }
-        batch.len()
+        if is_large { Passed::Large } else { Passed::Small }
     }
 
     /// Waits a moment after the spool could not be read; it is asked again, and passes over what it never can.
@@ -318,8 +344,14 @@ impl Relay {
     /// Relays until nothing is left. It starts from the cursor: a batch that was cut off is handed over again.
     async fn drain(&mut self, publisher: &dyn Publisher) {
         self.reader = self.spool.reader();
-        while self.pass(publisher).await > 0 {}
+        while self.pass(publisher).await != Passed::Nothing {}
     }
+}
+
+/// Waits for something to relay, not before `earliest`.
+async fn gathered(earliest: tokio::time::Instant, reader: &mut Reader) -> Result<(), SpoolError> {
+    tokio::time::sleep_until(earliest).await;
+    reader.wait_ready().await
 }
 
 fn interval(period: Duration) -> tokio::time::Interval {

@@ -184,8 +184,12 @@ pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
 }
 
 /// Timers so slow that no test waits for them.
-pub(super) const NEVER: RelayPace =
-    RelayPace { seal: Duration::from_secs(3_600), verify: Duration::from_secs(3_600), open: Duration::from_millis(5) };
+pub(super) const NEVER: RelayPace = RelayPace {
+    seal: Duration::from_secs(3_600),
+    verify: Duration::from_secs(3_600),
+    gather: Duration::ZERO,
+    open: Duration::from_millis(5),
+};
 
 pub(super) fn call(recorder: &Recorder) -> CallIntent {
     CallIntent {

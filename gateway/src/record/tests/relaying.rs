@@ -25,6 +25,24 @@ async fn a_backlog_arrives_in_order_in_bounded_batches() {
 }
 
 #[tokio::test]
+async fn a_first_call_goes_at_once_and_those_close_behind_it_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::new();
+    // So long that only the stop ends it.
+    let pace = RelayPace { gather: Duration::from_secs(3_600), ..NEVER };
+    let running = Running::start(directory.path(), &receiver, pace).await;
+    let mut ids = capture(&running.recorder, 1).await;
+    until(|| receiver.counts().0 == 1).await;
+    for _ in 0..20 {
+        ids.extend(capture(&running.recorder, 1).await);
+    }
+    assert_eq!(running.stop().await, 0);
+    let sizes: Vec<_> = receiver.batches().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 21], "twenty events and their seal");
+    assert_eq!(receiver.events().iter().map(|event| event.event_id).collect::<Vec<_>>(), ids);
+}
+
+#[tokio::test]
 async fn without_a_receipt_the_same_messages_come_again_with_the_same_ids() {
     let directory = tempfile::tempdir().unwrap();
     let receiver = Receiver::new();
