@@ -1,6 +1,7 @@
 //! One trace, from the client's `traceparent` to the commit; and a collector that takes nothing costs nothing.
 
-use goldleaves_e2e::deployment::{Deployment, Kind};
+use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
+use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::collector::{Collector, Reply, Span};
 use goldleaves_testkit::upstream::{Answer, Upstream};
@@ -99,6 +100,7 @@ async fn calls_are_billed_while_the_collector_is_silent(kind: Kind) {
         assert_eq!(deployment.ask(&request).await.unwrap().status, 200);
     }
     deployment.summary_of("acme", 50).await.unwrap();
-    assert!(collector.requests() > 0);
+    let asked = async || Ok((collector.requests() > 0).then_some(()));
+    wait_for("the collector to be asked", PATIENCE, asked).await.unwrap();
     assert!(deployment.stop().await.unwrap().success());
 }
