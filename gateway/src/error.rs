@@ -66,7 +66,7 @@ impl GatewayError {
         match self {
             Self::Path(_) | Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::TenantChoice(TenantChoiceError::Ambiguous) => StatusCode::BAD_REQUEST,
-            Self::Upload(UploadFailure::ClientLeft) => StatusCode::BAD_REQUEST,
+            Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => StatusCode::BAD_REQUEST,
             Self::Connect | Self::Method | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::HeaderTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,

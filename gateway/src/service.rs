@@ -58,7 +58,7 @@ impl GatewayService {
             if cut > 0 {
                 tracing::warn!(
                     connections = cut,
-                    "cut off what did not finish in time; it is settled as gateway_stopped"
+                    "cut off what did not finish in time; answers that had begun are settled as gateway_stopped"
                 );
             }
             Ok::<_, StartError>(())

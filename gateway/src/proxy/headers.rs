@@ -5,10 +5,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::origin::Origin;
 use crate::identity;
-use crate::names::{REQUEST_ID, TRACEPARENT};
+use crate::names::{
+    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID, TRACEPARENT, USER_ID,
+};
 
 /// Fields that `Connection` must not name: taking them away would change what a message means.
 const NEVER_HOP_BY_HOP: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, AUTHORIZATION];
+
+/// What the gateway says to the upstream: the client's own are gone by then, and its `Connection` has no power over these.
+const SAID_BY_THE_GATEWAY: [HeaderName; 8] =
+    [REQUEST_ID, USER_ID, TENANT_ID, ORGANIZATION_ID, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, TRACEPARENT];
 
 /// Fields that belong to one connection whether `Connection` names them or not. By their text: looking over the few
 /// names of a message costs less than to hash each of these and find it missing.
@@ -16,9 +22,10 @@ fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
 }
 
-/// Fields of a request that end here.
+/// Fields of a request that end here. `Proxy` is none, but a CGI program takes it for the setting `HTTP_PROXY`
+/// (CVE-2016-5385).
 fn ends_here(name: &str) -> bool {
-    matches!(name, "te" | "expect" | "proxy-authorization") || is_usage(name)
+    matches!(name, "te" | "expect" | "proxy-authorization" | "proxy") || is_usage(name)
 }
 
 /// Fields in which upstream and gateway speak of usage.
@@ -47,7 +54,7 @@ pub(crate) fn outward(
 ) -> Option<HeaderValue> {
     let upgrade = wanted_upgrade(headers, version);
     let trailers_wanted = names_token(headers, &TE, "trailers");
-    remove_named_by_connection(headers);
+    remove_named_by_connection(headers, &SAID_BY_THE_GATEWAY);
     remove_where(headers, |name| is_hop_by_hop(name) || ends_here(name));
     if trailers_wanted {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -85,7 +92,7 @@ pub(crate) fn inward(headers: &mut HeaderMap) {
             headers.insert(CONTENT_LENGTH, length);
         }
     }
-    remove_named_by_connection(headers);
+    remove_named_by_connection(headers, &[]);
     remove_where(headers, |name| is_hop_by_hop(name) || matches!(name, "proxy-authenticate" | "x-usage-event-id"));
     if headers.contains_key(TRAILER) {
         strip_announced_usage(headers);
@@ -104,7 +111,7 @@ pub(crate) fn has_foreign_coding(headers: &HeaderMap) -> bool {
 
 /// Takes out of a client's trailers what a client must not say.
 pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    remove_named_by_connection(&mut trailers);
+    remove_named_by_connection(&mut trailers, &[]);
     remove_where(&mut trailers, is_hop_by_hop);
     for name in [TE, TRAILER, CONTENT_LENGTH, HOST, COOKIE, AUTHORIZATION, REQUEST_ID, TRACEPARENT] {
         trailers.remove(name);
@@ -155,10 +162,10 @@ fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     list(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-fn remove_named_by_connection(headers: &mut HeaderMap) {
+fn remove_named_by_connection(headers: &mut HeaderMap, kept: &[HeaderName]) {
     let named: Vec<HeaderName> = list(headers, &CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| !NEVER_HOP_BY_HOP.contains(name))
+        .filter(|name| !NEVER_HOP_BY_HOP.contains(name) && !kept.contains(name))
         .collect();
     for name in named {
         headers.remove(name);
@@ -234,6 +241,17 @@ mod tests {
         let (headers, upgrade) = sent(&lines, Version::HTTP_11, Framing::Length(3));
         assert_eq!(headers, map(&[("host", "a"), ("authorization", "Bearer t"), ("content-length", "3")]));
         assert_eq!(upgrade, None);
+    }
+
+    #[test]
+    fn what_the_gateway_says_is_not_for_connection_to_name() {
+        let said = SAID_BY_THE_GATEWAY.map(|name| (name.as_str().to_owned(), "known"));
+        let named = said.iter().map(|(name, _)| name.to_ascii_uppercase()).collect::<Vec<_>>().join(", ");
+        let mut lines: Vec<(&str, &str)> = said.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        lines.push(("host", "a"));
+        let kept = map(&lines);
+        lines.extend([("connection", named.as_str()), ("proxy", "http://elsewhere")]);
+        assert_eq!(sent(&lines, Version::HTTP_11, Framing::None).0, kept);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The request's body on its way to the upstream: counted, hashed and never buffered.
 
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -28,6 +30,9 @@ pub(crate) enum UploadFailure {
     /// The client broke off.
     #[error("the client broke off its request")]
     ClientLeft,
+    /// What came is no body, such as a chunk without a length; the client is there and gets an answer.
+    #[error("the request's body is malformed")]
+    Malformed,
     /// More bytes than allowed.
     #[error("the request's body is longer than allowed")]
     TooLarge,
@@ -141,14 +146,22 @@ impl Stream {
 }
 
 /// Whatever breaks off a request's body is the client's doing.
-const fn failure_of(error: &BodyError) -> UploadFailure {
+fn failure_of(error: &BodyError) -> UploadFailure {
     match error {
         BodyError::TooLarge { .. } => UploadFailure::TooLarge,
         BodyError::Idle => UploadFailure::Idle,
+        BodyError::Connection(error) if is_malformed(error) => UploadFailure::Malformed,
         BodyError::Connection(_) | BodyError::CallTimeout | BodyError::Stopped | BodyError::Source(_) => {
             UploadFailure::ClientLeft
         }
     }
+}
+
+/// hyper's decoder reports bytes that are no chunked coding as invalid input or data, and a connection that ended as an
+/// unexpected end.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Body for Upload {

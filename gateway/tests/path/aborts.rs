@@ -82,6 +82,20 @@ async fn a_client_that_breaks_off_its_upload_has_no_fingerprint() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_no_body_at_all_is_told_so_and_pays_nothing() {
+    let world = World::answering(|_| Answer::silence()).await;
+    for chunk in ["zz\r\n", "3\r\nabcdef\r\n", "fffffffffffffffff\r\n"] {
+        let mut connection = world.connect().await;
+        let head = format!("POST {BILLABLE} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n", token());
+        connection.write(format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}").as_bytes()).await.unwrap();
+        let response = connection.read("POST").await.unwrap();
+        assert_eq!((response.status, response.header("x-usage-event-id")), (400, None), "{chunk:?}");
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    }
+    assert!(world.finish().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_within_the_body_pays_what_the_head_said() {
     let dripping = |received: &Received| {
         let answer = match received.target().ends_with("sized") {

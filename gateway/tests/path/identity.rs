@@ -49,6 +49,30 @@ async fn a_clients_own_identity_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_client_cannot_name_the_gateways_word_a_thing_of_its_connection() {
+    let world = World::answering(|_| Answer::ok("")).await;
+    let said = [
+        "X-Request-ID",
+        "X-User-ID",
+        "X-Tenant-ID",
+        "X-Organization-ID",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "traceparent",
+    ];
+    let upgrading = format!("Upgrade, {}", said.join(", "));
+    for connection in [said.join(", "), upgrading] {
+        let request = Request::get(BILLABLE).header("Upgrade", "websocket").header("Connection", &connection);
+        world.send(request).await;
+        let seen = world.upstream().served().pop().unwrap();
+        for name in said {
+            assert!(seen.head.header(name).is_some(), "{name} was lost to Connection: {connection}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn open_routes_are_told_nobody() {
     let world = World::answering(|_| Answer::ok("")).await;
     let request = Request::get("/auth/login").header("X-User-ID", "root").header("X-Tenant-ID", "other");
