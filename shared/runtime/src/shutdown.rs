@@ -1,6 +1,11 @@
 //! The wish to stop, and who hears it.
 
+use std::time::{Duration, Instant};
+
 use tokio_util::sync::CancellationToken;
+
+/// Signals this close together are one wish: `timeout` and other supervisors signal a process and then its group.
+const SAME_WISH: Duration = Duration::from_millis(300);
 
 /// The wish to stop this process: first in order, then at once. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +20,7 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Listens for SIGINT and SIGTERM: the first asks, the second asks at once.
+    /// Listens for SIGINT and SIGTERM: the first asks, a second one that is not close upon it asks at once.
     ///
     /// # Errors
     /// The signals cannot be listened for.
@@ -30,17 +35,24 @@ impl Shutdown {
         let shutdown = Self::new();
         let heard = shutdown.clone();
         tokio::spawn(async move {
+            let mut first: Option<Instant> = None;
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if heard.is_asked() {
-                    tracing::warn!("asked to stop a second time: stopping at once");
-                    return heard.ask_at_once();
+                match first {
+                    Some(first) if first.elapsed() < SAME_WISH => {}
+                    Some(_) => {
+                        tracing::warn!("asked to stop a second time: stopping at once");
+                        return heard.ask_at_once();
+                    }
+                    None => {
+                        tracing::info!("asked to stop: finishing what is in flight");
+                        heard.ask();
+                        first = Some(Instant::now());
+                    }
                 }
-                tracing::info!("asked to stop: finishing what is in flight");
-                heard.ask();
             }
         });
         Ok(shutdown)
@@ -101,6 +113,9 @@ mod tests {
         kill_process(getpid(), Signal::TERM).unwrap();
         shutdown.asked().await;
         assert!(!shutdown.is_at_once());
+        kill_process(getpid(), Signal::TERM).unwrap();
+        tokio::time::sleep(SAME_WISH).await;
+        assert!(!shutdown.is_at_once(), "the same wish, said to the process and to its group");
         kill_process(getpid(), Signal::INT).unwrap();
         shutdown.at_once().await;
         assert!(shutdown.at_once_token().is_cancelled());
