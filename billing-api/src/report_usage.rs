@@ -23,6 +23,22 @@ struct ReportUsage {
     end_date: Option<String>,
 }
 
+impl ReportUsage {
+    fn read(body: &[u8]) -> Result<Self, ApiError> {
+        // Left alone, serde takes an array for an object, by position.
+        let read = if body.trim_ascii_start().starts_with(b"[") {
+            Err("it is an array".to_owned())
+        } else {
+            serde_json::from_slice(body).map_err(|error| error.to_string())
+        };
+        read.map_err(|error| {
+            ApiError::BadRequest(format!(
+                "the body must be JSON such as {{\"tenant_id\": \"acme\", \"start_date\": \"2026-01-01\"}}: {error}"
+            ))
+        })
+    }
+}
+
 /// What was reported.
 #[derive(Serialize)]
 pub(crate) struct PushView {
@@ -42,11 +58,7 @@ pub(crate) async fn report_usage(
 ) -> Result<(StatusCode, Json<PushView>), ApiError> {
     caller.check_may_report()?;
     let body = body.map_err(|rejection| ApiError::Body(rejection.status(), rejection.body_text()))?;
-    let wanted: ReportUsage = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::BadRequest(format!(
-            "the body must be JSON such as {{\"tenant_id\": \"acme\", \"start_date\": \"2026-01-01\"}}: {error}"
-        ))
-    })?;
+    let wanted = ReportUsage::read(&body)?;
     let tenant =
         wanted.tenant_id.parse().map_err(|error| ApiError::BadRequest(format!("tenant_id is wrong: {error}")))?;
     let now = api.now()?;

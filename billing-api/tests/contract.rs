@@ -237,6 +237,8 @@ async fn reporting_needs_a_role_also_for_the_own_tenant() {
         "",
         "{}",
         "[]",
+        r#"["acme",null,null]"#,
+        r#" ["acme","2026-03-01","2026-03-02"]"#,
         r#"{"tenant_id":7}"#,
         r#"{"tenant_id":""}"#,
         r#"{"tenant_id":"acme","start":"2026-03-01"}"#,
