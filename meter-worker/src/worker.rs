@@ -52,8 +52,8 @@ impl StreamSettings {
     /// Reads them; `None` when there was a mistake, which `values` holds then.
     pub fn read(values: &mut Values) -> Option<Self> {
         let servers = values.required(table::NATS_URL, parse::from_str::<Servers>);
-        let credentials_file = values.optional(table::NATS_CREDENTIALS_FILE, parse::path);
-        let ca_file = values.optional(table::NATS_CA_FILE, parse::path);
+        let credentials_file = values.optional(table::NATS_CREDENTIALS_FILE, goldleaves_stream::credentials_file);
+        let ca_file = values.optional(table::NATS_CA_FILE, goldleaves_stream::ca_file);
         Some(Self { servers: servers?, credentials_file: credentials_file?, ca_file: ca_file? })
     }
 

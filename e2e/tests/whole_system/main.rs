@@ -38,6 +38,7 @@ mod replay_command;
 mod stop;
 mod traces;
 mod used_stream;
+mod wrong_start;
 
 /// Whether the long forms are wanted.
 fn soak() -> bool {

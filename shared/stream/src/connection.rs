@@ -199,18 +199,39 @@ fn options(settings: &ConnectSettings, events: mpsc::UnboundedSender<Event>) -> 
         None => options,
     };
     if let Some(path) = &settings.credentials_file {
-        let wrong = |source| ConnectError::CredentialsFile { path: path.clone(), source };
-        let text = std::fs::read_to_string(path).map_err(wrong)?;
-        // The client's own error is not passed on: it may quote the file.
-        options = options.credentials(&text).map_err(|_| {
-            wrong(io::Error::new(io::ErrorKind::InvalidData, "it does not hold a user's JWT and its seed"))
-        })?;
+        options = log_in_with(options, path)
+            .map_err(|source| ConnectError::CredentialsFile { path: path.clone(), source })?;
     }
     if let Some(path) = &settings.ca_file {
         check_ca_file(path).map_err(|source| ConnectError::CaFile { path: path.clone(), source })?;
         options = options.add_root_certificates(path.clone()).require_tls(true);
     }
     Ok(options)
+}
+
+/// The path of a file that holds a user's JWT and its seed now, so that a wrong one is a mistake like that of any setting.
+///
+/// # Errors
+/// It can't be read, or holds something else. The error quotes nothing of it.
+pub fn credentials_file(text: &str) -> io::Result<PathBuf> {
+    let path = PathBuf::from(text.trim());
+    log_in_with(ConnectOptions::new(), &path).map(|_| path)
+}
+
+/// The path of a file that holds a certificate now.
+///
+/// # Errors
+/// It can't be read, or holds none.
+pub fn ca_file(text: &str) -> io::Result<PathBuf> {
+    let path = PathBuf::from(text.trim());
+    check_ca_file(&path).map(|()| path)
+}
+
+fn log_in_with(options: ConnectOptions, path: &Path) -> io::Result<ConnectOptions> {
+    // The client's own error is not passed on: it may quote the file.
+    options
+        .credentials(&std::fs::read_to_string(path)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it does not hold a user's JWT and its seed"))
 }
 
 fn check_ca_file(path: &Path) -> io::Result<()> {

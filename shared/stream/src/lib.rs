@@ -15,7 +15,7 @@ mod topology;
 
 pub use address::{AddressError, Servers};
 pub use api::ApiError;
-pub use connection::{ConnectError, ConnectSettings, Connection};
+pub use connection::{ConnectError, ConnectSettings, Connection, ca_file, credentials_file};
 pub use consumer::{Batch, Consumer, ConsumerOptions, ConsumerState, Lag, Message, Next, StopHandle};
 pub use publisher::{PublisherOptions, PublisherStats, StreamPublisher};
 pub use reader::{Mark, Position, PositionError, ReadError, Reader, ReaderOptions, Span};
