@@ -137,6 +137,8 @@ impl Relay {
 
     async fn serve(&mut self, publisher: &dyn Publisher) {
         self.sealer.close_dead(false).await;
+        // What is wrong with the receiver is known before there is anything to hand over.
+        self.verify(publisher).await;
         let mut seal = interval(self.pace.seal);
         let mut verify = interval(self.pace.verify);
         let mut settle = interval(SETTLE_PAUSE);

@@ -86,6 +86,8 @@ impl Receiver {
                 *mood = Mood::Confirms;
                 return Err(PublishError::Rewound { reason: "another stream".into() });
             }
+            // A question is no batch.
+            Mood::Silent(_) if batch.is_none() => return unconfirmed,
             Mood::Silent(0) | Mood::Confirms => {}
             Mood::Silent(left) => *mood = Mood::Silent(left - 1),
         }

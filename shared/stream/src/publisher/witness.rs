@@ -25,6 +25,8 @@ use crate::topology::{STREAM, StreamFound, Topology, TopologyError, find_stream}
 
 /// No server is gone and back with less in a shorter time than this.
 const PAUSE_MILLIS: u64 = 20;
+/// The least time between two log lines about a stream that stays unusable.
+const QUIET: Duration = Duration::from_secs(300);
 /// More than the pauses that fit between two looks.
 const ANCHORS_MAX: usize = 512;
 
@@ -70,6 +72,8 @@ struct Memory {
     missing_since: Option<Instant>,
     suspect_since: Option<Instant>,
     rewinds: u64,
+    /// What makes the stream unusable, and when that was said.
+    unusable: Option<(String, Instant)>,
 }
 
 /// What is kept over a restart.
@@ -140,8 +144,11 @@ impl Witness {
     async fn compare(&self, api: &Api, stream: StreamFound) -> Result<(), PublishError> {
         let mismatches = stream.mismatches();
         if !mismatches.is_empty() {
-            return Err(unconfirmed(&TopologyError::Incompatible { mismatches }));
+            let error = TopologyError::Incompatible { mismatches };
+            self.memory().say_unusable(&error);
+            return Err(unconfirmed(&error));
         }
+        self.memory().say_usable();
         let (created, anchors) = self.memory().to_compare();
         if let Some(created) = created.filter(|created| *created != stream.created) {
             let reason = format!("the stream was made at {}, not at {created}", stream.created);
@@ -218,6 +225,25 @@ impl Memory {
             && self.anchors.len() < ANCHORS_MAX
         {
             self.anchors.push(newest);
+        }
+    }
+
+    /// At once, and then seldom: nothing but somebody's hand changes it.
+    fn say_unusable(&mut self, error: &TopologyError) {
+        let why = error.to_string();
+        let is_known = self.unusable.as_ref().is_some_and(|(known, said)| *known == why && said.elapsed() < QUIET);
+        if !is_known {
+            tracing::error!(
+                why,
+                "the stream {STREAM} can't be used as it is, nothing is published until it is changed"
+            );
+            self.unusable = Some((why, Instant::now()));
+        }
+    }
+
+    fn say_usable(&mut self) {
+        if self.unusable.take().is_some() {
+            tracing::info!("the stream {STREAM} can be used again");
         }
     }
 
