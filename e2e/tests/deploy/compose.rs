@@ -112,10 +112,15 @@ fn each_program_has_its_own_credentials_and_no_others() {
     assert!(has("meter-worker", &["NATS_WORKER_PASSWORD", "POSTGRES_WORKER_PASSWORD"]));
     assert!(has("billing-api", &["JWT_SECRET", "POSTGRES_BILLING_PASSWORD"]));
     assert!(has("migrate", &["NATS_ADMIN_PASSWORD", "POSTGRES_PASSWORD"]));
-    // Not even by network.
-    assert!(!texts(&services["gateway"]["networks"]).contains(&"ledger"));
-    assert!(!texts(&services["billing-api"]["networks"]).contains(&"stream"));
-    assert!(!texts(&services["upstream"]["networks"]).iter().any(|network| *network != "upstream"));
+    // Not even by network: whoever shares one reaches every port of the other.
+    let reached = |from: &str, to: &str| {
+        let networks = texts(&services[from]["networks"]);
+        texts(&services[to]["networks"]).into_iter().any(|network| networks.contains(&network))
+    };
+    let neighbours = |of: &str| services.keys().copied().filter(|to| *to != of && reached(of, to)).collect::<Vec<_>>();
+    assert_eq!(neighbours("upstream"), ["gateway"]);
+    assert_eq!(neighbours("nats"), ["gateway", "meter-worker", "migrate"]);
+    assert_eq!(neighbours("postgres"), ["billing-api", "meter-worker", "migrate", "roles"]);
 }
 
 #[test]
@@ -190,6 +195,31 @@ fn every_program_is_built_into_the_image() {
     }
     for source in ["Cargo.toml", "Cargo.lock", "shared", "deploy/ready"] {
         assert!(text(".dockerignore").lines().any(|line| line == format!("!{source}")), "{source} is not sent");
+    }
+}
+
+/// Compose builds for each service that says how, all at once; of two that export the same name, newer Docker refuses one.
+#[test]
+fn one_service_builds_the_image_of_all() {
+    let compose = compose();
+    let services = services(&compose);
+    let building: Vec<&str> = services.iter().filter(|(_, it)| !it["build"].is_null()).map(|(name, _)| *name).collect();
+    assert_eq!(building, ["migrate"]);
+    for program in PROGRAMS {
+        assert_eq!(services[program]["image"], services["migrate"]["image"], "{program}");
+        assert_eq!(services[program]["pull_policy"], "never", "{program}: it is in no registry");
+    }
+}
+
+#[test]
+fn what_the_image_runs_by_itself_is_reached_from_outside_its_container() {
+    let dockerfile = text("deploy/Dockerfile");
+    let variables = dockerfile.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
+    let pair = |it: &str| it.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (right, said) = check_config("goldleaves", &variables.split_whitespace().filter_map(pair).collect());
+    assert!(right, "{said}");
+    for line in ["GATEWAY_ADDR = 0.0.0.0:8080  (environment)", "OPS_ADDR = 0.0.0.0:9090  (environment)"] {
+        assert!(said.lines().any(|it| it == line), "no {line} in\n{said}");
     }
 }
 

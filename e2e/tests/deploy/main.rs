@@ -1,6 +1,6 @@
 //! What `compose.yaml`, `deploy/` and the two guides for operations say, against the programs and servers they speak of.
 //!
-//! No image can be built or pulled here: what is left untested is the Dockerfile and that the named images exist.
+//! No image is built or pulled by a test: `docker compose up --build` alone tries the Dockerfile and the named images.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
 
