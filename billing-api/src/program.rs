@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions};
@@ -20,8 +19,6 @@ use crate::{BillingApi, BillingConfig, BillingMetrics, token_options};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
-/// How often the schema is looked at until it is there, and the database after that.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What the program is told.
 #[derive(Debug)]
@@ -119,26 +116,11 @@ const fn rule(name: &'static str, stage: Stage) -> TaskRule {
     TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
 }
 
-/// Whether the database answers and has the schema. Away is waited out; a wrong schema is not.
+/// Whether the database answers and has the schema. Away is waited out; what is wrong is not.
 fn watch_ledger(supervisor: &mut Supervisor, ledger: Ledger) -> Arc<AtomicBool> {
     let ready = Arc::new(AtomicBool::new(false));
     let rule = TaskRule { name: "schema", stage: Stage::Sink, on_cancel: OnCancel::Abort, on_failure: OnFailure::Stop };
     let is_ready = Arc::clone(&ready);
-    supervisor.spawn_once(rule, async move |_| {
-        loop {
-            let looked = ledger.check_schema().await;
-            let was = is_ready.swap(looked.is_ok(), Ordering::Relaxed);
-            match looked {
-                Ok(()) if !was => tracing::info!("the database is there"),
-                Ok(()) => {}
-                Err(error @ (LedgerError::SchemaMissing { .. } | LedgerError::SchemaNewer { .. })) => {
-                    return Err(error);
-                }
-                Err(error) if was => tracing::warn!(cause = process::chain(&error), "the database is away"),
-                Err(error) => tracing::debug!(cause = process::chain(&error), "the database is not there yet"),
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    });
+    supervisor.spawn_once(rule, async move |_| Err(ledger.watch(&is_ready).await));
     ready
 }

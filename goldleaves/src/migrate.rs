@@ -67,6 +67,9 @@ pub fn run(config: &MigrateConfig, direction: Direction) -> Exit {
 async fn migrate(config: &MigrateConfig, direction: Direction) -> Result<()> {
     let url = config.database_url.expose();
     let progress = |line: &str| process::say(&format_args!("migrate: {line}"));
+    if let Some(line) = prepare::awaited(&config.database_url).await? {
+        progress(&line);
+    }
     match direction {
         Direction::Up => {
             migrations::up(url, &progress).await?;

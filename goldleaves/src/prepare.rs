@@ -1,19 +1,25 @@
 //! Makes the ledger ready: the schema, then the rate. Doing it again changes nothing.
 
+use std::error::Error;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use goldleaves_domain::{Rate, Timestamp};
-use goldleaves_ledger::{Ledger, LedgerOptions, RateCard, is_of_the_disk};
+use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions, RateCard, is_of_the_disk};
 use goldleaves_migrations as migrations;
 use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule};
 use time::OffsetDateTime;
 
 use crate::config::Config;
 
+/// A database that takes longer to answer is said to be waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
 /// Prepares SQLite before anything is served. Another database may be away, and SQLite's disk full, which is no reason not
 /// to start: it is prepared in the background, again and again until that works, and events wait in the spool.
 ///
 /// # Errors
-/// SQLite can't be prepared, and not for want of room.
+/// SQLite can't be prepared, and not for want of room; a database server refuses the login.
 pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: &Ledger) -> Result<()> {
     let (url, rate) = (config.database_url.clone(), config.rate);
     if url.expose().starts_with("sqlite:") && ledger.is_connected() {
@@ -21,6 +27,16 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
             Err(error) if is_of_the_disk(error.as_ref()) => {}
             prepared => return prepared,
         }
+    }
+    match ledger.reach().await {
+        Err(error @ LedgerError::Refused { .. }) => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!(
+                cause = &error as &dyn Error,
+                "the database is away, events wait in the spool until it is there"
+            );
+        }
+        Ok(()) => {}
     }
     let rule = TaskRule {
         name: "prepare-ledger",
@@ -33,6 +49,7 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
         let (url, ledger) = (url.clone(), ledger.clone());
         async move {
             prepare(&url, rate, &ledger).await.map_err(|error| format!("{error:#}"))?;
+            tracing::info!("the database is there");
             stop.cancelled().await;
             Ok::<_, String>(())
         }
@@ -57,6 +74,24 @@ pub(crate) async fn set_rate(ledger: &Ledger, rate: Rate, delay_micros: i64) -> 
     let now = Timestamp::from_date_time(OffsetDateTime::now_utc())?;
     let from = now.plus_micros(delay_micros).context("the clock is outside the years 1 to 9999")?;
     ledger.set_rate(rate, from).await.context("the rate can't be set")
+}
+
+/// Why a database server can't be reached now, as a line for who waits for it: what comes next tries for a minute without a
+/// word. `None`: it can be, or says itself why not.
+///
+/// # Errors
+/// The server refuses the login.
+pub(crate) async fn awaited(url: &Secret) -> Result<Option<String>> {
+    if url.expose().starts_with("sqlite:") {
+        return Ok(None);
+    }
+    let options = LedgerOptions { ping_timeout: ANSWER_WITHIN, ..LedgerOptions::default() };
+    let ledger = Ledger::connect(url.expose(), options).await?;
+    match ledger.reach().await {
+        Err(error @ LedgerError::Refused { .. }) => Err(error.into()),
+        Err(error) => Ok(Some(format!("waiting for the database: {:#}", anyhow::Error::new(error)))),
+        Ok(()) => Ok(None),
+    }
 }
 
 /// A ledger that is there and has the schema, for commands that make neither.

@@ -127,6 +127,7 @@ fn is_poison(cause: &LedgerError) -> bool {
         LedgerError::Database(_) => !cause.is_transient(),
         LedgerError::Url(_)
         | LedgerError::File { .. }
+        | LedgerError::Refused { .. }
         | LedgerError::SchemaMissing { .. }
         | LedgerError::SchemaNewer { .. }
         | LedgerError::NoRate

@@ -3,11 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions};
-use goldleaves_runtime::process::chain;
+use goldleaves_ledger::{Ledger, LedgerOptions};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
@@ -19,8 +17,6 @@ use crate::Meter;
 use crate::worker::{StreamSettings, Worker, watch_lag};
 
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092);
-/// How often the schema is looked at until it is there, and the database after that.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What the program is told.
 #[derive(Debug)]
@@ -106,25 +102,11 @@ const fn rule(name: &'static str, stage: Stage, on_cancel: OnCancel) -> TaskRule
     TaskRule { name, stage, on_cancel, on_failure: OnFailure::Stop }
 }
 
-/// Whether the database answers and has the schema. Away is waited out; a wrong schema is not.
+/// Whether the database answers and has the schema. Away is waited out; what is wrong is not.
 fn watch_ledger(supervisor: &mut Supervisor, ledger: Ledger) -> Arc<AtomicBool> {
     let ready = Arc::new(AtomicBool::new(false));
     let is_ready = Arc::clone(&ready);
-    supervisor.spawn_once(rule("schema", Stage::Sink, OnCancel::Abort), async move |_| {
-        loop {
-            let looked = ledger.check_schema().await;
-            let was = is_ready.swap(looked.is_ok(), Ordering::Relaxed);
-            match looked {
-                Ok(()) if !was => tracing::info!("the database is there"),
-                Ok(()) => {}
-                Err(error @ (LedgerError::SchemaMissing { .. } | LedgerError::SchemaNewer { .. })) => {
-                    return Err(error);
-                }
-                Err(error) if was => tracing::warn!(cause = chain(&error), "the database is away"),
-                Err(error) => tracing::debug!(cause = chain(&error), "the database is not there yet"),
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    });
+    supervisor
+        .spawn_once(rule("schema", Stage::Sink, OnCancel::Abort), async move |_| Err(ledger.watch(&is_ready).await));
     ready
 }

@@ -6,6 +6,7 @@ use goldleaves_e2e::deployment::SECRET;
 use goldleaves_e2e::nats_wire::Wire;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
+use goldleaves_testkit::postgres::Postgres;
 use goldleaves_testkit::program::Launch;
 use goldleaves_testkit::scratch::Scratch;
 use serde_json::json;
@@ -77,4 +78,69 @@ async fn a_gateway_serves_on_and_says_at_once_that_the_stream_is_another_one() {
 
 fn error_line(output: &str) -> Option<String> {
     output.lines().find(|line| line.contains("ERROR")).map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_login_or_a_database_that_the_server_refuses_ends_the_start_by_name() {
+    let (scratch, postgres) = (Scratch::new("refused").unwrap(), Postgres::shared().await.unwrap());
+    let database = postgres.database().await.unwrap();
+    let (head, _) = postgres.url("").split_once('@').map(|(head, tail)| (head.to_owned(), tail.to_owned())).unwrap();
+    assert!(database.starts_with(&head), "{database}");
+    let stranger = database.replacen(&head, "postgresql://stranger:hunter2", 1);
+    for program in ["meter-worker", "billing-api", "goldleaves", "migrate"] {
+        for (url, why) in [
+            (stranger.clone(), "role \"stranger\" does not exist"),
+            (postgres.url("nowhere"), "database \"nowhere\" does not exist"),
+        ] {
+            let mut program = launch(program, &scratch).setting("DATABASE_URL", url).start().unwrap();
+            let status = program.wait().await.unwrap();
+            let said = program.output().replace('\\', "");
+            assert_eq!(status.code(), Some(70), "{said}");
+            assert!(said.contains(why) && said.contains("refuses DATABASE_URL") && !said.contains("hunter2"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_later_is_waited_out() {
+    let (scratch, postgres) = (Scratch::new("refused-later").unwrap(), Postgres::shared().await.unwrap());
+    let database = postgres.database().await.unwrap();
+    postgres.execute("CREATE ROLE lodger LOGIN SUPERUSER").await.unwrap();
+    let url = format!("postgresql://lodger@{}", database.split_once('@').unwrap().1);
+    let mut program = launch("billing-api", &scratch).setting("DATABASE_URL", url).start().unwrap();
+    program.printed("that all is well", |text| text.contains("the database is there").then_some(())).await.unwrap();
+    postgres.execute("ALTER ROLE lodger NOLOGIN").await.unwrap();
+    postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'lodger'").await.unwrap();
+    program.printed("the outage", away).await.unwrap();
+    postgres.execute("ALTER ROLE lodger LOGIN").await.unwrap();
+    let again = |text: &str| (text.matches("the database is there").count() == 2).then_some(());
+    program.printed("the end of the outage", again).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_said_and_waited_for() {
+    let (scratch, mut postgres) = (Scratch::new("away").unwrap(), Postgres::start().await.unwrap());
+    let database = postgres.database().await.unwrap();
+    postgres.kill().unwrap();
+    let start = |program: &str| launch(program, &scratch).setting("DATABASE_URL", database.clone()).start().unwrap();
+    let mut programs = ["meter-worker", "billing-api", "goldleaves"].map(start);
+    for program in &mut programs {
+        program.printed("that the database is away", away).await.unwrap();
+    }
+    let mut migrate = start("migrate");
+    let waits = |text: &str| text.contains("migrate: waiting for the database: ").then_some(());
+    migrate.printed("what it waits for", waits).await.unwrap();
+
+    postgres.restart().await.unwrap();
+    for program in &mut programs {
+        program.printed("that all is well", |text| text.contains("the database is there").then_some(())).await.unwrap();
+        let said = program.output();
+        assert_eq!(said.matches("the database is away").count(), 1, "not more than now and then: {said}");
+    }
+    // It went on by itself as far as it can without NATS.
+    migrate.printed("the rate", |text| text.contains("the rate is").then_some(())).await.unwrap();
+}
+
+fn away(output: &str) -> Option<()> {
+    output.lines().any(|line| line.contains("WARN") && line.contains("the database is away")).then_some(())
 }

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{
@@ -99,6 +99,25 @@ impl Ledger {
             self.read(&format!("SELECT {one} AS one"), params).await.map(drop)
         };
         within(self.inner.options.ping_timeout, answer).await
+    }
+
+    /// Connects once more and hangs up, to learn at once what keeps it from that: the pool tries again for a while, and then
+    /// knows no more than that it took too long. SQLite is always within reach.
+    ///
+    /// # Errors
+    /// [`LedgerError::Refused`], or why it can't be reached.
+    pub async fn reach(&self) -> Result<(), LedgerError> {
+        if self.dialect() == Dialect::Sqlite {
+            return Ok(());
+        }
+        let options = self.inner.writer.get_postgres_connection_pool().connect_options();
+        let connecting = async {
+            let connection = PgConnection::connect_with(&options).await.map_err(LedgerError::of_the_login)?;
+            // It let us in: how it takes the goodbye does not matter.
+            let _ = connection.close().await;
+            Ok(())
+        };
+        within(self.inner.options.ping_timeout, connecting).await
     }
 
     /// Whether there is a connection to write with; asks nobody.
@@ -265,7 +284,7 @@ fn has_no_room(path: &Path) -> bool {
     made.is_err_and(|error| is_full(&error))
 }
 
-fn away(error: sqlx::Error) -> DbErr {
+pub(crate) fn away(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }
 

@@ -5,6 +5,8 @@ use std::io;
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
+use crate::database::away;
+
 /// Why the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -18,6 +20,14 @@ pub enum LedgerError {
         path: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// The server is there and refuses the login, or has no such database.
+    #[error("the database server refuses DATABASE_URL: {said} ({code})")]
+    Refused {
+        /// The server's own words: they name the role or the database, never the password.
+        said: String,
+        /// SQLSTATE.
+        code: String,
     },
     /// The database lacks a step of the schema.
     #[error("the database lacks the schema of {step}: run migrate")]
@@ -68,10 +78,21 @@ impl LedgerError {
             Self::Database(error) => !is_about_the_data(error),
             Self::Url(_)
             | Self::File { .. }
+            | Self::Refused { .. }
             | Self::SchemaMissing { .. }
             | Self::SchemaNewer { .. }
             | Self::Unstorable { .. }
             | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// What became of an attempt to connect.
+    pub(crate) fn of_the_login(error: SqlxError) -> Self {
+        let said =
+            error.as_database_error().map(|error| (error.code().unwrap_or_default().into_owned(), error.message()));
+        match said {
+            Some((code, said)) if is_login_code(&code) => Self::Refused { said: said.to_owned(), code },
+            _ => Self::Database(away(error)),
         }
     }
 
@@ -101,6 +122,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 /// SQLite: input/output error and full disk, in the low byte of the extended code.
 fn is_disk_code(code: &str) -> bool {
     code.len() != 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 10 | 13))
+}
+
+/// PostgreSQL: the class invalid authorization, and a database that does not exist.
+fn is_login_code(code: &str) -> bool {
+    code.starts_with("28") || code == "3D000"
 }
 
 /// Whether a database refused values. Everything else (away, full, read-only, a deadlock, a missing table) has nothing
@@ -138,6 +164,17 @@ mod tests {
             ["08006", "40001", "40P01", "53100", "57P01", "57014", "25006", "42P01", "5", "261", "10", "13", "8"]
         {
             assert!(!is_data_code(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn only_login_and_database_are_of_the_login() {
+        for code in ["28000", "28P01", "3D000"] {
+            assert!(is_login_code(code), "{code}");
+        }
+        // Starting, stopping, and too many connections pass by themselves.
+        for code in ["57P03", "57P01", "53300", "08006", "3F000", "42501"] {
+            assert!(!is_login_code(code), "{code}");
         }
     }
 

@@ -25,6 +25,7 @@ mod record;
 mod report;
 mod rows;
 mod schema;
+mod watch;
 
 pub use batch::{Incoming, Recorded, reasons_to_set_aside};
 pub use database::{Ledger, LedgerOptions, check_url, sqlite_url};

@@ -1,0 +1,60 @@
+//! Follows whether the database is there. Away is waited out, and said; wrong at the start is an error.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{Ledger, LedgerError};
+
+/// How often the database is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The least time between two log lines of one outage.
+const QUIET: Duration = Duration::from_secs(30);
+
+impl Ledger {
+    /// Keeps `is_ready` saying whether the database answers and has the schema. Ends only with what waiting does not mend:
+    /// another schema than this program's, or a login or a database that the server refuses before it was ever there. Later
+    /// a refusal is waited out as any outage: somebody may be changing the password.
+    pub async fn watch(&self, is_ready: &AtomicBool) -> LedgerError {
+        let mut was_there = false;
+        let mut said: Option<Instant> = None;
+        loop {
+            match self.look(is_ready.load(Ordering::Relaxed)).await {
+                Ok(()) => {
+                    if !is_ready.swap(true, Ordering::Relaxed) {
+                        tracing::info!("the database is there");
+                    }
+                    (was_there, said) = (true, None);
+                }
+                Err(error) if error.is_of_the_setup(was_there) => return error,
+                Err(error) => {
+                    is_ready.store(false, Ordering::Relaxed);
+                    if said.is_none_or(|said| said.elapsed() >= QUIET) {
+                        tracing::warn!(cause = &error as &dyn Error, "the database is away, it is asked again");
+                        said = Some(Instant::now());
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&self, is_ready: bool) -> Result<(), LedgerError> {
+        if !is_ready {
+            self.reach().await?;
+        }
+        self.check_schema().await
+    }
+}
+
+impl LedgerError {
+    fn is_of_the_setup(&self, was_there: bool) -> bool {
+        match self {
+            Self::SchemaMissing { .. } | Self::SchemaNewer { .. } => true,
+            Self::Refused { .. } => !was_there,
+            _ => false,
+        }
+    }
+}
