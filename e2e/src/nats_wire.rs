@@ -11,6 +11,9 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct Wire {
     stream: BufReader<TcpStream>,
+    /// How often it asked. The server forgets a subscription a moment after its last message: a number given out again by
+    /// then would be none.
+    asked: u64,
 }
 
 impl Wire {
@@ -20,7 +23,7 @@ impl Wire {
     /// No server, or a refused login.
     pub async fn connect(port: u16, user: &str, password: &str) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let mut wire = Self { stream: BufReader::new(stream) };
+        let mut wire = Self { stream: BufReader::new(stream), asked: 0 };
         ensure!(wire.line().await?.starts_with("INFO "), "no greeting");
         let login = json!({ "verbose": false, "user": user, "pass": password, "headers": true });
         wire.send(&format!("CONNECT {login}\r\nPING\r\n")).await?;
@@ -35,9 +38,10 @@ impl Wire {
     /// # Errors
     /// No answer, or a complaint of the server.
     pub async fn ask(&mut self, subject: &str, payload: &str) -> Result<Value> {
-        let inbox = "_INBOX.test.answer";
-        self.send(&format!("SUB {inbox} 1\r\nUNSUB 1 1\r\nPUB {subject} {inbox} {}\r\n{payload}\r\n", payload.len()))
-            .await?;
+        self.asked += 1;
+        let (inbox, number, size) = ("_INBOX.test.answer", self.asked, payload.len());
+        let once = format!("SUB {inbox} {number}\r\nUNSUB {number} 1\r\n");
+        self.send(&format!("{once}PUB {subject} {inbox} {size}\r\n{payload}\r\n")).await?;
         loop {
             let line = self.line().await?;
             match line.split(' ').next() {
