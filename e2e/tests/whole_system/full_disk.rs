@@ -67,12 +67,19 @@ async fn fill_and_recover(deployment: &mut Deployment) -> Vec<Receipt> {
     let token = deployment.token("acme").unwrap();
     let gateway = deployment.gateway().unwrap();
     let filler = fill(deployment);
-    let own = token.clone();
-    let load = Load::start(gateway, 8, move |_, _| request(&own));
+    let load = Load::start(gateway, 8, move |_, _| request(&token));
     let refused = wait_for("the spool to be full", PATIENCE, async || Ok((load.without_event() > 0).then_some(())));
     refused.await.unwrap();
     let mut receipts = load.receipts().await.unwrap();
     std::fs::remove_file(filler).unwrap();
+    receipts.extend(ask_until_recorded(deployment).await);
+    receipts
+}
+
+/// Asks until a call is recorded; every answer, that one last.
+async fn ask_until_recorded(deployment: &Deployment) -> Vec<Receipt> {
+    let token = deployment.token("acme").unwrap();
+    let mut receipts = Vec::new();
     let recovered = wait_for("recording to go on", PATIENCE, async || {
         let receipt = Receipt::of(&deployment.ask(&request(&token)).await?)?;
         let recorded = receipt.event_id.is_some();
@@ -109,20 +116,11 @@ async fn strict_answers_503_and_loses_nothing() {
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }
 
-/// Calls that were asked until one was recorded.
+/// Makes room, and asks until a call is recorded.
 async fn make_room(deployment: &mut Deployment) -> Vec<Receipt> {
     let folder = deployment.data_folder();
     std::fs::remove_file(deployment.program().unwrap().path_seen(&folder).join("filler")).unwrap();
-    let token = deployment.token("acme").unwrap();
-    let mut receipts = Vec::new();
-    let recovered = wait_for("recording to begin", PATIENCE, async || {
-        let receipt = Receipt::of(&deployment.ask(&request(&token)).await?)?;
-        let recorded = receipt.event_id.is_some();
-        receipts.push(receipt);
-        Ok(recorded.then_some(()))
-    });
-    recovered.await.unwrap();
-    receipts
+    ask_until_recorded(deployment).await
 }
 
 async fn unrecorded(deployment: &Deployment) -> f64 {
