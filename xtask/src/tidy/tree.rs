@@ -24,10 +24,14 @@ impl Tree {
         for entry in fs::read_dir(root.join(folder))? {
             let entry = entry?;
             let path = folder.join(entry.file_name());
+            // A folder in a clone, a file in a worktree.
+            if path == Path::new(".git") {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 // A folder that Cargo marked is a target directory, whatever its name is.
                 let built = root.join(&path).join("CACHEDIR.TAG").exists();
-                if !built && path != Path::new(".git") && path != Path::new("data") {
+                if !built && path != Path::new("data") {
                     self.read_folder(root, &path)?;
                 }
             } else if let Ok(text) = fs::read_to_string(root.join(&path)) {
