@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use goldleaves_ledger::LedgerError;
+use goldleaves_ledger::{LedgerError, StoreError};
 use serde::Serialize;
 
 use crate::answer::{ApiError, Moment};
@@ -17,7 +17,7 @@ pub(crate) struct HealthView {
 }
 
 pub(crate) async fn health(State(api): State<BillingApi>) -> Result<Json<HealthView>, ApiError> {
-    api.ledger().ping().await.map_err(away)?;
+    api.ledger().store().ping().await.map_err(away)?;
     Ok(Json(HealthView {
         status: "healthy",
         service: "billing",
@@ -27,6 +27,6 @@ pub(crate) async fn health(State(api): State<BillingApi>) -> Result<Json<HealthV
 }
 
 /// Here any failure means that the service is not healthy, whatever else it is.
-fn away(error: LedgerError) -> ApiError {
-    if error.is_transient() { ApiError::Ledger(error) } else { ApiError::Ledger(LedgerError::TimedOut) }
+fn away(error: StoreError) -> ApiError {
+    LedgerError::from(if error.is_transient() { error } else { StoreError::TimedOut }).into()
 }

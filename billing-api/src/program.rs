@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions};
+use goldleaves_ledger::{Ledger, StoreError, StoreOptions};
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
@@ -56,7 +56,7 @@ impl Config {
 ///
 /// # Errors
 /// It is of none.
-pub fn database_url(text: &str) -> Result<Secret, LedgerError> {
+pub fn database_url(text: &str) -> Result<Secret, StoreError> {
     goldleaves_ledger::check_url(text).map(|()| Secret::new(text.to_owned()))
 }
 
@@ -76,7 +76,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     let (tracer, exporting) = config.traces.start("billing-api", &metrics);
-    let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
+    let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
     let listen = |address: SocketAddr| {
         bind(address, ListenerOptions::default()).with_context(|| format!("{address} can't be listened on"))
     };
@@ -103,7 +103,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         anyhow::Ok(())
     });
     let exit = supervisor.run(config.common.shutdown_grace).await;
-    ledger.close().await;
+    ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::Timestamp;
-use goldleaves_ledger::{Incoming, Ledger, LedgerOptions, sqlite_url};
+use goldleaves_ledger::{Incoming, Ledger, StoreOptions, sqlite_url};
 use goldleaves_runtime::Metrics;
 use goldleaves_web::{Clock, RequestIdService, TokenClaims, TokenOptions, TokenSigner, TokenVerifier};
 use http::{Request, Response, StatusCode};
@@ -58,7 +58,7 @@ impl Api {
         let directory = tempfile::tempdir().unwrap();
         let url = sqlite_url(&directory.path().join("ledger.db"));
         goldleaves_testkit::migrations::up(&url, &|_| {}).await.unwrap();
-        let ledger = Ledger::connect(&url, LedgerOptions::default()).await.unwrap();
+        let ledger = Ledger::connect(&url, StoreOptions::default()).await.unwrap();
         ledger.set_rate("25".parse().unwrap(), NOW.parse().unwrap()).await.unwrap();
         let metrics = Metrics::new();
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
@@ -278,7 +278,7 @@ async fn health_tells_whether_the_database_answers() {
     let health = healthy.json();
     assert_eq!((&health["status"], &health["service"]), (&json!("healthy"), &json!("billing")));
     assert_eq!(health["timestamp"], "2026-03-15T12:30:00.000000Z");
-    api.ledger.close().await;
+    api.ledger.store().close().await;
     let away = api.ask(Request::get("/billing/health").body(Body::empty()).unwrap()).await;
     assert_eq!((away.status, away.kind.as_str()), (503, "application/problem+json"));
     assert_eq!(api.get("/billing/usage-summary/acme", &token("acme", &[])).await.status, 503);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use goldleaves_billing_api::program;
 use goldleaves_domain::Rate;
 use goldleaves_gateway::StreamSettings;
-use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_migrations as migrations;
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Secret, process, telemetry};
@@ -73,13 +73,13 @@ async fn migrate(config: &MigrateConfig, direction: Direction) -> Result<()> {
     match direction {
         Direction::Up => {
             migrations::up(url, &progress).await?;
-            let ledger = Ledger::connect(url, LedgerOptions::default()).await?;
+            let ledger = Ledger::connect(url, StoreOptions::default()).await?;
             let card = prepare::set_rate(&ledger, config.rate, RATE_DELAY_MICROS).await?;
             progress(&format!(
                 "the rate is {} cents a unit, version {}, from {}",
                 card.rate, card.version, card.effective_from
             ));
-            ledger.close().await;
+            ledger.store().close().await;
             if let Some(stream) = &config.stream {
                 declare(stream, &progress).await?;
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_domain::{Rate, Timestamp};
-use goldleaves_ledger::{Ledger, LedgerError, LedgerOptions, RateCard, is_of_the_disk};
+use goldleaves_ledger::{Ledger, RateCard, StoreError, StoreOptions, is_of_the_disk};
 use goldleaves_migrations as migrations;
 use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule};
 use time::OffsetDateTime;
@@ -22,14 +22,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// SQLite can't be prepared, and not for want of room; a database server refuses the login.
 pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: &Ledger) -> Result<()> {
     let (url, rate) = (config.database_url.clone(), config.rate);
-    if url.expose().starts_with("sqlite:") && ledger.is_connected() {
+    if url.expose().starts_with("sqlite:") && ledger.store().is_connected() {
         match prepare(&url, rate, ledger).await {
             Err(error) if is_of_the_disk(error.as_ref()) => {}
             prepared => return prepared,
         }
     }
-    match ledger.reach().await {
-        Err(error @ LedgerError::Refused { .. }) => return Err(error.into()),
+    match ledger.store().reach().await {
+        Err(error @ StoreError::Refused { .. }) => return Err(error.into()),
         Err(error) => {
             tracing::warn!(
                 cause = &error as &dyn Error,
@@ -85,10 +85,10 @@ pub(crate) async fn awaited(url: &Secret) -> Result<Option<String>> {
     if url.expose().starts_with("sqlite:") {
         return Ok(None);
     }
-    let options = LedgerOptions { ping_timeout: ANSWER_WITHIN, ..LedgerOptions::default() };
+    let options = StoreOptions { ping_timeout: ANSWER_WITHIN, ..StoreOptions::default() };
     let ledger = Ledger::connect(url.expose(), options).await?;
-    match ledger.reach().await {
-        Err(error @ LedgerError::Refused { .. }) => Err(error.into()),
+    match ledger.store().reach().await {
+        Err(error @ StoreError::Refused { .. }) => Err(error.into()),
         Err(error) => Ok(Some(format!("waiting for the database: {:#}", anyhow::Error::new(error)))),
         Ok(()) => Ok(None),
     }
@@ -99,7 +99,7 @@ pub(crate) async fn awaited(url: &Secret) -> Result<Option<String>> {
 /// # Errors
 /// It is away, not migrated, or missing.
 pub(crate) async fn open(url: &Secret) -> Result<Ledger> {
-    let options = LedgerOptions { create_missing: false, ..LedgerOptions::default() };
+    let options = StoreOptions { create_missing: false, ..StoreOptions::default() };
     let ledger = Ledger::connect(url.expose(), options).await?;
     ledger.check_schema().await?;
     Ok(ledger)

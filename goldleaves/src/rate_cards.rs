@@ -54,7 +54,7 @@ pub(crate) fn run(config: &RateCardsConfig, command: RateCardsCommand) -> Exit {
 async fn export(database_url: &Secret) -> Result<()> {
     let ledger = prepare::open(database_url).await?;
     let cards = ledger.rate_cards().await?;
-    ledger.close().await;
+    ledger.store().close().await;
     anyhow::ensure!(!cards.is_empty(), "the ledger has no rate card yet: run migrate");
     print(write_rate_cards(&cards).trim_end());
     Ok(())
@@ -66,7 +66,7 @@ async fn import(database_url: &Secret) -> Result<()> {
     let cards = read_rate_cards(&text).context("standard input holds no rate cards that can be used")?;
     let ledger = prepare::open(database_url).await?;
     let imported = ledger.import_rate_cards(&cards).await.context("nothing was imported")?;
-    ledger.close().await;
+    ledger.store().close().await;
     for card in &imported.replaced {
         process::say(&format_args!("rate-cards: {card}: gave way, no event was priced by it"));
     }

@@ -9,7 +9,7 @@ use goldleaves_domain::Publisher;
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::record;
 use goldleaves_gateway::service::{GatewayService, RELAY_GRACE, running_check, spool_check};
-use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_runtime::settings::Environment;
 use goldleaves_runtime::{
@@ -54,7 +54,7 @@ async fn serve(mut config: Config) -> Result<Exit> {
     let (tracer, exporting) = config.traces.start("goldleaves", &metrics);
     let tokens = secret::token_options(&config.jwt, &config.data_dir)?;
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
-    let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
+    let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
     let listeners = Listeners { billing: listen(config.billing.addr).await?, ops: listen(config.ops_addr).await? };
     config.gateway.billing = origin(reachable(listeners.billing.local_addr()?))?;
 
@@ -87,7 +87,7 @@ async fn serve(mut config: Config) -> Result<Exit> {
         anyhow::Ok(())
     });
     let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
-    ledger.close().await;
+    ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use goldleaves_domain::wire::Message;
 use goldleaves_domain::{Receiver, UsageEvent};
-use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded};
+use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded, StoreError};
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
 use goldleaves_trace::{Moment, Tracer};
@@ -57,7 +57,7 @@ impl Meter {
         incoming.iter().for_each(log_incoming);
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
-        let spans = BatchSpans::begin(&self.tracer, self.ledger.system(), (&incoming, arrival));
+        let spans = BatchSpans::begin(&self.tracer, self.ledger.store().system(), (&incoming, arrival));
         let recorded = self.halve((0, &incoming), &spans, &mut poison).await;
         spans.end_if(recorded.is_ok());
         if recorded.is_err() {
@@ -123,16 +123,9 @@ impl Meter {
 /// Whether it is something in the batch that the ledger refuses, and not the ledger that is away or not as it should be.
 fn is_poison(cause: &LedgerError) -> bool {
     match cause {
-        LedgerError::Unstorable { .. } | LedgerError::Unreadable { .. } => true,
-        LedgerError::Database(_) => !cause.is_transient(),
-        LedgerError::Url(_)
-        | LedgerError::File { .. }
-        | LedgerError::Refused { .. }
-        | LedgerError::SchemaMissing { .. }
-        | LedgerError::SchemaNewer { .. }
-        | LedgerError::NoRate
-        | LedgerError::Contended
-        | LedgerError::TimedOut => false,
+        LedgerError::Unstorable { .. } | LedgerError::Store(StoreError::Unreadable { .. }) => true,
+        LedgerError::Store(StoreError::Database(_)) => !cause.is_transient(),
+        LedgerError::Store(_) | LedgerError::NoRate | LedgerError::Contended => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
@@ -62,7 +62,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     let (tracer, exporting) = config.traces.start("meter-worker", &metrics);
-    let ledger = Ledger::connect(config.database_url.expose(), LedgerOptions::default()).await?;
+    let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
     let ops = bind(config.ops_addr, ListenerOptions::default())
         .with_context(|| format!("{} can't be listened on", config.ops_addr))?;
     let connection = config.stream.clone().connect("meter-worker").await?;
@@ -89,7 +89,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         anyhow::Ok(())
     });
     let exit = supervisor.run(config.common.shutdown_grace).await;
-    ledger.close().await;
+    ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }

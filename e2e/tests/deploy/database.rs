@@ -4,7 +4,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use goldleaves_domain::{Period, Timestamp};
-use goldleaves_ledger::{Incoming, Ledger, LedgerOptions, Recorded};
+use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions};
 use goldleaves_testkit::postgres::Postgres;
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_toolbox::Toolbox;
@@ -82,7 +82,7 @@ async fn the_logins_of_worker_and_billing_are_enough_and_no_more() {
     let server = Postgres::shared().await.unwrap();
     let url = server.database().await.unwrap();
     let owner = Database::connect(&url).await.unwrap();
-    let ledger = Ledger::connect(&url, LedgerOptions::default()).await.unwrap();
+    let ledger = Ledger::connect(&url, StoreOptions::default()).await.unwrap();
     ledger.set_rate("25".parse().unwrap(), "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap()).await.unwrap();
     let roles = text("deploy/roles.sql").replace(":'worker_password'", "'w'").replace(":'billing_password'", "'b'");
     // Twice: it must be possible to run it again.
@@ -90,7 +90,7 @@ async fn the_logins_of_worker_and_billing_are_enough_and_no_more() {
     owner.execute_unprepared(&roles).await.unwrap();
 
     let as_role = |role: &str| url.replace("//goldleaves@", &format!("//{role}:x@"));
-    let worker = Ledger::connect(&as_role("goldleaves_worker"), LedgerOptions::default()).await.unwrap();
+    let worker = Ledger::connect(&as_role("goldleaves_worker"), StoreOptions::default()).await.unwrap();
     worker.check_schema().await.unwrap();
     let recorded = record(&worker, &[golden("unknown", "a1"), golden("newer", "a2"), golden("seal", "a3")]).await;
     assert_eq!((recorded.seals, recorded.set_aside.len()), (1, 2), "{recorded:?}");
@@ -101,7 +101,7 @@ async fn the_logins_of_worker_and_billing_are_enough_and_no_more() {
     let recorded = record(&worker, &[earlier]).await;
     assert_eq!(recorded.displaced, 1, "{recorded:?}");
 
-    let billing = Ledger::connect(&as_role("goldleaves_billing"), LedgerOptions::default()).await.unwrap();
+    let billing = Ledger::connect(&as_role("goldleaves_billing"), StoreOptions::default()).await.unwrap();
     billing.check_schema().await.unwrap();
     let tenant = "org_123".parse().unwrap();
     let time = |text: &str| text.parse::<Timestamp>().unwrap();

@@ -9,7 +9,7 @@ use goldleaves_domain::{Action, EventId, Outcome, RequestId, Timestamp, Units};
 use goldleaves_gateway::record::{
     CallIntent, Durability, RecordOptions, RecordSide, Recorder, RelayPace, Settlement, VoidReason, open,
 };
-use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_runtime::Metrics;
 use goldleaves_spool::{RealFileSystem, SpoolOptions};
@@ -58,7 +58,7 @@ pub(crate) async fn open_side(directory: &Path) -> RecordSide {
 }
 
 pub(crate) async fn meter(url: &str) -> Meter {
-    Meter::new(Ledger::connect(url, LedgerOptions::default()).await.unwrap(), &Metrics::new())
+    Meter::new(Ledger::connect(url, StoreOptions::default()).await.unwrap(), &Metrics::new())
 }
 
 /// One line in one write, so that a kill cuts none.

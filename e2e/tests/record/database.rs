@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use goldleaves_e2e::seals::disagreements;
-use goldleaves_ledger::{Ledger, LedgerOptions, sqlite_url};
+use goldleaves_ledger::{Ledger, StoreOptions, sqlite_url};
 use goldleaves_testkit::postgres::Postgres;
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
 
@@ -26,9 +26,9 @@ pub(crate) async fn postgres() -> String {
 }
 
 async fn set_rate(url: &str) {
-    let ledger = Ledger::connect(url, LedgerOptions::default()).await.unwrap();
+    let ledger = Ledger::connect(url, StoreOptions::default()).await.unwrap();
     ledger.set_rate("25".parse().unwrap(), child::now()).await.unwrap();
-    ledger.close().await;
+    ledger.store().close().await;
 }
 
 /// The ledger's tables.

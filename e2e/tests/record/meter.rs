@@ -5,7 +5,7 @@ use goldleaves_domain::{
     CallMetadata, Delivery, Epoch, EventId, Fingerprint, Outcome, PublishError, Publisher, Source, Units, UsageEvent,
     wire,
 };
-use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_runtime::Metrics;
 use goldleaves_testkit::scratch::Scratch;
@@ -16,7 +16,7 @@ use crate::database::{self, Row, Tables};
 
 async fn meter(url: &str) -> (Meter, Metrics) {
     let metrics = Metrics::new();
-    let ledger = Ledger::connect(url, LedgerOptions::default()).await.unwrap();
+    let ledger = Ledger::connect(url, StoreOptions::default()).await.unwrap();
     (Meter::new(ledger, &metrics), metrics)
 }
 

@@ -6,7 +6,7 @@ use goldleaves_domain::{
     Action, CallMetadata, Delivery, Epoch, EventId, Outcome, Period, PublishError, Publisher, RequestId, Source,
     TenantId, Timestamp, Units, UsageEvent, wire,
 };
-use goldleaves_ledger::{Ledger, LedgerOptions};
+use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::{Meter, Unrecorded, Worker, WorkerHealth};
 use goldleaves_runtime::Metrics;
 use goldleaves_stream::{ConnectSettings, Connection, Lag, PublisherOptions, StreamPublisher, Topology};
@@ -56,7 +56,7 @@ pub(crate) async fn declare(connection: &Connection) {
 /// A migrated database with a rate, and a ledger on it.
 pub(crate) async fn ledger(postgres: &Postgres) -> (Ledger, String) {
     let url = postgres.database().await.unwrap();
-    let options = LedgerOptions { acquire_timeout: Duration::from_secs(2), ..LedgerOptions::default() };
+    let options = StoreOptions { acquire_timeout: Duration::from_secs(2), ..StoreOptions::default() };
     let ledger = Ledger::connect(&url, options).await.unwrap();
     ledger.set_rate("25".parse().unwrap(), Timestamp::from_unix_micros(0).unwrap()).await.unwrap();
     (ledger, url)

@@ -9,7 +9,7 @@ use goldleaves_domain::wire::encode_event;
 use goldleaves_domain::{
     CallMetadata, Epoch, EventId, Fingerprint, Outcome, RequestId, Source, Timestamp, Units, UsageEvent,
 };
-use goldleaves_ledger::{Incoming, Ledger, LedgerOptions, sqlite_url};
+use goldleaves_ledger::{Incoming, Ledger, StoreOptions, sqlite_url};
 use goldleaves_testkit::migrations;
 use goldleaves_testkit::postgres::Postgres;
 use uuid::Uuid;
@@ -31,7 +31,7 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(name: &str, url: &str, (workers, batches, size): (usize, usize, usize)) -> Result<()> {
-    let ledger = Ledger::connect(url, LedgerOptions::default()).await?;
+    let ledger = Ledger::connect(url, StoreOptions::default()).await?;
     ledger.set_rate("25".parse()?, "2026-01-01".parse()?).await?;
     let epoch = Epoch::new(Uuid::now_v7());
     let mut pieces = Vec::new();

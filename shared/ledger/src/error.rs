@@ -1,46 +1,10 @@
 //! What can go wrong with the ledger, and whether the same call may succeed later.
 
-use std::error::Error;
-use std::io;
-
-use sea_orm::{DbErr, RuntimeErr, SqlxError};
-
-use crate::database::away;
+use goldleaves_store::StoreError;
 
 /// Why the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Not an URL of SQLite or PostgreSQL. The URL itself may hold a password and is never printed.
-    #[error("the database URL is none of postgresql://user:password@host:port/database and sqlite:///path/to/file")]
-    Url(#[source] Option<Box<dyn Error + Send + Sync>>),
-    /// The SQLite file or its directory can't be made.
-    #[error("the database file {path} can't be opened")]
-    File {
-        /// Which file.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The server is there and refuses the login, or has no such database.
-    #[error("the database server refuses DATABASE_URL: {said} ({code})")]
-    Refused {
-        /// The server's own words: they name the role or the database, never the password.
-        said: String,
-        /// SQLSTATE.
-        code: String,
-    },
-    /// The database lacks a step of the schema.
-    #[error("the database lacks the schema of {step}: run migrate")]
-    SchemaMissing {
-        /// The first step it lacks.
-        step: &'static str,
-    },
-    /// The database has a step that this program does not know.
-    #[error("the database has the schema of {step}, made by a newer program")]
-    SchemaNewer {
-        /// The step.
-        step: String,
-    },
     /// No rate was ever set, so nothing can be priced.
     #[error("the ledger has no rate yet: run migrate")]
     NoRate,
@@ -52,21 +16,12 @@ pub enum LedgerError {
         /// What does not fit.
         what: &'static str,
     },
-    /// A stored row can't be read back: somebody else changed it.
-    #[error("a stored row can't be read: {what}")]
-    Unreadable {
-        /// Which column and why.
-        what: String,
-    },
     /// Other writers kept changing the same rows.
     #[error("other writers changed the same rows in the meantime")]
     Contended,
-    /// The database took longer than allowed; whether it did the work is unknown.
-    #[error("the database did not answer in time")]
-    TimedOut,
-    /// The database refused or is away.
-    #[error("the database did not do it")]
-    Database(#[from] DbErr),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl LedgerError {
@@ -74,120 +29,13 @@ impl LedgerError {
     /// set up, is wrong. Every call may be made again: the ledger does nothing twice.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Contended | Self::TimedOut | Self::NoRate => true,
-            Self::Database(error) => !is_about_the_data(error),
-            Self::Url(_)
-            | Self::File { .. }
-            | Self::Refused { .. }
-            | Self::SchemaMissing { .. }
-            | Self::SchemaNewer { .. }
-            | Self::Unstorable { .. }
-            | Self::Unreadable { .. } => false,
-        }
-    }
-
-    /// What became of an attempt to connect.
-    pub(crate) fn of_the_login(error: SqlxError) -> Self {
-        let said =
-            error.as_database_error().map(|error| (error.code().unwrap_or_default().into_owned(), error.message()));
-        match said {
-            Some((code, said)) if is_login_code(&code) => Self::Refused { said: said.to_owned(), code },
-            _ => Self::Database(away(error)),
+            Self::Contended | Self::NoRate => true,
+            Self::Store(error) => error.is_transient(),
+            Self::Unstorable { .. } => false,
         }
     }
 
     pub(crate) fn unreadable(column: &str, error: impl std::fmt::Display) -> Self {
-        Self::Unreadable { what: format!("{column}: {error}") }
-    }
-}
-
-/// Whether a full or broken disk under SQLite is among an error's causes: it may be better later, without anybody changing
-/// anything here.
-pub fn is_of_the_disk(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
-        let sqlite = match cause.downcast_ref::<RuntimeErr>() {
-            Some(RuntimeErr::SqlxError(error)) => Some(error.as_ref()),
-            _ => cause.downcast_ref::<SqlxError>(),
-        };
-        let code = sqlite.and_then(SqlxError::as_database_error).and_then(|error| error.code());
-        code.is_some_and(|code| is_disk_code(&code)) || cause.downcast_ref::<io::Error>().is_some_and(is_full)
-    })
-}
-
-/// Whether the file system has no room.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// SQLite: input/output error and full disk, in the low byte of the extended code.
-fn is_disk_code(code: &str) -> bool {
-    code.len() != 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 10 | 13))
-}
-
-/// PostgreSQL: the class invalid authorization, and a database that does not exist.
-fn is_login_code(code: &str) -> bool {
-    code.starts_with("28") || code == "3D000"
-}
-
-/// Whether a database refused values. Everything else (away, full, read-only, a deadlock, a missing table) has nothing
-/// to do with what a batch holds, so nothing is set aside for it.
-fn is_about_the_data(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    match error.as_ref() {
-        SqlxError::Encode(_) => true,
-        SqlxError::Database(error) => error.code().is_some_and(|code| is_data_code(&code)),
-        _ => false,
-    }
-}
-
-/// PostgreSQL: the classes data exception, integrity constraint and program limit. SQLite: constraint, too big,
-/// mismatch, range, in the low byte of the extended code.
-fn is_data_code(code: &str) -> bool {
-    if code.len() == 5 {
-        return ["22", "23", "54"].iter().any(|class| code.starts_with(class));
-    }
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18 | 19 | 20 | 25))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_refused_values_are_about_the_data() {
-        for code in ["22001", "22021", "23514", "54000", "18", "19", "1555", "2067", "20"] {
-            assert!(is_data_code(code), "{code}");
-        }
-        for code in
-            ["08006", "40001", "40P01", "53100", "57P01", "57014", "25006", "42P01", "5", "261", "10", "13", "8"]
-        {
-            assert!(!is_data_code(code), "{code}");
-        }
-    }
-
-    #[test]
-    fn only_login_and_database_are_of_the_login() {
-        for code in ["28000", "28P01", "3D000"] {
-            assert!(is_login_code(code), "{code}");
-        }
-        // Starting, stopping, and too many connections pass by themselves.
-        for code in ["57P03", "57P01", "53300", "08006", "3F000", "42501"] {
-            assert!(!is_login_code(code), "{code}");
-        }
-    }
-
-    #[test]
-    fn only_the_disk_is_of_the_disk() {
-        for code in ["10", "13", "778", "4874"] {
-            assert!(is_disk_code(code), "{code}");
-        }
-        for code in ["1", "5", "8", "11", "14", "19", "26", "53100", "58030"] {
-            assert!(!is_disk_code(code), "{code}");
-        }
-        let file = |kind: io::ErrorKind| LedgerError::File { path: "/data".to_owned(), source: kind.into() };
-        assert!(is_of_the_disk(&file(io::ErrorKind::StorageFull)));
-        assert!(!is_of_the_disk(&file(io::ErrorKind::PermissionDenied)));
+        StoreError::unreadable(column, error).into()
     }
 }

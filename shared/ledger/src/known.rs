@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 
 use goldleaves_domain::wire::Message;
+use goldleaves_store::{Params, Rows, read};
 use uuid::Uuid;
 
 use crate::batch::content_id;
-use crate::dialect::read;
-use crate::rows::{Params, Rows};
 use crate::{Incoming, Ledger, LedgerError};
 
 impl Ledger {

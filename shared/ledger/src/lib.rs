@@ -1,6 +1,6 @@
 //! The billing ledger: what was used, once, and what it costs, on PostgreSQL or SQLite.
 //!
-//! The only crate that queries the database. Events may be recorded in any order, in any number of copies, by any number
+//! Events may be recorded in any order, in any number of copies, by any number
 //! of workers: the tables are a function of the set of events and of the rate cards. Every reading takes the tenant as its
 //! first argument.
 //!
@@ -15,21 +15,19 @@
 //! What it does not do: it knows no HTTP and no broker, it migrates nothing, and it sums no column but `units_micro`.
 
 mod batch;
-mod database;
-mod dialect;
 mod error;
 mod known;
+mod ledger;
 mod push;
 mod rates;
 mod record;
 mod report;
-mod rows;
 mod schema;
-mod watch;
 
 pub use batch::{Incoming, Recorded, reasons_to_set_aside};
-pub use database::{Ledger, LedgerOptions, check_url, sqlite_url};
-pub use error::{LedgerError, is_of_the_disk};
+pub use error::LedgerError;
+pub use goldleaves_store::{StoreError, StoreOptions, check_url, is_of_the_disk, sqlite_url};
+pub use ledger::Ledger;
 pub use push::{METER, PushState, UsagePush};
 pub use rates::{ImportError, Imported, RateCard, RateCardsError, read_rate_cards, write_rate_cards};
 pub use report::{RouteUsage, UnitsTotal, UsageReport, UsageSummary};

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use goldleaves_domain::{Period, TenantId, Timestamp};
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read, read_wide};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::database::Transaction;
-use crate::dialect::{Dialect, read, read_wide};
 use crate::record::lock_reports;
 use crate::report::UnitsTotal;
-use crate::rows::{Params, Rows};
 use crate::{Ledger, LedgerError};
 
 /// The one meter there is: units.
@@ -208,7 +206,8 @@ async fn insert(transaction: &Transaction, tenant: &TenantId, rows: &[NewRow]) -
         "INSERT INTO stripe_pushes (id, tenant_id, meter, hour, revision, units_micro, state) \
          SELECT r.id, {tenant}, {meter}, r.hour, r.revision, {units}, 'unmapped' FROM ({source}) AS r ORDER BY r.n"
     );
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 fn sum_up(tenant: &TenantId, period: &Period, rows: BTreeMap<Timestamp, HourRows>) -> UsagePush {

@@ -10,10 +10,10 @@ mod totals;
 
 use std::collections::HashSet;
 
+use goldleaves_store::Transaction;
 use uuid::Uuid;
 
 use crate::batch::{Batch, EventRow, refused_letter};
-use crate::database::Transaction;
 use crate::{Incoming, Ledger, LedgerError, Recorded};
 use locks::Hold;
 pub(crate) use locks::lock_reports;

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use goldleaves_domain::{Cents, Period, Rate, TenantId, Timestamp, line_cost};
+use goldleaves_store::{Dialect, Params, read, read_wide};
 
-use crate::dialect::{Dialect, read, read_wide};
 use crate::rates::read_rate;
-use crate::rows::Params;
 use crate::{Ledger, LedgerError};
 
 /// A sum of units in millionths, which may be negative where it is a difference. Shown as an exact decimal: `3`, `-0.5`.

@@ -20,7 +20,7 @@ struct Edges {
     never: &'static [&'static str],
 }
 
-const TABLE: [Edges; 16] = [
+const TABLE: [Edges; 17] = [
     Edges {
         folder: "shared/domain",
         ours: &[],
@@ -29,7 +29,8 @@ const TABLE: [Edges; 16] = [
     Edges { folder: "shared/spool", ours: &[], never: &["hyper", "sea-orm", "async-nats", "figment", "axum"] },
     Edges { folder: "shared/web", ours: &["domain"], never: &["sea-orm", "async-nats"] },
     Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
-    Edges { folder: "shared/ledger", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
+    Edges { folder: "shared/store", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
+    Edges { folder: "shared/ledger", ours: &["domain", "store"], never: &["async-nats", "hyper", "axum"] },
     Edges { folder: "shared/runtime", ours: &[], never: &["hyper", "sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/trace", ours: &["domain", "runtime"], never: &["sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/toolbox", ours: &[], never: &["tokio", "hyper"] },
@@ -57,6 +58,7 @@ const TABLE: [Edges; 16] = [
             "web",
             "spool",
             "stream",
+            "store",
             "ledger",
             "runtime",
             "trace",
@@ -74,6 +76,7 @@ const TABLE: [Edges; 16] = [
             "web",
             "spool",
             "stream",
+            "store",
             "ledger",
             "runtime",
             "trace",
@@ -92,7 +95,7 @@ const TABLE: [Edges; 16] = [
 /// Crates of others that only these crates of ours may use, tests included.
 const ONLY_IN: [(&str, &[&str]); 3] = [
     ("async-nats", &["shared/stream"]),
-    ("sea-orm", &["shared/ledger", "shared/testkit", "migrations", "e2e"]),
+    ("sea-orm", &["shared/store", "shared/ledger", "shared/testkit", "migrations", "e2e"]),
     ("figment", &["shared/runtime"]),
 ];
 

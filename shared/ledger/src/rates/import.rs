@@ -1,10 +1,9 @@
 //! Rate cards from another ledger, so that a rebuilt one prices every event as that did.
 
-use crate::database::Transaction;
-use crate::dialect::{Dialect, read};
+use goldleaves_store::{Dialect, Params, Transaction, read};
+
 use crate::rates::text::follows;
 use crate::rates::{RateCard, card, insert_card, select_cards};
-use crate::rows::Params;
 use crate::{Ledger, LedgerError};
 
 /// What an import did.

@@ -4,12 +4,10 @@ mod import;
 mod text;
 
 use goldleaves_domain::{Rate, Timestamp};
+use goldleaves_store::{Dialect, Params, Transaction, read};
 use sea_orm::QueryResult;
 use time::OffsetDateTime;
 
-use crate::database::Transaction;
-use crate::dialect::{Dialect, read};
-use crate::rows::Params;
 use crate::{Ledger, LedgerError};
 
 pub use import::{ImportError, Imported};
@@ -87,7 +85,8 @@ async fn insert_card(transaction: &Transaction, card: &RateCard) -> Result<(), L
     let insert = format!(
         "INSERT INTO rate_cards (version, rate_micro_cents, effective_from) VALUES ({version}, {micro}, {from})"
     );
-    transaction.execute(&insert, params).await.map(drop)
+    transaction.execute(&insert, params).await?;
+    Ok(())
 }
 
 /// Versions count up and never become valid before older ones, so their number is their order.

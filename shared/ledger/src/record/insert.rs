@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 use uuid::Uuid;
 
 use crate::batch::EventRow;
-use crate::database::Transaction;
-use crate::dialect::{Dialect, read};
 use crate::record::Totals;
 use crate::record::locks::Hold;
-use crate::rows::{Params, Rows};
 use crate::{LedgerError, Recorded};
 
 /// A row on its way into one of the two tables of billable events.

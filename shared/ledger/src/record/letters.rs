@@ -3,10 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+
 use crate::batch::{DeadLetter, EventRow, rank};
-use crate::database::Transaction;
-use crate::dialect::{Dialect, read};
-use crate::rows::{Params, Rows};
 use crate::{LedgerError, Recorded};
 
 /// Deletes the dead letters of billable events, which outrank every one.
@@ -59,7 +58,8 @@ async fn insert(transaction: &Transaction, letters: &[&DeadLetter<'_>]) -> Resul
          SELECT id, tenant_id, request_id, reason, detail, payload, epoch, seq, ts, {now} FROM r ORDER BY n",
         now = transaction.dialect().now(),
     );
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 async fn delete<'a>(transaction: &Transaction, ids: impl Iterator<Item = &'a str>) -> Result<(), LedgerError> {
@@ -70,7 +70,8 @@ async fn delete<'a>(transaction: &Transaction, ids: impl Iterator<Item = &'a str
     let mut params = Params::default();
     let source = Rows::new(transaction.dialect()).column("id", ids.into_iter()).query(&mut params);
     let sql = format!("DELETE FROM usage_dead_letters WHERE id IN (SELECT r.id FROM ({source}) AS r)");
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 /// Which of the letters' events are billed or repeats.

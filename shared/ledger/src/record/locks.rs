@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use goldleaves_store::{Dialect, Params, Rows, Transaction};
+
 use crate::LedgerError;
 use crate::batch::EventRow;
-use crate::database::Transaction;
-use crate::dialect::Dialect;
-use crate::rows::{Params, Rows};
 
 /// Shared by all who write events, held alone by who writes dead letters with an event's id: "GL" and the use's number.
 const WRITERS: i64 = 0x474c_0002_0000_0000;

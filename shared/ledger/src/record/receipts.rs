@@ -6,13 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use goldleaves_domain::{Seal, SetHash};
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::Arrival;
-use crate::database::Transaction;
-use crate::dialect::{Dialect, read};
-use crate::rows::{Params, Rows};
 
 /// Sequence numbers in a block.
 const BITS: usize = 1_024;
@@ -133,7 +131,8 @@ pub(super) async fn merge(
              received_hash = EXCLUDED.received_hash, seqs = EXCLUDED.seqs, updated_at = {now}",
         now = dialect.now()
     );
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 /// Hex; PostgreSQL takes it as bits with an `x` before it.

@@ -9,16 +9,14 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use goldleaves_domain::{Candidate, EventId, Verdict, judge};
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
 use crate::batch::EventRow;
-use crate::database::Transaction;
-use crate::dialect::{Dialect, read};
 use crate::record::insert::{COLUMNS, NewRow, find, insert};
 use crate::record::locks::{Hold, lock_requests};
 use crate::record::totals::{Key, Totals};
-use crate::rows::{Params, Rows};
 use crate::{LedgerError, Recorded};
 
 /// One tenant's events with one client id and one fingerprint.
@@ -235,7 +233,8 @@ async fn delete(transaction: &Transaction, table: &str, ids: impl Iterator<Item 
     let mut params = Params::default();
     let source = Rows::new(transaction.dialect()).column("moved", ids).query(&mut params);
     let sql = format!("DELETE FROM {table} WHERE id IN (SELECT m.moved FROM ({source}) AS m)");
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 /// Repeats whose first is another one now.
@@ -253,7 +252,8 @@ async fn repoint(transaction: &Transaction, rows: &[(Uuid, Uuid)]) -> Result<(),
          FROM ({source}) AS m WHERE usage_duplicates.id = m.repeat",
         now = transaction.dialect().now()
     );
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 /// Of each set the rows that can rank among its first four: four an outcome and table, however many there are.

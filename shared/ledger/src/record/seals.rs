@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 
 use goldleaves_domain::{Seal, SealBlock};
+use goldleaves_store::{Dialect, Params, Rows, Transaction};
 use uuid::Uuid;
 
 use crate::LedgerError;
-use crate::database::Transaction;
-use crate::dialect::Dialect;
-use crate::rows::{Params, Rows};
 
 /// Writes the seals; blocks first, because receipts are locked before epochs.
 pub(super) async fn write(transaction: &Transaction, seals: &[&Seal]) -> Result<(), LedgerError> {
@@ -54,7 +52,8 @@ async fn write_blocks(transaction: &Transaction, seals: &[&Seal]) -> Result<(), 
          WHERE t.expected_count IS NULL OR t.expected_count < EXCLUDED.expected_count",
         now = dialect.now()
     );
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 async fn write_epoch(transaction: &Transaction, seal: &Seal) -> Result<(), LedgerError> {
@@ -86,7 +85,8 @@ async fn write_epoch(transaction: &Transaction, seal: &Seal) -> Result<(), Ledge
         values = values.join(", "),
         now = dialect.now()
     );
-    transaction.execute(&sql, params).await.map(drop)
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 /// Checked when the batch was sorted.

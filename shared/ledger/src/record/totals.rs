@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use goldleaves_domain::Timestamp;
+use goldleaves_store::{Dialect, Params, Rows, Transaction, WIDE_LOW, read};
 use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::{Arrival, EventRow};
-use crate::database::Transaction;
-use crate::dialect::{Dialect, WIDE_LOW, read};
 use crate::record::insert::Priced;
 use crate::record::letters;
 use crate::record::receipts::{self, Receipts};
-use crate::rows::{Params, Rows};
 
 /// What a rollup sums, but for the shard. Ordered bytewise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use goldleaves_domain::{Outcome, Period};
 use goldleaves_ledger::{
-    ImportError, Incoming, Ledger, LedgerError, LedgerOptions, RateCard, read_rate_cards, write_rate_cards,
+    ImportError, Incoming, Ledger, RateCard, StoreError, StoreOptions, read_rate_cards, write_rate_cards,
 };
 
 use crate::events::{at, batch, event, incoming_seal, seal_of, with_client_id};
@@ -116,10 +116,10 @@ async fn what_is_there_is_counted_and_nothing_changes(database: Database) {
 async fn a_missing_file_is_made_only_for_who_asks() {
     let directory = tempfile::tempdir().unwrap();
     let url = goldleaves_ledger::sqlite_url(&directory.path().join("goldleaves.db"));
-    let options = LedgerOptions { create_missing: false, ..LedgerOptions::default() };
+    let options = StoreOptions { create_missing: false, ..StoreOptions::default() };
     let error = Ledger::connect(&url, options).await.unwrap_err();
-    assert!(matches!(error, LedgerError::File { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::File { .. }), "{error:?}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     let database = Database::new(Kind::Sqlite).await;
-    Ledger::connect(&database.url, LedgerOptions { create_missing: false, ..LedgerOptions::default() }).await.unwrap();
+    Ledger::connect(&database.url, StoreOptions { create_missing: false, ..StoreOptions::default() }).await.unwrap();
 }

@@ -132,7 +132,7 @@ async fn a_dead_letter_written_while_a_batch_waits_is_found() {
 async fn a_batch_takes_two_statements() {
     let server = goldleaves_testkit::postgres::Postgres::shared().await.unwrap();
     let database = Database::new(Kind::Postgres).await;
-    database.priced().await.close().await;
+    database.priced().await.store().close().await;
     let name = database.one("SELECT current_database()::text").await;
     server.execute(&format!("ALTER DATABASE {name} SET log_statement = 'all'")).await.unwrap();
     let ledger = database.ledger().await;

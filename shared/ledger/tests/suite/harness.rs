@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use goldleaves_domain::{Candidate, EventId, Outcome, UsageEvent, Verdict, judge};
-use goldleaves_ledger::{Incoming, Ledger, LedgerOptions, Recorded, sqlite_url};
+use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions, sqlite_url};
 use goldleaves_testkit::postgres::Postgres;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tempfile::TempDir;
@@ -39,7 +39,7 @@ impl Database {
     }
 
     pub(crate) async fn ledger(&self) -> Ledger {
-        let ledger = Ledger::connect(&self.url, LedgerOptions::default()).await.unwrap();
+        let ledger = Ledger::connect(&self.url, StoreOptions::default()).await.unwrap();
         ledger.check_schema().await.unwrap();
         ledger
     }

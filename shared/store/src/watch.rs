@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Ledger, LedgerError};
+use crate::{Store, StoreError};
 
 /// How often the database is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The least time between two log lines of one outage.
 const QUIET: Duration = Duration::from_secs(30);
 
-impl Ledger {
+impl Store {
     /// Keeps `is_ready` saying whether the database answers and has the schema. Ends only with what waiting does not mend:
     /// another schema than this program's, or a login or a database that the server refuses before it was ever there. Later
     /// a refusal is waited out as any outage: somebody may be changing the password.
-    pub async fn watch(&self, is_ready: &AtomicBool) -> LedgerError {
+    pub async fn watch(&self, steps: &[&'static str], is_ready: &AtomicBool) -> StoreError {
         let mut was_there = false;
         let mut said: Option<Instant> = None;
         loop {
-            match self.look(is_ready.load(Ordering::Relaxed)).await {
+            match self.look(steps, is_ready.load(Ordering::Relaxed)).await {
                 Ok(()) => {
                     if !is_ready.swap(true, Ordering::Relaxed) {
                         tracing::info!("the database is there");
@@ -41,15 +41,15 @@ impl Ledger {
         }
     }
 
-    async fn look(&self, is_ready: bool) -> Result<(), LedgerError> {
+    async fn look(&self, steps: &[&'static str], is_ready: bool) -> Result<(), StoreError> {
         if !is_ready {
             self.reach().await?;
         }
-        self.check_schema().await
+        self.check_schema(steps).await
     }
 }
 
-impl LedgerError {
+impl StoreError {
     fn is_of_the_setup(&self, was_there: bool) -> bool {
         match self {
             Self::SchemaMissing { .. } | Self::SchemaNewer { .. } => true,

@@ -5,12 +5,14 @@ use sea_orm::{DbBackend, QueryResult, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::LedgerError;
+use crate::StoreError;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
+pub enum Dialect {
+    /// PostgreSQL.
     Postgres,
+    /// SQLite.
     Sqlite,
 }
 
@@ -23,7 +25,7 @@ impl Dialect {
     }
 
     /// The moment of the statement (SQLite) or transaction (PostgreSQL), as a column holds it.
-    pub(crate) const fn now(self) -> &'static str {
+    pub const fn now(self) -> &'static str {
         match self {
             Self::Postgres => "now()",
             Self::Sqlite => "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')",
@@ -31,7 +33,7 @@ impl Dialect {
     }
 
     /// A UUID as the hyphenated text that it is on SQLite anyway.
-    pub(crate) fn uuid_text(self, column: &str) -> String {
+    pub fn uuid_text(self, column: &str) -> String {
         match self {
             Self::Postgres => format!("{column}::text"),
             Self::Sqlite => column.to_owned(),
@@ -39,59 +41,79 @@ impl Dialect {
     }
 
     /// The greater of two values.
-    pub(crate) const fn greatest(self) -> &'static str {
+    pub const fn greatest(self) -> &'static str {
         match self {
             Self::Postgres => "GREATEST",
             Self::Sqlite => "MAX",
         }
     }
 
-    pub(crate) fn uuid(self, id: Uuid) -> Value {
+    /// A UUID as a column holds it.
+    pub fn uuid(self, id: Uuid) -> Value {
         match self {
             Self::Postgres => id.into(),
             Self::Sqlite => id.as_hyphenated().to_string().into(),
         }
     }
 
-    pub(crate) fn time(self, moment: Timestamp) -> Value {
+    /// A moment as a column holds it.
+    pub fn time(self, moment: Timestamp) -> Value {
         match self {
             Self::Postgres => Value::TimeDateTimeWithTimeZone(moment.to_date_time()),
             Self::Sqlite => moment.to_string().into(),
         }
     }
 
-    pub(crate) fn read_uuid(self, row: &QueryResult, column: &str) -> Result<Uuid, LedgerError> {
-        self.read_uuid_or_null(row, column)?.ok_or_else(|| LedgerError::unreadable(column, "NULL"))
+    /// Reads a UUID.
+    ///
+    /// # Errors
+    /// The column is NULL or holds something else.
+    pub fn read_uuid(self, row: &QueryResult, column: &str) -> Result<Uuid, StoreError> {
+        self.read_uuid_or_null(row, column)?.ok_or_else(|| StoreError::unreadable(column, "NULL"))
     }
 
-    pub(crate) fn read_uuid_or_null(self, row: &QueryResult, column: &str) -> Result<Option<Uuid>, LedgerError> {
+    /// Reads a UUID or NULL.
+    ///
+    /// # Errors
+    /// The column holds something else.
+    pub fn read_uuid_or_null(self, row: &QueryResult, column: &str) -> Result<Option<Uuid>, StoreError> {
         match self {
             Self::Postgres => read(row, column),
             Self::Sqlite => read::<Option<String>>(row, column)?
-                .map(|text| Uuid::try_parse(&text).map_err(|error| LedgerError::unreadable(column, error)))
+                .map(|text| Uuid::try_parse(&text).map_err(|error| StoreError::unreadable(column, error)))
                 .transpose(),
         }
     }
 
-    pub(crate) fn read_time(self, row: &QueryResult, column: &str) -> Result<Timestamp, LedgerError> {
+    /// Reads a moment.
+    ///
+    /// # Errors
+    /// The column is NULL or holds something else.
+    pub fn read_time(self, row: &QueryResult, column: &str) -> Result<Timestamp, StoreError> {
         let moment = match self {
             Self::Postgres => Timestamp::from_date_time(read::<OffsetDateTime>(row, column)?),
             Self::Sqlite => read::<String>(row, column)?.parse(),
         };
-        moment.map_err(|error| LedgerError::unreadable(column, error))
+        moment.map_err(|error| StoreError::unreadable(column, error))
     }
 }
 
 /// Reads a column of any type that is the same on both databases.
-pub(crate) fn read<T: sea_orm::TryGetable>(row: &QueryResult, column: &str) -> Result<T, LedgerError> {
-    row.try_get("", column).map_err(|error| LedgerError::unreadable(column, error))
+///
+/// # Errors
+/// The column is missing or holds something else.
+pub fn read<T: sea_orm::TryGetable>(row: &QueryResult, column: &str) -> Result<T, StoreError> {
+    row.try_get("", column).map_err(|error| StoreError::unreadable(column, error))
 }
 
 /// Reads a wide sum, which PostgreSQL gives as text and SQLite in two parts, `{column}_high` and `{column}_low`.
-pub(crate) fn read_wide(dialect: Dialect, row: &QueryResult, column: &str) -> Result<i128, LedgerError> {
+///
+/// # Errors
+/// The columns are missing or hold something else.
+pub fn read_wide(dialect: Dialect, row: &QueryResult, column: &str) -> Result<i128, StoreError> {
     match dialect {
         Dialect::Postgres => {
-            read::<String>(row, column)?.parse().map_err(|error| LedgerError::unreadable(column, error))
+            read::<String>(row, column)?.parse().map_err(|error| StoreError::unreadable(column, error))
         }
         Dialect::Sqlite => {
             let high: i64 = read(row, &format!("{column}_high"))?;
@@ -102,4 +124,4 @@ pub(crate) fn read_wide(dialect: Dialect, row: &QueryResult, column: &str) -> Re
 }
 
 /// What the low part of a wide number counts to on SQLite.
-pub(crate) const WIDE_LOW: i128 = 1_000_000_000;
+pub const WIDE_LOW: i128 = 1_000_000_000;

@@ -10,11 +10,11 @@ use crate::dialect::Dialect;
 
 /// A statement's parameters, numbered as they are bound.
 #[derive(Debug, Default)]
-pub(crate) struct Params(Vec<Value>);
+pub struct Params(Vec<Value>);
 
 impl Params {
     /// Binds a value; what it returns stands for it in the statement.
-    pub(crate) fn bind(&mut self, value: impl Into<Value>) -> String {
+    pub fn bind(&mut self, value: impl Into<Value>) -> String {
         self.0.push(value.into());
         format!("${}", self.0.len())
     }
@@ -25,13 +25,19 @@ impl Params {
 }
 
 /// What a column of [`Rows`] can hold. Arrays of `sea-query` know no NULL, so a value that never occurs stands for it.
-pub(crate) trait Cell {
+pub trait Cell {
+    /// The type of an element, as PostgreSQL calls it.
     const TYPE: &'static str;
+    /// The same, as the driver calls it.
     const ARRAY: ArrayType;
+    /// What stands for NULL, if there is any.
     const NULL: Option<&'static str> = None;
+    /// Bytes are hexadecimal in JSON.
     const IS_BYTES: bool = false;
 
+    /// The cell as an element of an array.
     fn value(self) -> Value;
+    /// The cell in JSON.
     fn json(self) -> serde_json::Value;
 }
 
@@ -174,7 +180,7 @@ impl Cell for &[u8] {
 
 /// Rows of named columns.
 #[derive(Debug)]
-pub(crate) struct Rows {
+pub struct Rows {
     dialect: Dialect,
     columns: Vec<Column>,
     json: Vec<Vec<serde_json::Value>>,
@@ -190,12 +196,13 @@ struct Column {
 }
 
 impl Rows {
-    pub(crate) const fn new(dialect: Dialect) -> Self {
+    /// No rows yet.
+    pub const fn new(dialect: Dialect) -> Self {
         Self { dialect, columns: Vec::new(), json: Vec::new() }
     }
 
     /// Adds a column; every column has as many cells as the first.
-    pub(crate) fn column<C: Cell>(mut self, name: &'static str, cells: impl Iterator<Item = C>) -> Self {
+    pub fn column<C: Cell>(mut self, name: &'static str, cells: impl Iterator<Item = C>) -> Self {
         let array = match self.dialect {
             Dialect::Postgres => Some(Value::Array(C::ARRAY, Some(Box::new(cells.map(Cell::value).collect())))),
             Dialect::Sqlite => {
@@ -214,7 +221,7 @@ impl Rows {
     }
 
     /// A query that gives the rows, each with its number `n`, in their order.
-    pub(crate) fn query(self, params: &mut Params) -> String {
+    pub fn query(self, params: &mut Params) -> String {
         let mut names = Vec::new();
         if self.dialect == Dialect::Sqlite {
             let json = serde_json::Value::Array(self.json.into_iter().map(serde_json::Value::Array).collect());

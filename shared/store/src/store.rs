@@ -1,7 +1,6 @@
 //! Connections: a pool on PostgreSQL; on SQLite one connection that writes and a few that read.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,30 +13,28 @@ use sea_orm::{
     sqlx,
 };
 
-use crate::LedgerError;
+use crate::StoreError;
 use crate::dialect::Dialect;
 use crate::error::{is_full, is_of_the_disk};
 use crate::rows::Params;
+use crate::url::sqlite_path;
 
-/// Rollups are spread over this many rows each, so that workers do not wait for each other.
-pub(crate) const SHARDS: i64 = 16;
-
-/// How the ledger uses its database.
+/// How the database is used.
 #[derive(Debug, Clone)]
-pub struct LedgerOptions {
+pub struct StoreOptions {
     /// The most connections: all of them on PostgreSQL, those that read on SQLite.
     pub connections_max: u32,
     /// How long a connection, and the turn to write on SQLite, is waited for.
     pub acquire_timeout: Duration,
     /// How long a transaction or a query may take.
     pub work_timeout: Duration,
-    /// How long [`Ledger::ping`] waits.
+    /// How long [`Store::ping`] waits.
     pub ping_timeout: Duration,
     /// Whether a missing SQLite file is made; if not, it is an error.
     pub create_missing: bool,
 }
 
-impl Default for LedgerOptions {
+impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             connections_max: 8,
@@ -49,9 +46,9 @@ impl Default for LedgerOptions {
     }
 }
 
-/// The billing ledger. Cheap to clone; clones share their connections.
+/// A database. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
-pub struct Ledger {
+pub struct Store {
     inner: Arc<Inner>,
 }
 
@@ -60,21 +57,20 @@ struct Inner {
     dialect: Dialect,
     writer: DatabaseConnection,
     reader: DatabaseConnection,
-    options: LedgerOptions,
-    shard: i64,
+    options: StoreOptions,
 }
 
-impl Ledger {
-    /// Opens the ledger. PostgreSQL need not be there yet, and the disk of SQLite may have no room: the first use connects
+impl Store {
+    /// Opens the database. PostgreSQL need not be there yet, and the disk of SQLite may have no room: the first use connects
     /// then. A missing SQLite file is created unless the options say otherwise, readable by its owner only; it must be
-    /// migrated before use, as [`Ledger::check_schema`] tells.
+    /// migrated before use, as [`Store::check_schema`] tells.
     ///
     /// # Errors
     /// A bad URL, or an SQLite file that can't be opened.
-    pub async fn connect(url: &str, options: LedgerOptions) -> Result<Self, LedgerError> {
+    pub async fn connect(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let (dialect, writer, reader) = match url.split_once(':') {
             Some(("sqlite", rest)) => {
-                let path = sqlite_path(rest).ok_or(LedgerError::Url(None))?;
+                let path = sqlite_path(rest).ok_or(StoreError::Url(None))?;
                 let (writer, reader) = open_sqlite(&path, &options).await?;
                 (Dialect::Sqlite, writer, reader)
             }
@@ -82,17 +78,16 @@ impl Ledger {
                 let pool = open_postgres(url, &options)?;
                 (Dialect::Postgres, pool.clone(), pool)
             }
-            _ => return Err(LedgerError::Url(None)),
+            _ => return Err(StoreError::Url(None)),
         };
-        let shard = (uuid::Uuid::new_v4().as_u128() % SHARDS.unsigned_abs() as u128) as i64;
-        Ok(Self { inner: Arc::new(Inner { dialect, writer, reader, options, shard }) })
+        Ok(Self { inner: Arc::new(Inner { dialect, writer, reader, options }) })
     }
 
     /// Whether the database answers.
     ///
     /// # Errors
     /// It does not, or not in time.
-    pub async fn ping(&self) -> Result<(), LedgerError> {
+    pub async fn ping(&self) -> Result<(), StoreError> {
         let answer = async {
             let mut params = Params::default();
             let one = params.bind(1_i64);
@@ -105,14 +100,14 @@ impl Ledger {
     /// knows no more than that it took too long. SQLite is always within reach.
     ///
     /// # Errors
-    /// [`LedgerError::Refused`], or why it can't be reached.
-    pub async fn reach(&self) -> Result<(), LedgerError> {
+    /// [`StoreError::Refused`], or why it can't be reached.
+    pub async fn reach(&self) -> Result<(), StoreError> {
         if self.dialect() == Dialect::Sqlite {
             return Ok(());
         }
         let options = self.inner.writer.get_postgres_connection_pool().connect_options();
         let connecting = async {
-            let connection = PgConnection::connect_with(&options).await.map_err(LedgerError::of_the_login)?;
+            let connection = PgConnection::connect_with(&options).await.map_err(StoreError::of_the_login)?;
             // It let us in: how it takes the goodbye does not matter.
             let _ = connection.close().await;
             Ok(())
@@ -145,37 +140,40 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn dialect(&self) -> Dialect {
+    /// The words of this database.
+    pub fn dialect(&self) -> Dialect {
         self.inner.dialect
     }
 
-    /// The rollup row of each key that this ledger adds to.
-    pub(crate) fn shard(&self) -> i64 {
-        self.inner.shard
-    }
-
     /// Runs one reading statement, which sees one snapshot.
-    pub(crate) async fn read(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, LedgerError> {
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn read(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
         let statement = Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values());
         let rows = async { Ok(self.inner.reader.query_all_raw(statement).await?) };
         within(self.inner.options.work_timeout, rows).await
     }
 
     /// Runs `work` in one transaction and commits it; an error rolls everything back.
-    pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, LedgerError>
+    ///
+    /// # Errors
+    /// What `work` came to, or that the transaction was not begun, committed or done in time.
+    pub async fn write<T, E, W>(&self, work: W) -> Result<T, E>
     where
-        W: AsyncFnOnce(&Transaction) -> Result<T, LedgerError>,
+        E: From<StoreError>,
+        W: AsyncFnOnce(&Transaction) -> Result<T, E>,
     {
         let transaction = async {
             let mode = TransactionOptions {
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
             };
-            let inner = self.inner.writer.begin_with_options(mode).await?;
+            let inner = self.inner.writer.begin_with_options(mode).await.map_err(StoreError::from)?;
             let transaction = Transaction { inner, dialect: self.dialect() };
             match work(&transaction).await {
                 Ok(done) => {
-                    transaction.inner.commit().await?;
+                    transaction.inner.commit().await.map_err(StoreError::from)?;
                     Ok(done)
                 }
                 Err(error) => {
@@ -193,21 +191,30 @@ impl Ledger {
 
 /// One transaction.
 #[derive(Debug)]
-pub(crate) struct Transaction {
+pub struct Transaction {
     inner: DatabaseTransaction,
     dialect: Dialect,
 }
 
 impl Transaction {
-    pub(crate) const fn dialect(&self) -> Dialect {
+    /// The words of this database.
+    pub const fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    pub(crate) async fn query(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, LedgerError> {
+    /// Runs a statement that gives rows.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn query(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
         Ok(self.inner.query_all_raw(self.statement(sql, params)).await?)
     }
 
-    pub(crate) async fn execute(&self, sql: &str, params: Params) -> Result<ExecResult, LedgerError> {
+    /// Runs a statement that gives none.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn execute(&self, sql: &str, params: Params) -> Result<ExecResult, StoreError> {
         Ok(self.inner.execute_raw(self.statement(sql, params)).await?)
     }
 
@@ -216,8 +223,8 @@ impl Transaction {
     }
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-    tokio::time::timeout(limit, work).await.unwrap_or(Err(LedgerError::TimedOut))
+async fn within<T, E: From<StoreError>>(limit: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(StoreError::TimedOut.into()))
 }
 
 /// Read committed, because statements must see what was committed while they waited for a lock; synchronous, because
@@ -231,8 +238,8 @@ const POSTGRES_SETTINGS: [(&str, &str); 5] = [
     ("tcp_keepalives_count", "3"),
 ];
 
-fn open_postgres(url: &str, options: &LedgerOptions) -> Result<DatabaseConnection, LedgerError> {
-    let connection: PgConnectOptions = url.parse().map_err(|error| LedgerError::Url(Some(Box::new(error))))?;
+fn open_postgres(url: &str, options: &StoreOptions) -> Result<DatabaseConnection, StoreError> {
+    let connection: PgConnectOptions = url.parse().map_err(|error| StoreError::Url(Some(Box::new(error))))?;
     let limit_millis = options.work_timeout.as_millis().to_string();
     let limits = ["statement_timeout", "idle_in_transaction_session_timeout"].map(|name| (name, limit_millis.as_str()));
     let connection = connection.application_name("goldleaves").options(POSTGRES_SETTINGS).options(limits);
@@ -246,8 +253,8 @@ fn open_postgres(url: &str, options: &LedgerOptions) -> Result<DatabaseConnectio
 
 async fn open_sqlite(
     path: &Path,
-    options: &LedgerOptions,
-) -> Result<(DatabaseConnection, DatabaseConnection), LedgerError> {
+    options: &StoreOptions,
+) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
     let connection = SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
@@ -269,7 +276,7 @@ async fn open_sqlite(
         },
         // It is made with the schema, and until then every use says what is wrong.
         Err(error) if is_full(&error) => writer.connect_lazy_with(connection.clone()),
-        Err(source) => return Err(LedgerError::File { path: path.display().to_string(), source }),
+        Err(source) => return Err(StoreError::File { path: path.display().to_string(), source }),
     };
     let reader = pool.max_connections(options.connections_max).connect_lazy_with(connection.read_only(true));
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)))
@@ -286,34 +293,6 @@ fn has_no_room(path: &Path) -> bool {
 
 pub(crate) fn away(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
-}
-
-/// The URL of an SQLite file, whatever characters its path has.
-pub fn sqlite_url(path: &Path) -> String {
-    const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ');
-    format!("sqlite://{}", percent_encoding::utf8_percent_encode(&path.to_string_lossy(), ESCAPED))
-}
-
-/// The file named by what follows `sqlite:`; `None` for databases in memory, which the readers would not see.
-fn sqlite_path(rest: &str) -> Option<PathBuf> {
-    let path = rest.strip_prefix("//").unwrap_or(rest);
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
-    (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path.as_ref()))
-}
-
-/// Whether an URL is of a database that a ledger may be in; asks nobody.
-///
-/// # Errors
-/// It is of none, or can't be read. The error repeats nothing of it.
-pub fn check_url(url: &str) -> Result<(), LedgerError> {
-    match url.split_once(':') {
-        Some(("sqlite", rest)) => sqlite_path(rest).map(drop).ok_or(LedgerError::Url(None)),
-        Some(("postgres" | "postgresql", _)) => {
-            PgConnectOptions::from_str(url).map(drop).map_err(|error| LedgerError::Url(Some(Box::new(error))))
-        }
-        _ => Err(LedgerError::Url(None)),
-    }
 }
 
 /// Makes the file with mode 0600 when it is missing; SQLite gives its two companions the same mode.
@@ -342,23 +321,5 @@ mod tests {
     fn a_file_that_is_there_is_not_opened() {
         // Opening a directory to write would fail, and say so.
         create_private(&std::env::temp_dir()).unwrap();
-    }
-
-    #[test]
-    fn an_url_is_judged_before_anybody_is_asked() {
-        for url in [
-            "postgresql://user:password@host:5432/database",
-            "postgres://host/database",
-            "sqlite:///var/lib/goldleaves.db",
-            "sqlite://goldleaves.db",
-            &sqlite_url(Path::new("data/goldleaves.db")),
-        ] {
-            check_url(url).unwrap();
-        }
-        for url in ["mysql://user:hidden@host/database", "host/hidden", "sqlite://", "postgres://host:hidden/database"]
-        {
-            let error = check_url(url).unwrap_err();
-            assert!(!error.to_string().contains("hidden"), "{error}");
-        }
     }
 }

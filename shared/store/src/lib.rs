@@ -1,0 +1,20 @@
+//! The database under ledger and billing, PostgreSQL or SQLite: connections, transactions, the words in which the two
+//! differ, parameters of many rows, and what can go wrong.
+//!
+//! Statements are written once, in the crates above, with the words of [`Dialect`]. What this crate does not do: it knows no
+//! table of usage or billing, no HTTP and no broker, and it migrates nothing. The one table it reads is the one in which
+//! the steps of the schema are listed, because every program that opens a database looks there first.
+
+mod dialect;
+mod error;
+mod rows;
+mod schema;
+mod store;
+mod url;
+mod watch;
+
+pub use dialect::{Dialect, WIDE_LOW, read, read_wide};
+pub use error::{StoreError, is_of_the_disk};
+pub use rows::{Cell, Params, Rows};
+pub use store::{Store, StoreOptions, Transaction};
+pub use url::{check_url, sqlite_url};

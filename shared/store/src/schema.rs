@@ -1,0 +1,36 @@
+//! Which steps of the schema a database has, beside those that a program was written for.
+
+use crate::dialect::{Dialect, read};
+use crate::rows::Params;
+use crate::{Store, StoreError};
+
+impl Store {
+    /// Whether the database has the schema of these steps, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaMissing`] or [`StoreError::SchemaNewer`]; any other error says that it could not be found out.
+    pub async fn check_schema(&self, steps: &[&'static str]) -> Result<(), StoreError> {
+        let table = match self.dialect() {
+            Dialect::Postgres => "SELECT to_regclass('seaql_migrations')::text AS name",
+            Dialect::Sqlite => "SELECT (SELECT name FROM sqlite_schema WHERE name = 'seaql_migrations') AS name",
+        };
+        let table = self.read(table, Params::default()).await?;
+        let has_table = match table.first() {
+            Some(row) => read::<Option<String>>(row, "name")?.is_some(),
+            None => false,
+        };
+        let mut applied = Vec::new();
+        if has_table {
+            for row in self.read("SELECT version FROM seaql_migrations ORDER BY version", Params::default()).await? {
+                applied.push(read::<String>(&row, "version")?);
+            }
+        }
+        if let Some(step) = steps.iter().copied().find(|step| !applied.iter().any(|applied| applied == step)) {
+            return Err(StoreError::SchemaMissing { step });
+        }
+        match applied.into_iter().find(|step| !steps.contains(&step.as_str())) {
+            Some(step) => Err(StoreError::SchemaNewer { step }),
+            None => Ok(()),
+        }
+    }
+}
