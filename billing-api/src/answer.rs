@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use goldleaves_domain::{Timestamp, TimestampError};
 use goldleaves_ledger::LedgerError;
 use goldleaves_runtime::process;
-use goldleaves_web::{Problem, TokenError};
+use goldleaves_web::{Problem, ProblemCode, TokenError};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -24,9 +24,12 @@ pub(crate) enum ApiError {
     /// 403.
     #[error("reporting usage needs the role admin or billing:write")]
     MayNotReport,
-    /// 400.
+    /// 400: of the query or the path.
     #[error("{0}")]
-    BadRequest(String),
+    Parameter(String),
+    /// 400: of what the body says.
+    #[error("{0}")]
+    BodyInvalid(String),
     /// 413, 415 and the like: what the body is, not what it says.
     #[error("{1}")]
     Body(StatusCode, String),
@@ -46,21 +49,40 @@ pub(crate) enum ApiError {
 
 impl ApiError {
     fn problem(&self) -> Problem {
+        let problem = |status, code| Problem::new(status, code, self.to_string());
         match self {
-            Self::Token(error) => Problem::unauthorized(error.to_string()),
-            Self::ForeignTenant | Self::MayNotReport => Problem::new(StatusCode::FORBIDDEN, self.to_string()),
-            Self::BadRequest(detail) => Problem::new(StatusCode::BAD_REQUEST, detail.clone()),
-            Self::Body(status, detail) => Problem::new(*status, detail.clone()),
-            Self::NotFound => Problem::new(StatusCode::NOT_FOUND, self.to_string()),
-            Self::Method(allowed) => Problem::new(StatusCode::METHOD_NOT_ALLOWED, self.to_string())
+            Self::Token(error) => Problem::unauthorized(*error),
+            Self::ForeignTenant => problem(StatusCode::FORBIDDEN, ProblemCode::TenantForbidden),
+            Self::MayNotReport => problem(StatusCode::FORBIDDEN, ProblemCode::RoleMissing),
+            Self::Parameter(_) => problem(StatusCode::BAD_REQUEST, ProblemCode::ParameterInvalid),
+            Self::BodyInvalid(_) => problem(StatusCode::BAD_REQUEST, ProblemCode::BodyInvalid),
+            Self::Body(status, _) => problem(*status, body_code(*status)),
+            Self::NotFound => problem(StatusCode::NOT_FOUND, ProblemCode::NotFound),
+            Self::Method(allowed) => problem(StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed)
                 .header(http::header::ALLOW, HeaderValue::from_static(allowed)),
-            Self::Ledger(error) if error.is_transient() => {
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database is away; try again later")
-                    .header(http::header::RETRY_AFTER, HeaderValue::from_static("5"))
-            }
-            Self::Clock(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, self.to_string()),
-            Self::Ledger(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the ledger could not answer"),
+            Self::Ledger(error) if error.is_transient() => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ProblemCode::DatabaseUnavailable,
+                "the database is away; try again later",
+            )
+            .header(http::header::RETRY_AFTER, HeaderValue::from_static("5")),
+            Self::Clock(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError),
+            Self::Ledger(_) => Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                ProblemCode::InternalError,
+                "the ledger could not answer",
+            ),
         }
+    }
+}
+
+/// The code of a body that could not be read.
+fn body_code(status: StatusCode) -> ProblemCode {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => ProblemCode::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ProblemCode::MediaTypeUnsupported,
+        status if status.is_server_error() => ProblemCode::InternalError,
+        _ => ProblemCode::BodyInvalid,
     }
 }
 

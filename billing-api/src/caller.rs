@@ -37,7 +37,7 @@ impl FromRequestParts<BillingApi> for TenantName {
     async fn from_request_parts(parts: &mut Parts, api: &BillingApi) -> Result<Self, ApiError> {
         match Path::from_request_parts(parts, api).await {
             Ok(Path(name)) => Ok(Self(name)),
-            Err(_) => Err(ApiError::BadRequest("the path names no tenant: it is not UTF-8".to_owned())),
+            Err(_) => Err(ApiError::Parameter("the path names no tenant: it is not UTF-8".to_owned())),
         }
     }
 }

@@ -24,7 +24,7 @@ impl PeriodQuery {
                 _ => continue,
             };
             if slot.replace(value.into_owned()).is_some() {
-                return Err(ApiError::BadRequest(format!("{name} is given more than once")));
+                return Err(ApiError::Parameter(format!("{name} is given more than once")));
             }
         }
         Ok(parsed)
@@ -38,7 +38,7 @@ impl PeriodQuery {
 
 /// The period between two texts.
 pub(crate) fn period(start: Option<&str>, end: Option<&str>, now: Timestamp) -> Result<Period, ApiError> {
-    Period::parse(start, end, now).map_err(|error| ApiError::BadRequest(error.to_string()))
+    Period::parse(start, end, now).map_err(|error| ApiError::Parameter(error.to_string()))
 }
 
 impl FromRequestParts<BillingApi> for PeriodQuery {
@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(parsed.start.as_deref(), Some("2026-01-01"));
         assert_eq!(parsed.end.as_deref(), Some("2026-02-01T00:00:00+01:00"));
         for twice in ["start_date=2026-01-01&start_date=2026-01-01", "end_date=&end_date="] {
-            assert!(matches!(PeriodQuery::parse(twice), Err(ApiError::BadRequest(_))), "{twice}");
+            assert!(matches!(PeriodQuery::parse(twice), Err(ApiError::Parameter(_))), "{twice}");
         }
     }
 
@@ -72,7 +72,7 @@ mod tests {
             (None, Some(""), "end_date"),
             (Some("2026-06-01"), Some("2026-06-01"), "after"),
         ] {
-            let Err(ApiError::BadRequest(text)) = period(start, end, now) else { panic!("{start:?} {end:?}") };
+            let Err(ApiError::Parameter(text)) = period(start, end, now) else { panic!("{start:?} {end:?}") };
             assert!(text.contains(word), "{text}");
         }
     }

@@ -32,7 +32,7 @@ impl ReportUsage {
             serde_json::from_slice(body).map_err(|error| error.to_string())
         };
         read.map_err(|error| {
-            ApiError::BadRequest(format!(
+            ApiError::BodyInvalid(format!(
                 "the body must be JSON such as {{\"tenant_id\": \"acme\", \"start_date\": \"2026-01-01\"}}: {error}"
             ))
         })
@@ -60,7 +60,7 @@ pub(crate) async fn report_usage(
     let body = body.map_err(|rejection| ApiError::Body(rejection.status(), rejection.body_text()))?;
     let wanted = ReportUsage::read(&body)?;
     let tenant =
-        wanted.tenant_id.parse().map_err(|error| ApiError::BadRequest(format!("tenant_id is wrong: {error}")))?;
+        wanted.tenant_id.parse().map_err(|error| ApiError::BodyInvalid(format!("tenant_id is wrong: {error}")))?;
     let now = api.now()?;
     let period = period(wanted.start_date.as_deref(), wanted.end_date.as_deref(), now)?;
     let push = api.ledger().report_usage(&tenant, &period, now).await?;

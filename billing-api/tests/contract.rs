@@ -162,6 +162,7 @@ async fn bad_periods_are_named() {
         assert_eq!((answer.status, answer.kind.as_str()), (400, "application/problem+json"), "{query}");
         let problem = answer.json();
         assert!(problem["detail"].as_str().unwrap().contains(word), "{query}: {problem}");
+        assert_eq!(problem["code"], "parameter_invalid", "{query}");
         assert_eq!(problem["request_id"], answer.request_id);
     }
 }
@@ -175,6 +176,7 @@ async fn a_tenant_sees_only_itself() {
         let answer = api.get(&format!("/billing/{path}?start_date=nonsense"), &plain).await;
         assert_eq!(answer.status, 403, "{path}: the tenant is looked at before anything else");
         assert_eq!(answer.json()["detail"], "the token gives no access to this tenant's usage", "{path}");
+        assert_eq!(answer.json()["code"], "tenant_forbidden", "{path}");
     }
     for role in ["admin", "billing:read", "billing:write"] {
         let answer = api.get("/billing/usage-summary/victim", &token("acme", &[role])).await;

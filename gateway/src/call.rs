@@ -1,6 +1,7 @@
 //! A request on its way in. Each layer finds something out, and its type says what is known: a layer in the wrong
 //! place does not compile.
 
+use std::fmt;
 use std::time::Instant;
 
 use goldleaves_domain::{NormalPath, RequestId, RoutePattern, TenantId, Timestamp, UserId};
@@ -53,6 +54,16 @@ pub(crate) enum Destination {
     Upstream,
     /// The billing API.
     Billing,
+}
+
+/// As errors name it.
+impl fmt::Display for Destination {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Upstream => "the upstream",
+            Self::Billing => "billing-api",
+        })
+    }
 }
 
 /// Whether a call needs a token, and what it is billed as.

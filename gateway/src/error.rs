@@ -1,11 +1,12 @@
-//! Every way a request can fail at the gateway, and the one place that says which status each is.
+//! Every way a request can fail at the gateway, and the one place that says which status and code each is.
 
 use std::time::Duration;
 
-use goldleaves_domain::PathError;
-use goldleaves_web::{TenantChoiceError, TokenError};
+use goldleaves_domain::{PathError, TenantId};
+use goldleaves_web::{ProblemCode, TokenError};
 use http::{HeaderMap, StatusCode};
 
+use crate::call::Destination;
 use crate::proxy::{ConnectError, UploadFailure};
 use crate::record::VoidReason;
 
@@ -36,28 +37,67 @@ pub(crate) enum GatewayError {
     MethodNotAllowed,
     #[error("no valid token")]
     Token(#[from] TokenError),
-    #[error("no such choice of a tenant")]
-    TenantChoice(#[from] TenantChoiceError),
-    #[error("the token names no tenant, or several: choose one with X-Organization-ID")]
+    #[error("X-Organization-ID and X-Tenant-ID must be given once and be equal")]
+    TenantChosenTwice { choices: Vec<TenantId> },
+    #[error("the token gives no access to this organization")]
+    TenantForbidden,
+    #[error("the token names no tenant, and this route is billed to one")]
     TenantMissing,
-    #[error("the tenant's requests a second are used up")]
+    #[error("the token names several tenants: choose one of them with X-Organization-ID")]
+    TenantNotChosen { choices: Vec<TenantId> },
+    #[error("this tenant has exceeded its request rate")]
     RateLimited { retry_after: Duration },
     #[error("the call can't be recorded now")]
     Unrecorded,
     #[error("the call's record did not reach the disk")]
     NotDurable,
-    #[error("the upstream can't be reached")]
-    Unreachable(#[source] ConnectError),
-    #[error("the upstream broke off before its answer")]
-    UpstreamBroke(#[source] hyper::Error),
-    #[error("the upstream's answer can't be passed on: {0}")]
-    UpstreamAnswer(&'static str),
-    #[error("the upstream gave no answer in time")]
-    UpstreamSilent,
+    #[error("{whom} {error}")]
+    Upstream {
+        whom: Destination,
+        #[source]
+        error: UpstreamError,
+    },
     #[error("the request's body did not arrive")]
     Upload(#[source] UploadFailure),
     #[error("an unexpected fault of the gateway")]
     Panic,
+}
+
+/// What went wrong on the far side, to be read after whose side that is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("can't be reached")]
+    Unreachable(#[source] ConnectError),
+    #[error("broke off before its answer")]
+    Broke(#[source] hyper::Error),
+    #[error("gave an answer that can't be passed on: {0}")]
+    Answer(&'static str),
+    #[error("gave no answer in time")]
+    Silent,
+}
+
+impl UpstreamError {
+    /// The error with whose it is.
+    pub(crate) const fn of(self, whom: Destination) -> GatewayError {
+        GatewayError::Upstream { whom, error: self }
+    }
+
+    const fn is_late(&self) -> bool {
+        matches!(self, Self::Unreachable(ConnectError::TimedOut(_)) | Self::Silent)
+    }
+
+    const fn code(&self, whom: Destination) -> ProblemCode {
+        match (whom, self) {
+            (Destination::Upstream, late) if late.is_late() => ProblemCode::UpstreamTimeout,
+            (Destination::Upstream, Self::Unreachable(_)) => ProblemCode::UpstreamUnreachable,
+            (Destination::Upstream, Self::Answer(_)) => ProblemCode::UpstreamAnswerInvalid,
+            (Destination::Upstream, Self::Broke(_) | Self::Silent) => ProblemCode::UpstreamFailed,
+            (Destination::Billing, late) if late.is_late() => ProblemCode::BillingTimeout,
+            (Destination::Billing, Self::Unreachable(_)) => ProblemCode::BillingUnreachable,
+            (Destination::Billing, Self::Answer(_)) => ProblemCode::BillingAnswerInvalid,
+            (Destination::Billing, Self::Broke(_) | Self::Silent) => ProblemCode::BillingFailed,
+        }
+    }
 }
 
 impl GatewayError {
@@ -65,7 +105,7 @@ impl GatewayError {
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
             Self::Path(_) | Self::Target | Self::Host => StatusCode::BAD_REQUEST,
-            Self::TenantChoice(TenantChoiceError::Ambiguous) => StatusCode::BAD_REQUEST,
+            Self::TenantChosenTwice { .. } => StatusCode::BAD_REQUEST,
             Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => StatusCode::BAD_REQUEST,
             Self::Connect | Self::Method | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::HeaderTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -75,19 +115,44 @@ impl GatewayError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Token(_) => StatusCode::UNAUTHORIZED,
-            Self::TenantChoice(TenantChoiceError::Foreign) | Self::TenantMissing => StatusCode::FORBIDDEN,
+            Self::TenantForbidden | Self::TenantMissing | Self::TenantNotChosen { .. } => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unreachable(ConnectError::TimedOut(_)) | Self::UpstreamSilent => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unreachable(_) | Self::UpstreamBroke(_) | Self::UpstreamAnswer(_) => StatusCode::BAD_GATEWAY,
+            Self::Upstream { error, .. } if error.is_late() => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream { .. } => StatusCode::BAD_GATEWAY,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The word for programs.
+    pub(crate) const fn code(&self) -> ProblemCode {
+        match self {
+            Self::Path(_) | Self::Target => ProblemCode::PathInvalid,
+            Self::Host => ProblemCode::HostInvalid,
+            Self::TenantChosenTwice { .. } | Self::TenantNotChosen { .. } => ProblemCode::TenantAmbiguous,
+            Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => ProblemCode::BodyInvalid,
+            Self::Connect | Self::Method => ProblemCode::MethodUnknown,
+            Self::TransferCoding => ProblemCode::TransferCodingUnknown,
+            Self::HeaderTooLarge { .. } => ProblemCode::HeaderTooLarge,
+            Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => ProblemCode::BodyTooLarge,
+            Self::Upload(UploadFailure::Idle) => ProblemCode::BodyTimeout,
+            Self::Overloaded => ProblemCode::Overloaded,
+            Self::Unrecorded | Self::NotDurable => ProblemCode::CallUnrecorded,
+            Self::NotFound => ProblemCode::NotFound,
+            Self::MethodNotAllowed => ProblemCode::MethodNotAllowed,
+            Self::Token(error) => error.code(),
+            Self::TenantForbidden => ProblemCode::TenantForbidden,
+            Self::TenantMissing => ProblemCode::TenantMissing,
+            Self::RateLimited { .. } => ProblemCode::RateLimited,
+            Self::Upstream { whom, error } => error.code(*whom),
+            Self::Panic => ProblemCode::InternalError,
         }
     }
 
     /// Why an announced call that failed like this leaves no event.
     pub(crate) const fn void_reason(&self) -> VoidReason {
         match self {
-            Self::Unreachable(_) => VoidReason::UpstreamUnreachable,
-            Self::UpstreamBroke(_) | Self::UpstreamSilent | Self::UpstreamAnswer(_) => VoidReason::UpstreamFailed,
+            Self::Upstream { error: UpstreamError::Unreachable(_), .. } => VoidReason::UpstreamUnreachable,
+            Self::Upstream { .. } => VoidReason::UpstreamFailed,
             Self::NotDurable => VoidReason::NotDurable,
             _ => VoidReason::Refused,
         }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::call::Destination;
 use crate::config::GatewayConfig;
 use crate::core::Core;
 use crate::layers::{LimitsOptions, TenantBuckets};
@@ -27,6 +28,9 @@ use crate::stack::{Entry, StackParts, stack};
 const POOL_IDLE: std::time::Duration = std::time::Duration::from_secs(4);
 /// How long a tunnel may stand still.
 const TUNNEL_IDLE: std::time::Duration = std::time::Duration::from_secs(3_600);
+/// How many bytes over `HEADER_BYTES_MAX` a head may have and still be read: hyper answers what it cannot read with a
+/// bare 431, the gateway's own says why.
+const HEADER_BYTES_NAMED: u32 = 16 << 10;
 /// How many requests of one core may wait for an answer's head at once.
 const WAITING_MAX: usize = 20_000;
 
@@ -212,8 +216,8 @@ async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop)
             return Served { left: 0 };
         }
     };
-    let upstream = Pool::new(shared.upstream, shared.pool);
-    let billing = Pool::new(shared.billing, shared.pool);
+    let upstream = Pool::new(Destination::Upstream, shared.upstream, shared.pool);
+    let billing = Pool::new(Destination::Billing, shared.billing, shared.pool);
     for pool in [&upstream, &billing] {
         tokio::spawn(sweep(Arc::clone(pool)));
     }
@@ -256,7 +260,7 @@ fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
         first_byte_timeout: config.limits.first_byte_timeout,
         headers_timeout: config.limits.headers_timeout,
         write_timeout: config.limits.body_idle_timeout,
-        header_bytes_max: config.limits.header_bytes_max,
+        header_bytes_max: config.limits.header_bytes_max + HEADER_BYTES_NAMED,
         grace: config.shutdown_grace,
         stats,
         ..ServeOptions::default()

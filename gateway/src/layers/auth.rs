@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use goldleaves_web::TokenVerifier;
+use goldleaves_domain::TenantId;
+use goldleaves_web::{Principal, TenantChoiceError, TokenVerifier};
 
 use super::{Inward, Step};
 use crate::call::{Admission, Admitted, Caller, Routed};
@@ -37,15 +38,36 @@ impl Auth {
         }
         let headers = traced.request.headers();
         let principal = self.verifier.verify(headers)?;
-        let tenant = principal.choose_tenant(headers)?.cloned();
+        let tenant = principal.choose_tenant(headers).map_err(|error| refused(error, &principal))?.cloned();
         let user = principal.user.clone();
         match (admission, tenant) {
             (Admission::Billable(route), Some(tenant)) => Ok(Admitted::Billable { traced, path, user, tenant, route }),
             (Admission::Billable(_), None) => {
                 self.metrics.tenant_missing();
-                Err(GatewayError::TenantMissing)
+                Err(match choices(&principal) {
+                    none if none.is_empty() => GatewayError::TenantMissing,
+                    choices => GatewayError::TenantNotChosen { choices },
+                })
             }
             (_, tenant) => Ok(Admitted::Unbilled { traced, path, caller: Caller { user, tenant } }),
         }
     }
+}
+
+fn refused(error: TenantChoiceError, principal: &Principal) -> GatewayError {
+    match error {
+        TenantChoiceError::Ambiguous => GatewayError::TenantChosenTwice { choices: choices(principal) },
+        TenantChoiceError::Foreign => GatewayError::TenantForbidden,
+    }
+}
+
+/// The tenants that the token lets its user choose among, each once.
+fn choices(principal: &Principal) -> Vec<TenantId> {
+    let mut choices: Vec<TenantId> = Vec::new();
+    for tenant in principal.tenants() {
+        if !choices.contains(tenant) {
+            choices.push(tenant.clone());
+        }
+    }
+    choices
 }

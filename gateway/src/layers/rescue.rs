@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use goldleaves_domain::RequestId;
+use goldleaves_domain::{RequestId, TenantId};
 use goldleaves_web::{Problem, WebBody};
 use http::header::{ALLOW, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
@@ -91,16 +91,13 @@ fn log_panic(request_id: &RequestId, panic: &(dyn Any + Send)) {
 fn respond(failure: Failure, request_id: &RequestId) -> Response<WebBody> {
     let Failure { error, headers } = failure;
     let status = error.status();
-    let cause = error.source().map(|source| format!("{source:?}"));
+    let cause = cause(&error).map(|source| format!("{source:?}"));
     if error.is_fault() {
         tracing::warn!(%request_id, status = status.as_u16(), cause = cause.as_deref(), "{error}");
     } else {
         tracing::debug!(%request_id, status = status.as_u16(), cause = cause.as_deref(), "{error}");
     }
-    let mut problem = match status {
-        StatusCode::UNAUTHORIZED => Problem::unauthorized(detail(&error)),
-        _ => Problem::new(status, detail(&error)),
-    };
+    let mut problem = problem(&error);
     if let Some(seconds) = error.retry_after_seconds() {
         problem = problem.header(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -112,14 +109,28 @@ fn respond(failure: Failure, request_id: &RequestId) -> Response<WebBody> {
     response
 }
 
-/// What the client is told: never more of a cause than what it did itself.
-fn detail(error: &GatewayError) -> String {
+/// What an error comes from, for the log: of a far side's error what caused that, since it is named already.
+fn cause(error: &GatewayError) -> Option<&(dyn Error + 'static)> {
     match error {
+        GatewayError::Upstream { error, .. } => error.source(),
+        other => other.source(),
+    }
+}
+
+/// What the client is told: never more of a cause than what it did itself.
+fn problem(error: &GatewayError) -> Problem {
+    let detail = match error {
+        GatewayError::Token(cause) => return Problem::unauthorized(*cause),
         GatewayError::Path(cause) => format!("{error}: {cause}"),
         GatewayError::Upload(cause) => format!("{error}: {cause}"),
-        GatewayError::Token(cause) => cause.to_string(),
-        GatewayError::TenantChoice(cause) => cause.to_string(),
         other => other.to_string(),
+    };
+    let problem = Problem::new(error.status(), error.code(), detail);
+    match error {
+        GatewayError::TenantChosenTwice { choices } | GatewayError::TenantNotChosen { choices } => {
+            problem.member("choices", choices.iter().map(TenantId::as_str).collect::<Vec<_>>())
+        }
+        _ => problem,
     }
 }
 
@@ -128,6 +139,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::call::Destination;
+    use crate::error::UpstreamError;
     use crate::proxy::ConnectError;
 
     fn rescued(inner: impl Future<Output = Result<Response<WebBody>, Failure>>) -> Response<WebBody> {
@@ -161,6 +174,7 @@ mod tests {
     #[test]
     fn a_cause_inside_is_not_told() {
         let secret = ConnectError::Io(std::io::Error::other("10.1.2.3 refused"));
-        assert!(!detail(&GatewayError::Unreachable(secret)).contains("10.1.2.3"));
+        let error = UpstreamError::Unreachable(secret).of(Destination::Upstream);
+        assert!(!problem(&error).detail().contains("10.1.2.3"));
     }
 }

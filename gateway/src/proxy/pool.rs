@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::connection::{ConnectError, Connection};
 use super::origin::Origin;
+use crate::call::Destination;
 
 /// How connections are made and kept.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub(crate) struct PoolOptions {
 
 /// Idle connections, the last used first out.
 pub(crate) struct Pool {
+    /// Whose connections these are.
+    whom: Destination,
     origin: Origin,
     options: PoolOptions,
     idle: Mutex<Vec<Idle>>,
@@ -37,8 +40,12 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(origin: Origin, options: PoolOptions) -> Arc<Self> {
-        Arc::new(Self { origin, options, idle: Mutex::default() })
+    pub(crate) fn new(whom: Destination, origin: Origin, options: PoolOptions) -> Arc<Self> {
+        Arc::new(Self { whom, origin, options, idle: Mutex::default() })
+    }
+
+    pub(crate) const fn whom(&self) -> Destination {
+        self.whom
     }
 
     pub(crate) const fn origin(&self) -> &Origin {

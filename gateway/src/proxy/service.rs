@@ -27,7 +27,7 @@ use super::tunnel::Tunnel;
 use super::upload::{Upload, UploadLimits, UploadWatch};
 use crate::call::{Destination, Outbound};
 use crate::capture::Meter;
-use crate::error::{Failure, GatewayError};
+use crate::error::{Failure, GatewayError, UpstreamError};
 use crate::metrics::CoreMetrics;
 
 /// An answer's head, its body to come, and the guard of the call.
@@ -180,14 +180,14 @@ impl Inner {
             }
             head = exchange(&mut connection, again, watch.as_ref(), limits).await;
         }
-        let response = head.map_err(|no_head| no_head.into_error(watch.as_ref()))?;
+        let response = head.map_err(|no_head| no_head.into_error(watch.as_ref(), pool.whom()))?;
         self.metrics.upstream_answered(sent.elapsed());
         self.answered(response, Lease { connection, pool }, (watch, client, call_deadline))
     }
 
     async fn connect(&self, pool: &Pool) -> Result<Connection, GatewayError> {
         self.metrics.upstream_connecting();
-        pool.connect().await.map_err(GatewayError::Unreachable)
+        pool.connect().await.map_err(|error| UpstreamError::Unreachable(error).of(pool.whom()))
     }
 
     fn answered(
@@ -200,7 +200,7 @@ impl Inner {
             return self.switched(response, lease, client);
         }
         if headers::has_foreign_coding(response.headers()) {
-            return Err(GatewayError::UpstreamAnswer("only the transfer coding chunked is known"));
+            return Err(UpstreamError::Answer("only the transfer coding chunked is known").of(lease.pool.whom()));
         }
         headers::inward(response.headers_mut());
         let stall = Stall::new(self.options.body_idle, call_deadline);
@@ -214,7 +214,8 @@ impl Inner {
         lease: Lease,
         client: Option<OnUpgrade>,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
-        let client = client.ok_or(GatewayError::UpstreamAnswer("101 to a request that did not ask for it"))?;
+        let unasked = || UpstreamError::Answer("101 to a request that did not ask for it").of(lease.pool.whom());
+        let client = client.ok_or_else(unasked)?;
         let upstream = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         headers::inward(response.headers_mut());
@@ -228,11 +229,11 @@ impl Inner {
 }
 
 impl NoHead {
-    fn into_error(self, watch: Option<&UploadWatch>) -> GatewayError {
+    fn into_error(self, watch: Option<&UploadWatch>, whom: Destination) -> GatewayError {
         match (watch.and_then(UploadWatch::failure), self) {
             (Some(failure), _) => GatewayError::Upload(failure),
-            (None, Self::Broke { error, .. }) => GatewayError::UpstreamBroke(error),
-            (None, Self::Silent) => GatewayError::UpstreamSilent,
+            (None, Self::Broke { error, .. }) => UpstreamError::Broke(error).of(whom),
+            (None, Self::Silent) => UpstreamError::Silent.of(whom),
         }
     }
 }

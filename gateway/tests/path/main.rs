@@ -11,6 +11,7 @@ mod aborts;
 mod bodies;
 mod chaos;
 mod cors;
+mod errors;
 mod headers;
 mod identity;
 mod lifecycle;

@@ -8,6 +8,7 @@ mod body;
 mod ops;
 mod principal;
 mod problem;
+mod problem_code;
 mod request_id;
 mod serve;
 mod token;
@@ -17,6 +18,7 @@ pub use body::{BodyError, WebBody};
 pub use ops::{Check, CheckState, Ops, serve_ops};
 pub use principal::{Principal, Role, TenantChoiceError};
 pub use problem::{PROBLEM_JSON, Problem};
+pub use problem_code::ProblemCode;
 pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};
 pub use serve::{ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, bind, serve, serve_peers};
 pub use token::{

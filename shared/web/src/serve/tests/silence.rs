@@ -34,7 +34,7 @@ async fn no_token_is_logged_or_answered() {
     let verifier = TokenVerifier::new(TokenOptions::new("secret-of-the-server"), Clock::system());
     let server = Server::start(hasty(), move |request: Request<WebBody>| {
         let problem = verifier.verify(request.headers()).unwrap_err();
-        let response = Problem::unauthorized(problem.to_string()).response(&"r".parse().unwrap());
+        let response = Problem::unauthorized(problem).response(&"r".parse().unwrap());
         std::future::ready(response)
     });
     let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer t0ken-of-somebody";
