@@ -67,6 +67,9 @@ impl ApiError {
             )
             .header(http::header::RETRY_AFTER, HeaderValue::from_static("5")),
             Self::Clock(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError),
+            Self::Ledger(error @ LedgerError::MissingCard { .. }) => {
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError, error.to_string())
+            }
             Self::Ledger(_) => Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 ProblemCode::InternalError,

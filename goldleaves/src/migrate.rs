@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use goldleaves_billing_api::program;
-use goldleaves_domain::Rate;
 use goldleaves_gateway::StreamSettings;
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_migrations as migrations;
+use goldleaves_pricing::Rate;
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Secret, process, telemetry};
 use goldleaves_stream::{CONSUMER, Existence, STREAM};

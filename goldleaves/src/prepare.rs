@@ -4,9 +4,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_domain::{Rate, Timestamp};
+use goldleaves_domain::Timestamp;
 use goldleaves_ledger::{Ledger, RateCard, StoreError, StoreOptions, is_of_the_disk};
 use goldleaves_migrations as migrations;
+use goldleaves_pricing::Rate;
 use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule};
 use time::OffsetDateTime;
 

@@ -23,7 +23,10 @@ pub enum DecimalError {
 }
 
 /// Parses `text` into millionths, at most `max` whole ones.
-pub(crate) fn parse_micro(text: &str, max: u64) -> Result<u64, DecimalError> {
+///
+/// # Errors
+/// No decimal, too many places, or above `max`.
+pub fn parse_micro(text: &str, max: u64) -> Result<u64, DecimalError> {
     let value = parse_micro_any(text).map_err(|error| match error {
         DecimalError::TooLarge { .. } => DecimalError::TooLarge { max },
         other => other,
@@ -68,7 +71,8 @@ pub(crate) fn format_micro(micro: u128, out: &mut std::fmt::Formatter<'_>) -> st
 }
 
 /// Millionths that show themselves as the shortest exact decimal.
-pub(crate) struct Micro(pub(crate) u64);
+#[derive(Debug, Clone, Copy)]
+pub struct Micro(pub u64);
 
 impl std::fmt::Display for Micro {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

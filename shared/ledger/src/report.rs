@@ -1,12 +1,12 @@
 //! What a tenant used in a period, and what it costs.
 //!
 //! Whole hours come from the rollups, the ragged edges from the events, in one statement and so in one snapshot. A line is
-//! (route, action, rate): rounded once; everything above is a sum of lines.
+//! a rate version, rounded once; routes share the cents of each line (`goldleaves_pricing::Bill`).
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use goldleaves_domain::{Cents, Period, Rate, TenantId, Timestamp, line_cost};
+use goldleaves_domain::{Period, TenantId, Timestamp};
+use goldleaves_pricing::{Bill, Cents, Group, Pricing, Rate, Used};
 use goldleaves_store::{Dialect, Params, read, read_wide};
 
 use crate::rates::read_rate;
@@ -58,7 +58,7 @@ pub struct RouteUsage {
     pub events: i64,
     /// Their units.
     pub units: UnitsTotal,
-    /// The sum of the route's invoice lines.
+    /// The route's share of the invoice lines.
     pub cost_cents: Cents,
 }
 
@@ -85,58 +85,49 @@ impl Ledger {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn usage_report(&self, tenant: &TenantId, period: &Period) -> Result<UsageReport, LedgerError> {
-        let lines = self.invoice_lines(tenant, period).await?;
+        let bill = self.bill(tenant, period).await?;
         let current_rate = self.current_rate().await?;
-        let mut routes: BTreeMap<&str, RouteUsage> = BTreeMap::new();
-        for line in &lines {
-            let route = routes.entry(&line.route).or_insert_with(|| RouteUsage {
-                route: line.route.clone(),
-                events: 0,
-                units: UnitsTotal::default(),
-                cost_cents: Cents::default(),
-            });
-            route.events += line.events;
-            route.units.0 += line.units_micro;
-            route.cost_cents.0 += line_cost(line.units_micro, line.rate).0;
-        }
-        let routes: Vec<RouteUsage> = routes.into_values().collect();
+        let routes: Vec<RouteUsage> = bill.groups(String::as_str).into_iter().map(RouteUsage::of).collect();
+        let used = bill.used();
         let summary = UsageSummary {
             tenant_id: tenant.clone(),
             period: *period,
-            total_events: routes.iter().map(|route| route.events).sum(),
-            total_units: UnitsTotal(routes.iter().map(|route| route.units.0).sum()),
-            total_cost_cents: routes.iter().map(|route| route.cost_cents).sum(),
+            total_events: used.events,
+            total_units: UnitsTotal(used.units_micro),
+            total_cost_cents: bill.total(),
             unique_routes: routes.len() as u64,
             current_rate,
         };
         Ok(UsageReport { summary, routes })
     }
 
-    async fn invoice_lines(&self, tenant: &TenantId, period: &Period) -> Result<Vec<Line>, LedgerError> {
+    /// The lines of the period, told by route.
+    async fn bill(&self, tenant: &TenantId, period: &Period) -> Result<Bill<String>, LedgerError> {
         let dialect = self.dialect();
         let mut params = Params::default();
         let sql = select_lines(dialect, tenant, (period, &mut params));
-        let rows = self.read(&sql, params).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Line {
-                    route: read(row, "route")?,
-                    rate: read_rate(row, "rate_micro_cents")?,
-                    events: read(row, "events")?,
-                    units_micro: read_wide(dialect, row, "units_micro")?,
-                })
-            })
-            .collect()
+        let mut bill = Bill::default();
+        for row in self.read(&sql, params).await? {
+            let version: i64 = read(&row, "rate_version")?;
+            let has_card: Option<i64> = read(&row, "card_version")?;
+            has_card.ok_or(LedgerError::MissingCard { version })?;
+            let pricing = Pricing::PerUnit(read_rate(&row, "rate_micro_cents")?);
+            let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
+            bill.add(version, &pricing, (read(&row, "route")?, used));
+        }
+        Ok(bill)
     }
 }
 
-/// An invoice line; its action is only what keeps it apart.
-#[derive(Debug)]
-struct Line {
-    route: String,
-    rate: Rate,
-    events: i64,
-    units_micro: i128,
+impl RouteUsage {
+    fn of((route, group): (&str, Group)) -> Self {
+        Self {
+            route: route.to_owned(),
+            events: group.used.events,
+            units: UnitsTotal(group.used.units_micro),
+            cost_cents: group.cents,
+        }
+    }
 }
 
 fn select_lines(dialect: Dialect, tenant: &TenantId, (period, params): (&Period, &mut Params)) -> String {
@@ -158,8 +149,8 @@ fn select_lines(dialect: Dialect, tenant: &TenantId, (period, params): (&Period,
             parts.push(format!("{source} WHERE tenant_id = {tenant} AND {time} >= {from} AND {time} < {to}"));
         }
     };
-    let events = format!("SELECT route, action, rate_version, 1 AS events, {raw_units} FROM usage_events");
-    let rollups = format!("SELECT route, action, rate_version, events, {rolled_units} FROM usage_rollups");
+    let events = format!("SELECT route, rate_version, 1 AS events, {raw_units} FROM usage_events");
+    let rollups = format!("SELECT route, rate_version, events, {rolled_units} FROM usage_rollups");
     let (first, last) = whole_hours(period);
     if first < last {
         between((&events, "ts"), period.start(), first);
@@ -170,10 +161,10 @@ fn select_lines(dialect: Dialect, tenant: &TenantId, (period, params): (&Period,
     }
     let count = if dialect == Dialect::Postgres { "SUM(events)::bigint" } else { "SUM(events)" };
     format!(
-        "SELECT u.*, c.rate_micro_cents FROM ( \
-             SELECT route, action, rate_version, {count} AS events, {sums} FROM ({parts}) AS p \
-             GROUP BY route, action, rate_version HAVING SUM(events) <> 0 \
-         ) AS u JOIN rate_cards AS c ON c.version = u.rate_version",
+        "SELECT u.*, c.version AS card_version, c.rate_micro_cents FROM ( \
+             SELECT route, rate_version, {count} AS events, {sums} FROM ({parts}) AS p \
+             GROUP BY route, rate_version HAVING SUM(events) <> 0 \
+         ) AS u LEFT JOIN rate_cards AS c ON c.version = u.rate_version",
         parts = parts.join(" UNION ALL ")
     )
 }

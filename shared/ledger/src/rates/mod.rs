@@ -3,7 +3,8 @@
 mod import;
 mod text;
 
-use goldleaves_domain::{Rate, Timestamp};
+use goldleaves_domain::Timestamp;
+use goldleaves_pricing::Rate;
 use goldleaves_store::{Dialect, Params, Transaction, read};
 use sea_orm::QueryResult;
 use time::OffsetDateTime;

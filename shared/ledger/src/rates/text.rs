@@ -1,6 +1,7 @@
 //! Rate cards as a file for people and backups: one JSON object a line, oldest version first, with nothing rounded.
 
-use goldleaves_domain::{Rate, Timestamp};
+use goldleaves_domain::Timestamp;
+use goldleaves_pricing::Rate;
 use serde::{Deserialize, Serialize};
 
 use super::{BEGINNING_MICROS, RateCard};

@@ -1,6 +1,8 @@
 //! Rates, prices and sums.
 
-use goldleaves_domain::{Period, Rate, Units, line_cost};
+use goldleaves_domain::{Period, Units};
+use goldleaves_ledger::LedgerError;
+use goldleaves_pricing::{Pricing, Rate};
 
 use crate::events::{at, batch, event};
 use crate::harness::{Database, Kind, on_both};
@@ -10,6 +12,8 @@ on_both!(
     concurrent_rates_make_one_version,
     a_row_is_priced_by_its_own_time,
     a_rows_cost_is_rounded_half_to_even_whatever_its_size,
+    a_hundred_actions_cost_what_one_does,
+    a_card_that_is_gone_is_named,
     twenty_thousand_of_the_largest_events_add_up,
 );
 
@@ -67,14 +71,54 @@ async fn a_rows_cost_is_rounded_half_to_even_whatever_its_size(database: Databas
             let mut event = event(number);
             event.ts = from;
             event.units = Units::from_micro(*units).unwrap();
-            expected
-                .push(vec![Some(event.event_id.to_string()), Some(line_cost(i128::from(*units), rate).to_string())]);
+            expected.push(vec![
+                Some(event.event_id.to_string()),
+                Some(Pricing::PerUnit(rate).cost(i128::from(*units)).to_string()),
+            ]);
             events.push(event);
         }
         ledger.record(&batch(&events)).await.unwrap();
     }
     let rows = database.rows("SELECT CAST(id AS text), CAST(cost_cents AS text) FROM usage_events ORDER BY id").await;
     assert_eq!(rows, expected);
+}
+
+async fn a_hundred_actions_cost_what_one_does(database: Database) {
+    let ledger = database.ledger().await;
+    ledger.set_rate("0.4".parse().unwrap(), at("2026-03-01")).await.unwrap();
+    let spread = |tenant: &str, first: u64, action: &dyn Fn(u64) -> String| {
+        let mut events: Vec<_> = (first..first + 100).map(event).collect();
+        for (event, number) in events.iter_mut().zip(0..) {
+            event.tenant_id = tenant.parse().unwrap();
+            event.action = action(number).parse().unwrap();
+            event.route = format!("/r{}", number % 7).parse().unwrap();
+        }
+        batch(&events)
+    };
+    ledger.record(&spread("one", 1, &|_| "read".to_owned())).await.unwrap();
+    ledger.record(&spread("many", 1_001, &|number| format!("a{number}"))).await.unwrap();
+    let march = Period::new(at("2026-03-01"), at("2026-04-01")).unwrap();
+    for tenant in ["one", "many"] {
+        let report = ledger.usage_report(&tenant.parse().unwrap(), &march).await.unwrap();
+        assert_eq!(report.summary.total_cost_cents.0, 40, "{tenant}");
+        // 15 of 100 calls are 6 cents, 14 are 5.6: 5, and 6 for the first three of the five.
+        let cents: Vec<i128> = report.routes.iter().map(|route| route.cost_cents.0).collect();
+        assert_eq!(cents, [6, 6, 6, 6, 6, 5, 5], "{tenant}");
+    }
+}
+
+async fn a_card_that_is_gone_is_named(database: Database) {
+    let ledger = database.priced().await;
+    ledger.set_rate("100".parse().unwrap(), at("2026-03-10T10:00:02Z")).await.unwrap();
+    ledger.record(&batch(&(1..=3).map(event).collect::<Vec<_>>())).await.unwrap();
+    database.execute("DELETE FROM rate_cards WHERE version = 2").await;
+    let march = Period::new(at("2026-03-01"), at("2026-04-01")).unwrap();
+    let error = ledger.usage_report(&"acme".parse().unwrap(), &march).await.unwrap_err();
+    assert!(matches!(error, LedgerError::MissingCard { version: 2 }), "{error:?}");
+    assert!(error.to_string().contains("rate card version 2"), "{error}");
+    // What it did not price can still be billed.
+    let before = Period::new(at("2026-03-10T10:00:01Z"), at("2026-03-10T10:00:02Z")).unwrap();
+    assert_eq!(ledger.usage_summary(&"acme".parse().unwrap(), &before).await.unwrap().total_cost_cents.0, 25);
 }
 
 async fn twenty_thousand_of_the_largest_events_add_up(database: Database) {

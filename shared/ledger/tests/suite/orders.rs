@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use goldleaves_domain::{Outcome, Period, UsageEvent, line_cost};
+use goldleaves_domain::{Outcome, Period, UsageEvent};
 use goldleaves_ledger::Ledger;
+use goldleaves_pricing::Pricing;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -141,12 +142,18 @@ async fn a_summary_is_the_plain_sum_for_any_bounds(database: Database) {
                     *line = (line.0 + 1, line.1 + i128::from(event.units.micro()));
                 }
             }
-            let rate = |version: i64| cards[usize::try_from(version).unwrap() - 1].rate;
-            let cost: i128 = lines.iter().map(|((_, version), line)| line_cost(line.1, rate(*version)).0).sum();
+            let cost: i128 = cards
+                .iter()
+                .map(|card| {
+                    let of_card = lines.iter().filter(|((_, version), _)| *version == card.version);
+                    Pricing::PerUnit(card.rate).cost(of_card.map(|(_, line)| line.1).sum()).0
+                })
+                .sum();
             let report = ledger.usage_report(&"tenant-0".parse().unwrap(), &period).await.unwrap();
             prop_assert_eq!(report.summary.total_events, lines.values().map(|line| line.0).sum::<i64>());
             prop_assert_eq!(report.summary.total_units.0, lines.values().map(|line| line.1).sum::<i128>());
             prop_assert_eq!(report.summary.total_cost_cents.0, cost);
+            prop_assert_eq!(report.routes.iter().map(|route| route.cost_cents.0).sum::<i128>(), cost);
             let routes: std::collections::BTreeSet<&String> = lines.keys().map(|key| &key.0).collect();
             prop_assert_eq!(report.summary.unique_routes, routes.len() as u64);
             prop_assert!(report.routes.iter().map(|route| &route.route).eq(routes));

@@ -62,11 +62,11 @@ async fn a_report_has_a_line_a_route_and_only_the_tenants_own(database: Database
         .iter()
         .map(|line| (line.route.as_str(), line.events, line.units.to_string(), line.cost_cents.0))
         .collect();
-    // 0.02 × 25 = 0.5, half to even: 0; 0.5 × 25 = 12.5: 12. A sum of rounded lines, not a rounded sum.
-    let expected = [("/api/v1/ai", 1, "0.02".to_owned(), 0), ("/api/v1/documents", 1, "0.5".to_owned(), 12)];
+    // 0.52 × 25 = 13, shared: of 0.5 and 12.5 both are cut, and of the equal remainders the first has the cent.
+    let expected = [("/api/v1/ai", 1, "0.02".to_owned(), 1), ("/api/v1/documents", 1, "0.5".to_owned(), 12)];
     assert_eq!(lines, expected);
     let summary = report.summary;
-    assert_eq!((summary.total_events, summary.unique_routes, summary.total_cost_cents.0), (2, 2, 12));
+    assert_eq!((summary.total_events, summary.unique_routes, summary.total_cost_cents.0), (2, 2, 13));
     assert_eq!(summary.total_units.to_string(), "0.52");
 }
 

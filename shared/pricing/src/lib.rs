@@ -1,0 +1,14 @@
+//! The rules of money, pure: rates, models, lines and shares. No I/O, no clock, no database.
+
+#![doc = include_str!("../README.md")]
+
+mod bill;
+mod exact;
+mod json;
+mod model;
+mod rate;
+
+pub use bill::{Bill, Group, Used, share};
+pub use json::PricingError;
+pub use model::{Package, Pricing, Quantity, Tier, Tiers, TiersError};
+pub use rate::{Cents, Rate};
