@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use goldleaves_billing_api::program::{self, Config};
-use goldleaves_runtime::process;
+use goldleaves_runtime::{Program, process};
+
+const PROGRAM: Program =
+    Program { name: "billing-api", about: "Answers what a tenant used and what it costs, from the ledger." };
 
 fn main() -> ExitCode {
-    process::end(process::settings(Config::read).map_or_else(|exit| exit, |config| program::run(&config)))
+    process::main(PROGRAM, Config::read, program::run)
 }

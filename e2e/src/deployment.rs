@@ -40,6 +40,8 @@ pub struct Deployment {
     settings: BTreeMap<String, String>,
     /// A disk that holds the data alone.
     disk: Option<Disk>,
+    /// Whether the one process prints what it prints on a terminal.
+    banner: bool,
     running: Option<Running>,
     backing: Option<Backing>,
     scratch: Scratch,
@@ -93,7 +95,14 @@ impl Deployment {
     pub fn prepare(kind: Kind, settings: &[(&str, &str)]) -> Result<Self> {
         let scratch = Scratch::new("system")?;
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Ok(Self { kind, settings, disk: None, running: None, backing: None, scratch })
+        Ok(Self { kind, settings, disk: None, banner: false, running: None, backing: None, scratch })
+    }
+
+    /// The same, whose one process prints what it prints on a terminal.
+    #[must_use]
+    pub fn with_banner(mut self) -> Self {
+        self.banner = true;
+        self
     }
 
     /// Starts what was stopped or killed, on the same data.
@@ -132,9 +141,10 @@ impl Deployment {
     }
 
     async fn start_embedded(&self) -> Result<Running> {
-        let mut program = self.launch().start()?;
-        let (gateway, billing) = (program.address("gateway ").await?, program.address("billing ").await?);
-        let ops = program.address("ops ").await?;
+        let launch = if self.banner { self.launch().argument("--banner") } else { self.launch() };
+        let mut program = launch.start()?;
+        let (gateway, billing) = (program.address("gateway listens on").await?, program.address("billing on").await?);
+        let ops = program.address("ops on").await?;
         Ok(Running { programs: vec![program], gateway, billing, ops })
     }
 
@@ -209,6 +219,14 @@ impl Deployment {
     /// Nothing runs.
     pub fn program(&mut self) -> Result<&mut Program> {
         self.running.as_mut().and_then(|running| running.programs.first_mut()).context("nothing runs")
+    }
+
+    /// Every program that runs, the gateway first.
+    ///
+    /// # Errors
+    /// Nothing runs.
+    pub fn programs(&mut self) -> Result<&mut [Program]> {
+        self.running.as_mut().map(|running| running.programs.as_mut_slice()).context("nothing runs")
     }
 
     /// Where the gateway listens.

@@ -1,19 +1,18 @@
 //! `goldleaves check-config`: every mistake at once, or every setting a program reads and where it comes from.
 
+use goldleaves_runtime::process::Source;
 use goldleaves_runtime::settings::{Mistakes, Reading, Values};
 use goldleaves_runtime::{Exit, process};
 
-use crate::cli::Program;
+use crate::cli::{CheckConfigArguments, Program};
 use crate::config::Config;
 use crate::migrate::MigrateConfig;
 
 /// Checks a program's settings and prints what they are, secrets hidden.
-pub(crate) fn run(program: Program) -> Exit {
-    match process::values().and_then(|values| check(program, values)) {
-        Ok(readings) => {
-            print(&readings);
-            Exit::Done
-        }
+pub(crate) fn run(arguments: CheckConfigArguments, source: &Source) -> Exit {
+    let source = source.clone().or_file(arguments.file);
+    match source.values().and_then(|values| check(arguments.program, values)) {
+        Ok(readings) => process::answer(&text(&readings)),
         Err(mistakes) => {
             process::say(&mistakes);
             Exit::Settings
@@ -33,10 +32,10 @@ fn check(program: Program, mut values: Values) -> Result<Vec<Reading>, Mistakes>
     values.finish(read).map(|()| readings)
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print(readings: &[Reading]) {
-    for reading in readings {
+fn text(readings: &[Reading]) -> String {
+    let line = |reading: &Reading| {
         let (shown, layer) = (reading.shown.as_deref(), reading.layer.as_deref());
-        println!("{} = {}  ({})", reading.setting.name, shown.unwrap_or("unset"), layer.unwrap_or("default"));
-    }
+        format!("{} = {}  ({})\n", reading.setting.name, shown.unwrap_or("unset"), layer.unwrap_or("default"))
+    };
+    readings.iter().map(line).collect()
 }

@@ -1,5 +1,8 @@
 //! The command line.
 
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use goldleaves_domain::{TenantId, UserId};
 use goldleaves_stream::Position;
@@ -9,11 +12,31 @@ use goldleaves_stream::Position;
 /// Without a command it runs everything in one process: gateway, meter and billing API, with SQLite and a local spool
 /// under DATA_DIR. Settings are environment variables or keys of goldleaves.toml.
 #[derive(Debug, Parser)]
-#[command(name = "goldleaves", version)]
+#[command(name = "goldleaves")]
 pub struct Arguments {
+    /// Print addresses, a sample token and curl lines on standard output, also where that is no terminal
+    #[arg(long)]
+    pub banner: bool,
     /// What to do instead of running.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Arguments {
+    /// Whether somebody is to be shown addresses and lines to paste: a token belongs on a screen, not into whatever keeps
+    /// what a service prints.
+    pub fn banner(&self) -> Banner {
+        if self.banner || std::io::stdout().is_terminal() { Banner::Shown } else { Banner::Hidden }
+    }
+}
+
+/// Whether addresses, a token and lines to paste are printed at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Banner {
+    /// Printed.
+    Shown,
+    /// Not printed; the log has the addresses.
+    Hidden,
 }
 
 /// What to do instead of running.
@@ -24,11 +47,7 @@ pub enum Command {
     /// Make the schema and the rate version (and, with NATS_URL, the stream); or undo, or say where it stands
     Migrate(MigrateArguments),
     /// Report every mistake in the settings at once, or say what they are
-    CheckConfig {
-        /// The program whose settings are checked
-        #[arg(long, value_enum, default_value_t = Program::Goldleaves)]
-        program: Program,
-    },
+    CheckConfig(CheckConfigArguments),
     /// Record again what the stream holds between two places; what the ledger has changes nothing
     Replay(ReplayArguments),
     /// Take the rate cards out of a ledger, or into one, before it is built again from the stream
@@ -43,6 +62,20 @@ pub enum Command {
         #[command(subcommand)]
         command: SpoolCommand,
     },
+}
+
+/// Which settings are checked.
+#[derive(Debug, clap::Args)]
+pub struct CheckConfigArguments {
+    /// The program whose settings are checked
+    #[arg(long, value_enum, default_value_t = Program::Goldleaves)]
+    pub program: Program,
+    /// The file of settings, as --config names it
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// Answer with one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which part of the stream is replayed.

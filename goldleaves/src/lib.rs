@@ -16,7 +16,8 @@ mod secret;
 mod spool_status;
 mod token;
 
-use anyhow::Result;
+use clap::{CommandFactory, FromArgMatches};
+use goldleaves_runtime::process::Source;
 use goldleaves_runtime::settings::{parse, table};
 use goldleaves_runtime::{Exit, process};
 
@@ -25,46 +26,48 @@ use crate::config::{Config, TokenConfig};
 use crate::migrate::MigrateConfig;
 
 /// Does what the command line says.
-pub fn main(arguments: Arguments) -> Exit {
-    let done = match arguments.command {
-        None => process::settings(Config::read).map(run::run),
-        Some(Command::Token(arguments)) => {
-            process::settings(TokenConfig::read).map(|config| print_token(&config, &arguments))
-        }
-        Some(Command::Migrate(arguments)) => {
-            process::settings(|values| MigrateConfig::read(values, Program::Goldleaves))
-                .map(|config| migrate::run(&config, arguments.direction))
-        }
-        Some(Command::Replay(arguments)) => {
-            process::settings(replay::ReplayConfig::read).map(|config| replay::run(&config, arguments))
-        }
-        Some(Command::RateCards { command }) => {
-            process::settings(rate_cards::RateCardsConfig::read).map(|config| rate_cards::run(&config, command))
-        }
-        Some(Command::CheckConfig { program }) => Ok(check_config::run(program)),
-        Some(Command::Spool { command: SpoolCommand::Status }) => {
-            process::settings(|values| values.required(table::DATA_DIR, parse::path))
-                .map(|data_dir| spool_status::run(&data_dir))
-        }
-    };
+pub fn main() -> Exit {
+    let begun = process::begin(Arguments::command()).and_then(|matches| {
+        let arguments = Arguments::from_arg_matches(&matches).map_err(|error| {
+            process::say(&error);
+            Exit::Usage
+        });
+        Ok((Source::of(&matches), arguments?))
+    });
+    let done = begun.and_then(|(source, arguments)| match arguments.command {
+        None => source.settings(Config::read).map(|config| run::run(config, arguments.banner())),
+        Some(command) => run_command(command, &source),
+    });
     done.unwrap_or_else(|exit| exit)
+}
+
+fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
+    match command {
+        Command::Token(arguments) => source.settings(TokenConfig::read).map(|config| print_token(&config, &arguments)),
+        Command::Migrate(arguments) => source
+            .settings(|values| MigrateConfig::read(values, Program::Goldleaves))
+            .map(|config| migrate::run(&config, arguments.direction)),
+        Command::Replay(arguments) => {
+            source.settings(replay::ReplayConfig::read).map(|config| replay::run(&config, arguments))
+        }
+        Command::RateCards { command } => {
+            source.settings(rate_cards::RateCardsConfig::read).map(|config| rate_cards::run(&config, command))
+        }
+        Command::CheckConfig(arguments) => Ok(check_config::run(arguments, source)),
+        Command::Spool { command: SpoolCommand::Status } => source
+            .settings(|values| values.required(table::DATA_DIR, parse::path))
+            .map(|data_dir| spool_status::run(&data_dir)),
+    }
 }
 
 fn print_token(config: &TokenConfig, arguments: &cli::TokenArguments) -> Exit {
     let signed = secret::token_options(&config.jwt, &config.data_dir)
-        .and_then(|options| token::sign(&options, arguments, config.jwt.lifetime))
-        .and_then(print_line);
+        .and_then(|options| token::sign(&options, arguments, config.jwt.lifetime));
     match signed {
-        Ok(()) => Exit::Done,
+        Ok(token) => process::answer(&format!("{token}\n")),
         Err(error) => {
             process::say(&format_args!("token: {error:#}"));
             Exit::Failed("token".to_owned())
         }
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print_line(line: String) -> Result<()> {
-    println!("{line}");
-    Ok(())
 }

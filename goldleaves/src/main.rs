@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use goldleaves::cli::Arguments;
 use goldleaves_runtime::process;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    process::end(goldleaves::main(Arguments::parse()))
+    process::end(goldleaves::main())
 }

@@ -85,7 +85,7 @@ async fn migrate(config: &MigrateConfig, direction: Direction) -> Result<()> {
             }
         }
         Direction::Down => migrations::down(url, None, &progress).await?,
-        Direction::Status => print_status(&migrations::status(url).await?),
+        Direction::Status => print_status(&migrations::status(url).await?)?,
     }
     Ok(())
 }
@@ -120,9 +120,8 @@ const fn word(existence: Existence) -> &'static str {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print_status(steps: &[migrations::Step]) {
-    for step in steps {
-        println!("{}  {}", if step.applied { "applied" } else { "pending" }, step.name);
-    }
+fn print_status(steps: &[migrations::Step]) -> Result<()> {
+    let line =
+        |step: &migrations::Step| format!("{}  {}\n", if step.applied { "applied" } else { "pending" }, step.name);
+    process::print(&steps.iter().map(line).collect::<String>()).context("the answer can't be written")
 }

@@ -56,8 +56,7 @@ async fn export(database_url: &Secret) -> Result<()> {
     let cards = ledger.rate_cards().await?;
     ledger.store().close().await;
     anyhow::ensure!(!cards.is_empty(), "the ledger has no rate card yet: run migrate");
-    print(write_rate_cards(&cards).trim_end());
-    Ok(())
+    Ok(process::print(&format!("{}\n", write_rate_cards(&cards).trim_end()))?)
 }
 
 async fn import(database_url: &Secret) -> Result<()> {
@@ -73,11 +72,6 @@ async fn import(database_url: &Secret) -> Result<()> {
     for card in &imported.added {
         process::say(&format_args!("rate-cards: {card}: added"));
     }
-    print(&format!("{} cards added, {} were there", imported.added.len(), imported.there.len()));
-    Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print(text: &str) {
-    println!("{text}");
+    let (added, there) = (imported.added.len(), imported.there.len());
+    Ok(process::print(&format!("{added} cards added, {there} were there\n"))?)
 }

@@ -21,7 +21,7 @@ use goldleaves_web::{Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenOptio
 use tokio::net::TcpListener;
 
 use crate::banner::{Banner, Sample, reachable};
-use crate::cli::TokenArguments;
+use crate::cli::{self, TokenArguments};
 use crate::config::Config;
 use crate::{broker, demo, prepare, secret, token};
 
@@ -29,12 +29,13 @@ use crate::{broker, demo, prepare, secret, token};
 const SAMPLE_NAME: &str = "demo";
 
 /// Runs until told to stop.
-pub(crate) fn run(config: Config) -> Exit {
+pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     let logs = telemetry::init(config.common.logs);
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
-    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    let exit =
+        runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config, shown)));
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("goldleaves can't start: {error:#}"));
@@ -48,7 +49,7 @@ struct Listeners {
     ops: TcpListener,
 }
 
-async fn serve(mut config: Config) -> Result<Exit> {
+async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     let (tracer, exporting) = config.traces.start("goldleaves", &metrics);
@@ -80,7 +81,15 @@ async fn serve(mut config: Config) -> Result<Exit> {
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
     let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: shutdown.clone() };
     let gateway = service.spawn(&mut supervisor, &config.gateway)?;
-    print(&banner(&config, &tokens, (gateway, addresses, upstream))?);
+    tracing::info!(
+        "gateway listens on http://{gateway}, billing on http://{}, ops on http://{}",
+        addresses.0,
+        addresses.1
+    );
+    if banner_shown == cli::Banner::Shown {
+        let banner = banner(&config, &tokens, (gateway, addresses, upstream))?;
+        process::show(format!("{banner}\n"));
+    }
     // Last of all: who is told "ready" may call at once.
     supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
         serve_ops(listeners.ops, endpoints, Stop::on(stop)).await;
@@ -141,9 +150,4 @@ fn sample(config: &Config, tokens: &TokenOptions) -> Result<Sample> {
     let token = token::sign(tokens, &arguments, config.jwt.lifetime)?;
     let path = config.gateway.routes.patterns().next().map_or("/", |route| route.as_str()).to_owned();
     Ok(Sample { token, tenant: SAMPLE_NAME, minutes: config.jwt.lifetime.as_secs() / 60, path })
-}
-
-#[expect(clippy::print_stdout, reason = "what a person who starts it reads")]
-fn print(banner: &Banner) {
-    println!("{banner}");
 }

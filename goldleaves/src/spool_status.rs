@@ -1,5 +1,6 @@
 //! `goldleaves spool status`: what the spool in `DATA_DIR` holds, also while a program uses it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use goldleaves_gateway::record::spool_directory;
@@ -9,11 +10,15 @@ use goldleaves_spool::{Inspection, inspect};
 /// Looks and prints.
 pub(crate) fn run(data_dir: &Path) -> Exit {
     let directory = spool_directory(data_dir);
+    if directory.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return process::answer(&format!(
+            "no spool at {}: nothing was ever recorded there. DATA_DIR names its folder, here {}\n",
+            directory.display(),
+            data_dir.display()
+        ));
+    }
     match inspect(&directory) {
-        Ok(found) => {
-            print(&directory, &found);
-            Exit::Done
-        }
+        Ok(found) => process::answer(&text(&directory, &found)),
         Err(error) => {
             let error = anyhow::Error::new(error);
             process::say(&format_args!("spool status: {error:#}"));
@@ -22,23 +27,24 @@ pub(crate) fn run(data_dir: &Path) -> Exit {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print(directory: &Path, found: &Inspection) {
-    println!("spool          {}", directory.display());
-    match found.id {
-        Some(id) => println!("source         gateway-{id}"),
-        None => println!("source         none yet, nothing was ever written here"),
-    }
-    println!("in use         {}", if found.in_use { "yes" } else { "no" });
-    println!("segments       {} ({} bytes)", found.segments, found.bytes);
-    println!("unsent         {}", found.unsent_records);
-    match found.oldest_unsent_secs {
-        Some(secs) => println!("oldest unsent  {secs} s"),
-        None => println!("oldest unsent  none"),
-    }
-    println!("open calls     {}", found.open_intents);
-    for (epoch, last_seq, unrecorded) in &found.epochs {
-        println!("open epoch     {epoch}  last seq {last_seq}, unrecorded {unrecorded}");
-    }
-    println!("damaged        {} regions, {} files in quarantine", found.damaged_regions, found.quarantine_files);
+fn text(directory: &Path, found: &Inspection) -> String {
+    let source = found.id.map_or("none yet, nothing was ever written here".to_owned(), |id| format!("gateway-{id}"));
+    let oldest = found.oldest_unsent_secs.map_or("none".to_owned(), |secs| format!("{secs} s"));
+    let mut lines = vec![
+        format!("spool          {}", directory.display()),
+        format!("source         {source}"),
+        format!("in use         {}", if found.in_use { "yes" } else { "no" }),
+        format!("segments       {} ({} bytes)", found.segments, found.bytes),
+        format!("unsent         {}", found.unsent_records),
+        format!("oldest unsent  {oldest}"),
+        format!("open calls     {}", found.open_intents),
+    ];
+    lines.extend(found.epochs.iter().map(|(epoch, last_seq, unrecorded)| {
+        format!("open epoch     {epoch}  last seq {last_seq}, unrecorded {unrecorded}")
+    }));
+    lines.push(format!(
+        "damaged        {} regions, {} files in quarantine",
+        found.damaged_regions, found.quarantine_files
+    ));
+    lines.join("\n") + "\n"
 }

@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use goldleaves_meter_worker::program::{self, Config};
-use goldleaves_runtime::process;
+use goldleaves_runtime::{Program, process};
+
+const PROGRAM: Program = Program { name: "meter-worker", about: "Takes usage events from JetStream into the ledger." };
 
 fn main() -> ExitCode {
-    process::end(process::settings(Config::read).map_or_else(|exit| exit, |config| program::run(&config)))
+    process::main(PROGRAM, Config::read, program::run)
 }

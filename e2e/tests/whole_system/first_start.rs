@@ -7,16 +7,20 @@ use serde_json::Value;
 
 /// Without an upstream and without a secret of its own, as on a fresh machine.
 fn fresh_machine() -> Deployment {
-    Deployment::prepare(Kind::Embedded, &[("JWT_SECRET", "")]).unwrap()
+    Deployment::prepare(Kind::Embedded, &[("JWT_SECRET", "")]).unwrap().with_banner()
+}
+
+/// The three curl lines of the banner, once they are there.
+async fn printed_lines(deployment: &mut Deployment) -> [String; 3] {
+    let program = deployment.program().unwrap();
+    program.printed("three curl lines", |text| curl::lines(text).try_into().ok()).await.unwrap()
 }
 
 #[tokio::test]
 async fn the_printed_curl_lines_answer_and_the_call_is_in_the_summary() {
     let mut deployment = fresh_machine();
     deployment.start_again().await.unwrap();
-    let text = deployment.program().unwrap().stdout();
-    let lines = curl::lines(&text);
-    let [call, summary, report] = lines.as_slice() else { panic!("three curl lines are promised:\n{text}") };
+    let [call, summary, report] = &printed_lines(&mut deployment).await;
 
     let answer = curl::send(call).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -41,9 +45,7 @@ async fn the_printed_curl_lines_answer_and_the_call_is_in_the_summary() {
 
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
     deployment.start_again().await.unwrap();
-    let text = deployment.program().unwrap().stdout();
-    let lines = curl::lines(&text);
-    let [call, summary, _] = lines.as_slice() else { panic!("three curl lines are promised:\n{text}") };
+    let [call, summary, _] = &printed_lines(&mut deployment).await;
     wait_for_events(summary, billed).await;
     curl::send(call).await.unwrap();
     wait_for_events(summary, billed + 1).await;

@@ -24,6 +24,7 @@ mod applications;
 mod bad_input;
 mod chaos;
 mod cluster;
+mod command_line;
 mod contract_edge;
 mod contract_ledger;
 mod crash;

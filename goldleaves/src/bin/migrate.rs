@@ -2,22 +2,27 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, FromArgMatches};
 use goldleaves::cli::{MigrateArguments, Program};
 use goldleaves::migrate::{self, MigrateConfig};
-use goldleaves_runtime::process;
+use goldleaves_runtime::process::Source;
+use goldleaves_runtime::{Exit, process};
 
-/// Makes Goldleaves' schema and rate version (and, with NATS_URL, its stream); undoes the schema; says where it stands.
-#[derive(Debug, Parser)]
-#[command(name = "migrate", version)]
-struct Arguments {
-    #[command(flatten)]
-    migrate: MigrateArguments,
-}
+const PROGRAM: goldleaves_runtime::Program = goldleaves_runtime::Program {
+    name: "migrate",
+    about: "Makes Goldleaves' schema and rate version (and, with NATS_URL, its stream); undoes the schema; says where it stands.",
+};
 
 fn main() -> ExitCode {
-    let direction = Arguments::parse().migrate.direction;
-    let exit = process::settings(|values| MigrateConfig::read(values, Program::Migrate))
-        .map(|config| migrate::run(&config, direction));
-    process::end(exit.unwrap_or_else(|exit| exit))
+    process::end(run().unwrap_or_else(|exit| exit))
+}
+
+fn run() -> Result<Exit, Exit> {
+    let matches = process::begin(MigrateArguments::augment_args(PROGRAM.command()))?;
+    let arguments = MigrateArguments::from_arg_matches(&matches).map_err(|error| {
+        process::say(&error);
+        Exit::Usage
+    })?;
+    let config = Source::of(&matches).settings(|values| MigrateConfig::read(values, Program::Migrate))?;
+    Ok(migrate::run(&config, arguments.direction))
 }

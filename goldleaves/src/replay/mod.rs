@@ -71,7 +71,7 @@ async fn replay(config: &ReplayConfig, arguments: ReplayArguments) -> Result<Exi
     let connection = config.stream.clone().connect("replay").await?;
     let ends = (arguments.from, arguments.to);
     let Some(reader) = Reader::open(&connection, ends, ReaderOptions::default()).await? else {
-        print("nothing is stored there");
+        print("nothing is stored there")?;
         return Ok(Exit::Done);
     };
     let span = reader.span();
@@ -120,14 +120,14 @@ async fn record(replay: &mut Replay, ledger: &Ledger, span: Span, stop: &Cancell
     let (mut recorded, mut teller) = (Recorded::default(), Teller::default());
     let ending = replay.record(&meter, &mut recorded, (stop, |progress| teller.tell(&progress))).await;
     let read = replay.progress().map_or(0, |progress| progress.read);
-    print(&summary(&recorded, read, missing(replay, span)));
+    print(&summary(&recorded, read, missing(replay, span)))?;
     ending
 }
 
 async fn look(replay: &mut Replay, ledger: Option<&Ledger>, span: Span, stop: &CancellationToken) -> Result<Ending> {
     let (mut contents, mut teller) = (Contents::default(), Teller::default());
     let ending = replay.look(ledger, &mut contents, (stop, |progress| teller.tell(&progress))).await;
-    print(&description(&contents, missing(replay, span)));
+    print(&description(&contents, missing(replay, span)))?;
     ending
 }
 
@@ -220,7 +220,6 @@ fn say(text: &dyn fmt::Display) {
     process::say(&format_args!("replay: {text}"));
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print(text: &str) {
-    println!("{text}");
+fn print(text: &str) -> Result<()> {
+    process::print(&format!("{text}\n")).context("the answer can't be written")
 }

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// 0: everything finished.
     Done,
+    /// 64: an argument is unknown, or wrong.
+    Usage,
     /// 70: a part without which the process cannot go on failed; its name.
     Failed(String),
     /// 75: stopped before these had finished; nothing is lost, a new start goes on with it.
@@ -21,6 +23,7 @@ impl Exit {
     pub const fn code(&self) -> u8 {
         match self {
             Self::Done => 0,
+            Self::Usage => 64,
             Self::Failed(_) => 70,
             Self::Unfinished(_) => 75,
             Self::Settings => 78,
@@ -38,6 +41,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => out.write_str("everything finished"),
+            Self::Usage => out.write_str("an argument is unknown, or wrong"),
             Self::Failed(name) => write!(out, "stopped because {name} failed"),
             Self::Unfinished(names) => write!(out, "did not finish: {}", names.join(", ")),
             Self::Settings => out.write_str("a setting is missing or wrong"),

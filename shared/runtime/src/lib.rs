@@ -1,19 +1,22 @@
-//! How a Goldleaves process lives: its settings, logs and metrics, the tasks it runs and how it stops.
+//! How a Goldleaves process lives: its arguments, settings, logs and metrics, the tasks it runs and how it stops.
 //!
 //! This crate knows no domain and no HTTP: what a tenant or a billable route is, the programs themselves say, by
 //! handing their own parsers to [`settings::Values`].
 
+pub mod arguments;
 mod descriptors;
 mod exit;
 mod metrics;
 pub mod process;
 mod secret;
 mod shutdown;
+mod signals;
 mod supervisor;
 
 pub mod settings;
 pub mod telemetry;
 
+pub use arguments::Program;
 pub use descriptors::raise_descriptor_limit;
 pub use exit::Exit;
 pub use metrics::Metrics;

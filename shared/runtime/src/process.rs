@@ -1,51 +1,137 @@
 //! The first and the last thing a program does: read its settings, and say how it ended.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::Exit;
-use crate::settings::{Mistakes, Values, file_in};
+use clap::{ArgMatches, Command};
 
-/// The settings of this process: its environment over the `goldleaves.toml` of its working directory.
-///
-/// # Errors
-/// The file is there but cannot be read.
-pub fn values() -> Result<Values, Mistakes> {
-    let file = file_in(Path::new("."))?;
-    Ok(Values::load(std::env::vars_os(), file.as_deref()))
+use crate::arguments::{self, Program};
+use crate::settings::{CONFIG_FILE, File, Mistakes, Values};
+use crate::{Exit, signals};
+
+/// A program that takes no arguments of its own, from the first thing it does to the last: its command line, its settings,
+/// its work, its exit code.
+pub fn main<C>(
+    program: Program,
+    read: impl FnOnce(&mut Values) -> Option<C>,
+    run: impl FnOnce(&C) -> Exit,
+) -> ExitCode {
+    let done =
+        begin(program.command()).and_then(|matches| Source::of(&matches).settings(read)).map(|config| run(&config));
+    end(done.unwrap_or_else(|exit| exit))
 }
 
-/// Reads a program's settings; every mistake goes to standard error.
+/// The first thing a program does: from here on no signal ends it that it does not know, and its command line is read.
 ///
 /// # Errors
-/// [`Exit::Settings`] when there is a mistake.
-pub fn settings<C>(read: impl FnOnce(&mut Values) -> Option<C>) -> Result<C, Exit> {
-    let config = values().and_then(|mut values| {
-        let config = read(&mut values);
-        values.finish(config)
-    });
-    config.map_err(|mistakes| {
-        say(&mistakes);
-        Exit::Settings
-    })
+/// As [`arguments::parse`].
+pub fn begin(command: Command) -> Result<ArgMatches, Exit> {
+    signals::survive();
+    arguments::parse(command, std::env::args_os())
+}
+
+/// Where the settings of this process come from: its environment, over one file.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file that an argument names.
+    file: Option<PathBuf>,
+}
+
+impl Source {
+    /// The environment, over the file that an argument or `CONFIG_FILE` names, else `./goldleaves.toml`.
+    pub fn of(matches: &ArgMatches) -> Self {
+        Self { file: arguments::config_file(matches) }
+    }
+
+    /// The same with another file, if one is named.
+    #[must_use]
+    pub fn or_file(mut self, file: Option<PathBuf>) -> Self {
+        self.file = file.or(self.file);
+        self
+    }
+
+    /// The settings themselves.
+    ///
+    /// # Errors
+    /// The file can't be read, or is named and not there.
+    pub fn values(&self) -> Result<Values, Mistakes> {
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let variable = environment.iter().find(|(name, value)| name == CONFIG_FILE && !value.is_empty());
+        let file = match (&self.file, variable) {
+            (Some(file), _) => Some(File::named("--config", file)?),
+            (None, Some((_, file))) => Some(File::named(CONFIG_FILE, Path::new(file))?),
+            (None, None) => File::in_folder(Path::new("."))?,
+        };
+        Ok(Values::load_file(environment, file))
+    }
+
+    /// Reads a program's settings; every mistake goes to standard error.
+    ///
+    /// # Errors
+    /// [`Exit::Settings`] when there is a mistake.
+    pub fn settings<C>(&self, read: impl FnOnce(&mut Values) -> Option<C>) -> Result<C, Exit> {
+        let config = self.values().and_then(|mut values| {
+            let config = read(&mut values);
+            values.finish(config)
+        });
+        config.map_err(|mistakes| {
+            say(&mistakes);
+            Exit::Settings
+        })
+    }
 }
 
 /// Says on standard error how the program ended, where that is not obvious, and gives the code.
 pub fn end(exit: Exit) -> ExitCode {
     match &exit {
-        Exit::Done | Exit::Settings => {}
+        Exit::Done | Exit::Usage | Exit::Settings => {}
         Exit::Failed(task) => say(&format_args!("stopped: {task} failed")),
         Exit::Unfinished(tasks) => say(&format_args!("stopped before these had finished: {}", tasks.join(", "))),
     }
     exit.into()
 }
 
+/// Writes a part of a command's answer to standard output. A reader that has seen enough and left (`| head -1`) is no
+/// failure.
+///
+/// # Errors
+/// Standard output takes nothing, as on a full disk.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes the whole answer of a command as [`print`] does, and says how the command ends.
+pub fn answer(text: &str) -> Exit {
+    match print(text) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            say(&format_args!("the answer can't be written to standard output: {error}"));
+            Exit::Failed("standard output".to_owned())
+        }
+    }
+}
+
+/// Shows a text on standard output from a thread of its own: whether and when somebody reads it changes nothing.
+pub fn show(text: String) {
+    let write = move || {
+        let mut stdout = io::stdout().lock();
+        // Nobody is told when nobody reads.
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    };
+    // A process that can't start one more thread has worse to tell.
+    let _ = std::thread::Builder::new().name("show".to_owned()).spawn(write);
+}
+
 /// One text for people on standard error, which is where logs go too.
 pub fn say(text: &dyn std::fmt::Display) {
-    use std::io::Write;
-
     // Nobody is left to tell when standard error is closed.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// An error and all its causes in one line.

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::signals::on_a_terminal;
+
 /// Signals this close together are one wish: `timeout` and other supervisors signal a process and then its group.
 const SAME_WISH: Duration = Duration::from_millis(300);
 
@@ -20,7 +22,8 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Listens for SIGINT and SIGTERM: the first asks, a second one that is not close upon it asks at once.
+    /// Listens for SIGINT and SIGTERM: the first asks, a second one that is not close upon it asks at once. SIGHUP asks as
+    /// well where the process sits on a terminal, whose window was closed then, and changes nothing elsewhere.
     ///
     /// # Errors
     /// The signals cannot be listened for.
@@ -32,6 +35,7 @@ impl Shutdown {
 
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let shutdown = Self::new();
         let heard = shutdown.clone();
         tokio::spawn(async move {
@@ -40,6 +44,12 @@ impl Shutdown {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {
+                        if !on_a_terminal() {
+                            tracing::info!("heard SIGHUP: settings are read at the start only, nothing changes");
+                            continue;
+                        }
+                    }
                 }
                 match first {
                     Some(first) if first.elapsed() < SAME_WISH => {}

@@ -4,6 +4,7 @@
 //! Nothing here looks at the process environment or at the clock: a [`Values`] is built from what it is given.
 
 mod common;
+mod file;
 mod limits;
 mod mistakes;
 mod nearest;
@@ -15,10 +16,13 @@ mod values;
 mod tests;
 
 pub use common::{Common, Environment, JwtAlgorithm, JwtSettings, SecretNeed};
+pub use file::{CONFIG_FILE, File};
 pub use limits::GatewayLimits;
 pub use mistakes::{Mistake, Mistakes};
 pub use table::Setting;
-pub use values::{Reading, Values, file_in};
+pub use values::{Reading, Values};
+
+pub(crate) use nearest::edit_distance;
 
 /// The defaults, their documentation and an example at once: a commented `goldleaves.toml`.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");

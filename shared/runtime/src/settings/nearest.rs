@@ -9,7 +9,7 @@ pub(crate) fn known_key(unknown: &str) -> &'static str {
 }
 
 /// How many characters must be added, taken away or changed to make one text of the other (Levenshtein).
-fn edit_distance(from: &str, to: &str) -> usize {
+pub(crate) fn edit_distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (index, have) in from.chars().enumerate() {

@@ -311,13 +311,22 @@ fn the_defaults_are_those_that_are_promised() {
 }
 
 #[test]
-fn the_file_is_read_from_a_directory() {
+fn the_file_is_read_from_a_folder_or_by_its_name() {
     let directory = std::env::temp_dir().join(format!("goldleaves-settings-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    assert_eq!(file_in(&directory).unwrap(), None);
-    std::fs::write(directory.join(FILE_NAME), "debug = true\n").unwrap();
-    assert_eq!(file_in(&directory).unwrap().as_deref(), Some("debug = true\n"));
-    std::fs::write(directory.join(FILE_NAME), [0xff]).unwrap();
-    assert!(file_in(&directory).unwrap_err().to_string().contains("goldleaves.toml: cannot be read"));
+    assert!(File::in_folder(&directory).unwrap().is_none());
+    let path = directory.join(FILE_NAME);
+    let error = File::named(CONFIG_FILE, &path).unwrap_err().to_string();
+    assert!(
+        error.contains("CONFIG_FILE: ") && error.contains("goldleaves.toml\" cannot be read: No such file"),
+        "{error}"
+    );
+    std::fs::write(&path, "debug = true\n").unwrap();
+    assert_eq!(File::in_folder(&directory).unwrap().unwrap().text, "debug = true\n");
+    let named = File::named(CONFIG_FILE, &path).unwrap();
+    let mut values = Values::load_file([("LOG_LEVEL", "warn")], Some(named));
+    assert_eq!(text_of(&mut values, table::DEBUG).1.unwrap(), path.display().to_string(), "which file it was is said");
+    std::fs::write(&path, [0xff]).unwrap();
+    assert!(File::in_folder(&directory).unwrap_err().to_string().contains("goldleaves.toml: cannot be read"));
     std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::path::Path;
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Num, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::file::File;
 use super::mistakes::{Mistake, Mistakes};
 use super::table::{self, Kind, Setting};
 use super::{DEFAULT_TOML, FILE_NAME, nearest};
@@ -46,7 +46,7 @@ pub struct Values {
 pub struct Reading {
     /// The setting.
     pub setting: Setting,
-    /// `environment`, `goldleaves.toml` or `default`; `None` = it has no value.
+    /// `environment`, the file's name or `default`; `None` = it has no value.
     pub layer: Option<String>,
     /// The value; `[secret]` for one that must not be seen.
     pub shown: Option<String>,
@@ -59,15 +59,24 @@ impl Values {
         K: Into<OsString>,
         V: Into<OsString>,
     {
+        Self::load_file(environment, file.map(|text| File { name: FILE_NAME.to_owned(), text: text.to_owned() }))
+    }
+
+    /// As [`Values::load`], with a file that may have a name of its own.
+    pub fn load_file<K, V>(environment: impl IntoIterator<Item = (K, V)>, file: Option<File>) -> Self
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
         let (environment, not_unicode) = environment_layer(environment);
         let mut values = Self {
-            layers: Figment::from(Named(DEFAULT_LAYER, DEFAULT_TOML)),
+            layers: Figment::from(Named(DEFAULT_LAYER.to_owned(), DEFAULT_TOML)),
             not_unicode,
             mistakes: Vec::new(),
             readings: BTreeMap::new(),
         };
-        if let Some(text) = file {
-            values.add_file(text);
+        if let Some(file) = file {
+            values.add_file(&file);
         }
         values.layers = values.layers.merge(environment);
         values
@@ -174,21 +183,21 @@ impl Values {
         self.layers.get_metadata(value.tag()).map_or(DEFAULT_LAYER, |metadata| &metadata.name).to_owned()
     }
 
-    fn add_file(&mut self, text: &str) {
+    fn add_file(&mut self, File { name, text }: &File) {
         match toml::from_str::<toml::Table>(text) {
             Err(error) => {
                 let line =
                     error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count());
                 let at = line.map_or(String::new(), |line| format!(" in line {}", line + 1));
                 let text = format!("is not TOML{at}: {}", error.message());
-                self.mistakes.push(Mistake { subject: FILE_NAME.to_owned(), text });
+                self.mistakes.push(Mistake { subject: name.clone(), text });
             }
             Ok(table) => {
                 self.mistakes.extend(unknown_keys("", &table).into_iter().map(|key| Mistake {
-                    subject: FILE_NAME.to_owned(),
+                    subject: name.clone(),
                     text: format!("unknown key `{key}`; the nearest known one is `{}`", nearest::known_key(&key)),
                 }));
-                self.layers = std::mem::take(&mut self.layers).merge(Named(FILE_NAME, text));
+                self.layers = std::mem::take(&mut self.layers).merge(Named(name.clone(), text));
             }
         }
     }
@@ -198,18 +207,6 @@ impl fmt::Debug for Values {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the layers: they hold the secrets.
         out.debug_struct("Values").field("mistakes", &self.mistakes).finish_non_exhaustive()
-    }
-}
-
-/// The text of `goldleaves.toml` in a directory, `None` when there is none.
-///
-/// # Errors
-/// It is there but cannot be read.
-pub fn file_in(directory: &Path) -> Result<Option<String>, Mistakes> {
-    match std::fs::read_to_string(directory.join(FILE_NAME)) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Mistakes::one(FILE_NAME, format!("cannot be read: {error}"))),
     }
 }
 
@@ -268,7 +265,7 @@ fn unknown_keys(prefix: &str, table: &toml::Table) -> Vec<String> {
 }
 
 /// A TOML text as a layer with a name of its own.
-struct Named<'a>(&'static str, &'a str);
+struct Named<'a>(String, &'a str);
 
 /// The environment as a layer: the variables of the table, each at its key.
 struct Environment(Dict);
@@ -285,7 +282,7 @@ impl Provider for Environment {
 
 impl Provider for Named<'_> {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.0)
+        Metadata::named(self.0.clone())
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {

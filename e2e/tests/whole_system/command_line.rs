@@ -1,0 +1,200 @@
+//! What all programs have in common from outside: their arguments, the signals that end none of them, and that a start
+//! depends on nobody who reads what it prints.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE, SECRET};
+use goldleaves_testkit::child::{Child, wait_for};
+use goldleaves_testkit::client::Request;
+use goldleaves_testkit::program::{Launch, built};
+use goldleaves_testkit::scratch::Scratch;
+use goldleaves_testkit::upstream::{Answer, Upstream};
+use rustix::process::Signal;
+
+use crate::contract_edge::free;
+
+const PROGRAMS: [&str; 5] = ["goldleaves", "gateway", "meter-worker", "billing-api", "migrate"];
+
+fn run(program: &str, arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let scratch = Scratch::new("command-line").unwrap();
+    let launch = arguments.iter().fold(Launch::new(program, scratch.path()), |launch, word| launch.argument(word));
+    let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    let Output { status, stdout, stderr } = launch.settings(settings).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn every_program_says_what_it_is_and_what_it_takes() {
+    for program in PROGRAMS {
+        let (code, help, _) = run(program, &["--help"], &[]);
+        assert!(code == Some(0) && help.contains("--config <FILE>") && help.contains("--version"), "{program}: {help}");
+        let (code, version, _) = run(program, &["--version"], &[]);
+        assert_eq!(code, Some(0), "{version}");
+        let (name, rest) = version.split_once(' ').unwrap();
+        assert!(name == program && rest.starts_with(env!("CARGO_PKG_VERSION")), "{version}");
+        let commit = rest.split_once("(commit ").unwrap().1;
+        let digits = commit.chars().take_while(char::is_ascii_hexdigit).count();
+        assert!(digits == 40 || commit.starts_with("unknown"), "{version}");
+    }
+    for command in ["token", "migrate", "check-config", "replay", "rate-cards", "spool"] {
+        let (code, help, _) = run("goldleaves", &[command, "--help"], &[]);
+        assert!(code == Some(0) && help.contains("--config <FILE>"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn what_a_program_does_not_know_it_refuses_and_names_the_nearest() {
+    for program in PROGRAMS {
+        for (argument, nearest) in [("--verison", "--version"), ("--confg=x", "--config"), ("--halp", "--help")] {
+            let (code, printed, said) = run(program, &[argument], &[]);
+            assert_eq!((code, printed.as_str()), (Some(64), ""), "{program} {argument}: {said}");
+            assert!(said.contains(&format!("nearest known one is {nearest}\n")), "{program}: {said}");
+        }
+        assert_eq!(run(program, &["nonsense"], &[]).0, Some(64), "{program}");
+        assert_eq!(run(program, &["--config"], &[]).0, Some(64), "{program}");
+    }
+    let (code, _, said) = run("goldleaves", &["chek-config"], &[]);
+    assert!(code == Some(64) && said.contains("nearest known one is check-config\n"), "{said}");
+    let (code, _, said) = run("goldleaves", &["token", "--tenat", "t"], &[]);
+    assert!(code == Some(64) && said.contains("nearest known one is --tenant\n"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_named_is_read_and_must_be_there() {
+    let scratch = Scratch::new("config-file").unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(scratch.join(name), text).unwrap();
+        scratch.join(name).display().to_string()
+    };
+    let (loud, quiet) =
+        (file("loud.toml", "[log]\nlevel = \"loud\"\n"), file("quiet.toml", "[log]\nlevel = \"quiet\"\n"));
+    for program in PROGRAMS {
+        let (code, _, said) = run(program, &["--config", &loud], &[("CONFIG_FILE", &quiet)]);
+        assert!(code == Some(78) && said.contains("LOG_LEVEL: \"loud\" is wrong"), "{program}: {said}");
+        let (code, _, said) = run(program, &[], &[("CONFIG_FILE", &quiet)]);
+        assert!(code == Some(78) && said.contains("LOG_LEVEL: \"quiet\" is wrong"), "{program}: {said}");
+        for (arguments, variables, subject) in [
+            (&["--config", "/absent"][..], &[][..], "--config: \"/absent\" cannot be read: No such file"),
+            (&[], &[("CONFIG_FILE", "/absent")][..], "CONFIG_FILE: \"/absent\" cannot be read: No such file"),
+        ] {
+            let (code, _, said) = run(program, arguments, variables);
+            assert!(code == Some(78) && said.contains(subject), "{program}: {said}");
+        }
+    }
+    let (code, printed, _) = run("goldleaves", &["check-config", "--file", &file("good.toml", "debug = true\n")], &[]);
+    assert!(code == Some(0) && printed.contains(&format!("DEBUG = true  ({}", scratch.path().display())), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_that_mean_nothing_end_no_program_and_cut_no_call() {
+    for kind in [Kind::Embedded, Kind::Distributed] {
+        let upstream = Upstream::start(|_| Answer::ok("slow").after(Duration::from_secs(2))).await.unwrap();
+        let mut deployment = Deployment::start(kind, &upstream.url()).await.unwrap();
+        let request = Request::get("/api/v1/documents").token(&deployment.token("acme").unwrap());
+        let gateway = deployment.gateway().unwrap();
+        let call = tokio::spawn(async move { request.send(gateway).await });
+        wait_for("the call", PATIENCE, async || Ok((!upstream.served().is_empty()).then_some(()))).await.unwrap();
+        for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+            for program in deployment.programs().unwrap() {
+                program.signal(signal).unwrap();
+            }
+        }
+        // HUP is the one that is answered, so that what came before the answer was survived.
+        for program in deployment.programs().unwrap() {
+            program.printed("the hangup", |text| text.contains("heard SIGHUP").then_some(())).await.unwrap();
+        }
+        let answer = call.await.unwrap().unwrap();
+        assert!(answer.status == 200 && answer.header("x-usage-event-id").is_some(), "{:?}", answer.head);
+        for program in deployment.programs().unwrap() {
+            assert!(program.is_running().unwrap(), "{}", program.output());
+        }
+        assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+    }
+}
+
+/// The one process without any setting but its addresses, with this standard input and output.
+fn start(scratch: &Scratch, (stdin, stdout): (Stdio, Stdio)) -> (Child, std::net::SocketAddr) {
+    let ops = free();
+    let mut command = Command::new(built("goldleaves").unwrap());
+    command.arg("--banner").current_dir(scratch.path()).env_clear().stdin(stdin).stdout(stdout);
+    command.envs([("GATEWAY_ADDR", "127.0.0.1:0"), ("BILLING_ADDR", "127.0.0.1:0"), ("JWT_SECRET", SECRET)]);
+    command.env("OPS_ADDR", ops.to_string()).stderr(File::create(scratch.join("log")).unwrap());
+    (Child::spawn(command, "goldleaves").unwrap(), ops)
+}
+
+async fn ready(program: &mut Child, ops: std::net::SocketAddr) {
+    wait_for("ready", PATIENCE, async || {
+        anyhow::ensure!(program.ended()?.is_none(), "it ended");
+        let ready = Request::get("/health/ready").send(ops).await;
+        Ok(ready.is_ok_and(|response| response.status == 200).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_start_needs_no_reader_of_what_it_prints() {
+    let scratch = Scratch::new("stdout-closed").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let (mut closed, ops) = start(&scratch, (Stdio::null(), writer.into()));
+    ready(&mut closed, ops).await;
+    closed.signal(Signal::TERM).unwrap();
+    assert_eq!(closed.wait(PATIENCE).await.unwrap().code(), Some(0));
+
+    let scratch = Scratch::new("stdout-full").unwrap();
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while !writer.write(&[b'x'; 4096]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let (mut full, ops) = start(&scratch, (Stdio::null(), writer.into()));
+    ready(&mut full, ops).await;
+    full.signal(Signal::TERM).unwrap();
+    assert_eq!(full.wait(PATIENCE).await.unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_command_whose_reader_has_left_is_no_panic() {
+    let scratch = Scratch::new("reader-left").unwrap();
+    for arguments in
+        [&["check-config"][..], &["--help"], &["token", "--tenant", "t", "--user", "u"], &["spool", "status"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(built("goldleaves").unwrap());
+        command.args(arguments).current_dir(scratch.path()).env_clear().stdout(writer).stdin(Stdio::null());
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("panic"), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_that_goes_away_stops_the_program_in_order() {
+    let scratch = Scratch::new("terminal").unwrap();
+    let (_master, terminal) = terminal();
+    let (mut program, ops) = start(&scratch, (terminal.into(), Stdio::null()));
+    ready(&mut program, ops).await;
+    program.signal(Signal::HUP).unwrap();
+    assert_eq!(program.wait(PATIENCE).await.unwrap().code(), Some(0));
+    let log = std::fs::read_to_string(scratch.join("log")).unwrap();
+    assert!(log.contains("asked to stop: finishing what is in flight"), "{log}");
+}
+
+/// Both ends of a pseudo-terminal; it is there as long as both are.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+    (master, terminal)
+}
