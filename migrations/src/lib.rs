@@ -7,6 +7,7 @@
 mod connection;
 mod dialect;
 mod m20261124_000001_usage_ledger;
+mod m20261130_000003_billing;
 
 use sea_orm_migration::MigrationStatus;
 use sea_orm_migration::prelude::*;
@@ -118,6 +119,6 @@ struct Steps;
 
 impl MigratorTrait for Steps {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_usage_ledger::Step)]
+        vec![Box::new(m20261124_000001_usage_ledger::Step), Box::new(m20261130_000003_billing::Step)]
     }
 }

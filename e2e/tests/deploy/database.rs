@@ -109,19 +109,80 @@ async fn the_logins_of_worker_and_billing_are_enough_and_no_more() {
     assert_eq!(billing.usage_report(&tenant, &period).await.unwrap().summary.total_events, 1);
     billing.report_usage(&tenant, &period, time("2026-02-02T00:00:00Z")).await.unwrap();
 
+    for (role, sql) in forbidden() {
+        let connection = Database::connect(as_role(role)).await.unwrap();
+        let refusal = connection.execute_unprepared(&sql).await.unwrap_err().to_string();
+        assert!(refusal.contains("permission denied") || refusal.contains("must be owner"), "{role}: {sql}: {refusal}");
+    }
     for (role, sql) in [
-        (
-            "goldleaves_worker",
-            "INSERT INTO rate_cards (version, rate_micro_cents, effective_from) VALUES (9, 0, now())",
-        ),
-        ("goldleaves_worker", "DROP TABLE usage_events"),
-        ("goldleaves_worker", "SELECT * FROM stripe_pushes"),
-        ("goldleaves_billing", "DELETE FROM usage_events"),
-        ("goldleaves_billing", "UPDATE usage_rollups SET events = 0"),
-        ("goldleaves_billing", "UPDATE stripe_pushes SET units_micro = 0"),
+        ("goldleaves_worker", attempt("INSERT", "usage_corrections")),
+        ("goldleaves_worker", attempt("UPDATE", "usage_late_hours")),
+        ("goldleaves_billing", attempt("INSERT", "usage_corrections")),
+        ("goldleaves_billing", attempt("INSERT", "billing_audit")),
+        ("goldleaves_billing", attempt("UPDATE", "stripe_lanes")),
+        ("goldleaves_billing", "UPDATE stripe_pushes SET state = 'pushed' WHERE false".to_owned()),
+        ("goldleaves_billing", attempt("DELETE", "budget_leases")),
+        ("goldleaves_billing", attempt("DELETE", "stripe_events")),
     ] {
         let connection = Database::connect(as_role(role)).await.unwrap();
-        let refusal = connection.execute_unprepared(sql).await.unwrap_err().to_string();
-        assert!(refusal.contains("permission denied") || refusal.contains("must be owner"), "{role}: {sql}: {refusal}");
+        connection.execute_unprepared(&sql).await.unwrap();
+    }
+}
+
+/// What each login must not do.
+fn forbidden() -> Vec<(&'static str, String)> {
+    let (worker, billing) = ("goldleaves_worker", "goldleaves_billing");
+    let mut forbidden = vec![
+        (worker, "INSERT INTO rate_cards (version, rate_micro_cents, effective_from) VALUES (9, 0, now())".to_owned()),
+        (worker, "DROP TABLE usage_events".to_owned()),
+        (worker, "SELECT * FROM stripe_pushes".to_owned()),
+        (billing, "UPDATE stripe_pushes SET units_micro = 0".to_owned()),
+        (billing, "UPDATE stripe_pushes SET tenant_id = 'other'".to_owned()),
+        (billing, "ALTER TABLE usage_corrections ADD more TEXT".to_owned()),
+    ];
+    let every = |role: &'static str, verbs: &[&str], tables: &[&str]| -> Vec<(&'static str, String)> {
+        let pairs = verbs.iter().flat_map(|verb| tables.iter().map(move |table| (*verb, *table)));
+        pairs.map(|(verb, table)| (role, attempt(verb, table))).collect()
+    };
+    let events = ["usage_events", "usage_duplicates", "usage_dead_letters", "usage_rollups", "usage_receipts"];
+    let bills = ["rate_cards", "usage_corrections", "billing_periods", "billing_lines", "billing_audit"];
+    let rows = ["usage_limits", "stripe_mappings"];
+    let state = ["billing_tenants", "usage_late_hours", "stripe_meters", "stripe_lanes", "stripe_pushes"];
+    forbidden.extend(every(billing, &["INSERT", "UPDATE", "DELETE", "TRUNCATE"], &events));
+    forbidden.extend(every(billing, &["UPDATE", "DELETE", "TRUNCATE"], &bills));
+    forbidden.extend(every(billing, &["UPDATE", "DELETE"], &rows));
+    forbidden.extend(every(billing, &["DELETE", "TRUNCATE"], &state));
+    forbidden.extend(every(
+        billing,
+        &["INSERT", "UPDATE", "DELETE"],
+        &["usage_archives", "usage_archived", "schema_steps"],
+    ));
+    forbidden.extend(every(worker, &["UPDATE", "DELETE"], &bills));
+    forbidden.extend(every(
+        worker,
+        &["INSERT"],
+        &["billing_periods", "billing_lines", "billing_audit", "usage_limits"],
+    ));
+    forbidden
+}
+
+/// A statement that asks for a right on a table and changes nothing.
+fn attempt(verb: &str, table: &str) -> String {
+    match verb {
+        "INSERT" => format!("INSERT INTO {table} SELECT * FROM {table} WHERE false"),
+        "UPDATE" => {
+            let column = match table {
+                "rate_cards" => "version",
+                "usage_archives" => "state",
+                "usage_receipts" => "block",
+                "schema_steps" => "step",
+                "usage_archived" | "usage_dead_letters" => "id",
+                "stripe_lanes" => "event_name",
+                _ => "tenant_id",
+            };
+            format!("UPDATE {table} SET {column} = {column} WHERE false")
+        }
+        "DELETE" => format!("DELETE FROM {table} WHERE false"),
+        _ => format!("TRUNCATE {table}"),
     }
 }

@@ -7,7 +7,7 @@ use goldleaves_store::StoreError;
 use crate::Ledger;
 
 /// Every step of the schema that this crate was written for, in order.
-const STEPS: [&str; 1] = ["m20261124_000001_usage_ledger"];
+const STEPS: [&str; 2] = ["m20261124_000001_usage_ledger", "m20261130_000003_billing"];
 
 impl Ledger {
     /// Whether the database has the schema this program was written for.

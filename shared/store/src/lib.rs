@@ -2,8 +2,8 @@
 //! differ, parameters of many rows, and what can go wrong.
 //!
 //! Statements are written once, in the crates above, with the words of [`Dialect`]. What this crate does not do: it knows no
-//! table of usage or billing, no HTTP and no broker, and it migrates nothing. The one table it reads is the one in which
-//! the steps of the schema are listed, because every program that opens a database looks there first.
+//! table of usage or billing, no HTTP and no broker, and it migrates nothing. The only tables it reads are the
+//! two in which the steps of the schema are listed, because every program that opens a database looks there first.
 
 mod dialect;
 mod error;

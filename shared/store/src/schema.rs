@@ -28,9 +28,23 @@ impl Store {
         if let Some(step) = steps.iter().copied().find(|step| !applied.iter().any(|applied| applied == step)) {
             return Err(StoreError::SchemaMissing { step });
         }
-        match applied.into_iter().find(|step| !steps.contains(&step.as_str())) {
-            Some(step) => Err(StoreError::SchemaNewer { step }),
-            None => Ok(()),
+        applied.retain(|step| !steps.contains(&step.as_str()));
+        for step in applied {
+            if !self.leaves_running(steps, &step).await? {
+                return Err(StoreError::SchemaNewer { step });
+            }
         }
+        Ok(())
+    }
+
+    /// Whether a step that is not among these only adds to them. The step itself says so, by naming the oldest step whose
+    /// programs may go on.
+    async fn leaves_running(&self, steps: &[&str], step: &str) -> Result<bool, StoreError> {
+        let mut params = Params::default();
+        let step = params.bind(step);
+        let sql = format!("SELECT compatible_since FROM schema_steps WHERE step = {step}");
+        let since = self.read(&sql, params).await?;
+        let since = since.first().map(|row| read::<String>(row, "compatible_since")).transpose()?;
+        Ok(since.is_some_and(|since| steps.contains(&since.as_str())))
     }
 }

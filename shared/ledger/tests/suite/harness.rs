@@ -102,9 +102,9 @@ impl Database {
         rows.into_iter().map(|row| (row[0].clone().unwrap(), row[1].clone().unwrap())).collect()
     }
 
-    /// Empties every table but the rate cards.
+    /// Empties every table but the rate cards and what the schema says of itself.
     pub(crate) async fn clear(&self) {
-        for table in TABLES.iter().filter(|table| **table != "rate_cards") {
+        for table in TABLES.iter().filter(|table| !["rate_cards", "schema_steps"].contains(table)) {
             self.execute(&format!("DELETE FROM {table}")).await;
         }
     }
@@ -156,7 +156,7 @@ impl Database {
 }
 
 /// Every table of the ledger.
-pub(crate) const TABLES: [&str; 8] = [
+pub(crate) const TABLES: [&str; 25] = [
     "usage_events",
     "usage_duplicates",
     "usage_dead_letters",
@@ -165,6 +165,23 @@ pub(crate) const TABLES: [&str; 8] = [
     "usage_epochs",
     "usage_receipts",
     "stripe_pushes",
+    "schema_steps",
+    "billing_tenants",
+    "usage_corrections",
+    "usage_late_hours",
+    "billing_periods",
+    "billing_lines",
+    "billing_audit",
+    "stripe_state",
+    "stripe_meters",
+    "stripe_mappings",
+    "stripe_lanes",
+    "stripe_events",
+    "usage_limits",
+    "budget_leases",
+    "limit_crossings",
+    "usage_archives",
+    "usage_archived",
 ];
 
 pub(crate) async fn connect(url: &str) -> DatabaseConnection {

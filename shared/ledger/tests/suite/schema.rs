@@ -14,6 +14,7 @@ on_both!(
     the_guides_columns_have_its_names_and_types,
     the_guides_indexes_and_keys_are_there,
     down_takes_everything_back_and_up_makes_it_again,
+    billing_has_its_tables_and_refuses_what_is_half,
     a_wrong_schema_is_told_apart,
 );
 
@@ -108,6 +109,40 @@ async fn the_guides_indexes_and_keys_are_there(database: Database) {
     assert!(!unique("usage_duplicates", "request_id"));
 }
 
+async fn billing_has_its_tables_and_refuses_what_is_half(database: Database) {
+    let cards = database.columns("rate_cards").await;
+    for column in ["id", "tenant_id", "route", "action", "model", "pricing", "origin", "actor", "reason"] {
+        assert!(cards.contains_key(column), "rate_cards.{column}");
+    }
+    let pushes = database.columns("stripe_pushes").await;
+    for column in ["key_suffix", "read_back_at", "absent_since", "origin"] {
+        assert!(pushes.contains_key(column), "stripe_pushes.{column}");
+    }
+    let refused = async |sql: &str| {
+        let raw = crate::harness::connect(&database.url).await;
+        sea_orm::ConnectionTrait::execute_unprepared(&raw, sql).await.unwrap_err().to_string()
+    };
+    let correction = |kind: &str| {
+        format!(
+            "INSERT INTO usage_corrections (id, tenant_id, kind, ts, route, action, rate_version, events, units_micro, \
+             cents, actor, reason) VALUES ('01935b1c-0000-7000-8000-000000000001', 't', '{kind}', \
+             '2026-01-01T00:00:00.000000Z', '', '', 0, 0, 0, 5, 'a', 'r')"
+        )
+    };
+    assert!(refused(&correction("void")).await.to_lowercase().contains("check"), "a void names an event");
+    database.execute(&correction("amount")).await;
+    let period = |number: i64, starts: &str| {
+        format!(
+            "INSERT INTO billing_periods VALUES ('t', {number}, '{starts}', '2026-02-01T00:00:00.000000Z', 'UTC', '2026a', \
+             '5', '{hash}', 'a', 'r', '2026-02-01T02:00:00.000000Z')",
+            hash = "0".repeat(64)
+        )
+    };
+    database.execute(&period(1, "2026-01-01T00:00:00.000000Z")).await;
+    assert!(refused(&period(2, "2026-01-01T00:00:00.000000Z")).await.to_lowercase().contains("unique"));
+    assert!(refused(&period(3, "2026-02-01T00:00:00.000000Z")).await.to_lowercase().contains("check"));
+}
+
 async fn down_takes_everything_back_and_up_makes_it_again(database: Database) {
     let ledger = database.priced().await;
     ledger.record(&batch(&[event(1)])).await.unwrap();
@@ -145,6 +180,13 @@ async fn a_wrong_schema_is_told_apart(database: Database) {
     assert!(matches!(&error, StoreError::SchemaNewer { step } if step == "m29990101_000001_later"), "{error:?}");
     assert!(!error.is_transient());
     assert!(goldleaves_testkit::migrations::up(&database.url, &|_| ()).await.is_err());
+    // A step that says that it only adds ends nobody who knows the step it names.
+    database.execute("INSERT INTO schema_steps VALUES ('m29990101_000001_later', 'm20261130_000003_billing')").await;
+    ledger.check_schema().await.unwrap();
+    database
+        .execute("UPDATE schema_steps SET compatible_since = 'm29980101_000001_unknown' WHERE step LIKE 'm2999%'")
+        .await;
+    assert!(matches!(ledger.check_schema().await, Err(StoreError::SchemaNewer { .. })));
     for change in ["DELETE FROM seaql_migrations", "DROP TABLE seaql_migrations"] {
         database.execute(change).await;
         let error = ledger.check_schema().await.unwrap_err();
