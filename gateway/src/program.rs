@@ -1,7 +1,6 @@
 //! The gateway as a program of its own: it serves, records in its spool and publishes to JetStream.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
@@ -29,7 +28,6 @@ pub struct Config {
     gateway: GatewayConfig,
     record: RecordOptions,
     stream: StreamSettings,
-    data_dir: PathBuf,
     ops_addr: SocketAddr,
     traces: TraceSettings,
 }
@@ -43,7 +41,6 @@ impl Config {
         let gateway = GatewayConfig::read(values, common.as_ref(), Deployment::Distributed);
         let record = RecordOptions::read(values);
         let stream = StreamSettings::read(values);
-        let data_dir = values.required(table::DATA_DIR, parse::path);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
         let traces = TraceSettings::read(values);
         Some(Self {
@@ -52,7 +49,6 @@ impl Config {
             gateway: gateway?,
             record: record?,
             stream: stream?,
-            data_dir: data_dir?,
             ops_addr: ops_addr?,
             traces: traces?,
         })
@@ -89,7 +85,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
     let service = GatewayService {
         side,
-        publisher: config.stream.publisher(connection, &config.data_dir),
+        publisher: config.stream.publisher(connection),
         verifier: TokenVerifier::new(token_options(&config.jwt), Clock::system()),
         metrics,
         tracer,

@@ -1,6 +1,6 @@
 //! The last hop of the gateway as a program of its own: JetStream. The only file of this crate that names the stream.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use goldleaves_domain::Publisher;
@@ -8,9 +8,6 @@ use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
     ConnectError, ConnectSettings, Connection, PublisherOptions, Servers, StreamPublisher, Topology,
 };
-
-/// Beside the spool: what JetStream confirmed last, so that a loss shows over a restart too.
-const WITNESS_FILE: &str = "stream-witness";
 
 /// The least that a stream of the default size may have become.
 const DEFAULT_BYTES_MIN: u64 = 1 << 30;
@@ -57,11 +54,9 @@ impl StreamSettings {
         Connection::connect(&settings).await
     }
 
-    /// Publishes over a connection; `data_dir` keeps what was confirmed last.
-    pub fn publisher(&self, connection: Connection, data_dir: &Path) -> Arc<dyn Publisher> {
-        let options =
-            PublisherOptions { witness_file: Some(data_dir.join(WITNESS_FILE)), ..PublisherOptions::default() };
-        Arc::new(StreamPublisher::new(connection, self.topology, options))
+    /// Publishes over a connection.
+    pub fn publisher(&self, connection: Connection) -> Arc<dyn Publisher> {
+        Arc::new(StreamPublisher::new(connection, self.topology, PublisherOptions::default()))
     }
 }
 

@@ -1,6 +1,5 @@
 //! All three roles in one process, over JetStream: what the relay publishes, the worker takes.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ pub(crate) async fn spawn(
     supervisor: &mut Supervisor,
     stream: &StreamSettings,
     meter: Meter,
-    (data_dir, metrics): (&Path, &Metrics),
+    metrics: &Metrics,
 ) -> Result<Arc<dyn Publisher>> {
     let connection = stream.connect("goldleaves").await?;
     let (declared, topology) = (connection.clone(), *stream.topology());
@@ -40,7 +39,7 @@ pub(crate) async fn spawn(
     let worker = Worker::new(connection.clone(), meter, metrics);
     supervisor.spawn_once(rule("worker", OnCancel::Finish), async move |stop| worker.run(stop).await);
     spawn_lag(supervisor, connection.clone(), metrics.clone());
-    Ok(stream.publisher(connection, data_dir))
+    Ok(stream.publisher(connection))
 }
 
 fn spawn_lag(supervisor: &mut Supervisor, connection: Connection, metrics: Metrics) {

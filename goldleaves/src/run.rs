@@ -65,7 +65,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let meter = Meter::new(ledger.clone(), &metrics).traced(tracer.clone());
     let publisher: Arc<dyn Publisher> = match &config.stream {
         None => Arc::new(meter),
-        Some(stream) => broker::spawn(&mut supervisor, stream, meter, (&config.data_dir, &metrics)).await?,
+        Some(stream) => broker::spawn(&mut supervisor, stream, meter, &metrics).await?,
     };
     let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), Clock::system());

@@ -32,6 +32,7 @@ mod first_start;
 mod full_disk;
 mod outage;
 mod poison;
+mod power_cut;
 mod rebuild;
 mod repeats;
 mod replay;

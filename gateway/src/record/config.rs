@@ -17,6 +17,9 @@ const SPOOL_BYTES_MIN: u64 = 1 << 20;
 /// A segment takes no more than this part of the spool, so that room comes back in small steps.
 const SEGMENTS_MIN: u64 = 8;
 const PAGE_BYTES: u64 = 4096;
+/// JetStream acknowledges before it syncs, by default every two minutes and as Goldleaves sets it up every ten seconds: what
+/// a power cut may have taken from it is handed over again by every start. A ledger confirms what is on its disk.
+const STREAM_SETTLES_AFTER: Duration = Duration::from_secs(5 * 60);
 
 impl RecordOptions {
     /// Reads them; `None` when there was a mistake, which `values` holds then.
@@ -30,6 +33,7 @@ impl RecordOptions {
         spool.bytes_max = bytes_max?;
         spool.segment_bytes = spool.segment_bytes.min(spool.bytes_max / SEGMENTS_MIN / PAGE_BYTES * PAGE_BYTES);
         spool.retain = retain?;
+        spool.settle_after = if values.is_set(table::NATS_URL) { STREAM_SETTLES_AFTER } else { Duration::ZERO };
         spool.sync_pause = match durability {
             Durability::Available => AVAILABLE_SYNC_PAUSE,
             Durability::Strict => Duration::ZERO,

@@ -9,6 +9,7 @@ mod call;
 mod codec;
 mod config;
 mod delivery;
+mod memo;
 mod metrics;
 mod open;
 mod recorder;

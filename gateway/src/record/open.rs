@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::call::Durability;
+use super::memo::Memo;
 use super::metrics::{RecordMetrics, show_spool};
 use super::recorder::Recorder;
 use super::recovery::{self, RecoverError};
@@ -151,11 +152,12 @@ impl Opening {
             }
             settled => settled?,
         }
-        let found = Found { dead: recovered.epochs, checkpoint: recovered.memo };
+        let Memo { receipt, checkpoint } = Memo::read(&recovered.memo);
+        let found = Found { dead: recovered.epochs, checkpoint };
         let sealer = Sealer::new(spool.clone(), found, self.clock, self.metrics.clone());
         let relay = Relay::new(spool.clone(), sealer, self.recorder.clone(), self.metrics.clone());
         self.recorder.records_in(spool);
-        Ok(relay.with_orphans(orphans))
+        Ok(relay.with_orphans(orphans).with_receipt(receipt))
     }
 }
 

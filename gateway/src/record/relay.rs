@@ -9,6 +9,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use goldleaves_domain::{PublishError, Publisher, Receiver, Source};
 use goldleaves_spool::{Lsn, Orphan, Reader, Record, Spool, SpoolError};
 use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging, next_span};
@@ -18,6 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use super::backoff::Backoff;
 use super::delivery::{self, Read};
+use super::memo::Memo;
 use super::metrics::{Attempt, RecordMetrics};
 use super::recorder::Recorder;
 use super::recovery;
@@ -66,6 +68,8 @@ pub(super) struct Relay {
     sealer: Sealer,
     /// Calls of earlier starts that the start had no room to settle.
     orphans: VecDeque<Orphan>,
+    /// What an earlier start kept of what the receiver confirmed last.
+    receipt: Bytes,
     recorder: Recorder,
     backoff: Backoff,
     read_failures: Backoff,
@@ -97,12 +101,29 @@ impl Relay {
         let (reader, source) = (spool.reader(), Source::new(spool.id()));
         let (backoff, read_failures) = (Backoff::default(), Backoff::default());
         let (tracer, pace) = (Tracer::off(), RelayPace::default());
-        let orphans = VecDeque::new();
-        Self { spool, reader, source, sealer, orphans, recorder, backoff, read_failures, metrics, tracer, pace }
+        let (orphans, receipt) = (VecDeque::new(), Bytes::new());
+        Self {
+            spool,
+            reader,
+            source,
+            sealer,
+            orphans,
+            receipt,
+            recorder,
+            backoff,
+            read_failures,
+            metrics,
+            tracer,
+            pace,
+        }
     }
 
     pub(super) fn with_orphans(self, orphans: VecDeque<Orphan>) -> Self {
         Self { orphans, ..self }
+    }
+
+    pub(super) fn with_receipt(self, receipt: Bytes) -> Self {
+        Self { receipt, ..self }
     }
 
     pub(super) fn at_pace(self, pace: RelayPace) -> Self {
@@ -115,6 +136,7 @@ impl Relay {
 
     /// As [`super::RelayStart::run`].
     pub(super) async fn run(mut self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
+        publisher.recall(&std::mem::take(&mut self.receipt));
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.serve(&*publisher) => {}
@@ -185,7 +207,7 @@ impl Relay {
         let is_large = records.len() > BATCH_RECORDS / 2 || bytes > BATCH_BYTES / 2;
         let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
         match self.hand_over(publisher, &batch).await {
-            Handed::Over => self.advance(next).await,
+            Handed::Over => self.advance(next, &publisher.receipt()).await,
             Handed::Rewound => self.rewind(),
         }
         if is_large { Passed::Large } else { Passed::Small }
@@ -283,12 +305,12 @@ impl Relay {
         tokio::time::sleep(pause).await;
     }
 
-    /// Moves the cursor, and the checkpoint with it.
-    async fn advance(&mut self, next: Lsn) {
+    /// Moves the cursor, and with it the checkpoint and what the receiver confirmed last.
+    async fn advance(&mut self, next: Lsn, receipt: &[u8]) {
         if self.sealer.is_crowded() {
             self.sealer.seal_open().await;
         }
-        let memo = self.sealer.checkpoint();
+        let memo = Memo::write(receipt, |bytes_max| self.sealer.checkpoint(bytes_max));
         if let Err(cause) = self.spool.advance_with(next, memo.into()) {
             error!(cause = &cause as &dyn Error, "the spool's cursor does not move");
         }

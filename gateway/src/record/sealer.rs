@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use goldleaves_domain::{Epoch, Source, UsageEvent};
-use goldleaves_spool::{AppendError, EpochRecord, MEMO_BYTES_MAX, Spool, SpoolError};
+use goldleaves_spool::{AppendError, EpochRecord, Spool, SpoolError};
 use tracing::{error, info, warn};
 
 use super::codec;
@@ -74,9 +74,9 @@ impl Sealer {
         self.book.absorb(event);
     }
 
-    /// What has to be kept beside the cursor.
-    pub(super) fn checkpoint(&self) -> Vec<u8> {
-        self.book.checkpoint(MEMO_BYTES_MAX)
+    /// What has to be kept beside the cursor, in at most so many bytes.
+    pub(super) fn checkpoint(&self, bytes_max: usize) -> Vec<u8> {
+        self.book.checkpoint(bytes_max)
     }
 
     /// Whether so much waits for a seal that the timer is too far.

@@ -52,6 +52,9 @@ impl Receiver {
 /// What [`Publisher::publish`] returns.
 pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
 
+/// The most bytes of a [`Publisher::receipt`] that are kept.
+pub const RECEIPT_BYTES_MAX: usize = 255;
+
 /// Takes batches and confirms them once they are durable at the receiver.
 pub trait Publisher: Send + Sync + 'static {
     /// Resolves to `Ok` only when every message of the batch is durable at the receiver; may be called again with the
@@ -67,4 +70,13 @@ pub trait Publisher: Send + Sync + 'static {
     fn verify(&self) -> PublishFuture<'_> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// What the receiver confirmed last, in its own words and in at most [`RECEIPT_BYTES_MAX`]: kept beside the place up to
+    /// which everything was confirmed, and given to [`Publisher::recall`] by the next start.
+    fn receipt(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    /// Called once, before anything else: what an earlier process kept of [`Publisher::receipt`]; empty when there was none.
+    fn recall(&self, _receipt: &[u8]) {}
 }

@@ -25,7 +25,7 @@ pub mod wire;
 pub use canonical::ImmutableColumns;
 pub use class::{LocalRoute, RouteClass};
 pub use decimal::{DecimalError, Micro, parse_micro};
-pub use delivery::{Delivery, PublishError, PublishFuture, Publisher, Receiver};
+pub use delivery::{Delivery, PublishError, PublishFuture, Publisher, RECEIPT_BYTES_MAX, Receiver};
 pub use event::{Action, ActionError, CallMetadata, Outcome, OutcomeError, UsageEvent};
 pub use fingerprint::{Fingerprint, FingerprintBuilder, FingerprintError};
 pub use identity::{Epoch, EventId, IdentityError, RequestId, Source, TenantId, UserId};

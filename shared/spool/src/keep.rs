@@ -85,9 +85,9 @@ impl Shared {
     /// retention, and as many more as `pressure` bytes need. Whether all of that worked.
     pub(crate) fn persist_and_delete(&self, pressure: u64) -> bool {
         let _persisting = self.persisting.lock();
-        let (cursor, memo) = {
-            let relay = self.relay.lock();
-            (relay.cursor(), relay.memo.clone())
+        let (cursor, past, memo) = {
+            let mut relay = self.relay.lock();
+            (relay.cursor(), relay.settled(self.options.settle_after), relay.memo.clone())
         };
         let (checkpoint, closed, durable) = {
             let log = self.log.lock();
@@ -97,12 +97,14 @@ impl Shared {
         };
         let current = self.state.lock().state().clone();
         let checkpoint = checkpoint.unwrap_or(current.checkpoint);
-        let (expendable, floor) = self.expendable(cursor, checkpoint, pressure);
+        let (expendable, floor) = self.expendable((cursor, past.settled()), checkpoint, pressure);
         let floor = floor.max(current.floor);
-        let moved = (cursor, floor, checkpoint) != (current.cursor, current.floor, current.checkpoint);
+        let moved =
+            (cursor, past, floor, checkpoint) != (current.cursor, current.past, current.floor, current.checkpoint);
         if moved || !closed.is_empty() || self.state.lock().is_dirty() {
             let persisted = state::persist(&self.state, |state| {
-                (state.cursor, state.floor, state.checkpoint) = (cursor, floor, checkpoint);
+                (state.cursor, state.past) = (cursor, past);
+                (state.floor, state.checkpoint) = (floor, checkpoint);
                 state.memo.clone_from(&memo);
                 state.unrecorded.retain(|(epoch, _)| !closed.contains(epoch));
             });
@@ -126,7 +128,15 @@ impl Shared {
     }
 
     /// Oldest first, never past one that must stay; and the first LSN of that one.
-    fn expendable(&self, cursor: u64, checkpoint: u64, mut pressure: u64) -> (Vec<Arc<Segment>>, u64) {
+    ///
+    /// What was acknowledged is kept for as long as the receiver may still lose it, however old it is: after an outage of a
+    /// day the oldest segments have only just been acknowledged.
+    fn expendable(
+        &self,
+        (cursor, settled): (u64, u64),
+        checkpoint: u64,
+        mut pressure: u64,
+    ) -> (Vec<Arc<Segment>>, u64) {
         let (segments, writing) = {
             let log = self.log.lock();
             let writing: Vec<_> = log.writing.iter().map(|writing| writing.segment.header.number).collect();
@@ -141,7 +151,8 @@ impl Shared {
                 sealed => sealed,
             };
             let old = now.saturating_sub(sealed) >= self.options.retain.as_secs();
-            if !done || !(old || pressure > 0) {
+            let is_settled = segment.end() <= settled;
+            if !done || !(old && is_settled || pressure > 0) {
                 return (expendable, segment.first());
             }
             pressure = pressure.saturating_sub(segment.bytes());

@@ -18,7 +18,7 @@
 //!   what a record means.
 //!
 //! # Bytes on disk
-//! `state` (see `state.rs`): two checksummed pages with spool id, cursor and memo, floor, checkpoint, unrecorded counts. `lock`: empty.
+//! `state` (see `state.rs`): two checksummed pages with spool id, cursor with memo and past, floor, checkpoint, unrecorded counts. `lock`: empty.
 //! `quarantine/`: bytes that were no record. `NNNNNNNNNNNNNNNN.seg`: a segment, `N` its number in hex:
 //!
 //! ```text
@@ -46,6 +46,7 @@ mod fs;
 mod inspect;
 mod keep;
 mod log;
+mod past;
 mod quarantine;
 mod recover;
 mod relay;

@@ -37,7 +37,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         fs.sync_dir(parent).map_err(OpenError::io("sync", parent))?;
     }
     let lock = lock(&*fs, &directory)?;
-    let left = Left::read(&fs, &directory)?;
+    let left = Left::read(&fs, &options)?;
     let state = left.state.clone();
     let path = directory.join("state");
     let state_file =
@@ -50,6 +50,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         position: cursor,
         acknowledged: cursor,
         memo: state.memo.clone(),
+        past: state.past.again(unix_secs()),
         acknowledged_records: left.survey.relayed.saturating_sub(left.survey.unsent),
         ..Relay::default()
     };
@@ -173,14 +174,18 @@ struct Left {
 }
 
 impl Left {
-    fn read(shared_fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Self, OpenError> {
-        let fs = &**shared_fs;
+    fn read(shared_fs: &Arc<dyn FileSystem>, options: &SpoolOptions) -> Result<Self, OpenError> {
+        let (fs, directory) = (&**shared_fs, &*options.directory);
         let read = state::read(fs, directory).map_err(OpenError::io("read the state in", directory))?;
         let found = survey::find(fs, directory, OpenMode::Write)?;
-        let state = read.unwrap_or_else(|| {
+        let mut state = read.unwrap_or_else(|| {
             let known = found.segments.last().map(|segment| segment.header.spool);
             State::new(known.unwrap_or_else(Uuid::new_v4))
         });
+        if !options.settle_after.is_zero() {
+            // What a power cut may have taken from the receiver is handed on once more.
+            state.cursor = state.cursor.min(state.past.settled());
+        }
         let mut quarantine = Quarantine::new(fs, directory);
         set_damaged_aside(fs, &found.damaged, &mut quarantine)?;
         // No LSN is ever given twice, also none that a file which says nothing may have held.

@@ -5,15 +5,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::SpoolError;
 use crate::frame::Kind;
+use crate::past::Past;
 use crate::scan::{Frame, Gap, OnReadError, Scan, Step};
 use crate::shared::Shared;
-use crate::{Lsn, Spool};
+use crate::{Lsn, Spool, unix_secs};
 
 /// So often a position is tried again before its unreadable pages are passed over.
 const READ_ATTEMPTS: u32 = 8;
@@ -81,6 +83,7 @@ pub(crate) struct Relay {
     /// Ends of what was handed out and not acknowledged.
     pub(crate) delivered: VecDeque<u64>,
     pub(crate) generation: u64,
+    pub(crate) past: Past,
 }
 
 impl Relay {
@@ -112,6 +115,13 @@ impl Relay {
         self.acknowledged_records = records_before;
         self.delivered.clear();
         self.generation += 1;
+    }
+
+    /// Every relayed record before this LSN was acknowledged so long ago that no receiver loses it any more.
+    pub(crate) fn settled(&mut self, after: Duration) -> Past {
+        let cursor = self.cursor();
+        self.past.follow(cursor, (unix_secs(), after.as_secs()));
+        self.past
     }
 }
 

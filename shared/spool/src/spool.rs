@@ -13,6 +13,7 @@ use crate::error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 use crate::frame::Kind;
 use crate::fs::FileSystem;
 use crate::log::Entry;
+use crate::past::Past;
 use crate::relay::{History, Reader};
 use crate::shared::{Shared, Threads};
 use crate::state::MEMO_BYTES_MAX;
@@ -31,6 +32,9 @@ pub struct SpoolOptions {
     pub bytes_max: u64,
     /// How long acknowledged segments are kept for a rewind, unless room is needed.
     pub retain: Duration,
+    /// How long a receiver may still lose what it acknowledged, to a power cut: each start hands that on once more, and until
+    /// then it is retained, unless room is needed. Zero = what is acknowledged is never lost.
+    pub settle_after: Duration,
     /// Size of a segment, at least [`SEGMENT_BYTES_MIN`], a multiple of 4096.
     pub segment_bytes: u64,
     /// Pause before a sync that nobody waits for; zero = sync at once.
@@ -40,12 +44,13 @@ pub struct SpoolOptions {
 }
 
 impl SpoolOptions {
-    /// 8 GiB, 24 hours, segments of 16 MiB, a pause of 5 ms, 1 KiB of slack.
+    /// 8 GiB, 24 hours, nothing acknowledged is ever lost, segments of 16 MiB, a pause of 5 ms, 1 KiB of slack.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             bytes_max: 8 << 30,
             retain: Duration::from_secs(24 * 3600),
+            settle_after: Duration::ZERO,
             segment_bytes: 16 << 20,
             sync_pause: Duration::from_millis(5),
             settlement_slack: 1024,
@@ -371,9 +376,14 @@ impl Spool {
             log.segments.first().map(|segment| (segment.first(), segment.relayed_before.load(Ordering::Relaxed)))
         };
         let (first, records_before) = oldest.unwrap_or_default();
-        self.shared.relay.lock().back_to(first, records_before);
+        let past = Past::at(first, unix_secs());
+        {
+            let mut relay = self.shared.relay.lock();
+            relay.back_to(first, records_before);
+            relay.past = past;
+        }
         self.shared.progress.send_modify(|progress| progress.rewinds += 1);
-        let persisted = state::persist(&self.shared.state, |state| state.cursor = first);
+        let persisted = state::persist(&self.shared.state, |state| (state.cursor, state.past) = (first, past));
         drop(persisting);
         persisted.map(|()| Lsn(first)).map_err(|error| {
             tracing::error!(%error, "the rewound cursor could not be persisted");

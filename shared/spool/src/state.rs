@@ -1,4 +1,5 @@
-//! The state file: spool id, cursor and its memo, floor, checkpoint, and the count of what could not be recorded, per epoch.
+//! The state file: spool id, cursor with its memo and its past, floor, checkpoint, and the count of what could not be
+//! recorded, per epoch.
 //!
 //! Two pages, each a whole state with a generation and a checksum. A write goes to the page that is *not* the last one
 //! synced, so that no power cut can take both. The file exists with all its room from the first start on: counting what
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::frame::{u32_at, u64_at, uuid_at};
 use crate::fs::{FileSystem, OpenMode, SpoolFile, read_patiently};
+use crate::past::Past;
 use crate::segment::PAGE;
 
 const MAGIC: &[u8; 8] = b"GLSTATE\0";
@@ -25,6 +27,8 @@ const UNRECORDED_MAX: usize = 100;
 pub const MEMO_BYTES_MAX: usize = 1_600;
 /// Where the memo lies in the body: its length (`u16`), then its bytes.
 const MEMO: usize = 56 + UNRECORDED_MAX * 24;
+/// Where the cursor's past lies in the body. All zeros: written by a program that kept none.
+const PAST: usize = MEMO + 2 + MEMO_BYTES_MAX;
 const PAGE_BYTES: usize = 4096;
 
 /// What is kept.
@@ -35,6 +39,8 @@ pub(crate) struct State {
     pub(crate) cursor: u64,
     /// What the reader's owner wants to know at the next start, as of the cursor.
     pub(crate) memo: Bytes,
+    /// Where the cursor was some minutes ago.
+    pub(crate) past: Past,
     /// Segments wholly before this LSN were deleted, or are about to be.
     pub(crate) floor: u64,
     /// From here on recovery must read; all before is durable and its open intents are carried at this LSN.
@@ -45,7 +51,15 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(spool: Uuid) -> Self {
-        Self { spool, cursor: 0, memo: Bytes::new(), floor: 0, checkpoint: 0, unrecorded: Vec::new() }
+        Self {
+            spool,
+            cursor: 0,
+            memo: Bytes::new(),
+            past: Past::default(),
+            floor: 0,
+            checkpoint: 0,
+            unrecorded: Vec::new(),
+        }
     }
 
     fn encode(&self, generation: u64) -> Vec<u8> {
@@ -62,6 +76,8 @@ impl State {
         let memo = self.memo.get(..MEMO_BYTES_MAX).unwrap_or(&self.memo);
         body.extend_from_slice(&u16::try_from(memo.len()).unwrap_or_default().to_le_bytes());
         body.extend_from_slice(memo);
+        body.resize(PAST, 0);
+        body.extend_from_slice(&self.past.encode());
         body.resize(PAGE_BYTES - 12, 0);
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
@@ -76,11 +92,13 @@ impl State {
         let unrecorded = (0..count)
             .map(|index| Some((uuid_at(body, 56 + index * 24)?, u64_at(body, 72 + index * 24)?)))
             .collect::<Option<Vec<_>>>()?;
+        let cursor = u64_at(body, 24)?;
         let memo_bytes = u16::from_le_bytes(body.get(MEMO..MEMO + 2)?.try_into().ok()?);
         let state = Self {
             spool: uuid_at(body, 8)?,
-            cursor: u64_at(body, 24)?,
+            cursor,
             memo: Bytes::copy_from_slice(body.get(MEMO + 2..MEMO + 2 + usize::from(memo_bytes))?),
+            past: Past::decode(body.get(PAST..)?).unwrap_or_else(|| Past::at(cursor, 0)),
             floor: u64_at(body, 32)?,
             checkpoint: u64_at(body, 40)?,
             unrecorded,

@@ -135,6 +135,19 @@ impl NatsServer {
         Ok(copy)
     }
 
+    /// Copies all data of a running server as it is at this moment (`SIGSTOP`, copy, `SIGCONT`): what a power cut a little
+    /// later would have left of it; [`Self::restore`] puts it back.
+    ///
+    /// # Errors
+    /// The server does not run, or the data can't be copied.
+    pub fn copy_at_this_moment(&self) -> Result<TempDir> {
+        let copy = tempfile::tempdir().context("a directory for the copy")?;
+        self.suspend()?;
+        let copied = copy_directory(&self.store_path(), copy.path());
+        self.resume()?;
+        copied.map(|()| copy)
+    }
+
     /// Puts a backup in the place of the data of a server that was killed.
     ///
     /// # Errors

@@ -8,5 +8,6 @@ mod faults;
 mod full_start;
 mod model;
 mod random;
+mod settling;
 mod threads;
 mod waiting;

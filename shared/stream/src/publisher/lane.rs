@@ -104,7 +104,6 @@ impl Default for Lane {
 impl Lane {
     pub(super) async fn publish(&mut self, with: &StreamPublisher, batch: Vec<Delivery>) -> Result<(), PublishError> {
         self.batches += 1;
-        with.witness.batch_begins();
         self.forget_after_a_rewind(with);
         let mut run = Run::new(batch, &self.known);
         let outcome = match self.drive(with, &mut run).await {

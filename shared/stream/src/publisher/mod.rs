@@ -13,10 +13,10 @@ mod lane;
 mod run;
 mod witness;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher, Receiver};
 use tokio::sync::Mutex;
 
@@ -38,8 +38,6 @@ pub struct PublisherOptions {
     pub missing_grace: Duration,
     /// A stream counts as having lost messages once every look has said so for this long.
     pub loss_grace: Duration,
-    /// Where to remember what was confirmed last, so that a loss is noticed over a restart of this process too.
-    pub witness_file: Option<PathBuf>,
 }
 
 impl Default for PublisherOptions {
@@ -50,7 +48,6 @@ impl Default for PublisherOptions {
             patience: Duration::from_secs(15),
             missing_grace: Duration::from_secs(30),
             loss_grace: Duration::from_secs(10),
-            witness_file: None,
         }
     }
 }
@@ -132,5 +129,13 @@ impl Publisher for StreamPublisher {
 
     fn verify(&self) -> PublishFuture<'_> {
         Box::pin(self.look())
+    }
+
+    fn receipt(&self) -> Bytes {
+        self.witness.receipt()
+    }
+
+    fn recall(&self, receipt: &[u8]) {
+        self.witness.recall(receipt);
     }
 }

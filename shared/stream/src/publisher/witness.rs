@@ -1,18 +1,19 @@
 //! Whether the stream still is what it was and holds what it confirmed.
 //!
-//! Three things show a loss: the stream was made at another time, its last sequence is lower than one it confirmed, or
-//! at a confirmed sequence lies another message. The last one shows it even after others have published past it.
-//! Sequences are kept from before every pause long enough to hide an outage, until the next look.
+//! Three things show a loss: the stream was made at another time, its last sequence is lower than the newest one it
+//! confirmed, or at that sequence lies another message. The last one shows it even after others have published past it.
+//! The newest confirmation is kept by whoever hands over ([`Witness::receipt`]), together with its cursor, so that a loss
+//! shows over a restart too.
 //!
 //! The last two are only a suspicion at first: a replica that has just become leader may still be reading its log. They
 //! count once every look for some seconds has said the same, and meanwhile nothing is published.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use goldleaves_domain::PublishError;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,12 +24,8 @@ use crate::api::{Api, ApiError, MESSAGE_NOT_FOUND};
 use crate::connection::Connection;
 use crate::topology::{STREAM, StreamFound, Topology, TopologyError, find_stream};
 
-/// No server is gone and back with less in a shorter time than this.
-const PAUSE_MILLIS: u64 = 20;
 /// The least time between two log lines about a stream that stays unusable.
 const QUIET: Duration = Duration::from_secs(300);
-/// More than the pauses that fit between two looks.
-const ANCHORS_MAX: usize = 512;
 
 /// A message the stream confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +55,6 @@ pub(super) struct Witness {
     topology: Topology,
     missing_grace: Duration,
     loss_grace: Duration,
-    file: Option<PathBuf>,
     memory: Mutex<Memory>,
 }
 
@@ -67,8 +63,8 @@ struct Memory {
     /// When the stream was made, in JetStream's words.
     created: Option<String>,
     newest: Option<Anchor>,
-    newest_at: Option<Instant>,
-    anchors: Vec<Anchor>,
+    /// The newest one when a lower sequence was confirmed after it: it is compared even when the sequences have caught up.
+    doubted: Option<Anchor>,
     missing_since: Option<Instant>,
     suspect_since: Option<Instant>,
     rewinds: u64,
@@ -78,23 +74,38 @@ struct Memory {
 
 /// What is kept over a restart.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
+struct Receipt {
     created: String,
-    newest: Option<Anchor>,
+    newest: Anchor,
 }
 
 impl Witness {
     pub(super) fn new(topology: Topology, options: &PublisherOptions) -> Self {
-        let file = options.witness_file.clone();
-        let kept = file.as_ref().and_then(|path| std::fs::read(path).ok());
-        let mut memory = Memory::default();
-        // A file that is missing or unreadable only means that a loss during the restart goes unnoticed here.
-        if let Some(kept) = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()) {
-            memory.created = Some(kept.created);
-            memory.newest = kept.newest;
-        }
         let PublisherOptions { missing_grace, loss_grace, .. } = *options;
-        Self { topology, missing_grace, loss_grace, file, memory: Mutex::new(memory) }
+        Self { topology, missing_grace, loss_grace, memory: Mutex::default() }
+    }
+
+    /// What was confirmed last, to be given to [`Self::recall`] after a restart; empty when nothing was.
+    pub(super) fn receipt(&self) -> Bytes {
+        let memory = self.memory();
+        let (Some(created), Some(newest)) = (&memory.created, &memory.newest) else { return Bytes::new() };
+        let receipt = Receipt { created: created.clone(), newest: newest.clone() };
+        serde_json::to_vec(&receipt).map(Bytes::from).unwrap_or_default()
+    }
+
+    /// Takes what an earlier process kept. What can't be read only means that a loss in between shows nowhere here.
+    pub(super) fn recall(&self, receipt: &[u8]) {
+        match serde_json::from_slice::<Receipt>(receipt) {
+            Ok(Receipt { created, newest }) => {
+                let mut memory = self.memory();
+                memory.created.get_or_insert(created);
+                memory.newest.get_or_insert(newest);
+            }
+            Err(_) if receipt.is_empty() => {}
+            Err(error) => {
+                tracing::warn!(%error, "what the stream confirmed last can't be read, the comparison starts anew")
+            }
+        }
     }
 
     pub(super) fn rewinds(&self) -> u64 {
@@ -106,21 +117,13 @@ impl Witness {
         self.memory().suspect_since.is_some()
     }
 
-    /// A batch begins: what was confirmed before a pause is compared at the next look.
-    pub(super) fn batch_begins(&self) {
-        let mut memory = self.memory();
-        let paused = memory.newest_at.is_none_or(|at| at.elapsed() > Duration::from_millis(PAUSE_MILLIS));
-        memory.keep_anchor(paused);
-    }
-
     pub(super) fn confirmed(&self, anchor: Anchor) {
         let mut memory = self.memory();
-        memory.newest_at = Some(Instant::now());
-        // A repeat has the sequence of its first sending; but so does a message in a stream that went back, and then what
-        // was confirmed before must be compared even when the sequences have caught up by the next look.
-        let back = memory.newest.as_ref().is_some_and(|newest| newest.sequence >= anchor.sequence);
-        memory.keep_anchor(back);
-        if !back {
+        // A repeat has the sequence of its first sending; but so does a message in a stream that went back.
+        if memory.newest.as_ref().is_some_and(|newest| newest.sequence >= anchor.sequence) {
+            let newest = memory.newest.clone();
+            memory.doubted = memory.doubted.take().or(newest);
+        } else {
             memory.newest = Some(anchor);
         }
     }
@@ -198,18 +201,10 @@ impl Witness {
     }
 
     fn compared(&self, created: String, anchors: &[Anchor]) {
-        let kept = {
-            let mut memory = self.memory();
-            memory.anchors.retain(|anchor| !anchors.contains(anchor));
-            memory.created = Some(created.clone());
-            memory.suspect_since = None;
-            Kept { created, newest: memory.newest.clone() }
-        };
-        if let Some(path) = &self.file
-            && let Err(error) = keep(path, &kept)
-        {
-            tracing::warn!(%error, path = %path.display(), "what the stream confirmed last can't be remembered");
-        }
+        let mut memory = self.memory();
+        memory.doubted = memory.doubted.take().filter(|doubted| !anchors.contains(doubted));
+        memory.created = Some(created);
+        memory.suspect_since = None;
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -219,15 +214,6 @@ impl Witness {
 }
 
 impl Memory {
-    fn keep_anchor(&mut self, wanted: bool) {
-        if let Some(newest) = self.newest.clone().filter(|_| wanted)
-            && !self.anchors.contains(&newest)
-            && self.anchors.len() < ANCHORS_MAX
-        {
-            self.anchors.push(newest);
-        }
-    }
-
     /// At once, and then seldom: nothing but somebody's hand changes it.
     fn say_unusable(&mut self, error: &TopologyError) {
         let why = error.to_string();
@@ -248,8 +234,7 @@ impl Memory {
     }
 
     fn to_compare(&self) -> (Option<String>, Vec<Anchor>) {
-        let mut anchors = self.anchors.clone();
-        anchors.extend(self.newest.clone().filter(|newest| !anchors.contains(newest)));
+        let anchors = self.doubted.iter().chain(&self.newest).cloned().collect();
         (self.created.clone(), anchors)
     }
 }
@@ -281,12 +266,6 @@ async fn holds(api: &Api, anchor: &Anchor) -> Result<bool, PublishError> {
         }
         Err(error) => Err(unconfirmed(&TopologyError::Unavailable(error))),
     }
-}
-
-fn keep(path: &std::path::Path, kept: &Kept) -> std::io::Result<()> {
-    let draft = path.with_extension("new");
-    std::fs::write(&draft, serde_json::to_vec(kept)?)?;
-    std::fs::rename(draft, path)
 }
 
 fn unconfirmed(error: &TopologyError) -> PublishError {

@@ -1,0 +1,94 @@
+//! A receiver that may lose what it acknowledged lately: it is retained for so long, and handed on again by each start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::disk::MemoryDisk;
+use super::model::options;
+use crate::*;
+
+fn unsure() -> SpoolOptions {
+    SpoolOptions { settle_after: Duration::from_secs(300), retain: Duration::ZERO, ..options() }
+}
+
+fn open(disk: &MemoryDisk, options: SpoolOptions) -> Spool {
+    Spool::open_stepped(options, Arc::new(disk.clone())).unwrap().0
+}
+
+fn step(spool: &Spool) {
+    while spool.shared.sync_step() == sync::Step::Done {}
+    spool.shared.keep_round();
+}
+
+fn note(spool: &Spool, count: usize) {
+    for number in 0..count {
+        spool.note(1, &[u8::try_from(number % 251).unwrap(); 2_000]).unwrap();
+        step(spool);
+    }
+}
+
+fn read_all(spool: &Spool) -> Vec<Record> {
+    let (mut reader, mut all) = (spool.reader(), Vec::new());
+    loop {
+        let batch = reader.next_batch(50, usize::MAX).unwrap();
+        if batch.is_empty() {
+            return all;
+        }
+        all.extend(batch);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_lately_is_handed_on_again_by_each_start() {
+    let disk = MemoryDisk::new(1);
+    let mut spool = open(&disk, unsure());
+    note(&spool, 5);
+    for _ in 0..3 {
+        let records = read_all(&spool);
+        assert_eq!(records.len(), 5);
+        spool.advance(records[4].next_lsn);
+        step(&spool);
+        assert_eq!(spool.stats().unsent_records, 0);
+        drop(spool);
+        disk.kill();
+        spool = open(&disk, unsure());
+        assert_eq!(spool.stats().unsent_records, 5);
+    }
+    // A receiver that is sure of what it says gets nothing twice.
+    let records = read_all(&spool);
+    spool.advance(records[4].next_lsn);
+    step(&spool);
+    drop(spool);
+    disk.kill();
+    let spool = open(&disk, options());
+    assert_eq!(read_all(&spool), []);
+}
+
+#[test]
+fn what_was_acknowledged_lately_goes_only_when_room_is_needed() {
+    let disk = MemoryDisk::new(2);
+    let spool = open(&disk, unsure());
+    note(&spool, 100);
+    let segments = spool.stats().segments;
+    let records = read_all(&spool);
+    spool.advance(records[99].next_lsn);
+    step(&spool);
+    assert!(segments > 2);
+    assert_eq!(spool.stats().segments, segments, "however short the retention");
+    note(&spool, 100);
+    assert!(spool.stats().bytes <= options().bytes_max);
+    assert!(spool.history(None).next_batch(1, 1).unwrap()[0].lsn > records[0].lsn, "the oldest made room");
+}
+
+#[test]
+fn a_state_file_of_an_earlier_program_starts_where_its_cursor_is() {
+    let disk = MemoryDisk::new(3);
+    let spool = open(&disk, options());
+    note(&spool, 3);
+    let records = read_all(&spool);
+    spool.advance(records[2].next_lsn);
+    step(&spool);
+    drop(spool);
+    disk.kill();
+    assert_eq!(open(&disk, unsure()).stats().unsent_records, 0);
+}
