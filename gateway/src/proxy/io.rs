@@ -1,4 +1,4 @@
-//! The socket to the upstream, which remembers whether anything was read of an answer.
+//! The socket to the upstream: remembers whether anything was read of an answer, and reads an early one to its end.
 
 use std::io;
 use std::pin::Pin;
@@ -26,15 +26,33 @@ impl Heard {
 }
 
 /// A socket and its memory.
+///
+/// An upstream that answers a request before it has read all of it, and closes, breaks the next write. What it answered
+/// is there to be read all the same, so that a broken write is no error here but waits for ever: reading ends the
+/// exchange, with the answer or with the error that it finds.
 #[derive(Debug)]
 pub(crate) struct UpstreamIo {
     stream: TcpStream,
     heard: Heard,
+    /// Nothing more can be read.
+    ended: bool,
 }
 
 impl UpstreamIo {
     pub(crate) const fn new(stream: TcpStream, heard: Heard) -> Self {
-        Self { stream, heard }
+        Self { stream, heard, ended: false }
+    }
+
+    /// A broken write, as one that waits. Nobody has to be woken for it: whoever writes reads too.
+    fn until_read<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+
+        match written {
+            Poll::Ready(Err(error)) if !self.ended && matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+                Poll::Pending
+            }
+            written => written,
+        }
     }
 }
 
@@ -44,6 +62,10 @@ impl AsyncRead for UpstreamIo {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.heard.0.store(true, Ordering::Relaxed);
+        } else if polled.is_ready() && buf.remaining() > 0 && !self.ended {
+            self.ended = true;
+            // A broken write may wait for this.
+            cx.waker().wake_by_ref();
         }
         polled
     }
@@ -51,7 +73,8 @@ impl AsyncRead for UpstreamIo {
 
 impl AsyncWrite for UpstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.until_read(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,7 +90,8 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.until_read(written)
     }
 
     fn is_write_vectored(&self) -> bool {

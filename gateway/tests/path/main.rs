@@ -11,6 +11,7 @@ mod aborts;
 mod bodies;
 mod chaos;
 mod cors;
+mod early;
 mod errors;
 mod headers;
 mod identity;

@@ -14,6 +14,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
+use crate::serve::Exchange;
+
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -49,6 +51,7 @@ enum Inner {
     Empty,
     Full(Full<Bytes>),
     Incoming(Incoming),
+    Arriving(Incoming, Exchange),
     Boxed(UnsyncBoxBody<Bytes, BodyError>),
 }
 
@@ -62,6 +65,11 @@ impl WebBody {
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(Full::new(bytes))) }
+    }
+
+    /// A request's body, whose end the connection it comes over has to know of.
+    pub(crate) const fn arriving(body: Incoming, exchange: Exchange) -> Self {
+        Self(Inner::Arriving(body, exchange))
     }
 
     /// Any other body. Its error becomes [`BodyError::Source`], unless it is a [`BodyError`] already.
@@ -107,6 +115,18 @@ impl Body for WebBody {
             Inner::Empty => Poll::Ready(None),
             Inner::Full(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Inner::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Connection),
+            Inner::Arriving(body, exchange) => {
+                let polled = Pin::new(&mut *body).poll_frame(context);
+                let ended = match &polled {
+                    Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
+                    Poll::Ready(None) => true,
+                    Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+                };
+                if ended {
+                    exchange.body_came();
+                }
+                polled.map_err(BodyError::Connection)
+            }
             Inner::Boxed(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -115,7 +135,7 @@ impl Body for WebBody {
         match &self.0 {
             Inner::Empty => true,
             Inner::Full(body) => body.is_end_stream(),
-            Inner::Incoming(body) => body.is_end_stream(),
+            Inner::Incoming(body) | Inner::Arriving(body, _) => body.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -124,7 +144,7 @@ impl Body for WebBody {
         match &self.0 {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(body) => body.size_hint(),
-            Inner::Incoming(body) => body.size_hint(),
+            Inner::Incoming(body) | Inner::Arriving(body, _) => body.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
     }
@@ -135,7 +155,7 @@ impl fmt::Debug for WebBody {
         let kind = match &self.0 {
             Inner::Empty => "empty",
             Inner::Full(_) => "full",
-            Inner::Incoming(_) => "incoming",
+            Inner::Incoming(_) | Inner::Arriving(..) => "incoming",
             Inner::Boxed(_) => "boxed",
         };
         out.debug_tuple("WebBody").field(&kind).finish()

@@ -16,10 +16,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::exchange::Exchange;
 use super::h2_idle::{Counted, Streams, Verdict};
 use super::head_timer::HeadTimer;
 use super::io::Socket;
-use super::service::ForHyper;
+use super::service::{ForHttp1, ForHyper};
 use super::sniff::{Sniffed, Version, sniff};
 use super::{Held, ServeOptions, Stop, prepare};
 use crate::WebBody;
@@ -57,15 +58,17 @@ impl Connection {
             }
             Ok(Sniffed::Left) | Err(_) => return,
         };
-        let socket = TokioIo::new(Socket::new(read_already, stream, self.options.write_timeout, held));
+        let exchange = Exchange::default();
+        let socket = Socket::new((read_already, stream), exchange.clone(), self.options.write_timeout, held);
+        let socket = TokioIo::new(socket);
         let service = ForHyper::new(service);
         match version {
-            Version::Http1 => self.http1(socket, service).await,
+            Version::Http1 => self.http1(socket, ForHttp1 { service, exchange }).await,
             Version::H2 => self.h2(socket, service).await,
         }
     }
 
-    async fn http1<S, B>(&self, socket: TokioIo<Socket>, service: ForHyper<S>)
+    async fn http1<S, B>(&self, socket: TokioIo<Socket>, service: ForHttp1<S>)
     where
         S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,

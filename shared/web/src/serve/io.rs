@@ -1,9 +1,10 @@
-//! A connection's socket: gives the sniffed bytes back first, and breaks off when the client takes nothing for too long.
+//! A connection's socket: gives the sniffed bytes back first, breaks off when the client takes nothing for too long, and
+//! knows what it means that a client's sending half ended.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -12,12 +13,18 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::Held;
+use super::exchange::Exchange;
+use super::half_closed::{HalfClosed, Told};
+use super::linger::{Linger, poll_close};
 
 /// The socket of one connection. What the connection holds is let go with it, so also after an upgrade.
 pub(super) struct Socket {
     read_already: BytesMut,
     stream: TcpStream,
     stall: Stall,
+    exchange: Exchange,
+    half_closed: Option<Box<HalfClosed>>,
+    linger: Option<Linger>,
     _held: Held,
 }
 
@@ -28,8 +35,45 @@ struct Stall {
 }
 
 impl Socket {
-    pub(super) fn new(read_already: BytesMut, stream: TcpStream, write_timeout: Duration, held: Held) -> Self {
-        Self { read_already, stream, stall: Stall { limit: write_timeout, timer: None }, _held: held }
+    pub(super) fn new(
+        (read_already, stream): (BytesMut, TcpStream),
+        exchange: Exchange,
+        write_timeout: Duration,
+        held: Held,
+    ) -> Self {
+        let stall = Stall { limit: write_timeout, timer: None };
+        Self { read_already, stream, stall, exchange, half_closed: None, linger: None, _held: held }
+    }
+
+    /// The client sends nothing more: hyper is told when it needs to know.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.exchange.is_switched() {
+            return Poll::Ready(Ok(()));
+        }
+        let half_closed = self.half_closed.get_or_insert_with(|| Box::new(HalfClosed::new()));
+        let blocked = self.stall.timer.is_some();
+        match ready!(half_closed.poll_read((&self.stream, &self.exchange), blocked, cx)) {
+            Told::End => Poll::Ready(Ok(())),
+            Told::Left => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+
+    /// How much of what hyper writes now was sent ahead of it.
+    fn ahead(&mut self, next: &[u8]) -> usize {
+        self.half_closed.as_mut().map_or(0, |half_closed| half_closed.ahead(next))
+    }
+
+    fn wrote<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let was_blocked = self.stall.timer.is_some();
+        let written = self.stall.watch(cx, written);
+        if let (Some(half_closed), true) = (&mut self.half_closed, written.is_ready()) {
+            half_closed.wrote();
+            if was_blocked {
+                // The reader waited for this.
+                cx.waker().wake_by_ref();
+            }
+        }
+        written
     }
 }
 
@@ -48,43 +92,66 @@ impl Stall {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read_already.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, into);
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read_already.is_empty() {
+            let count = self.read_already.len().min(into.remaining());
+            into.put_slice(&self.read_already.split_to(count));
+            if !self.read_already.has_remaining() {
+                self.read_already = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
         }
-        let count = self.read_already.len().min(into.remaining());
-        into.put_slice(&self.read_already.split_to(count));
-        if !self.read_already.has_remaining() {
-            self.read_already = BytesMut::new();
+        if self.half_closed.is_none() {
+            let before = into.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+            if into.filled().len() > before || into.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
+        self.poll_end(cx)
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.stall.watch(context, written)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.ahead(bytes) {
+            0 => {
+                let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+                self.wrote(cx, written)
+            }
+            ahead => Poll::Ready(Ok(ahead)),
+        }
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.stall.watch(context, written)
+        let next = slices.iter().find(|slice| !slice.is_empty());
+        match next.map_or(0, |next| self.ahead(next)) {
+            0 => {
+                let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+                self.wrote(cx, written)
+            }
+            ahead => Poll::Ready(Ok(ahead)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.exchange.is_switched() || self.half_closed.is_some() {
+            return Pin::new(&mut self.stream).poll_shutdown(cx);
+        }
+        let unread = self.exchange.owes_body();
+        let Self { stream, linger, .. } = &mut *self;
+        poll_close(stream, linger, unread, cx)
     }
 }

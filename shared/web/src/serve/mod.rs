@@ -3,9 +3,12 @@
 //! It runs on the runtime it is called on, a current-thread one per core or a multi-thread one.
 
 mod connection;
+mod exchange;
 mod h2_idle;
+mod half_closed;
 mod head_timer;
 mod io;
+mod linger;
 mod listener;
 mod service;
 mod sniff;
@@ -30,6 +33,7 @@ use tower::Service;
 
 use crate::WebBody;
 use connection::Connection;
+pub(crate) use exchange::Exchange;
 pub use listener::{ListenerOptions, bind};
 
 /// How long dropped connections may take to let go, after the deadline.

@@ -3,15 +3,17 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
+use super::exchange::{Exchange, Watched};
 use crate::WebBody;
 
 /// A tower service as hyper calls it. The lock is only ever taken by the connection's own task.
@@ -21,6 +23,19 @@ pub(super) struct ForHyper<S>(Mutex<S>);
 impl<S> ForHyper<S> {
     pub(super) const fn new(service: S) -> Self {
         Self(Mutex::new(service))
+    }
+
+    fn answer(&self, request: Request<WebBody>) -> Answering<S>
+    where
+        S: Service<Request<WebBody>, Error = Infallible> + Clone,
+    {
+        let mut service = self.0.lock();
+        // Nobody need be woken: what is not ready is left, and a clone of its own waits for it.
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Answering::Called { answer: service.call(request) },
+            Poll::Ready(Err(never)) => match never {},
+            Poll::Pending => Answering::Waiting { answer: service.clone().oneshot(request) },
+        }
     }
 }
 
@@ -33,14 +48,59 @@ where
     type Future = Answering<S>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let request = request.map(WebBody::from);
-        let mut service = self.0.lock();
-        // Nobody need be woken: what is not ready is left, and a clone of its own waits for it.
-        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Answering::Called { answer: service.call(request) },
-            Poll::Ready(Err(never)) => match never {},
-            Poll::Pending => Answering::Waiting { answer: service.clone().oneshot(request) },
-        }
+        self.answer(request.map(WebBody::from))
+    }
+}
+
+/// As [`ForHyper`], for HTTP/1: the connection's socket learns from it where the exchange stands.
+#[derive(Debug)]
+pub(super) struct ForHttp1<S> {
+    pub(super) service: ForHyper<S>,
+    pub(super) exchange: Exchange,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for ForHttp1<S>
+where
+    S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone,
+    B: Body,
+{
+    type Response = Response<Watched<B>>;
+    type Error = Infallible;
+    type Future = Exchanging<S>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let owes_body = !request.body().is_end_stream();
+        self.exchange.asked(owes_body);
+        let head_only = *request.method() == Method::HEAD;
+        let request = match owes_body {
+            true => request.map(|body| WebBody::arriving(body, self.exchange.clone())),
+            false => request.map(WebBody::from),
+        };
+        Exchanging { answer: self.service.answer(request), exchange: self.exchange.clone(), head_only }
+    }
+}
+
+pin_project! {
+    /// An answer over HTTP/1 in the making.
+    pub(super) struct Exchanging<S: Service<Request<WebBody>>> {
+        #[pin]
+        answer: Answering<S>,
+        exchange: Exchange,
+        head_only: bool,
+    }
+}
+
+impl<S, B> Future for Exchanging<S>
+where
+    S: Service<Request<WebBody>, Response = Response<B>>,
+    B: Body,
+{
+    type Output = Result<Response<Watched<B>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.answer.poll(context));
+        Poll::Ready(answer.map(|response| this.exchange.watching(response, *this.head_only)))
     }
 }
 

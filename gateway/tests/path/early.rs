@@ -1,0 +1,89 @@
+//! Answers that are there before the request is: a client that sends first and reads then gets them all the same.
+
+use std::time::Duration;
+
+use goldleaves_domain::Outcome;
+use goldleaves_testkit::client::Request;
+use goldleaves_testkit::upstream::{Answer, Upstream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::world::{BILLABLE, Plan, World, token};
+
+/// More than the buffers on the way hold.
+const LARGE: usize = 16 << 20;
+
+/// Sends all of an upload, then reads the status line.
+async fn upload(world: &World, token: &str, chunked: bool) -> String {
+    let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    let framing = if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {LARGE}") };
+    let head = format!("POST {BILLABLE} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{framing}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 1 << 16];
+    for _ in 0..LARGE / piece.len() {
+        if chunked {
+            stream.write_all(b"10000\r\n").await.expect("the gateway reads on after its answer");
+        }
+        stream.write_all(&piece).await.expect("the gateway reads on after its answer");
+        if chunked {
+            stream.write_all(b"\r\n").await.expect("the gateway reads on after its answer");
+        }
+    }
+    if chunked {
+        stream.write_all(b"0\r\n\r\n").await.expect("the gateway reads on after its answer");
+    }
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    for (bytes_max, token, status) in
+        [("64MiB", "none".to_owned(), "401 Unauthorized"), ("1MiB", token(), "413 Payload Too Large")]
+    {
+        let upstream = Upstream::start(|_| Answer::ok("ok")).await.unwrap();
+        let world = Plan::with("REQUEST_BODY_BYTES_MAX", bytes_max).start(upstream).await;
+        for chunked in [false, true] {
+            assert_eq!(upload(&world, &token, chunked).await, format!("HTTP/1.1 {status}"), "chunked: {chunked}");
+        }
+        assert!(world.outcomes().await.is_empty(), "nothing of this is billed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_of_the_upstream_is_passed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut some = [0; 1_000];
+            let _ = stream.read(&mut some).await;
+            let refusal = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
+            let _ = stream.write_all(refusal).await;
+            // Closed with most of the request unread, which resets the connection.
+        }
+    });
+    let world = Plan::default().start_before(&url).await;
+    for round in 0..20 {
+        let chunked = round % 2 == 0;
+        assert_eq!(upload(&world, &token(), chunked).await, "HTTP/1.1 413 Payload Too Large", "chunked: {chunked}");
+    }
+    assert!(world.outcomes().await.is_empty(), "nothing of this is billed");
+}
+
+#[tokio::test]
+async fn a_client_that_only_closes_its_sending_half_is_served_and_billed_once() {
+    let world = World::answering(|_| Answer::ok("whole").after(Duration::from_millis(300))).await;
+    for request in [Request::get(BILLABLE), Request::post(BILLABLE, "body")] {
+        let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+        stream.write_all(&request.token(&token()).wire("a")).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nwhole"), "{answer}");
+    }
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes, vec![(Outcome::Completed, 200, "1".to_owned()); 2]);
+}

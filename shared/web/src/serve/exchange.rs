@@ -1,0 +1,159 @@
+//! Where the exchange of one HTTP/1 connection stands: its service says so, its socket asks.
+//!
+//! hyper tells neither: whether the client still owes bytes decides how the connection is closed, and whether an answer
+//! is owed decides what the end of the client's sending half means.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use pin_project_lite::pin_project;
+
+/// A request came and its answer is not over.
+const ASKED: u8 = 1;
+/// The client has not sent all of the request's body.
+const OWES_BODY: u8 = 2;
+/// The answer's head is known.
+const ANSWERED: u8 = 4;
+/// The answer is sent in chunks.
+const CHUNKED: u8 = 8;
+/// The connection is no longer HTTP's.
+const SWITCHED: u8 = 16;
+
+/// The state. Clones share it; only the connection's own task ever writes it, so nothing has to be ordered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Exchange(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    flags: AtomicU8,
+    /// Who waits for the answer's end, because the client's end was kept from hyper.
+    reader: Mutex<Option<Waker>>,
+}
+
+/// What the end of a client's sending half means at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// What it says: no request is being answered, or it broke off within one.
+    Nothing,
+    /// A whole request came and nothing of its answer was sent.
+    AwaitsAnswer,
+    /// Its answer is on its way.
+    TakesAnswer {
+        /// In chunks.
+        chunked: bool,
+    },
+}
+
+impl Exchange {
+    fn flags(&self) -> u8 {
+        self.0.flags.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, flags: u8) {
+        self.0.flags.store(flags, Ordering::Relaxed);
+    }
+
+    /// A request's head came.
+    pub(super) fn asked(&self, owes_body: bool) {
+        self.set(ASKED | if owes_body { OWES_BODY } else { 0 });
+    }
+
+    /// The request's body came to its end.
+    pub(crate) fn body_came(&self) {
+        self.set(self.flags() & !OWES_BODY);
+    }
+
+    fn answered(&self, flags: u8) {
+        self.set(self.flags() | ANSWERED | flags);
+    }
+
+    fn over(&self) {
+        self.set(self.flags() & !(ASKED | ANSWERED | CHUNKED));
+        let reader = self.0.reader.lock().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Wakes this task when the answer is over.
+    pub(super) fn wake_when_over(&self, cx: &Context<'_>) {
+        *self.0.reader.lock() = Some(cx.waker().clone());
+    }
+
+    /// Whether the client still owes a part of a request that was given up.
+    pub(super) fn owes_body(&self) -> bool {
+        self.flags() & OWES_BODY != 0
+    }
+
+    /// Whether the connection has become a tunnel.
+    pub(super) fn is_switched(&self) -> bool {
+        self.flags() & SWITCHED != 0
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let flags = self.flags();
+        match flags & (ASKED | OWES_BODY | ANSWERED) {
+            ASKED => Standing::AwaitsAnswer,
+            flags_set if flags_set == ASKED | ANSWERED => Standing::TakesAnswer { chunked: flags & CHUNKED != 0 },
+            _ => Standing::Nothing,
+        }
+    }
+
+    /// An answer that says when it is over; `head_only` = to HEAD.
+    pub(super) fn watching<B: Body>(&self, response: Response<B>, head_only: bool) -> Response<Watched<B>> {
+        let flags = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => SWITCHED,
+            _ if !head_only && is_chunked(&response) => CHUNKED,
+            _ => 0,
+        };
+        self.answered(flags);
+        response.map(|body| Watched { body, over: Over(self.clone()) })
+    }
+}
+
+fn is_chunked<B: Body>(response: &Response<B>) -> bool {
+    let unknown = response.body().size_hint().exact().is_none() && !response.body().is_end_stream();
+    unknown && !response.headers().contains_key(CONTENT_LENGTH)
+}
+
+pin_project! {
+    /// An answer's body.
+    pub(super) struct Watched<B> {
+        #[pin]
+        body: B,
+        over: Over,
+    }
+}
+
+/// Dropped with the body: hyper drops it as soon as it has taken its last frame.
+struct Over(Exchange);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.over();
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Watched<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
