@@ -19,7 +19,8 @@ ALTER ROLE goldleaves_billing PASSWORD :'billing_password';
 GRANT SELECT ON seaql_migrations, schema_steps, rate_cards, usage_corrections, usage_late_hours, usage_archived
     TO goldleaves_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON usage_events, usage_duplicates, usage_dead_letters, usage_rollups, usage_receipts, usage_epochs
+    ON usage_events, usage_duplicates, usage_dead_letters, usage_rollups, usage_receipts, usage_epochs,
+       ledger_progress
     TO goldleaves_worker;
 GRANT INSERT ON usage_corrections TO goldleaves_worker;
 GRANT INSERT, UPDATE ON usage_late_hours TO goldleaves_worker;

@@ -1,39 +1,103 @@
-//! One connection and one transaction for one run.
+//! The connections of one run: on PostgreSQL one that holds the lock and one that works, on SQLite one transaction for all.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::sqlx::ConnectOptions as _;
 use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sea_orm_migration::sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbErr, RuntimeErr, SqliteTransactionMode, SqlxPostgresConnector,
-    SqlxSqliteConnector, TransactionOptions, TransactionTrait, sqlx,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode,
+    SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait, sqlx,
 };
 
-use crate::MigrationError;
+use crate::{MigrationError, Progress};
 
 /// The advisory lock of PostgreSQL under which the schema changes: "GL" and the number of this use.
 const SCHEMA_LOCK: i64 = 0x474c_0000_0000_0001;
 /// How long another run, or another writer, is waited for.
 const WAIT: Duration = Duration::from_secs(60);
+/// Between two looks whether another run is over.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Opens the database and begins a transaction that no other run can be in at the same time.
-pub(crate) async fn open(url: &str) -> Result<DatabaseTransaction, MigrationError> {
-    match url.split_once(':') {
-        Some(("sqlite", rest)) => open_sqlite(rest).await,
-        Some(("postgres" | "postgresql", _)) => open_postgres(url).await,
-        _ => Err(MigrationError::Url(None)),
+/// What one run works with. No other run works at the same time.
+pub(crate) enum Session {
+    /// Everything in one transaction, which is the lock as well.
+    Sqlite(DatabaseTransaction),
+    /// Steps have transactions of their own, or none.
+    Postgres {
+        /// One connection that works.
+        database: DatabaseConnection,
+        /// Holds the lock on another.
+        guard: DatabaseTransaction,
+    },
+}
+
+impl Session {
+    /// Opens the database and waits until no other run works.
+    pub(crate) async fn open(url: &str, progress: Progress<'_>) -> Result<Self, MigrationError> {
+        match url.split_once(':') {
+            Some(("sqlite", rest)) => open_sqlite(rest).await.map(Self::Sqlite),
+            Some(("postgres" | "postgresql", _)) => open_postgres(url, progress).await,
+            _ => Err(MigrationError::Url(None)),
+        }
+    }
+
+    /// What statements run on that belong to no step.
+    pub(crate) fn connection(&self) -> SchemaManagerConnection<'_> {
+        match self {
+            Self::Sqlite(transaction) => transaction.into(),
+            Self::Postgres { database, .. } => database.into(),
+        }
+    }
+
+    /// Makes what was done on SQLite stay, and lets the next run in.
+    pub(crate) async fn finish(self) -> Result<(), DbErr> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgres { database, guard } => {
+                guard.commit().await?;
+                database.close().await
+            }
+        }
     }
 }
 
-async fn open_postgres(url: &str) -> Result<DatabaseTransaction, MigrationError> {
+async fn open_postgres(url: &str, progress: Progress<'_>) -> Result<Session, MigrationError> {
     let options: PgConnectOptions = url.parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;
-    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT);
-    let pool = pool.connect_with(options.disable_statement_logging()).await.map_err(away)?;
-    let session = SqlxPostgresConnector::from_sqlx_postgres_pool(pool).begin().await?;
-    session.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")).await?;
-    Ok(session)
+    let options = options.application_name("goldleaves migrate").disable_statement_logging();
+    let connect = async || {
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT);
+        pool.connect_with(options.clone()).await.map(SqlxPostgresConnector::from_sqlx_postgres_pool).map_err(away)
+    };
+    let guard = connect().await?.begin().await?;
+    // The lock must outlast the longest step.
+    guard.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+    lock(&guard, progress).await?;
+    Ok(Session::Postgres { database: connect().await?, guard })
+}
+
+/// Takes the lock by asking again and again: who waits for it inside a statement has a snapshot, and an index that the
+/// other run makes concurrently waits until no older snapshot is left, which would be for ever.
+async fn lock(guard: &DatabaseTransaction, progress: Progress<'_>) -> Result<(), DbErr> {
+    let (start, mut told) = (Instant::now(), false);
+    loop {
+        let ask = format!("SELECT pg_try_advisory_xact_lock({SCHEMA_LOCK}) AS held");
+        let row = guard.query_one_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
+        if row.is_some_and(|row| row.try_get("", "held").unwrap_or(false)) {
+            return Ok(());
+        }
+        if start.elapsed() > WAIT {
+            let text = format!("another run has been changing the schema for more than {} s", WAIT.as_secs());
+            return Err(DbErr::Migration(text));
+        }
+        if !told {
+            progress("waiting for another run to end");
+            told = true;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn open_sqlite(rest: &str) -> Result<DatabaseTransaction, MigrationError> {

@@ -1,7 +1,7 @@
 //! The words in which the two databases differ. Tables are written once, in PostgreSQL's words.
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 /// SQLite's word for each of PostgreSQL's. UUIDs and times are text there, as the ledger writes them; what may outgrow
 /// 64 bits is kept as text or in two parts.
@@ -28,6 +28,22 @@ pub(crate) async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Res
         };
         manager.get_connection().execute_unprepared(&translate(statement, backend)).await?;
     }
+    Ok(())
+}
+
+/// Makes an index that writers need not wait for: on PostgreSQL concurrently, which takes a step outside a transaction. What
+/// an earlier attempt left half done goes first.
+pub(crate) async fn index(manager: &SchemaManager<'_>, name: &str, on: &str) -> Result<(), DbErr> {
+    let connection = manager.get_connection();
+    if connection.get_database_backend() != DbBackend::Postgres {
+        connection.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {name} ON {on}")).await?;
+        return Ok(());
+    }
+    let half = format!("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('{name}') AND NOT indisvalid");
+    if connection.query_one_raw(Statement::from_string(DbBackend::Postgres, half)).await?.is_some() {
+        connection.execute_unprepared(&format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await?;
+    }
+    connection.execute_unprepared(&format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {on}")).await?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! and the record of who changed what.
 //!
 //! It only adds, so that programs of the step before go on beside it. Statements that other writers wait for come last,
-//! and each of them takes a moment however many rows there are, but for the two indexes.
+//! and each of them takes a moment however many rows there are.
 
 use sea_orm_migration::prelude::*;
 
@@ -15,7 +15,7 @@ pub(crate) struct Step;
 #[async_trait::async_trait]
 impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for statements in [&STEPS[..], &PERIODS, &STRIPE, &LIMITS, &ARCHIVES, &INDEXES, &CARDS, &PUSHES] {
+        for statements in [&PERIODS[..], &STRIPE, &LIMITS, &ARCHIVES, &CARDS, &PUSHES] {
             dialect::run(manager, statements).await?;
         }
         Ok(())
@@ -31,7 +31,7 @@ impl MigrationTrait for Step {
 }
 
 /// Made by this step, last first.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 16] = [
     "billing_audit",
     "usage_archived",
     "usage_archives",
@@ -48,18 +48,6 @@ const TABLES: [&str; 17] = [
     "usage_late_hours",
     "usage_corrections",
     "billing_tenants",
-    "schema_steps",
-];
-
-/// Which programs a step leaves running: those that know the step `compatible_since`.
-const STEPS: [&str; 2] = [
-    "CREATE TABLE schema_steps (
-        step VARCHAR(255) PRIMARY KEY NOT NULL,
-        compatible_since VARCHAR(255) NOT NULL
-    )",
-    "INSERT INTO schema_steps (step, compatible_since) VALUES
-        ('m20261130_000002_ledger_progress', 'm20261124_000001_usage_ledger'),
-        ('m20261130_000003_billing', 'm20261124_000001_usage_ledger')",
 ];
 
 /// A correction is added to an hour and never changed. A period is closed once; its lines are what was billed then.
@@ -260,12 +248,6 @@ const ARCHIVES: [&str; 4] = [
         (tenant_id, client_request_id, fingerprint, outcome, ts, id) WHERE client_request_id IS NOT NULL",
 ];
 
-/// The two that take longer with more rows. Workers may write again as soon as the step is committed.
-const INDEXES: [&str; 2] = [
-    "CREATE INDEX idx_usage_duplicates_tenant_ts ON usage_duplicates (tenant_id, ts)",
-    "CREATE INDEX idx_usage_rollups_hour ON usage_rollups (hour)",
-];
-
 /// A card may be for one tenant, route or action ('' is any), and hold more than one rate.
 const CARDS: [&str; 11] = [
     "ALTER TABLE rate_cards ADD id UUID",
@@ -289,7 +271,7 @@ const PUSHES: [&str; 5] = [
     "CREATE UNIQUE INDEX idx_stripe_pushes_minute ON stripe_pushes (stripe_customer_id, event_name, event_timestamp)",
 ];
 
-const UNDO: [&str; 18] = [
+const UNDO: [&str; 16] = [
     "DROP INDEX idx_stripe_pushes_minute",
     "ALTER TABLE stripe_pushes DROP COLUMN origin",
     "ALTER TABLE stripe_pushes DROP COLUMN absent_since",
@@ -306,6 +288,4 @@ const UNDO: [&str; 18] = [
     "ALTER TABLE rate_cards DROP COLUMN route",
     "ALTER TABLE rate_cards DROP COLUMN tenant_id",
     "ALTER TABLE rate_cards DROP COLUMN id",
-    "DROP INDEX idx_usage_rollups_hour",
-    "DROP INDEX idx_usage_duplicates_tenant_ts",
 ];

@@ -7,10 +7,15 @@ use goldleaves_store::StoreError;
 use crate::Ledger;
 
 /// Every step of the schema that this crate was written for, in order.
-const STEPS: [&str; 2] = ["m20261124_000001_usage_ledger", "m20261130_000003_billing"];
+const STEPS: [&str; 4] = [
+    "m20261124_000001_usage_ledger",
+    "m20261130_000002_ledger_progress",
+    "m20261130_000003_billing",
+    "m20261130_000004_indexes",
+];
 
 impl Ledger {
-    /// Whether the database has the schema this program was written for.
+    /// Whether the database has the schema this program was written for, or a newer one beside which it goes on.
     ///
     /// # Errors
     /// [`StoreError::SchemaMissing`] or [`StoreError::SchemaNewer`]; any other error says that it could not be found out.

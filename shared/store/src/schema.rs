@@ -5,7 +5,8 @@ use crate::rows::Params;
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Whether the database has the schema of these steps, in their order.
+    /// Whether the database has the schema of these steps, in their order. Steps beyond them are no mistake if a program that
+    /// knows these goes on beside them, as `schema_steps` says.
     ///
     /// # Errors
     /// [`StoreError::SchemaMissing`] or [`StoreError::SchemaNewer`]; any other error says that it could not be found out.

@@ -156,7 +156,7 @@ impl Database {
 }
 
 /// Every table of the ledger.
-pub(crate) const TABLES: [&str; 25] = [
+pub(crate) const TABLES: [&str; 26] = [
     "usage_events",
     "usage_duplicates",
     "usage_dead_letters",
@@ -165,6 +165,7 @@ pub(crate) const TABLES: [&str; 25] = [
     "usage_epochs",
     "usage_receipts",
     "stripe_pushes",
+    "ledger_progress",
     "schema_steps",
     "billing_tenants",
     "usage_corrections",

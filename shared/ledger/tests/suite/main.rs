@@ -14,3 +14,4 @@ mod repeats;
 mod reports;
 mod rolled_back;
 mod schema;
+mod upgrade;
