@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, StoreError, StoreOptions};
-use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
-use goldleaves_runtime::{
-    Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
-};
+use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Setting, Values, parse, table};
+use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{
     Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenVerifier, bind, serve_ops,
 };
+use tokio::net::TcpListener;
 
 use crate::{BillingApi, BillingConfig, BillingMetrics, token_options};
 
@@ -62,12 +61,12 @@ pub fn database_url(text: &str) -> Result<Secret, StoreError> {
 
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
-    let logs = telemetry::init(config.common.logs);
+    let logs = config.common.start_logs();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
     drop(logs);
     exit.unwrap_or_else(|error| {
-        process::say(&format_args!("billing-api can't start: {error:#}"));
+        process::say(&format_args!("billing-api can't start: {}", process::chain(error.as_ref())));
         Exit::Failed("start".to_owned())
     })
 }
@@ -77,10 +76,8 @@ async fn serve(config: &Config) -> Result<Exit> {
     let metrics = Metrics::new();
     let (tracer, exporting) = config.traces.start("billing-api", &metrics);
     let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
-    let listen = |address: SocketAddr| {
-        bind(address, ListenerOptions::default()).with_context(|| format!("{address} can't be listened on"))
-    };
-    let (billing, ops) = (listen(config.billing.addr)?, listen(config.ops_addr)?);
+    let billing = listen(table::BILLING_ADDR, config.billing.addr)?;
+    let ops = listen(table::OPS_ADDR, config.ops_addr)?;
     tracing::info!("billing listens on http://{}, ops on http://{}", billing.local_addr()?, ops.local_addr()?);
 
     let mut supervisor = Supervisor::new(shutdown.clone());
@@ -106,6 +103,15 @@ async fn serve(config: &Config) -> Result<Exit> {
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
+}
+
+/// Binds the address that a setting names.
+///
+/// # Errors
+/// It is taken, or not this machine's; the error names the setting.
+pub fn listen(setting: Setting, address: SocketAddr) -> Result<TcpListener> {
+    bind(address, ListenerOptions::default())
+        .with_context(|| format!("{} {address} can't be listened on", setting.name))
 }
 
 fn up(is: bool, otherwise: &'static str) -> CheckState {

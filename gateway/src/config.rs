@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use goldleaves_domain::{BillableRoutes, BillableStatuses};
-use goldleaves_runtime::settings::{Common, GatewayLimits, Values, parse, table};
+use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError};
+use goldleaves_runtime::settings::{Common, Environment, GatewayLimits, Values, parse, table};
 
 use crate::layers::AllowedOrigins;
 use crate::proxy::Origin;
@@ -37,12 +37,18 @@ pub struct GatewayConfig {
     pub billing: Origin,
     /// `BILLABLE_ROUTES`.
     pub routes: Arc<BillableRoutes>,
+    /// `PUBLIC_ROUTES`.
+    pub public: Arc<PublicRoutes>,
+    /// Of `BILLABLE_ROUTES` those that can never be billed, since all that they match is open.
+    pub never_billed: Vec<String>,
     /// `BILLABLE_STATUSES`.
     pub statuses: Arc<BillableStatuses>,
     /// `ALLOWED_ORIGINS`; `None` = no CORS headers.
     pub origins: Option<Arc<AllowedOrigins>>,
     /// `EVENT_CLIENT_INFO`.
     pub client_info: bool,
+    /// Whether answers without an event say why there is none: in development.
+    pub says_skipped: bool,
     /// Sizes, counts and time-outs.
     pub limits: GatewayLimits,
     /// `SHUTDOWN_GRACE_SECS`.
@@ -61,7 +67,11 @@ impl GatewayConfig {
             values.mistake(table::UPSTREAM_URL, "is missing");
         }
         let billing = origin(values, table::BILLING_URL);
-        let routes = values.required(table::BILLABLE_ROUTES, routes);
+        let routes = values.required(table::BILLABLE_ROUTES, |list| BillableRoutes::parse(list).map_err(all));
+        let public = values.optional(table::PUBLIC_ROUTES, |list| PublicRoutes::parse(list).map_err(all));
+        let public = public.map(Option::unwrap_or_default);
+        let never_billed =
+            routes.as_ref().zip(public.as_ref()).map(|(routes, public)| never_billed(values, routes, public));
         let statuses = values.required(table::BILLABLE_STATUSES, BillableStatuses::parse);
         let origins = values.optional(table::ALLOWED_ORIGINS, parse::from_str::<AllowedOrigins>);
         let client_info = values.required(table::EVENT_CLIENT_INFO, parse::boolean);
@@ -71,9 +81,12 @@ impl GatewayConfig {
             upstream: upstream?,
             billing: billing??,
             routes: Arc::new(routes?),
+            public: Arc::new(public?),
+            never_billed: never_billed?,
             statuses: Arc::new(statuses?),
             origins: origins?.map(Arc::new),
             client_info: client_info?,
+            says_skipped: common?.environment == Environment::Development,
             limits: limits?,
             shutdown_grace: common?.shutdown_grace,
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -93,9 +106,21 @@ fn origin(values: &mut Values, setting: table::Setting) -> Option<Option<Origin>
     }
 }
 
-/// Every mistake of the list in one text.
-fn routes(list: &str) -> Result<BillableRoutes, String> {
-    BillableRoutes::parse(list).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+/// Every mistake of a list in one text.
+#[expect(clippy::needless_pass_by_value, reason = "what a parser hands over when it fails")]
+fn all(errors: Vec<RouteError>) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The patterns that are listed as billable and never can be, which `check-config` refuses: somebody waits for that bill.
+fn never_billed(values: &mut Values, routes: &BillableRoutes, public: &PublicRoutes) -> Vec<String> {
+    let never: Vec<String> = routes.never_billed(public).iter().map(ToString::to_string).collect();
+    if !never.is_empty() {
+        let open =
+            "what is open (/health, /metrics, /docs, /openapi.json, /auth, /billing, PUBLIC_ROUTES) is never billed";
+        values.doubt(table::BILLABLE_ROUTES, &format!("can never bill {}: {open}", never.join(", ")));
+    }
+    never
 }
 
 #[cfg(test)]
@@ -117,6 +142,30 @@ mod tests {
         let distributed = read(&[("UPSTREAM_URL", "http://h:9")], Deployment::Distributed).unwrap();
         assert_eq!((distributed.upstream.unwrap().port(), distributed.address), (9, EVERYWHERE));
         assert_eq!(distributed.origins, None);
+    }
+
+    #[test]
+    fn what_can_never_be_billed_is_named_and_refused_by_a_check() {
+        for (routes, public, never) in [
+            ("/health", "", "/health"),
+            ("/,/auth/login,/billing/x", "", "/auth/login, /billing/x"),
+            ("/api,/static/paid", "/static", "/static/paid"),
+        ] {
+            let settings = [("BILLABLE_ROUTES", routes), ("PUBLIC_ROUTES", public)];
+            assert_eq!(
+                read(&settings, Deployment::Embedded).unwrap().never_billed.join(", "),
+                never,
+                "it runs all the same"
+            );
+            let mut values = Values::load(settings, None);
+            let common = Common::read(&mut values);
+            let config = GatewayConfig::read(&mut values, common.as_ref(), Deployment::Embedded);
+            let mistakes = values.finish_strictly(config).unwrap_err().to_string();
+            assert!(mistakes.contains(&format!("BILLABLE_ROUTES: can never bill {never}: ")), "{mistakes}");
+        }
+        let good = [("BILLABLE_ROUTES", "/"), ("PUBLIC_ROUTES", "/static,/assets/*")];
+        assert!(read(&good, Deployment::Embedded).is_ok());
+        assert!(read(&[("PUBLIC_ROUTES", "/")], Deployment::Embedded).unwrap_err().contains("would open everything"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Core {
     pub(crate) statuses: Arc<BillableStatuses>,
     /// Whether events say who called from where with what.
     pub(crate) client_info: bool,
+    /// Whether answers without an event say why there is none.
+    pub(crate) says_skipped: bool,
     pub(crate) metrics: Arc<CoreMetrics>,
     /// Cancelled before anything is dropped because the gateway stops.
     pub(crate) stopping: CancellationToken,

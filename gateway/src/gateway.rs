@@ -19,7 +19,7 @@ use crate::call::Destination;
 use crate::config::GatewayConfig;
 use crate::core::Core;
 use crate::layers::{LimitsOptions, TenantBuckets};
-use crate::metrics;
+use crate::metrics::{self, CoreMetrics};
 use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, UploadLimits};
 use crate::record::Recorder;
 use crate::stack::{Entry, StackParts, stack};
@@ -38,7 +38,7 @@ const WAITING_MAX: usize = 20_000;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken or not ours.
-    #[error("{address} can't be listened on")]
+    #[error("GATEWAY_ADDR {address} can't be listened on")]
     Listen {
         /// `GATEWAY_ADDR`.
         address: SocketAddr,
@@ -74,6 +74,7 @@ pub struct Gateway {
     graceful: CancellationToken,
     at_once: CancellationToken,
     cores: Vec<RunningCore>,
+    metrics: Vec<Arc<CoreMetrics>>,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,7 @@ impl Gateway {
             graceful: CancellationToken::new(),
             at_once: CancellationToken::new(),
             cores: Vec::with_capacity(listeners.len()),
+            metrics: metrics.clone(),
         };
         let stats = ServeStats::default();
         metrics::register_connections(&parts.metrics, &stats);
@@ -111,6 +113,7 @@ impl Gateway {
                     waiting_max: WAITING_MAX,
                 },
                 routes: Arc::clone(&config.routes),
+                public: Arc::clone(&config.public),
                 verifier: parts.verifier.clone(),
                 buckets: config.limits.rate_per_second.map(|limit| Arc::new(TenantBuckets::new(limit))),
             },
@@ -129,6 +132,7 @@ impl Gateway {
                 recorder: parts.recorder.clone(),
                 statuses: Arc::clone(&config.statuses),
                 client_info: config.client_info,
+                says_skipped: config.says_skipped,
                 metrics,
                 stopping: stop.hard.clone(),
                 tunnels: TaskTracker::new(),
@@ -141,6 +145,11 @@ impl Gateway {
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What its cores count.
+    pub(crate) fn metrics(&self) -> Vec<Arc<CoreMetrics>> {
+        self.metrics.clone()
     }
 
     /// Accepts nothing more and lets requests finish for the grace of its settings; [`Self::stopped`] tells when.

@@ -11,6 +11,7 @@ mod config;
 mod core;
 mod error;
 mod gateway;
+mod hints;
 mod identity;
 mod layers;
 mod metrics;

@@ -132,6 +132,30 @@ impl CoreMetrics {
     }
 }
 
+/// Calls that the upstream served since the start: on billable routes, and on those that no pattern of the billable matches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ServedCalls {
+    pub(crate) billable: u64,
+    pub(crate) unbilled: u64,
+}
+
+impl ServedCalls {
+    /// Over all cores. What the gateway refuses is not counted; an upstream that answers with the same statuses loses
+    /// nothing but a hint.
+    pub(crate) fn of(cores: &[Arc<CoreMetrics>]) -> Self {
+        let refused = [401, 403, 413, 429, 431, 502, 503, 504];
+        let of_class = |class| {
+            let statuses = (200..600_u16).filter(|status| !refused.contains(status));
+            let slots = statuses.map(|status| slot(class, status));
+            slots
+                .flat_map(|slot| cores.iter().filter_map(move |core| core.requests.get(slot)))
+                .map(|counter| counter.load(Ordering::Relaxed))
+                .sum()
+        };
+        Self { billable: of_class(RequestClass::Billable), unbilled: of_class(RequestClass::Unbilled) }
+    }
+}
+
 const fn slot(class: RequestClass, status: u16) -> usize {
     let status = if status >= 100 && status < 1_000 { status as usize - 100 } else { 0 };
     class as usize * STATUSES + status

@@ -14,6 +14,8 @@ names! {
     REQUEST_ID = "x-request-id";
     /// The event a billable response is metered as.
     USAGE_EVENT_ID = "x-usage-event-id";
+    /// Why an answer has no event; in development only.
+    USAGE_SKIPPED = "x-usage-skipped";
     /// What the upstream says a call was worth.
     USAGE_UNITS = "x-usage-units";
     /// What the upstream says was done.

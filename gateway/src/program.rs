@@ -6,14 +6,13 @@ use anyhow::{Context, Result};
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, raise_descriptor_limit,
-    telemetry,
 };
 use goldleaves_spool::RealFileSystem;
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Clock, ListenerOptions, Ops, Stop, TokenVerifier, bind, serve_ops};
 
 use crate::record::{self, RecordOptions};
-use crate::service::{GatewayService, RELAY_GRACE, running_check, spool_check};
+use crate::service::{GatewayService, RELAY_GRACE, billed, running_check, spool_check};
 use crate::stream::StreamSettings;
 use crate::tokens::token_options;
 use crate::{Deployment, GatewayConfig};
@@ -57,14 +56,14 @@ impl Config {
 
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
-    let logs = telemetry::init(config.common.logs);
+    let logs = config.common.start_logs();
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
     drop(logs);
     exit.unwrap_or_else(|error| {
-        process::say(&format_args!("gateway can't start: {error:#}"));
+        process::say(&format_args!("gateway can't start: {}", process::chain(error.as_ref())));
         Exit::Failed("start".to_owned())
     })
 }
@@ -76,7 +75,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
     let connection = config.stream.connect("gateway").await?;
     let ops = bind(config.ops_addr, ListenerOptions::default())
-        .with_context(|| format!("{} can't be listened on", config.ops_addr))?;
+        .with_context(|| format!("OPS_ADDR {} can't be listened on", config.ops_addr))?;
     let ops_addr = ops.local_addr()?;
 
     let mut supervisor = Supervisor::new(shutdown.clone());
@@ -98,6 +97,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         anyhow::Ok(())
     });
     tracing::info!("gateway listens on http://{address}, ops on http://{ops_addr}");
+    tracing::info!("billed is {}; the price of a unit stands in the ledger", billed(&config.gateway));
     let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)

@@ -10,7 +10,7 @@ use goldleaves_trace::Tracer;
 use goldleaves_web::{Check, CheckState, TokenVerifier};
 
 use crate::record::{RecordSide, Recorder};
-use crate::{Gateway, GatewayConfig, GatewayParts, StartError};
+use crate::{Gateway, GatewayConfig, GatewayParts, StartError, hints};
 
 /// How long what was recorded is still handed on, once nothing more comes in.
 pub const RELAY_GRACE: Duration = Duration::from_secs(5);
@@ -41,6 +41,18 @@ impl GatewayService {
         let relay = relay.traced(tracer.clone());
         let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics, tracer })?;
         let address = gateway.address();
+        if !config.never_billed.is_empty() {
+            let never = config.never_billed.join(", ");
+            tracing::warn!("BILLABLE_ROUTES lists {never}, which is open and never billed");
+        }
+        if config.says_skipped {
+            let rule = TaskRule { on_cancel: OnCancel::Abort, ..rule("hints", Stage::Ops) };
+            let (cores, billed) = (gateway.metrics(), hints::billed(config));
+            supervisor.spawn_once(rule, async move |stop| {
+                hints::watch(cores, billed, stop).await;
+                Ok::<_, StartError>(())
+            });
+        }
         supervisor.spawn_once(rule("relay", Stage::Flow), async move |stop| {
             let left = relay.run(publisher, stop, RELAY_GRACE).await;
             if left > 0 {
@@ -65,6 +77,11 @@ impl GatewayService {
         });
         Ok(address)
     }
+}
+
+/// What is billed, in words for the start: which routes, and with which statuses.
+pub fn billed(config: &GatewayConfig) -> String {
+    hints::billed(config)
 }
 
 /// Whether the spool takes records.

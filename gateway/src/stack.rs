@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use goldleaves_domain::BillableRoutes;
+use goldleaves_domain::{BillableRoutes, PublicRoutes};
 use goldleaves_trace::Tracer;
 use goldleaves_web::{TokenVerifier, WebBody};
 use http::{HeaderValue, Request, Response};
@@ -27,6 +27,7 @@ pub(crate) struct StackParts {
     pub(crate) origins: Option<Arc<AllowedOrigins>>,
     pub(crate) limits: LimitsOptions,
     pub(crate) routes: Arc<BillableRoutes>,
+    pub(crate) public: Arc<PublicRoutes>,
     pub(crate) verifier: TokenVerifier,
     pub(crate) buckets: Option<Arc<TenantBuckets>>,
 }
@@ -50,7 +51,7 @@ pub(crate) fn stack(
         // Before any work is done for a request, so that too much of it stays cheap.
         .layer(step(Limits::new(parts.limits, metrics())))
         // The one path, before anybody decides by it; what the gateway answers itself needs no token.
-        .layer(step(Route { routes: parts.routes, metrics: metrics() }))
+        .layer(step(Route { routes: parts.routes, public: parts.public, metrics: metrics() }))
         // Who calls, before anything is done in a tenant's name.
         .layer(step(Auth { verifier: parts.verifier, metrics: metrics() }))
         // After the tenant is known and before its call is announced: what is refused here is never billed.

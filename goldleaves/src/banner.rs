@@ -17,6 +17,8 @@ pub(crate) struct Banner {
     pub(crate) ops: SocketAddr,
     /// Where calls go, in words.
     pub(crate) upstream: String,
+    /// What is billed, in words.
+    pub(crate) billed: String,
     /// `DATA_DIR`.
     pub(crate) data_dir: PathBuf,
     /// Lines to paste; none in production, where no token belongs on a screen.
@@ -32,6 +34,8 @@ pub(crate) struct Sample {
     pub(crate) tenant: &'static str,
     /// How long the token is valid.
     pub(crate) minutes: u64,
+    /// How curl is told the method, when it is not GET.
+    pub(crate) method: &'static str,
     /// A billable path.
     pub(crate) path: String,
 }
@@ -45,16 +49,17 @@ impl fmt::Display for Banner {
         writeln!(out, "  billing   http://{}{docs}", self.billing)?;
         writeln!(out, "  ops       http://{}   /metrics, /health/live, /health/ready", self.ops)?;
         writeln!(out, "  upstream  {}", self.upstream)?;
+        writeln!(out, "  billed    {}", self.billed)?;
         writeln!(out, "  data      {}", self.data_dir.display())?;
         let Some(sample) = &self.sample else { return Ok(()) };
-        let (gateway, Sample { token, tenant, minutes, path }) = (reachable(self.gateway), sample);
+        let (gateway, Sample { token, tenant, minutes, method, path }) = (reachable(self.gateway), sample);
         writeln!(out)?;
         writeln!(
             out,
             "A call as tenant {tenant:?}, its usage summary and its report (the token is good for {minutes} minutes):"
         )?;
         writeln!(out)?;
-        writeln!(out, "curl -i -H 'Authorization: Bearer {token}' http://{gateway}{path}")?;
+        writeln!(out, "curl -i {method}-H 'Authorization: Bearer {token}' http://{gateway}{path}")?;
         writeln!(out)?;
         for view in ["usage-summary", "usage-report"] {
             writeln!(out, "curl -s -H 'Authorization: Bearer {token}' http://{gateway}/billing/{view}/{tenant}")?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use goldleaves_domain::Publisher;
 use goldleaves_gateway::StreamSettings;
 use goldleaves_meter_worker::{Meter, Worker, watch_lag};
-use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Stage, Supervisor, TaskRule};
+use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Stage, Supervisor, TaskRule, process};
 use goldleaves_stream::Connection;
 
 /// How often JetStream is asked again while it can't be.
@@ -28,7 +28,7 @@ pub(crate) async fn spawn(
     supervisor.spawn_once(rule("stream", OnCancel::Abort), async move |stop| {
         while let Err(error) = topology.declare(&declared).await {
             if !error.is_transient() {
-                return Err(format!("{:#}", anyhow::Error::new(error)));
+                return Err(process::chain(&error));
             }
             tracing::debug!(%error, "stream and consumer can't be declared yet");
             tokio::time::sleep(DECLARE_EVERY).await;

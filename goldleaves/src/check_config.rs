@@ -1,26 +1,45 @@
-//! `goldleaves check-config`: every mistake at once, or every setting a program reads and where it comes from.
+//! `goldleaves check-config`: every mistake at once, or every setting a program reads, what holds and where it comes from.
 
 use goldleaves_runtime::process::Source;
-use goldleaves_runtime::settings::{Mistakes, Reading, Values};
+use goldleaves_runtime::settings::{Kind, Mistake, Mistakes, Reading, Values};
 use goldleaves_runtime::{Exit, process};
+use serde_json::{Value, json};
 
 use crate::cli::{CheckConfigArguments, Program};
 use crate::config::Config;
 use crate::migrate::MigrateConfig;
 
-/// Checks a program's settings and prints what they are, secrets hidden.
-pub(crate) fn run(arguments: CheckConfigArguments, source: &Source) -> Exit {
-    let source = source.clone().or_file(arguments.file);
-    match source.values().and_then(|values| check(arguments.program, values)) {
-        Ok(readings) => process::answer(&text(&readings)),
-        Err(mistakes) => {
-            process::say(&mistakes);
-            Exit::Settings
-        }
-    }
+/// What was found.
+#[derive(Default)]
+struct Checked {
+    readings: Vec<Reading>,
+    warnings: Vec<String>,
+    mistakes: Option<Mistakes>,
 }
 
-fn check(program: Program, mut values: Values) -> Result<Vec<Reading>, Mistakes> {
+/// Checks a program's settings and prints what holds, secrets only as set or unset.
+pub(crate) fn run(arguments: CheckConfigArguments, source: &Source) -> Exit {
+    let source = source.clone().or_file(arguments.file);
+    let checked = match source.values() {
+        Ok(values) => check(arguments.program, values),
+        Err(mistakes) => Checked { mistakes: Some(mistakes), ..Checked::default() },
+    };
+    let answered = if arguments.json {
+        process::answer(&format!("{:#}\n", checked.json(arguments.program)))
+    } else {
+        checked.warnings.iter().for_each(|warning| process::say(&format_args!("warning: {warning}")));
+        match &checked.mistakes {
+            Some(mistakes) => {
+                process::say(mistakes);
+                Exit::Settings
+            }
+            None => process::answer(&checked.text()),
+        }
+    };
+    if checked.mistakes.is_some() && answered == Exit::Done { Exit::Settings } else { answered }
+}
+
+fn check(program: Program, mut values: Values) -> Checked {
     let read = match program {
         Program::Goldleaves => Config::read(&mut values).map(drop),
         Program::Gateway => goldleaves_gateway::program::Config::read(&mut values).map(drop),
@@ -28,14 +47,36 @@ fn check(program: Program, mut values: Values) -> Result<Vec<Reading>, Mistakes>
         Program::BillingApi => goldleaves_billing_api::program::Config::read(&mut values).map(drop),
         Program::Migrate => MigrateConfig::read(&mut values, program).map(drop),
     };
-    let readings = values.readings().cloned().collect();
-    values.finish(read).map(|()| readings)
+    let (readings, warnings) = (values.readings().cloned().collect(), values.warnings().to_vec());
+    Checked { readings, warnings, mistakes: values.finish_strictly(read).err() }
 }
 
-fn text(readings: &[Reading]) -> String {
-    let line = |reading: &Reading| {
-        let (shown, layer) = (reading.shown.as_deref(), reading.layer.as_deref());
-        format!("{} = {}  ({})\n", reading.setting.name, shown.unwrap_or("unset"), layer.unwrap_or("default"))
-    };
-    readings.iter().map(line).collect()
+impl Checked {
+    fn text(&self) -> String {
+        let line = |reading: &Reading| {
+            let (shown, layer) = (reading.shown.as_deref(), reading.layer.as_deref());
+            format!("{} = {}  ({})\n", reading.setting.name, shown.unwrap_or("unset"), layer.unwrap_or("default"))
+        };
+        self.readings.iter().map(line).collect()
+    }
+
+    fn json(&self, program: Program) -> Value {
+        let setting = |reading: &Reading| {
+            json!({
+                "name": reading.setting.name,
+                "key": reading.setting.key,
+                "value": reading.shown,
+                "source": reading.layer,
+                "secret": reading.setting.kind == Kind::Secret,
+            })
+        };
+        let mistake = |mistake: &Mistake| json!({ "subject": mistake.subject, "text": mistake.text });
+        json!({
+            "program": program.name(),
+            "valid": self.mistakes.is_none(),
+            "settings": self.readings.iter().map(setting).collect::<Vec<_>>(),
+            "warnings": self.warnings,
+            "mistakes": self.mistakes.iter().flat_map(Mistakes::iter).map(mistake).collect::<Vec<_>>(),
+        })
+    }
 }

@@ -172,3 +172,10 @@ pub enum Program {
     /// The program that makes the schema
     Migrate,
 }
+
+impl Program {
+    /// Its name, as it is typed.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}

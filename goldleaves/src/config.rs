@@ -81,15 +81,18 @@ pub struct TokenConfig {
     pub jwt: JwtSettings,
     /// `DATA_DIR`.
     pub data_dir: PathBuf,
+    /// What is probably not meant as it is.
+    pub warnings: Vec<String>,
 }
 
 impl TokenConfig {
     /// Reads it; `None` when there was a mistake, which `values` holds then.
     pub fn read(values: &mut Values) -> Option<Self> {
         let common = Common::read(values);
-        let jwt = JwtSettings::read(values, common.map(|common| common.environment), SecretNeed::Generated);
+        let environment = common.as_ref().map(|common| common.environment);
+        let jwt = JwtSettings::read(values, environment, SecretNeed::Generated);
         let data_dir = values.required(table::DATA_DIR, parse::path);
-        Some(Self { jwt: jwt?, data_dir: data_dir? })
+        Some(Self { jwt: jwt?, data_dir: data_dir?, warnings: common?.warnings })
     }
 }
 

@@ -61,12 +61,21 @@ fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
 }
 
 fn print_token(config: &TokenConfig, arguments: &cli::TokenArguments) -> Exit {
-    let signed = secret::token_options(&config.jwt, &config.data_dir)
-        .and_then(|options| token::sign(&options, arguments, config.jwt.lifetime));
+    config.warnings.iter().for_each(|warning| process::say(&format_args!("token: {warning}")));
+    let signed = secret::token_options(&config.jwt, &config.data_dir).and_then(|(options, made)| {
+        if let Some(file) = made {
+            process::say(&format_args!(
+                "token: JWT_SECRET is unset, and DATA_DIR had no secret yet: made one in {}. A server with another \
+                 DATA_DIR, or with a JWT_SECRET of its own, refuses this token",
+                file.display()
+            ));
+        }
+        token::sign(&options, arguments, config.jwt.lifetime)
+    });
     match signed {
         Ok(token) => process::answer(&format!("{token}\n")),
         Err(error) => {
-            process::say(&format_args!("token: {error:#}"));
+            process::say(&format_args!("token: {}", process::chain(error.as_ref())));
             Exit::Failed("token".to_owned())
         }
     }

@@ -9,7 +9,7 @@ use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_migrations as migrations;
 use goldleaves_pricing::Rate;
 use goldleaves_runtime::settings::{Common, Values, parse, table};
-use goldleaves_runtime::{Exit, Secret, process, telemetry};
+use goldleaves_runtime::{Exit, Secret, process};
 use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
 use crate::cli::{Direction, Program};
@@ -49,7 +49,7 @@ impl MigrateConfig {
 
 /// Migrates; progress goes to standard error, the answer to `status` to standard output.
 pub fn run(config: &MigrateConfig, direction: Direction) -> Exit {
-    let _logs = telemetry::init(config.common.logs);
+    let _logs = config.common.start_logs();
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -58,7 +58,7 @@ pub fn run(config: &MigrateConfig, direction: Direction) -> Exit {
     match done {
         Ok(()) => Exit::Done,
         Err(error) => {
-            process::say(&format_args!("migrate: {error:#}"));
+            process::say(&format_args!("migrate: {}", process::chain(error.as_ref())));
             Exit::Failed("migrate".to_owned())
         }
     }
@@ -105,7 +105,7 @@ async fn declare(stream: &StreamSettings, progress: &impl Fn(&str)) -> Result<()
                 return Ok(());
             }
             Err(error) if error.is_transient() && start.elapsed() < STREAM_PATIENCE => {
-                progress(&format!("waiting for JetStream: {:#}", anyhow::Error::new(error)));
+                progress(&format!("waiting for JetStream: {}", process::chain(&error)));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error).context("the stream can't be declared"),

@@ -1,6 +1,5 @@
 //! Makes the ledger ready: the schema, then the rate. Doing it again changes nothing.
 
-use std::error::Error;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -8,7 +7,7 @@ use goldleaves_domain::Timestamp;
 use goldleaves_ledger::{Ledger, RateCard, StoreError, StoreOptions, is_of_the_disk};
 use goldleaves_migrations as migrations;
 use goldleaves_pricing::Rate;
-use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule};
+use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule, process};
 use time::OffsetDateTime;
 
 use crate::config::Config;
@@ -33,7 +32,7 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
         Err(error @ StoreError::Refused { .. }) => return Err(error.into()),
         Err(error) => {
             tracing::warn!(
-                cause = &error as &dyn Error,
+                cause = process::chain(&error),
                 "the database is away, events wait in the spool until it is there"
             );
         }
@@ -49,7 +48,7 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
     supervisor.spawn(rule, move |stop| {
         let (url, ledger) = (url.clone(), ledger.clone());
         async move {
-            prepare(&url, rate, &ledger).await.map_err(|error| format!("{error:#}"))?;
+            prepare(&url, rate, &ledger).await.map_err(|error| process::chain(error.as_ref()))?;
             tracing::info!("the database is there");
             stop.cancelled().await;
             Ok::<_, String>(())
@@ -90,7 +89,7 @@ pub(crate) async fn awaited(url: &Secret) -> Result<Option<String>> {
     let ledger = Ledger::connect(url.expose(), options).await?;
     match ledger.store().reach().await {
         Err(error @ StoreError::Refused { .. }) => Err(error.into()),
-        Err(error) => Ok(Some(format!("waiting for the database: {:#}", anyhow::Error::new(error)))),
+        Err(error) => Ok(Some(format!("waiting for the database: {}", process::chain(&error)))),
         Ok(()) => Ok(None),
     }
 }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use anyhow::{Context, Result};
 use goldleaves_ledger::{read_rate_cards, write_rate_cards};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
-use goldleaves_runtime::{Exit, Secret, process, telemetry};
+use goldleaves_runtime::{Exit, Secret, process};
 
 use crate::cli::RateCardsCommand;
 use crate::{config, prepare};
@@ -29,7 +29,7 @@ impl RateCardsConfig {
 
 /// Exports to standard output, or imports from standard input.
 pub(crate) fn run(config: &RateCardsConfig, command: RateCardsCommand) -> Exit {
-    let _logs = telemetry::init(config.common.logs);
+    let _logs = config.common.start_logs();
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -45,7 +45,7 @@ pub(crate) fn run(config: &RateCardsConfig, command: RateCardsCommand) -> Exit {
     match done {
         Ok(()) => Exit::Done,
         Err(error) => {
-            process::say(&format_args!("rate-cards: {error:#}"));
+            process::say(&format_args!("rate-cards: {}", process::chain(error.as_ref())));
             Exit::Failed("rate-cards".to_owned())
         }
     }

@@ -2,22 +2,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use goldleaves_billing_api::program::listen;
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
-use goldleaves_domain::Publisher;
+use goldleaves_domain::{Publisher, RoutePattern, Timestamp};
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::record;
-use goldleaves_gateway::service::{GatewayService, RELAY_GRACE, running_check, spool_check};
+use goldleaves_gateway::service::{GatewayService, RELAY_GRACE, billed, running_check, spool_check};
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
-use goldleaves_runtime::settings::Environment;
+use goldleaves_runtime::settings::{Environment, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, raise_descriptor_limit,
-    telemetry,
 };
 use goldleaves_spool::RealFileSystem;
-use goldleaves_web::{Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, bind, serve_ops};
+use goldleaves_web::{Clock, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, serve_ops};
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use crate::banner::{Banner, Sample, reachable};
@@ -25,12 +27,14 @@ use crate::cli::{self, TokenArguments};
 use crate::config::Config;
 use crate::{broker, demo, prepare, secret, token};
 
+/// How long the start waits for the price that it says.
+const PRICE_WITHIN: Duration = Duration::from_secs(1);
 /// Whom the sample token speaks for.
 const SAMPLE_NAME: &str = "demo";
 
 /// Runs until told to stop.
 pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
-    let logs = telemetry::init(config.common.logs);
+    let logs = config.common.start_logs();
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
@@ -38,7 +42,7 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
         runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config, shown)));
     drop(logs);
     exit.unwrap_or_else(|error| {
-        process::say(&format_args!("goldleaves can't start: {error:#}"));
+        process::say(&format_args!("goldleaves can't start: {}", process::chain(error.as_ref())));
         Exit::Failed("start".to_owned())
     })
 }
@@ -53,10 +57,16 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     let (tracer, exporting) = config.traces.start("goldleaves", &metrics);
-    let tokens = secret::token_options(&config.jwt, &config.data_dir)?;
+    let (tokens, made) = secret::token_options(&config.jwt, &config.data_dir)?;
+    if let Some(file) = made {
+        tracing::info!("JWT_SECRET is unset: made one and keep it in {}", file.display());
+    }
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
     let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
-    let listeners = Listeners { billing: listen(config.billing.addr).await?, ops: listen(config.ops_addr).await? };
+    let listeners = Listeners {
+        billing: listen(table::BILLING_ADDR, config.billing.addr)?,
+        ops: listen(table::OPS_ADDR, config.ops_addr)?,
+    };
     config.gateway.billing = origin(reachable(listeners.billing.local_addr()?))?;
 
     let mut supervisor = Supervisor::new(shutdown.clone());
@@ -86,6 +96,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
         addresses.0,
         addresses.1
     );
+    tracing::info!("billed is {}, {}", billed(&config.gateway), price(&ledger).await);
     if banner_shown == cli::Banner::Shown {
         let banner = banner(&config, &tokens, (gateway, addresses, upstream))?;
         process::show(format!("{banner}\n"));
@@ -101,12 +112,22 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     Ok(exit)
 }
 
-fn spool_error(error: record::RecordOpenError) -> anyhow::Error {
-    anyhow::Error::new(error).context("DATA_DIR")
+/// What a unit costs now, in words; a ledger that is away is not waited for.
+async fn price(ledger: &Ledger) -> String {
+    let cards = tokio::time::timeout(PRICE_WITHIN, ledger.rate_cards()).await;
+    let now = Timestamp::from_date_time(OffsetDateTime::now_utc()).ok();
+    let card = cards
+        .ok()
+        .and_then(Result::ok)
+        .and_then(|cards| cards.into_iter().rfind(|card| now.is_some_and(|now| card.effective_from <= now)));
+    match card {
+        Some(card) => format!("at {} cents a unit", card.rate),
+        None => "at the price that the ledger has once it is there".to_owned(),
+    }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    bind(address, ListenerOptions::default()).with_context(|| format!("{address} can't be listened on"))
+fn spool_error(error: record::RecordOpenError) -> anyhow::Error {
+    anyhow::Error::new(error).context("DATA_DIR")
 }
 
 /// Where calls go, in words; without `UPSTREAM_URL` a demo upstream is started for them.
@@ -134,13 +155,22 @@ fn banner(
 ) -> Result<Banner> {
     let sample = match config.common.environment {
         Environment::Production => None,
-        Environment::Development => Some(sample(config, tokens)?),
+        Environment::Development => sample(config, tokens)?,
     };
     let (docs, data_dir) = (config.billing.docs, config.data_dir.clone());
-    Ok(Banner { gateway, billing, docs, ops, upstream, data_dir, sample })
+    let billed = billed(&config.gateway);
+    Ok(Banner { gateway, billing, docs, ops, upstream, billed, data_dir, sample })
 }
 
-fn sample(config: &Config, tokens: &TokenOptions) -> Result<Sample> {
+/// A call that is billed, and what is needed for it; `None` when no answer of the demo is.
+fn sample(config: &Config, tokens: &TokenOptions) -> Result<Option<Sample>> {
+    let statuses = &config.gateway.statuses;
+    // The demo answers a GET with 200 and a POST with 201; what one's own service answers, it knows best.
+    let method = match () {
+        () if statuses.contains(200) => "",
+        () if statuses.contains(201) => "-X POST ",
+        () => return Ok(None),
+    };
     let arguments = TokenArguments {
         tenant: SAMPLE_NAME.parse()?,
         user: SAMPLE_NAME.parse()?,
@@ -148,6 +178,7 @@ fn sample(config: &Config, tokens: &TokenOptions) -> Result<Sample> {
         ttl_minutes: None,
     };
     let token = token::sign(tokens, &arguments, config.jwt.lifetime)?;
-    let path = config.gateway.routes.patterns().next().map_or("/", |route| route.as_str()).to_owned();
-    Ok(Sample { token, tenant: SAMPLE_NAME, minutes: config.jwt.lifetime.as_secs() / 60, path })
+    let billed = |route: &&RoutePattern| !config.gateway.never_billed.iter().any(|never| never == route.as_str());
+    let Some(path) = config.gateway.routes.patterns().find(billed).map(ToString::to_string) else { return Ok(None) };
+    Ok(Some(Sample { token, tenant: SAMPLE_NAME, minutes: config.jwt.lifetime.as_secs() / 60, method, path }))
 }

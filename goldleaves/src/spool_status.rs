@@ -20,8 +20,7 @@ pub(crate) fn run(data_dir: &Path) -> Exit {
     match inspect(&directory) {
         Ok(found) => process::answer(&text(&directory, &found)),
         Err(error) => {
-            let error = anyhow::Error::new(error);
-            process::say(&format_args!("spool status: {error:#}"));
+            process::say(&format_args!("spool status: {}", process::chain(&error)));
             Exit::Failed("spool status".to_owned())
         }
     }

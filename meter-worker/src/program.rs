@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
-use goldleaves_runtime::{
-    Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process, telemetry,
-};
+use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
 
@@ -48,12 +46,12 @@ impl Config {
 
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
-    let logs = telemetry::init(config.common.logs);
+    let logs = config.common.start_logs();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
     drop(logs);
     exit.unwrap_or_else(|error| {
-        process::say(&format_args!("meter-worker can't start: {error:#}"));
+        process::say(&format_args!("meter-worker can't start: {}", process::chain(error.as_ref())));
         Exit::Failed("start".to_owned())
     })
 }
@@ -64,7 +62,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let (tracer, exporting) = config.traces.start("meter-worker", &metrics);
     let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
     let ops = bind(config.ops_addr, ListenerOptions::default())
-        .with_context(|| format!("{} can't be listened on", config.ops_addr))?;
+        .with_context(|| format!("OPS_ADDR {} can't be listened on", config.ops_addr))?;
     let connection = config.stream.clone().connect("meter-worker").await?;
     tracing::info!("ops listens on http://{}", ops.local_addr()?);
 

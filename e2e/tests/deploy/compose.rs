@@ -88,6 +88,27 @@ fn a_program_reads_every_variable_it_is_given_and_misses_none() {
     }
 }
 
+/// What operators can set they can set in `.env`, so that nobody has to change compose.yaml for it.
+#[test]
+fn every_setting_that_a_program_reads_reaches_it() {
+    let compose = compose();
+    let services = services(&compose);
+    let mut passed = BTreeSet::new();
+    for program in PROGRAMS {
+        let environment = environment(services[program]);
+        let (_, said) = check_config(program, &environment);
+        // The image says where its data is.
+        let read = said.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned());
+        let missing: Vec<String> = read.filter(|name| name != "DATA_DIR" && !environment.contains_key(name)).collect();
+        assert!(missing.is_empty(), "{program} reads {missing:?}, which compose.yaml does not pass to it");
+        passed.extend(environment.into_keys());
+    }
+    let settings = text("docs/SETTINGS.md");
+    let rows = settings.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let lacking: Vec<&str> = rows.filter(|name| *name != "DATA_DIR" && !passed.contains(*name)).collect();
+    assert!(lacking.is_empty(), "docs/SETTINGS.md lists {lacking:?}, which no service of compose.yaml is given");
+}
+
 #[test]
 fn in_production_the_same_variables_are_right_and_a_missing_secret_is_not() {
     let compose = compose();

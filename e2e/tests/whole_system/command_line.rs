@@ -14,6 +14,7 @@ use goldleaves_testkit::program::{Launch, built};
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::contract_edge::free;
 
@@ -197,4 +198,96 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
     let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
     (master, terminal)
+}
+
+#[test]
+fn check_config_says_what_holds_and_hides_secrets() {
+    let scratch = Scratch::new("secret-file").unwrap();
+    let file = scratch.join("secret");
+    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    let settings = [("JWT_SECRET_FILE", file.to_str().unwrap()), ("LOG_LEVL", "debug"), ("BILLABLE_ROUTES", "/")];
+    let (code, printed, said) = run("goldleaves", &["check-config"], &settings);
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        "JWT_SECRET = set  (JWT_SECRET_FILE of environment)",
+        "BILLABLE_ROUTES = /  (environment)",
+        "GATEWAY_ADDR = 127.0.0.1:8080  (default)",
+        "OPS_ADDR = 127.0.0.1:9090  (default)",
+        "ENABLE_DOCS = true  (default)",
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line}:\n{printed}");
+    }
+    let warning = "the variable LOG_LEVL is no setting and changes nothing; the nearest known one is LOG_LEVEL";
+    assert!(said.contains(warning) && !printed.contains(SECRET), "{said}");
+
+    let (code, printed, _) = run("goldleaves", &["check-config", "--json"], &settings);
+    let answer: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &answer["valid"], &answer["program"]), (Some(0), &json!(true), &json!("goldleaves")));
+    let of = |name: &str| answer["settings"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone();
+    assert_eq!((&of("JWT_SECRET")["value"], &of("JWT_SECRET")["secret"]), (&json!("set"), &json!(true)));
+    assert_eq!(of("OPS_ADDR")["value"], "127.0.0.1:9090");
+    assert_eq!(answer["warnings"], json!([warning]));
+
+    let (code, printed, _) = run("goldleaves", &["check-config", "--json"], &[("BILLABLE_ROUTES", "/health")]);
+    let answer: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &answer["valid"]), (Some(78), &json!(false)));
+    assert_eq!(answer["mistakes"][0]["subject"], "BILLABLE_ROUTES", "{answer}");
+}
+
+#[test]
+fn an_address_in_use_is_named_by_its_variable() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let common = [("JWT_SECRET", SECRET), ("UPSTREAM_URL", "http://127.0.0.1:1"), ("NATS_URL", "nats://127.0.0.1:1")];
+    let database = [("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")];
+    for (program, variables) in [
+        ("gateway", &["GATEWAY_ADDR", "OPS_ADDR"][..]),
+        ("billing-api", &["BILLING_ADDR", "OPS_ADDR"]),
+        ("meter-worker", &["OPS_ADDR"]),
+        ("goldleaves", &["GATEWAY_ADDR", "BILLING_ADDR", "OPS_ADDR"]),
+    ] {
+        for variable in variables {
+            let free = ["GATEWAY_ADDR", "BILLING_ADDR", "OPS_ADDR"].map(|name| (name, "127.0.0.1:0"));
+            let settings = [&free[..], &common, &database, &[(*variable, taken.as_str())]].concat();
+            let (code, _, said) = run(program, &[], &settings);
+            let wanted =
+                format!("{program} can't start: {variable} {taken} can't be listened on: Address already in use");
+            assert!(code == Some(70) && said.contains(&wanted), "{program} {variable}: {said}");
+        }
+    }
+}
+
+#[test]
+fn commands_say_what_a_newcomer_would_wonder_about() {
+    let scratch = Scratch::new("newcomer").unwrap();
+    let data = scratch.join("data").display().to_string();
+    let settings = [("DATA_DIR", data.as_str())];
+    let (code, printed, _) = run("goldleaves", &["spool", "status"], &settings);
+    assert!(code == Some(0) && printed.starts_with(&format!("no spool at {data}/spool")), "{printed}");
+    let token = ["token", "--tenant", "t", "--user", "u"];
+    let (code, printed, said) = run("goldleaves", &token, &settings);
+    assert!(code == Some(0) && printed.lines().count() == 1, "{said}");
+    assert!(said.contains(&format!("made one in {data}/jwt-secret")), "{said}");
+    assert_eq!(run("goldleaves", &token, &settings).2, "", "the second time it is there");
+    let (_, _, said) = run("goldleaves", &["rate-cards", "export"], &[("DATABASE_URL", "sqlite:///absent/x.db")]);
+    assert!(said.contains("rate-cards: "), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_billed_is_said_at_the_start_and_causes_once() {
+    let scratch = Scratch::new("start-line").unwrap();
+    let launch = |data: &str| {
+        let addresses = ["GATEWAY_ADDR", "BILLING_ADDR", "OPS_ADDR"].map(|name| (name, "127.0.0.1:0".to_owned()));
+        Launch::new("goldleaves", scratch.path()).settings(addresses).setting("DATA_DIR", scratch.join(data))
+    };
+    let mut program = launch("data").setting("BILLABLE_ROUTES", "/").setting("USAGE_RATE_CENTS", "7").start().unwrap();
+    let line = "billed is / (BILLABLE_ROUTES), answered with 2xx,3xx (BILLABLE_STATUSES), at 7 cents a unit";
+    program.printed(line, |text| text.contains(line).then_some(())).await.unwrap();
+    let nobody = ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing".to_owned());
+    for format in ["text", "json"] {
+        let mut program = launch(format).settings([nobody.clone(), ("LOG_FORMAT", format.to_owned())]).start().unwrap();
+        let away = |text: &str| text.lines().find(|line| line.contains("the database is away")).map(str::to_owned);
+        let line = program.printed("that the database is away", away).await.unwrap();
+        assert_eq!(line.matches("Connection refused").count(), 1, "{line}");
+    }
 }

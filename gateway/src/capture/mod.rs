@@ -2,6 +2,7 @@
 
 mod body;
 mod meter;
+mod skipped;
 mod usage;
 
 use std::future::Future;
@@ -20,12 +21,13 @@ use tower::{Layer, Service};
 use crate::call::{Admitted, Caller, Captured, Destination, Facts, Traced};
 use crate::core::Core;
 use crate::error::{Failure, GatewayError};
-use crate::names::USAGE_EVENT_ID;
+use crate::names::{USAGE_EVENT_ID, USAGE_SKIPPED};
 use crate::proxy::{AnswerBody, Served, Tunnel, UploadWatch};
 use crate::record::{CallIntent, Durability, NotDurable, Prepared, VoidReason};
 
 use body::ResponseBody;
 pub(crate) use meter::{Asked, Meter};
+use skipped::Skipped;
 pub(crate) use usage::Usage;
 
 /// See [`Capture`].
@@ -60,8 +62,9 @@ where
     }
 
     fn call(&mut self, call: Admitted) -> Self::Future {
+        let unmetered = Skipped::of(&call);
         let captured = self.capture(call);
-        CaptureFuture { core: Arc::clone(&self.core), inner: self.inner.call(captured), held: None }
+        CaptureFuture { core: Arc::clone(&self.core), inner: self.inner.call(captured), unmetered, held: None }
     }
 }
 
@@ -132,6 +135,7 @@ pin_project! {
         core: Arc<Core>,
         #[pin]
         inner: F,
+        unmetered: Option<Skipped>,
         held: Option<(Headed, Durable)>,
     }
 }
@@ -145,7 +149,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if this.held.is_none() {
-            let headed = Headed::of(ready!(this.inner.poll(cx))?, this.core);
+            let headed = Headed::of(ready!(this.inner.poll(cx))?, *this.unmetered, this.core);
             match headed.durable(this.core) {
                 None => return Poll::Ready(Ok(headed.hand_over(this.core))),
                 Some(durable) => *this.held = Some((headed, durable)),
@@ -173,10 +177,11 @@ struct Headed {
 
 impl Headed {
     /// A status that is not billable ends the metering.
-    fn of(served: Served, core: &Core) -> Self {
+    fn of(served: Served, unmetered: Option<Skipped>, core: &Core) -> Self {
         let Served { mut response, meter, tunnel } = served;
         let status = response.status().as_u16();
         let usage = Usage::take(response.headers_mut());
+        let was_metered = meter.is_some();
         let meter = meter.and_then(|mut meter| {
             if core.statuses.contains(status) {
                 meter.head(status, usage);
@@ -189,6 +194,10 @@ impl Headed {
             && let Ok(value) = HeaderValue::from_str(event_id.as_uuid().as_hyphenated().encode_lower(&mut [0; 36]))
         {
             response.headers_mut().insert(USAGE_EVENT_ID, value);
+        } else if core.says_skipped
+            && let Some(skipped) = unmetered.or_else(|| Skipped::metered(was_metered.then_some(meter.is_some())))
+        {
+            response.headers_mut().insert(USAGE_SKIPPED, skipped.value());
         }
         Self { response, meter, tunnel }
     }

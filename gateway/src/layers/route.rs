@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use goldleaves_domain::{BillableRoutes, LocalRoute, NormalPath, RouteClass};
+use goldleaves_domain::{BillableRoutes, LocalRoute, NormalPath, PublicRoutes, RouteClass};
 use goldleaves_web::WebBody;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response};
@@ -18,6 +18,7 @@ use crate::metrics::{CoreMetrics, RequestClass};
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) routes: Arc<BillableRoutes>,
+    pub(crate) public: Arc<PublicRoutes>,
     pub(crate) metrics: Arc<CoreMetrics>,
 }
 
@@ -43,7 +44,7 @@ impl Step<Traced> for Route {
                 return Inward::Refused(error.into());
             }
         };
-        let (class, admission) = match RouteClass::of(&path, &self.routes) {
+        let (class, admission) = match RouteClass::of(&path, &self.routes).opened_by(&path, &self.public) {
             RouteClass::Local(local) => {
                 call.trace.matched(RequestClass::Local, None);
                 return self.answer(local, call.request.method());

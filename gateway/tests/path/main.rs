@@ -21,6 +21,7 @@ mod metering;
 mod pool;
 mod recording;
 mod routing;
+mod skipped;
 mod smuggling;
 mod tokens;
 mod traces;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use goldleaves_ledger::{Ledger, Recorded};
 use goldleaves_meter_worker::{Meter, StreamSettings};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
-use goldleaves_runtime::{Exit, Metrics, Secret, Shutdown, process, telemetry};
+use goldleaves_runtime::{Exit, Metrics, Secret, Shutdown, process};
 use goldleaves_stream::{Position, Reader, ReaderOptions, Span};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,7 @@ impl ReplayConfig {
 
 /// Replays, or looks.
 pub(crate) fn run(config: &ReplayConfig, arguments: ReplayArguments) -> Exit {
-    let _logs = telemetry::init(config.common.logs);
+    let _logs = config.common.start_logs();
     let done = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -60,7 +60,7 @@ pub(crate) fn run(config: &ReplayConfig, arguments: ReplayArguments) -> Exit {
         .context("the runtime can't be started")
         .and_then(|runtime| runtime.block_on(replay(config, arguments)));
     done.unwrap_or_else(|error| {
-        say(&format_args!("{error:#}"));
+        say(&process::chain(error.as_ref()));
         Exit::Failed("replay".to_owned())
     })
 }
@@ -112,7 +112,9 @@ async fn to_record(config: &ReplayConfig) -> Result<Ledger> {
 /// The ledger to compare with, if there is one.
 async fn to_ask(config: &ReplayConfig) -> Option<Ledger> {
     let ledger = prepare::open(&config.database_url).await;
-    ledger.inspect_err(|error| say(&format_args!("the ledger is not compared with: {error:#}"))).ok()
+    ledger
+        .inspect_err(|error| say(&format_args!("the ledger is not compared with: {}", process::chain(error.as_ref()))))
+        .ok()
 }
 
 async fn record(replay: &mut Replay, ledger: &Ledger, span: Span, stop: &CancellationToken) -> Result<Ending> {

@@ -13,6 +13,7 @@ mod identity;
 mod json;
 mod metadata;
 mod path;
+mod public;
 mod repeat;
 mod routes;
 mod seal;
@@ -30,6 +31,7 @@ pub use event::{Action, ActionError, CallMetadata, Outcome, OutcomeError, UsageE
 pub use fingerprint::{Fingerprint, FingerprintBuilder, FingerprintError};
 pub use identity::{Epoch, EventId, IdentityError, RequestId, Source, TenantId, UserId};
 pub use path::{NormalPath, PathError};
+pub use public::PublicRoutes;
 pub use repeat::{Candidate, RANKED_MAX, Verdict, judge};
 pub use routes::{BillableRoutes, RouteError, RouteFault, RoutePattern};
 pub use seal::{Seal, SealBlock, SetHash, SetHashError};

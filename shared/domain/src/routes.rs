@@ -48,6 +48,12 @@ pub enum RouteFault {
     /// The same pattern twice.
     #[error("is there twice")]
     Double,
+    /// `/` among the open routes.
+    #[error("would open everything")]
+    OpensAll,
+    /// An open route that the gateway or the billing API answers.
+    #[error("is never the upstream's")]
+    Taken,
 }
 
 impl RoutePattern {
@@ -67,7 +73,7 @@ impl RoutePattern {
         (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(text.into()))
     }
 
-    fn segments(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/').filter(|segment| !segment.is_empty())
     }
 }

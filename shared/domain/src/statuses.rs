@@ -1,5 +1,6 @@
 //! Which final statuses are billed.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// The words of `BILLABLE_STATUSES`: classes (`2xx`) and single codes (`404`), of 200 to 599.
@@ -49,6 +50,22 @@ impl BillableStatuses {
     /// Whether a response with this final status is billed.
     pub fn contains(&self, status: u16) -> bool {
         self.statuses.binary_search(&status).is_ok()
+    }
+}
+
+/// The words again, a whole class as one.
+impl fmt::Display for BillableStatuses {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Vec::new();
+        for class in 2..=5_u16 {
+            let all = class * 100..(class + 1) * 100;
+            if all.clone().all(|status| self.contains(status)) {
+                words.push(format!("{class}xx"));
+            } else {
+                words.extend(all.filter(|status| self.contains(*status)).map(|status| status.to_string()));
+            }
+        }
+        out.write_str(&words.join(","))
     }
 }
 

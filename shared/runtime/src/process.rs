@@ -134,14 +134,41 @@ pub fn say(text: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// An error and all its causes in one line.
+/// An error and all its causes in one line. A cause that an error's own words hold already, as many libraries' do, is not
+/// said again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
+    let mut last = text.clone();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let words = error.to_string();
+        if !last.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+            last = words;
+        }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error of many libraries: its words end with those of its cause, which it names as its source as well.
+    #[derive(Debug, thiserror::Error)]
+    #[error("connecting: {0}")]
+    struct Repeats(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the database did not do it")]
+    struct Plain(#[source] Repeats);
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let refused = io::Error::other("refused");
+        let text = chain(&Plain(Repeats(refused)));
+        assert_eq!(text, "the database did not do it: connecting: refused");
+    }
 }

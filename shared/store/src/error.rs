@@ -56,6 +56,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The error and its causes in one line. A cause that an error's own words end with, as those of database libraries do,
+    /// is not said again.
+    pub fn in_full(&self) -> String {
+        let (mut text, mut last) = (self.to_string(), self.to_string());
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            if !last.ends_with(&words) {
+                text = format!("{text}: {words}");
+                last = words;
+            }
+            cause = error.source();
+        }
+        text
+    }
+
     /// Whether the same call may succeed later. When not, something in what was handed over, or in how the program is
     /// set up, is wrong.
     pub fn is_transient(&self) -> bool {

@@ -1,6 +1,5 @@
 //! Follows whether the database is there. Away is waited out, and said; wrong at the start is an error.
 
-use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ impl Store {
                 Err(error) => {
                     is_ready.store(false, Ordering::Relaxed);
                     if said.is_none_or(|said| said.elapsed() >= QUIET) {
-                        tracing::warn!(cause = &error as &dyn Error, "the database is away, it is asked again");
+                        tracing::warn!(cause = error.in_full(), "the database is away, it is asked again");
                         said = Some(Instant::now());
                     }
                 }

@@ -14,6 +14,7 @@ mod fingerprints;
 mod golden;
 mod metadata;
 mod paths;
+mod public;
 mod repeats;
 mod routes;
 mod seals;

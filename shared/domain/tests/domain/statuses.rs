@@ -29,3 +29,11 @@ fn every_wrong_word_is_named() {
     assert!(error.to_string().contains("\"1xx\", \"100\""));
     assert!("".parse::<BillableStatuses>().is_err());
 }
+
+#[test]
+fn they_are_said_as_they_are_written() {
+    for list in ["2xx,3xx", "201,204,404", "2xx,500,503", "5xx"] {
+        assert_eq!(BillableStatuses::parse(list).unwrap().to_string(), list);
+    }
+    assert_eq!(BillableStatuses::default().to_string(), "2xx,3xx");
+}

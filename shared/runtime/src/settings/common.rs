@@ -7,7 +7,7 @@ use tracing::level_filters::LevelFilter;
 use super::parse::{self, Invalid};
 use super::{Values, table};
 use crate::Secret;
-use crate::telemetry::{LogFormat, LogOptions};
+use crate::telemetry::{self, LogFormat, LogOptions, Logs, TryInitError};
 
 /// The fewest bytes a secret must have in production.
 const SECRET_BYTES_MIN: usize = 32;
@@ -41,6 +41,8 @@ pub struct Common {
     pub logs: LogOptions,
     /// `SHUTDOWN_GRACE_SECS`: how long what is in flight may go on once a stop was asked for.
     pub shutdown_grace: Duration,
+    /// What is probably not meant as it is; see [`Values::warnings`].
+    pub warnings: Vec<String>,
 }
 
 impl Common {
@@ -53,13 +55,26 @@ impl Common {
         let shutdown_grace = values.required(table::SHUTDOWN_GRACE_SECS, parse::seconds_or_zero);
         let level = if debug? { level?.max(LevelFilter::DEBUG) } else { level? };
         let logs = LogOptions { level, format: format? };
-        Some(Self { environment: environment?, logs, shutdown_grace: shutdown_grace? })
+        let warnings = values.warnings().to_vec();
+        Some(Self { environment: environment?, logs, shutdown_grace: shutdown_grace?, warnings })
+    }
+
+    /// Starts the logs, whose first lines are the warnings. Keep what is returned until the very end.
+    ///
+    /// # Errors
+    /// Something else already takes the logs.
+    pub fn start_logs(&self) -> Result<Logs, TryInitError> {
+        let logs = telemetry::init(self.logs)?;
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(logs)
     }
 
     /// `ENABLE_DOCS`: true, in production false. A mistake in it is noted also when the rest could not be read.
     pub fn read_enable_docs(common: Option<&Self>, values: &mut Values) -> Option<bool> {
         let set = values.optional(table::ENABLE_DOCS, parse::boolean)?;
-        set.or_else(|| common.map(|common| common.environment == Environment::Development))
+        let docs = set.or_else(|| common.map(|common| common.environment == Environment::Development))?;
+        values.stands_for(table::ENABLE_DOCS, &docs);
+        Some(docs)
     }
 }
 

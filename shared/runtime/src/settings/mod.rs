@@ -19,7 +19,7 @@ pub use common::{Common, Environment, JwtAlgorithm, JwtSettings, SecretNeed};
 pub use file::{CONFIG_FILE, File};
 pub use limits::GatewayLimits;
 pub use mistakes::{Mistake, Mistakes};
-pub use table::Setting;
+pub use table::{Kind, Setting};
 pub use values::{Reading, Values};
 
 pub(crate) use nearest::edit_distance;

@@ -1,11 +1,37 @@
-//! The known key a mistyped one was probably meant to be.
+//! The known key or variable that a mistyped one was probably meant to be.
 
-use super::table;
+use super::{CONFIG_FILE, table};
+
+/// The most letters in which a variable may differ from a setting to be taken for it.
+const MISTYPED_MAX: usize = 3;
+/// Variables that Kubernetes makes for each service (`GATEWAY_PORT`) look like ours and are not.
+const OF_SERVICES: [&str; 3] = ["_PORT", "_HOST", "_PROTO"];
 
 /// The known key with the smallest edit distance to `unknown`.
 pub(crate) fn known_key(unknown: &str) -> &'static str {
-    let by_distance = |setting: &&table::Setting| edit_distance(unknown, setting.key);
-    table::ALL.iter().min_by_key(by_distance).map_or("", |setting| setting.key)
+    let keys = table::ALL.iter().flat_map(|setting| [Some(setting.key), setting.file().map(|(_, key)| key)]);
+    keys.flatten().min_by_key(|key| edit_distance(unknown, key)).unwrap_or_default()
+}
+
+/// Every variable that is read.
+pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
+    let names = table::ALL.iter().flat_map(|setting| [Some(setting.name), setting.file().map(|(name, _)| name)]);
+    names.flatten().chain(std::iter::once(CONFIG_FILE))
+}
+
+/// The variable that an unknown one was probably meant to be; `None` when it is likely somebody else's, as most variables
+/// of a process are.
+pub(crate) fn known_variable(unknown: &str) -> Option<&'static str> {
+    let upper = unknown.to_ascii_uppercase();
+    if OF_SERVICES.iter().any(|end| upper.ends_with(end)) {
+        return None;
+    }
+    // What other frameworks call it.
+    let typed = upper.strip_suffix("_KEY").filter(|rest| variables().any(|name| name == *rest)).unwrap_or(&upper);
+    let nearest = variables().map(|name| (edit_distance(typed, name), name)).min()?;
+    let (edits, name) = nearest;
+    let alike = edits <= 1 || typed.bytes().next() == name.bytes().next();
+    (alike && edits <= MISTYPED_MAX.min(typed.len() / 4)).then_some(name)
 }
 
 /// How many characters must be added, taken away or changed to make one text of the other (Levenshtein).
@@ -49,8 +75,51 @@ mod tests {
             ("jtw.issuer", "jwt.issuer"),
             ("limits.connection_max", "limits.connections_max"),
             ("datadir", "data_dir"),
+            ("jwt.secret_fil", "jwt.secret_file"),
         ] {
             assert_eq!(known_key(typed), meant);
+        }
+    }
+
+    #[test]
+    fn variables_that_are_nearly_ours_and_others() {
+        for (typed, meant) in [
+            ("JWT_SECRT", "JWT_SECRET"),
+            ("JWT_SECRET_KEY", "JWT_SECRET"),
+            ("jwt_secret", "JWT_SECRET"),
+            ("DATABASE_URI", "DATABASE_URL"),
+            ("BILLABLE_ROUTE", "BILLABLE_ROUTES"),
+            ("UPSTREAM_URLS", "UPSTREAM_URL"),
+            ("RATE_LIMIT_PER_SECONDS", "RATE_LIMIT_PER_SECOND"),
+            ("JWT_SECRET_FILES", "JWT_SECRET_FILE"),
+            ("CONFIG_FLIE", "CONFIG_FILE"),
+            ("LOGLEVEL", "LOG_LEVEL"),
+        ] {
+            assert_eq!(known_variable(typed), Some(meant), "{typed}");
+        }
+        for other in [
+            "PATH",
+            "HOME",
+            "LOGNAME",
+            "HOSTNAME",
+            "PORT",
+            "DEBUG_COLORS",
+            "APP_ADDR",
+            "NATS_USER",
+            "GATEWAY_PORT",
+            "GATEWAY_SERVICE_HOST",
+            "BILLING_PORT",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "STRIPE_KEY",
+            "DATABASE_HOST",
+            "XDG_DATA_DIRS",
+            "LOG_FILE",
+            "JWT_COOKIE_NAME",
+            "PGDATA",
+            "LANG",
+            "LC_ALL",
+        ] {
+            assert_eq!(known_variable(other), None, "{other}");
         }
     }
 }

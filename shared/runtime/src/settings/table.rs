@@ -20,14 +20,31 @@ pub struct Setting {
     pub kind: Kind,
     /// What would be right, to follow "expected".
     pub expects: &'static str,
+    /// The variable and the key that name a file with the value instead; only a secret has them.
+    file: (&'static str, &'static str),
+}
+
+impl Setting {
+    /// The variable and the key that name a file with the value instead, `X_FILE` for the secret `X`.
+    pub const fn file(&self) -> Option<(&'static str, &'static str)> {
+        match self.kind {
+            Kind::Secret => Some(self.file),
+            Kind::Plain => None,
+        }
+    }
 }
 
 macro_rules! settings {
     ($($name:ident = $key:literal, $kind:ident, $expects:literal;)*) => {
         $(
             #[doc = concat!("`", stringify!($name), "`, in the file `", $key, "`: ", $expects, ".")]
-            pub const $name: Setting =
-                Setting { name: stringify!($name), key: $key, kind: Kind::$kind, expects: $expects };
+            pub const $name: Setting = Setting {
+                name: stringify!($name),
+                key: $key,
+                kind: Kind::$kind,
+                expects: $expects,
+                file: (concat!(stringify!($name), "_FILE"), concat!($key, "_file")),
+            };
         )*
 
         /// Every setting there is.
@@ -49,6 +66,7 @@ settings! {
     JWT_AUDIENCE = "jwt.audience", Plain, "the text that `aud` must hold";
     USAGE_RATE_CENTS = "usage.rate_cents", Plain, "cents a unit: 0 to 1000000 with at most 6 places";
     BILLABLE_ROUTES = "billable.routes", Plain, "path prefixes such as /api/v1/documents, separated by commas";
+    PUBLIC_ROUTES = "public.routes", Plain, "path prefixes such as /static, separated by commas";
     BILLABLE_STATUSES = "billable.statuses", Plain, "classes such as 2xx or codes such as 200, separated by commas";
     LOG_LEVEL = "log.level", Plain, "trace, debug, info, warn, error or off";
     LOG_FORMAT = "log.format", Plain, "text or json";
@@ -91,8 +109,10 @@ mod tests {
 
     #[test]
     fn names_and_keys_are_each_used_once() {
-        let names: BTreeSet<_> = ALL.iter().map(|setting| setting.name).collect();
-        let keys: BTreeSet<_> = ALL.iter().map(|setting| setting.key).collect();
-        assert_eq!((names.len(), keys.len()), (ALL.len(), ALL.len()));
+        let files = || ALL.iter().filter_map(Setting::file);
+        let names: BTreeSet<_> = ALL.iter().map(|setting| setting.name).chain(files().map(|(name, _)| name)).collect();
+        let keys: BTreeSet<_> = ALL.iter().map(|setting| setting.key).chain(files().map(|(_, key)| key)).collect();
+        let count = ALL.len() + files().count();
+        assert_eq!((names.len(), keys.len()), (count, count));
     }
 }

@@ -156,6 +156,73 @@ fn unknown_keys_in_any_shape() {
     }
 }
 
+#[test]
+fn a_secret_may_have_a_file_of_its_own() {
+    let folder = std::env::temp_dir().join(format!("goldleaves-secrets-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.join(name), bytes).unwrap();
+        folder.join(name).display().to_string()
+    };
+    let good = path("good", b"two lines\nof a secret \n\n");
+    for setting in table::ALL.iter().filter(|setting| setting.file().is_some()) {
+        let (name, key) = setting.file().unwrap();
+        assert_eq!(name, format!("{}_FILE", setting.name));
+        let (section, entry) = key.split_once('.').unwrap();
+        let file = format!("[{section}]\n{entry} = {good:?}\n");
+        for mut values in [load(&[(name, &good)], None), load(&[], Some(&file))] {
+            assert!(values.is_set(*setting), "{name}");
+            let secret = values.optional(*setting, parse::secret).unwrap().unwrap();
+            assert_eq!(secret.expose(), "two lines\nof a secret \n", "{name}: only the last newline goes");
+            let reading = values.readings().next().unwrap();
+            assert_eq!(reading.shown.as_deref(), Some("set"));
+            assert!(reading.layer.as_ref().unwrap().starts_with(name), "{reading:?}");
+            values.finish(Some(())).unwrap();
+        }
+        let mut both = load(&[(name, &good), (setting.name, "hunter2")], None);
+        assert_eq!(both.optional(*setting, parse::secret), None);
+        let text = mistakes(both);
+        assert!(
+            text.contains(&format!("{name}: is set, and so is {}", setting.name)) && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+    let absent = folder.join("absent").display().to_string();
+    for (file, why) in [
+        (absent, "can't be read: No such file"),
+        (path("empty", b"\n"), "holds nothing"),
+        (path("bytes", &[0xff]), "does not hold UTF-8"),
+        (path("large", &vec![b'x'; 1 << 21]), "holds more than 1 MiB"),
+        (folder.display().to_string(), "can't be read: Is a directory"),
+    ] {
+        let mut values = load(&[("JWT_SECRET_FILE", &file)], None);
+        assert_eq!(values.optional(table::JWT_SECRET, parse::secret), None);
+        let text = mistakes(values);
+        assert!(text.contains("JWT_SECRET_FILE: ") && text.contains(why), "{text}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_variable_that_is_nearly_a_setting_is_warned_about() {
+    let values =
+        load(&[("JWT_SECRT", "hunter2"), ("PATH", "/bin"), ("CONFIG_FILE", "/x"), ("NATS_URL_FILE", "")], None);
+    let warning = "the variable JWT_SECRT is no setting and changes nothing; the nearest known one is JWT_SECRET";
+    assert_eq!(values.warnings(), [warning]);
+    let common = Common::read(&mut load(&[("LOG_LEVL", "debug")], None)).unwrap();
+    assert_eq!(common.warnings.len(), 1);
+}
+
+#[test]
+fn what_an_unset_setting_stands_for_is_shown() {
+    let mut values = load(&[("BILLING_ADDR", "127.0.0.1:1")], None);
+    let default: std::net::SocketAddr = "127.0.0.1:8080".parse().unwrap();
+    values.or_default(table::GATEWAY_ADDR, parse::socket_address, default);
+    values.or_default(table::BILLING_ADDR, parse::socket_address, default);
+    let shown: Vec<_> = values.readings().map(|it| (it.shown.as_deref(), it.layer.as_deref())).collect();
+    assert_eq!(shown, [(Some("127.0.0.1:1"), Some("environment")), (Some("127.0.0.1:8080"), Some("default")),]);
+}
+
 fn jwt(environment: Environment, secret: &str, need: SecretNeed) -> Result<JwtSettings, String> {
     let mut values = load(&[("JWT_SECRET", secret)], None);
     let jwt = JwtSettings::read(&mut values, Some(environment), need);

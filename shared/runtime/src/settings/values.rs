@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::{self, Display};
+use std::path::Path;
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Num, Value};
@@ -13,6 +14,8 @@ use super::mistakes::{Mistake, Mistakes};
 use super::table::{self, Kind, Setting};
 use super::{DEFAULT_TOML, FILE_NAME, nearest};
 
+/// No secret is longer: what is named by mistake may be a disk's image.
+const SECRET_BYTES_MAX: u64 = 1 << 20;
 /// The longest piece of a wrong value that an error repeats, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
 const ENVIRONMENT_LAYER: &str = "environment";
@@ -38,6 +41,8 @@ pub struct Values {
     layers: Figment,
     not_unicode: BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
+    doubts: Vec<Mistake>,
+    warnings: Vec<String>,
     readings: BTreeMap<&'static str, Reading>,
 }
 
@@ -48,7 +53,7 @@ pub struct Reading {
     pub setting: Setting,
     /// `environment`, the file's name or `default`; `None` = it has no value.
     pub layer: Option<String>,
-    /// The value; `[secret]` for one that must not be seen.
+    /// The value; `set` for one that must not be seen. `None` = it has none.
     pub shown: Option<String>,
 }
 
@@ -68,11 +73,13 @@ impl Values {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        let (environment, not_unicode) = environment_layer(environment);
+        let Variables { layer: environment, not_unicode, warnings } = variables(environment);
         let mut values = Self {
             layers: Figment::from(Named(DEFAULT_LAYER.to_owned(), DEFAULT_TOML)),
             not_unicode,
             mistakes: Vec::new(),
+            doubts: Vec::new(),
+            warnings,
             readings: BTreeMap::new(),
         };
         if let Some(file) = file {
@@ -110,19 +117,41 @@ impl Values {
     }
 
     /// Reads a value, or takes the program's own default.
-    pub fn or_default<T, E: Display>(
+    pub fn or_default<T: Display, E: Display>(
         &mut self,
         setting: Setting,
         parse: impl FnOnce(&str) -> Result<T, E>,
         default: T,
     ) -> Option<T> {
-        self.optional(setting, parse).map(|value| value.unwrap_or(default))
+        let value = self.optional(setting, parse)?;
+        Some(value.unwrap_or_else(|| {
+            self.stands_for(setting, &default);
+            default
+        }))
     }
 
-    /// Whether the file or the environment sets it.
+    /// Notes what an unset setting stands for in this program, so that `check-config` shows what holds.
+    pub fn stands_for(&mut self, setting: Setting, default: &dyn Display) {
+        if let Some(reading) = self.readings.get_mut(setting.name).filter(|reading| reading.shown.is_none()) {
+            reading.layer = Some(DEFAULT_LAYER.to_owned());
+            reading.shown = Some(default.to_string());
+        }
+    }
+
+    /// Whether the file or the environment sets it, or names the file that does.
     pub fn is_set(&self, setting: Setting) -> bool {
-        self.not_unicode.contains(setting.name)
-            || self.layers.find_value(setting.key).is_ok_and(|value| self.layer_of(&value) != DEFAULT_LAYER)
+        let by_file = setting.file().is_some_and(|(name, key)| self.has(name, key));
+        by_file || self.has(setting.name, setting.key)
+    }
+
+    fn has(&self, name: &str, key: &str) -> bool {
+        self.not_unicode.contains(name)
+            || self.layers.find_value(key).is_ok_and(|value| self.layer_of(&value) != DEFAULT_LAYER)
+    }
+
+    /// What is probably not meant as it is, though it is no mistake: variables that are nearly a setting's name.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Refuses a setting that does nothing yet, when it is set.
@@ -137,6 +166,12 @@ impl Values {
     pub fn mistake(&mut self, setting: Setting, text: &str) {
         let text = format!("{text}; expected {}", setting.expects);
         self.mistakes.push(Mistake { subject: setting.name.to_owned(), text });
+    }
+
+    /// Notes what a program can run with and nobody can mean: `check-config` refuses it. `text` must hold no secret.
+    pub fn doubt(&mut self, setting: Setting, text: &str) {
+        let text = format!("{text}; expected {}", setting.expects);
+        self.doubts.push(Mistake { subject: setting.name.to_owned(), text });
     }
 
     /// What was read so far, by name, secrets hidden.
@@ -156,10 +191,22 @@ impl Values {
         }
     }
 
+    /// As [`Values::finish`], and what nobody can mean is a mistake as well.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn finish_strictly<T>(mut self, config: Option<T>) -> Result<T, Mistakes> {
+        self.mistakes.append(&mut self.doubts);
+        self.finish(config)
+    }
+
     fn text(&mut self, setting: Setting) -> Option<Option<String>> {
         if self.not_unicode.contains(setting.name) {
             self.mistake(setting, "is not UTF-8");
             return None;
+        }
+        if let Some(named) = self.named_file(setting) {
+            return named.map(Some);
         }
         let found = self.layers.find_value(setting.key).ok();
         let layer = found.as_ref().map(|value| self.layer_of(value));
@@ -173,10 +220,35 @@ impl Values {
         };
         let shown = text.as_ref().map(|text| match setting.kind {
             Kind::Plain => text.clone(),
-            Kind::Secret => "[secret]".to_owned(),
+            Kind::Secret => "set".to_owned(),
         });
         self.readings.insert(setting.name, Reading { setting, layer, shown });
         Some(text)
+    }
+
+    /// The content of the file that `X_FILE` names for the secret `X`; `None` when none is named. The inner `None` is a
+    /// mistake, already noted.
+    fn named_file(&mut self, setting: Setting) -> Option<Option<String>> {
+        let (name, key) = setting.file().filter(|(name, key)| self.has(name, key))?;
+        let found = self.layers.find_value(key).ok();
+        let path = found.as_ref().and_then(as_text);
+        let content = match &path {
+            None => Err("is no path".to_owned()),
+            Some(_) if self.has(setting.name, setting.key) => Err(format!("is set, and so is {}", setting.name)),
+            Some(path) => secret_in(Path::new(path)).map_err(|why| format!("{path:?} {why}")),
+        };
+        match content {
+            Ok(secret) => {
+                let layer = found.as_ref().map(|value| format!("{name} of {}", self.layer_of(value)));
+                self.readings.insert(setting.name, Reading { setting, layer, shown: Some("set".to_owned()) });
+                Some(Some(secret))
+            }
+            Err(why) => {
+                let text = format!("{why}; expected one of the two: {}, or here a file that holds it", setting.name);
+                self.mistakes.push(Mistake { subject: name.to_owned(), text });
+                Some(None)
+            }
+        }
     }
 
     fn layer_of(&self, value: &Value) -> String {
@@ -250,7 +322,9 @@ fn unknown_keys(prefix: &str, table: &toml::Table) -> Vec<String> {
     let mut unknown = Vec::new();
     for (name, value) in table {
         let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        let is_setting = table::ALL.iter().any(|setting| setting.key == key);
+        let is_setting = table::ALL
+            .iter()
+            .any(|setting| setting.key == key || setting.file().is_some_and(|(_, file_key)| file_key == key));
         let is_section = table::ALL
             .iter()
             .any(|setting| setting.key.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.')));
@@ -290,28 +364,69 @@ impl Provider for Named<'_> {
     }
 }
 
-/// The layer of the environment, and the variables of the table whose value is not UTF-8.
-fn environment_layer<K, V>(environment: impl IntoIterator<Item = (K, V)>) -> (Environment, BTreeSet<&'static str>)
+/// What a process environment says of our settings.
+struct Variables {
+    layer: Environment,
+    /// Variables of the table whose value is not UTF-8.
+    not_unicode: BTreeSet<&'static str>,
+    /// Variables that are nearly one of the table.
+    warnings: Vec<String>,
+}
+
+fn variables<K, V>(environment: impl IntoIterator<Item = (K, V)>) -> Variables
 where
     K: Into<OsString>,
     V: Into<OsString>,
 {
     let mut dict = Dict::new();
-    let mut not_unicode = BTreeSet::new();
+    let (mut not_unicode, mut warnings) = (BTreeSet::new(), Vec::new());
     for (name, value) in environment {
         let name = name.into();
-        let Some(setting) = table::ALL.iter().find(|setting| name == setting.name) else {
+        let Some((known, key)) = known(&name) else {
+            warnings.extend(name.to_str().and_then(misspelt));
             continue;
         };
         match value.into().into_string() {
             Ok(text) if text.trim().is_empty() => {}
-            Ok(text) => insert(&mut dict, setting.key, text),
+            Ok(text) => insert(&mut dict, key, text),
             Err(_) => {
-                not_unicode.insert(setting.name);
+                not_unicode.insert(known);
             }
         }
     }
-    (Environment(dict), not_unicode)
+    warnings.sort();
+    Variables { layer: Environment(dict), not_unicode, warnings }
+}
+
+/// The variable of the table by this name, and its key.
+fn known(name: &OsString) -> Option<(&'static str, &'static str)> {
+    table::ALL.iter().find_map(|setting| {
+        let itself = (setting.name, setting.key);
+        std::iter::once(itself).chain(setting.file()).find(|(known, _)| name == known)
+    })
+}
+
+fn misspelt(name: &str) -> Option<String> {
+    if nearest::variables().any(|known| known == name) {
+        return None;
+    }
+    let known = nearest::known_variable(name)?;
+    Some(format!("the variable {name} is no setting and changes nothing; the nearest known one is {known}"))
+}
+
+/// A secret that has a file of its own: all of it, but for the newline that editors end a file with.
+fn secret_in(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| format!("can't be read: {error}"))?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err("holds more than 1 MiB".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "does not hold UTF-8".to_owned())?;
+    let secret = text.strip_suffix('\n').unwrap_or(&text);
+    if secret.trim().is_empty() { Err("holds nothing".to_owned()) } else { Ok(secret.to_owned()) }
 }
 
 /// Puts a text at a dotted key.

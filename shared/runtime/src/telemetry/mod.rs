@@ -10,8 +10,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
 
+pub use tracing_subscriber::util::TryInitError;
 pub use writer::{LogWriter, Logs};
 
 /// How a log line is written.
