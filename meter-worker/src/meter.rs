@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use goldleaves_domain::wire::Message;
@@ -13,6 +14,7 @@ use goldleaves_trace::{Moment, Tracer};
 use tracing::{debug, error, warn};
 
 use crate::metrics::MeterMetrics;
+use crate::publisher::Handed;
 use crate::spans::{Arrival, BatchSpans};
 
 /// Records messages in the ledger. Cheap to clone.
@@ -21,12 +23,13 @@ pub struct Meter {
     ledger: Ledger,
     metrics: MeterMetrics,
     tracer: Tracer,
+    handed: Arc<Handed>,
 }
 
 impl Meter {
     /// A meter for this ledger.
     pub fn new(ledger: Ledger, metrics: &Metrics) -> Self {
-        Self { ledger, metrics: MeterMetrics::register(metrics), tracer: Tracer::off() }
+        Self { ledger, metrics: MeterMetrics::register(metrics), tracer: Tracer::off(), handed: Arc::default() }
     }
 
     /// With spans of what it records.
@@ -42,18 +45,34 @@ impl Meter {
     /// Only what has nothing to do with the batch: the database is away, busy or not migrated. Then the same batch may
     /// come again, however much of it was recorded.
     pub async fn record(&self, payloads: Vec<Bytes>) -> Result<Recorded, LedgerError> {
+        self.record_incoming(payloads.into_iter().map(Incoming::parse).collect()).await
+    }
+
+    /// As [`Meter::record`], for messages that say where they come from.
+    pub(crate) async fn record_incoming(&self, incoming: Vec<Incoming>) -> Result<Recorded, LedgerError> {
         let arrival = Arrival { through: Receiver::LEDGER, started: Moment::now() };
-        self.record_naming(payloads, arrival).await.map(|(recorded, _)| recorded)
+        self.record_naming(incoming, arrival).await.map(|(recorded, _)| recorded)
+    }
+
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(crate) const fn metrics(&self) -> &MeterMetrics {
+        &self.metrics
+    }
+
+    pub(crate) fn handed(&self) -> &Handed {
+        &self.handed
     }
 
     /// As [`Meter::record`], for a batch that came like this; and which of the payloads no ledger can hold:
     /// those that can't be read and those it refused.
     pub(crate) async fn record_naming(
         &self,
-        payloads: Vec<Bytes>,
+        incoming: Vec<Incoming>,
         arrival: Arrival,
     ) -> Result<(Recorded, Vec<usize>), LedgerError> {
-        let incoming: Vec<_> = payloads.into_iter().map(Incoming::parse).collect();
         incoming.iter().for_each(log_incoming);
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();

@@ -30,6 +30,8 @@ pub(crate) struct MeterMetrics {
     dead_letters: Family<Label, Counter>,
     seals: Counter,
     failures: Counter,
+    went_back: Counter,
+    lacking: Gauge<u64, AtomicU64>,
     revenue_cents: Family<Label, Gauge<i64, AtomicI64>>,
     routes: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -57,6 +59,12 @@ impl MeterMetrics {
             displaced: counter("displaced_events", "Earlier rows that changed between billed and repeat"),
             dead_letters,
             seals: counter("recorded_seals", "Seals the ledger read"),
+            went_back: counter("ledger_went_back", "Times the ledger was found to have less than was confirmed by it"),
+            lacking: metrics.register(
+                "ledger_lacking_messages",
+                "Messages that the ledger confirmed and does not have, as of the last look",
+                Gauge::default(),
+            ),
             failures: counter("meter_failures", "Batches that the ledger could not record and that come again"),
             revenue_cents: metrics.register("revenue_cents", revenue, Family::default()),
             routes: Arc::default(),
@@ -86,6 +94,16 @@ impl MeterMetrics {
         } else {
             OTHER_ROUTES
         }
+    }
+
+    /// The ledger has less than it confirmed.
+    pub(crate) fn went_back(&self) {
+        self.went_back.inc();
+    }
+
+    /// So many messages that it confirmed are not in the ledger.
+    pub(crate) fn lacks(&self, messages: u64) {
+        self.lacking.set(messages);
     }
 
     /// A batch could not be recorded.

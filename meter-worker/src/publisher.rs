@@ -1,19 +1,118 @@
 //! The embedded last hop: the relay hands its batches straight to the meter of the same process.
+//!
+//! What is handed over is counted, and each transaction says which of it it holds. The count stands beside the spool's
+//! cursor as well: a ledger that has less of it was restored from a backup, or failed over to a standby that was behind.
 
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
 use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher};
+use goldleaves_ledger::{Course, Incoming, Place, Sequences};
 use goldleaves_runtime::process::chain;
+use uuid::Uuid;
 
 use crate::Meter;
+
+/// What stands for the stream's name in `ledger_progress`.
+const SPOOL: &str = "spool";
+
+/// What was handed over since the count began. `None` before the relay told what it remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Handed(Mutex<Option<Count>>);
+
+#[derive(Debug, Clone)]
+struct Count {
+    /// Which count: a spool that is made anew begins another one.
+    course: Arc<Course>,
+    /// So many messages are committed.
+    messages: u64,
+}
+
+impl Handed {
+    fn get(&self) -> Option<Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, count: Count) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
+    }
+}
+
+impl Count {
+    fn of(id: Uuid, messages: u64) -> Self {
+        Self { course: Arc::new(Course { stream: SPOOL.to_owned(), created: id.to_string() }), messages }
+    }
+
+    fn place(&self, index: usize) -> Place {
+        let sequence = self.messages + 1 + index as u64;
+        Place { course: Arc::clone(&self.course), sequences: Sequences { first: sequence, last: sequence } }
+    }
+}
+
+impl FromStr for Count {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (id, messages) = text.split_once(' ').ok_or(())?;
+        Ok(Self::of(id.parse().map_err(drop)?, messages.parse().map_err(drop)?))
+    }
+}
 
 impl Publisher for Meter {
     /// `Ok` only after COMMIT.
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
         Box::pin(async move {
-            let payloads = batch.into_iter().map(|delivery| delivery.payload).collect();
-            match self.record(payloads).await {
-                Ok(_) => Ok(()),
+            let count = self.handed().get();
+            let incoming = batch.into_iter().enumerate().map(|(index, delivery)| {
+                let incoming = Incoming::parse(delivery.payload);
+                match &count {
+                    Some(count) => incoming.at(count.place(index)),
+                    None => incoming,
+                }
+            });
+            let incoming: Vec<Incoming> = incoming.collect();
+            let messages = incoming.len() as u64;
+            match self.record_incoming(incoming).await {
+                Ok(_) => {
+                    if let Some(count) = count {
+                        self.handed().set(Count { messages: count.messages + messages, ..count });
+                    }
+                    Ok(())
+                }
                 Err(cause) => Err(PublishError::Unconfirmed { reason: chain(&cause) }),
             }
         })
+    }
+
+    /// Whether the ledger has as much as was handed over.
+    fn verify(&self) -> PublishFuture<'_> {
+        Box::pin(async move {
+            let Some(count) = self.handed().get() else { return Ok(()) };
+            let unasked = |cause: &dyn std::error::Error| PublishError::Unconfirmed { reason: chain(cause) };
+            let reached = self.ledger().progress(&count.course, 1).await.map_err(|cause| unasked(&cause))?;
+            let reached = reached.unwrap_or_default();
+            self.metrics().lacks(count.messages.saturating_sub(reached));
+            if reached >= count.messages {
+                return Ok(());
+            }
+            self.metrics().went_back();
+            let reason =
+                format!("the ledger went back: it has {reached} of the {} messages it recorded", count.messages);
+            // What is handed over again is counted from where the ledger is. Until its first receipt the greater count
+            // stands beside the cursor, so that a crash in between forgets nothing.
+            self.handed().set(Count { messages: reached, ..count });
+            Err(PublishError::Rewound { reason })
+        })
+    }
+
+    fn receipt(&self) -> Bytes {
+        let text = self.handed().get().map(|count| format!("{} {}", count.course.created, count.messages));
+        text.map(Bytes::from).unwrap_or_default()
+    }
+
+    fn recall(&self, receipt: &[u8]) {
+        let count = std::str::from_utf8(receipt).ok().and_then(|text| text.parse().ok());
+        self.handed().set(count.unwrap_or_else(|| Count::of(Uuid::now_v7(), 0)));
     }
 }

@@ -7,19 +7,21 @@
 //! - Told to stop, the worker records what it was handed and asks for nothing more; without a database it hands it back
 //!   for another worker.
 
+mod follow;
+
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use goldleaves_ledger::LedgerError;
+use goldleaves_ledger::{Course, Incoming, LedgerError, Place, Sequences};
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
-    Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Lag, Next, RECEIVER,
-    Servers, Topology, TopologyError,
+    Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Footing, Lag, Message,
+    Next, Position, RECEIVER, Reader, ReaderOptions, STREAM, Servers, Topology, TopologyError,
 };
 use goldleaves_trace::Moment;
 use prometheus_client::metrics::counter::Counter;
@@ -30,11 +32,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Meter;
 use crate::spans::Arrival;
+use follow::Follower;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often JetStream is asked how far the workers are behind.
 const LAG_EVERY: Duration = Duration::from_secs(5);
+/// How long the first batch waits until it is known which stream it is from.
+const COURSE_MAX: Duration = Duration::from_secs(5);
 /// How long the last acknowledgements may take to leave.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Upper bounds of the seconds a batch takes.
@@ -83,6 +88,9 @@ pub struct Worker {
     meter: Meter,
     metrics: WorkerMetrics,
     trouble: watch::Sender<Option<String>>,
+    /// Which stream it is, once that is known.
+    course: watch::Receiver<Option<Arc<Course>>>,
+    follower: Option<Follower>,
 }
 
 /// Whether a worker works. Cheap to clone.
@@ -104,7 +112,9 @@ impl Worker {
     /// A worker that pulls over `connection` and records with `meter`.
     pub fn new(connection: Connection, meter: Meter, metrics: &Metrics) -> Self {
         let consumer = Consumer::new(connection.clone(), ConsumerOptions::default());
-        Self { connection, consumer, meter, metrics: WorkerMetrics::register(metrics), trouble: watch::channel(None).0 }
+        let follower = Follower::new(connection.clone(), meter.clone());
+        let (metrics, trouble, course) = (WorkerMetrics::register(metrics), watch::channel(None).0, follower.course());
+        Self { connection, consumer, meter, metrics, trouble, course, follower: Some(follower) }
     }
 
     /// Follows whether it works.
@@ -112,11 +122,26 @@ impl Worker {
         WorkerHealth { consumer: self.consumer.state(), trouble: self.trouble.subscribe() }
     }
 
-    /// Works until `stop`, then records what it was handed.
+    /// Works until `stop`, then records what it was handed. Beside that it follows whether the ledger still has what was
+    /// acknowledged.
     ///
     /// # Errors
     /// The last batch could not be recorded.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Unrecorded> {
+        let follower = self.follower.take();
+        let following = async {
+            if let Some(follower) = follower {
+                follower.run().await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            done = self.work_until(stop) => done,
+            never = following => never,
+        }
+    }
+
+    async fn work_until(&mut self, stop: CancellationToken) -> Result<(), Unrecorded> {
         let handle = self.consumer.stop_handle();
         let mut stopping = false;
         loop {
@@ -165,10 +190,11 @@ impl Worker {
         arrival: Arrival,
     ) -> Result<Vec<usize>, Unrecorded> {
         let mut pause = PAUSE_MIN;
+        let course = self.course().await;
         loop {
-            let payloads: Vec<Bytes> = batch.messages().iter().map(|message| message.payload.clone()).collect();
+            let incoming = batch.messages().iter().map(|message| incoming(message, course.as_ref())).collect();
             let meter = self.meter.clone();
-            let recorded = self.holding(batch, async move { meter.record_naming(payloads, arrival).await }).await;
+            let recorded = self.holding(batch, async move { meter.record_naming(incoming, arrival).await }).await;
             let cause = match recorded {
                 Ok((_, poison)) => {
                     self.well();
@@ -191,6 +217,12 @@ impl Worker {
             .await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Which stream it is. Not knowing it is no reason to record nothing: what a batch does not note is driven again.
+    async fn course(&mut self) -> Option<Arc<Course>> {
+        let known = tokio::time::timeout(COURSE_MAX, self.course.wait_for(Option::is_some)).await;
+        known.ok()?.ok()?.clone()
     }
 
     /// Awaits `work` while JetStream hears that the batch is being worked on.
@@ -216,6 +248,17 @@ impl Worker {
         if self.trouble.send_replace(Some(cause.clone())).is_none() {
             tracing::warn!(cause, "the ledger can't record, the batch is held and tried again");
         }
+    }
+}
+
+fn incoming(message: &Message, course: Option<&Arc<Course>>) -> Incoming {
+    let incoming = Incoming::parse(message.payload.clone());
+    match course {
+        Some(course) => {
+            let sequences = Sequences { first: message.sequence, last: message.sequence };
+            incoming.at(Place { course: Arc::clone(course), sequences })
+        }
+        None => incoming,
     }
 }
 

@@ -37,6 +37,7 @@ mod rebuild;
 mod repeats;
 mod replay;
 mod replay_command;
+mod restored_ledger;
 mod stop;
 mod traces;
 mod used_stream;

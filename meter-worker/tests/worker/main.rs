@@ -5,3 +5,4 @@
 mod faults;
 mod program;
 mod support;
+mod went_back;

@@ -9,7 +9,7 @@ use goldleaves_domain::{Candidate, EventId, ImmutableColumns, Outcome, Seal, Tim
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::LedgerError;
+use crate::{LedgerError, Place};
 
 /// The reason of what can be read and not be recorded.
 const REFUSED: &str = "refused";
@@ -27,13 +27,26 @@ pub struct Incoming {
     pub payload: Bytes,
     /// What they say.
     pub parsed: Result<Message, Unreadable>,
+    /// Which part of a stream is done with it, if it came from one.
+    pub place: Option<Place>,
 }
 
 impl Incoming {
     /// Reads a message; one that can't be read is a dead letter to be.
     pub fn parse(payload: Bytes) -> Self {
         let parsed = wire::parse(&payload);
-        Self { payload, parsed }
+        Self { payload, parsed, place: None }
+    }
+
+    /// Whether it is a seal, which the ledger does not keep by its id.
+    pub const fn is_seal(&self) -> bool {
+        matches!(self.parsed, Ok(Message::Seal(_)))
+    }
+
+    /// The same from this place.
+    #[must_use]
+    pub fn at(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
     }
 }
 

@@ -10,7 +10,7 @@
 //! a transaction of its own, because it keeps every other writer out; seals go last. Each event is in one transaction.
 //!
 //! **Locks** on PostgreSQL, always in this order: the lock all writers share (alone for dead letters), labels (the unique
-//! index, in the sorted insert), (tenant, client id), rollups, receipts. SQLite has one writer and needs none.
+//! index, in the sorted insert), (tenant, client id), rollups, receipts, progress. SQLite has one writer and needs none.
 //!
 //! What it does not do: it knows no HTTP and no broker, it migrates nothing, and it sums no column but `units_micro`.
 
@@ -18,6 +18,7 @@ mod batch;
 mod error;
 mod known;
 mod ledger;
+mod progress;
 mod push;
 mod rates;
 mod record;
@@ -28,6 +29,7 @@ pub use batch::{Incoming, Recorded, reasons_to_set_aside};
 pub use error::LedgerError;
 pub use goldleaves_store::{StoreError, StoreOptions, check_url, is_of_the_disk, sqlite_url};
 pub use ledger::Ledger;
+pub use progress::{Course, Place, Sequences};
 pub use push::{METER, PushState, UsagePush};
 pub use rates::{ImportError, Imported, RateCard, RateCardsError, read_rate_cards, write_rate_cards};
 pub use report::{RouteUsage, UnitsTotal, UsageReport, UsageSummary};

@@ -14,7 +14,7 @@ use goldleaves_store::Transaction;
 use uuid::Uuid;
 
 use crate::batch::{Batch, EventRow, refused_letter};
-use crate::{Incoming, Ledger, LedgerError, Recorded};
+use crate::{Incoming, Ledger, LedgerError, Place, Recorded, progress};
 use locks::Hold;
 pub(crate) use locks::lock_reports;
 use totals::Totals;
@@ -41,7 +41,8 @@ impl Ledger {
     /// As [`Ledger::record`].
     pub async fn record_counting(&self, incoming: &[Incoming], recorded: &mut Recorded) -> Result<(), LedgerError> {
         let batch = Batch::sort(incoming)?;
-        let waiting = self.record_events(&batch, recorded).await?;
+        let places = progress::places(incoming);
+        let waiting = self.record_events(&batch, (&places, recorded)).await?;
         recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
             let done = self.write(async |transaction| {
@@ -55,12 +56,19 @@ impl Ledger {
                 letters::write(transaction, &batch.letters, &mut recorded).await?;
                 batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
                 totals.write(transaction, &[]).await?;
+                if batch.seals.is_empty() {
+                    progress::write(transaction, &places).await?;
+                }
                 Ok(recorded)
             });
             *recorded += done.await?;
         }
         if !batch.seals.is_empty() {
-            self.write(async |transaction| seals::write(transaction, &batch.seals).await).await?;
+            let done = self.write(async |transaction| {
+                seals::write(transaction, &batch.seals).await?;
+                progress::write(transaction, &places).await
+            });
+            done.await?;
             recorded.seals += batch.seals.len() as u64;
         }
         Ok(())
@@ -77,13 +85,19 @@ impl Ledger {
             let mut recorded = Recorded::default();
             Hold::Alone.take(transaction).await?;
             letters::write(transaction, &letters, &mut recorded).await?;
+            progress::write(transaction, &progress::places(std::slice::from_ref(message))).await?;
             Ok(recorded)
         })
         .await
     }
 
-    /// Records the billable events of a batch, but for those that wait as a dead letter; those are returned.
-    async fn record_events(&self, batch: &Batch<'_>, recorded: &mut Recorded) -> Result<HashSet<Uuid>, LedgerError> {
+    /// Records the billable events of a batch, but for those that wait as a dead letter; those are returned. Where nothing
+    /// else is left to record, `places` are noted with them.
+    async fn record_events(
+        &self,
+        batch: &Batch<'_>,
+        (places, recorded): (&[&Place], &mut Recorded),
+    ) -> Result<HashSet<Uuid>, LedgerError> {
         if batch.events.is_empty() {
             return Ok(HashSet::new());
         }
@@ -94,6 +108,9 @@ impl Ledger {
                 let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
                 let inserted = insert_events(transaction, &events, (Hold::Shared, &mut totals, &mut recorded)).await?;
                 totals.write(transaction, &inserted.new).await?;
+                if batch.letters.is_empty() && batch.seals.is_empty() && inserted.waiting.is_empty() {
+                    progress::write(transaction, places).await?;
+                }
                 Ok((inserted.waiting, recorded))
             });
             match done.await {

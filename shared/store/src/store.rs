@@ -13,6 +13,8 @@ use sea_orm::{
     sqlx,
 };
 
+use tokio::sync::watch;
+
 use crate::StoreError;
 use crate::dialect::Dialect;
 use crate::error::{is_full, is_of_the_disk};
@@ -58,6 +60,7 @@ struct Inner {
     writer: DatabaseConnection,
     reader: DatabaseConnection,
     options: StoreOptions,
+    connections: watch::Sender<u64>,
 }
 
 impl Store {
@@ -68,6 +71,7 @@ impl Store {
     /// # Errors
     /// A bad URL, or an SQLite file that can't be opened.
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
+        let connections = watch::channel(0).0;
         let (dialect, writer, reader) = match url.split_once(':') {
             Some(("sqlite", rest)) => {
                 let path = sqlite_path(rest).ok_or(StoreError::Url(None))?;
@@ -75,12 +79,12 @@ impl Store {
                 (Dialect::Sqlite, writer, reader)
             }
             Some(("postgres" | "postgresql", _)) => {
-                let pool = open_postgres(url, &options)?;
+                let pool = open_postgres(url, &options, &connections)?;
                 (Dialect::Postgres, pool.clone(), pool)
             }
             _ => return Err(StoreError::Url(None)),
         };
-        Ok(Self { inner: Arc::new(Inner { dialect, writer, reader, options }) })
+        Ok(Self { inner: Arc::new(Inner { dialect, writer, reader, options, connections }) })
     }
 
     /// Whether the database answers.
@@ -121,6 +125,11 @@ impl Store {
             Dialect::Sqlite => self.inner.writer.get_sqlite_connection_pool().size() > 0,
             Dialect::Postgres => self.inner.writer.get_postgres_connection_pool().size() > 0,
         }
+    }
+
+    /// Counts the connections that were made to a database server: another one may lead to another server.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.inner.connections.subscribe()
     }
 
     /// Closes every connection; what is under way ends first.
@@ -238,15 +247,24 @@ const POSTGRES_SETTINGS: [(&str, &str); 5] = [
     ("tcp_keepalives_count", "3"),
 ];
 
-fn open_postgres(url: &str, options: &StoreOptions) -> Result<DatabaseConnection, StoreError> {
+fn open_postgres(
+    url: &str,
+    options: &StoreOptions,
+    connections: &watch::Sender<u64>,
+) -> Result<DatabaseConnection, StoreError> {
     let connection: PgConnectOptions = url.parse().map_err(|error| StoreError::Url(Some(Box::new(error))))?;
     let limit_millis = options.work_timeout.as_millis().to_string();
     let limits = ["statement_timeout", "idle_in_transaction_session_timeout"].map(|name| (name, limit_millis.as_str()));
     let connection = connection.application_name("goldleaves").options(POSTGRES_SETTINGS).options(limits);
     let connection = connection.disable_statement_logging();
+    let connections = connections.clone();
     let pool = PgPoolOptions::new()
         .max_connections(options.connections_max)
         .acquire_timeout(options.acquire_timeout)
+        .after_connect(move |_, _| {
+            connections.send_modify(|count| *count += 1);
+            Box::pin(std::future::ready(Ok(())))
+        })
         .connect_lazy_with(connection);
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }

@@ -132,7 +132,15 @@ impl Postgres {
     /// # Errors
     /// What the server says.
     pub async fn execute(&self, sql: &str) -> Result<()> {
-        let connection = self.connect("postgres").await?;
+        self.execute_in("postgres", sql).await
+    }
+
+    /// Runs statements in one of its databases.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn execute_in(&self, database: &str, sql: &str) -> Result<()> {
+        let connection = self.connect(database).await?;
         let done = connection.execute_unprepared(sql).await.with_context(|| format!("running {sql}"));
         connection.close().await?;
         done.map(drop)

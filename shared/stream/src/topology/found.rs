@@ -38,7 +38,16 @@ pub(crate) struct ConsumerFound {
     pub(crate) num_ack_pending: u64,
     #[serde(default)]
     pub(crate) num_redelivered: u64,
+    #[serde(default)]
+    pub(crate) ack_floor: AckFloor,
     config: Map<String, Value>,
+}
+
+/// Up to where everything is acknowledged.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct AckFloor {
+    #[serde(default)]
+    pub(crate) stream_seq: u64,
 }
 
 /// One rule: a field by NATS's name, what it must be, and what its absence means.

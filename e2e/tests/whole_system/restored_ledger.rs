@@ -1,0 +1,51 @@
+//! An older backup takes the place of the one process's ledger: the spool hands over again what came since.
+
+use std::path::Path;
+
+use goldleaves_e2e::deployment::{Deployment, Kind};
+use goldleaves_testkit::client::Request;
+use goldleaves_testkit::upstream::{Answer, Upstream};
+
+async fn call(deployment: &Deployment, count: usize) {
+    let request = Request::get("/api/v1/documents").token(&deployment.token("acme").unwrap());
+    for _ in 0..count {
+        assert_eq!(deployment.ask(&request).await.unwrap().status, 200);
+    }
+}
+
+/// Copies the database, which no program has open.
+fn copy(from: &Path, to: &Path) {
+    for end in ["", "-wal", "-shm"] {
+        let name = |folder: &Path| folder.join(format!("goldleaves.db{end}"));
+        let _ = std::fs::remove_file(name(to));
+        if name(from).exists() {
+            std::fs::copy(name(from), name(to)).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_restored_backup_lacks_comes_again_from_the_spool() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let mut deployment = Deployment::start(Kind::Embedded, &upstream.url()).await.unwrap();
+    let data = deployment.data_folder();
+    let backup = data.with_file_name("backup");
+    std::fs::create_dir(&backup).unwrap();
+    call(&deployment, 10).await;
+    deployment.summary_of("acme", 10).await.unwrap();
+    deployment.stop().await.unwrap();
+    copy(&data, &backup);
+
+    deployment.start_again().await.unwrap();
+    call(&deployment, 20).await;
+    deployment.summary_of("acme", 30).await.unwrap();
+    assert_eq!(deployment.metric("goldleaves_ledger_went_back_total").await.unwrap(), 0.0);
+    deployment.stop().await.unwrap();
+    copy(&backup, &data);
+
+    deployment.start_again().await.unwrap();
+    deployment.summary_of("acme", 30).await.unwrap();
+    assert_eq!(deployment.metric("goldleaves_ledger_went_back_total").await.unwrap(), 1.0);
+    call(&deployment, 5).await;
+    deployment.summary_of("acme", 35).await.unwrap();
+}

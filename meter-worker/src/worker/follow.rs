@@ -1,0 +1,171 @@
+//! Follows whether the ledger still has what was acknowledged to the stream, and drives it again from there if not.
+//!
+//! A worker acknowledges after the commit, and the commit says which sequences it holds. A ledger that has less than was
+//! acknowledged was restored from a backup or failed over to a standby that was behind. What it has changes nothing, so it
+//! may all be driven again, beside the workers that work.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use goldleaves_ledger::{Course, Incoming, Place, Sequences};
+use tokio::sync::watch;
+
+use super::{Connection, Footing, PAUSE_MAX, PAUSE_MIN, Position, Reader, ReaderOptions, STREAM};
+use crate::Meter;
+
+/// Between two looks, unless the database was connected to anew.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The least time between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// How long other workers are given to drive the ledger again.
+const OTHERS_FIRST: Duration = Duration::from_secs(2);
+/// So many messages tell whether a ledger that knows of no progress has what was acknowledged.
+const SAMPLE: u64 = 1_000;
+
+/// Compares ledger and stream.
+#[derive(Debug)]
+pub(super) struct Follower {
+    connection: Connection,
+    meter: Meter,
+    course: watch::Sender<Option<Arc<Course>>>,
+    /// How far the ledger was at the last look, while it lacks something.
+    behind: Option<u64>,
+}
+
+impl Follower {
+    pub(super) fn new(connection: Connection, meter: Meter) -> Self {
+        Self { connection, meter, course: watch::channel(None).0, behind: None }
+    }
+
+    /// Which stream it is, as soon as that is known.
+    pub(super) fn course(&self) -> watch::Receiver<Option<Arc<Course>>> {
+        self.course.subscribe()
+    }
+
+    /// Looks for ever.
+    pub(super) async fn run(mut self) {
+        let mut connections = self.meter.ledger().store().connections();
+        loop {
+            if let Err(cause) = self.look().await {
+                let cause: &(dyn Error + 'static) = cause.as_ref();
+                tracing::debug!(cause, "ledger and stream can't be compared now");
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+            let pause = if self.course.borrow().is_some() { LOOK_EVERY } else { LOOK_PAUSE };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                Ok(()) = connections.changed() => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        // Before the ledger is asked: whatever is acknowledged then was committed before.
+        let Some(footing) = Footing::read(&self.connection).await? else { return Ok(()) };
+        let Footing { created, first, acknowledged } = footing;
+        let course = Arc::new(Course { stream: STREAM.to_owned(), created });
+        self.course.send_if_modified(|known| {
+            let is_new = known.as_ref() != Some(&course);
+            *known = Some(Arc::clone(&course));
+            is_new
+        });
+        let known = self.meter.ledger().progress(&course, first).await?;
+        let acknowledgeable = Sequences { first, last: acknowledged };
+        if known.is_none() && first <= acknowledged && self.has_the_newest(acknowledgeable).await? {
+            tracing::info!(
+                acknowledged,
+                "the ledger has what an earlier release acknowledged, it is noted as recorded"
+            );
+            return Ok(self.meter.ledger().pass_over(&course, acknowledgeable).await?);
+        }
+        let reached = known.unwrap_or(first.saturating_sub(1));
+        self.meter.metrics().lacks(acknowledged.saturating_sub(reached));
+        if reached >= acknowledged {
+            if self.behind.take().is_some() {
+                tracing::info!(acknowledged, "the ledger has again what was acknowledged");
+            }
+            return Ok(());
+        }
+        if self.is_driven_by_others(&course, (first, reached)).await? {
+            return Ok(());
+        }
+        self.drive(&course, Sequences { first: reached + 1, last: acknowledged }).await
+    }
+
+    /// Says once that something is lacking. Of several workers one is enough: whoever sees that the ledger comes on leaves
+    /// it to the other.
+    async fn is_driven_by_others(&mut self, course: &Course, (first, reached): (u64, u64)) -> Result<bool> {
+        let before = self.behind.replace(reached);
+        if before.is_none() {
+            self.meter.metrics().went_back();
+            tracing::warn!(
+                recorded = reached,
+                stream_created = course.created,
+                "the ledger went back: it lacks what was acknowledged to the stream, which is driven again from there"
+            );
+            tokio::time::sleep(OTHERS_FIRST.mul_f64(rand::random_range(0.0..1.0))).await;
+        }
+        let now = self.meter.ledger().progress(course, first).await?.unwrap_or(reached);
+        self.behind = Some(now);
+        Ok(now > before.unwrap_or(reached))
+    }
+
+    /// Records this part of the stream once more.
+    async fn drive(&self, course: &Arc<Course>, span: Sequences) -> Result<()> {
+        let ends = (Position::Sequence(span.first), Some(Position::Sequence(span.last)));
+        let (mut next, mut gone) = (span.first, 0);
+        if let Some(mut reader) = Reader::open(&self.connection, ends, ReaderOptions::default()).await? {
+            while let Some(batch) = reader.next().await? {
+                let mut incoming = Vec::with_capacity(batch.len());
+                for message in batch {
+                    let sequences = Sequences { first: next, last: message.sequence };
+                    gone += message.sequence - next;
+                    next = message.sequence + 1;
+                    incoming.push(Incoming::parse(message.payload).at(Place { course: Arc::clone(course), sequences }));
+                }
+                self.record(incoming).await;
+            }
+        }
+        if next <= span.last {
+            gone += span.last + 1 - next;
+            self.meter.ledger().pass_over(course, Sequences { first: next, last: span.last }).await?;
+        }
+        if gone > 0 {
+            tracing::error!(
+                gone,
+                "the stream no longer holds messages that the ledger lacks; `goldleaves spool resend` brings those that a \
+                 gateway's spool retains"
+            );
+        }
+        Ok(())
+    }
+
+    /// Records a batch, however long that takes.
+    async fn record(&self, incoming: Vec<Incoming>) {
+        let mut pause = PAUSE_MIN;
+        while let Err(cause) = self.meter.record_incoming(incoming.clone()).await {
+            tracing::debug!(cause = &cause as &dyn Error, "the ledger can't record now, the batch is tried again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Whether the ledger knows the newest of these messages: then an earlier release recorded them, which did not note how
+    /// far it was.
+    async fn has_the_newest(&self, span: Sequences) -> Result<bool> {
+        let first = span.first.max((span.last + 1).saturating_sub(SAMPLE));
+        let ends = (Position::Sequence(first), Some(Position::Sequence(span.last)));
+        let Some(mut reader) = Reader::open(&self.connection, ends, ReaderOptions::default()).await? else {
+            return Ok(false);
+        };
+        let (mut events, mut known) = (0, 0);
+        while let Some(batch) = reader.next().await? {
+            let incoming: Vec<Incoming> = batch.into_iter().map(|message| Incoming::parse(message.payload)).collect();
+            events += incoming.iter().filter(|message| !message.is_seal()).count() as u64;
+            known += self.meter.ledger().count_known(&incoming).await?;
+        }
+        Ok(events > 0 && known == events)
+    }
+}

@@ -1,0 +1,115 @@
+//! A ledger that went back to what it was is noticed, and has everything again without anyone asking.
+
+use goldleaves_testkit::postgres::Postgres;
+
+use crate::support::{Gateway, billed, ledger, publish, publisher, start_worker, stream, wait_until_done, within};
+
+/// The name of the database in an URL.
+fn name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap()
+}
+
+/// A failover to a standby that was behind: the database becomes what it was when `backup` was made.
+async fn fail_over(postgres: &Postgres, url: &str, backup: &str) {
+    let database = name(url);
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+    postgres.execute(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await.unwrap();
+    within(async {
+        while postgres.execute(&format!("{end}; ALTER DATABASE {database} RENAME TO {database}_gone")).await.is_err() {}
+    })
+    .await;
+    postgres.execute(&format!("ALTER DATABASE {backup} RENAME TO {database}")).await.unwrap();
+}
+
+async fn back_up(postgres: &Postgres, url: &str) -> String {
+    let (database, backup) = (name(url), format!("{}_backup", name(url)));
+    let end = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+    );
+    let copy = format!("CREATE DATABASE {backup} TEMPLATE {database}");
+    // A running worker connects again at once.
+    postgres.execute(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await.unwrap();
+    within(async {
+        loop {
+            let _ = postgres.execute(&end).await;
+            if postgres.execute(&copy).await.is_ok() {
+                break;
+            }
+        }
+    })
+    .await;
+    for database in [database, backup.as_str()] {
+        postgres.execute(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true")).await.unwrap();
+    }
+    backup
+}
+
+async fn until_billed(ledger: &goldleaves_ledger::Ledger, count: i64) {
+    within(async {
+        while billed(ledger).await != count {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_went_back_is_driven_again_by_running_workers() {
+    let (_server, connection) = stream().await;
+    let postgres = Postgres::start().await.unwrap();
+    let (ledger, url) = ledger(&postgres).await;
+    let (mut gateway, publisher) = (Gateway::new(), publisher(&connection));
+    let workers = [start_worker(connection.clone(), &ledger), start_worker(connection.clone(), &ledger)];
+    publish(&publisher, gateway.events(15)).await;
+    until_billed(&ledger, 15).await;
+    wait_until_done(&connection).await;
+    let backup = back_up(&postgres, &url).await;
+    publish(&publisher, gateway.events(10)).await;
+    until_billed(&ledger, 25).await;
+    wait_until_done(&connection).await;
+
+    fail_over(&postgres, &url, &backup).await;
+    until_billed(&ledger, 25).await;
+    let noticed: f64 = workers.iter().map(|worker| worker.metric("ledger_went_back_total")).sum();
+    assert!(noticed >= 1.0, "{noticed}");
+    // New events beside that are recorded once as well.
+    publish(&publisher, gateway.events(5)).await;
+    until_billed(&ledger, 30).await;
+    wait_until_done(&connection).await;
+    for worker in workers {
+        worker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_was_restored_while_no_worker_ran_is_driven_again() {
+    let (_server, connection) = stream().await;
+    let postgres = Postgres::shared().await.unwrap();
+    let (before, url) = ledger(postgres).await;
+    let (mut gateway, publisher) = (Gateway::new(), publisher(&connection));
+    let worker = start_worker(connection.clone(), &before);
+    publish(&publisher, gateway.events(20)).await;
+    wait_until_done(&connection).await;
+    worker.stop().await.unwrap();
+    // What an earlier release recorded without noting how far it was: its rows are there, nothing is to be driven again.
+    postgres.execute_in(name(&url), "DELETE FROM ledger_progress").await.unwrap();
+    let worker = start_worker(connection.clone(), &before);
+    publish(&publisher, gateway.events(1)).await;
+    until_billed(&before, 21).await;
+    wait_until_done(&connection).await;
+    assert_eq!(worker.metric("ledger_went_back_total"), 0.0);
+    worker.stop().await.unwrap();
+
+    // A backup of before the first event.
+    let (restored, _) = ledger(postgres).await;
+    let worker = start_worker(connection.clone(), &restored);
+    until_billed(&restored, 21).await;
+    within(async {
+        while worker.metric("ledger_lacking_messages") != 0.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(worker.metric("ledger_went_back_total"), 1.0);
+    worker.stop().await.unwrap();
+}
