@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, StoreError, StoreOptions};
@@ -18,6 +19,9 @@ use crate::{BillingApi, BillingConfig, BillingMetrics, token_options};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
+
+/// What dropping the last connections may take, after the grace.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// What the program is told.
 #[derive(Debug)]
@@ -87,8 +91,16 @@ async fn serve(config: &Config) -> Result<Exit> {
     let api = api.traced(tracer);
     let docs = config.billing.docs;
     let options = ServeOptions { grace: config.common.shutdown_grace, ..ServeOptions::default() };
-    supervisor.spawn_once(rule("billing-api", Stage::Edge), async move |stop| {
-        api.serve(billing, docs, (options, Stop::on(stop))).await;
+    let (drain_delay, asked) = (config.common.drain_delay, shutdown.clone());
+    supervisor.spawn_once(rule("billing-api", Stage::Edge), async move |draining| {
+        let stop = Stop { draining: draining.clone(), ..Stop::default() };
+        let graceful = stop.graceful.clone();
+        let delayed = async {
+            draining.cancelled().await;
+            asked.delay(drain_delay).await;
+            graceful.cancel();
+        };
+        tokio::join!(api.serve(billing, docs, (options, stop)), delayed);
         anyhow::Ok(())
     });
     let stopping = shutdown.clone();
@@ -99,7 +111,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         serve_ops(ops, endpoints, Stop::on(stop)).await;
         anyhow::Ok(())
     });
-    let exit = supervisor.run(config.common.shutdown_grace).await;
+    let exit = supervisor.run(config.common.drain_delay + config.common.shutdown_grace + CLOSE_GRACE).await;
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)

@@ -53,6 +53,8 @@ pub struct GatewayConfig {
     pub limits: GatewayLimits,
     /// `SHUTDOWN_GRACE_SECS`.
     pub shutdown_grace: Duration,
+    /// `DRAIN_DELAY_SECS`.
+    pub drain_delay: Duration,
     /// How many cores serve, each with a runtime, a listening socket and an upstream pool of its own.
     pub cores: NonZeroUsize,
 }
@@ -89,6 +91,7 @@ impl GatewayConfig {
             says_skipped: common?.environment == Environment::Development,
             limits: limits?,
             shutdown_grace: common?.shutdown_grace,
+            drain_delay: common?.drain_delay,
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         })
     }

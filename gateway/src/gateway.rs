@@ -71,6 +71,7 @@ pub struct GatewayParts {
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
+    draining: CancellationToken,
     graceful: CancellationToken,
     at_once: CancellationToken,
     cores: Vec<RunningCore>,
@@ -95,6 +96,7 @@ impl Gateway {
         let metrics = metrics::register(&parts.metrics, config.cores.get());
         let mut gateway = Self {
             address,
+            draining: CancellationToken::new(),
             graceful: CancellationToken::new(),
             at_once: CancellationToken::new(),
             cores: Vec::with_capacity(listeners.len()),
@@ -127,7 +129,11 @@ impl Gateway {
             proxy: proxy_options(config),
         };
         for (index, ((listener, _), metrics)) in listeners.into_iter().zip(metrics).enumerate() {
-            let stop = Stop { graceful: gateway.graceful.clone(), hard: gateway.at_once.child_token() };
+            let stop = Stop {
+                draining: gateway.draining.clone(),
+                graceful: gateway.graceful.clone(),
+                hard: gateway.at_once.child_token(),
+            };
             let core = Arc::new(Core {
                 recorder: parts.recorder.clone(),
                 statuses: Arc::clone(&config.statuses),
@@ -150,6 +156,11 @@ impl Gateway {
     /// What its cores count.
     pub(crate) fn metrics(&self) -> Vec<Arc<CoreMetrics>> {
         self.metrics.clone()
+    }
+
+    /// Goes on serving, and asks every HTTP/1 client not to come back over the same connection.
+    pub fn drain(&self) {
+        self.draining.cancel();
     }
 
     /// Accepts nothing more and lets requests finish for the grace of its settings; [`Self::stopped`] tells when.

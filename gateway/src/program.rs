@@ -12,7 +12,7 @@ use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Clock, ListenerOptions, Ops, Stop, TokenVerifier, bind, serve_ops};
 
 use crate::record::{self, RecordOptions};
-use crate::service::{GatewayService, RELAY_GRACE, billed, running_check, spool_check};
+use crate::service::{GatewayService, billed, running_check, spool_check, stop_grace};
 use crate::stream::StreamSettings;
 use crate::tokens::token_options;
 use crate::{Deployment, GatewayConfig};
@@ -98,7 +98,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     });
     tracing::info!("gateway listens on http://{address}, ops on http://{ops_addr}");
     tracing::info!("billed is {}; the price of a unit stands in the ledger", billed(&config.gateway));
-    let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
+    let exit = supervisor.run(stop_grace(&config.gateway)).await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }

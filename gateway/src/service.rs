@@ -13,7 +13,22 @@ use crate::record::{RecordSide, Recorder};
 use crate::{Gateway, GatewayConfig, GatewayParts, StartError, hints};
 
 /// How long what was recorded is still handed on, once nothing more comes in.
-pub const RELAY_GRACE: Duration = Duration::from_secs(5);
+const RELAY_GRACE: Duration = Duration::from_secs(5);
+/// What dropping the last connections and closing the spool may take besides.
+const CLOSE_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a gateway may take to stop: a program waits no shorter, or it would name what was about to finish.
+#[must_use]
+pub fn stop_grace(config: &GatewayConfig) -> Duration {
+    config.drain_delay + config.shutdown_grace + RELAY_GRACE + CLOSE_GRACE
+}
+
+/// What a stop did not get to: the spool keeps it for the next start.
+#[derive(Debug, thiserror::Error)]
+#[error("{records} records are left in the spool for the next start")]
+struct Left {
+    records: u64,
+}
 
 /// What the tasks are made from.
 pub struct GatewayService {
@@ -38,7 +53,7 @@ impl GatewayService {
     /// As [`Gateway::start`].
     pub fn spawn(self, supervisor: &mut Supervisor, config: &GatewayConfig) -> Result<SocketAddr, StartError> {
         let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, tracer, shutdown } = self;
-        let relay = relay.traced(tracer.clone());
+        let relay = relay.traced(tracer.clone()).hurried_by(shutdown.at_once_token());
         let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics, tracer })?;
         let address = gateway.address();
         if !config.never_billed.is_empty() {
@@ -54,14 +69,16 @@ impl GatewayService {
             });
         }
         supervisor.spawn_once(rule("relay", Stage::Flow), async move |stop| {
-            let left = relay.run(publisher, stop, RELAY_GRACE).await;
-            if left > 0 {
-                tracing::warn!(records = left, "left in the spool for the next start");
+            match relay.run(publisher, stop, RELAY_GRACE).await {
+                0 => Ok(()),
+                records => Err(Left { records }),
             }
-            Ok::<_, StartError>(())
         });
+        let drain_delay = config.drain_delay;
         supervisor.spawn_once(rule("gateway", Stage::Edge), async move |stop| {
             stop.cancelled().await;
+            gateway.drain();
+            shutdown.delay(drain_delay).await;
             gateway.stop();
             let cut = tokio::select! {
                 cut = gateway.stopped() => cut,

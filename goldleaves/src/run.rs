@@ -10,7 +10,7 @@ use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::{Publisher, RoutePattern, Timestamp};
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::record;
-use goldleaves_gateway::service::{GatewayService, RELAY_GRACE, billed, running_check, spool_check};
+use goldleaves_gateway::service::{GatewayService, billed, running_check, spool_check, stop_grace};
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_runtime::settings::{Environment, table};
@@ -106,7 +106,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
         serve_ops(listeners.ops, endpoints, Stop::on(stop)).await;
         anyhow::Ok(())
     });
-    let exit = supervisor.run(config.common.shutdown_grace + RELAY_GRACE).await;
+    let exit = supervisor.run(stop_grace(&config.gateway)).await;
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)

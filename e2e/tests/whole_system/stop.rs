@@ -148,3 +148,53 @@ async fn goldleaves_over_jetstream_answers_and_records_what_is_in_flight() {
     nothing_is_lost(&deployment, &upstream, &asked).await;
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }
+
+/// Readiness, asked until it is what a balancer waits for.
+async fn readiness(deployment: &Deployment, status: u16) {
+    let ops = deployment.ops().unwrap();
+    wait_for("readiness", PATIENCE, async || {
+        let answer = Request::get("/health/ready").send(ops).await;
+        Ok(answer.is_ok_and(|answer| answer.status == status).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_accepted_until_the_drain_delay_is_over() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let settings = [("UPSTREAM_URL", upstream.url()), ("DRAIN_DELAY_SECS", "3600".to_owned())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut deployment = Deployment::start_with(Kind::Embedded, &settings).await.unwrap();
+    let request = Request::get("/api/v1/documents").token(&deployment.token("acme").unwrap());
+    deployment.program().unwrap().signal(Signal::TERM).unwrap();
+    readiness(&deployment, 503).await;
+    for _ in 0..20 {
+        let answer = deployment.ask(&request).await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    let billed = deployment.summary_of("acme", 20).await.unwrap();
+    assert_eq!(billed["total_events"], 20);
+    // Signals close together are one wish; the next wish ends the delay, not the program's order.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exit_75_names_what_is_left_and_nothing_else() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let mut fleet = Fleet::start(vec![NatsServer::start().await.unwrap()], &upstream.url()).await.unwrap();
+    let request = Request::get("/api/v1/documents").token(&fleet.token("acme").unwrap());
+    fleet.server(0).unwrap().suspend().unwrap();
+    let gateway = fleet.address().borrow().unwrap();
+    assert_eq!(request.send(gateway).await.unwrap().status, 200);
+    let left = fleet.gateway().unwrap();
+    left.signal(Signal::TERM).unwrap();
+    let status = left.wait().await.unwrap();
+    let output = left.output();
+    assert_eq!(status.code(), Some(75), "{output}");
+    let said = output.lines().find(|line| line.contains("stopped before these had finished")).unwrap().to_owned();
+    assert!(said.contains("relay: ") && said.contains(" records are left in the spool for the next start"), "{said}");
+    assert!(!said.contains("gateway,") && !said.contains("ops"), "{said}");
+    fleet.server(0).unwrap().resume().unwrap();
+}

@@ -90,7 +90,10 @@ pub async fn open(
         }
         Err(cause) => return Err(cause.into()),
     };
-    Ok(RecordSide { recorder, relay: RelayStart { state, pace: RelayPace::default(), tracer: Tracer::off() } })
+    Ok(RecordSide {
+        recorder,
+        relay: RelayStart { state, pace: RelayPace::default(), tracer: Tracer::off(), hurry: CancellationToken::new() },
+    })
 }
 
 /// All that is needed to open the spool, now or later.
@@ -166,6 +169,7 @@ pub struct RelayStart {
     state: State,
     pace: RelayPace,
     tracer: Tracer,
+    hurry: CancellationToken,
 }
 
 enum State {
@@ -186,6 +190,12 @@ impl RelayStart {
         Self { tracer, ..self }
     }
 
+    /// With what ends the grace of [`Self::run`] early.
+    #[must_use]
+    pub fn hurried_by(self, hurry: CancellationToken) -> Self {
+        Self { hurry, ..self }
+    }
+
     /// Relays until `stop`; then nothing may be recorded any more, the epoch gets its last seal, what is left is relayed
     /// for at most `grace`, and the spool is closed. Returns the number of records left for the next start.
     pub async fn run(self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
@@ -199,6 +209,7 @@ impl RelayStart {
                 }
             },
         };
-        relay.at_pace(self.pace).traced(self.tracer).run(publisher, stop, grace).await
+        let hurry = self.hurry;
+        relay.at_pace(self.pace).traced(self.tracer).hurried_by(hurry).run(publisher, stop, grace).await
     }
 }

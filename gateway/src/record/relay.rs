@@ -76,6 +76,7 @@ pub(super) struct Relay {
     metrics: RecordMetrics,
     tracer: Tracer,
     pace: RelayPace,
+    hurry: CancellationToken,
 }
 
 /// What one batch came to.
@@ -100,7 +101,7 @@ impl Relay {
     pub(super) fn new(spool: Spool, sealer: Sealer, recorder: Recorder, metrics: RecordMetrics) -> Self {
         let (reader, source) = (spool.reader(), Source::new(spool.id()));
         let (backoff, read_failures) = (Backoff::default(), Backoff::default());
-        let (tracer, pace) = (Tracer::off(), RelayPace::default());
+        let (tracer, pace, hurry) = (Tracer::off(), RelayPace::default(), CancellationToken::new());
         let (orphans, receipt) = (VecDeque::new(), Bytes::new());
         Self {
             spool,
@@ -115,6 +116,7 @@ impl Relay {
             metrics,
             tracer,
             pace,
+            hurry,
         }
     }
 
@@ -134,6 +136,10 @@ impl Relay {
         Self { tracer, ..self }
     }
 
+    pub(super) fn hurried_by(self, hurry: CancellationToken) -> Self {
+        Self { hurry, ..self }
+    }
+
     /// As [`super::RelayStart::run`].
     pub(super) async fn run(mut self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
         publisher.recall(&std::mem::take(&mut self.receipt));
@@ -143,11 +149,17 @@ impl Relay {
         }
         let end = tokio::time::Instant::now() + grace;
         self.recorder.seal();
+        let hurry = self.hurry.clone();
         let finish = async {
             self.close().await;
             self.drain(&*publisher).await;
         };
-        let in_time = tokio::time::timeout_at(end, finish).await.is_ok();
+        let in_time = tokio::select! {
+            biased;
+            () = finish => true,
+            () = tokio::time::sleep_until(end) => false,
+            () = hurry.cancelled() => false,
+        };
         let spool = self.spool.clone();
         if tokio::task::spawn_blocking(move || spool.close()).await.is_err() {
             error!("the spool could not be closed in order, the next start recovers it");

@@ -1,5 +1,7 @@
 //! The wish to stop, and who hears it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -13,7 +15,18 @@ const SAME_WISH: Duration = Duration::from_millis(300);
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     asked: CancellationToken,
+    hurried: CancellationToken,
     at_once: CancellationToken,
+    delaying: Arc<AtomicUsize>,
+}
+
+/// Somebody waits in [`Shutdown::delay`].
+struct Delaying(Arc<AtomicUsize>);
+
+impl Drop for Delaying {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shutdown {
@@ -22,8 +35,9 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Listens for SIGINT and SIGTERM: the first asks, a second one that is not close upon it asks at once. SIGHUP asks as
-    /// well where the process sits on a terminal, whose window was closed then, and changes nothing elsewhere.
+    /// Listens for SIGINT and SIGTERM: the first asks, a second one that is not close upon it ends a delay that
+    /// is still running, else it asks at once. SIGHUP asks as well where the process sits on a terminal, whose window was
+    /// closed then, and changes nothing elsewhere.
     ///
     /// # Errors
     /// The signals cannot be listened for.
@@ -53,6 +67,10 @@ impl Shutdown {
                 }
                 match first {
                     Some(first) if first.elapsed() < SAME_WISH => {}
+                    Some(_) if heard.hurry() => {
+                        tracing::info!("asked to stop a second time: no more calls are accepted from now on");
+                        first = Some(Instant::now());
+                    }
                     Some(_) => {
                         tracing::warn!("asked to stop a second time: stopping at once");
                         return heard.ask_at_once();
@@ -71,6 +89,29 @@ impl Shutdown {
     /// Asks to stop in order.
     pub fn ask(&self) {
         self.asked.cancel();
+    }
+
+    /// Ends the delays that are running; `false` when there is none.
+    pub fn hurry(&self) -> bool {
+        let delaying = self.delaying.load(Ordering::Relaxed) > 0;
+        if delaying {
+            self.hurried.cancel();
+        }
+        delaying
+    }
+
+    /// Waits for what may still be done once a stop was asked for: for as long as `delay`, or until asked again.
+    pub async fn delay(&self, delay: Duration) {
+        if delay.is_zero() {
+            return;
+        }
+        self.delaying.fetch_add(1, Ordering::Relaxed);
+        let _delaying = Delaying(Arc::clone(&self.delaying));
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.hurried.cancelled() => {}
+            () = self.at_once.cancelled() => {}
+        }
     }
 
     /// Asks to stop without waiting for anything.
@@ -129,6 +170,20 @@ mod tests {
         kill_process(getpid(), Signal::INT).unwrap();
         shutdown.at_once().await;
         assert!(shutdown.at_once_token().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_second_wish_ends_a_delay_first() {
+        let shutdown = Shutdown::new();
+        shutdown.ask();
+        assert!(!shutdown.hurry(), "there is no delay to end");
+        let delayed = shutdown.clone();
+        let delay = tokio::spawn(async move { delayed.delay(Duration::from_secs(3_600)).await });
+        while !shutdown.hurry() {
+            tokio::task::yield_now().await;
+        }
+        delay.await.unwrap();
+        assert!(!shutdown.hurry() && !shutdown.is_at_once(), "the next wish is one to stop at once");
     }
 
     #[tokio::test]

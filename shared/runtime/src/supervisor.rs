@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,6 +16,8 @@ use crate::{Exit, Shutdown};
 
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// What a task has to put things away once a stop without waiting was asked for: it is named only if it takes longer.
+const AT_ONCE_MAX: Duration = Duration::from_secs(1);
 
 /// When a task is asked to stop: first what brings work in, last what tells about the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,15 +210,20 @@ impl Supervisor {
 
     async fn stop(&mut self, grace: Duration) -> Vec<String> {
         let deadline = Instant::now() + grace;
+        let shutdown = self.shutdown.clone();
         let mut unfinished = Vec::new();
         for stage in Stage::ALL {
             self.token(stage).cancel();
             let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
+            let mut hurried = pin!(async {
+                shutdown.at_once().await;
+                tokio::time::sleep(AT_ONCE_MAX).await;
+            });
             while self.count(stage) > 0 {
                 tokio::select! {
                     Some(index) = self.ended.1.recv() => self.forget(index),
                     () = tokio::time::sleep_until(deadline) => break,
-                    () = self.shutdown.at_once() => break,
+                    () = hurried.as_mut() => break,
                 }
             }
             unfinished.extend(self.abandon(stage));

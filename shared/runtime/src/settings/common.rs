@@ -41,6 +41,8 @@ pub struct Common {
     pub logs: LogOptions,
     /// `SHUTDOWN_GRACE_SECS`: how long what is in flight may go on once a stop was asked for.
     pub shutdown_grace: Duration,
+    /// `DRAIN_DELAY_SECS`: how long calls are still accepted once a stop was asked for and readiness says so.
+    pub drain_delay: Duration,
     /// What is probably not meant as it is; see [`Values::warnings`].
     pub warnings: Vec<String>,
 }
@@ -53,10 +55,17 @@ impl Common {
         let level = values.required(table::LOG_LEVEL, log_level);
         let format = values.required(table::LOG_FORMAT, log_format);
         let shutdown_grace = values.required(table::SHUTDOWN_GRACE_SECS, parse::seconds_or_zero);
+        let drain_delay = values.required(table::DRAIN_DELAY_SECS, parse::seconds_or_zero);
         let level = if debug? { level?.max(LevelFilter::DEBUG) } else { level? };
         let logs = LogOptions { level, format: format? };
         let warnings = values.warnings().to_vec();
-        Some(Self { environment: environment?, logs, shutdown_grace: shutdown_grace?, warnings })
+        Some(Self {
+            environment: environment?,
+            logs,
+            shutdown_grace: shutdown_grace?,
+            drain_delay: drain_delay?,
+            warnings,
+        })
     }
 
     /// Starts the logs, whose first lines are the warnings. Keep what is returned until the very end.

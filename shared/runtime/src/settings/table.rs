@@ -94,6 +94,7 @@ settings! {
     UPSTREAM_CONNECT_TIMEOUT_SECS = "limits.upstream_connect_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     UPSTREAM_HEAD_TIMEOUT_SECS = "limits.upstream_head_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     CALL_TIMEOUT_SECS = "limits.call_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
+    DRAIN_DELAY_SECS = "limits.drain_delay_secs", Plain, "seconds, from 0 to 86400";
     SHUTDOWN_GRACE_SECS = "limits.shutdown_grace_secs", Plain, "seconds, from 0 to 86400";
     STRIPE_API_KEY = "stripe.api_key", Secret, "a Stripe secret key";
     STRIPE_API_BASE = "stripe.api_base", Secret, "the URL of Stripe's API";

@@ -84,9 +84,19 @@ async fn what_a_task_left_undone_is_told_in_its_words() {
 }
 
 #[tokio::test]
-async fn a_second_signal_waits_for_nothing() {
+async fn a_second_signal_names_only_what_does_not_end() {
     let shutdown = Shutdown::new();
     let mut supervisor = Supervisor::new(shutdown.clone());
+    let at_once = shutdown.at_once_token();
+    supervisor.spawn(rule("quick", Stage::Edge), move |_| {
+        let at_once = at_once.clone();
+        async move {
+            at_once.cancelled().await;
+            // What it takes to put things away.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok::<_, String>(())
+        }
+    });
     supervisor.spawn(rule("stubborn", Stage::Edge), |_| std::future::pending::<Result<(), String>>());
     shutdown.ask_at_once();
     let exit = supervisor.run(Duration::from_secs(86_400)).await;

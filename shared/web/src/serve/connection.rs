@@ -22,9 +22,12 @@ use super::head_timer::HeadTimer;
 use super::io::Socket;
 use super::service::{ForHttp1, ForHyper};
 use super::sniff::{Sniffed, Version, sniff};
-use super::{Held, ServeOptions, Stop, prepare};
+use super::{Closing, Held, ServeOptions, Stop, prepare};
 use crate::WebBody;
 
+/// How long a client that says nothing is listened to once the server was asked to stop: what it sent a moment before, or
+/// sends before it can know, is answered.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long an idle h2 client may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,7 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) options: ServeOptions,
     pub(super) stop: Stop,
+    pub(super) closing: Closing,
 }
 
 impl Connection {
@@ -48,7 +52,7 @@ impl Connection {
         let sniffed = tokio::select! {
             biased;
             sniffed = sniff(&mut stream, self.options.first_byte_timeout) => sniffed,
-            () = self.stop.graceful.cancelled() => return,
+            () = self.last_words() => return,
         };
         let (version, read_already) = match sniffed {
             Ok(Sniffed::Speaks(version, bytes)) => (version, bytes),
@@ -63,7 +67,7 @@ impl Connection {
         let socket = TokioIo::new(socket);
         let service = ForHyper::new(service);
         match version {
-            Version::Http1 => self.http1(socket, ForHttp1 { service, exchange }).await,
+            Version::Http1 => self.http1(socket, ForHttp1 { service, exchange, closing: self.closing.clone() }).await,
             Version::H2 => self.h2(socket, service).await,
         }
     }
@@ -83,8 +87,10 @@ impl Connection {
             .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
+            // First: bytes that are there are read before it is decided that the connection is idle.
+            biased;
             ended = connection.as_mut() => ended,
-            () = self.stop.graceful.cancelled() => {
+            () = self.last_words() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
@@ -133,6 +139,12 @@ impl Connection {
                 () = tokio::time::sleep_until(again) => {}
             }
         }
+    }
+
+    /// Resolves a little after the server was asked to stop.
+    async fn last_words(&self) {
+        self.stop.graceful.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// A connection that broke off is the client's business; it is told for whoever looks into it.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 /// How a socket listens.
@@ -51,3 +51,25 @@ impl ListenerOptions {
         Ok(socket.into())
     }
 }
+
+/// Lets no new connection begin at this socket; those that have begun are unaffected. Their SYN is not answered, so that
+/// they try again a moment later, and then find the port closed or somebody else behind it. Closing the socket is not
+/// enough: what its queue holds, or is on its way into it, would be reset with a request that may be sent already.
+pub(super) fn refuse_newcomers(listener: &TcpListener) {
+    // Load the byte of the flags, keep SYN and ACK, and drop what is SYN alone (classic BPF).
+    let filter = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, 0x12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    if let Err(error) = SockRef::from(listener).attach_filter(&filter) {
+        tracing::debug!(%error, "new connections can't be held back; the port closes all the same");
+    }
+}
+
+const LOAD_BYTE: u16 = 0x30;
+const AND: u16 = 0x54;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;

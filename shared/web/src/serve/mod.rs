@@ -19,7 +19,7 @@ mod tests;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,10 @@ pub use listener::{ListenerOptions, bind};
 
 /// How long dropped connections may take to let go, after the deadline.
 const DROP_MAX: Duration = Duration::from_secs(1);
+/// How long the port stays open for handshakes that had begun when the server was asked to stop.
+const HANDSHAKE_MAX: Duration = Duration::from_millis(100);
+/// How long a connection may wait for room when the server was asked to stop: those that are idle make some.
+const ROOM_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -128,9 +132,11 @@ impl ServeStats {
     }
 }
 
-/// The two wishes to stop. Clones share them.
+/// The wishes to stop. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
+    /// Go on as ever, but let no HTTP/1 client come back over its connection.
+    pub draining: CancellationToken,
     /// Accept nothing more; finish what is in flight.
     pub graceful: CancellationToken,
     /// Drop what is in flight. [`serve`] cancels it at its deadline, *before* it drops a connection: a guard that is
@@ -141,7 +147,7 @@ pub struct Stop {
 impl Stop {
     /// Stops gracefully with this token.
     pub fn on(graceful: CancellationToken) -> Self {
-        Self { graceful, hard: CancellationToken::new() }
+        Self { graceful, ..Self::default() }
     }
 }
 
@@ -192,34 +198,106 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let open = TaskTracker::new();
+    let door = Door { service_for, options, stop, closing: Closing::default(), open: TaskTracker::new() };
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.graceful.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                wait_out(&error, &mut pause, &options.stats).await;
+            () = door.stop.graceful.cancelled() => break,
+            () = door.stop.draining.cancelled(), if !door.closing.is_set() => {
+                door.closing.set();
                 continue;
             }
+            accepted = listener.accept() => accepted,
         };
-        pause = ACCEPT_PAUSE_MIN;
-        let Some(permit) = permit(&options, &stop).await else { break };
-        let held = Held { _permit: permit, _token: open.token(), stats: options.stats.clone() };
-        options.stats.0.accepted.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection { peer, options: options.clone(), stop: stop.clone() };
-        tokio::spawn(connection.run(stream, service_for(peer), held));
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = ACCEPT_PAUSE_MIN;
+                let Some(permit) = permit(&door.options, &door.stop).await else { break };
+                door.let_in(stream, peer, permit);
+            }
+            Err(error) => wait_out(&error, &mut pause, &door.options.stats).await,
+        }
     }
-    // A closed port tells clients and balancers at once.
-    drop(listener);
+    door.closing.set();
+    let Door { options, stop, open, .. } = last_ones(listener, door).await;
     finish(open, options.grace, &stop).await
 }
 
-/// Room for one more connection; `None` = stop.
+/// Where connections come in.
+struct Door<F> {
+    service_for: F,
+    options: ServeOptions,
+    stop: Stop,
+    closing: Closing,
+    open: TaskTracker,
+}
+
+impl<F> Door<F> {
+    fn let_in<S, B>(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit)
+    where
+        F: Fn(SocketAddr) -> S,
+        S: Service<Request<WebBody>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let held = Held { _permit: permit, _token: self.open.token(), stats: self.options.stats.clone() };
+        self.options.stats.0.accepted.fetch_add(1, Ordering::Relaxed);
+        let (options, stop, closing) = (self.options.clone(), self.stop.clone(), self.closing.clone());
+        let connection = Connection { peer, options, stop, closing };
+        tokio::spawn(connection.run(stream, (self.service_for)(peer), held));
+    }
+}
+
+/// Lets in whom the kernel took in before the port closes: they have sent their requests already, or are about to.
+async fn last_ones<F, S, B>(listener: TcpListener, door: Door<F>) -> Door<F>
+where
+    F: Fn(SocketAddr) -> S,
+    S: Service<Request<WebBody>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    listener::refuse_newcomers(&listener);
+    let end = tokio::time::Instant::now() + HANDSHAKE_MAX;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = door.stop.hard.cancelled() => break,
+            accepted = listener.accept() => accepted,
+            // Whoever was in the middle of the handshake is through by then.
+            () = tokio::time::sleep_until(end) => break,
+        };
+        // Those that are served leave, and make room.
+        let Ok((stream, peer)) = accepted else { break };
+        let Some(permit) = permit(&door.options, &door.stop).await else { break };
+        door.let_in(stream, peer, permit);
+        if tokio::time::Instant::now() > end + ROOM_MAX {
+            break;
+        }
+    }
+    // A closed port tells clients and balancers at once.
+    drop(listener);
+    door
+}
+
+/// Whether connections are to be used no longer than for what is in flight. A flag of its own, since every answer looks at
+/// it: a token would cost a lock.
+#[derive(Debug, Clone, Default)]
+struct Closing(Arc<AtomicBool>);
+
+impl Closing {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Room for one more connection; `None` = there was none for a while after the server was asked to stop.
 async fn permit(options: &ServeOptions, stop: &Stop) -> Option<OwnedSemaphorePermit> {
     let room = &options.connections.0;
     if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
@@ -228,7 +306,11 @@ async fn permit(options: &ServeOptions, stop: &Stop) -> Option<OwnedSemaphorePer
     options.stats.0.at_limit.fetch_add(1, Ordering::Relaxed);
     tokio::select! {
         permit = Arc::clone(room).acquire_owned() => permit.ok(),
-        () = stop.graceful.cancelled() => None,
+        () = async {
+            stop.graceful.cancelled().await;
+            tokio::time::sleep(ROOM_MAX).await;
+        } => None,
+        () = stop.hard.cancelled() => None,
     }
 }
 

@@ -5,7 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use http::{Method, Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
+use super::Closing;
 use super::exchange::{Exchange, Watched};
 use crate::WebBody;
 
@@ -57,6 +59,7 @@ where
 pub(super) struct ForHttp1<S> {
     pub(super) service: ForHyper<S>,
     pub(super) exchange: Exchange,
+    pub(super) closing: Closing,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for ForHttp1<S>
@@ -76,7 +79,8 @@ where
             true => request.map(|body| WebBody::arriving(body, self.exchange.clone())),
             false => request.map(WebBody::from),
         };
-        Exchanging { answer: self.service.answer(request), exchange: self.exchange.clone(), head_only }
+        let (exchange, closing) = (self.exchange.clone(), self.closing.clone());
+        Exchanging { answer: self.service.answer(request), exchange, closing, head_only }
     }
 }
 
@@ -86,6 +90,7 @@ pin_project! {
         #[pin]
         answer: Answering<S>,
         exchange: Exchange,
+        closing: Closing,
         head_only: bool,
     }
 }
@@ -100,7 +105,12 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.answer.poll(context));
-        Poll::Ready(answer.map(|response| this.exchange.watching(response, *this.head_only)))
+        Poll::Ready(answer.map(|mut response| {
+            if this.closing.is_set() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            this.exchange.watching(response, *this.head_only)
+        }))
     }
 }
 

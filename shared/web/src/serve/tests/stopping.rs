@@ -151,3 +151,100 @@ async fn a_stop_at_once_does_not_wait() {
         assert_eq!(ended.await, (Served { left: 1 }, true), "h2: {connect_h2}");
     }
 }
+
+/// Asks once over this connection; `None` = the server took it and said nothing.
+async fn only_request(mut stream: TcpStream) -> Option<String> {
+    stream.write_all(b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
+    let answer = read_to_end(&mut stream).await;
+    answer.starts_with("HTTP/1.1 200").then_some(answer)
+}
+
+#[tokio::test]
+async fn whom_the_kernel_let_in_is_answered_after_the_stop() {
+    let server = Server::start(ServeOptions { grace: PATIENCE, ..ServeOptions::default() }, echo);
+    // Nobody polls the server in between: they wait in the listening socket's queue.
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        let stream = std::net::TcpStream::connect(server.address).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        waiting.push(TcpStream::from_std(stream).unwrap());
+    }
+    server.stop.graceful.cancel();
+    let answers: Vec<_> = waiting.into_iter().map(|stream| tokio::spawn(only_request(stream))).collect();
+    for answer in answers {
+        let answer = patiently(answer).await.unwrap().expect("each of them has its answer");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    assert_eq!(server.stop().await, Served { left: 0 });
+}
+
+/// Connects and asks again and again, each time over a new connection: how often nobody answered one who got in.
+async fn newcomers(address: SocketAddr) -> (usize, usize) {
+    let (mut answered, mut lost) = (0, 0);
+    while let Ok(stream) = TcpStream::connect(address).await {
+        match only_request(stream).await {
+            Some(_) => answered += 1,
+            None => lost += 1,
+        }
+    }
+    (answered, lost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_connect_without_a_pause_lose_nothing_at_a_stop() {
+    for _ in 0..5 {
+        let server = Server::start(ServeOptions { grace: PATIENCE, ..ServeOptions::default() }, echo);
+        let clients: Vec<_> = (0..16).map(|_| tokio::spawn(newcomers(server.address))).collect();
+        while server.stats.accepted() < 300 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(server.stop().await, Served { left: 0 });
+        for client in clients {
+            let (answered, lost) = patiently(client).await.unwrap();
+            assert!(answered > 0 && lost == 0, "{answered} answered, {lost} lost");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_has_begun_is_finished_after_the_stop() {
+    let server = Server::start(ServeOptions { grace: PATIENCE, ..ServeOptions::default() }, echo);
+    let mut streams = Vec::new();
+    for begun in ["", "GET /la"] {
+        let mut stream = server.connect().await;
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        streams.push((stream, begun));
+    }
+    while server.stats.accepted() < 2 {
+        tokio::task::yield_now().await;
+    }
+    server.stop.graceful.cancel();
+    tokio::task::yield_now().await;
+    for (mut stream, begun) in streams {
+        let rest = "GET /last HTTP/1.1\r\nHost: x\r\n\r\n".strip_prefix(begun).unwrap();
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("/last"), "after {begun:?}: {answer}");
+    }
+    assert_eq!(server.stop().await, Served { left: 0 });
+}
+
+#[tokio::test]
+async fn a_draining_server_serves_on_and_keeps_nobody() {
+    let server = Server::start(ServeOptions::default(), echo);
+    let mut kept = http1_client(&server).await;
+    let response = kept.send_request(get(&server, "/before")).await.unwrap();
+    assert!(!response.headers().contains_key("connection"));
+    text(response).await;
+    server.stop.draining.cancel();
+    tokio::task::yield_now().await;
+    kept.ready().await.unwrap();
+    let response = kept.send_request(get(&server, "/within")).await.unwrap();
+    assert_eq!(response.headers()["connection"], "close");
+    text(response).await;
+    let mut new = http1_client(&server).await;
+    let response = new.send_request(get(&server, "/new")).await.unwrap();
+    assert_eq!(response.headers()["connection"], "close");
+    assert_eq!(text(response).await.0, StatusCode::OK);
+    assert_eq!(server.stop().await, Served { left: 0 });
+}
