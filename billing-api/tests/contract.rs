@@ -128,10 +128,10 @@ async fn a_summary_is_exact_and_half_open() {
     api.used("other", ("/a", "7", "2026-03-10T00:00:00Z")).await;
     let answer = api.get("/billing/usage-summary/acme", &token("acme", &[])).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    // 0.3 units are 7.5 cents and 3 units are 75: each line is rounded by itself, half to even.
+    // 3.3 units at 25 cents are 82.5 cents: one line per rate version, rounded half to even.
     let wanted = concat!(
         r#"{"tenant_id":"acme","period_start":"2026-03-01T00:00:00.000000Z","period_end":"2026-04-01T00:00:00.000000Z","#,
-        r#""total_events":3,"total_units":3.3,"total_cost_cents":83,"unique_routes":2,"current_rate_cents":25}"#
+        r#""total_events":3,"total_units":3.3,"total_cost_cents":82,"unique_routes":2,"current_rate_cents":25}"#
     );
     assert_eq!(answer.text, wanted);
     let report =

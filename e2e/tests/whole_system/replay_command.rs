@@ -142,8 +142,8 @@ async fn what_it_can_not_do_it_says() {
     for (arguments, code, words) in [
         ("--from 6", 70, "sequence 6 is not yet in the stream USAGE, which ends with sequence 5, stored 20"),
         ("--from 4 --to 3", 70, "nothing lies between sequence 4 and sequence 3"),
-        ("--from yesterday", 2, "a sequence such as 120000, a time such as 2026-01-31T12:00:00Z, a date"),
-        ("--to 3", 2, "--from"),
+        ("--from yesterday", 64, "a sequence such as 120000, a time such as 2026-01-31T12:00:00Z, a date"),
+        ("--to 3", 64, "--from"),
     ] {
         let (found, said) = refused(arguments);
         assert!(found == Some(code) && said.contains(words), "{arguments}: {found:?} {said}");
