@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use goldleaves_ledger::{LedgerError, RouteUsage, UsageReport, UsageSummary};
+use goldleaves_pricing::Pricing;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -21,7 +22,8 @@ pub(crate) struct SummaryView {
     total_units: Box<RawValue>,
     total_cost_cents: Box<RawValue>,
     unique_routes: u64,
-    current_rate_cents: Box<RawValue>,
+    /// Null where the price is no single rate.
+    current_rate_cents: Option<Box<RawValue>>,
 }
 
 /// The summary with a line for each route.
@@ -64,7 +66,11 @@ pub(crate) async fn report(
 
 impl SummaryView {
     fn of(summary: &UsageSummary) -> Result<Self, ApiError> {
-        let rate = summary.current_rate.ok_or(LedgerError::NoRate)?;
+        let pricing = summary.current_pricing.as_ref().ok_or(LedgerError::NoRate)?;
+        let current_rate = match pricing {
+            Pricing::PerUnit(rate) => Some(exact(rate)?),
+            _ => None,
+        };
         Ok(Self {
             tenant_id: summary.tenant_id.to_string(),
             period_start: Moment(summary.period.start()),
@@ -73,7 +79,7 @@ impl SummaryView {
             total_units: exact(summary.total_units)?,
             total_cost_cents: exact(summary.total_cost_cents)?,
             unique_routes: summary.unique_routes,
-            current_rate_cents: exact(rate)?,
+            current_rate_cents: current_rate,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use goldleaves_domain::{TenantId, UserId};
+use goldleaves_ledger::Leap;
 use goldleaves_stream::Position;
 
 /// Goldleaves: an API gateway that meters what it serves, and a ledger that bills it.
@@ -145,6 +146,16 @@ pub struct MigrateArguments {
     /// Which way
     #[arg(value_enum, default_value_t = Direction::Up)]
     pub direction: Direction,
+    /// Change the price also by more than a factor of four
+    #[arg(long)]
+    pub yes: bool,
+}
+
+impl MigrateArguments {
+    /// How far the price may change.
+    pub const fn leap(&self) -> Leap {
+        if self.yes { Leap::Allowed } else { Leap::Refused }
+    }
 }
 
 /// Which way to migrate.

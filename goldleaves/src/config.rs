@@ -34,8 +34,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `DATABASE_URL`, else the file in `DATA_DIR`.
     pub database_url: Secret,
-    /// `USAGE_RATE_CENTS`.
-    pub rate: Rate,
+    /// `USAGE_RATE_CENTS`; unset changes no price.
+    pub rate: Option<Rate>,
     /// `NATS_URL` and what belongs to it; `None` = events go from the spool straight to the ledger.
     pub stream: Option<StreamSettings>,
     /// Where traces go.
@@ -112,9 +112,9 @@ pub fn read_stream(values: &mut Values) -> Option<Option<StreamSettings>> {
     Some(None)
 }
 
-/// `USAGE_RATE_CENTS`.
-pub fn read_rate(values: &mut Values) -> Option<Rate> {
-    values.required(table::USAGE_RATE_CENTS, parse::from_str::<Rate>)
+/// `USAGE_RATE_CENTS`; unset changes no price. The outer `None` is a mistake.
+pub fn read_rate(values: &mut Values) -> Option<Option<Rate>> {
+    values.optional(table::USAGE_RATE_CENTS, parse::from_str::<Rate>)
 }
 
 /// A setting that does nothing is a promise that is not kept.

@@ -46,7 +46,7 @@ fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
         Command::Token(arguments) => source.settings(TokenConfig::read).map(|config| print_token(&config, &arguments)),
         Command::Migrate(arguments) => source
             .settings(|values| MigrateConfig::read(values, Program::Goldleaves))
-            .map(|config| migrate::run(&config, arguments.direction)),
+            .map(|config| migrate::run(&config, &arguments)),
         Command::Replay(arguments) => {
             source.settings(replay::ReplayConfig::read).map(|config| replay::run(&config, arguments))
         }

@@ -2,21 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use goldleaves_billing_api::program;
 use goldleaves_gateway::StreamSettings;
-use goldleaves_ledger::{Ledger, StoreOptions};
+use goldleaves_ledger::{Ledger, RateChange, StoreOptions};
 use goldleaves_migrations as migrations;
 use goldleaves_pricing::Rate;
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Secret, process};
 use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
-use crate::cli::{Direction, Program};
+use crate::cli::{Direction, MigrateArguments, Program};
 use crate::{config, prepare};
-
-/// Workers that run know of the new rate by then: it is valid from so long after the commit.
-const RATE_DELAY_MICROS: i64 = 5_000_000;
 
 /// How long JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +23,7 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(60);
 pub struct MigrateConfig {
     common: Common,
     database_url: Secret,
-    rate: Rate,
+    rate: Option<Rate>,
     stream: Option<StreamSettings>,
 }
 
@@ -48,13 +45,13 @@ impl MigrateConfig {
 }
 
 /// Migrates; progress goes to standard error, the answer to `status` to standard output.
-pub fn run(config: &MigrateConfig, direction: Direction) -> Exit {
+pub fn run(config: &MigrateConfig, arguments: &MigrateArguments) -> Exit {
     let _logs = config.common.start_logs();
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime can't be started")
-        .and_then(|runtime| runtime.block_on(migrate(config, direction)));
+        .and_then(|runtime| runtime.block_on(migrate(config, arguments)));
     match done {
         Ok(()) => Exit::Done,
         Err(error) => {
@@ -64,25 +61,27 @@ pub fn run(config: &MigrateConfig, direction: Direction) -> Exit {
     }
 }
 
-async fn migrate(config: &MigrateConfig, direction: Direction) -> Result<()> {
+async fn migrate(config: &MigrateConfig, arguments: &MigrateArguments) -> Result<()> {
     let url = config.database_url.expose();
     let progress = |line: &str| process::say(&format_args!("migrate: {line}"));
     if let Some(line) = prepare::awaited(&config.database_url).await? {
         progress(&line);
     }
-    match direction {
+    match arguments.direction {
         Direction::Up => {
             migrations::up(url, &progress).await?;
             let ledger = Ledger::connect(url, StoreOptions::default()).await?;
-            let card = prepare::set_rate(&ledger, config.rate, RATE_DELAY_MICROS).await?;
-            progress(&format!(
-                "the rate is {} cents a unit, version {}, from {}",
-                card.rate, card.version, card.effective_from
-            ));
+            let change = ledger.apply_rate(config.rate, arguments.leap()).await.context("the price can't be set")?;
             ledger.store().close().await;
+            progress(&change.to_string());
             if let Some(stream) = &config.stream {
                 declare(stream, &progress).await?;
             }
+            ensure!(
+                !matches!(change, RateChange::TooFar { .. }),
+                "USAGE_RATE_CENTS changes the price by more than a factor of four: give --yes if that is meant, or leave \
+                 USAGE_RATE_CENTS unset, which changes no price"
+            );
         }
         Direction::Down => migrations::down(url, None, &progress).await?,
         Direction::Status => print_status(&migrations::status(url).await?)?,

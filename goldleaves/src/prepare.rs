@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_domain::Timestamp;
-use goldleaves_ledger::{Ledger, RateCard, StoreError, StoreOptions, is_of_the_disk};
+use goldleaves_ledger::{Leap, Ledger, RateChange, StoreError, StoreOptions, is_of_the_disk};
 use goldleaves_migrations as migrations;
 use goldleaves_pricing::Rate;
 use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule, process};
-use time::OffsetDateTime;
 
 use crate::config::Config;
 
@@ -57,23 +55,23 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
     Ok(())
 }
 
-/// Schema and rate; the rate is valid at once, since nothing else writes yet.
-async fn prepare(url: &Secret, rate: Rate, ledger: &Ledger) -> Result<()> {
+/// Schema and price.
+async fn prepare(url: &Secret, rate: Option<Rate>, ledger: &Ledger) -> Result<()> {
     migrations::up(url.expose(), &|line| tracing::debug!("migrate: {line}"))
         .await
         .context("the schema can't be made")?;
-    set_rate(ledger, rate, 0).await?;
+    said(&ledger.apply_rate(rate, Leap::Refused).await.context("the price can't be set")?);
     Ok(())
 }
 
-/// Makes a new rate version, valid from `delay_micros` after now, if the rate changed.
-///
-/// # Errors
-/// The database is away or refuses.
-pub(crate) async fn set_rate(ledger: &Ledger, rate: Rate, delay_micros: i64) -> Result<RateCard> {
-    let now = Timestamp::from_date_time(OffsetDateTime::now_utc())?;
-    let from = now.plus_micros(delay_micros).context("the clock is outside the years 1 to 9999")?;
-    ledger.set_rate(rate, from).await.context("the rate can't be set")
+/// Says what became of the price. A start never changes it by more than a factor of four: it goes on with the old one.
+fn said(change: &RateChange) {
+    match change {
+        RateChange::TooFar { .. } => {
+            tracing::error!("{change}; goes on with the price in force, goldleaves migrate --yes changes it");
+        }
+        _ => tracing::info!("{change}"),
+    }
 }
 
 /// Why a database server can't be reached now, as a line for who waits for it: what comes next tries for a minute without a

@@ -7,19 +7,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use goldleaves_billing_api::program::listen;
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
-use goldleaves_domain::{Publisher, RoutePattern, Timestamp};
+use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::record;
 use goldleaves_gateway::service::{GatewayService, billed, running_check, spool_check, stop_grace};
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
+use goldleaves_pricing::Pricing;
 use goldleaves_runtime::settings::{Environment, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
 use goldleaves_web::{Clock, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, serve_ops};
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use crate::banner::{Banner, Sample, reachable};
@@ -114,14 +114,10 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
 
 /// What a unit costs now, in words; a ledger that is away is not waited for.
 async fn price(ledger: &Ledger) -> String {
-    let cards = tokio::time::timeout(PRICE_WITHIN, ledger.rate_cards()).await;
-    let now = Timestamp::from_date_time(OffsetDateTime::now_utc()).ok();
-    let card = cards
-        .ok()
-        .and_then(Result::ok)
-        .and_then(|cards| cards.into_iter().rfind(|card| now.is_some_and(|now| card.effective_from <= now)));
-    match card {
-        Some(card) => format!("at {} cents a unit", card.rate),
+    let card = tokio::time::timeout(PRICE_WITHIN, ledger.default_card()).await.ok().and_then(Result::ok).flatten();
+    match card.map(|card| card.pricing) {
+        Some(Pricing::PerUnit(rate)) => format!("at {rate} cents a unit"),
+        Some(pricing) => format!("at {pricing}"),
         None => "at the price that the ledger has once it is there".to_owned(),
     }
 }

@@ -144,7 +144,11 @@ fn is_poison(cause: &LedgerError) -> bool {
     match cause {
         LedgerError::Unstorable { .. } | LedgerError::Store(StoreError::Unreadable { .. }) => true,
         LedgerError::Store(StoreError::Database(_)) => !cause.is_transient(),
-        LedgerError::Store(_) | LedgerError::NoRate | LedgerError::MissingCard { .. } | LedgerError::Contended => false,
+        LedgerError::Store(_)
+        | LedgerError::NoRate
+        | LedgerError::MissingCard { .. }
+        | LedgerError::RatesChanged
+        | LedgerError::Contended => false,
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct MeterMetrics {
     failures: Counter,
     went_back: Counter,
     lacking: Gauge<u64, AtomicU64>,
+    rate_card_retries: Counter,
     revenue_cents: Family<Label, Gauge<i64, AtomicI64>>,
     routes: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -66,6 +67,10 @@ impl MeterMetrics {
                 Gauge::default(),
             ),
             failures: counter("meter_failures", "Batches that the ledger could not record and that come again"),
+            rate_card_retries: counter(
+                "rate_card_retries",
+                "Transactions run again because a rate card appeared after their rows were priced",
+            ),
             revenue_cents: metrics.register("revenue_cents", revenue, Family::default()),
             routes: Arc::default(),
         }
@@ -78,6 +83,7 @@ impl MeterMetrics {
         self.replays.inc_by(recorded.replays);
         self.displaced.inc_by(recorded.displaced);
         self.seals.inc_by(recorded.seals);
+        self.rate_card_retries.inc_by(recorded.rate_card_retries);
         for (route, cents) in &recorded.cost_cents {
             self.revenue_cents.get_or_create(&[("route", self.told_apart(route).to_owned())]).inc_by(*cents);
         }

@@ -182,7 +182,7 @@ async fn the_embedded_ledgers_rates_go_out_and_in() {
     let launch = |folder: &str| Launch::new("goldleaves", scratch.path()).setting("DATA_DIR", scratch.join(folder));
     let cards = |folder: &str, way: &str| launch(folder).argument("rate-cards").argument(way);
     for (folder, rate) in [("old", "25"), ("old", "0.123456"), ("new", "7")] {
-        output(launch(folder).argument("migrate").setting("USAGE_RATE_CENTS", rate));
+        output(launch(folder).argument("migrate").argument("--yes").setting("USAGE_RATE_CENTS", rate));
     }
     let exported = output(cards("old", "export"));
     assert!(exported.lines().count() == 2 && exported.contains("\"0.123456\""), "{exported}");

@@ -24,5 +24,5 @@ fn run() -> Result<Exit, Exit> {
         Exit::Usage
     })?;
     let config = Source::of(&matches).settings(|values| MigrateConfig::read(values, Program::Migrate))?;
-    Ok(migrate::run(&config, arguments.direction))
+    Ok(migrate::run(&config, &arguments))
 }

@@ -65,6 +65,8 @@ pub struct Recorded {
     pub set_aside: BTreeMap<String, u64>,
     /// Seals read.
     pub seals: u64,
+    /// Transactions that were run again because a rate card had appeared.
+    pub rate_card_retries: u64,
     /// What the rows billed cost by route, each rounded by itself, less what was displaced: for watching, not for
     /// billing.
     pub cost_cents: BTreeMap<String, i64>,

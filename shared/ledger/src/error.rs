@@ -25,6 +25,9 @@ pub enum LedgerError {
         /// What does not fit.
         what: &'static str,
     },
+    /// A rate card appeared after the rows of a batch were priced.
+    #[error("the rate cards changed in the meantime")]
+    RatesChanged,
     /// Other writers kept changing the same rows.
     #[error("other writers changed the same rows in the meantime")]
     Contended,
@@ -38,7 +41,7 @@ impl LedgerError {
     /// set up, is wrong. Every call may be made again: the ledger does nothing twice.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Contended | Self::NoRate => true,
+            Self::Contended | Self::RatesChanged | Self::NoRate => true,
             Self::Store(error) => error.is_transient(),
             Self::MissingCard { .. } | Self::Unstorable { .. } => false,
         }

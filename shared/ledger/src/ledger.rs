@@ -4,6 +4,7 @@ use goldleaves_store::{Dialect, Params, Store, StoreError, StoreOptions, Transac
 use sea_orm::QueryResult;
 
 use crate::LedgerError;
+use crate::rates::Cache;
 
 /// Rollups are spread over this many rows each, so that workers do not wait for each other.
 const SHARDS: u128 = 16;
@@ -13,12 +14,13 @@ const SHARDS: u128 = 16;
 pub struct Ledger {
     store: Store,
     shard: i64,
+    cache: Cache,
 }
 
 impl Ledger {
     /// The ledger in this database.
     pub fn new(store: Store) -> Self {
-        Self { store, shard: (uuid::Uuid::new_v4().as_u128() % SHARDS) as i64 }
+        Self { store, shard: (uuid::Uuid::new_v4().as_u128() % SHARDS) as i64, cache: Cache::default() }
     }
 
     /// Opens a database, as [`Store::connect`] does.
@@ -41,6 +43,11 @@ impl Ledger {
     /// The rollup row of each key that this ledger adds to.
     pub(crate) const fn shard(&self) -> i64 {
         self.shard
+    }
+
+    /// The rate cards that were read last.
+    pub(crate) const fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     pub(crate) async fn read(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {

@@ -31,5 +31,5 @@ pub use goldleaves_store::{StoreError, StoreOptions, check_url, is_of_the_disk, 
 pub use ledger::Ledger;
 pub use progress::{Course, Place, Sequences};
 pub use push::{METER, PushState, UsagePush};
-pub use rates::{ImportError, Imported, RateCard, RateCardsError, read_rate_cards, write_rate_cards};
+pub use rates::{ImportError, Imported, Leap, RateCardsError, RateChange, read_rate_cards, write_rate_cards};
 pub use report::{RouteUsage, UnitsTotal, UsageReport, UsageSummary};

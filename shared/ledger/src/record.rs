@@ -10,16 +10,16 @@ mod totals;
 
 use std::collections::HashSet;
 
-use goldleaves_store::Transaction;
+use goldleaves_store::{Hold, Transaction};
 use uuid::Uuid;
 
 use crate::batch::{Batch, EventRow, refused_letter};
+use crate::rates::Cards;
 use crate::{Incoming, Ledger, LedgerError, Place, Recorded, progress};
-use locks::Hold;
 pub(crate) use locks::lock_reports;
 use totals::Totals;
 
-/// How often a batch runs again when a dead letter of one of its events appeared in the meantime.
+/// How often a batch runs again when a dead letter of one of its events, or a rate card, appeared in the meantime.
 const ATTEMPTS: usize = 5;
 
 impl Ledger {
@@ -45,23 +45,7 @@ impl Ledger {
         let waiting = self.record_events(&batch, (&places, recorded)).await?;
         recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
-            let done = self.write(async |transaction| {
-                let mut recorded = Recorded::default();
-                Hold::Alone.take(transaction).await?;
-                let events: Vec<&EventRow<'_>> =
-                    batch.events.iter().filter(|row| waiting.contains(&row.id())).collect();
-                letters::delete_outranked(transaction, &events).await?;
-                let mut totals = Totals::new(self.shard());
-                insert_events(transaction, &events, (Hold::Alone, &mut totals, &mut recorded)).await?;
-                letters::write(transaction, &batch.letters, &mut recorded).await?;
-                batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
-                totals.write(transaction, &[]).await?;
-                if batch.seals.is_empty() {
-                    progress::write(transaction, &places).await?;
-                }
-                Ok(recorded)
-            });
-            *recorded += done.await?;
+            self.record_alone(&batch, &waiting, (&places, recorded)).await?;
         }
         if !batch.seals.is_empty() {
             let done = self.write(async |transaction| {
@@ -104,10 +88,13 @@ impl Ledger {
         let events: Vec<&EventRow<'_>> = batch.events.iter().collect();
         let mut attempts = 1;
         loop {
+            let cards = self.cards().await?;
             let done = self.write(async |transaction| {
                 let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
-                let inserted = insert_events(transaction, &events, (Hold::Shared, &mut totals, &mut recorded)).await?;
-                totals.write(transaction, &inserted.new).await?;
+                let writing =
+                    Writing { hold: Hold::Shared, cards: &cards, totals: &mut totals, recorded: &mut recorded };
+                let inserted = insert_events(transaction, &events, writing).await?;
+                totals.write(transaction, &inserted.new, cards.newest()).await?;
                 if batch.letters.is_empty() && batch.seals.is_empty() && inserted.waiting.is_empty() {
                     progress::write(transaction, places).await?;
                 }
@@ -118,11 +105,68 @@ impl Ledger {
                     *recorded += done;
                     return Ok(waiting);
                 }
-                Err(LedgerError::Contended) if attempts < ATTEMPTS => attempts += 1,
-                Err(error) => return Err(error),
+                Err(error) => self.go_on(error, &mut attempts, recorded)?,
             }
         }
     }
+
+    /// Records what no other writer may see half done: the events that wait as a dead letter, and what is set aside.
+    async fn record_alone(
+        &self,
+        batch: &Batch<'_>,
+        waiting: &HashSet<Uuid>,
+        (places, recorded): (&[&Place], &mut Recorded),
+    ) -> Result<(), LedgerError> {
+        let events: Vec<&EventRow<'_>> = batch.events.iter().filter(|row| waiting.contains(&row.id())).collect();
+        let mut attempts = 1;
+        loop {
+            let cards = self.cards().await?;
+            let done = self.write(async |transaction| {
+                let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
+                Hold::Alone.take(transaction).await?;
+                letters::delete_outranked(transaction, &events).await?;
+                let writing =
+                    Writing { hold: Hold::Alone, cards: &cards, totals: &mut totals, recorded: &mut recorded };
+                insert_events(transaction, &events, writing).await?;
+                letters::write(transaction, &batch.letters, &mut recorded).await?;
+                batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
+                totals.write(transaction, &[], cards.newest()).await?;
+                if batch.seals.is_empty() {
+                    progress::write(transaction, places).await?;
+                }
+                Ok(recorded)
+            });
+            match done.await {
+                Ok(done) => {
+                    *recorded += done;
+                    return Ok(());
+                }
+                Err(error) => self.go_on(error, &mut attempts, recorded)?,
+            }
+        }
+    }
+
+    /// Whether a transaction is to run again: a dead letter or a rate card appeared that it did not know of.
+    fn go_on(&self, error: LedgerError, attempts: &mut usize, recorded: &mut Recorded) -> Result<(), LedgerError> {
+        *attempts += 1;
+        match error {
+            LedgerError::RatesChanged => {
+                self.forget_cards();
+                recorded.rate_card_retries += 1;
+            }
+            LedgerError::Contended => {}
+            error => return Err(error),
+        }
+        if *attempts > ATTEMPTS { Err(error) } else { Ok(()) }
+    }
+}
+
+/// What the parts of a batch are written with and added to.
+struct Writing<'a> {
+    hold: Hold,
+    cards: &'a Cards,
+    totals: &'a mut Totals,
+    recorded: &'a mut Recorded,
 }
 
 /// What became of the events of a batch, beside what is counted.
@@ -138,21 +182,21 @@ struct Inserted {
 async fn insert_events(
     transaction: &Transaction,
     events: &[&EventRow<'_>],
-    (hold, totals, recorded): (Hold, &mut Totals, &mut Recorded),
+    mut writing: Writing<'_>,
 ) -> Result<Inserted, LedgerError> {
     if events.is_empty() {
         return Ok(Inserted::default());
     }
-    let mut new = insert::fast(transaction, events, hold, (totals, recorded)).await?;
+    let mut new = insert::fast(transaction, events, &mut writing).await?;
     let lost: Vec<&EventRow<'_>> = events.iter().filter(|row| !new.contains(&row.id())).copied().collect();
     let found = insert::find(transaction, &lost).await?;
-    recorded.replays += found.replays.len() as u64;
+    writing.recorded.replays += found.replays.len() as u64;
     let lost: Vec<&EventRow<'_>> = lost.into_iter().filter(|row| found.is_unknown(row.id())).collect();
     if !lost.is_empty() {
-        new.extend(repeats::record(transaction, &lost, (hold, totals, recorded)).await?);
+        new.extend(repeats::record(transaction, &lost, &mut writing).await?);
     }
     for row in events.iter().filter(|row| !found.waiting.contains(&row.id())) {
-        totals.arrived(&row.arrivals);
+        writing.totals.arrived(&row.arrivals);
     }
     Ok(Inserted { new: new.into_iter().collect(), waiting: found.waiting })
 }
@@ -162,6 +206,7 @@ impl std::ops::AddAssign for Recorded {
         self.inserted += other.inserted;
         self.duplicates += other.duplicates;
         self.replays += other.replays;
+        self.rate_card_retries += other.rate_card_retries;
         self.displaced += other.displaced;
         for (reason, count) in other.set_aside {
             *self.set_aside.entry(reason).or_default() += count;

@@ -6,10 +6,10 @@
 use std::fmt;
 
 use goldleaves_domain::{Period, TenantId, Timestamp};
-use goldleaves_pricing::{Bill, Cents, Group, Pricing, Rate, Used};
+use goldleaves_pricing::{Bill, Cents, Group, Pricing, Used};
 use goldleaves_store::{Dialect, Params, read, read_wide};
 
-use crate::rates::read_rate;
+use crate::rates::read_pricing;
 use crate::{Ledger, LedgerError};
 
 /// A sum of units in millionths, which may be negative where it is a difference. Shown as an exact decimal: `3`, `-0.5`.
@@ -45,8 +45,8 @@ pub struct UsageSummary {
     pub total_cost_cents: Cents,
     /// How many routes were used.
     pub unique_routes: u64,
-    /// The default rate in force now; `None` before the first was set.
-    pub current_rate: Option<Rate>,
+    /// The price of the default card in force now; `None` before there is one.
+    pub current_pricing: Option<Pricing>,
 }
 
 /// One route's part of a report.
@@ -86,7 +86,7 @@ impl Ledger {
     /// A database that is away or refuses.
     pub async fn usage_report(&self, tenant: &TenantId, period: &Period) -> Result<UsageReport, LedgerError> {
         let bill = self.bill(tenant, period).await?;
-        let current_rate = self.current_rate().await?;
+        let current_pricing = self.default_card().await?.map(|card| card.pricing);
         let routes: Vec<RouteUsage> = bill.groups(String::as_str).into_iter().map(RouteUsage::of).collect();
         let used = bill.used();
         let summary = UsageSummary {
@@ -96,7 +96,7 @@ impl Ledger {
             total_units: UnitsTotal(used.units_micro),
             total_cost_cents: bill.total(),
             unique_routes: routes.len() as u64,
-            current_rate,
+            current_pricing,
         };
         Ok(UsageReport { summary, routes })
     }
@@ -111,7 +111,7 @@ impl Ledger {
             let version: i64 = read(&row, "rate_version")?;
             let has_card: Option<i64> = read(&row, "card_version")?;
             has_card.ok_or(LedgerError::MissingCard { version })?;
-            let pricing = Pricing::PerUnit(read_rate(&row, "rate_micro_cents")?);
+            let pricing = read_pricing(&row)?;
             let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
             bill.add(version, &pricing, (read(&row, "route")?, used));
         }
@@ -161,7 +161,7 @@ fn select_lines(dialect: Dialect, tenant: &TenantId, (period, params): (&Period,
     }
     let count = if dialect == Dialect::Postgres { "SUM(events)::bigint" } else { "SUM(events)" };
     format!(
-        "SELECT u.*, c.version AS card_version, c.rate_micro_cents FROM ( \
+        "SELECT u.*, c.version AS card_version, c.rate_micro_cents, c.pricing FROM ( \
              SELECT route, rate_version, {count} AS events, {sums} FROM ({parts}) AS p \
              GROUP BY route, rate_version HAVING SUM(events) <> 0 \
          ) AS u LEFT JOIN rate_cards AS c ON c.version = u.rate_version",

@@ -74,6 +74,16 @@ fn tier_json(tier: &Tier) -> Value {
     json!({"up_to": tier.up_to.map(|up_to| up_to.to_string()), "cents_per_unit": tier.rate.to_string()})
 }
 
+impl Pricing {
+    /// The price where cents per unit are understood: `25`, or the model's name.
+    pub fn short(&self) -> String {
+        match self {
+            Self::PerUnit(rate) => rate.to_string(),
+            other => other.model().to_owned(),
+        }
+    }
+}
+
 /// Shows a price as a person writes it down: `25 cents per unit`.
 impl fmt::Display for Pricing {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

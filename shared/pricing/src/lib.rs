@@ -3,12 +3,14 @@
 #![doc = include_str!("../README.md")]
 
 mod bill;
+mod cards;
 mod exact;
 mod json;
 mod model;
 mod rate;
 
 pub use bill::{Bill, Group, Used, share};
+pub use cards::{Origin, Place, RateCard, RateCards, Selector};
 pub use json::PricingError;
 pub use model::{Package, Pricing, Quantity, Tier, Tiers, TiersError};
 pub use rate::{Cents, Rate};

@@ -56,6 +56,14 @@ impl Dialect {
         }
     }
 
+    /// A UUID that may be NULL, as a column holds it.
+    pub fn uuid_or_null(self, id: Option<Uuid>) -> Value {
+        match self {
+            Self::Postgres => id.into(),
+            Self::Sqlite => id.map(|id| id.as_hyphenated().to_string()).into(),
+        }
+    }
+
     /// A moment as a column holds it.
     pub fn time(self, moment: Timestamp) -> Value {
         match self {
@@ -90,11 +98,19 @@ impl Dialect {
     /// # Errors
     /// The column is NULL or holds something else.
     pub fn read_time(self, row: &QueryResult, column: &str) -> Result<Timestamp, StoreError> {
+        self.read_time_or_null(row, column)?.ok_or_else(|| StoreError::unreadable(column, "NULL"))
+    }
+
+    /// Reads a moment or NULL.
+    ///
+    /// # Errors
+    /// The column holds something else.
+    pub fn read_time_or_null(self, row: &QueryResult, column: &str) -> Result<Option<Timestamp>, StoreError> {
         let moment = match self {
-            Self::Postgres => Timestamp::from_date_time(read::<OffsetDateTime>(row, column)?),
-            Self::Sqlite => read::<String>(row, column)?.parse(),
+            Self::Postgres => read::<Option<OffsetDateTime>>(row, column)?.map(Timestamp::from_date_time),
+            Self::Sqlite => read::<Option<String>>(row, column)?.map(|text| text.parse()),
         };
-        moment.map_err(|error| StoreError::unreadable(column, error))
+        moment.transpose().map_err(|error| StoreError::unreadable(column, error))
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod dialect;
 mod error;
+mod locks;
 mod rows;
 mod schema;
 mod store;
@@ -15,6 +16,7 @@ mod watch;
 
 pub use dialect::{Dialect, WIDE_LOW, read, read_wide};
 pub use error::{StoreError, is_of_the_disk};
+pub use locks::Hold;
 pub use rows::{Cell, Params, Rows};
 pub use store::{Store, StoreOptions, Transaction};
 pub use url::{check_url, sqlite_url};

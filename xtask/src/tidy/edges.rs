@@ -53,7 +53,7 @@ const TABLE: [Edges; 18] = [
     },
     Edges {
         folder: "billing-api",
-        ours: &["domain", "web", "ledger", "runtime", "stream", "trace"],
+        ours: &["domain", "pricing", "web", "ledger", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats"],
     },
     Edges {

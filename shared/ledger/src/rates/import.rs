@@ -1,9 +1,12 @@
 //! Rate cards from another ledger, so that a rebuilt one prices every event as that did.
 
-use goldleaves_store::{Dialect, Params, Transaction, read};
+use std::collections::HashMap;
+
+use goldleaves_pricing::{Origin, RateCard};
+use goldleaves_store::{Hold, Params, Transaction, read};
 
 use crate::rates::text::follows;
-use crate::rates::{RateCard, card, insert_card, select_cards};
+use crate::rates::{card, insert_card, select_cards};
 use crate::{Ledger, LedgerError};
 
 /// What an import did.
@@ -24,15 +27,15 @@ pub enum ImportError {
     #[error("the ledger has usage that is priced by other cards: it has {there}; the file has {given}")]
     Conflict {
         /// What the ledger has.
-        there: RateCard,
+        there: Box<RateCard>,
         /// What it was given.
-        given: RateCard,
+        given: Box<RateCard>,
     },
     /// What is there already was priced without it.
     #[error("the ledger has usage of {} or later, priced without the file's {given}", given.effective_from.hour())]
     TooLate {
         /// What it was given.
-        given: RateCard,
+        given: Box<RateCard>,
     },
     /// The database is away or refuses.
     #[error(transparent)]
@@ -51,24 +54,22 @@ impl Ledger {
 }
 
 async fn import(transaction: &Transaction, given: &[RateCard]) -> Result<Result<Imported, ImportError>, LedgerError> {
-    if transaction.dialect() == Dialect::Postgres {
-        // Whoever prices an event reads this table: nobody does until these cards are there.
-        transaction.execute("LOCK TABLE rate_cards IN ACCESS EXCLUSIVE MODE", Params::default()).await?;
-    }
-    let rows = transaction.query(&select_cards(""), Params::default()).await?;
+    // Nobody prices an event until these cards are there, and whoever did before has finished.
+    Hold::Alone.take(transaction).await?;
+    let rows = transaction.query(&select_cards(None), Params::default()).await?;
     let there: Vec<RateCard> = rows.iter().map(|row| card(transaction.dialect(), row)).collect::<Result<_, _>>()?;
     let mut imported = match plan(&there, given) {
         Ok(imported) => imported,
         Err(conflict) if has_usage(transaction, None).await? => return Ok(Err(conflict)),
         Err(_) => {
-            transaction.execute("DELETE FROM rate_cards WHERE card = 'default'", Params::default()).await?;
+            transaction.execute("DELETE FROM rate_cards", Params::default()).await?;
             Imported { added: given.to_vec(), replaced: there, ..Imported::default() }
         }
     };
     if let Some(earliest) = imported.added.iter().min_by_key(|card| card.effective_from)
         && has_usage(transaction, Some(earliest)).await?
     {
-        return Ok(Err(ImportError::TooLate { given: *earliest }));
+        return Ok(Err(ImportError::TooLate { given: Box::new(earliest.clone()) }));
     }
     for card in &imported.added {
         insert_card(transaction, card).await?;
@@ -77,23 +78,32 @@ async fn import(transaction: &Transaction, given: &[RateCard]) -> Result<Result<
     Ok(Ok(imported))
 }
 
-/// What is to be added, unless a version is another card here, or the cards of both would be out of order.
+/// What is to be added, unless a version or an id is another card here, or the setting's cards of both would be out of
+/// order.
 fn plan(there: &[RateCard], given: &[RateCard]) -> Result<Imported, ImportError> {
     let mut imported = Imported::default();
+    let (versions, ids): (HashMap<_, _>, HashMap<_, _>) =
+        there.iter().map(|card| ((card.version, card), (card.id, card))).unzip();
+    let of_setting: Vec<&RateCard> = there.iter().filter(|card| card.origin == Origin::Setting).collect();
     for given in given {
-        match there.iter().find(|card| card.version == given.version) {
-            Some(card) if card == given => imported.there.push(*given),
-            Some(card) => return Err(ImportError::Conflict { there: *card, given: *given }),
+        let same_id = given.id.and_then(|id| ids.get(&Some(id)));
+        match versions.get(&given.version).or(same_id) {
+            Some(card) if *card == given => imported.there.push(given.clone()),
+            Some(card) => return Err(conflict(card, given)),
             None => {
-                let in_order = |card: &&RateCard| follows(card, given) || follows(given, card);
-                if let Some(card) = there.iter().find(|card| !in_order(card)) {
-                    return Err(ImportError::Conflict { there: *card, given: *given });
+                let in_order = |card: &&&RateCard| follows(card, given) || follows(given, card);
+                if let Some(card) = of_setting.iter().find(|card| !in_order(card)) {
+                    return Err(conflict(card, given));
                 }
-                imported.added.push(*given);
+                imported.added.push(given.clone());
             }
         }
     }
     Ok(imported)
+}
+
+fn conflict(there: &RateCard, given: &RateCard) -> ImportError {
+    ImportError::Conflict { there: Box::new(there.clone()), given: Box::new(given.clone()) }
 }
 
 /// Whether anything was priced, or anything of the hour in which a card becomes valid or of a later one.

@@ -1,15 +1,15 @@
 //! The insert that is also the look-up, and what the rows it did not take are.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
 use uuid::Uuid;
 
+use crate::LedgerError;
 use crate::batch::EventRow;
-use crate::record::Totals;
-use crate::record::locks::Hold;
-use crate::{LedgerError, Recorded};
+use crate::rates::Priced;
+use crate::record::Writing;
 
 /// A row on its way into one of the two tables of billable events.
 pub(super) struct NewRow<'a> {
@@ -17,13 +17,7 @@ pub(super) struct NewRow<'a> {
     pub(super) label: Cow<'a, str>,
     /// Set for repeats only.
     pub(super) duplicate_of: Option<Uuid>,
-}
-
-/// What the database added to a row.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Priced {
-    pub(super) rate_version: i64,
-    pub(super) cost_cents: i64,
+    pub(super) priced: Priced,
 }
 
 /// The columns that both tables of billable events share, but for the label and the two times of writing.
@@ -35,30 +29,36 @@ pub(super) const COLUMNS: &str = "id, tenant_id, user_id, route, action, units, 
 pub(super) async fn fast(
     transaction: &Transaction,
     events: &[&EventRow<'_>],
-    hold: Hold,
-    (totals, recorded): (&mut Totals, &mut Recorded),
+    writing: &mut Writing<'_>,
 ) -> Result<HashSet<Uuid>, LedgerError> {
-    let bare = |row| NewRow { row, label: Cow::Borrowed(row.event.request_id.as_str()), duplicate_of: None };
-    let rows: Vec<NewRow<'_>> = events.iter().map(|row| bare(row)).collect();
-    let priced = insert(transaction, "usage_events", &rows, hold).await?;
+    let mut rows = Vec::with_capacity(events.len());
     for row in events {
-        if let Some(priced) = priced.get(&row.id()) {
-            totals.billed(row, *priced);
-            recorded.inserted += 1;
-            recorded.earned(row.event.route.as_str(), priced.cost_cents);
-        }
+        let label = Cow::Borrowed(row.event.request_id.as_str());
+        rows.push(NewRow { row, label, duplicate_of: None, priced: writing.cards.price(row.event)? });
     }
-    Ok(priced.into_keys().collect())
+    let inserted = insert(transaction, "usage_events", &rows, writing.hold).await?;
+    for new in rows.iter().filter(|new| inserted.contains(&new.row.id())) {
+        writing.billed(new);
+        writing.recorded.inserted += 1;
+    }
+    Ok(inserted)
 }
 
-/// Inserts rows into `usage_events` or `usage_duplicates`, skipping what collides; the price is looked up by the row's
-/// time in the same statement.
+impl Writing<'_> {
+    /// A row is billed.
+    pub(super) fn billed(&mut self, new: &NewRow<'_>) {
+        self.totals.billed(new.row, new.priced);
+        self.recorded.earned(new.row.event.route.as_str(), new.priced.cost_cents);
+    }
+}
+
+/// Inserts rows into `usage_events` or `usage_duplicates`, skipping what collides. Returns what went in.
 pub(super) async fn insert(
     transaction: &Transaction,
     table: &str,
     rows: &[NewRow<'_>],
     hold: Hold,
-) -> Result<HashMap<Uuid, Priced>, LedgerError> {
+) -> Result<HashSet<Uuid>, LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let lock = hold.table(dialect);
@@ -69,25 +69,21 @@ pub(super) async fn insert(
     let is_repeat = table == "usage_duplicates";
     let (of, of_cell) = if is_repeat { (", duplicate_of", ", p.duplicate_of") } else { ("", "") };
     let sql = format!(
-        "WITH {with_lock}r AS MATERIALIZED ({source}), {PRICED} \
+        "WITH {with_lock}p AS MATERIALIZED ({source}) \
          INSERT INTO {table} (request_id, {COLUMNS}{of}, created_at, updated_at) \
          SELECT p.request_id, p.id, p.tenant_id, p.user_id, p.route, p.action, {units}, p.cost_cents, p.ts, p.metadata, \
              p.units_micro, p.client_request_id, p.fingerprint, p.epoch, p.seq, p.outcome, p.rate_version{of_cell}, \
              {now}, {now} \
-         FROM {from_lock}priced AS p \
+         FROM {from_lock}p \
          WHERE NOT EXISTS (SELECT 1 FROM usage_dead_letters AS d WHERE d.id = {id}) \
-         ORDER BY p.n ON CONFLICT DO NOTHING RETURNING id, rate_version, cost_cents",
+         ORDER BY p.n ON CONFLICT DO NOTHING RETURNING id",
         source = source(dialect, rows, &mut params),
         units = if dialect == Dialect::Postgres { "p.units::numeric" } else { "p.units" },
         now = dialect.now(),
         id = dialect.uuid_text("p.id"),
     );
-    let mut priced = HashMap::with_capacity(rows.len());
-    for row in transaction.query(&sql, params).await? {
-        let price = Priced { rate_version: read(&row, "rate_version")?, cost_cents: read(&row, "cost_cents")? };
-        priced.insert(dialect.read_uuid(&row, "id")?, price);
-    }
-    Ok(priced)
+    let inserted = transaction.query(&sql, params).await?;
+    inserted.iter().map(|row| Ok(dialect.read_uuid(row, "id")?)).collect()
 }
 
 fn source(dialect: Dialect, rows: &[NewRow<'_>], params: &mut Params) -> String {
@@ -109,35 +105,10 @@ fn source(dialect: Dialect, rows: &[NewRow<'_>], params: &mut Params) -> String 
         .column("seq", rows.iter().map(|new| new.row.seq()))
         .column("outcome", events().map(|event| event.outcome.as_str()))
         .column("duplicate_of", rows.iter().map(|new| new.duplicate_of))
+        .column("rate_version", rows.iter().map(|new| new.priced.rate_version))
+        .column("cost_cents", rows.iter().map(|new| new.priced.cost_cents))
         .query(params)
 }
-
-/// `priced`: the rows `r` with the rate card valid at their time and what they cost by themselves, rounded half to even.
-/// Units and rates have millionths, so the product has 10^-12ths and may have 27 digits: it is made in 64 bits from the
-/// halves of both, `whole` cents and the `rest` below one, which is compared with a half.
-const PRICED: &str = "cards AS (
-        SELECT version, rate_micro_cents AS rate, effective_from,
-            LEAD(effective_from) OVER (ORDER BY effective_from, version) AS until
-        FROM rate_cards WHERE card = 'default'
-    ),
-    crossed AS (
-        SELECT r.*, c.version AS rate_version,
-            (r.units_micro / 1000000) * (c.rate / 1000000) AS wholes,
-            (r.units_micro / 1000000) * (c.rate % 1000000) + (r.units_micro % 1000000) * (c.rate / 1000000) AS mixed,
-            (r.units_micro % 1000000) * (c.rate % 1000000) AS parts
-        FROM r JOIN cards AS c ON c.effective_from <= r.ts AND (c.until IS NULL OR r.ts < c.until)
-    ),
-    exact AS (
-        SELECT crossed.*,
-            wholes + mixed / 1000000 + ((mixed % 1000000) * 1000000 + parts) / 1000000000000 AS whole,
-            ((mixed % 1000000) * 1000000 + parts) % 1000000000000 AS rest
-        FROM crossed
-    ),
-    priced AS (
-        SELECT exact.*, whole + CASE
-            WHEN rest > 500000000000 OR (rest = 500000000000 AND whole % 2 = 1) THEN 1 ELSE 0 END AS cost_cents
-        FROM exact
-    )";
 
 /// What the rows are that did not go in.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! The locks of PostgreSQL. SQLite has one writer, which holds everything.
+//! The locks of PostgreSQL on (tenant, client id), and on reports. The lock that all writers share is the store's.
 
 use std::collections::BTreeSet;
 
@@ -7,39 +7,10 @@ use goldleaves_store::{Dialect, Params, Rows, Transaction};
 use crate::LedgerError;
 use crate::batch::EventRow;
 
-/// Shared by all who write events, held alone by who writes dead letters with an event's id: "GL" and the use's number.
-const WRITERS: i64 = 0x474c_0002_0000_0000;
-/// The first of the locks on (tenant, client id).
+/// The first of the locks on (tenant, client id): "GL" and the number of the use.
 const REQUESTS: i64 = 0x474c_0003_0000_0000;
 /// So many locks for all (tenant, client id): few enough that a batch never fills the server's lock table.
 const REQUEST_LOCKS: u64 = 512;
-
-/// How the lock that all writers share is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
-    Shared,
-    Alone,
-}
-
-impl Hold {
-    /// Takes the lock in a statement of its own, so that the next one sees what others did before.
-    pub(super) async fn take(self, transaction: &Transaction) -> Result<(), LedgerError> {
-        if transaction.dialect() == Dialect::Postgres {
-            let function = match self {
-                Self::Shared => "pg_advisory_xact_lock_shared",
-                Self::Alone => "pg_advisory_xact_lock",
-            };
-            transaction.execute(&format!("SELECT {function}({WRITERS})"), Params::default()).await?;
-        }
-        Ok(())
-    }
-
-    /// The same as part of a statement, which may have looked at the tables before it got the lock.
-    pub(super) fn table(self, dialect: Dialect) -> Option<String> {
-        (self == Self::Shared && dialect == Dialect::Postgres)
-            .then(|| format!("SELECT pg_advisory_xact_lock_shared({WRITERS})::text AS held"))
-    }
-}
 
 /// Locks the (tenant, client id) of each event, in the order of the locks.
 pub(super) async fn lock_requests(transaction: &Transaction, events: &[&EventRow<'_>]) -> Result<(), LedgerError> {

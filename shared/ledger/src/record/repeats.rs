@@ -9,15 +9,17 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use goldleaves_domain::{Candidate, EventId, Verdict, judge};
-use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
+use crate::LedgerError;
 use crate::batch::EventRow;
+use crate::rates::Cards;
+use crate::record::Writing;
 use crate::record::insert::{COLUMNS, NewRow, find, insert};
-use crate::record::locks::{Hold, lock_requests};
-use crate::record::totals::{Key, Totals};
-use crate::{LedgerError, Recorded};
+use crate::record::locks::lock_requests;
+use crate::record::totals::Key;
 
 /// One tenant's events with one client id and one fingerprint.
 type SetKey<'a> = (&'a str, &'a str, &'a str);
@@ -34,8 +36,8 @@ struct Existing {
 }
 
 /// The difference between what is there and what the rule says.
-#[derive(Default)]
 struct Changes<'a> {
+    cards: &'a Cards,
     demoted: Vec<(Existing, Uuid)>,
     promoted: Vec<(Existing, String)>,
     repointed: Vec<(Uuid, Uuid)>,
@@ -47,59 +49,50 @@ struct Changes<'a> {
 pub(super) async fn record<'a>(
     transaction: &Transaction,
     lost: &[&'a EventRow<'a>],
-    (hold, totals, recorded): (Hold, &mut Totals, &mut Recorded),
+    writing: &mut Writing<'_>,
 ) -> Result<HashSet<Uuid>, LedgerError> {
     check_why_lost(transaction, lost).await?;
-    if hold == Hold::Shared {
+    if writing.hold == Hold::Shared {
         lock_requests(transaction, lost).await?;
     }
     let found = find(transaction, lost).await?;
     let replays = lost.iter().filter(|row| found.replays.contains(&row.id())).count();
-    recorded.replays += replays as u64;
+    writing.recorded.replays += replays as u64;
     let lost: Vec<&EventRow<'_>> = lost.iter().filter(|row| found.is_unknown(row.id())).copied().collect();
     let mut sets: BTreeMap<SetKey<'_>, Vec<&EventRow<'_>>> = BTreeMap::new();
-    let mut changes = Changes::default();
+    let mut changes = Changes::with(writing.cards);
     for row in lost {
         match set_key(row) {
             Some(key) => sets.entry(key).or_default().push(row),
-            None => changes.billed.push(new_row(row, own_label(row.event.request_id.as_str(), row.id()))),
+            None => changes.bill(row, own_label(row.event.request_id.as_str(), row.id()))?,
         }
     }
     let keys: Vec<SetKey<'_>> = sets.keys().copied().collect();
     let existing = read_sets(transaction, &keys).await?;
     for (newcomers, existing) in sets.into_values().zip(existing) {
-        changes.of_set(&newcomers, existing);
+        changes.of_set(&newcomers, existing)?;
     }
-    changes.apply(transaction, (totals, recorded)).await
+    changes.apply(transaction, writing).await
 }
 
-/// An event is lost because its label is taken, or because nothing can be priced. If neither is so, a dead letter of
-/// it was deleted by hand just now, and the batch is to run again.
+/// An event is lost because its label is taken. If that is not so, a dead letter of it was deleted by hand just now, and
+/// the batch is to run again.
 async fn check_why_lost(transaction: &Transaction, lost: &[&EventRow<'_>]) -> Result<(), LedgerError> {
     let mut params = Params::default();
     let labels = lost.iter().map(|row| row.event.request_id.as_str());
     let labels = Rows::new(transaction.dialect()).column("label", labels).query(&mut params);
     let sql = format!(
-        "SELECT (SELECT COUNT(*) FROM ({labels}) AS r \
-             WHERE NOT EXISTS (SELECT 1 FROM usage_events AS e WHERE e.request_id = r.label)) AS free, \
-         (SELECT COUNT(*) FROM rate_cards) AS cards"
+        "SELECT COUNT(*) AS free FROM ({labels}) AS r \
+         WHERE NOT EXISTS (SELECT 1 FROM usage_events AS e WHERE e.request_id = r.label)"
     );
     let rows = transaction.query(&sql, params).await?;
     let row = rows.first().ok_or(LedgerError::Contended)?;
-    match (read::<i64>(row, "free")?, read::<i64>(row, "cards")?) {
-        (_, 0) => Err(LedgerError::NoRate),
-        (0, _) => Ok(()),
-        _ => Err(LedgerError::Contended),
-    }
+    if read::<i64>(row, "free")? == 0 { Ok(()) } else { Err(LedgerError::Contended) }
 }
 
 fn set_key<'a>(row: &'a EventRow<'a>) -> Option<SetKey<'a>> {
     let event = row.event;
     Some((event.tenant_id.as_str(), event.client_request_id.as_ref()?.as_str(), event.fingerprint.as_ref()?.as_str()))
-}
-
-fn new_row<'a>(row: &'a EventRow<'a>, label: String) -> NewRow<'a> {
-    NewRow { row, label: Cow::Owned(label), duplicate_of: None }
 }
 
 /// The label of a billed row that does not have the bare one. `~` is in no client's id.
@@ -108,7 +101,19 @@ fn own_label(request_id: &str, id: Uuid) -> String {
 }
 
 impl<'a> Changes<'a> {
-    fn of_set(&mut self, newcomers: &[&'a EventRow<'a>], existing: Vec<Existing>) {
+    /// None yet; what comes is priced by these cards.
+    fn with(cards: &'a Cards) -> Self {
+        let (demoted, promoted, repointed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { cards, demoted, promoted, repointed, billed: Vec::new(), repeats: Vec::new() }
+    }
+
+    fn bill(&mut self, row: &'a EventRow<'a>, label: String) -> Result<(), LedgerError> {
+        let priced = self.cards.price(row.event)?;
+        self.billed.push(NewRow { row, label: Cow::Owned(label), duplicate_of: None, priced });
+        Ok(())
+    }
+
+    fn of_set(&mut self, newcomers: &[&'a EventRow<'a>], existing: Vec<Existing>) -> Result<(), LedgerError> {
         let mut candidates: Vec<Candidate> = existing.iter().map(|row| row.candidate).collect();
         candidates.extend(newcomers.iter().map(|row| row.candidate()));
         let verdicts = judge(&mut candidates);
@@ -136,53 +141,45 @@ impl<'a> Changes<'a> {
             let bare = row.event.request_id.as_str();
             match verdicts.get(&row.event.event_id) {
                 Some(Verdict::RepeatOf(of)) => {
-                    let label = Cow::Borrowed(bare);
-                    self.repeats.push(NewRow { row, label, duplicate_of: Some(*of.as_uuid()) });
+                    let (label, priced) = (Cow::Borrowed(bare), self.cards.price(row.event)?);
+                    self.repeats.push(NewRow { row, label, duplicate_of: Some(*of.as_uuid()), priced });
                 }
-                _ if is_bare_handed_over && first == Some(row.event.event_id) => {
-                    self.billed.push(new_row(row, bare.to_owned()));
-                }
-                _ => self.billed.push(new_row(row, own_label(bare, row.id()))),
+                _ if is_bare_handed_over && first == Some(row.event.event_id) => self.bill(row, bare.to_owned())?,
+                _ => self.bill(row, own_label(bare, row.id()))?,
             }
         }
+        Ok(())
     }
 
-    async fn apply(
-        self,
-        transaction: &Transaction,
-        (totals, recorded): (&mut Totals, &mut Recorded),
-    ) -> Result<HashSet<Uuid>, LedgerError> {
+    async fn apply(self, transaction: &Transaction, writing: &mut Writing<'_>) -> Result<HashSet<Uuid>, LedgerError> {
         demote(transaction, &self.demoted).await?;
         promote(transaction, &self.promoted).await?;
         repoint(transaction, &self.repointed).await?;
         for (row, _) in &self.demoted {
-            totals.add(row.key.clone(), (-1, -i128::from(row.units_micro)));
-            recorded.earned(&row.key.route, -row.cost_cents);
+            writing.totals.add(row.key.clone(), (-1, -i128::from(row.units_micro)));
+            writing.recorded.earned(&row.key.route, -row.cost_cents);
         }
         for (row, _) in &self.promoted {
-            totals.add(row.key.clone(), (1, row.units_micro.into()));
-            recorded.earned(&row.key.route, row.cost_cents);
+            writing.totals.add(row.key.clone(), (1, row.units_micro.into()));
+            writing.recorded.earned(&row.key.route, row.cost_cents);
         }
-        recorded.displaced += (self.demoted.len() + self.promoted.len()) as u64;
+        writing.recorded.displaced += (self.demoted.len() + self.promoted.len()) as u64;
         let mut new = HashSet::new();
         for (table, rows) in [("usage_events", &self.billed), ("usage_duplicates", &self.repeats)] {
             if rows.is_empty() {
                 continue;
             }
-            let priced = insert(transaction, table, rows, Hold::Alone).await?;
-            if priced.len() != rows.len() {
+            let inserted = insert(transaction, table, rows, Hold::Alone).await?;
+            if inserted.len() != rows.len() {
                 return Err(LedgerError::Contended);
             }
             if table == "usage_events" {
-                for (row, priced) in rows.iter().filter_map(|new| Some((new.row, priced.get(&new.row.id())?))) {
-                    totals.billed(row, *priced);
-                    recorded.earned(row.event.route.as_str(), priced.cost_cents);
-                }
+                rows.iter().for_each(|new| writing.billed(new));
             }
-            new.extend(priced.into_keys());
+            new.extend(inserted);
         }
-        recorded.inserted += self.billed.len() as u64;
-        recorded.duplicates += self.repeats.len() as u64;
+        writing.recorded.inserted += self.billed.len() as u64;
+        writing.recorded.duplicates += self.repeats.len() as u64;
         Ok(new)
     }
 }

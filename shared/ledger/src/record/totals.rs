@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::{Arrival, EventRow};
-use crate::record::insert::Priced;
+use crate::rates::{NEWEST, Newest, Priced};
 use crate::record::letters;
 use crate::record::receipts::{self, Receipts};
 
@@ -58,8 +58,14 @@ impl Totals {
     }
 
     /// Writes everything. `new` are the events that were new: should a dead letter of one of them have been written
-    /// while the first statement waited for the writers' lock, nothing of this transaction may stay.
-    pub(super) async fn write(mut self, transaction: &Transaction, new: &[Uuid]) -> Result<(), LedgerError> {
+    /// while the first statement waited for the writers' lock, nothing of this transaction may stay. Nor may anything stay
+    /// when `newest` is no longer the newest rate card: that lock keeps further ones out, but one may have come before.
+    pub(super) async fn write(
+        mut self,
+        transaction: &Transaction,
+        new: &[Uuid],
+        newest: Option<Newest>,
+    ) -> Result<(), LedgerError> {
         self.sums.retain(|_, sum| *sum != (0, 0));
         if self.sums.is_empty() && self.receipts.is_empty() && new.is_empty() {
             return Ok(());
@@ -71,14 +77,20 @@ impl Totals {
                     let sql = format!("{} RETURNING events", upsert_sums(Dialect::Sqlite, &self, &mut params));
                     transaction.execute(&sql, params).await?;
                 }
-                receipts::merge(transaction, &self.receipts, None).await
+                receipts::merge(transaction, &self.receipts, None).await?;
+                check_newest(Newest::read(transaction).await?, newest)
             }
-            Dialect::Postgres => self.write_at_once(transaction, new).await,
+            Dialect::Postgres => self.write_at_once(transaction, new, newest).await,
         }
     }
 
     /// One statement; the receipts wait for the rollups, so that all transactions lock both in the same order.
-    async fn write_at_once(self, transaction: &Transaction, new: &[Uuid]) -> Result<(), LedgerError> {
+    async fn write_at_once(
+        self,
+        transaction: &Transaction,
+        new: &[Uuid],
+        newest: Option<Newest>,
+    ) -> Result<(), LedgerError> {
         let dialect = transaction.dialect();
         let mut params = Params::default();
         let sums = upsert_sums(dialect, &self, &mut params);
@@ -87,19 +99,28 @@ impl Totals {
         let sql = format!(
             "WITH rolled AS ({sums} RETURNING 1), summed AS (SELECT COUNT(*) AS rows FROM rolled), \
              received AS ({received}) \
-             SELECT epoch, block, NULL::text AS letter FROM received \
-             UNION ALL SELECT NULL, NULL, x.id FROM ({letters}) AS x",
+             SELECT epoch, block, NULL::bigint AS version, NULL::timestamptz AS created_at FROM received \
+             UNION ALL SELECT NULL, NULL, NULL, NULL FROM ({letters}) AS x \
+             UNION ALL SELECT NULL, NULL, c.version, c.created_at FROM ({NEWEST}) AS c",
             letters = letters::select_ids(dialect, &new)
         );
-        let mut done = BTreeSet::new();
+        let (mut done, mut found) = (BTreeSet::new(), None);
         for row in transaction.query(&sql, params).await? {
-            match dialect.read_uuid_or_null(&row, "epoch")? {
-                Some(epoch) => done.insert((epoch, read::<i64>(&row, "block")?)),
-                None => return Err(LedgerError::Contended),
-            };
+            if let Some(epoch) = dialect.read_uuid_or_null(&row, "epoch")? {
+                done.insert((epoch, read::<i64>(&row, "block")?));
+            } else if let Some(version) = read::<Option<i64>>(&row, "version")? {
+                found = Some(Newest { version, created_at: dialect.read_time(&row, "created_at")? });
+            } else {
+                return Err(LedgerError::Contended);
+            }
         }
+        check_newest(found, newest)?;
         receipts::merge(transaction, &self.receipts, Some(&done)).await
     }
+}
+
+fn check_newest(found: Option<Newest>, known: Option<Newest>) -> Result<(), LedgerError> {
+    if found == known { Ok(()) } else { Err(LedgerError::RatesChanged) }
 }
 
 fn upsert_sums(dialect: Dialect, totals: &Totals, params: &mut Params) -> String {

@@ -1,9 +1,8 @@
 //! Rate cards go from one ledger to another, and what a ledger has is counted without changing it.
 
 use goldleaves_domain::{Outcome, Period};
-use goldleaves_ledger::{
-    ImportError, Incoming, Ledger, RateCard, StoreError, StoreOptions, read_rate_cards, write_rate_cards,
-};
+use goldleaves_ledger::{ImportError, Incoming, Ledger, StoreError, StoreOptions, read_rate_cards, write_rate_cards};
+use goldleaves_pricing::RateCard;
 
 use crate::events::{at, batch, event, incoming_seal, seal_of, with_client_id};
 use crate::harness::{Database, Kind, on_both};
@@ -15,16 +14,14 @@ on_both!(
     what_is_there_is_counted_and_nothing_changes,
 );
 
-fn cards(text: &str) -> Vec<RateCard> {
+pub(crate) fn cards(text: &str) -> Vec<RateCard> {
     let mut lines = String::new();
     for (version, line) in text.split(',').enumerate() {
         let (rate, from) = line.trim().split_once(" from ").unwrap();
-        let card = RateCard {
-            version: i64::try_from(version).unwrap() + 1,
-            rate: rate.parse().unwrap(),
-            effective_from: at(from),
-        };
-        lines.push_str(&write_rate_cards(&[card]));
+        let (version, from) = (version + 1, at(from));
+        lines.push_str(&format!(
+            "{{\"version\":{version},\"card\":\"default\",\"cents_per_unit\":\"{rate}\",\"effective_from\":\"{from}\"}}\n"
+        ));
     }
     read_rate_cards(&lines).unwrap()
 }
@@ -50,7 +47,7 @@ async fn a_rebuilt_ledger_bills_the_same_to_the_cent(database: Database) {
     let other = rebuilt.priced().await;
     let imported = other.import_rate_cards(&read_rate_cards(&file).unwrap()).await.unwrap();
     assert_eq!((imported.added.len(), imported.there.len(), imported.replaced.len()), (3, 0, 1));
-    assert_eq!(imported.replaced[0].rate.to_string(), "25");
+    assert_eq!(imported.replaced[0].pricing.to_string(), "25 cents per unit");
     assert_eq!(write_rate_cards(&other.rate_cards().await.unwrap()), file);
     other.record(&batch(events.iter().rev())).await.unwrap();
     assert_eq!(bill(&other).await, before);
@@ -66,8 +63,8 @@ async fn cards_that_priced_something_never_change(database: Database) {
         refusal => refusal.to_string(),
     };
     let words = refusal("30 from 0001-01-01").await;
-    assert!(words.contains("has version 1, 25 cents a unit from 0001"), "{words}");
-    assert!(words.contains("the file has version 1, 30 cents a unit"), "{words}");
+    assert!(words.contains("has version 1, 25 cents per unit from 0001"), "{words}");
+    assert!(words.contains("the file has version 1, 30 cents per unit"), "{words}");
     let words = refusal("25 from 0001-01-01, 30 from 2026-03-10T10:00:00.5Z").await;
     assert!(words.contains("has usage of 2026-03-10T10:00:00.000000Z or later"), "{words}");
     assert!(words.contains("priced without the file's version 2, 30 cents"), "{words}");

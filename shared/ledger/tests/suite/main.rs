@@ -8,6 +8,7 @@ mod harness;
 mod letters;
 mod money;
 mod orders;
+mod prices;
 mod proof;
 mod record;
 mod repeats;

@@ -52,7 +52,7 @@ async fn a_row_is_priced_by_its_own_time(database: Database) {
     let period = Period::new(at("2026-03-01"), at("2026-04-01")).unwrap();
     let report = ledger.usage_report(&"acme".parse().unwrap(), &period).await.unwrap();
     assert_eq!(report.summary.total_cost_cents.0, 225);
-    assert_eq!(report.summary.current_rate.unwrap().to_string(), "100");
+    assert_eq!(report.summary.current_pricing.unwrap().to_string(), "100 cents per unit");
 }
 
 async fn a_rows_cost_is_rounded_half_to_even_whatever_its_size(database: Database) {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use goldleaves_domain::{Outcome, Period, UsageEvent};
 use goldleaves_ledger::Ledger;
-use goldleaves_pricing::Pricing;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -146,7 +145,7 @@ async fn a_summary_is_the_plain_sum_for_any_bounds(database: Database) {
                 .iter()
                 .map(|card| {
                     let of_card = lines.iter().filter(|((_, version), _)| *version == card.version);
-                    Pricing::PerUnit(card.rate).cost(of_card.map(|(_, line)| line.1).sum()).0
+                    card.pricing.cost(of_card.map(|(_, line)| line.1).sum()).0
                 })
                 .sum();
             let report = ledger.usage_report(&"tenant-0".parse().unwrap(), &period).await.unwrap();

@@ -31,7 +31,7 @@ async fn a_call_is_billed_once_and_costs_its_rate(database: Database) {
     let report = ledger.usage_report(&"acme".parse().unwrap(), &month).await.unwrap();
     assert_eq!((report.summary.total_events, report.summary.total_cost_cents.0), (3, 75));
     assert_eq!(report.summary.total_units.to_string(), "3");
-    assert_eq!(report.summary.current_rate.unwrap().to_string(), "25");
+    assert_eq!(report.summary.current_pricing.unwrap().to_string(), "25 cents per unit");
     database.check_invariants().await;
 }
 

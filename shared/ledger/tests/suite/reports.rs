@@ -74,7 +74,7 @@ async fn nothing_used_is_zeros(database: Database) {
     let ledger = database.ledger().await;
     let period = period("2026-03-10", "2026-03-11");
     let report = ledger.usage_report(&"nobody".parse().unwrap(), &period).await.unwrap();
-    assert!(report.routes.is_empty() && report.summary.current_rate.is_none());
+    assert!(report.routes.is_empty() && report.summary.current_pricing.is_none());
     assert_eq!(
         (report.summary.total_events, report.summary.total_units.0, report.summary.total_cost_cents.0),
         (0, 0, 0)

@@ -357,7 +357,6 @@ fn the_defaults_are_those_that_are_promised() {
     let routes = "/api/v1/documents,/api/v1/cases,/api/v1/clients,/api/v1/forms,/api/v1/ai,/api/v1/search";
     for (setting, text) in [
         (table::DATA_DIR, "./data"),
-        (table::USAGE_RATE_CENTS, "25"),
         (table::BILLABLE_ROUTES, routes),
         (table::BILLABLE_STATUSES, "2xx,3xx"),
         (table::BILLING_URL, "http://127.0.0.1:8081"),

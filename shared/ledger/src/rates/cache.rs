@@ -1,0 +1,111 @@
+//! The rate cards as a worker holds them, and the newest one's mark by which it learns that they are no longer all.
+//!
+//! Rows are priced here, not in the inserting statement: a look-up of the narrowest card there costs more than all the rest.
+//! It is exact all the same. The last statement of a transaction compares the newest card's mark; another one rolls it back,
+//! and it runs again with the cards read anew.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use goldleaves_domain::{Timestamp, UsageEvent};
+use goldleaves_pricing::{Place, RateCards};
+use goldleaves_store::{Params, Transaction, read};
+
+use crate::rates::{card, select_cards};
+use crate::{Ledger, LedgerError};
+
+/// The newest card. A card that gave way on an import may have had the same version, but not the same time of writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Newest {
+    pub(crate) version: i64,
+    pub(crate) created_at: Timestamp,
+}
+
+/// Gives the newest card's mark.
+pub(crate) const NEWEST: &str = "SELECT version, created_at FROM rate_cards ORDER BY version DESC LIMIT 1";
+
+impl Newest {
+    /// The newest card there is.
+    pub(crate) async fn read(transaction: &Transaction) -> Result<Option<Self>, LedgerError> {
+        let rows = transaction.query(NEWEST, Params::default()).await?;
+        let of = |row| {
+            Ok(Self { version: read(row, "version")?, created_at: transaction.dialect().read_time(row, "created_at")? })
+        };
+        rows.first().map(of).transpose()
+    }
+}
+
+/// What a row is priced by, and what it costs by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Priced {
+    pub(crate) rate_version: i64,
+    pub(crate) cost_cents: i64,
+}
+
+/// All rate cards of one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Cards {
+    cards: RateCards,
+    newest: Option<Newest>,
+}
+
+impl Cards {
+    /// Prices a row.
+    pub(crate) fn price(&self, event: &UsageEvent) -> Result<Priced, LedgerError> {
+        let place =
+            Place { tenant_id: event.tenant_id.as_str(), route: event.route.as_str(), action: event.action.as_str() };
+        let card = self.cards.choose(place, event.ts).ok_or(LedgerError::NoRate)?;
+        let cents = card.pricing.cost(event.units.micro().into());
+        // Informative, so that a card beyond all reason may be cut.
+        Ok(Priced { rate_version: card.version, cost_cents: i64::try_from(cents.0).unwrap_or(i64::MAX) })
+    }
+
+    /// The newest of them.
+    pub(crate) const fn newest(&self) -> Option<Newest> {
+        self.newest
+    }
+}
+
+/// The cards that were read last, shared by the clones of a ledger.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cache(Arc<RwLock<Option<Arc<Cards>>>>);
+
+impl Cache {
+    fn get(&self) -> Option<Arc<Cards>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, cards: Option<Arc<Cards>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = cards;
+    }
+}
+
+impl Ledger {
+    /// The cards, as they were when they were read last.
+    pub(crate) async fn cards(&self) -> Result<Arc<Cards>, LedgerError> {
+        if let Some(cards) = self.cache().get() {
+            return Ok(cards);
+        }
+        let rows = self.read(&select_cards(None), Params::default()).await?;
+        let mut newest: Option<Newest> = None;
+        let mut cards = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let card = card(self.dialect(), row)?;
+            if newest.is_none_or(|newest| newest.version < card.version) {
+                newest =
+                    Some(Newest { version: card.version, created_at: self.dialect().read_time(row, "created_at")? });
+            }
+            cards.push(card);
+        }
+        let cards = Arc::new(Cards { cards: RateCards::new(cards), newest });
+        // A ledger without a card gets one soon, and what asks meanwhile is told so.
+        if newest.is_some() {
+            self.cache().set(Some(Arc::clone(&cards)));
+        }
+        Ok(cards)
+    }
+
+    /// The next one who asks for the cards reads them.
+    pub(crate) fn forget_cards(&self) {
+        self.cache().set(None);
+    }
+}

@@ -1,0 +1,42 @@
+//! The lock that everybody who writes usage shares, and that whoever must see all of it holds alone. PostgreSQL's advisory
+//! locks, because a table's lock would make a dump stall every writer. SQLite has one writer, which holds everything.
+
+use crate::StoreError;
+use crate::dialect::Dialect;
+use crate::rows::Params;
+use crate::store::Transaction;
+
+/// "GL" and the number of the use.
+const WRITERS: i64 = 0x474c_0002_0000_0000;
+
+/// How the lock that all writers share is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// By all who write events.
+    Shared,
+    /// By who needs that nobody writes: to set an event aside, or to choose the moment from which a price is valid.
+    Alone,
+}
+
+impl Hold {
+    /// Takes the lock in a statement of its own, so that the next one sees what others did before.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn take(self, transaction: &Transaction) -> Result<(), StoreError> {
+        if transaction.dialect() == Dialect::Postgres {
+            let function = match self {
+                Self::Shared => "pg_advisory_xact_lock_shared",
+                Self::Alone => "pg_advisory_xact_lock",
+            };
+            transaction.execute(&format!("SELECT {function}({WRITERS})"), Params::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// The same as part of a statement, which may have looked at the tables before it got the lock.
+    pub fn table(self, dialect: Dialect) -> Option<String> {
+        (self == Self::Shared && dialect == Dialect::Postgres)
+            .then(|| format!("SELECT pg_advisory_xact_lock_shared({WRITERS})::text AS held"))
+    }
+}
