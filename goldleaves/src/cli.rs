@@ -149,9 +149,29 @@ pub struct MigrateArguments {
     /// Change the price also by more than a factor of four
     #[arg(long)]
     pub yes: bool,
+    /// With down: destroy so many rows, as it just said
+    #[arg(long, value_name = "N")]
+    pub yes_drop: Option<u64>,
+    /// With status: answer with one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a command answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 impl MigrateArguments {
+    /// How `status` answers.
+    pub const fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Text }
+    }
+
     /// How far the price may change.
     pub const fn leap(&self) -> Leap {
         if self.yes { Leap::Allowed } else { Leap::Refused }
@@ -163,9 +183,9 @@ impl MigrateArguments {
 pub enum Direction {
     /// Make what is missing
     Up,
-    /// Undo the whole schema, with all that is in it
+    /// Take one step of the schema back; what that destroys is said first, and goes with --yes-drop alone
     Down,
-    /// Say which steps are done
+    /// Say which steps are done, what the price is, and whether the stream is there; exit code 1 while steps are pending
     Status,
 }
 

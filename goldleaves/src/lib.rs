@@ -8,6 +8,7 @@ mod banner;
 mod broker;
 mod check_config;
 mod demo;
+mod migrate_status;
 mod prepare;
 mod rate_cards;
 mod replay;

@@ -1,19 +1,19 @@
-//! `migrate`: the schema and the rate, up, down, or where they stand.
+//! `migrate`: the schema and the price, up, a step down, or where they stand.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use goldleaves_billing_api::program;
 use goldleaves_gateway::StreamSettings;
 use goldleaves_ledger::{Ledger, RateChange, StoreOptions};
 use goldleaves_migrations as migrations;
 use goldleaves_pricing::Rate;
-use goldleaves_runtime::settings::{Common, Values, parse, table};
+use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 use goldleaves_runtime::{Exit, Secret, process};
 use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
 use crate::cli::{Direction, MigrateArguments, Program};
-use crate::{config, prepare};
+use crate::{config, migrate_status, prepare};
 
 /// How long JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(60);
@@ -22,9 +22,9 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct MigrateConfig {
     common: Common,
-    database_url: Secret,
+    pub(crate) database_url: Secret,
     rate: Option<Rate>,
-    stream: Option<StreamSettings>,
+    pub(crate) stream: Option<StreamSettings>,
 }
 
 impl MigrateConfig {
@@ -53,44 +53,74 @@ pub fn run(config: &MigrateConfig, arguments: &MigrateArguments) -> Exit {
         .context("the runtime can't be started")
         .and_then(|runtime| runtime.block_on(migrate(config, arguments)));
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(error) => {
-            process::say(&format_args!("migrate: {}", process::chain(error.as_ref())));
+            process::say(&format_args!("migrate: {error:#}"));
             Exit::Failed("migrate".to_owned())
         }
     }
 }
 
-async fn migrate(config: &MigrateConfig, arguments: &MigrateArguments) -> Result<()> {
-    let url = config.database_url.expose();
-    let progress = |line: &str| process::say(&format_args!("migrate: {line}"));
+fn progress(line: &str) {
+    process::say(&format_args!("migrate: {line}"));
+}
+
+async fn migrate(config: &MigrateConfig, arguments: &MigrateArguments) -> Result<Exit> {
     if let Some(line) = prepare::awaited(&config.database_url).await? {
         progress(&line);
     }
     match arguments.direction {
-        Direction::Up => {
-            migrations::up(url, &progress).await?;
-            let ledger = Ledger::connect(url, StoreOptions::default()).await?;
-            let change = ledger.apply_rate(config.rate, arguments.leap()).await.context("the price can't be set")?;
-            ledger.store().close().await;
-            progress(&change.to_string());
-            if let Some(stream) = &config.stream {
-                declare(stream, &progress).await?;
-            }
-            ensure!(
-                !matches!(change, RateChange::TooFar { .. }),
-                "USAGE_RATE_CENTS changes the price by more than a factor of four: give --yes if that is meant, or leave \
-                 USAGE_RATE_CENTS unset, which changes no price"
-            );
-        }
-        Direction::Down => migrations::down(url, None, &progress).await?,
-        Direction::Status => print_status(&migrations::status(url).await?)?,
+        Direction::Up => up(config, arguments).await,
+        Direction::Down => down(config, arguments.yes_drop).await,
+        Direction::Status => migrate_status::run(config, arguments.form()).await,
     }
-    Ok(())
+}
+
+async fn up(config: &MigrateConfig, arguments: &MigrateArguments) -> Result<Exit> {
+    let url = config.database_url.expose();
+    migrations::up(url, &progress).await?;
+    let ledger = Ledger::connect(url, StoreOptions::default()).await?;
+    let change = ledger.apply_rate(config.rate, arguments.leap()).await.context("the price can't be set")?;
+    ledger.store().close().await;
+    progress(&change.to_string());
+    if let Some(stream) = &config.stream {
+        declare(stream).await?;
+    }
+    ensure!(
+        !matches!(change, RateChange::TooFar { .. }),
+        "USAGE_RATE_CENTS changes the price by more than a factor of four: give --yes if that is meant, or leave \
+         USAGE_RATE_CENTS unset, which changes no price"
+    );
+    Ok(Exit::Done)
+}
+
+/// One step back. What that destroys is said first, and is destroyed only for who repeats the number; in production nothing
+/// is taken back for who does not.
+async fn down(config: &MigrateConfig, agreed: Option<u64>) -> Result<Exit> {
+    let url = config.database_url.expose();
+    let Some((step, losses)) = migrations::losses(url).await? else {
+        progress("there is no step to take back");
+        return Ok(Exit::Done);
+    };
+    let rows = losses.rows();
+    match rows {
+        0 => progress(&format!("taking {step} back destroys no row")),
+        _ => progress(&format!("taking {step} back destroys {rows} rows: {losses}")),
+    }
+    let in_production = config.common.environment == Environment::Production;
+    match agreed {
+        None if in_production => bail!("in production nothing is taken back without --yes-drop {rows}"),
+        None if rows > 0 => bail!("nothing was taken back: give --yes-drop {rows} if these rows may go"),
+        Some(agreed) if agreed != rows => {
+            bail!("nothing was taken back: --yes-drop {agreed} is not the number of rows that would go, {rows}")
+        }
+        _ => migrations::down(url, rows, &progress).await?,
+    }
+    Ok(Exit::Done)
 }
 
 /// Stream and consumer. Someone waits for the answer, so that NATS away is an error here, though only after a while.
-async fn declare(stream: &StreamSettings, progress: &impl Fn(&str)) -> Result<()> {
+async fn declare(stream: &StreamSettings) -> Result<()> {
     let connection = stream.connect("migrate").await?;
     let start = Instant::now();
     loop {
@@ -104,7 +134,7 @@ async fn declare(stream: &StreamSettings, progress: &impl Fn(&str)) -> Result<()
                 return Ok(());
             }
             Err(error) if error.is_transient() && start.elapsed() < STREAM_PATIENCE => {
-                progress(&format!("waiting for JetStream: {}", process::chain(&error)));
+                progress(&format!("waiting for JetStream: {:#}", anyhow::Error::new(error)));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error).context("the stream can't be declared"),
@@ -117,10 +147,4 @@ const fn word(existence: Existence) -> &'static str {
         Existence::Created => "made",
         Existence::Found => "there",
     }
-}
-
-fn print_status(steps: &[migrations::Step]) -> Result<()> {
-    let line =
-        |step: &migrations::Step| format!("{}  {}\n", if step.applied { "applied" } else { "pending" }, step.name);
-    process::print(&steps.iter().map(line).collect::<String>()).context("the answer can't be written")
 }

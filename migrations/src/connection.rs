@@ -52,6 +52,14 @@ impl Session {
         }
     }
 
+    /// Begins a transaction, on SQLite a part of the one there is.
+    pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        match self {
+            Self::Sqlite(transaction) => transaction.begin().await,
+            Self::Postgres { database, .. } => database.begin().await,
+        }
+    }
+
     /// Makes what was done on SQLite stay, and lets the next run in.
     pub(crate) async fn finish(self) -> Result<(), DbErr> {
         match self {
@@ -61,6 +69,30 @@ impl Session {
                 database.close().await
             }
         }
+    }
+}
+
+/// Opens a database to look at it, beside any run; `None` where there is no SQLite file.
+pub(crate) async fn look(url: &str) -> Result<Option<DatabaseConnection>, MigrationError> {
+    match url.split_once(':') {
+        Some(("sqlite", rest)) => {
+            let path = sqlite_path(rest).ok_or(MigrationError::Url(None))?;
+            match path.metadata() {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(source) => return Err(MigrationError::File { path: path.display().to_string(), source }),
+                Ok(_) => {}
+            }
+            let options = SqliteConnectOptions::new().filename(&path).busy_timeout(WAIT).disable_statement_logging();
+            let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(away)?;
+            Ok(Some(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)))
+        }
+        Some(("postgres" | "postgresql", _)) => {
+            let options: PgConnectOptions = url.parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;
+            let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT);
+            let pool = pool.connect_with(options.disable_statement_logging()).await.map_err(away)?;
+            Ok(Some(SqlxPostgresConnector::from_sqlx_postgres_pool(pool)))
+        }
+        _ => Err(MigrationError::Url(None)),
     }
 }
 

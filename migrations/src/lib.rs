@@ -7,6 +7,7 @@
 
 mod connection;
 mod dialect;
+mod losses;
 mod m20261124_000001_usage_ledger;
 mod m20261130_000002_ledger_progress;
 mod m20261130_000003_billing;
@@ -15,6 +16,7 @@ mod plan;
 
 use sea_orm_migration::prelude::*;
 
+pub use losses::Losses;
 pub use plan::{Plan, Planned};
 
 /// Why the schema could not be changed or read.
@@ -36,6 +38,14 @@ pub enum MigrationError {
     Newer {
         /// Their names.
         steps: String,
+    },
+    /// Taking the step back would destroy another number of rows than was agreed to.
+    #[error("{} rows would go, not {agreed}: {losses}", losses.rows())]
+    Losses {
+        /// What would go.
+        losses: Losses,
+        /// How many rows somebody agreed to lose.
+        agreed: u64,
     },
     /// The database refused or is away.
     #[error("the database did not take the migration")]
@@ -81,15 +91,24 @@ pub async fn up(url: &str, progress: Progress<'_>) -> Result<(), MigrationError>
     plan().up(url, progress).await
 }
 
-/// Takes the last `steps` steps back, all of them when `None`. What the tables hold is lost.
+/// What taking the last step back would destroy, with the step's name; `None` when there is no step to take back. Changes
+/// nothing.
 ///
 /// # Errors
 /// As [`up`].
-pub async fn down(url: &str, steps: Option<u32>, progress: Progress<'_>) -> Result<(), MigrationError> {
-    plan().down(url, steps, progress).await
+pub async fn losses(url: &str) -> Result<Option<(String, Losses)>, MigrationError> {
+    plan().losses(url).await
 }
 
-/// Every step, and whether the database has it. Changes nothing but the tables of steps, which it creates when missing.
+/// Takes the last step back, when that destroys exactly so many rows as were agreed to.
+///
+/// # Errors
+/// [`MigrationError::Losses`], else as [`up`].
+pub async fn down(url: &str, agreed: u64, progress: Progress<'_>) -> Result<(), MigrationError> {
+    plan().down(url, agreed, progress).await
+}
+
+/// Every step, and whether the database has it. Changes nothing, and makes no database.
 ///
 /// # Errors
 /// As [`up`].

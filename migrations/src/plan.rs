@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement, TransactionTrait,
 };
 
-use crate::connection::Session;
-use crate::{MigrationError, Progress, Step};
+use crate::connection::{self, Session};
+use crate::{Losses, MigrationError, Progress, Step};
 
 /// How long a statement of a step waits for a lock.
 const LOCK_WAIT: &str = "2s";
@@ -38,7 +38,10 @@ pub struct Plan(Vec<Planned>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Up,
-    Down,
+    /// With the number of rows that may go.
+    Down {
+        agreed: u64,
+    },
 }
 
 impl Planned {
@@ -90,23 +93,42 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes the last `steps` steps back, all of them when `None`.
+    /// What taking the last step back would destroy.
+    ///
+    /// # Errors
+    /// As [`crate::losses`].
+    pub async fn losses(&self, url: &str) -> Result<Option<(String, Losses)>, MigrationError> {
+        let session = Session::open(url, &|_| ()).await?;
+        install(&session).await?;
+        let applied = self.applied(&session).await?;
+        let Some(last) = self.last(&applied) else { return Ok(None) };
+        let transaction = session.begin().await?;
+        let losses = last.losses(&transaction).await?;
+        transaction.rollback().await?;
+        session.finish().await?;
+        Ok(Some((last.step.name().to_owned(), losses)))
+    }
+
+    /// Takes the last step back.
     ///
     /// # Errors
     /// As [`crate::down`].
-    pub async fn down(&self, url: &str, steps: Option<u32>, progress: Progress<'_>) -> Result<(), MigrationError> {
+    pub async fn down(&self, url: &str, agreed: u64, progress: Progress<'_>) -> Result<(), MigrationError> {
         let session = Session::open(url, progress).await?;
         install(&session).await?;
         let applied = self.applied(&session).await?;
-        let steps = steps.map_or(usize::MAX, |steps| usize::try_from(steps).unwrap_or(usize::MAX));
-        let undone = self.0.iter().rev().filter(|planned| applied.contains(planned.step.name()));
-        for planned in undone.take(steps) {
-            progress(&format!("down {}", planned.step.name()));
-            self.apply(&session, planned, (Direction::Down, progress)).await?;
+        if let Some(last) = self.last(&applied) {
+            progress(&format!("down {}", last.step.name()));
+            self.apply(&session, last, (Direction::Down { agreed }, progress)).await?;
         }
         session.finish().await?;
         progress("done");
         Ok(())
+    }
+
+    /// The last step that the database has.
+    fn last(&self, applied: &HashSet<String>) -> Option<&Planned> {
+        self.0.iter().rev().find(|planned| applied.contains(planned.step.name()))
     }
 
     /// Every step, and whether the database has it.
@@ -114,17 +136,29 @@ impl Plan {
     /// # Errors
     /// As [`crate::status`].
     pub async fn status(&self, url: &str) -> Result<Vec<Step>, MigrationError> {
-        let session = Session::open(url, &|_| ()).await?;
-        install(&session).await?;
-        let applied = self.applied(&session).await?;
-        session.finish().await?;
+        let applied = match connection::look(url).await? {
+            Some(database) => {
+                let applied = self.applied_on((&database).into()).await?;
+                database.close().await?;
+                applied
+            }
+            None => HashSet::new(),
+        };
         let step = |name: String| Step { applied: applied.contains(&name), name };
         Ok(self.names().into_iter().map(step).collect())
     }
 
     /// The steps that the database has.
     async fn applied(&self, session: &Session) -> Result<HashSet<String>, MigrationError> {
-        let connection = session.connection();
+        self.applied_on(session.connection()).await
+    }
+
+    async fn applied_on(&self, connection: SchemaManagerConnection<'_>) -> Result<HashSet<String>, MigrationError> {
+        let manager = SchemaManager::new(connection);
+        if !manager.has_table("seaql_migrations").await? {
+            return Ok(HashSet::new());
+        }
+        let connection = manager.get_connection();
         let ask = Statement::from_string(connection.get_database_backend(), "SELECT version FROM seaql_migrations");
         let rows = connection.query_all_raw(ask).await?;
         let applied: HashSet<String> =
@@ -144,9 +178,9 @@ impl Plan {
         session: &Session,
         planned: &Planned,
         (direction, progress): (Direction, Progress<'_>),
-    ) -> Result<(), DbErr> {
+    ) -> Result<(), MigrationError> {
         let database = match session {
-            Session::Sqlite(transaction) => return planned.run(transaction.into(), direction).await,
+            Session::Sqlite(transaction) => return planned.check_and_run(transaction, direction).await,
             Session::Postgres { database, .. } => database,
         };
         let start = Instant::now();
@@ -157,7 +191,7 @@ impl Plan {
                 planned.run_inside(database, direction).await
             };
             match outcome {
-                Err(error) if is_lock_timeout(&error) && start.elapsed() < PATIENCE => {
+                Err(MigrationError::Database(error)) if is_lock_timeout(&error) && start.elapsed() < PATIENCE => {
                     progress("a table it needs is in use, it gives way and is tried again");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -168,18 +202,44 @@ impl Plan {
 }
 
 impl Planned {
-    async fn run_inside(&self, database: &DatabaseConnection, direction: Direction) -> Result<(), DbErr> {
+    async fn run_inside(&self, database: &DatabaseConnection, direction: Direction) -> Result<(), MigrationError> {
         let transaction = database.begin().await?;
         transaction.execute_unprepared(&format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'")).await?;
-        self.run((&transaction).into(), direction).await?;
-        transaction.commit().await
+        self.check_and_run(&transaction, direction).await?;
+        Ok(transaction.commit().await?)
     }
 
-    async fn run_outside(&self, database: &DatabaseConnection, direction: Direction) -> Result<(), DbErr> {
+    /// Runs the step in a transaction; back only when what that destroys is what was agreed to.
+    async fn check_and_run(
+        &self,
+        transaction: &DatabaseTransaction,
+        direction: Direction,
+    ) -> Result<(), MigrationError> {
+        if let Direction::Down { agreed } = direction {
+            let losses = self.losses(transaction).await?;
+            if losses.rows() != agreed {
+                return Err(MigrationError::Losses { losses, agreed });
+            }
+        }
+        Ok(self.run(transaction.into(), direction).await?)
+    }
+
+    /// What undoing the step destroys. One that runs outside a transaction only makes indexes.
+    async fn losses(&self, transaction: &DatabaseTransaction) -> Result<Losses, DbErr> {
+        if self.step.use_transaction() == Some(false) {
+            return Ok(Losses::default());
+        }
+        Losses::look(transaction, self.step.as_ref()).await
+    }
+
+    async fn run_outside(&self, database: &DatabaseConnection, direction: Direction) -> Result<(), MigrationError> {
+        if let Direction::Down { agreed: agreed @ 1.. } = direction {
+            return Err(MigrationError::Losses { losses: Losses::default(), agreed });
+        }
         database.execute_unprepared(&format!("SET lock_timeout = '{LOCK_WAIT_OUTSIDE}'")).await?;
         let outcome = self.run(database.into(), direction).await;
         database.execute_unprepared("RESET lock_timeout").await?;
-        outcome
+        Ok(outcome?)
     }
 
     async fn run(&self, connection: SchemaManagerConnection<'_>, direction: Direction) -> Result<(), DbErr> {
@@ -205,7 +265,7 @@ impl Planned {
                 let insert = format!("INSERT INTO seaql_migrations (version, applied_at) VALUES ($1, {now})");
                 connection.execute_raw(note(&insert)).await?;
             }
-            Direction::Down => {
+            Direction::Down { .. } => {
                 self.step.down(&manager).await?;
                 connection.execute_raw(note("DELETE FROM seaql_migrations WHERE version = $1")).await?;
                 connection.execute_raw(note("DELETE FROM schema_steps WHERE step = $1")).await?;

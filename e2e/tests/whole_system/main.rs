@@ -30,6 +30,7 @@ mod contract_ledger;
 mod crash;
 mod first_start;
 mod full_disk;
+mod migrate_command;
 mod outage;
 mod poison;
 mod power_cut;

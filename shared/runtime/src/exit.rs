@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// 0: everything finished.
     Done,
+    /// 1: nothing failed, and something is still to be done; what.
+    Pending(String),
     /// 64: an argument is unknown, or wrong.
     Usage,
     /// 70: a part without which the process cannot go on failed; its name.
@@ -23,6 +25,7 @@ impl Exit {
     pub const fn code(&self) -> u8 {
         match self {
             Self::Done => 0,
+            Self::Pending(_) => 1,
             Self::Usage => 64,
             Self::Failed(_) => 70,
             Self::Unfinished(_) => 75,
@@ -41,6 +44,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => out.write_str("everything finished"),
+            Self::Pending(what) => write!(out, "still to be done: {what}"),
             Self::Usage => out.write_str("an argument is unknown, or wrong"),
             Self::Failed(name) => write!(out, "stopped because {name} failed"),
             Self::Unfinished(names) => write!(out, "did not finish: {}", names.join(", ")),

@@ -88,6 +88,7 @@ pub fn end(exit: Exit) -> ExitCode {
     match &exit {
         Exit::Done | Exit::Usage | Exit::Settings => {}
         Exit::Failed(task) => say(&format_args!("stopped: {task} failed")),
+        Exit::Pending(what) => say(&format_args!("still to be done: {what}")),
         Exit::Unfinished(tasks) => say(&format_args!("stopped before these had finished: {}", tasks.join(", "))),
     }
     exit.into()

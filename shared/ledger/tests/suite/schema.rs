@@ -157,7 +157,7 @@ async fn down_takes_everything_back_and_up_makes_it_again(database: Database) {
     one.and(other).unwrap();
     assert!(lines.lock().unwrap().iter().any(|line| line.starts_with("0 of")));
     assert_eq!(database.count("usage_events").await, 1);
-    goldleaves_testkit::migrations::down(&database.url, None, &progress).await.unwrap();
+    take_everything_back(&database).await;
     assert!(goldleaves_testkit::migrations::status(&database.url).await.unwrap().iter().all(|step| !step.applied));
     let tables = match database.kind {
         Kind::Postgres => "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'",
@@ -173,6 +173,29 @@ async fn down_takes_everything_back_and_up_makes_it_again(database: Database) {
     one.and(other).unwrap();
     assert_eq!(database.rows(tables).await.len(), TABLES.len() + 1);
     assert!(goldleaves_testkit::migrations::status(&database.url).await.unwrap().iter().all(|step| step.applied));
+}
+
+/// Step by step, and none of them by accident.
+async fn take_everything_back(database: &Database) {
+    use goldleaves_testkit::migrations::{self, MigrationError};
+    let applied = async || {
+        let steps = migrations::status(&database.url).await.unwrap();
+        steps.into_iter().filter(|step| step.applied).count()
+    };
+    let mut lost = Vec::new();
+    while let Some((_, losses)) = migrations::losses(&database.url).await.unwrap() {
+        let before = applied().await;
+        let error = migrations::down(&database.url, losses.rows() + 1, &|_| ()).await.unwrap_err();
+        assert!(matches!(&error, MigrationError::Losses { losses: found, .. } if *found == losses), "{error:?}");
+        assert_eq!(applied().await, before, "refused, and undone all the same");
+        migrations::down(&database.url, losses.rows(), &|_| ()).await.unwrap();
+        assert_eq!(applied().await, before - 1);
+        lost.push(losses.to_string());
+    }
+    // Steps that only add take nothing of what was there before them; the first has all the rest.
+    assert!(lost.iter().rev().skip(1).all(String::is_empty), "{lost:?}");
+    let first = lost.last().unwrap();
+    assert_eq!(first, "rate_cards 1, usage_events 1, usage_receipts 1, usage_rollups 1");
 }
 
 async fn a_wrong_schema_is_told_apart(database: Database) {
