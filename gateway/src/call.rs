@@ -89,6 +89,23 @@ pub(crate) struct Routed {
 pub(crate) struct Caller {
     pub(crate) user: UserId,
     pub(crate) tenant: Option<TenantId>,
+    /// When the token stops to be valid, if that is ever.
+    pub(crate) expires: Option<Instant>,
+}
+
+/// Who pays.
+#[derive(Debug, Clone)]
+pub(crate) struct BilledCaller {
+    pub(crate) user: UserId,
+    pub(crate) tenant: TenantId,
+    /// As [`Caller::expires`].
+    pub(crate) expires: Option<Instant>,
+}
+
+impl From<BilledCaller> for Caller {
+    fn from(caller: BilledCaller) -> Self {
+        Self { user: caller.user, tenant: Some(caller.tenant), expires: caller.expires }
+    }
 }
 
 /// Let in.
@@ -98,7 +115,7 @@ pub(crate) enum Admitted {
     /// With a token.
     Unbilled { traced: Traced, path: NormalPath, caller: Caller },
     /// With a token and a tenant.
-    Billable { traced: Traced, path: NormalPath, user: UserId, tenant: TenantId, route: RoutePattern },
+    Billable { traced: Traced, path: NormalPath, caller: BilledCaller, route: RoutePattern },
 }
 
 /// Metered, if it is to be, and ready to become a request to the upstream.
@@ -117,6 +134,8 @@ pub(crate) struct Outbound {
     pub(crate) request: Request<WebBody>,
     pub(crate) facts: Facts,
     pub(crate) destination: Destination,
+    /// When the caller's token stops to be valid.
+    pub(crate) expires: Option<Instant>,
     pub(crate) meter: Option<Meter>,
     pub(crate) watch: Option<UploadWatch>,
     /// The span of the call to the upstream, when it is exported.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError};
 use goldleaves_runtime::settings::{Common, Environment, GatewayLimits, Values, parse, table};
 
-use crate::layers::AllowedOrigins;
+use crate::layers::{AllowedOrigins, ExposedHeaders};
 use crate::proxy::Origin;
 
 /// Where the gateway listens when nothing is said: everywhere, as a program of its own.
@@ -45,6 +45,8 @@ pub struct GatewayConfig {
     pub statuses: Arc<BillableStatuses>,
     /// `ALLOWED_ORIGINS`; `None` = no CORS headers.
     pub origins: Option<Arc<AllowedOrigins>>,
+    /// `CORS_EXPOSE_HEADERS`.
+    pub exposed: Option<Arc<ExposedHeaders>>,
     /// `EVENT_CLIENT_INFO`.
     pub client_info: bool,
     /// Whether answers without an event say why there is none: in development.
@@ -76,6 +78,7 @@ impl GatewayConfig {
             routes.as_ref().zip(public.as_ref()).map(|(routes, public)| never_billed(values, routes, public));
         let statuses = values.required(table::BILLABLE_STATUSES, BillableStatuses::parse);
         let origins = values.optional(table::ALLOWED_ORIGINS, parse::from_str::<AllowedOrigins>);
+        let exposed = values.optional(table::CORS_EXPOSE_HEADERS, parse::from_str::<ExposedHeaders>);
         let client_info = values.required(table::EVENT_CLIENT_INFO, parse::boolean);
         let limits = GatewayLimits::read(values);
         Some(Self {
@@ -87,6 +90,7 @@ impl GatewayConfig {
             never_billed: never_billed?,
             statuses: Arc::new(statuses?),
             origins: origins?.map(Arc::new),
+            exposed: exposed?.map(Arc::new),
             client_info: client_info?,
             says_skipped: common?.environment == Environment::Development,
             limits: limits?,
@@ -179,6 +183,7 @@ mod tests {
             ("BILLABLE_ROUTES", "/a/*/b,/a,/a"),
             ("BILLABLE_STATUSES", "2xx,abc"),
             ("ALLOWED_ORIGINS", "app.example"),
+            ("CORS_EXPOSE_HEADERS", "X-Total Count"),
             ("EVENT_CLIENT_INFO", "perhaps"),
             ("GATEWAY_ADDR", "nowhere"),
             ("CONNECTIONS_MAX", "0"),

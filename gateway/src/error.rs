@@ -27,14 +27,22 @@ pub(crate) enum GatewayError {
     TransferCoding,
     #[error("the request's header is larger than {bytes_max} bytes")]
     HeaderTooLarge { bytes_max: usize },
+    #[error("the request has more than {fields_max} header fields")]
+    HeaderFields { fields_max: usize },
+    #[error("Expect knows only 100-continue")]
+    Expectation,
+    #[error("HTTP/2 is spoken with prior knowledge, not by Upgrade: h2c")]
+    UpgradeRefused,
+    #[error("the request came back to the gateway that sent it: the upstream is the gateway itself")]
+    Loop,
     #[error("the request's body is larger than {bytes_max} bytes")]
     BodyTooLarge { bytes_max: u64 },
     #[error("too many requests are being served at once")]
     Overloaded,
     #[error("no such page here")]
     NotFound,
-    #[error("only GET and HEAD are served here")]
-    MethodNotAllowed,
+    #[error("only {allowed} are served here")]
+    MethodNotAllowed { allowed: &'static str },
     #[error("no valid token")]
     Token(#[from] TokenError),
     #[error("X-Organization-ID and X-Tenant-ID must be given once and be equal")]
@@ -45,7 +53,7 @@ pub(crate) enum GatewayError {
     TenantMissing,
     #[error("the token names several tenants: choose one of them with X-Organization-ID")]
     TenantNotChosen { choices: Vec<TenantId> },
-    #[error("this tenant has exceeded its request rate")]
+    #[error("too many requests: the rate limit of this tenant, or of this address without one, is exceeded")]
     RateLimited { retry_after: Duration },
     #[error("the call can't be recorded now")]
     Unrecorded,
@@ -104,16 +112,18 @@ impl GatewayError {
     /// The status of the response.
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::Path(_) | Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::Path(_) | Self::Target | Self::Host | Self::UpgradeRefused => StatusCode::BAD_REQUEST,
             Self::TenantChosenTwice { .. } => StatusCode::BAD_REQUEST,
             Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => StatusCode::BAD_REQUEST,
             Self::Connect | Self::Method | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
-            Self::HeaderTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeaderTooLarge { .. } | Self::HeaderFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadFailure::Idle) => StatusCode::REQUEST_TIMEOUT,
             Self::Overloaded | Self::Unrecorded | Self::NotDurable => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::TenantForbidden | Self::TenantMissing | Self::TenantNotChosen { .. } => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -133,12 +143,16 @@ impl GatewayError {
             Self::Connect | Self::Method => ProblemCode::MethodUnknown,
             Self::TransferCoding => ProblemCode::TransferCodingUnknown,
             Self::HeaderTooLarge { .. } => ProblemCode::HeaderTooLarge,
+            Self::HeaderFields { .. } => ProblemCode::HeaderFieldsTooMany,
+            Self::Expectation => ProblemCode::ExpectationFailed,
+            Self::UpgradeRefused => ProblemCode::UpgradeRefused,
+            Self::Loop => ProblemCode::LoopDetected,
             Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => ProblemCode::BodyTooLarge,
             Self::Upload(UploadFailure::Idle) => ProblemCode::BodyTimeout,
             Self::Overloaded => ProblemCode::Overloaded,
             Self::Unrecorded | Self::NotDurable => ProblemCode::CallUnrecorded,
             Self::NotFound => ProblemCode::NotFound,
-            Self::MethodNotAllowed => ProblemCode::MethodNotAllowed,
+            Self::MethodNotAllowed { .. } => ProblemCode::MethodNotAllowed,
             Self::Token(error) => error.code(),
             Self::TenantForbidden => ProblemCode::TenantForbidden,
             Self::TenantMissing => ProblemCode::TenantMissing,

@@ -18,19 +18,20 @@ use tokio_util::task::TaskTracker;
 use crate::call::Destination;
 use crate::config::GatewayConfig;
 use crate::core::Core;
-use crate::layers::{LimitsOptions, TenantBuckets};
+use crate::layers::{Buckets, CorsRules, LimitsOptions};
 use crate::metrics::{self, CoreMetrics};
 use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, UploadLimits};
 use crate::record::Recorder;
 use crate::stack::{Entry, StackParts, stack};
+use crate::via::Via;
 
 /// How long an unused upstream connection is kept: less than the keep-alive time of common servers.
 const POOL_IDLE: std::time::Duration = std::time::Duration::from_secs(4);
-/// How long a tunnel may stand still.
-const TUNNEL_IDLE: std::time::Duration = std::time::Duration::from_secs(3_600);
 /// How many bytes over `HEADER_BYTES_MAX` a head may have and still be read: hyper answers what it cannot read with a
 /// bare 431, the gateway's own says why.
 const HEADER_BYTES_NAMED: u32 = 16 << 10;
+/// The same for the fields of a head, of requests and of answers.
+const HEADER_FIELDS_NAMED: usize = 128;
 /// How many requests of one core may wait for an answer's head at once.
 const WAITING_MAX: usize = 20_000;
 
@@ -108,16 +109,21 @@ impl Gateway {
             serve: serve_options(config, stats),
             stack: StackParts {
                 tracer: parts.tracer.clone(),
-                origins: config.origins.clone(),
+                cors: config
+                    .origins
+                    .clone()
+                    .map(|origins| Arc::new(CorsRules::new(origins, config.exposed.as_deref()))),
                 limits: LimitsOptions {
                     header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),
+                    header_fields_max: config.limits.header_fields_max,
                     body_bytes_max: config.limits.request_body_bytes_max,
                     waiting_max: WAITING_MAX,
                 },
+                via: Via::new(),
                 routes: Arc::clone(&config.routes),
                 public: Arc::clone(&config.public),
                 verifier: parts.verifier.clone(),
-                buckets: config.limits.rate_per_second.map(|limit| Arc::new(TenantBuckets::new(limit))),
+                buckets: config.limits.rate_per_second.map(|limit| Arc::new(Buckets::new(limit))),
             },
             upstream,
             billing: config.billing.clone(),
@@ -125,6 +131,7 @@ impl Gateway {
                 connect_timeout: config.limits.upstream_connect_timeout,
                 idle_timeout: POOL_IDLE,
                 idle_max: config.limits.connections_max,
+                header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
             },
             proxy: proxy_options(config),
         };
@@ -281,6 +288,7 @@ fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
         headers_timeout: config.limits.headers_timeout,
         write_timeout: config.limits.body_idle_timeout,
         header_bytes_max: config.limits.header_bytes_max + HEADER_BYTES_NAMED,
+        header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
         grace: config.shutdown_grace,
         stats,
         ..ServeOptions::default()
@@ -292,7 +300,8 @@ const fn proxy_options(config: &GatewayConfig) -> ProxyOptions {
         head_timeout: config.limits.upstream_head_timeout,
         body_idle: config.limits.body_idle_timeout,
         call_timeout: config.limits.call_timeout,
-        tunnel_idle: TUNNEL_IDLE,
+        stream_idle: config.limits.tunnel_idle_timeout,
+        header_fields_max: config.limits.header_fields_max,
         upload: UploadLimits { bytes_max: config.limits.request_body_bytes_max, idle: config.limits.body_idle_timeout },
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-/// Names (with `-` for `_`) that upstreams may take for the gateway's word, or that change the path behind its back.
+/// Names (with `-` for whatever is no letter and no digit) that upstreams may take for the gateway's word, or that change the path behind its back.
 const STRIPPED: [&str; 16] = [
     "forwarded",
     "remote-user",
@@ -61,11 +61,12 @@ fn is_stripped(name: &str) -> bool {
         || STRIPPED.iter().any(|full| name.len() == full.len() && starts_with(name, full))
 }
 
-/// Servers that turn header names into variables can't tell `_` from `-`.
+/// Servers that turn header names into variables write `_` for whatever is no letter and no digit: they can't tell `.`
+/// or `~` from `-`.
 fn starts_with(name: &str, prefix: &str) -> bool {
     let (name, prefix) = (name.as_bytes(), prefix.as_bytes());
-    name.len() >= prefix.len()
-        && name.iter().zip(prefix).all(|(own, wanted)| own == wanted || (*own == b'_' && *wanted == b'-'))
+    let alike = |own: u8, wanted: u8| own == wanted || (wanted == b'-' && !own.is_ascii_alphanumeric());
+    name.len() >= prefix.len() && name.iter().zip(prefix).all(|(own, wanted)| alike(*own, *wanted))
 }
 
 #[cfg(test)]
@@ -92,6 +93,12 @@ mod tests {
             "X_Request_Id",
             "x-usage-units",
             "remote_user",
+            "X.User.ID",
+            "X~Forwarded~For",
+            "x+tenant|id",
+            "X.Request.Id",
+            "x!usage'units",
+            "Remote.User",
         ] {
             assert!(is_stripped(&name.to_lowercase()), "{name}");
         }

@@ -21,6 +21,7 @@ mod spans;
 mod stack;
 mod stream;
 mod tokens;
+mod via;
 
 pub mod program;
 pub mod record;
@@ -28,6 +29,6 @@ pub mod service;
 
 pub use config::{Deployment, GatewayConfig};
 pub use gateway::{Gateway, GatewayParts, StartError};
-pub use layers::{AllowedOrigins, OriginsError};
+pub use layers::{AllowedOrigins, ExposedError, ExposedHeaders, OriginsError};
 pub use proxy::{Origin, OriginError};
 pub use stream::StreamSettings;

@@ -15,21 +15,24 @@ use crate::call::Arrived;
 use crate::capture::CaptureLayer;
 use crate::core::Core;
 use crate::layers::{
-    AllowedOrigins, Auth, Cors, IdentityLayer, Limits, LimitsOptions, RateLimit, RequestIds, RescueLayer, Route,
-    TenantBuckets, Trace, step,
+    Auth, Buckets, Cors, CorsRules, IdentityLayer, Limits, LimitsOptions, RateLimit, RequestIds, RescueLayer, Route,
+    Trace, step,
 };
 use crate::proxy::Proxy;
+use crate::via::Via;
 
 /// What the layers are made of.
 #[derive(Clone)]
 pub(crate) struct StackParts {
     pub(crate) tracer: Tracer,
-    pub(crate) origins: Option<Arc<AllowedOrigins>>,
+    /// `None` = what browsers may do is the upstream's to say.
+    pub(crate) cors: Option<Arc<CorsRules>>,
     pub(crate) limits: LimitsOptions,
+    pub(crate) via: Via,
     pub(crate) routes: Arc<BillableRoutes>,
     pub(crate) public: Arc<PublicRoutes>,
     pub(crate) verifier: TokenVerifier,
-    pub(crate) buckets: Option<Arc<TenantBuckets>>,
+    pub(crate) buckets: Option<Arc<Buckets>>,
 }
 
 /// Builds one core's stack.
@@ -47,11 +50,16 @@ pub(crate) fn stack(
         // Outside of everything that can fail, inside of what knows the request's id: errors become responses here.
         .layer(RescueLayer)
         // Outside of everything that refuses: browsers must be able to read refusals, and a preflight has no token.
-        .layer(step(Cors { origins: parts.origins, metrics: metrics() }))
+        .layer(step(Cors { rules: parts.cors.clone(), metrics: metrics() }))
         // Before any work is done for a request, so that too much of it stays cheap.
-        .layer(step(Limits::new(parts.limits, metrics())))
+        .layer(step(Limits::new(parts.limits, parts.via.clone(), metrics())))
         // The one path, before anybody decides by it; what the gateway answers itself needs no token.
-        .layer(step(Route { routes: parts.routes, public: parts.public, metrics: metrics() }))
+        .layer(step(Route {
+            routes: parts.routes,
+            public: parts.public,
+            cors_here: parts.cors.is_some(),
+            metrics: metrics(),
+        }))
         // Who calls, before anything is done in a tenant's name.
         .layer(step(Auth { verifier: parts.verifier, metrics: metrics() }))
         // After the tenant is known and before its call is announced: what is refused here is never billed.
@@ -59,7 +67,7 @@ pub(crate) fn stack(
         // Around everything that the upstream sees, so that exactly what it served is settled, exactly once.
         .layer(CaptureLayer(Arc::clone(core)))
         // Last, so that no layer above can take a client's word for the gateway's.
-        .layer(IdentityLayer)
+        .layer(IdentityLayer(parts.via))
         // And out to the upstream.
         .service(proxy)
 }

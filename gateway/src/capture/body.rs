@@ -69,7 +69,7 @@ impl ResponseBody {
         match error {
             AnswerError::Broke(error) => BodyError::Connection(error),
             AnswerError::Silent => BodyError::Idle,
-            AnswerError::ClientSlow => BodyError::CallTimeout,
+            AnswerError::CallTimeout => BodyError::CallTimeout,
             AnswerError::Upload(failure) => BodyError::Source(failure.into()),
         }
     }

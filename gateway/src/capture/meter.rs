@@ -43,6 +43,7 @@ pub(crate) struct Meter(Box<Metered>);
 struct Metered {
     core: Arc<Core>,
     arrived: Instant,
+    /// `None` = nobody will compare the request with another.
     asked: Option<Asked>,
     stage: Stage,
     status: Option<u16>,
@@ -59,11 +60,11 @@ enum Stage {
 
 impl Meter {
     /// A call that may be handed over soon.
-    pub(crate) fn plan(core: Arc<Core>, call: Prepared, asked: Asked, arrived: Instant) -> Self {
+    pub(crate) fn plan(core: Arc<Core>, call: Prepared, asked: Option<Asked>, arrived: Instant) -> Self {
         Self(Box::new(Metered {
             core,
             arrived,
-            asked: Some(asked),
+            asked,
             stage: Stage::Planned(call),
             status: None,
             usage: Usage::default(),
@@ -130,7 +131,8 @@ impl Meter {
     pub(crate) fn broke(&mut self, error: &AnswerError) {
         self.settle(match error {
             AnswerError::Broke(_) | AnswerError::Silent => Outcome::UpstreamAborted,
-            AnswerError::ClientSlow | AnswerError::Upload(_) => Outcome::ClientAborted,
+            AnswerError::CallTimeout => Outcome::GatewayStopped,
+            AnswerError::Upload(_) => Outcome::ClientAborted,
         });
     }
 

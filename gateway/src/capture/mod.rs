@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern, TenantId, UserId};
+use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern};
 use goldleaves_web::WebBody;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Response};
@@ -18,7 +18,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::call::{Admitted, Caller, Captured, Destination, Facts, Traced};
+use crate::call::{Admitted, BilledCaller, Caller, Captured, Destination, Facts, Traced};
 use crate::core::Core;
 use crate::error::{Failure, GatewayError};
 use crate::names::{USAGE_EVENT_ID, USAGE_SKIPPED};
@@ -80,9 +80,9 @@ impl<S> Capture<S> {
                 let destination = Destination::Upstream;
                 Captured { traced, path, caller: Some(caller), destination, meter: None, watch }
             }
-            Admitted::Billable { traced, path, user, tenant, route } => {
-                let (meter, watch) = self.plan(&traced, &path, (&user, &tenant, route));
-                let caller = Some(Caller { user, tenant: Some(tenant) });
+            Admitted::Billable { traced, path, caller, route } => {
+                let (meter, watch) = self.plan(&traced, &path, (&caller, route));
+                let caller = Some(Caller::from(caller));
                 Captured { traced, path, caller, destination: Destination::Upstream, meter: Some(meter), watch }
             }
         }
@@ -92,19 +92,22 @@ impl<S> Capture<S> {
         &self,
         traced: &Traced,
         path: &NormalPath,
-        (user, tenant, route): (&UserId, &TenantId, RoutePattern),
+        (caller, route): (&BilledCaller, RoutePattern),
     ) -> (Meter, Option<UploadWatch>) {
         let (request, facts) = (&traced.request, &traced.facts);
-        let fingerprint = FingerprintBuilder::new(user, request.method().as_str(), path, request.uri().query());
-        let watch = upload_watch(traced, || Some(fingerprint.clone()));
-        let asked = watch.clone().map_or(Asked::Head(fingerprint), Asked::Body);
+        // Only repeats of one chosen id are ever compared: an upload without one need not be hashed.
+        let fingerprint = facts
+            .client_chose_id
+            .then(|| FingerprintBuilder::new(&caller.user, request.method().as_str(), path, request.uri().query()));
+        let watch = upload_watch(traced, || fingerprint.clone());
+        let asked = fingerprint.map(|head| watch.clone().map_or(Asked::Head(head), Asked::Body));
         let client_info = self.core.client_info;
         let user_agent = request.headers().get(USER_AGENT).filter(|_| client_info);
         let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
         let call = Prepared::from(CallIntent {
             event_id: self.core.recorder.event_id(),
-            tenant_id: tenant.clone(),
-            user_id: user.clone(),
+            tenant_id: caller.tenant.clone(),
+            user_id: caller.user.clone(),
             ts: facts.arrived_at,
             traceparent: traced.trace.header(),
             request_id: facts.request_id.clone(),

@@ -1,14 +1,18 @@
 //! Who calls, and for which tenant: only the verified token says so, and the header that chooses among its tenants.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use goldleaves_domain::TenantId;
 use goldleaves_web::{Principal, TenantChoiceError, TokenVerifier};
 
 use super::{Inward, Step};
-use crate::call::{Admission, Admitted, Caller, Routed};
+use crate::call::{Admission, Admitted, BilledCaller, Caller, Facts, Routed};
 use crate::error::{Failure, GatewayError};
 use crate::metrics::CoreMetrics;
+
+/// Longer than `CALL_TIMEOUT_SECS` can be.
+const FOREVER: Duration = Duration::from_hours(48);
 
 /// The layer.
 #[derive(Debug)]
@@ -40,8 +44,11 @@ impl Auth {
         let principal = self.verifier.verify(headers)?;
         let tenant = principal.choose_tenant(headers).map_err(|error| refused(error, &principal))?.cloned();
         let user = principal.user.clone();
+        let expires = expiry(&principal, &traced.facts);
         match (admission, tenant) {
-            (Admission::Billable(route), Some(tenant)) => Ok(Admitted::Billable { traced, path, user, tenant, route }),
+            (Admission::Billable(route), Some(tenant)) => {
+                Ok(Admitted::Billable { traced, path, caller: BilledCaller { user, tenant, expires }, route })
+            }
             (Admission::Billable(_), None) => {
                 self.metrics.tenant_missing();
                 Err(match choices(&principal) {
@@ -49,9 +56,17 @@ impl Auth {
                     choices => GatewayError::TenantNotChosen { choices },
                 })
             }
-            (_, tenant) => Ok(Admitted::Unbilled { traced, path, caller: Caller { user, tenant } }),
+            (_, tenant) => Ok(Admitted::Unbilled { traced, path, caller: Caller { user, tenant, expires } }),
         }
     }
+}
+
+/// The token's `exp` on the clock that timers run by; `None` for one further off than any call lasts.
+fn expiry(principal: &Principal, facts: &Facts) -> Option<Instant> {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit into 53 bits")]
+    let now = facts.arrived_at.unix_micros() as f64 / 1e6;
+    let left = (principal.expires - now).max(0.0);
+    (left < FOREVER.as_secs_f64()).then(|| facts.arrived + Duration::from_secs_f64(left))
 }
 
 fn refused(error: TenantChoiceError, principal: &Principal) -> GatewayError {

@@ -10,7 +10,8 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 
 use super::{After, Answer, Inward, Step};
 use crate::call::Traced;
@@ -18,7 +19,8 @@ use crate::error::Failure;
 use crate::metrics::{CoreMetrics, RequestClass};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-const EXPOSED: HeaderValue = HeaderValue::from_static("X-Request-ID, X-Usage-Event-ID");
+/// What the gateway says to pages, whatever the upstream says.
+const EXPOSED: &str = "X-Request-ID, X-Usage-Event-ID, Retry-After, WWW-Authenticate, RateLimit, RateLimit-Policy";
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 const VARIES: HeaderValue = HeaderValue::from_static("Origin");
 
@@ -67,10 +69,52 @@ impl AllowedOrigins {
     }
 }
 
-/// The layer; without origins it does nothing.
+/// Names of headers that pages may read, beside the gateway's own and those the upstream lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExposedHeaders(String);
+
+/// A text that is no name of a header.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no header name such as X-Total-Count")]
+pub struct ExposedError(String);
+
+impl FromStr for ExposedHeaders {
+    type Err = ExposedError;
+
+    /// Names separated by commas.
+    fn from_str(list: &str) -> Result<Self, ExposedError> {
+        let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+        let wrong = words.iter().find(|word| HeaderName::try_from(**word).is_err());
+        match wrong {
+            Some(word) => Err(ExposedError((*word).to_owned())),
+            None if words.is_empty() => Err(ExposedError(list.to_owned())),
+            None => Ok(Self(words.join(", "))),
+        }
+    }
+}
+
+/// What `ALLOWED_ORIGINS` and `CORS_EXPOSE_HEADERS` come to.
+#[derive(Debug)]
+pub(crate) struct CorsRules {
+    origins: Arc<AllowedOrigins>,
+    exposed: HeaderValue,
+}
+
+impl CorsRules {
+    pub(crate) fn new(origins: Arc<AllowedOrigins>, further: Option<&ExposedHeaders>) -> Self {
+        let exposed = match further {
+            Some(ExposedHeaders(names)) => HeaderValue::try_from(format!("{EXPOSED}, {names}")),
+            None => Ok(HeaderValue::from_static(EXPOSED)),
+        };
+        // Names of headers are legal in a header's value.
+        Self { origins, exposed: exposed.unwrap_or(HeaderValue::from_static(EXPOSED)) }
+    }
+}
+
+/// The layer; without rules it does nothing.
 #[derive(Debug)]
 pub(crate) struct Cors {
-    pub(crate) origins: Option<Arc<AllowedOrigins>>,
+    pub(crate) rules: Option<Arc<CorsRules>>,
     pub(crate) metrics: Arc<CoreMetrics>,
 }
 
@@ -81,7 +125,7 @@ pub(crate) enum Shared {
     /// CORS is on, but this is no request of an allowed origin.
     Nobody,
     /// This origin may read the answer.
-    With { origin: HeaderValue, any: bool },
+    With { origin: HeaderValue, rules: Arc<CorsRules> },
 }
 
 impl Step<Traced> for Cors {
@@ -90,10 +134,10 @@ impl Step<Traced> for Cors {
     type Error = Failure;
 
     fn inward(&self, call: Traced) -> Inward<Traced, Shared, Failure> {
-        let Some(origins) = &self.origins else { return Inward::On(call, Shared::Off) };
+        let Some(rules) = &self.rules else { return Inward::On(call, Shared::Off) };
         let shared = match call.request.headers().get(ORIGIN) {
-            Some(origin) if origins.allows(origin) => {
-                Shared::With { origin: origin.clone(), any: **origins == AllowedOrigins::Any }
+            Some(origin) if rules.origins.allows(origin) => {
+                Shared::With { origin: origin.clone(), rules: Arc::clone(rules) }
             }
             _ => Shared::Nobody,
         };
@@ -122,6 +166,7 @@ impl Shared {
         if matches!(self, Self::Off) {
             return;
         }
+        let exposed: Vec<HeaderValue> = headers.get_all(ACCESS_CONTROL_EXPOSE_HEADERS).iter().cloned().collect();
         for name in [
             ACCESS_CONTROL_ALLOW_ORIGIN,
             ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -133,19 +178,24 @@ impl Shared {
             headers.remove(name);
         }
         headers.append(VARY, VARIES);
-        let Self::With { origin, any } = self else { return };
-        if *any {
+        let Self::With { origin, rules } = self else { return };
+        if *rules.origins == AllowedOrigins::Any {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         } else {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, rules.exposed.clone());
+        for list in exposed {
+            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, list);
+        }
     }
 }
 
-fn is_preflight<B>(request: &Request<B>) -> bool {
+/// A browser's question before its request. It has neither a token nor a body.
+pub(crate) fn is_preflight(request: &Request<WebBody>) -> bool {
     request.method() == Method::OPTIONS
+        && request.body().is_end_stream()
         && request.headers().contains_key(ORIGIN)
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
@@ -169,6 +219,15 @@ fn preflight(asked: &HeaderMap, shared: &Shared) -> Response<WebBody> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exposed_names_are_header_names() {
+        let two: ExposedHeaders = " X-Total-Count ,etag".parse().unwrap();
+        assert_eq!(two, ExposedHeaders("X-Total-Count, etag".to_owned()));
+        for bad in ["", ",", "a b", "x:y", "*,\"a\""] {
+            assert!(bad.parse::<ExposedHeaders>().is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn origins_are_scheme_and_host() {

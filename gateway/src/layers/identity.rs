@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use goldleaves_domain::NormalPath;
+use goldleaves_web::wire_name;
 use http::header::{HOST, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Uri};
@@ -13,20 +14,24 @@ use crate::identity;
 use crate::names::{
     FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID, TRACEPARENT, USER_ID,
 };
+use crate::via::Via;
 
 /// See [`Identity`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct IdentityLayer;
+#[derive(Debug, Clone)]
+pub(crate) struct IdentityLayer(pub(crate) Via);
 
 /// The layer.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity<S>(S);
+pub(crate) struct Identity<S> {
+    via: Via,
+    inner: S,
+}
 
 impl<S> Layer<S> for IdentityLayer {
     type Service = Identity<S>;
 
     fn layer(&self, inner: S) -> Identity<S> {
-        Identity(inner)
+        Identity { via: self.0.clone(), inner }
     }
 }
 
@@ -36,13 +41,14 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, call: Captured) -> Self::Future {
         let Captured { traced, path, caller, destination, meter, watch } = call;
         let (mut request, facts) = (traced.request, traced.facts);
         let (traceparent, span) = traced.trace.toward_upstream(request.method());
+        let version = request.version();
         let headers = request.headers_mut();
         let stripped = identity::strip(headers);
         if stripped > 0 {
@@ -50,12 +56,14 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
         }
         say(headers, &facts, caller.as_ref());
         headers.insert(TRACEPARENT, traceparent);
+        self.via.pass(headers, version);
         if meter.is_some() {
             // So that the upstream may say in trailers what the call was worth.
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         set_target(&mut request, &path);
-        self.0.call(Outbound { request, facts, destination, meter, watch, span })
+        let expires = caller.and_then(|caller| caller.expires);
+        self.inner.call(Outbound { request, facts, destination, expires, meter, watch, span })
     }
 }
 
@@ -76,9 +84,9 @@ fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
     }
 }
 
-/// Users and tenants have no control characters, so they are header values, as UTF-8.
+/// Users and tenants as visible ASCII, so that no server reads another name than the one that is billed.
 fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+    if let Ok(value) = HeaderValue::from_str(&wire_name(text)) {
         headers.insert(name, value);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use goldleaves_web::WebBody;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use super::{After, Answer, Inward, Step};
@@ -12,14 +12,19 @@ use crate::call::Traced;
 use crate::error::{Failure, GatewayError};
 use crate::metrics::{CoreMetrics, RequestClass};
 use crate::proxy::has_foreign_coding;
+use crate::via::Via;
 
 /// The longest method served; the longest registered one has 17 characters.
 const METHOD_BYTES_MAX: usize = 32;
+
+/// What a request that is forwarded may be; `TRACE` would show a client what the gateway says to the upstream.
+const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What is too much.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LimitsOptions {
     pub(crate) header_bytes_max: usize,
+    pub(crate) header_fields_max: usize,
     pub(crate) body_bytes_max: u64,
     /// Requests of one core that wait for an answer's head at once.
     pub(crate) waiting_max: usize,
@@ -29,18 +34,22 @@ pub(crate) struct LimitsOptions {
 #[derive(Debug)]
 pub(crate) struct Limits {
     options: LimitsOptions,
+    via: Via,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<CoreMetrics>,
 }
 
 impl Limits {
-    pub(crate) fn new(options: LimitsOptions, metrics: Arc<CoreMetrics>) -> Self {
-        Self { options, waiting: Arc::default(), metrics }
+    pub(crate) fn new(options: LimitsOptions, via: Via, metrics: Arc<CoreMetrics>) -> Self {
+        Self { options, via, waiting: Arc::default(), metrics }
     }
 
     fn check(&self, request: &mut Request<WebBody>) -> Result<(), GatewayError> {
         if *request.method() == Method::CONNECT {
             return Err(GatewayError::Connect);
+        }
+        if *request.method() == Method::TRACE {
+            return Err(GatewayError::MethodNotAllowed { allowed: SERVED_METHODS });
         }
         if request.method().as_str().len() > METHOD_BYTES_MAX {
             return Err(GatewayError::Method);
@@ -48,6 +57,19 @@ impl Limits {
         let bytes_max = self.options.header_bytes_max;
         if head_bytes(request) > bytes_max {
             return Err(GatewayError::HeaderTooLarge { bytes_max });
+        }
+        let fields_max = self.options.header_fields_max;
+        if request.headers().len() > fields_max {
+            return Err(GatewayError::HeaderFields { fields_max });
+        }
+        if is_expectation_unknown(request.headers()) {
+            return Err(GatewayError::Expectation);
+        }
+        if mentions_h2c(request.headers()) {
+            return Err(GatewayError::UpgradeRefused);
+        }
+        if self.via.was_here(request.headers()) {
+            return Err(GatewayError::Loop);
         }
         if has_foreign_coding(request.headers()) {
             return Err(GatewayError::TransferCoding);
@@ -106,7 +128,20 @@ fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// There is one host, and the target's own (absolute form, `:authority`) wins (RFC 9112, 3.2.2).
+/// The one expectation there is (RFC 9110, 10.1.1), in every field of that name.
+fn is_expectation_unknown(headers: &HeaderMap) -> bool {
+    let known = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue");
+    !headers.get_all(EXPECT).iter().all(known)
+}
+
+/// An upgrade to HTTP/2 would put requests into a tunnel that nobody meters.
+fn mentions_h2c(headers: &HeaderMap) -> bool {
+    let mentions = |value: &HeaderValue| value.as_bytes().windows(3).any(|word| word.eq_ignore_ascii_case(b"h2c"));
+    headers.get_all(UPGRADE).iter().any(mentions)
+}
+
+/// There is one host. In HTTP/1.1 the target's own (absolute form) wins (RFC 9112, 3.2.2); in HTTP/2 `:authority` and a
+/// `host` that differ are malformed (RFC 9113, 8.3.1).
 fn settle_host(request: &mut Request<WebBody>) -> Result<(), GatewayError> {
     if request.headers().get_all(HOST).iter().nth(1).is_some() {
         return Err(GatewayError::Host);
@@ -114,7 +149,9 @@ fn settle_host(request: &mut Request<WebBody>) -> Result<(), GatewayError> {
     if let Some(authority) = request.uri().authority() {
         let text = authority.as_str();
         let value = HeaderValue::from_str(text).map_err(|_| GatewayError::Host)?;
-        if text.contains('@') {
+        let said = request.headers().get(HOST);
+        let differs = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(text.as_bytes());
+        if text.contains('@') || (request.version() == Version::HTTP_2 && said.is_some_and(differs)) {
             return Err(GatewayError::Host);
         }
         request.headers_mut().insert(HOST, value);

@@ -24,11 +24,11 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 pub(crate) use auth::Auth;
-pub(crate) use cors::Cors;
-pub use cors::{AllowedOrigins, OriginsError};
+pub use cors::{AllowedOrigins, ExposedError, ExposedHeaders, OriginsError};
+pub(crate) use cors::{Cors, CorsRules, is_preflight};
 pub(crate) use identity::IdentityLayer;
 pub(crate) use limits::{Limits, LimitsOptions};
-pub(crate) use rate_limit::{RateLimit, TenantBuckets};
+pub(crate) use rate_limit::{Buckets, RateLimit};
 pub(crate) use request_id::RequestIds;
 pub(crate) use rescue::RescueLayer;
 pub(crate) use route::Route;

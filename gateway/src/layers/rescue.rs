@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use goldleaves_domain::{RequestId, TenantId};
 use goldleaves_web::{Problem, WebBody};
 use http::header::{ALLOW, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -101,8 +101,8 @@ fn respond(failure: Failure, request_id: &RequestId) -> Response<WebBody> {
     if let Some(seconds) = error.retry_after_seconds() {
         problem = problem.header(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        problem = problem.header(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    if let GatewayError::MethodNotAllowed { allowed } = &error {
+        problem = problem.header(ALLOW, HeaderValue::from_static(allowed));
     }
     let mut response = problem.response(request_id);
     response.headers_mut().extend(headers);
@@ -137,6 +137,8 @@ fn problem(error: &GatewayError) -> Problem {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use http::StatusCode;
 
     use super::*;
     use crate::call::Destination;

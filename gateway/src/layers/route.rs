@@ -8,7 +8,7 @@ use goldleaves_web::WebBody;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response};
 
-use super::{After, Answer, Inward, Step};
+use super::{After, Answer, Inward, Step, is_preflight};
 use crate::call::{Admission, Destination, Routed, Traced};
 use crate::clock;
 use crate::error::{Failure, GatewayError};
@@ -19,6 +19,8 @@ use crate::metrics::{CoreMetrics, RequestClass};
 pub(crate) struct Route {
     pub(crate) routes: Arc<BillableRoutes>,
     pub(crate) public: Arc<PublicRoutes>,
+    /// Whether the gateway answers browsers' preflights; if not, they are the upstream's, as all of CORS is.
+    pub(crate) cors_here: bool,
     pub(crate) metrics: Arc<CoreMetrics>,
 }
 
@@ -50,6 +52,9 @@ impl Step<Traced> for Route {
                 return self.answer(local, call.request.method());
             }
             RouteClass::Open => (RequestClass::Open, Admission::Open(Destination::Upstream)),
+            RouteClass::Unbilled | RouteClass::Billable(_) if !self.cors_here && is_preflight(&call.request) => {
+                (RequestClass::Preflight, Admission::Open(Destination::Upstream))
+            }
             RouteClass::Billing => (RequestClass::Billing, Admission::Open(Destination::Billing)),
             RouteClass::Unbilled => (RequestClass::Unbilled, Admission::Unbilled),
             RouteClass::Billable(route) => (RequestClass::Billable, Admission::Billable(route)),
@@ -66,7 +71,7 @@ impl Route {
         let answered = match (local, method) {
             (LocalRoute::Metrics, _) => Err(GatewayError::NotFound),
             (LocalRoute::Health, &Method::GET | &Method::HEAD) => Ok(health()),
-            (LocalRoute::Health, _) => Err(GatewayError::MethodNotAllowed),
+            (LocalRoute::Health, _) => Err(GatewayError::MethodNotAllowed { allowed: "GET, HEAD" }),
         };
         let status = answered.as_ref().map_or_else(GatewayError::status, Response::status);
         self.metrics.request(RequestClass::Local, status);

@@ -22,12 +22,12 @@ pub(crate) enum AnswerError {
     /// The upstream broke off.
     #[error("the upstream broke off its answer")]
     Broke(#[source] hyper::Error),
-    /// The upstream sent nothing for too long, or was not done when the call's time was up.
-    #[error("the upstream did not finish its answer in time")]
+    /// The upstream sent nothing for too long.
+    #[error("the upstream stopped sending its answer")]
     Silent,
-    /// The call's time was up while the client still had to read.
-    #[error("the client did not take the answer in time")]
-    ClientSlow,
+    /// The call's time was up: the gateway ends it, whoever was slow.
+    #[error("the call's time was up before its answer ended")]
+    CallTimeout,
     /// The client's own request broke off, and the answer with it.
     #[error("the request broke off while it was answered")]
     Upload(#[source] UploadFailure),
@@ -39,7 +39,7 @@ impl AnswerError {
         match self {
             Self::Broke(_) => "upstream_aborted",
             Self::Silent => "upstream_silent",
-            Self::ClientSlow => "call_timeout",
+            Self::CallTimeout => "call_timeout",
             Self::Upload(_) => "request_aborted",
         }
     }
@@ -99,7 +99,10 @@ impl AnswerBody {
             polled = Pin::new(&mut self.incoming).poll_frame(cx);
         }
         match polled {
-            Poll::Pending if self.stall.expired(cx) => Poll::Ready(Some(Err(self.failed(AnswerError::Silent)))),
+            Poll::Pending if self.stall.expired(cx) => {
+                let error = if self.is_late() { AnswerError::CallTimeout } else { AnswerError::Silent };
+                Poll::Ready(Some(Err(self.failed(error))))
+            }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.took(frame, cx))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.broke(error)))),
@@ -114,14 +117,20 @@ impl AnswerBody {
         self.stall.moved();
         if self.incoming.is_end_stream() || frame.is_trailers() {
             self.release(Some(cx));
-        } else if Instant::now() >= self.stall.latest() {
-            return Err(self.failed(AnswerError::ClientSlow));
+        } else if self.is_late() {
+            return Err(self.failed(AnswerError::CallTimeout));
         }
         Ok(frame)
     }
 
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.stall.latest()
+    }
+
     fn broke(&mut self, error: hyper::Error) -> AnswerError {
         let error = match self.watch.as_ref().and_then(UploadWatch::failure) {
+            // The request's body has the same end, and may have met it first.
+            Some(UploadFailure::Idle) if self.is_late() => AnswerError::CallTimeout,
             Some(failure) => AnswerError::Upload(failure),
             None => AnswerError::Broke(error),
         };

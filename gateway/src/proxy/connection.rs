@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::io::{Heard, UpstreamIo};
 use super::origin::Origin;
+use super::pool::PoolOptions;
 use super::upload::Upload;
 
 /// Why there is no connection.
@@ -50,14 +51,17 @@ enum Driver {
 }
 
 impl Connection {
-    /// Connects, within `timeout`.
-    pub(crate) async fn open(origin: &Origin, timeout: Duration) -> Result<Self, ConnectError> {
+    /// Connects, within the time-out.
+    pub(crate) async fn open(origin: &Origin, options: &PoolOptions) -> Result<Self, ConnectError> {
+        let timeout = options.connect_timeout;
         let connecting = TcpStream::connect((origin.host(), origin.port()));
         let stream = tokio::time::timeout(timeout, connecting).await.map_err(|_| ConnectError::TimedOut(timeout))??;
         stream.set_nodelay(true)?;
         let heard = Heard::default();
         let io = TokioIo::new(UpstreamIo::new(stream, heard.clone()));
-        let (sender, connection) = http1::handshake(io).await.map_err(ConnectError::Handshake)?;
+        let mut builder = http1::Builder::new();
+        builder.max_headers(options.header_fields_max);
+        let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
         Ok(Self {
             sender,
             driver: Driver::Serving(Box::new(connection)),
@@ -75,6 +79,7 @@ impl Connection {
 
     /// Moves bytes both ways as far as they go.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.heard.polled();
         let polled = match &mut self.driver {
             Driver::Serving(connection) => Pin::new(&mut **connection).poll(cx),
             Driver::Switching(connection) => connection.as_mut().poll(cx),
@@ -86,6 +91,11 @@ impl Connection {
             }
             self.driver = Driver::Done;
         }
+    }
+
+    /// The answer's head came: what is read from now on is its body.
+    pub(crate) fn headed(&self) {
+        self.heard.headed();
     }
 
     /// Whether it was waited for an answer until `deadline`; the task is woken when it comes to that.
@@ -127,5 +137,6 @@ impl Connection {
             if matches!(self.driver, Driver::Done) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        self.heard.unbounded();
     }
 }

@@ -41,6 +41,7 @@ pub(crate) async fn exchange(
     std::future::poll_fn(|cx| {
         connection.drive(cx);
         if let Poll::Ready(sent) = answer.as_mut().poll(cx) {
+            connection.headed();
             return Poll::Ready(sent.map_err(|mut failed| NoHead::Broke {
                 unsent: failed.take_message().map(Box::new),
                 error: failed.into_error(),

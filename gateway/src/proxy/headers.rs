@@ -1,6 +1,8 @@
 //! Headers that belong to one connection only, both ways (RFC 9110, 7.6.1), and how a body is framed.
 
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::origin::Origin;
@@ -13,8 +15,8 @@ use crate::names::{
 const NEVER_HOP_BY_HOP: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, AUTHORIZATION];
 
 /// What the gateway says to the upstream: the client's own are gone by then, and its `Connection` has no power over these.
-const SAID_BY_THE_GATEWAY: [HeaderName; 8] =
-    [REQUEST_ID, USER_ID, TENANT_ID, ORGANIZATION_ID, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, TRACEPARENT];
+const SAID_BY_THE_GATEWAY: [HeaderName; 9] =
+    [REQUEST_ID, USER_ID, TENANT_ID, ORGANIZATION_ID, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, TRACEPARENT, VIA];
 
 /// Fields that belong to one connection whether `Connection` names them or not. By their text: looking over the few
 /// names of a message costs less than to hash each of these and find it missing.
@@ -141,10 +143,10 @@ fn frame(headers: &mut HeaderMap, framing: Framing) {
 
 fn wanted_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let protocol = headers.get(UPGRADE)?;
-    // h2c would put requests into the tunnel that nobody meters.
+    // Any other protocol could carry requests that nobody meters.
     let switchable = version == Version::HTTP_11
         && names_token(headers, &CONNECTION, "upgrade")
-        && !list(headers, &UPGRADE).any(|token| token.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c")));
+        && list(headers, &UPGRADE).all(|token| token.eq_ignore_ascii_case(b"websocket"));
     switchable.then(|| protocol.clone())
 }
 
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_needs_connection_and_http_1_1_and_is_never_h2c() {
+    fn an_upgrade_needs_connection_and_http_1_1_and_is_to_websocket() {
         let wanted = [("host", "a"), ("connection", "Upgrade"), ("upgrade", "websocket")];
         let (headers, upgrade) = sent(&wanted, Version::HTTP_11, Framing::None);
         assert_eq!(upgrade.unwrap(), "websocket");
@@ -270,6 +272,8 @@ mod tests {
             (&wanted[..], Version::HTTP_2),
             (&[("host", "a"), ("upgrade", "websocket")][..], Version::HTTP_11),
             (&[("host", "a"), ("connection", "upgrade"), ("upgrade", "x, H2C")][..], Version::HTTP_11),
+            (&[("host", "a"), ("connection", "upgrade"), ("upgrade", "websocket, x")][..], Version::HTTP_11),
+            (&[("host", "a"), ("connection", "upgrade"), ("upgrade", "tls/1.0")][..], Version::HTTP_11),
         ] {
             let (headers, upgrade) = sent(lines, version, Framing::None);
             assert_eq!((headers.get("upgrade"), upgrade), (None, None));

@@ -1,27 +1,78 @@
-//! The socket to the upstream: remembers whether anything was read of an answer, and reads an early one to its end.
+//! The socket to the upstream: remembers whether anything was read of an answer, reads an early one to its end, and bounds
+//! what is read of it before its head ends: an upstream may send interim responses (1xx) without end.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Whether a byte was read since it was last asked: a request may be sent again only when none was.
+/// How much is read in one poll, so that other calls of the core get their turn.
+const POLL_BYTES_MAX: usize = 64 << 10;
+/// How much is read before an answer's head ends, interim responses included.
+const HEAD_BYTES_MAX: usize = 1 << 20;
+
+/// What was read since the last request. One task uses it at a time; the atomics are only there to share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Heard(Arc<AtomicBool>);
+pub(crate) struct Heard(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    any: AtomicBool,
+    left_of_poll: AtomicUsize,
+    left_of_head: AtomicUsize,
+}
 
 impl Heard {
     /// Forgets what was read, before a new request.
     pub(crate) fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.any.store(false, Ordering::Relaxed);
+        self.0.left_of_head.store(HEAD_BYTES_MAX, Ordering::Relaxed);
     }
 
-    /// Whether any byte was read since the last reset.
+    /// The connection is polled: so much may be read until it is polled again.
+    pub(crate) fn polled(&self) {
+        self.0.left_of_poll.store(POLL_BYTES_MAX, Ordering::Relaxed);
+    }
+
+    /// The connection is a tunnel, which nobody polls here any more.
+    pub(crate) fn unbounded(&self) {
+        self.0.left_of_poll.store(usize::MAX, Ordering::Relaxed);
+        self.headed();
+    }
+
+    /// The head ended. Whoever takes the body says how fast it is read.
+    pub(crate) fn headed(&self) {
+        self.0.left_of_head.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether any byte was read since the last reset: a request may be sent again only when none was.
     pub(crate) fn any(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.any.load(Ordering::Relaxed)
+    }
+
+    fn has_turn(&self) -> bool {
+        self.0.left_of_poll.load(Ordering::Relaxed) > 0
+    }
+
+    /// So much was read; whether that is not too much.
+    fn read(&self, bytes: usize) -> io::Result<()> {
+        self.0.any.store(true, Ordering::Relaxed);
+        let left = self.0.left_of_poll.load(Ordering::Relaxed);
+        if left != usize::MAX {
+            self.0.left_of_poll.store(left.saturating_sub(bytes), Ordering::Relaxed);
+        }
+        match self.0.left_of_head.load(Ordering::Relaxed) {
+            usize::MAX => Ok(()),
+            left if left < bytes => Err(io::Error::other("the head of the answer does not end")),
+            left => {
+                self.0.left_of_head.store(left - bytes, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -58,14 +109,20 @@ impl UpstreamIo {
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.heard.has_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.0.store(true, Ordering::Relaxed);
-        } else if polled.is_ready() && buf.remaining() > 0 && !self.ended {
-            self.ended = true;
-            // A broken write may wait for this.
-            cx.waker().wake_by_ref();
+        match buf.filled().len() - before {
+            0 if polled.is_ready() && buf.remaining() > 0 && !self.ended => {
+                self.ended = true;
+                // A broken write may wait for this.
+                cx.waker().wake_by_ref();
+            }
+            0 => {}
+            bytes => self.heard.read(bytes)?,
         }
         polled
     }

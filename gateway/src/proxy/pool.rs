@@ -21,8 +21,10 @@ pub(crate) struct PoolOptions {
     /// How long an unused connection is kept. Shorter than what upstreams allow, because a connection that the
     /// upstream closes while a request is on its way costs an error.
     pub(crate) idle_timeout: Duration,
-    /// How many unused connections are kept; no limit to those in use.
+    /// How many unused connections are kept.
     pub(crate) idle_max: usize,
+    /// The most header fields of an answer that are read.
+    pub(crate) header_fields_max: usize,
 }
 
 /// Idle connections, the last used first out.
@@ -75,7 +77,7 @@ impl Pool {
 
     /// A new connection.
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
-        Connection::open(&self.origin, self.options.connect_timeout).await
+        Connection::open(&self.origin, &self.options).await
     }
 
     /// Keeps a connection for the next request, or closes it.

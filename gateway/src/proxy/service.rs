@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use goldleaves_trace::{OpenSpan, web};
 use goldleaves_web::WebBody;
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -44,7 +44,10 @@ pub(crate) struct ProxyOptions {
     pub(crate) head_timeout: Duration,
     pub(crate) body_idle: Duration,
     pub(crate) call_timeout: Duration,
-    pub(crate) tunnel_idle: Duration,
+    /// The idle limit of what is quiet by nature: tunnels, event streams, gRPC.
+    pub(crate) stream_idle: Duration,
+    /// The most header fields of an answer.
+    pub(crate) header_fields_max: usize,
     pub(crate) upload: UploadLimits,
 }
 
@@ -82,11 +85,13 @@ impl Service<Outbound> for Proxy {
     fn call(&mut self, call: Outbound) -> Self::Future {
         let proxy = Arc::clone(&self.0);
         Box::pin(async move {
-            let Outbound { request, facts, destination, mut meter, watch, span } = call;
-            let call_deadline = Instant::from_std(facts.arrived) + proxy.options.call_timeout;
-            let prepared = proxy.prepare(request, destination, (watch, call_deadline));
+            let Outbound { request, facts, destination, expires, mut meter, watch, span } = call;
+            let call = Instant::from_std(facts.arrived) + proxy.options.call_timeout;
+            let stream = expires.map_or(call, |expires| call.min(Instant::from_std(expires)));
+            let ends = Ends { call, stream };
+            let prepared = proxy.prepare(request, destination, (watch, ends));
             let span = span.map(|span| placed(span, prepared.pool.origin()));
-            match proxy.serve(prepared, meter.as_mut(), call_deadline).await {
+            match proxy.serve(prepared, meter.as_mut(), ends).await {
                 Ok((response, tunnel)) => Ok(Served { response: told(response, span), meter, tunnel }),
                 Err(error) => {
                     if let Some(mut span) = span {
@@ -100,6 +105,15 @@ impl Service<Outbound> for Proxy {
             }
         })
     }
+}
+
+/// When the gateway ends a call.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    /// Any call.
+    call: Instant,
+    /// What stays open for as long as somebody listens: a tunnel, an event stream, gRPC. Never longer than the token.
+    stream: Instant,
 }
 
 /// A request as it is sent, and what is known of it.
@@ -118,7 +132,7 @@ impl Inner {
         &self,
         mut request: Request<WebBody>,
         destination: Destination,
-        (watch, call_deadline): (Option<UploadWatch>, Instant),
+        (watch, ends): (Option<UploadWatch>, Ends),
     ) -> Prepared {
         let pool = match destination {
             Destination::Upstream => Arc::clone(&self.upstream),
@@ -137,7 +151,11 @@ impl Inner {
         parts.version = Version::HTTP_11;
         parts.extensions = http::Extensions::new();
         let body = match &watch {
-            Some(watch) => Upload::streaming(body, watch.clone(), (self.options.upload, call_deadline)),
+            Some(watch) if is_grpc(&parts.headers) => {
+                let limits = UploadLimits { idle: self.options.stream_idle, ..self.options.upload };
+                Upload::streaming(body, watch.clone(), (limits, ends.stream))
+            }
+            Some(watch) => Upload::streaming(body, watch.clone(), (self.options.upload, ends.call)),
             None => Upload::empty(),
         };
         Prepared { request: Request::from_parts(parts, body), pool, watch, repeatable, client }
@@ -147,7 +165,7 @@ impl Inner {
         &self,
         prepared: Prepared,
         meter: Option<&mut Meter>,
-        call_deadline: Instant,
+        ends: Ends,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
         let Prepared { request, pool, watch, repeatable, client } = prepared;
         let mut connection = match std::future::poll_fn(|cx| Poll::Ready(pool.take(cx))).await {
@@ -164,7 +182,7 @@ impl Inner {
             connection.allow_upgrade();
         }
         let spare = (repeatable && connection.is_reused()).then(|| copy_of(&request));
-        let limits = HeadLimits { timeout: self.options.head_timeout, call_deadline };
+        let limits = HeadLimits { timeout: self.options.head_timeout, call_deadline: ends.call };
         let sent = std::time::Instant::now();
         let mut head = exchange(&mut connection, request, watch.as_ref(), limits).await;
         if let Err(NoHead::Broke { unsent, .. }) = &mut head
@@ -182,7 +200,7 @@ impl Inner {
         }
         let response = head.map_err(|no_head| no_head.into_error(watch.as_ref(), pool.whom()))?;
         self.metrics.upstream_answered(sent.elapsed());
-        self.answered(response, Lease { connection, pool }, (watch, client, call_deadline))
+        self.answered(response, Lease { connection, pool }, (watch, client, ends))
     }
 
     async fn connect(&self, pool: &Pool) -> Result<Connection, GatewayError> {
@@ -194,16 +212,23 @@ impl Inner {
         &self,
         mut response: Response<Incoming>,
         lease: Lease,
-        (watch, client, call_deadline): (Option<UploadWatch>, Option<OnUpgrade>, Instant),
+        (watch, client, ends): (Option<UploadWatch>, Option<OnUpgrade>, Ends),
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switched(response, lease, client);
+            return self.switched(response, lease, (client, ends.stream));
+        }
+        if response.headers().len() > self.options.header_fields_max {
+            let error = UpstreamError::Answer("it has more header fields than HEADER_FIELDS_MAX allows");
+            return Err(error.of(lease.pool.whom()));
         }
         if headers::has_foreign_coding(response.headers()) {
             return Err(UpstreamError::Answer("only the transfer coding chunked is known").of(lease.pool.whom()));
         }
         headers::inward(response.headers_mut());
-        let stall = Stall::new(self.options.body_idle, call_deadline);
+        let stall = match is_event_stream(response.headers()) || is_grpc(response.headers()) {
+            true => Stall::new(self.options.stream_idle, ends.stream),
+            false => Stall::new(self.options.body_idle, ends.call),
+        };
         let response = plain(response, |incoming| AnswerBody::new(incoming, lease, stall).watching(watch));
         Ok((response, None))
     }
@@ -212,7 +237,7 @@ impl Inner {
         &self,
         mut response: Response<Incoming>,
         lease: Lease,
-        client: Option<OnUpgrade>,
+        (client, latest): (Option<OnUpgrade>, Instant),
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
         let unasked = || UpstreamError::Answer("101 to a request that did not ask for it").of(lease.pool.whom());
         let client = client.ok_or_else(unasked)?;
@@ -223,7 +248,8 @@ impl Inner {
             response.headers_mut().insert(UPGRADE, protocol);
         }
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        let tunnel = Tunnel { client, upstream, connection: lease.connection, idle: self.options.tunnel_idle };
+        let (connection, idle) = (lease.connection, self.options.stream_idle);
+        let tunnel = Tunnel { client, upstream, connection, idle, latest };
         Ok((plain(response, AnswerBody::switched), Some(tunnel)))
     }
 }
@@ -232,6 +258,9 @@ impl NoHead {
     fn into_error(self, watch: Option<&UploadWatch>, whom: Destination) -> GatewayError {
         match (watch.and_then(UploadWatch::failure), self) {
             (Some(failure), _) => GatewayError::Upload(failure),
+            (None, Self::Broke { error, .. }) if error.is_parse_too_large() => {
+                UpstreamError::Answer("its head has too many bytes or fields").of(whom)
+            }
             (None, Self::Broke { error, .. }) => UpstreamError::Broke(error).of(whom),
             (None, Self::Silent) => UpstreamError::Silent.of(whom),
         }
@@ -270,6 +299,22 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     copy
+}
+
+/// The media type of a message, without parameters.
+fn media_type(headers: &HeaderMap) -> &[u8] {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    media_type(headers).eq_ignore_ascii_case(b"text/event-stream")
+}
+
+/// `application/grpc`, `application/grpc+proto`, `application/grpc-web`, ….
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let start = media_type(headers).get(..b"application/grpc".len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 fn is_idempotent(method: &Method) -> bool {

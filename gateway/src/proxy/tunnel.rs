@@ -11,6 +11,7 @@ use goldleaves_domain::Outcome;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use crate::core::Core;
@@ -22,6 +23,8 @@ pub(crate) struct Tunnel {
     pub(crate) connection: Connection,
     /// How long nothing may move.
     pub(crate) idle: Duration,
+    /// When the gateway ends it.
+    pub(crate) latest: Instant,
 }
 
 /// How a tunnel ended, in the ledger's words.
@@ -39,18 +42,20 @@ struct Traffic {
 }
 
 impl Tunnel {
-    /// Moves bytes until one side is done, nothing moves any more, or the gateway stops.
+    /// Moves bytes until one side is done, nothing moves any more, its time is up, or the gateway stops.
     pub(crate) async fn run(self, core: &Core) -> TunnelEnd {
         let traffic = Arc::new(Traffic::default());
+        let latest = self.latest;
         let outcome = tokio::select! {
             outcome = self.pump(&traffic) => outcome,
             () = core.stopping.cancelled() => Outcome::GatewayStopped,
+            () = tokio::time::sleep_until(latest) => Outcome::GatewayStopped,
         };
         TunnelEnd { outcome, bytes_to_client: traffic.to_client.load(Ordering::Relaxed) }
     }
 
     async fn pump(self, traffic: &Arc<Traffic>) -> Outcome {
-        let Self { client, upstream, connection, idle } = self;
+        let Self { client, upstream, connection, idle, .. } = self;
         connection.finish().await;
         let Ok(upstream) = upstream.await else { return Outcome::UpstreamAborted };
         let Ok(client) = client.await else { return Outcome::ClientAborted };

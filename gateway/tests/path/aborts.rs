@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use goldleaves_domain::Outcome::{self, ClientAborted, Completed, UpstreamAborted};
+use goldleaves_domain::Outcome::{self, ClientAborted, Completed, GatewayStopped, UpstreamAborted};
 use goldleaves_testkit::client::{Connection, Request};
+use goldleaves_testkit::token::{Claims, now_secs};
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::world::{BILLABLE, Plan, World, token};
+use crate::world::{BILLABLE, Plan, World, token, token_of};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -33,8 +35,8 @@ async fn until_served(world: &World, count: usize) {
 #[tokio::test]
 async fn a_client_that_leaves_before_the_head_pays() {
     let world = World::answering(|_| Answer::silence()).await;
-    let get = asked(&world, Request::get(BILLABLE)).await;
-    let post = asked(&world, Request::post(BILLABLE, "whole")).await;
+    let get = asked(&world, Request::get(BILLABLE).header("X-Request-ID", "r-1")).await;
+    let post = asked(&world, Request::post(BILLABLE, "whole").header("X-Request-ID", "r-2")).await;
     until_served(&world, 2).await;
     drop((get, post));
     world.events(2).await;
@@ -221,7 +223,41 @@ async fn a_whole_call_has_an_end() {
     let mut connection = asked(&world, Request::get(BILLABLE)).await;
     let response = connection.read("GET").await.unwrap();
     assert!(!response.body.complete && !response.body.bytes.is_empty());
-    assert_eq!(world.outcomes().await, [outcome(UpstreamAborted, 200, "0")]);
+    assert_eq!(world.outcomes().await, [outcome(GatewayStopped, 200, "1")], "what was served until then is billed");
+}
+
+#[tokio::test]
+async fn what_is_quiet_by_nature_may_stand_still() {
+    let upstream = Upstream::start(|received| {
+        let kind = received.target().split_once("kind=").unwrap().1.to_owned();
+        let quiet = Answer::chunked([b"a".to_vec(), b"b".to_vec()]).dripping(Duration::from_millis(1_200));
+        quiet.header("Content-Type", &kind)
+    });
+    let world = Plan::with("BODY_IDLE_TIMEOUT_SECS", "0.3").start(upstream.await.unwrap()).await;
+    for (kind, is_whole) in
+        [("text/event-stream;charset=utf-8", true), ("application/grpc+proto", true), ("application/json", false)]
+    {
+        let mut connection = asked(&world, Request::get(&format!("{BILLABLE}?kind={kind}"))).await;
+        assert_eq!(connection.read("GET").await.unwrap().body.complete, is_whole, "{kind}");
+    }
+    let whole = outcome(Completed, 200, "1");
+    assert_eq!(world.outcomes().await, [whole.clone(), whole, outcome(UpstreamAborted, 200, "0")]);
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_with_its_token_and_a_file_does_not() {
+    let upstream = Upstream::start(|received| {
+        let kind = received.target().split_once("kind=").unwrap().1.to_owned();
+        Answer::chunked(vec![b"x".to_vec(); 8]).dripping(Duration::from_millis(500)).header("Content-Type", &kind)
+    });
+    let world = Plan::default().start(upstream.await.unwrap()).await;
+    for (kind, is_whole) in [("text/event-stream", false), ("text/plain", true)] {
+        let claims = Claims::new("acme", "anna").with("exp", json!(now_secs() + 2));
+        let request = Request::get(&format!("{BILLABLE}?kind={kind}")).token(&token_of(&claims));
+        let response = world.connect().await.ask(&request).await.unwrap();
+        assert_eq!((response.status, response.body.complete), (200, is_whole), "{kind}");
+    }
+    assert_eq!(world.outcomes().await, [outcome(GatewayStopped, 200, "1"), outcome(Completed, 200, "1")]);
 }
 
 #[tokio::test]

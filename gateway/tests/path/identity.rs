@@ -1,9 +1,11 @@
 //! What the upstream is told of a request is the gateway's word alone.
 
 use goldleaves_testkit::client::Request;
+use goldleaves_testkit::token::Claims;
 use goldleaves_testkit::upstream::Answer;
+use serde_json::json;
 
-use crate::world::{BILLABLE, World};
+use crate::world::{BILLABLE, World, token_of};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -29,6 +31,9 @@ async fn a_clients_own_identity_is_replaced() {
         "X-Usage-Event-ID",
         "X_Usage_Units",
         "X_Request_ID",
+        "X.User.ID",
+        "X~Forwarded~For",
+        "X+Tenant+ID",
     ];
     let request = Request::get(BILLABLE).header("Host", "shop.example:8443").header("X-Request-ID", "r-1");
     let request = forged.iter().fold(request, |request, name| request.header(name, "forged"));
@@ -60,6 +65,7 @@ async fn a_client_cannot_name_the_gateways_word_a_thing_of_its_connection() {
         "X-Forwarded-Proto",
         "X-Forwarded-Host",
         "traceparent",
+        "Via",
     ];
     let upgrading = format!("Upgrade, {}", said.join(", "));
     for connection in [said.join(", "), upgrading] {
@@ -70,6 +76,38 @@ async fn a_client_cannot_name_the_gateways_word_a_thing_of_its_connection() {
             assert!(seen.head.header(name).is_some(), "{name} was lost to Connection: {connection}");
         }
     }
+}
+
+#[tokio::test]
+async fn names_are_visible_ascii_to_the_upstream_and_themselves_in_the_event() {
+    let world = World::answering(|_| Answer::ok("")).await;
+    let claims = Claims::new("Müller & Söhne 100%", "an na");
+    let request = Request::get(BILLABLE).token(&token_of(&claims));
+    let chosen = request.clone().header("X-Organization-ID", "M%C3%BCller%20&%20S%C3%B6hne%20100%25");
+    for request in [request, chosen] {
+        assert_eq!(world.send_bare(request).await.status, 200);
+    }
+    for seen in world.upstream().served() {
+        let told = ["x-tenant-id", "x-organization-id", "x-user-id"].map(|name| seen.head.header(name).unwrap());
+        let tenant = "M%C3%BCller%20&%20S%C3%B6hne%20100%25";
+        assert_eq!(told, [tenant, tenant, "an%20na"]);
+    }
+    for blank in [" acme", "acme ", "acme\u{a0}"] {
+        for claims in [
+            Claims::new(blank, "anna"),
+            Claims::new("acme", blank),
+            Claims::new("acme", "a").with("orgs", json!([blank])),
+        ] {
+            assert_eq!(
+                world.send_bare(Request::get(BILLABLE).token(&token_of(&claims))).await.status,
+                401,
+                "{blank:?}"
+            );
+        }
+    }
+    let events = world.finish().await;
+    assert_eq!(events.len(), 2);
+    assert!(events.iter().all(|event| event.tenant_id.as_str() == "Müller & Söhne 100%"));
 }
 
 #[tokio::test]

@@ -54,9 +54,51 @@ async fn a_head_that_is_too_large_is_431() {
     let world = world(Plan::with("HEADER_BYTES_MAX", "8KiB")).await;
     assert_eq!(world.send(Request::get(BILLABLE).header("X-Long", &"x".repeat(6_000))).await.status, 200);
     assert_eq!(world.send(Request::get(BILLABLE).header("X-Long", &"x".repeat(9_000))).await.status, 431);
-    let many = (0..200).fold(Request::get(BILLABLE), |request, index| request.header(&format!("x-{index}"), "1"));
-    assert_eq!(world.send(many).await.status, 431);
     assert_eq!(world.finish().await.len(), 1);
+}
+
+#[tokio::test]
+async fn header_fields_are_counted_both_ways_in_every_version() {
+    let upstream = Upstream::start(|received| {
+        let count: usize = received.target().rsplit('=').next().unwrap().parse().unwrap();
+        (1..count).fold(Answer::ok("ok"), |answer, index| answer.header("Set-Cookie", &format!("c{index}=v")))
+    });
+    let world = Plan::default().start(upstream.await.unwrap()).await;
+    let answered = |count: usize| Request::get(&format!("{BILLABLE}?n={count}")).token(&token());
+    // The request's own are Host and Authorization (`:authority` in h2).
+    let asked =
+        |count: usize| (2..count).fold(answered(1), |request, index| request.header(&format!("x-h-{index}"), "v"));
+    for (request, status, code) in [
+        (answered(255), 200, None),
+        (answered(257), 502, Some("upstream_answer_invalid")),
+        (answered(1_000), 502, Some("upstream_answer_invalid")),
+        (asked(255), 200, None),
+        (asked(300), 431, Some("header_fields_too_many")),
+    ] {
+        let address = world.gateway.address();
+        for response in [request.send(address).await.unwrap(), request.send_h2(address).await.unwrap()] {
+            assert_eq!(response.status, status, "{code:?}");
+            if let Some(code) = code {
+                assert_eq!(response.json().unwrap()["code"], code);
+            }
+        }
+    }
+    assert_eq!(world.finish().await.len(), 4);
+}
+
+#[tokio::test]
+async fn without_a_tenant_the_address_is_limited() {
+    let world = world(Plan::with("RATE_LIMIT_PER_SECOND", "2")).await;
+    let nobody = token_of(&Claims::new("x", "anna").without("tenant_id"));
+    for request in [Request::get("/auth/x"), Request::get("/billing/health"), Request::get("/other").token(&nobody)] {
+        let mut limited = false;
+        for _ in 0..50 {
+            limited |= world.send_bare(request.clone()).await.status == 429;
+        }
+        assert!(limited, "{}", request.target());
+    }
+    assert_eq!(world.send_bare(Request::get("/health")).await.status, 200);
+    assert!(world.finish().await.is_empty());
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod metering;
 mod pool;
+mod protocol;
 mod recording;
 mod routing;
 mod skipped;

@@ -52,10 +52,13 @@ async fn methods_have_actions_and_the_body_has_one_fingerprint_however_it_is_cut
     for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"] {
         world.send(Request::new(method, BILLABLE)).await;
     }
-    world.send(Request::post(BILLABLE, "abcdef")).await;
-    world.send(Request::new("POST", BILLABLE).chunked([b"abc".to_vec(), b"d".to_vec(), b"ef".to_vec()])).await;
-    world.send(Request::post(BILLABLE, "abcdeg")).await;
+    let chunked = Request::new("POST", BILLABLE).chunked([b"abc".to_vec(), b"d".to_vec(), b"ef".to_vec()]);
+    for request in [Request::post(BILLABLE, "abcdef"), chunked, Request::post(BILLABLE, "abcdeg")] {
+        world.send(request.header("X-Request-ID", "mine")).await;
+    }
     let events = world.finish().await;
+    let without_id = events.iter().take(8).all(|event| event.fingerprint.is_none());
+    assert!(without_id, "only repeats of an id that the client chose are ever compared");
     let actions: Vec<_> = events.iter().take(8).map(|event| event.action.as_str()).collect();
     assert_eq!(actions, ["read", "read", "create", "update", "update", "delete", "other", "other"]);
     let prints: Vec<_> = events.iter().skip(8).map(|event| event.fingerprint.clone().unwrap()).collect();

@@ -36,7 +36,7 @@ async fn health_is_the_gateways_and_metrics_are_not_public() {
 #[tokio::test]
 async fn open_routes_need_no_token_and_billing_goes_to_billing() {
     let world = World::answering(|_| Answer::ok("upstream")).await;
-    for path in ["/docs", "/openapi.json", "/auth/login", "/auth"] {
+    for path in ["/docs", "/docs/oauth2-redirect", "/openapi.json", "/auth/login", "/auth", "/health/deep"] {
         let open = world.send_bare(Request::get(path)).await;
         assert_eq!((open.status, open.text().as_str()), (200, "upstream"), "{path}");
         assert_eq!(open.header("x-usage-event-id"), None);
@@ -48,7 +48,7 @@ async fn open_routes_need_no_token_and_billing_goes_to_billing() {
     let seen = world.billing.served().remove(0);
     assert_eq!(seen.head.header("authorization"), Some("Bearer  odd"), "untouched");
     assert_eq!(seen.head.header("x-organization-id"), None, "tenant headers are stripped there too");
-    for path in ["/", "/api/v1/other", "/docs/x", "/authx", "/api/v1/documents-x"] {
+    for path in ["/", "/api/v1/other", "/Docs", "/authx", "/api/v1/documents-x"] {
         assert_eq!(world.send_bare(Request::get(path)).await.status, 401, "{path}");
         let unbilled = world.send(Request::get(path)).await;
         assert_eq!((unbilled.status, unbilled.header("x-usage-event-id")), (200, None), "{path}");

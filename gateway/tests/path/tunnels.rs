@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use goldleaves_domain::Outcome;
 use goldleaves_testkit::client::Request;
+use goldleaves_testkit::token::{Claims, now_secs};
 use goldleaves_testkit::upstream::Answer;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::{BILLABLE, Plan, World, token};
+use crate::world::{BILLABLE, Plan, World, token, token_of};
 
 /// Switches to a protocol that sends everything back.
 async fn echoing() -> String {
@@ -18,8 +20,11 @@ async fn echoing() -> String {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let head = head(&mut stream).await.to_lowercase();
-                assert!(head.contains("connection: te, upgrade\r\n") && head.contains("upgrade: echo\r\n"), "{head}");
-                let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\
+                assert!(
+                    head.contains("connection: te, upgrade\r\n") && head.contains("upgrade: websocket\r\n"),
+                    "{head}"
+                );
+                let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                                 X-Usage-Units: 5\r\n\r\nfirst";
                 stream.write_all(switched.as_bytes()).await.unwrap();
                 let (mut read, mut write) = stream.split();
@@ -39,11 +44,15 @@ async fn head(stream: &mut TcpStream) -> String {
 }
 
 async fn open(world: &World) -> TcpStream {
+    open_with(world, &token()).await
+}
+
+async fn open_with(world: &World, token: &str) -> TcpStream {
     let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
-    let request = Request::get(BILLABLE).header("Connection", "Upgrade").header("Upgrade", "echo").token(&token());
+    let request = Request::get(BILLABLE).header("Connection", "Upgrade").header("Upgrade", "websocket").token(token);
     stream.write_all(&request.wire("a")).await.unwrap();
     let answer = head(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("upgrade: echo\r\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("upgrade: websocket\r\n"), "{answer}");
     assert!(answer.contains("x-usage-event-id: ") && !answer.contains("x-usage-units"), "{answer}");
     let mut first = [0; 5];
     stream.read_exact(&mut first).await.unwrap();
@@ -55,6 +64,13 @@ async fn open(world: &World) -> TcpStream {
 async fn a_tunnel_is_settled_when_it_closes() {
     let world = Plan::default().start_before(&echoing().await).await;
     let mut stream = open(&world).await;
+    // More than is read of an answer's head, or in one poll of a connection.
+    let long = "x".repeat(3 << 20);
+    let (mut read, mut write) = stream.split();
+    let mut echoed = vec![0; long.len()];
+    let (sent, came) = tokio::join!(write.write_all(long.as_bytes()), read.read_exact(&mut echoed));
+    sent.unwrap();
+    assert_eq!((came.unwrap(), echoed == long.as_bytes()), (long.len(), true));
     for word in ["hello", "again"] {
         stream.write_all(word.as_bytes()).await.unwrap();
         let mut echoed = [0; 5];
@@ -71,7 +87,7 @@ async fn a_tunnel_is_settled_when_it_closes() {
         (event.outcome, event.metadata.status_code, event.units.to_string().as_str()),
         (Outcome::Completed, 101, "5")
     );
-    assert_eq!(event.metadata.response_bytes, 15);
+    assert_eq!(event.metadata.response_bytes, 15 + (3 << 20));
 }
 
 #[tokio::test]
@@ -83,18 +99,32 @@ async fn the_gateways_stop_ends_a_tunnel() {
 }
 
 #[tokio::test]
+async fn a_tunnel_ends_with_its_time_and_with_its_token() {
+    let short = Claims::new("acme", "anna").with("exp", json!(now_secs() + 2));
+    for (plan, token) in [(Plan::with("CALL_TIMEOUT_SECS", "0.5"), token()), (Plan::default(), token_of(&short))] {
+        let world = plan.start_before(&echoing().await).await;
+        let mut stream = open_with(&world, &token).await;
+        stream.write_all(b"hello").await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.ok();
+        assert_eq!(rest, b"hello");
+        assert_eq!(world.outcomes().await, [(Outcome::GatewayStopped, 101, "5".to_owned())]);
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_may_decline() {
     let world = World::answering(|_| Answer::ok("no")).await;
-    let request = Request::get(BILLABLE).header("Connection", "upgrade").header("Upgrade", "echo");
+    let request = Request::get(BILLABLE).header("Connection", "upgrade").header("Upgrade", "websocket");
     assert_eq!(world.send(request).await.text(), "no");
-    assert_eq!(world.only_received().head.header("upgrade"), Some("echo"));
+    assert_eq!(world.only_received().head.header("upgrade"), Some("websocket"));
     assert_eq!(world.outcomes().await, [(Outcome::Completed, 200, "1".to_owned())]);
 }
 
 #[tokio::test]
 async fn nobody_switches_unasked() {
     let world = World::answering(|_| {
-        Answer::raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+        Answer::raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
     })
     .await;
     assert_eq!(world.send(Request::get(BILLABLE)).await.status, 502);

@@ -10,7 +10,8 @@ use crate::{BillableRoutes, NormalPath, RoutePattern};
 pub enum RouteClass {
     /// Answered by the gateway itself.
     Local(LocalRoute),
-    /// To the upstream without a token, never billed: `/docs`, `/openapi.json`, `/auth/*`.
+    /// To the upstream without a token, never billed: `/docs`, `/openapi.json`, `/auth`, each with everything below it, and
+    /// what lies below `/health`.
     Open,
     /// To the billing API, which decides itself: `/billing/*`.
     Billing,
@@ -36,7 +37,7 @@ impl RouteClass {
         match (segments.next(), segments.next()) {
             (Some("health"), None) => Self::Local(LocalRoute::Health),
             (Some("metrics"), _) => Self::Local(LocalRoute::Metrics),
-            (Some("docs" | "openapi.json"), None) | (Some("auth"), _) => Self::Open,
+            (Some("health" | "docs" | "openapi.json" | "auth"), _) => Self::Open,
             (Some("billing"), _) => Self::Billing,
             _ => routes.longest_match(path).cloned().map_or(Self::Unbilled, Self::Billable),
         }

@@ -143,13 +143,13 @@ fn push_normal(segment: &str, path: &mut String) {
     }
 }
 
-/// Whether an escaped segment, decoded, says exactly `name`. Allocates nothing.
+/// Whether an escaped segment, decoded and in lower case, says `name`, which is in lower case. Allocates nothing.
 pub(crate) fn says(segment: &str, name: &[u8]) -> bool {
     if !segment.contains('%') {
-        return segment.as_bytes() == name;
+        return segment.as_bytes().eq_ignore_ascii_case(name);
     }
     let decoded = Pieces(segment.as_bytes()).map(|piece| match piece {
-        Some(Piece::Raw(byte) | Piece::Escaped(byte)) => Some(byte),
+        Some(Piece::Raw(byte) | Piece::Escaped(byte)) => Some(byte.to_ascii_lowercase()),
         None => None,
     });
     decoded.eq(name.iter().copied().map(Some))

@@ -1,7 +1,8 @@
 //! Billable routes: patterns of whole path segments, of which the longest wins.
 //!
-//! Matching compares what segments *say*, not how they are written: a segment is decoded and its `;parameters` are cut
-//! first, because an upstream may do both before it routes. Whether a route is open is decided in `class`, strictly.
+//! Matching compares what segments *say*, not how they are written: a segment is decoded, its `;parameters` are cut and
+//! the case of ASCII letters is ignored, because an upstream may do all of that before it routes. Whether a route is open
+//! is decided in `class`, strictly.
 
 use std::fmt;
 use std::str::FromStr;
@@ -128,7 +129,7 @@ pub struct BillableRoutes {
     routes: Vec<Route>,
 }
 
-/// A pattern and what its segments say.
+/// A pattern and what its segments say, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Route {
     pattern: RoutePattern,
@@ -193,7 +194,7 @@ impl Default for BillableRoutes {
 
 impl Route {
     fn new(pattern: RoutePattern) -> Self {
-        let names = pattern.segments().map(path::decoded).collect();
+        let names = pattern.segments().map(|segment| path::decoded(segment).to_ascii_lowercase()).collect();
         Self { pattern, names }
     }
 
@@ -206,9 +207,10 @@ impl Route {
     fn matches_plain(&self, path: &str) -> bool {
         let mut rest = path.as_bytes();
         self.names.iter().all(|name| {
-            let after = rest.strip_prefix(b"/").and_then(|rest| rest.strip_prefix(name.as_slice()));
-            rest = after.unwrap_or_default();
-            after.is_some() && matches!(rest.first(), None | Some(b'/'))
+            let after = rest.strip_prefix(b"/").and_then(|rest| rest.split_at_checked(name.len()));
+            let Some((segment, after)) = after else { return false };
+            rest = after;
+            segment.eq_ignore_ascii_case(name) && matches!(rest.first(), None | Some(b'/'))
         })
     }
 }

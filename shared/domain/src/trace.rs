@@ -20,6 +20,7 @@ pub struct TraceContext {
     trace_id: NonZeroU128,
     span_id: NonZeroU64,
     sampled: bool,
+    random: bool,
 }
 
 /// A text that is no `traceparent`.
@@ -30,7 +31,7 @@ pub struct TraceContextError;
 impl TraceContext {
     /// The first span of a trace of one's own, which is wanted.
     pub const fn root(trace_id: NonZeroU128, span_id: NonZeroU64) -> Self {
-        Self { trace_id, span_id, sampled: true }
+        Self { trace_id, span_id, sampled: true, random: false }
     }
 
     /// Another span of the same trace.
@@ -57,7 +58,8 @@ impl TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+        let flags = u8::from(self.sampled) | (u8::from(self.random) << 1);
+        write!(out, "00-{:032x}-{:016x}-{flags:02x}", self.trace_id, self.span_id)
     }
 }
 
@@ -74,7 +76,7 @@ impl FromStr for TraceContext {
         }
         let trace_id = NonZeroU128::new(trace).ok_or(TraceContextError)?;
         let span_id = u64::try_from(span).ok().and_then(NonZeroU64::new).ok_or(TraceContextError)?;
-        Ok(Self { trace_id, span_id, sampled: flags & 1 == 1 })
+        Ok(Self { trace_id, span_id, sampled: flags & 1 != 0, random: flags & 2 != 0 })
     }
 }
 
@@ -101,10 +103,20 @@ mod tests {
     }
 
     #[test]
-    fn later_versions_may_say_more_and_other_flags_are_let_go() {
+    fn later_versions_may_say_more_and_unknown_flags_are_let_go() {
         let later = PARENT.replacen("00", "01", 1) + "-later-versions-say-more";
         assert_eq!(later.parse::<TraceContext>().unwrap().to_string(), PARENT);
-        assert_eq!(PARENT.replace("b7-01", "b7-03").parse::<TraceContext>().unwrap().to_string(), PARENT);
+        assert_eq!(PARENT.replace("b7-01", "b7-0d").parse::<TraceContext>().unwrap().to_string(), PARENT);
+    }
+
+    #[test]
+    fn a_random_trace_id_stays_known_as_one() {
+        let random = PARENT.replace("b7-01", "b7-03");
+        let context: TraceContext = random.parse().unwrap();
+        assert_eq!(
+            context.child(7.try_into().unwrap()).to_string(),
+            random.replace("00f067aa0ba902b7", "0000000000000007")
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Nginx {
     /// # Errors
     /// nginx is missing, or does not start.
     pub async fn serving(files: &[(&str, &[u8])]) -> Result<Self> {
-        let site = "gzip on; gzip_types text/plain; gzip_min_length 1; root files;";
+        let site = "gzip on; gzip_proxied any; gzip_types text/plain; gzip_min_length 1; root files;";
         Self::start(site, files).await
     }
 

@@ -16,7 +16,7 @@ mod token;
 pub use alarm::Alarm;
 pub use body::{BodyError, WebBody};
 pub use ops::{Check, CheckState, Ops, serve_ops};
-pub use principal::{Principal, Role, TenantChoiceError};
+pub use principal::{Principal, Role, TenantChoiceError, wire_name};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use problem_code::ProblemCode;
 pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};

@@ -1,5 +1,8 @@
 //! Who a verified token speaks for, and what that allows.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use goldleaves_domain::{TenantId, UserId};
 use http::HeaderMap;
 
@@ -30,7 +33,7 @@ impl Role {
 }
 
 /// Who a verified token speaks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Principal {
     /// The token's `sub`.
     pub user: UserId,
@@ -40,6 +43,8 @@ pub struct Principal {
     pub orgs: Vec<TenantId>,
     /// The rights the token gives.
     pub roles: Vec<Role>,
+    /// Until when it does, in seconds since 1970, as the token says it.
+    pub expires: f64,
 }
 
 /// Why a request's choice of tenant is refused.
@@ -51,6 +56,25 @@ pub enum TenantChoiceError {
     /// 403: not one of the token's tenants.
     #[error("the token gives no access to this organization")]
     Foreign,
+}
+
+/// A tenant or user as it stands in a header: `%` and every byte that is no visible ASCII, blanks included, as `%` and
+/// two upper-case digits. UTF-8 bytes mean different letters to different servers, and many cut blanks off.
+pub fn wire_name(name: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%';
+    if name.bytes().all(plain) {
+        return Cow::Borrowed(name);
+    }
+    let mut text = String::with_capacity(name.len() + 16);
+    for byte in name.bytes() {
+        if plain(byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a text never fails.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(text)
 }
 
 impl Principal {
@@ -72,8 +96,9 @@ impl Principal {
         match chosen {
             None => Ok(self.tenant.as_ref()),
             Some(name) => {
-                let found = self.tenants().find(|tenant| tenant.as_str().as_bytes() == name);
-                found.map(Some).ok_or(TenantChoiceError::Foreign)
+                let plain = self.tenants().find(|tenant| tenant.as_str().as_bytes() == name);
+                let written = || self.tenants().find(|tenant| wire_name(tenant.as_str()).as_bytes() == name);
+                plain.or_else(written).map(Some).ok_or(TenantChoiceError::Foreign)
             }
         }
     }
@@ -107,6 +132,7 @@ mod tests {
             tenant: tenant.map(|name| name.parse().unwrap()),
             orgs: orgs.iter().map(|name| name.parse().unwrap()).collect(),
             roles: roles.to_vec(),
+            expires: f64::MAX,
         }
     }
 
@@ -131,6 +157,8 @@ mod tests {
             (&anna, &[(ORG, "beta")], Ok(Some("beta"))),
             (&anna, &[(TENANT, "beta")], Ok(Some("beta"))),
             (&anna, &[(TENANT, "büro")], Ok(Some("büro"))),
+            (&anna, &[(TENANT, "b%C3%BCro")], Ok(Some("büro"))),
+            (&anna, &[(ORG, "büro"), (TENANT, "b%C3%BCro")], Err(TenantChoiceError::Ambiguous)),
             (&anna, &[(ORG, "beta"), (TENANT, "beta")], Ok(Some("beta"))),
             (&anna, &[(ORG, "beta"), (TENANT, "acme")], Err(TenantChoiceError::Ambiguous)),
             (&anna, &[(ORG, "beta"), (ORG, "beta")], Err(TenantChoiceError::Ambiguous)),
@@ -145,6 +173,20 @@ mod tests {
         for (who, pairs, wanted) in cases {
             let chosen = who.choose_tenant(&headers(pairs)).map(|tenant| tenant.map(TenantId::as_str));
             assert_eq!(&chosen, wanted, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_visible_ascii_on_the_wire() {
+        for (name, wire) in [
+            ("acme", "acme"),
+            ("a b", "a%20b"),
+            ("büro", "b%C3%BCro"),
+            ("100%", "100%25"),
+            ("a/b:c@d", "a/b:c@d"),
+            ("日本", "%E6%97%A5%E6%9C%AC"),
+        ] {
+            assert_eq!(wire_name(name), wire);
         }
     }
 

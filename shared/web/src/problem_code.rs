@@ -57,6 +57,14 @@ codes! {
     TransferCodingUnknown = "transfer_coding_unknown";
     /// 431: the head has too many bytes.
     HeaderTooLarge = "header_too_large";
+    /// 431: the head has too many fields.
+    HeaderFieldsTooMany = "header_fields_too_many";
+    /// 417: an expectation other than `100-continue`.
+    ExpectationFailed = "expectation_failed";
+    /// 400: `Upgrade` to HTTP/2 over cleartext.
+    UpgradeRefused = "upgrade_refused";
+    /// 508: the request came back to the gateway that had sent it.
+    LoopDetected = "loop_detected";
     /// 413.
     BodyTooLarge = "body_too_large";
     /// 400: the body broke off or is no body.

@@ -8,14 +8,17 @@ fn open_routes_win_over_billable_ones() {
     let class = |raw: &str| RouteClass::of(&NormalPath::normalise(raw).unwrap(), &routes);
     assert_eq!(class("/health"), RouteClass::Local(LocalRoute::Health));
     assert_eq!(class("/metrics"), RouteClass::Local(LocalRoute::Metrics));
-    for open in ["/docs", "/openapi.json", "/auth", "/auth/login", "/auth/login/7"] {
+    for open in
+        ["/docs", "/docs/oauth2-redirect", "/openapi.json", "/openapi.json/", "/auth", "/auth/login/7", "/health/x"]
+    {
         assert_eq!(class(open), RouteClass::Open, "{open}");
     }
     for billing in ["/billing", "/billing/health", "/billing/docs"] {
         assert_eq!(class(billing), RouteClass::Billing, "{billing}");
     }
     // What only looks open asks for a token, and is billed if it is billable.
-    for (raw, route) in [("/auth;x/login", "/auth/login"), ("/docs/x", "/docs"), ("/healthz", "/"), ("/", "/")] {
+    for (raw, route) in [("/auth;x/login", "/auth/login"), ("/DOCS/x", "/docs"), ("/Auth", "/auth"), ("/healthz", "/")]
+    {
         assert_eq!(class(raw), RouteClass::Billable(route.parse().unwrap()), "{raw}");
     }
 }

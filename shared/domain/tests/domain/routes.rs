@@ -50,6 +50,17 @@ fn the_root_matches_everything() {
 }
 
 #[test]
+fn the_case_of_ascii_letters_is_ignored() {
+    let routes = BillableRoutes::parse("/API/v1/Documents,/caf%c3%a9/x").unwrap();
+    for path in ["/api/v1/documents/7", "/API/V1/DOCUMENTS", "/api/v1/%44ocuments;x", "/Api/v1/dOCUMENTS/"] {
+        assert_eq!(matched(&routes, path).as_deref(), Some("/API/v1/Documents"), "{path}");
+    }
+    assert_eq!(matched(&routes, "/caf%C3%A9/X").as_deref(), Some("/caf%C3%A9/x"));
+    assert_eq!(matched(&routes, "/caf%C3%89/x"), None, "only of ASCII letters");
+    assert_eq!(faults("/A,/a"), [RouteFault::Double]);
+}
+
+#[test]
 fn segments_match_by_what_they_say() {
     let routes = BillableRoutes::parse("/v1/models:predict,/caf%c3%a9,/a b").unwrap();
     assert_eq!(matched(&routes, "/v1/models%3apredict").as_deref(), Some("/v1/models:predict"));
@@ -90,7 +101,7 @@ fn a_pattern_has_500_characters_at_most() {
 
 /// Short paths over few names, so that patterns and paths meet.
 fn any_plain_path() -> impl Strategy<Value = String> {
-    "(/(a|b|ab|a%62|c)){1,4}/?"
+    "(/(a|b|ab|a%62|c|A|aB)){1,4}/?"
 }
 
 proptest! {
@@ -109,11 +120,12 @@ proptest! {
     ) {
         let Ok(routes) = BillableRoutes::parse(&patterns.join(",")) else { return Ok(()) };
         let names = |text: &str| -> Vec<String> {
-            text.replace("%62", "b").split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+            text.replace("%62", "b").to_ascii_lowercase().split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect()
         };
         let asked = names(&path);
-        let model = patterns.iter().map(|pattern| names(pattern)).filter(|pattern| asked.starts_with(pattern));
-        let model = model.max_by_key(Vec::len).map(|pattern| format!("/{}", pattern.join("/")));
+        let model = patterns.iter().filter(|pattern| asked.starts_with(&names(pattern)));
+        let model = model.max_by_key(|pattern| names(pattern).len());
+        let model = model.map(|pattern| pattern.replace("%62", "b").trim_end_matches('/').to_owned());
         prop_assert_eq!(matched(&routes, &path), model.clone());
         // Parameters anywhere change no bill.
         let dressed = path.split('/').enumerate().map(|(index, name)| match name {

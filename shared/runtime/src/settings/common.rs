@@ -5,24 +5,12 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::parse::{self, Invalid};
-use super::{Values, table};
+use super::{Values, table, well_known};
 use crate::Secret;
 use crate::telemetry::{self, LogFormat, LogOptions, Logs, TryInitError};
 
 /// The fewest bytes a secret must have in production.
 const SECRET_BYTES_MIN: usize = 32;
-/// Secrets that everybody knows: from this product's guide and from other people's.
-const SAMPLE_SECRETS: &[&str] = &[
-    "your-secure-jwt-secret-key-here",
-    "your-256-bit-secret",
-    "your-super-secret-jwt-token-with-at-least-32-characters-long",
-    "a-string-secret-at-least-256-bits-long",
-    "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
-    "your_jwt_secret",
-    "changeme",
-    "secret",
-];
-
 /// Which kind of place the program runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Environment {
@@ -161,11 +149,15 @@ fn check_secret(values: &mut Values, secret: Option<&Secret>, (production, need)
         }
         return;
     };
+    // The same secret without it, in another program, is another secret.
+    if secret.trim() != secret {
+        values.mistake(table::JWT_SECRET, "begins or ends with a blank or a line break");
+    }
     if !production {
         return;
     }
-    if SAMPLE_SECRETS.contains(&secret.trim().to_ascii_lowercase().as_str()) {
-        values.mistake(table::JWT_SECRET, "is a sample that everybody knows");
+    if let Some(fault) = well_known::fault(secret) {
+        values.mistake(table::JWT_SECRET, fault);
     } else if secret.len() < SECRET_BYTES_MIN {
         values.mistake(table::JWT_SECRET, &format!("has fewer than {SECRET_BYTES_MIN} bytes"));
     }

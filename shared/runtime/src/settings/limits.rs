@@ -11,6 +11,8 @@ pub struct GatewayLimits {
     pub request_body_bytes_max: u64,
     /// `HEADER_BYTES_MAX`: the head of a request, 431 above.
     pub header_bytes_max: u32,
+    /// `HEADER_FIELDS_MAX`: the fields of a head, of a request (431 above) and of an answer (502 above).
+    pub header_fields_max: usize,
     /// `CONNECTIONS_MAX`: connections served at once.
     pub connections_max: usize,
     /// `FIRST_BYTE_TIMEOUT_SECS`: from the accepted connection to the client's first bytes.
@@ -19,6 +21,8 @@ pub struct GatewayLimits {
     pub headers_timeout: Duration,
     /// `BODY_IDLE_TIMEOUT_SECS`: how long a body may stand still.
     pub body_idle_timeout: Duration,
+    /// `TUNNEL_IDLE_TIMEOUT_SECS`: how long a tunnel, an event stream or a gRPC call may stand still.
+    pub tunnel_idle_timeout: Duration,
     /// `UPSTREAM_CONNECT_TIMEOUT_SECS`.
     pub upstream_connect_timeout: Duration,
     /// `UPSTREAM_HEAD_TIMEOUT_SECS`: from the request to the head of its answer, 504 above.
@@ -34,10 +38,12 @@ impl GatewayLimits {
     pub fn read(values: &mut Values) -> Option<Self> {
         let request_body_bytes_max = values.required(table::REQUEST_BODY_BYTES_MAX, parse::byte_size);
         let header_bytes_max = values.required(table::HEADER_BYTES_MAX, parse::byte_size_in(8_192..=1_048_576));
+        let header_fields_max = values.required(table::HEADER_FIELDS_MAX, parse::whole(1..=4_096));
         let connections_max = values.required(table::CONNECTIONS_MAX, parse::whole(1..=1_000_000));
         let first_byte_timeout = values.required(table::FIRST_BYTE_TIMEOUT_SECS, parse::seconds);
         let headers_timeout = values.required(table::HEADERS_TIMEOUT_SECS, parse::seconds);
         let body_idle_timeout = values.required(table::BODY_IDLE_TIMEOUT_SECS, parse::seconds);
+        let tunnel_idle_timeout = values.required(table::TUNNEL_IDLE_TIMEOUT_SECS, parse::seconds);
         let upstream_connect_timeout = values.required(table::UPSTREAM_CONNECT_TIMEOUT_SECS, parse::seconds);
         let upstream_head_timeout = values.required(table::UPSTREAM_HEAD_TIMEOUT_SECS, parse::seconds);
         let call_timeout = values.required(table::CALL_TIMEOUT_SECS, parse::seconds);
@@ -45,10 +51,12 @@ impl GatewayLimits {
         Some(Self {
             request_body_bytes_max: request_body_bytes_max?,
             header_bytes_max: u32::try_from(header_bytes_max?).ok()?,
+            header_fields_max: header_fields_max?,
             connections_max: connections_max?,
             first_byte_timeout: first_byte_timeout?,
             headers_timeout: headers_timeout?,
             body_idle_timeout: body_idle_timeout?,
+            tunnel_idle_timeout: tunnel_idle_timeout?,
             upstream_connect_timeout: upstream_connect_timeout?,
             upstream_head_timeout: upstream_head_timeout?,
             call_timeout: call_timeout?,

@@ -11,6 +11,7 @@ mod nearest;
 pub mod parse;
 pub mod table;
 mod values;
+mod well_known;
 
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,7 @@ settings! {
     ENABLE_DOCS = "enable_docs", Plain, "true or false";
     DATA_DIR = "data_dir", Plain, "a directory";
     ALLOWED_ORIGINS = "allowed_origins", Plain, "origins such as https://app.example.com, separated by commas, or *";
+    CORS_EXPOSE_HEADERS = "cors_expose_headers", Plain, "header names such as X-Total-Count, separated by commas";
     DATABASE_URL = "database.url", Secret, "postgresql://user:password@host:port/database or sqlite://path";
     JWT_SECRET = "jwt.secret", Secret, "a random text of at least 32 bytes, the same for every program";
     JWT_ALGORITHM = "jwt.algorithm", Plain, "HS256, HS384 or HS512";
@@ -87,6 +88,7 @@ settings! {
     RATE_LIMIT_PER_SECOND = "limits.rate_per_second", Plain, "calls a tenant may make in a second, from 1 to 1000000";
     REQUEST_BODY_BYTES_MAX = "limits.request_body_bytes_max", Plain, "bytes such as 1073741824 or 1GiB";
     HEADER_BYTES_MAX = "limits.header_bytes_max", Plain, "bytes from 8KiB to 1MiB";
+    HEADER_FIELDS_MAX = "limits.header_fields_max", Plain, "a whole number from 1 to 4096";
     CONNECTIONS_MAX = "limits.connections_max", Plain, "a whole number from 1 to 1000000";
     FIRST_BYTE_TIMEOUT_SECS = "limits.first_byte_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     HEADERS_TIMEOUT_SECS = "limits.headers_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
@@ -96,6 +98,7 @@ settings! {
     CALL_TIMEOUT_SECS = "limits.call_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     DRAIN_DELAY_SECS = "limits.drain_delay_secs", Plain, "seconds, from 0 to 86400";
     SHUTDOWN_GRACE_SECS = "limits.shutdown_grace_secs", Plain, "seconds, from 0 to 86400";
+    TUNNEL_IDLE_TIMEOUT_SECS = "limits.tunnel_idle_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     STRIPE_API_KEY = "stripe.api_key", Secret, "a Stripe secret key";
     STRIPE_API_BASE = "stripe.api_base", Secret, "the URL of Stripe's API";
     OTEL_EXPORTER_OTLP_ENDPOINT = "otel.exporter_otlp_endpoint", Secret, "http://host:4318 of a collector that takes OTLP over HTTP";

@@ -231,7 +231,7 @@ fn jwt(environment: Environment, secret: &str, need: SecretNeed) -> Result<JwtSe
 
 #[test]
 fn secrets_in_production_and_elsewhere() {
-    let good = "0123456789abcdef0123456789abcdef";
+    let good = "s3f0c9a1be27d45860c1f2e93a7b6d80";
     let sample = "your-secure-jwt-secret-key-here";
     for need in [SecretNeed::Required, SecretNeed::Generated] {
         assert_eq!(jwt(Environment::Production, good, need).unwrap().secret.unwrap().expose(), good);
@@ -240,13 +240,18 @@ fn secrets_in_production_and_elsewhere() {
             (sample, "is a sample that everybody knows"),
             ("Your-256-Bit-Secret", "is a sample"),
             ("a-string-secret-at-least-256-bits-long", "is a sample"),
-            ("0123456789abcdef0123456789abcde", "has fewer than 32 bytes"),
+            ("s3f0c9a1be27d45860c1f2e93a7b6d8", "has fewer than 32 bytes"),
+            ("0123456789abcdef0123456789abcdef", "repeats itself"),
+            ("abcdefghijklmnopqrstuvwxyz987654", "is a run"),
+            ("s3f0c9a1be27d45860c1f2e93a7b6d80\n", "ends with a blank or a line break"),
         ] {
             let error = jwt(Environment::Production, secret, need).unwrap_err();
             assert!(error.contains(why), "{secret}: {error}");
         }
         assert!(jwt(Environment::Development, sample, need).is_ok());
         assert!(jwt(Environment::Development, "x", need).is_ok());
+        let blank = jwt(Environment::Development, " x", need).unwrap_err();
+        assert!(blank.contains("begins or ends with a blank"), "{blank}");
     }
     assert!(jwt(Environment::Development, "", SecretNeed::Required).is_err());
     assert_eq!(jwt(Environment::Development, "", SecretNeed::Generated).unwrap().secret, None);
@@ -322,7 +327,7 @@ fn the_examples_in_the_default_file_are_valid() {
             _ => line,
         })
         .collect();
-    let file = uncommented.join("\n").replace("secret = \"\"", "secret = \"0123456789abcdef0123456789abcdef\"");
+    let file = uncommented.join("\n").replace("secret = \"\"", "secret = \"s3f0c9a1be27d45860c1f2e93a7b6d80\"");
     let mut values = load(&[], Some(&file));
     let common = Common::read(&mut values).unwrap();
     assert_eq!(Common::read_enable_docs(Some(&common), &mut values), Some(true));

@@ -83,6 +83,7 @@ impl Connection {
             .timer(HeadTimer::default())
             .header_read_timeout(self.options.headers_timeout)
             .max_header_size(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX))
+            .max_headers(self.options.header_fields_max)
             .serve_connection(socket, service)
             .with_upgrades();
         tokio::pin!(connection);

@@ -58,6 +58,8 @@ pub struct ServeOptions {
     pub write_timeout: Duration,
     /// The most bytes a request head may have: 431 above. At least 8 KiB.
     pub header_bytes_max: u32,
+    /// HTTP/1: the most fields a request head may have: 431 above.
+    pub header_fields_max: usize,
     /// h2: streams open at once in one connection.
     pub streams_max: u32,
     /// How long requests in flight may go on once a stop was asked for.
@@ -74,6 +76,7 @@ impl Default for ServeOptions {
             headers_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             header_bytes_max: 32 << 10,
+            header_fields_max: 100,
             streams_max: 128,
             grace: Duration::from_secs(30),
             stats: ServeStats::default(),

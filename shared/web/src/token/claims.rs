@@ -1,5 +1,7 @@
 //! What a token's claims must be, and the principal they make.
 
+use std::str::FromStr;
+
 use goldleaves_domain::TenantId;
 use serde_json::{Map, Value};
 
@@ -39,8 +41,8 @@ pub enum TokenError {
     /// A claim has the wrong type.
     #[error("the token's claim `{0}` has the wrong type")]
     Type(&'static str),
-    /// A tenant or user that is empty, too long or has control characters.
-    #[error("the token's claim `{0}` must have 1 to 255 characters and no control characters")]
+    /// A tenant or user that is empty, too long, has control characters, or begins or ends with a blank.
+    #[error("the token's claim `{0}` must have 1 to 255 characters, no control characters and no blanks at either end")]
     Name(&'static str),
     /// `exp` has passed.
     #[error("the token has expired")]
@@ -105,20 +107,20 @@ impl Claims {
         let expires = number(claims, "exp")?.ok_or(TokenError::Lacks("exp"))?;
         let not_before = number(claims, "nbf")?.unwrap_or(f64::NEG_INFINITY);
         let user = text(claims, "sub")?.ok_or(TokenError::Lacks("sub"))?;
-        let user = user.parse().map_err(|_| TokenError::Name("sub"))?;
+        let user = name(user, "sub")?;
         let orgs = tenants(claims, "orgs")?;
         let mut tenant = None;
         for claim in ["tenant_id", "organization_id", "org_id"] {
             let named = text(claims, claim)?;
             if tenant.is_none() {
-                tenant = named.map(|name| name.parse().map_err(|_| TokenError::Name(claim))).transpose()?;
+                tenant = named.map(|text| name(text, claim)).transpose()?;
             }
         }
         if tenant.is_none() && orgs.len() == 1 {
             tenant = orgs.first().cloned();
         }
         let roles = roles(claims);
-        Ok(Self { principal: Principal { user, tenant, orgs, roles }, window: Window { not_before, expires } })
+        Ok(Self { principal: Principal { user, tenant, orgs, roles, expires }, window: Window { not_before, expires } })
     }
 }
 
@@ -172,11 +174,18 @@ fn texts<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Vec<&
     items.iter().map(|item| item.as_str().ok_or(TokenError::Type(name))).collect()
 }
 
+/// A tenant or user. With a blank at either end it would be billed as one name and read as another: most servers cut
+/// blanks off a header's value. The ledger's own type stays as wide as what earlier events hold.
+fn name<T: FromStr>(text: &str, claim: &'static str) -> Result<T, TokenError> {
+    let parsed = if text.trim() == text { text.parse().ok() } else { None };
+    parsed.ok_or(TokenError::Name(claim))
+}
+
 /// A list of tenants, each once.
-fn tenants(claims: &Map<String, Value>, name: &'static str) -> Result<Vec<TenantId>, TokenError> {
+fn tenants(claims: &Map<String, Value>, claim: &'static str) -> Result<Vec<TenantId>, TokenError> {
     let mut list: Vec<TenantId> = Vec::new();
-    for text in texts(claims, name)? {
-        let tenant = text.parse().map_err(|_| TokenError::Name(name))?;
+    for text in texts(claims, claim)? {
+        let tenant = name(text, claim)?;
         if !list.contains(&tenant) {
             list.push(tenant);
         }

@@ -35,7 +35,9 @@ fn wrong_type(claim: &str) -> String {
 }
 
 fn wrong_name(claim: &str) -> String {
-    format!("the token's claim `{claim}` must have 1 to 255 characters and no control characters")
+    format!(
+        "the token's claim `{claim}` must have 1 to 255 characters, no control characters and no blanks at either end"
+    )
 }
 
 #[test]
