@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Ledger, StoreOptions};
+use goldleaves_ledger::{Ledger, StoreError, StoreOptions};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_trace::TraceSettings;
@@ -32,7 +32,7 @@ impl Config {
         let common = Common::read(values);
         let stream = StreamSettings::read(values);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
-        let database_url = values.required(table::DATABASE_URL, parse::secret);
+        let database_url = values.required(table::DATABASE_URL, database_url);
         let traces = TraceSettings::read(values);
         Some(Self {
             common: common?,
@@ -42,6 +42,14 @@ impl Config {
             traces: traces?,
         })
     }
+}
+
+/// `DATABASE_URL`: of a database there is a ledger for.
+///
+/// # Errors
+/// It is of none.
+pub fn database_url(text: &str) -> Result<Secret, StoreError> {
+    goldleaves_ledger::check_url(text).map(|()| Secret::new(text.to_owned()))
 }
 
 /// Runs until told to stop.

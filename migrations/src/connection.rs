@@ -11,6 +11,7 @@ use sea_orm_migration::sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode,
     SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait, sqlx,
 };
+use url::Url;
 
 use crate::{MigrationError, Progress};
 
@@ -97,7 +98,7 @@ pub(crate) async fn look(url: &str) -> Result<Option<DatabaseConnection>, Migrat
 }
 
 async fn open_postgres(url: &str, progress: Progress<'_>) -> Result<Session, MigrationError> {
-    let options: PgConnectOptions = url.parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;
+    let options = postgres_options(url)?;
     let options = options.application_name("goldleaves migrate").disable_statement_logging();
     let connect = async || {
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT);
@@ -108,6 +109,21 @@ async fn open_postgres(url: &str, progress: Progress<'_>) -> Result<Session, Mig
     guard.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
     lock(&guard, progress).await?;
     Ok(Session::Postgres { database: connect().await?, guard })
+}
+
+/// Which server a session may be on is the programs' to heed: a server that only reads refuses a step by itself. The driver
+/// would log what it does not know.
+fn postgres_options(url: &str) -> Result<PgConnectOptions, MigrationError> {
+    let mut url: Url = url.parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;
+    let mine = |key: &str| key == "target_session_attrs";
+    if url.query_pairs().any(|(key, _)| mine(&key)) {
+        let kept: Vec<_> = url.query_pairs().into_owned().filter(|(key, _)| !mine(key)).collect();
+        url.set_query(None);
+        if !kept.is_empty() {
+            url.query_pairs_mut().extend_pairs(kept);
+        }
+    }
+    url.as_str().parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))
 }
 
 /// Takes the lock by asking again and again: who waits for it inside a statement has a snapshot, and an index that the

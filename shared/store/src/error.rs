@@ -11,8 +11,8 @@ use crate::store::away;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Not an URL of SQLite or PostgreSQL. The URL itself may hold a password and is never printed.
-    #[error("the database URL is none of postgresql://user:password@host:port/database and sqlite:///path/to/file")]
-    Url(#[source] Option<Box<dyn Error + Send + Sync>>),
+    #[error("the database URL {0}")]
+    Url(String),
     /// The SQLite file or its directory can't be made.
     #[error("the database file {path} can't be opened")]
     File {
@@ -87,6 +87,29 @@ impl StoreError {
         }
     }
 
+    /// An URL of no database that is known here.
+    pub(crate) fn unknown_url() -> Self {
+        let text = "is none of postgresql://user:password@host:port/database and sqlite:///path/to/file";
+        Self::Url(text.to_owned())
+    }
+
+    /// Whether the connection it came over must not be used again: nothing came in time, the connection broke, or it leads
+    /// to a server that only reads or ends.
+    pub(crate) fn is_of_the_connection(&self) -> bool {
+        let Self::Database(error) = self else { return matches!(self, Self::TimedOut) };
+        let (DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+        else {
+            return false;
+        };
+        match error.as_ref() {
+            SqlxError::Database(error) => error.code().is_some_and(|code| is_connection_code(&code)),
+            SqlxError::Io(_) | SqlxError::Tls(_) | SqlxError::Protocol(_) | SqlxError::WorkerCrashed => true,
+            _ => false,
+        }
+    }
+
     /// What became of an attempt to connect.
     pub(crate) fn of_the_login(error: SqlxError) -> Self {
         let said =
@@ -124,6 +147,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 /// SQLite: input/output error and full disk, in the low byte of the extended code.
 fn is_disk_code(code: &str) -> bool {
     code.len() != 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 10 | 13))
+}
+
+/// PostgreSQL: a server that only reads, one that ends or starts, and the class connection exception.
+fn is_connection_code(code: &str) -> bool {
+    code.len() == 5 && (matches!(code, "25006" | "57P01" | "57P02" | "57P03") || code.starts_with("08"))
 }
 
 /// PostgreSQL: the class invalid authorization, and a database that does not exist.
@@ -167,6 +195,17 @@ mod tests {
         {
             assert!(!is_data_code(code), "{code}");
         }
+    }
+
+    #[test]
+    fn what_leads_to_no_server_that_writes_is_of_the_connection() {
+        for code in ["25006", "57P01", "57P02", "57P03", "08006", "08P01"] {
+            assert!(is_connection_code(code), "{code}");
+        }
+        for code in ["57014", "40001", "40P01", "55P03", "53300", "25001", "23505", "8", "1032"] {
+            assert!(!is_connection_code(code), "{code}");
+        }
+        assert!(StoreError::TimedOut.is_of_the_connection());
     }
 
     #[test]

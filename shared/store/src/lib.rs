@@ -8,6 +8,7 @@
 mod dialect;
 mod error;
 mod locks;
+mod postgres;
 mod rows;
 mod schema;
 mod store;

@@ -4,20 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult, QueryResult, RuntimeErr,
-    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
-    sqlx,
+    SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait, sqlx,
 };
-
 use tokio::sync::watch;
 
 use crate::StoreError;
 use crate::dialect::Dialect;
 use crate::error::{is_full, is_of_the_disk};
+use crate::postgres::{Numbered, Postgres};
 use crate::rows::Params;
 use crate::url::sqlite_path;
 
@@ -48,6 +46,12 @@ impl Default for StoreOptions {
     }
 }
 
+impl Target {
+    fn of(Numbered { pool, number }: Numbered) -> Self {
+        Self { connection: pool, pool: Some(number) }
+    }
+}
+
 /// A database. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -56,11 +60,25 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    dialect: Dialect,
-    writer: DatabaseConnection,
-    reader: DatabaseConnection,
+    connections: Connections,
     options: StoreOptions,
-    connections: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+enum Connections {
+    /// One that writes, and those that read.
+    Sqlite {
+        writer: DatabaseConnection,
+        reader: DatabaseConnection,
+    },
+    Postgres(Box<Postgres>),
+}
+
+/// Where a statement is to run; `pool` is which one of PostgreSQL's.
+#[derive(Debug, Clone)]
+struct Target {
+    connection: DatabaseConnection,
+    pool: Option<u64>,
 }
 
 impl Store {
@@ -71,20 +89,16 @@ impl Store {
     /// # Errors
     /// A bad URL, or an SQLite file that can't be opened.
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
-        let connections = watch::channel(0).0;
-        let (dialect, writer, reader) = match url.split_once(':') {
+        let connections = match url.split_once(':') {
             Some(("sqlite", rest)) => {
-                let path = sqlite_path(rest).ok_or(StoreError::Url(None))?;
+                let path = sqlite_path(rest).ok_or_else(StoreError::unknown_url)?;
                 let (writer, reader) = open_sqlite(&path, &options).await?;
-                (Dialect::Sqlite, writer, reader)
+                Connections::Sqlite { writer, reader }
             }
-            Some(("postgres" | "postgresql", _)) => {
-                let pool = open_postgres(url, &options, &connections)?;
-                (Dialect::Postgres, pool.clone(), pool)
-            }
-            _ => return Err(StoreError::Url(None)),
+            Some(("postgres" | "postgresql", _)) => Connections::Postgres(Box::new(Postgres::open(url, &options)?)),
+            _ => return Err(StoreError::unknown_url()),
         };
-        Ok(Self { inner: Arc::new(Inner { dialect, writer, reader, options, connections }) })
+        Ok(Self { inner: Arc::new(Inner { connections, options }) })
     }
 
     /// Whether the database answers.
@@ -92,12 +106,9 @@ impl Store {
     /// # Errors
     /// It does not, or not in time.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let answer = async {
-            let mut params = Params::default();
-            let one = params.bind(1_i64);
-            self.read(&format!("SELECT {one} AS one"), params).await.map(drop)
-        };
-        within(self.inner.options.ping_timeout, answer).await
+        let mut params = Params::default();
+        let one = params.bind(1_i64);
+        self.read_within(self.inner.options.ping_timeout, &format!("SELECT {one} AS one"), params).await.map(drop)
     }
 
     /// Connects once more and hangs up, to learn at once what keeps it from that: the pool tries again for a while, and then
@@ -106,37 +117,39 @@ impl Store {
     /// # Errors
     /// [`StoreError::Refused`], or why it can't be reached.
     pub async fn reach(&self) -> Result<(), StoreError> {
-        if self.dialect() == Dialect::Sqlite {
-            return Ok(());
+        match &self.inner.connections {
+            Connections::Sqlite { .. } => Ok(()),
+            Connections::Postgres(postgres) => within(self.inner.options.ping_timeout, postgres.reach()).await,
         }
-        let options = self.inner.writer.get_postgres_connection_pool().connect_options();
-        let connecting = async {
-            let connection = PgConnection::connect_with(&options).await.map_err(StoreError::of_the_login)?;
-            // It let us in: how it takes the goodbye does not matter.
-            let _ = connection.close().await;
-            Ok(())
-        };
-        within(self.inner.options.ping_timeout, connecting).await
     }
 
     /// Whether there is a connection to write with; asks nobody.
     pub fn is_connected(&self) -> bool {
-        match self.dialect() {
-            Dialect::Sqlite => self.inner.writer.get_sqlite_connection_pool().size() > 0,
-            Dialect::Postgres => self.inner.writer.get_postgres_connection_pool().size() > 0,
+        match &self.inner.connections {
+            Connections::Sqlite { writer, .. } => writer.get_sqlite_connection_pool().size() > 0,
+            Connections::Postgres(postgres) => postgres.pool().pool.get_postgres_connection_pool().size() > 0,
         }
     }
 
     /// Counts the connections that were made to a database server: another one may lead to another server.
     pub fn connections(&self) -> watch::Receiver<u64> {
-        self.inner.connections.subscribe()
+        match &self.inner.connections {
+            Connections::Sqlite { .. } => watch::channel(0).1,
+            Connections::Postgres(postgres) => postgres.connections(),
+        }
     }
 
     /// Closes every connection; what is under way ends first.
     pub async fn close(&self) {
-        for pool in [&self.inner.writer, &self.inner.reader] {
-            if let Err(error) = pool.close_by_ref().await {
-                tracing::warn!(%error, "a database connection did not close");
+        let pools = match &self.inner.connections {
+            Connections::Sqlite { writer, reader } => vec![writer.clone(), reader.clone()],
+            Connections::Postgres(postgres) => vec![postgres.pool().pool],
+        };
+        for pool in pools {
+            match tokio::time::timeout(self.inner.options.acquire_timeout, pool.close_by_ref()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "a database connection did not close"),
+                Err(_) => tracing::warn!("a database connection did not close in time"),
             }
         }
     }
@@ -151,7 +164,33 @@ impl Store {
 
     /// The words of this database.
     pub fn dialect(&self) -> Dialect {
-        self.inner.dialect
+        match &self.inner.connections {
+            Connections::Sqlite { .. } => Dialect::Sqlite,
+            Connections::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    fn writer(&self) -> Target {
+        match &self.inner.connections {
+            Connections::Sqlite { writer, .. } => Target { connection: writer.clone(), pool: None },
+            Connections::Postgres(postgres) => Target::of(postgres.pool()),
+        }
+    }
+
+    fn reader(&self) -> Target {
+        match &self.inner.connections {
+            Connections::Sqlite { reader, .. } => Target { connection: reader.clone(), pool: None },
+            Connections::Postgres(postgres) => Target::of(postgres.pool()),
+        }
+    }
+
+    /// Leaves the pool of this target if what came of a statement puts its connection in doubt.
+    fn doubt(&self, target: &Target, cause: &StoreError) {
+        if let (Connections::Postgres(postgres), Some(number)) = (&self.inner.connections, target.pool)
+            && cause.is_of_the_connection()
+        {
+            postgres.renew(number, cause);
+        }
     }
 
     /// Runs one reading statement, which sees one snapshot.
@@ -159,9 +198,15 @@ impl Store {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn read(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
+        self.read_within(self.inner.options.work_timeout, sql, params).await
+    }
+
+    async fn read_within(&self, limit: Duration, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
         let statement = Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values());
-        let rows = async { Ok(self.inner.reader.query_all_raw(statement).await?) };
-        within(self.inner.options.work_timeout, rows).await
+        let target = self.reader();
+        let rows = async { Ok(target.connection.query_all_raw(statement).await?) };
+        let rows = within(limit, rows).await;
+        rows.inspect_err(|cause| self.doubt(&target, cause))
     }
 
     /// Runs `work` in one transaction and commits it; an error rolls everything back.
@@ -173,16 +218,22 @@ impl Store {
         E: From<StoreError>,
         W: AsyncFnOnce(&Transaction) -> Result<T, E>,
     {
+        let target = self.writer();
         let transaction = async {
             let mode = TransactionOptions {
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
             };
-            let inner = self.inner.writer.begin_with_options(mode).await.map_err(StoreError::from)?;
-            let transaction = Transaction { inner, dialect: self.dialect() };
+            let noted = |error: DbErr| {
+                let error = StoreError::from(error);
+                self.doubt(&target, &error);
+                error
+            };
+            let inner = target.connection.begin_with_options(mode).await.map_err(noted)?;
+            let transaction = Transaction { inner, store: self.clone(), target: target.clone() };
             match work(&transaction).await {
                 Ok(done) => {
-                    transaction.inner.commit().await.map_err(StoreError::from)?;
+                    transaction.inner.commit().await.map_err(noted)?;
                     Ok(done)
                 }
                 Err(error) => {
@@ -194,7 +245,11 @@ impl Store {
                 }
             }
         };
-        within(self.inner.options.work_timeout, transaction).await
+        let done = tokio::time::timeout(self.inner.options.work_timeout, transaction).await;
+        done.unwrap_or_else(|_| {
+            self.doubt(&target, &StoreError::TimedOut);
+            Err(StoreError::TimedOut.into())
+        })
     }
 }
 
@@ -202,13 +257,14 @@ impl Store {
 #[derive(Debug)]
 pub struct Transaction {
     inner: DatabaseTransaction,
-    dialect: Dialect,
+    store: Store,
+    target: Target,
 }
 
 impl Transaction {
     /// The words of this database.
-    pub const fn dialect(&self) -> Dialect {
-        self.dialect
+    pub fn dialect(&self) -> Dialect {
+        self.store.dialect()
     }
 
     /// Runs a statement that gives rows.
@@ -216,7 +272,7 @@ impl Transaction {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn query(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
-        Ok(self.inner.query_all_raw(self.statement(sql, params)).await?)
+        self.noted(self.inner.query_all_raw(self.statement(sql, params)).await)
     }
 
     /// Runs a statement that gives none.
@@ -224,49 +280,21 @@ impl Transaction {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn execute(&self, sql: &str, params: Params) -> Result<ExecResult, StoreError> {
-        Ok(self.inner.execute_raw(self.statement(sql, params)).await?)
+        self.noted(self.inner.execute_raw(self.statement(sql, params)).await)
+    }
+
+    fn noted<T>(&self, outcome: Result<T, DbErr>) -> Result<T, StoreError> {
+        let outcome = outcome.map_err(StoreError::from);
+        outcome.inspect_err(|cause| self.store.doubt(&self.target, cause))
     }
 
     fn statement(&self, sql: &str, params: Params) -> Statement {
-        Statement::from_sql_and_values(self.dialect.backend(), sql, params.into_values())
+        Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values())
     }
 }
 
 async fn within<T, E: From<StoreError>>(limit: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(StoreError::TimedOut.into()))
-}
-
-/// Read committed, because statements must see what was committed while they waited for a lock; synchronous, because
-/// what is reported as recorded must outlive a power cut. The rest is for workers that are stopped, or whose machine is
-/// gone, in a transaction: their locks must not keep everybody else out.
-const POSTGRES_SETTINGS: [(&str, &str); 5] = [
-    ("default_transaction_isolation", "read committed"),
-    ("synchronous_commit", "on"),
-    ("tcp_keepalives_idle", "30"),
-    ("tcp_keepalives_interval", "10"),
-    ("tcp_keepalives_count", "3"),
-];
-
-fn open_postgres(
-    url: &str,
-    options: &StoreOptions,
-    connections: &watch::Sender<u64>,
-) -> Result<DatabaseConnection, StoreError> {
-    let connection: PgConnectOptions = url.parse().map_err(|error| StoreError::Url(Some(Box::new(error))))?;
-    let limit_millis = options.work_timeout.as_millis().to_string();
-    let limits = ["statement_timeout", "idle_in_transaction_session_timeout"].map(|name| (name, limit_millis.as_str()));
-    let connection = connection.application_name("goldleaves").options(POSTGRES_SETTINGS).options(limits);
-    let connection = connection.disable_statement_logging();
-    let connections = connections.clone();
-    let pool = PgPoolOptions::new()
-        .max_connections(options.connections_max)
-        .acquire_timeout(options.acquire_timeout)
-        .after_connect(move |_, _| {
-            connections.send_modify(|count| *count += 1);
-            Box::pin(std::future::ready(Ok(())))
-        })
-        .connect_lazy_with(connection);
-    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
 async fn open_sqlite(

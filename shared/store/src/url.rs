@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::ConnectOptions as _;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
+use url::Url;
 
 use crate::StoreError;
 
@@ -24,15 +26,114 @@ pub(crate) fn sqlite_path(rest: &str) -> Option<PathBuf> {
 /// Whether an URL is of a database of a kind that can be opened; asks nobody.
 ///
 /// # Errors
-/// It is of none, or can't be read. The error repeats nothing of it.
+/// It is of none, or can't be read. The error repeats nothing of it but the names of parameters.
 pub fn check_url(url: &str) -> Result<(), StoreError> {
     match url.split_once(':') {
-        Some(("sqlite", rest)) => sqlite_path(rest).map(drop).ok_or(StoreError::Url(None)),
-        Some(("postgres" | "postgresql", _)) => {
-            PgConnectOptions::from_str(url).map(drop).map_err(|error| StoreError::Url(Some(Box::new(error))))
-        }
-        _ => Err(StoreError::Url(None)),
+        Some(("sqlite", rest)) => sqlite_path(rest).map(drop).ok_or_else(StoreError::unknown_url),
+        Some(("postgres" | "postgresql", _)) => PostgresUrl::parse(url).map(drop),
+        _ => Err(StoreError::unknown_url()),
     }
+}
+
+/// What a driver may be told.
+const PARAMETERS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+];
+
+/// Which server a session may be on.
+const SESSION: &str = "target_session_attrs";
+
+/// An URL of PostgreSQL, read.
+#[derive(Debug, Clone)]
+pub(crate) struct PostgresUrl {
+    pub(crate) options: PgConnectOptions,
+    /// Whether a server that only reads is none.
+    pub(crate) must_write: bool,
+}
+
+impl PostgresUrl {
+    pub(crate) fn parse(text: &str) -> Result<Self, StoreError> {
+        let mistake = |why: &str| StoreError::Url(why.to_owned());
+        let authority = text.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(""));
+        let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+        if hosts.contains(',') {
+            return Err(mistake(SEVERAL_HOSTS));
+        }
+        let mut url: Url = text.parse().map_err(|_| mistake(UNREADABLE))?;
+        if url.fragment().is_some() {
+            return Err(mistake(UNREADABLE));
+        }
+        let mut must_write = false;
+        let mut kept = Vec::new();
+        for (key, value) in url.query_pairs() {
+            match (&*key, &*value) {
+                (SESSION, "read-write" | "primary") => must_write = true,
+                (SESSION, "any") => {}
+                (SESSION, _) => {
+                    return Err(mistake("has a target_session_attrs that is none of any, read-write, primary"));
+                }
+                ("host" | "hostaddr", hosts) if hosts.contains(',') => return Err(mistake(SEVERAL_HOSTS)),
+                ("sslmode" | "ssl-mode", mode) if mode.parse::<PgSslMode>().is_err() => return Err(mistake(SSL_MODES)),
+                (key, _) if PARAMETERS.contains(&key) || key == "options" || key.starts_with("options[") => {
+                    kept.push((key.to_owned(), value.to_string()));
+                }
+                (key, _) => return Err(StoreError::Url(unknown(key))),
+            }
+        }
+        url.set_query(None);
+        if !kept.is_empty() {
+            url.query_pairs_mut().extend_pairs(kept);
+        }
+        let options = PgConnectOptions::from_str(url.as_str()).map_err(|_| mistake(UNREADABLE))?;
+        Ok(Self { options: options.disable_statement_logging(), must_write })
+    }
+}
+
+const UNREADABLE: &str = "can't be read: of a user, a password or a database, every character other than letters, digits and \
+                          - . _ ~ is written as % and two hex digits, so # is %23, ? is %3F, @ is %40 and / is %2F";
+const SEVERAL_HOSTS: &str = "names several hosts, and only one is connected to: name an address that follows the primary, of a \
+                             virtual IP, HAProxy or PgBouncer, with target_session_attrs=read-write";
+const SSL_MODES: &str = "has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full";
+
+/// A parameter that nothing here knows. It is named only if it looks like one: it may be the end of a password.
+fn unknown(key: &str) -> String {
+    const OTHERS: [&str; 12] = [
+        "sslpassword",
+        "sslcrl",
+        "sslcompression",
+        "sslnegotiation",
+        "channel_binding",
+        "connect_timeout",
+        "client_encoding",
+        "gssencmode",
+        "keepalives",
+        "tcp_user_timeout",
+        "passfile",
+        "service",
+    ];
+    if OTHERS.contains(&key) {
+        return format!(
+            "has the parameter {key}, which is not supported; there are {} and {SESSION}",
+            PARAMETERS.join(", ")
+        );
+    }
+    format!("has a parameter that is not known. It {UNREADABLE}")
 }
 
 #[cfg(test)]
@@ -54,6 +155,30 @@ mod tests {
         {
             let error = check_url(url).unwrap_err();
             assert!(!error.to_string().contains("hidden"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_and_nothing_of_a_secret() {
+        for (url, said) in [
+            ("postgresql://app:hid#den@host/database", "%23"),
+            ("postgresql://app:123?hidden@host:5432/database", "%3F"),
+            ("postgresql://app@one:5432,two:5432/database", "several hosts"),
+            ("postgresql:///database?host=one,two", "several hosts"),
+            ("postgresql://host/database?sslpassword=hidden", "sslpassword"),
+            ("postgresql://host/database?sslmode=hidden", "verify-full"),
+            ("postgresql://host/database?target_session_attrs=hidden", "read-write"),
+            ("postgresql://host/database?connect_timeout=hidden", "connect_timeout"),
+        ] {
+            let error = check_url(url).unwrap_err().to_string();
+            assert!(error.contains(said) && !error.contains("hid"), "{error}");
+        }
+        for (url, must_write) in [
+            ("postgresql://host/database?target_session_attrs=read-write&sslmode=require", true),
+            ("postgresql://host/database?target_session_attrs=any", false),
+            ("postgresql://host/database?application_name=a%20b&options=-c%20geqo%3Doff", false),
+        ] {
+            assert_eq!(PostgresUrl::parse(url).unwrap().must_write, must_write, "{url}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A TCP proxy whose wire can be cut, stalled and mended, between a program and a server it depends on.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +26,9 @@ enum Wire {
 pub struct WireProxy {
     address: SocketAddr,
     wire: watch::Sender<Wire>,
+    /// Connections with a smaller number are silent for ever.
+    silent: watch::Sender<u64>,
+    accepted: Arc<AtomicU64>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -36,13 +41,30 @@ impl WireProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the proxy")?;
         let address = listener.local_addr().context("the proxy's address")?;
         let (wire, seen) = watch::channel(Wire::Whole);
+        let (silent, silenced) = watch::channel(0);
         let target = target.to_owned();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&accepted);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connection(client, target.clone(), seen.clone()));
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                let mut silenced = silenced.clone();
+                let passing = connection(client, target.clone(), seen.clone());
+                tokio::spawn(async move {
+                    let mut passing = std::pin::pin!(passing);
+                    let silence = async { silenced.wait_for(|first| number < *first).await.is_ok() };
+                    let is_silent = tokio::select! {
+                        () = &mut passing => false,
+                        is_silent = silence => is_silent,
+                    };
+                    if is_silent {
+                        // Neither read from nor closed.
+                        std::future::pending::<()>().await;
+                    }
+                });
             }
         });
-        Ok(Self { address, wire, accepting })
+        Ok(Self { address, wire, silent, accepted, accepting })
     }
 
     /// Where to connect to.
@@ -58,6 +80,12 @@ impl WireProxy {
     /// Keeps every connection open and lets no byte through: what a hanging server looks like.
     pub fn stall(&self) {
         self.wire.send_replace(Wire::Stalled);
+    }
+
+    /// Swallows every byte of the connections that are open now, without an end: what a firewall that forgot them looks like.
+    /// New ones work.
+    pub fn forget(&self) {
+        self.silent.send_replace(self.accepted.load(Ordering::Relaxed));
     }
 
     /// Lets bytes flow again; connections that were cut stay gone.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use goldleaves_ledger::{Ledger, StoreError, StoreOptions, sqlite_url};
+use goldleaves_ledger::{Ledger, LedgerError, StoreError, StoreOptions, sqlite_url};
 use goldleaves_testkit::postgres::Postgres;
+use goldleaves_testkit::proxy::WireProxy;
 
 use crate::events::{batch, event};
 use crate::harness::{Database, Kind, TABLES, on_both};
@@ -309,4 +310,79 @@ async fn a_database_that_hangs_is_waited_for() {
     };
     // What was cut off may have been committed.
     assert_eq!(recorded.inserted + recorded.replays, 2);
+}
+
+/// A ledger over a wire that can go silent, and short deadlines.
+async fn over_a_wire() -> (Postgres, WireProxy, Ledger) {
+    let server = Postgres::start().await.unwrap();
+    let wire = WireProxy::start(&format!("127.0.0.1:{}", server.port())).await.unwrap();
+    let url = server.database().await.unwrap();
+    let url = url.replace(&format!(":{}/", server.port()), &format!(":{}/", wire.address().port()));
+    let limit = Duration::from_secs(1);
+    let options =
+        StoreOptions { work_timeout: limit, ping_timeout: limit, connections_max: 2, ..StoreOptions::default() };
+    let ledger = Ledger::connect(&url, options).await.unwrap();
+    ledger.set_rate("1".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
+    (server, wire, ledger)
+}
+
+/// Records again and again, as a worker does; fails the test instead of hanging it.
+async fn recorded_at_last(ledger: &Ledger, number: u64) {
+    let recording = async {
+        while let Err(error) = ledger.record(&batch(&[event(number)])).await {
+            assert!(error.is_transient(), "{error:?}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), recording).await.expect("recorded within a minute");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_died_silently_are_replaced() {
+    let (_server, wire, ledger) = over_a_wire().await;
+    for round in 0..2_u64 {
+        // Both are open, and under way when they go silent.
+        let (one, other) = (batch(&[event(round * 10 + 1)]), batch(&[event(round * 10 + 2)]));
+        let (one, other) = tokio::join!(ledger.record(&one), ledger.record(&other));
+        one.and(other).unwrap();
+        wire.forget();
+        let asked = (ledger.store().ping(), ledger.store().ping(), ledger.check_schema());
+        let _ = tokio::join!(asked.0, asked.1, asked.2);
+        recorded_at_last(&ledger, round * 10 + 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_a_server_that_only_reads_are_left() {
+    let (server, _wire, ledger) = over_a_wire().await;
+    let read_only = |is: &str| format!("ALTER DATABASE test_0 SET default_transaction_read_only = {is}");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test_0'";
+    server.execute(&read_only("on")).await.unwrap();
+    server.execute(end).await.unwrap();
+    let error = loop {
+        match ledger.record(&batch(&[event(1)])).await.unwrap_err() {
+            LedgerError::Store(StoreError::Database(error)) if error.to_string().contains("read-only") => break error,
+            error => assert!(error.is_transient(), "{error:?}"),
+        }
+    };
+    assert!(error.to_string().contains("read-only"), "{error}");
+    // Who connects now gets a server that writes; the sessions there are stay what they are.
+    server.execute(&read_only("off")).await.unwrap();
+    recorded_at_last(&ledger, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_only_reads_is_none_where_one_that_writes_is_asked_for() {
+    let server = Postgres::start().await.unwrap();
+    let url = server.database().await.unwrap();
+    server.execute("ALTER DATABASE test_0 SET default_transaction_read_only = on").await.unwrap();
+    let reach = async |attributes: &str| {
+        let ledger = Ledger::connect(&format!("{url}?{attributes}"), StoreOptions::default()).await.unwrap();
+        ledger.store().reach().await
+    };
+    reach("target_session_attrs=any").await.unwrap();
+    let refused = reach("target_session_attrs=read-write").await.unwrap_err();
+    let said = std::iter::successors(Some(&refused as &dyn std::error::Error), |error| error.source());
+    assert!(said.map(ToString::to_string).any(|said| said.contains("only reads")), "{refused:?}");
+    server.execute("ALTER DATABASE test_0 RESET default_transaction_read_only").await.unwrap();
+    reach("target_session_attrs=read-write").await.unwrap();
 }

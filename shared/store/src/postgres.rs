@@ -1,0 +1,156 @@
+//! Connections to PostgreSQL: a pool, and another one in its place as soon as one of its connections is in doubt.
+//!
+//! A connection that answered nothing in time, or that leads to a server which only reads or ends, must never be used
+//! again; and the driver, which asks a connection once more before it takes it back, may wait for that answer until the
+//! system gives the connection up, a quarter of an hour later. So the whole pool is left to itself: what is under way in it
+//! ends, nothing is returned to it, and what comes next has a pool of its own.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sea_orm::sqlx::postgres::{PgConnection, PgPoolOptions};
+use sea_orm::sqlx::{Connection as _, Row as _};
+use sea_orm::{DatabaseConnection, SqlxPostgresConnector, sqlx};
+use tokio::sync::watch;
+
+use crate::url::PostgresUrl;
+use crate::{StoreError, StoreOptions};
+
+/// The least time between two pools, so that a server that is only slow is not given ever more to do.
+const RENEW_PAUSE: Duration = Duration::from_secs(5);
+/// How long a pool that was left may take to close what is idle in it.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// A connection that was idle for less is not asked whether it is still there.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Read committed, because statements must see what was committed while they waited for a lock; synchronous, because
+/// what is reported as recorded must outlive a power cut. The rest is for workers that are stopped, or whose machine is
+/// gone, in a transaction: their locks must not keep everybody else out.
+const SETTINGS: [(&str, &str); 6] = [
+    ("default_transaction_isolation", "read committed"),
+    ("synchronous_commit", "on"),
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "60000"),
+];
+
+/// The pool in use.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    url: PostgresUrl,
+    options: StoreOptions,
+    connections: watch::Sender<u64>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    pool: DatabaseConnection,
+    number: u64,
+    made: Instant,
+}
+
+/// A pool, and which one it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Numbered {
+    pub(crate) pool: DatabaseConnection,
+    pub(crate) number: u64,
+}
+
+impl Postgres {
+    pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let mut url = PostgresUrl::parse(url)?;
+        let millis = options.work_timeout.as_millis().to_string();
+        let limits = ["statement_timeout", "idle_in_transaction_session_timeout"].map(|name| (name, millis.as_str()));
+        url.options = url.options.application_name("goldleaves").options(SETTINGS).options(limits);
+        let connections = watch::channel(0).0;
+        let pool = make_pool(&url, options, &connections);
+        let current = Mutex::new(Current { pool, number: 1, made: Instant::now() });
+        Ok(Self { url, options: options.clone(), connections, current })
+    }
+
+    pub(crate) fn pool(&self) -> Numbered {
+        let current = self.current.lock();
+        Numbered { pool: current.pool.clone(), number: current.number }
+    }
+
+    /// Counts the connections that were made.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
+    }
+
+    /// Puts another pool in the place of this one, if that has not happened yet.
+    pub(crate) fn renew(&self, number: u64, cause: &dyn Error) {
+        let left = {
+            let mut current = self.current.lock();
+            if current.number != number || (number > 1 && current.made.elapsed() < RENEW_PAUSE) {
+                return;
+            }
+            current.number += 1;
+            current.made = Instant::now();
+            std::mem::replace(&mut current.pool, make_pool(&self.url, &self.options, &self.connections))
+        };
+        tracing::warn!(cause = %cause, "a connection to the database is in doubt; all of them are closed, others are opened");
+        tokio::spawn(async move {
+            // What is in use closes when it ends. What hangs is the system's to give up.
+            let _ = tokio::time::timeout(CLOSE_MAX, left.close_by_ref()).await;
+        });
+    }
+
+    /// Connects once and hangs up.
+    pub(crate) async fn reach(&self) -> Result<(), StoreError> {
+        let mut connection = PgConnection::connect_with(&self.url.options).await.map_err(StoreError::of_the_login)?;
+        if self.url.must_write {
+            must_write(&mut connection).await.map_err(StoreError::of_the_login)?;
+        }
+        // It let us in: how it takes the goodbye does not matter.
+        let _ = connection.close().await;
+        Ok(())
+    }
+}
+
+fn make_pool(url: &PostgresUrl, options: &StoreOptions, connections: &watch::Sender<u64>) -> DatabaseConnection {
+    let (connections, writes, patience) = (connections.clone(), url.must_write, options.ping_timeout);
+    let pool = PgPoolOptions::new()
+        .max_connections(options.connections_max)
+        .acquire_timeout(options.acquire_timeout)
+        .after_connect(move |connection, _| {
+            let connections = connections.clone();
+            Box::pin(async move {
+                if writes {
+                    must_write(connection).await?;
+                }
+                connections.send_modify(|count| *count += 1);
+                Ok(())
+            })
+        })
+        // The driver's own question has no deadline.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, idle| {
+            Box::pin(async move {
+                if idle.idle_for < FRESH {
+                    return Ok(true);
+                }
+                tokio::time::timeout(patience, connection.ping()).await.map_err(|_| silent())?.map(|()| true)
+            })
+        })
+        .connect_lazy_with(url.options.clone());
+    SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
+}
+
+/// `target_session_attrs=read-write`: a standby, or a server that is being taken out of use, is not connected to.
+async fn must_write(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let row = sqlx::query("SHOW transaction_read_only").fetch_one(&mut *connection).await?;
+    match row.try_get::<String, _>(0)?.as_str() {
+        "off" => Ok(()),
+        _ => {
+            Err(sqlx::Error::Io(std::io::Error::other("the server only reads, and target_session_attrs is read-write")))
+        }
+    }
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the connection is silent"))
+}
