@@ -180,6 +180,11 @@ impl Deployment {
         }
     }
 
+    /// The program `goldleaves` on this deployment's data, for a command.
+    pub fn command(&self) -> Launch {
+        self.launch_program("goldleaves")
+    }
+
     fn launch_program(&self, program: &str) -> Launch {
         let addresses = ["GATEWAY_ADDR", "BILLING_ADDR", "OPS_ADDR"].map(|name| (name, "127.0.0.1:0".to_owned()));
         let data = self.data_folder().display().to_string();

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use goldleaves_domain::{TenantId, UserId};
+use goldleaves_domain::{TenantId, Timestamp, UserId};
 use goldleaves_ledger::Leap;
 use goldleaves_stream::Position;
 
@@ -121,6 +121,12 @@ pub enum RateCardsCommand {
 pub enum SpoolCommand {
     /// Say what it holds, also while a program uses it
     Status,
+    /// Hand over again what was confirmed and is still retained; what the ledger has changes nothing
+    Resend {
+        /// Only what was recorded at this time or later: RFC 3339 (2026-01-31T12:00:00Z), or a date (its first moment in UTC)
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+    },
 }
 
 /// Whom a token is for.

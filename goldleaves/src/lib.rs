@@ -14,6 +14,7 @@ mod rate_cards;
 mod replay;
 mod run;
 mod secret;
+mod spool_resend;
 mod spool_status;
 mod token;
 
@@ -55,9 +56,12 @@ fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
             source.settings(rate_cards::RateCardsConfig::read).map(|config| rate_cards::run(&config, command))
         }
         Command::CheckConfig(arguments) => Ok(check_config::run(arguments, source)),
-        Command::Spool { command: SpoolCommand::Status } => source
-            .settings(|values| values.required(table::DATA_DIR, parse::path))
-            .map(|data_dir| spool_status::run(&data_dir)),
+        Command::Spool { command } => {
+            source.settings(|values| values.required(table::DATA_DIR, parse::path)).map(|data_dir| match command {
+                SpoolCommand::Status => spool_status::run(&data_dir),
+                SpoolCommand::Resend { since } => spool_resend::run(&data_dir, since),
+            })
+        }
     }
 }
 

@@ -10,12 +10,8 @@ use goldleaves_spool::{Inspection, inspect};
 /// Looks and prints.
 pub(crate) fn run(data_dir: &Path) -> Exit {
     let directory = spool_directory(data_dir);
-    if directory.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-        return process::answer(&format!(
-            "no spool at {}: nothing was ever recorded there. DATA_DIR names its folder, here {}\n",
-            directory.display(),
-            data_dir.display()
-        ));
+    if let Some(none) = missing(data_dir) {
+        return process::answer(&none);
     }
     match inspect(&directory) {
         Ok(found) => process::answer(&text(&directory, &found)),
@@ -24,6 +20,19 @@ pub(crate) fn run(data_dir: &Path) -> Exit {
             Exit::Failed("spool status".to_owned())
         }
     }
+}
+
+/// That there is no spool, in words; `None` where there is one.
+pub(crate) fn missing(data_dir: &Path) -> Option<String> {
+    let directory = spool_directory(data_dir);
+    let is_missing = directory.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    is_missing.then(|| {
+        format!(
+            "no spool at {}: nothing was ever recorded there. DATA_DIR names its folder, here {}\n",
+            directory.display(),
+            data_dir.display()
+        )
+    })
 }
 
 fn text(directory: &Path, found: &Inspection) -> String {
@@ -36,6 +45,7 @@ fn text(directory: &Path, found: &Inspection) -> String {
         format!("segments       {} ({} bytes)", found.segments, found.bytes),
         format!("unsent         {}", found.unsent_records),
         format!("oldest unsent  {oldest}"),
+        format!("resend         {}", resendable(found)),
         format!("open calls     {}", found.open_intents),
     ];
     lines.extend(found.epochs.iter().map(|(epoch, last_seq, unrecorded)| {
@@ -46,4 +56,12 @@ fn text(directory: &Path, found: &Inspection) -> String {
         found.damaged_regions, found.quarantine_files
     ));
     lines.join("\n") + "\n"
+}
+
+/// What `spool resend` could still bring.
+fn resendable(found: &Inspection) -> String {
+    match (found.resendable_records, found.oldest_retained_secs) {
+        (0, _) | (_, None) => "nothing that was sent is retained".to_owned(),
+        (records, Some(secs)) => format!("{records} that were sent are retained, the oldest for {secs} s"),
+    }
 }

@@ -38,6 +38,7 @@ mod rebuild;
 mod repeats;
 mod replay;
 mod replay_command;
+mod resend;
 mod restored_ledger;
 mod stop;
 mod traces;

@@ -10,7 +10,7 @@ use crate::error::OpenError;
 use crate::fs::{FileSystem, OpenMode, RealFileSystem};
 use crate::state::{self, State};
 use crate::survey::{self, Survey};
-use crate::{quarantine, unix_secs};
+use crate::{quarantine, resend, unix_secs};
 
 /// What a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub struct Inspection {
     pub unsent_records: u64,
     /// Age of the oldest of them.
     pub oldest_unsent_secs: Option<u64>,
+    /// Records that were acknowledged and are retained: [`crate::ask_resend`] hands them on once more.
+    pub resendable_records: u64,
+    /// Age of the oldest record that is retained.
+    pub oldest_retained_secs: Option<u64>,
     /// Intents without a settlement.
     pub open_intents: u64,
     /// Epochs nobody closed: id, last seq, unrecorded. A running process's own is among them.
@@ -42,10 +46,19 @@ pub struct Inspection {
 /// # Errors
 /// When the directory or its state cannot be read, or a newer version wrote it.
 pub fn inspect(directory: &Path) -> Result<Inspection, OpenError> {
-    inspect_in(&RealFileSystem, directory)
+    inspect_in(&RealFileSystem, directory, 0)
 }
 
-pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path) -> Result<Inspection, OpenError> {
+/// As [`inspect`]; what may be resent is counted from the first record that was appended at `since` or later, seconds since
+/// 1970.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_since(directory: &Path, since: u64) -> Result<Inspection, OpenError> {
+    inspect_in(&RealFileSystem, directory, since)
+}
+
+pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path, since: u64) -> Result<Inspection, OpenError> {
     let read = state::read(fs, directory).map_err(OpenError::io("read the state in", directory))?;
     let found = survey::find(fs, directory, OpenMode::Read)?;
     let known = found.segments.first().map(|segment| segment.header.spool);
@@ -57,6 +70,8 @@ pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path) -> Result<Inspec
         damaged_regions += u64::from(quarantine::is_damage(gap));
     });
     let survey = survey.map_err(OpenError::io("read", directory))?;
+    let limit = segments.iter().map(|segment| segment.end()).max().unwrap_or(0);
+    let retained = resend::place(&segments, limit, since).map_err(OpenError::io("read", directory))?;
     let oldest = survey.oldest_unsent_unix_secs.map(|secs| unix_secs().saturating_sub(u64::from(secs)));
     let unrecorded = |id: Uuid| state.unrecorded.iter().find(|(of, _)| *of == id).map_or(0, |(_, count)| *count);
     Ok(Inspection {
@@ -66,6 +81,9 @@ pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path) -> Result<Inspec
         bytes: segments.iter().map(|segment| segment.bytes()).sum(),
         unsent_records: survey.unsent,
         oldest_unsent_secs: oldest,
+        resendable_records: (survey.relayed - survey.unsent.min(survey.relayed))
+            .saturating_sub(retained.records_before),
+        oldest_retained_secs: retained.unix_secs.map(|secs| unix_secs().saturating_sub(u64::from(secs))),
         open_intents: survey.open.len() as u64,
         epochs: survey.unclosed().map(|mark| (mark.epoch, mark.last_seq, unrecorded(mark.epoch))).collect(),
         damaged_regions,

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::AppendError;
 use crate::log::Spare;
@@ -28,8 +28,13 @@ pub(crate) enum Round {
 impl Shared {
     /// The thread's loop, until the spool is closed.
     pub(crate) fn keep_loop(&self) {
+        let mut looked: Option<Instant> = None;
         loop {
             let round = self.keep_round();
+            if looked.is_none_or(|looked| looked.elapsed() >= TICK_IDLE) {
+                self.heed_resend();
+                looked = Some(Instant::now());
+            }
             let mut signal = self.keeper.lock();
             if signal.stop {
                 return;

@@ -19,6 +19,7 @@
 //!
 //! # Bytes on disk
 //! `state` (see `state.rs`): two checksummed pages with spool id, cursor with memo and past, floor, checkpoint, unrecorded counts. `lock`: empty.
+//! `resend`: a wish (see `resend.rs`).
 //! `quarantine/`: bytes that were no record. `NNNNNNNNNNNNNNNN.seg`: a segment, `N` its number in hex:
 //!
 //! ```text
@@ -50,6 +51,7 @@ mod past;
 mod quarantine;
 mod recover;
 mod relay;
+mod resend;
 mod scan;
 mod segment;
 mod shared;
@@ -65,8 +67,9 @@ mod waiters;
 pub use error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 pub use frame::PAYLOAD_BYTES_MAX;
 pub use fs::{FileSystem, Mapping, OpenMode, RealFileSystem, SpoolFile};
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, inspect, inspect_since};
 pub use relay::{History, Reader, Record, RecordKind};
+pub use resend::{ask_resend, is_resend_asked};
 pub use spool::{
     Appended, EpochRecord, IntentId, Lsn, Orphan, Recovered, SEGMENT_BYTES_MIN, Spool, SpoolOptions, Stats,
 };

@@ -13,12 +13,11 @@ use crate::error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 use crate::frame::Kind;
 use crate::fs::FileSystem;
 use crate::log::Entry;
-use crate::past::Past;
 use crate::relay::{History, Reader};
 use crate::shared::{Shared, Threads};
 use crate::state::MEMO_BYTES_MAX;
 use crate::waiters::Durability;
-use crate::{recover, state, unix_secs};
+use crate::{recover, unix_secs};
 
 /// A segment is at least this large.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
@@ -370,23 +369,8 @@ impl Spool {
     /// # Errors
     /// When the cursor could not be persisted: the reader is sent back all the same, but a crash may undo it.
     pub fn rewind(&self) -> Result<Lsn, SpoolError> {
-        let persisting = self.shared.persisting.lock();
-        let oldest = {
-            let log = self.shared.log.lock();
-            log.segments.first().map(|segment| (segment.first(), segment.relayed_before.load(Ordering::Relaxed)))
-        };
-        let (first, records_before) = oldest.unwrap_or_default();
-        let past = Past::at(first, unix_secs());
-        {
-            let mut relay = self.shared.relay.lock();
-            relay.back_to(first, records_before);
-            relay.past = past;
-        }
-        self.shared.progress.send_modify(|progress| progress.rewinds += 1);
-        let persisted = state::persist(&self.shared.state, |state| (state.cursor, state.past) = (first, past));
-        drop(persisting);
-        persisted.map(|()| Lsn(first)).map_err(|error| {
-            tracing::error!(%error, "the rewound cursor could not be persisted");
+        self.shared.go_back(0).map(|(lsn, _)| lsn).map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "the reader could not be sent back for good");
             SpoolError::Unwritable
         })
     }

@@ -46,7 +46,7 @@ fn one_damaged_record_costs_only_itself() {
             let mut records = filled(&disk);
             let (lsn, _) = records.remove(victim);
             disk.damage(&segment(1), |bytes| bytes[(lsn + flip) as usize] ^= 0x41);
-            let seen = inspect_in(&disk, std::path::Path::new("/spool")).unwrap();
+            let seen = inspect_in(&disk, std::path::Path::new("/spool"), 0).unwrap();
             assert_eq!((seen.damaged_regions, seen.unsent_records, seen.quarantine_files), (1, 39, 0));
             let (spool, recovered) = open(&disk);
             assert!(read(&spool) == records, "record {victim}, byte {flip}");

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::disk::MemoryDisk;
 use super::model::options;
+use crate::inspect::inspect_in;
+use crate::resend::ask_in;
 use crate::*;
 
 fn unsure() -> SpoolOptions {
@@ -91,4 +93,54 @@ fn a_state_file_of_an_earlier_program_starts_where_its_cursor_is() {
     drop(spool);
     disk.kill();
     assert_eq!(open(&disk, unsure()).stats().unsent_records, 0);
+}
+
+#[test]
+fn a_wish_brings_back_what_is_retained_of_a_time_and_is_heeded_once() {
+    let disk = MemoryDisk::new(4);
+    let directory = std::path::Path::new("/spool");
+    let spool = open(&disk, options());
+    note(&spool, 60);
+    let records = read_all(&spool);
+    spool.advance(records[59].next_lsn);
+    note(&spool, 2);
+    assert_eq!(spool.stats().unsent_records, 2);
+    let now = unix_secs();
+    // In the future, where nothing is, and then everything there is.
+    for (since, unsent) in [(now + 3_600, 2), (0, 62)] {
+        ask_in(&disk, directory, since).unwrap();
+        spool.shared.heed_resend();
+        assert_eq!(spool.stats().unsent_records, unsent, "since {since}");
+    }
+    let again = read_all(&spool);
+    assert_eq!(again.len(), 62);
+    spool.advance(again[61].next_lsn);
+    spool.shared.heed_resend();
+    assert_eq!(spool.stats().unsent_records, 0);
+    step(&spool);
+    let seen = inspect_in(&disk, directory, 0).unwrap();
+    assert_eq!((seen.resendable_records, seen.oldest_retained_secs.is_some()), (62, true), "{seen:?}");
+}
+
+#[test]
+fn what_a_restart_did_not_read_is_counted_right_when_the_reader_goes_back() {
+    let disk = MemoryDisk::new(5);
+    let spool = open(&disk, options());
+    note(&spool, 100);
+    let records = read_all(&spool);
+    spool.advance(records[99].next_lsn);
+    step(&spool);
+    let retained = spool.stats().segments;
+    assert!(retained > 2, "{retained}");
+    drop(spool);
+    disk.kill();
+    // The next start reads from the checkpoint on, not from the oldest segment.
+    let spool = open(&disk, options());
+    let seen = inspect_in(&disk, std::path::Path::new("/spool"), 0).unwrap();
+    assert_eq!((seen.resendable_records, seen.unsent_records), (100, 0));
+    spool.rewind().unwrap();
+    let again = read_all(&spool);
+    assert_eq!((again.len() as u64, spool.stats().unsent_records), (100, 100));
+    spool.advance(again[99].next_lsn);
+    assert_eq!(spool.stats().unsent_records, 0, "nothing is unsent for ever");
 }
