@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use crate::{BillingApi, BillingConfig, BillingMetrics, token_options};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
+const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
 
 /// What dropping the last connections may take, after the grace.
@@ -106,7 +107,9 @@ async fn serve(config: &Config) -> Result<Exit> {
     let stopping = shutdown.clone();
     let running = Check::new("running", move || up(!stopping.is_asked(), "stopping"));
     let database = Check::new("database", move || up(ready.load(Ordering::Relaxed), "away, or without the schema"));
-    let endpoints = Ops::new(move || metrics.text()).ready(running).ready(database);
+    let shown = metrics.clone();
+    let endpoints = Ops::new(move || shown.text()).ready(running).ready(database);
+    metrics.show("ready", READY_HELP, endpoints.readiness());
     supervisor.spawn_once(rule("ops", Stage::Ops), async move |stop| {
         serve_ops(ops, endpoints, Stop::on(stop)).await;
         anyhow::Ok(())

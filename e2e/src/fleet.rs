@@ -67,6 +67,14 @@ impl Fleet {
     /// # Errors
     /// A program was not built, or something does not come up.
     pub async fn start(nats: Vec<NatsServer>, upstream: &str) -> Result<Self> {
+        Self::start_with(nats, upstream, &[]).await
+    }
+
+    /// The same with further settings.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(nats: Vec<NatsServer>, upstream: &str, further: &[(&str, &str)]) -> Result<Self> {
         let postgres = Postgres::start().await?;
         let database = postgres.empty_database().await?;
         let (port, replicas) = (nats.first().context("no nats-server")?.port(), nats.len().to_string());
@@ -77,7 +85,8 @@ impl Fleet {
             worker_postgres: WireProxy::start(&format!("127.0.0.1:{}", postgres.port())).await?,
         };
         let settings = [("UPSTREAM_URL", upstream), ("STREAM_REPLICAS", &replicas), ("STREAM_BYTES_MAX", "4GiB")];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let settings =
+            settings.iter().chain(further).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (address, _) = watch::channel(None);
         let scratch = Scratch::new("fleet")?;
         let (gateway, workers) = (None, Vec::new());

@@ -12,7 +12,7 @@ use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Clock, ListenerOptions, Ops, Stop, TokenVerifier, bind, serve_ops};
 
 use crate::record::{self, RecordOptions};
-use crate::service::{GatewayService, billed, running_check, spool_check, stop_grace};
+use crate::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
 use crate::stream::StreamSettings;
 use crate::tokens::token_options;
 use crate::{Deployment, GatewayConfig};
@@ -54,6 +54,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The stream that events are handed to.
+    pub const fn stream(&self) -> &StreamSettings {
+        &self.stream
+    }
+}
+
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
     let logs = config.common.start_logs();
@@ -82,6 +89,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let shown = metrics.clone();
     let endpoints =
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
+    metrics.show("ready", READY_HELP, endpoints.readiness());
     let service = GatewayService {
         side,
         publisher: config.stream.publisher(connection),

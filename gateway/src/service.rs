@@ -30,6 +30,9 @@ struct Left {
     records: u64,
 }
 
+/// What the metric `ready` says.
+pub const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
+
 /// What the tasks are made from.
 pub struct GatewayService {
     /// Opened already, so that what an earlier start left is settled before anything is served.

@@ -29,9 +29,11 @@ impl StreamSettings {
         let ca_file = values.optional(table::NATS_CA_FILE, goldleaves_stream::ca_file);
         let replicas = values.required(table::STREAM_REPLICAS, replicas);
         let bytes_max = values.required(table::STREAM_BYTES_MAX, parse::byte_size);
+        let history = values.required(table::STREAM_HISTORY_DAYS, parse::days);
         // A size that somebody chose is made or refused; the default gives way to a smaller disk.
         let bytes_min = if values.is_set(table::STREAM_BYTES_MAX) { bytes_max } else { Some(DEFAULT_BYTES_MIN) };
-        let topology = Topology { replicas: replicas?, bytes_max: bytes_max?, bytes_min: bytes_min? };
+        let topology =
+            Topology { replicas: replicas?, bytes_max: bytes_max?, bytes_min: bytes_min?, history: history? };
         Some(Self { servers: servers?, credentials_file: credentials_file?, ca_file: ca_file?, topology })
     }
 

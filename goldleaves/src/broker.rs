@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use goldleaves_domain::Publisher;
 use goldleaves_gateway::StreamSettings;
-use goldleaves_meter_worker::{Meter, Worker, watch_lag};
+use goldleaves_ledger::Ledger;
+use goldleaves_meter_worker::{Meter, StreamMetrics, StreamWatch, Worker};
 use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Stage, Supervisor, TaskRule, process};
-use goldleaves_stream::Connection;
 
 /// How often JetStream is asked again while it can't be.
 const DECLARE_EVERY: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const DECLARE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn spawn(
     supervisor: &mut Supervisor,
     stream: &StreamSettings,
-    meter: Meter,
+    (meter, ledger): (Meter, Ledger),
     metrics: &Metrics,
 ) -> Result<Arc<dyn Publisher>> {
     let connection = stream.connect("goldleaves").await?;
@@ -38,12 +38,9 @@ pub(crate) async fn spawn(
     });
     let worker = Worker::new(connection.clone(), meter, metrics);
     supervisor.spawn_once(rule("worker", OnCancel::Finish), async move |stop| worker.run(stop).await);
-    spawn_lag(supervisor, connection.clone(), metrics.clone());
+    let watch = StreamWatch::new(connection.clone(), ledger, StreamMetrics::register(metrics));
+    supervisor.spawn_once(rule("stream-watch", OnCancel::Abort), async move |_| watch.run().await);
     Ok(stream.publisher(connection))
-}
-
-fn spawn_lag(supervisor: &mut Supervisor, connection: Connection, metrics: Metrics) {
-    supervisor.spawn_once(rule("stream-lag", OnCancel::Abort), async move |_| watch_lag(connection, &metrics).await);
 }
 
 const fn rule(name: &'static str, on_cancel: OnCancel) -> TaskRule {

@@ -8,16 +8,20 @@ use serde_json::{Value, json};
 use crate::cli::{CheckConfigArguments, Program};
 use crate::config::Config;
 use crate::migrate::MigrateConfig;
+use crate::stream_room;
 
 /// What was found.
 #[derive(Default)]
 struct Checked {
     readings: Vec<Reading>,
     warnings: Vec<String>,
+    /// For how long the stream's size lasts, where there is a stream.
+    room: Option<String>,
     mistakes: Option<Mistakes>,
 }
 
-/// Checks a program's settings and prints what holds, secrets only as set or unset.
+/// Checks a program's settings and prints what holds, secrets only as set or unset; and of a stream for how long its size
+/// lasts.
 pub(crate) fn run(arguments: CheckConfigArguments, source: &Source) -> Exit {
     let source = source.clone().or_file(arguments.file);
     let checked = match source.values() {
@@ -41,14 +45,22 @@ pub(crate) fn run(arguments: CheckConfigArguments, source: &Source) -> Exit {
 
 fn check(program: Program, mut values: Values) -> Checked {
     let read = match program {
-        Program::Goldleaves => Config::read(&mut values).map(drop),
-        Program::Gateway => goldleaves_gateway::program::Config::read(&mut values).map(drop),
-        Program::MeterWorker => goldleaves_meter_worker::program::Config::read(&mut values).map(drop),
-        Program::BillingApi => goldleaves_billing_api::program::Config::read(&mut values).map(drop),
-        Program::Migrate => MigrateConfig::read(&mut values, program).map(drop),
+        Program::Goldleaves => Config::read(&mut values).map(|config| config.stream),
+        Program::Gateway => {
+            goldleaves_gateway::program::Config::read(&mut values).map(|config| Some(config.stream().clone()))
+        }
+        Program::MeterWorker => goldleaves_meter_worker::program::Config::read(&mut values).map(|_| None),
+        Program::BillingApi => goldleaves_billing_api::program::Config::read(&mut values).map(|_| None),
+        Program::Migrate => MigrateConfig::read(&mut values, program).map(|config| config.stream().cloned()),
     };
     let (readings, warnings) = (values.readings().cloned().collect(), values.warnings().to_vec());
-    Checked { readings, warnings, mistakes: values.finish_strictly(read).err() }
+    match values.finish_strictly(read) {
+        Ok(stream) => {
+            let room = stream.map(|stream| stream_room::ask(&stream));
+            Checked { readings, warnings, room, mistakes: None }
+        }
+        Err(mistakes) => Checked { readings, warnings, room: None, mistakes: Some(mistakes) },
+    }
 }
 
 impl Checked {
@@ -57,7 +69,8 @@ impl Checked {
             let (shown, layer) = (reading.shown.as_deref(), reading.layer.as_deref());
             format!("{} = {}  ({})\n", reading.setting.name, shown.unwrap_or("unset"), layer.unwrap_or("default"))
         };
-        self.readings.iter().map(line).collect()
+        let room = self.room.iter().map(|room| format!("# {room}\n"));
+        self.readings.iter().map(line).chain(room).collect()
     }
 
     fn json(&self, program: Program) -> Value {
@@ -76,6 +89,7 @@ impl Checked {
             "valid": self.mistakes.is_none(),
             "settings": self.readings.iter().map(setting).collect::<Vec<_>>(),
             "warnings": self.warnings,
+            "stream": self.room,
             "mistakes": self.mistakes.iter().flat_map(Mistakes::iter).map(mistake).collect::<Vec<_>>(),
         })
     }

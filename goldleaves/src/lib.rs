@@ -16,6 +16,7 @@ mod run;
 mod secret;
 mod spool_resend;
 mod spool_status;
+mod stream_room;
 mod token;
 
 use clap::{CommandFactory, FromArgMatches};

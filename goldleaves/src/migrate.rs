@@ -13,7 +13,7 @@ use goldleaves_runtime::{Exit, Secret, process};
 use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
 use crate::cli::{Direction, MigrateArguments, Program};
-use crate::{config, migrate_status, prepare};
+use crate::{config, migrate_status, prepare, stream_room};
 
 /// How long JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(60);
@@ -41,6 +41,13 @@ impl MigrateConfig {
         let rate = config::read_rate(values);
         let stream = config::read_stream(values);
         Some(Self { common: common?, database_url: database_url?, rate: rate?, stream: stream? })
+    }
+}
+
+impl MigrateConfig {
+    /// The stream that is made.
+    pub(crate) const fn stream(&self) -> Option<&StreamSettings> {
+        self.stream.as_ref()
     }
 }
 
@@ -131,6 +138,7 @@ async fn declare(stream: &StreamSettings) -> Result<()> {
                     word(declared.stream),
                     word(declared.consumer)
                 ));
+                progress(&stream_room::say(stream, &connection).await);
                 return Ok(());
             }
             Err(error) if error.is_transient() && start.elapsed() < STREAM_PATIENCE => {

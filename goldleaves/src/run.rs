@@ -10,7 +10,7 @@ use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::record;
-use goldleaves_gateway::service::{GatewayService, billed, running_check, spool_check, stop_grace};
+use goldleaves_gateway::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
@@ -75,7 +75,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let meter = Meter::new(ledger.clone(), &metrics).traced(tracer.clone());
     let publisher: Arc<dyn Publisher> = match &config.stream {
         None => Arc::new(meter),
-        Some(stream) => broker::spawn(&mut supervisor, stream, meter, &metrics).await?,
+        Some(stream) => broker::spawn(&mut supervisor, stream, (meter, ledger.clone()), &metrics).await?,
     };
     let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), Clock::system());
@@ -89,6 +89,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let shown = metrics.clone();
     let endpoints =
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
+    metrics.show("ready", READY_HELP, endpoints.readiness());
     let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: shutdown.clone() };
     let gateway = service.spawn(&mut supervisor, &config.gateway)?;
     tracing::info!(

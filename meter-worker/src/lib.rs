@@ -12,4 +12,4 @@ mod spans;
 mod worker;
 
 pub use meter::Meter;
-pub use worker::{StreamSettings, Unrecorded, Worker, WorkerHealth, watch_lag};
+pub use worker::{StreamMetrics, StreamSettings, StreamWatch, Unrecorded, WatchPace, Worker, WorkerHealth};

@@ -12,8 +12,9 @@ use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
 
 use crate::Meter;
-use crate::worker::{StreamSettings, Worker, watch_lag};
+use crate::worker::{StreamMetrics, StreamSettings, StreamWatch, Worker};
 
+const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092);
 
 /// What the program is told.
@@ -80,16 +81,21 @@ async fn serve(config: &Config) -> Result<Exit> {
     let worker = Worker::new(connection.clone(), meter, &metrics);
     let health = worker.health();
     supervisor.spawn_once(rule("worker", Stage::Flow, OnCancel::Finish), async move |stop| worker.run(stop).await);
-    let lag_metrics = metrics.clone();
-    supervisor.spawn_once(rule("stream", Stage::Sink, OnCancel::Abort), async move |_| {
-        watch_lag(connection, &lag_metrics).await
-    });
+    let shown = StreamMetrics::register(&metrics);
+    let full = shown.fullness();
+    let watch = StreamWatch::new(connection, ledger.clone(), shown);
+    supervisor.spawn_once(rule("stream", Stage::Sink, OnCancel::Abort), async move |_| watch.run().await);
     let stopping = shutdown.clone();
     let running = Check::new("running", move || up(!stopping.is_asked(), "stopping"));
     let database = Check::new("database", move || up(database.load(Ordering::Relaxed), "away, or without the schema"));
     let worker =
         Check::new("worker", move || health.trouble().map_or(CheckState::Up, |why| CheckState::Down(why.into())));
-    let endpoints = Ops::new(move || metrics.text()).ready(running).ready(database).ready(worker);
+    let stream = Check::new("stream", move || {
+        full.borrow().clone().map_or(CheckState::Up, |full| CheckState::Down(full.into()))
+    });
+    let shown = metrics.clone();
+    let endpoints = Ops::new(move || shown.text()).ready(running).ready(database).ready(worker).ready(stream);
+    metrics.show("ready", READY_HELP, endpoints.readiness());
     supervisor.spawn_once(rule("ops", Stage::Ops, OnCancel::Finish), async move |stop| {
         serve_ops(ops, endpoints, Stop::on(stop)).await;
         anyhow::Ok(())

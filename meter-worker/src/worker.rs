@@ -8,11 +8,11 @@
 //!   for another worker.
 
 mod follow;
+mod stream_watch;
 
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use goldleaves_ledger::{Course, Incoming, LedgerError, Place, Sequences};
@@ -20,12 +20,11 @@ use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
-    Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Footing, Lag, Message,
-    Next, Position, RECEIVER, Reader, ReaderOptions, STREAM, Servers, Topology, TopologyError,
+    Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Existence, Footing,
+    Lag, Message, Next, Position, RECEIVER, Reader, ReaderOptions, Room, STREAM, Servers, Topology, TopologyError,
 };
 use goldleaves_trace::Moment;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,11 +32,10 @@ use tokio_util::sync::CancellationToken;
 use crate::Meter;
 use crate::spans::Arrival;
 use follow::Follower;
+pub use stream_watch::{StreamMetrics, StreamWatch, WatchPace};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often JetStream is asked how far the workers are behind.
-const LAG_EVERY: Duration = Duration::from_secs(5);
 /// How long the first batch waits until it is known which stream it is from.
 const COURSE_MAX: Duration = Duration::from_secs(5);
 /// How long the last acknowledgements may take to leave.
@@ -285,32 +283,5 @@ impl WorkerMetrics {
             redeliveries: counter("worker_redeliveries", "Messages that had been delivered before"),
             batch_seconds: metrics.register("worker_batch_seconds", seconds, Histogram::new(BATCH_SECONDS)),
         }
-    }
-}
-
-/// Shows how far all workers together are behind, until it is dropped. Ends only when stream and consumer can't be used.
-///
-/// # Errors
-/// An incompatible stream or consumer.
-pub async fn watch_lag(connection: Connection, metrics: &Metrics) -> Result<(), TopologyError> {
-    let gauge = |name, help| metrics.register(name, help, Gauge::<u64, AtomicU64>::default());
-    let pending = gauge("stream_pending_messages", "Messages that no worker was handed yet");
-    let unacknowledged = gauge("stream_unacknowledged_messages", "Messages handed to a worker and not acknowledged");
-    let redelivered = gauge("stream_redelivered_messages", "Of the unacknowledged, those handed out more than once");
-    let mut checked = false;
-    loop {
-        if !checked {
-            match Topology::check(&connection).await {
-                Ok(present) => checked = present.stream && present.consumer,
-                Err(error) if error.is_transient() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if let Ok(Some(lag)) = Lag::read(&connection).await {
-            pending.set(lag.pending);
-            unacknowledged.set(lag.ack_pending);
-            redelivered.set(lag.redelivered);
-        }
-        tokio::time::sleep(LAG_EVERY).await;
     }
 }

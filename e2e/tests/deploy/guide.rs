@@ -13,11 +13,13 @@ use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
 /// Where metrics are registered, each under its name.
-const METRICS: [&str; 6] = [
+const METRICS: [&str; 8] = [
     "gateway/src/metrics.rs",
     "gateway/src/record/metrics.rs",
     "meter-worker/src/metrics.rs",
     "meter-worker/src/worker.rs",
+    "meter-worker/src/worker/stream_watch.rs",
+    "gateway/src/program.rs",
     "billing-api/src/metrics.rs",
     "shared/trace/src/metrics.rs",
 ];

@@ -7,7 +7,8 @@ use std::time::Duration;
 use goldleaves_domain::{Delivery, Publisher as _};
 use goldleaves_e2e::nats_wire::Wire;
 use goldleaves_stream::{
-    ConnectSettings, Connection, Consumer, ConsumerOptions, Next, PublisherOptions, StreamPublisher, Topology,
+    ConnectSettings, Connection, Consumer, ConsumerOptions, Existence, Next, PublisherOptions, Room, StreamPublisher,
+    Topology,
 };
 use goldleaves_testkit::child::{Child, wait_for};
 use goldleaves_testkit::scratch::Scratch;
@@ -15,7 +16,8 @@ use tokio::net::TcpStream;
 
 use crate::text;
 
-const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 1 << 30, bytes_min: 1 << 30 };
+const TOPOLOGY: Topology =
+    Topology { replicas: 1, bytes_max: 1 << 30, bytes_min: 1 << 30, history: Duration::from_secs(45 * 86_400) };
 const LOGINS: [&str; 3] = ["GATEWAY", "WORKER", "ADMIN"];
 
 /// A server with the configuration of the deployment, on ports and in a folder of its own.
@@ -126,6 +128,8 @@ async fn gateway_and_worker_do_their_work_with_their_own_logins() {
         consumer.hold(&batch).await;
         consumer.settle(&batch, |_| false).await;
     }
+    assert_eq!(Topology::make_consumer(&connection, 1).await.unwrap(), Existence::Found);
+    assert_eq!(Room::purge(&connection, 1).await.unwrap(), 0, "it may, and there is nothing to purge");
     assert!(connection.flush(Duration::from_secs(10)).await);
     let mut admin = server.as_anybody("ADMIN").await;
     wait_for("the acknowledgements", Duration::from_secs(30), async || {

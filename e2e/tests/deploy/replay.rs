@@ -227,7 +227,15 @@ fn config_of(call: &Call) -> Value {
 async fn the_consumers_it_adds_differ_from_the_declared_one_in_their_start_only() {
     let server = Deployed::start().await;
     let admin = server.as_program("ADMIN").await;
-    Topology { replicas: 1, bytes_max: 1 << 30, bytes_min: 1 << 30 }.declare(&admin).await.unwrap();
+    Topology {
+        replicas: 1,
+        bytes_max: 1 << 30,
+        bytes_min: 1 << 30,
+        history: std::time::Duration::from_secs(45 * 86_400),
+    }
+    .declare(&admin)
+    .await
+    .unwrap();
     let mut wire = server.as_anybody("ADMIN").await;
     let declared = wire.ask("$JS.API.CONSUMER.INFO.USAGE.meter", "").await.unwrap()["config"].clone();
 

@@ -22,7 +22,8 @@ use serde_json::Value;
 
 /// Whose calls the stream holds; the last one's subject is escaped.
 pub(crate) const TENANTS: [&str; 3] = ["acme", "zeta", "Ünïted & sons"];
-const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 1 << 30, bytes_min: 1 << 30 };
+const TOPOLOGY: Topology =
+    Topology { replicas: 1, bytes_max: 1 << 30, bytes_min: 1 << 30, history: Duration::from_secs(45 * 86_400) };
 /// The long forms take minutes on two cores.
 const LIMIT: Duration = Duration::from_secs(900);
 

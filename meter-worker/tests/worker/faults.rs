@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use goldleaves_domain::Delivery;
-use goldleaves_meter_worker::watch_lag;
+use goldleaves_meter_worker::{StreamMetrics, StreamWatch};
 use goldleaves_runtime::Metrics;
 use goldleaves_testkit::postgres::Postgres;
 
@@ -130,17 +130,34 @@ async fn without_a_database_a_stop_hands_back_and_another_worker_takes_over() {
 }
 
 #[tokio::test]
-async fn the_lag_of_all_workers_is_shown() {
-    let (_server, connection) = stream().await;
+async fn the_lag_of_all_workers_is_shown_while_it_is_known() {
+    let (mut server, connection) = stream().await;
+    let postgres = Postgres::shared().await.unwrap();
+    let (ledger, _) = ledger(postgres).await;
     publish(&publisher(&connection), Gateway::new().events(7)).await;
     let metrics = Metrics::new();
-    let shown = metrics.clone();
-    let watching = tokio::spawn(async move { watch_lag(connection, &shown).await });
+    let watch = StreamWatch::new(connection, ledger, StreamMetrics::register(&metrics));
+    let watching = tokio::spawn(watch.run());
     within(async {
         while !metrics.text().contains("goldleaves_stream_pending_messages 7\n") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
+    let text = metrics.text();
+    for name in
+        ["consumer_present 1", "stream_messages 7", "stream_bytes_max 268435456", "stream_age_max_seconds 3888000"]
+    {
+        assert!(text.contains(&format!("goldleaves_{name}")), "{name}: {text}");
+    }
+    server.kill().await.unwrap();
+    within(async {
+        while metrics.text().contains("goldleaves_stream_pending_messages ") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let text = metrics.text();
+    assert!(!text.contains("goldleaves_consumer_present ") && !text.contains("goldleaves_stream_bytes "), "{text}");
     watching.abort();
 }

@@ -16,7 +16,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const TOPOLOGY: Topology = Topology { replicas: 1, bytes_max: 256 * 1024 * 1024, bytes_min: 256 * 1024 * 1024 };
+const TOPOLOGY: Topology = Topology {
+    replicas: 1,
+    bytes_max: 256 * 1024 * 1024,
+    bytes_min: 256 * 1024 * 1024,
+    history: Duration::from_secs(45 * 86_400),
+};
 
 /// Fails the test instead of hanging it.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {

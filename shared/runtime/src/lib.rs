@@ -19,7 +19,7 @@ pub mod telemetry;
 pub use arguments::Program;
 pub use descriptors::raise_descriptor_limit;
 pub use exit::Exit;
-pub use metrics::Metrics;
+pub use metrics::{KnownGauge, Metrics};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
 pub use supervisor::{OnCancel, OnFailure, Stage, Supervisor, TaskRule};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::encoding::{EncodeGaugeValue, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::{MetricType, gauge};
 use prometheus_client::registry::{Metric, Registry};
 
 type Refresh = Box<dyn Fn() + Send + Sync>;
@@ -37,6 +39,14 @@ impl Metrics {
         metric
     }
 
+    /// Registers a gauge that is 1 while `is` says so and 0 otherwise. It must not block.
+    pub fn show(&self, name: &str, help: &str, is: impl Fn() -> bool + Send + Sync + 'static) {
+        let shown = self.register(name, help, gauge::Gauge::<i64>::default());
+        self.before_reading(move || {
+            shown.set(is().into());
+        });
+    }
+
     /// Runs `refresh` before each reading, to set gauges from what is known elsewhere. It must not block.
     pub fn before_reading(&self, refresh: impl Fn() + Send + Sync + 'static) {
         self.lock().refreshes.push(Box::new(refresh));
@@ -64,6 +74,38 @@ impl fmt::Debug for Metrics {
     }
 }
 
+/// A gauge that has no sample while its value is not known. Clones share it.
+#[derive(Debug, Clone)]
+pub struct KnownGauge<N>(Arc<Mutex<Option<N>>>);
+
+impl<N> KnownGauge<N> {
+    /// Sets it; `None`: nobody knows.
+    pub fn set(&self, value: Option<N>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+impl<N> Default for KnownGauge<N> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<N: EncodeGaugeValue + Copy> EncodeMetric for KnownGauge<N> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let value = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        value.map_or(Ok(()), |value| encoder.encode_gauge(&value))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prometheus_client::metrics::counter::Counter;
@@ -84,5 +126,18 @@ mod tests {
         assert!(text.contains("goldleaves_calls_total 3\n"), "{text}");
         assert!(text.contains("goldleaves_open 7\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_nobody_knows_has_no_sample() {
+        let metrics = Metrics::new();
+        let lag = metrics.register("lag", "Behind", KnownGauge::<u64>::default());
+        metrics.show("ready", "Ready", || true);
+        let text = metrics.text();
+        assert!(!text.contains("goldleaves_lag") && text.contains("goldleaves_ready 1\n"), "{text}");
+        lag.set(Some(3));
+        assert!(metrics.text().contains("goldleaves_lag 3\n"));
+        lag.set(None);
+        assert!(!metrics.text().contains("goldleaves_lag"));
     }
 }

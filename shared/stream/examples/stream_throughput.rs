@@ -23,7 +23,12 @@ async fn main() -> anyhow::Result<()> {
         name: "throughput".to_owned(),
     };
     let connection = Connection::connect(&settings).await?;
-    let topology = Topology { replicas: 1, bytes_max: 4 << 30, bytes_min: 4 << 30 };
+    let topology = Topology {
+        replicas: 1,
+        bytes_max: 4 << 30,
+        bytes_min: 4 << 30,
+        history: std::time::Duration::from_secs(45 * 86_400),
+    };
     topology.declare(&connection).await?;
     for window in [1, 64, 1_024, 4_096] {
         let options = PublisherOptions { window, ..PublisherOptions::default() };

@@ -21,4 +21,4 @@ pub use consumer::{Batch, Consumer, ConsumerOptions, ConsumerState, Lag, Message
 pub use footing::Footing;
 pub use publisher::{PublisherOptions, PublisherStats, StreamPublisher};
 pub use reader::{Mark, Position, PositionError, ReadError, Reader, ReaderOptions, Span};
-pub use topology::{CONSUMER, Declared, Existence, Mismatch, Present, RECEIVER, STREAM, Topology, TopologyError};
+pub use topology::{CONSUMER, Declared, Existence, Mismatch, Present, RECEIVER, Room, STREAM, Topology, TopologyError};

@@ -77,6 +77,12 @@ impl Ops {
         self
     }
 
+    /// Whether `/health/ready` says yes, for a metric that says the same.
+    pub fn readiness(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let checks = self.ready.clone();
+        move || checks.iter().all(|check| (check.ask)() == CheckState::Up)
+    }
+
     /// The answer to one request.
     pub fn answer<B>(&self, request: &Request<B>) -> Response<WebBody> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

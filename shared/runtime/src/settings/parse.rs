@@ -130,6 +130,14 @@ pub fn hours(text: &str) -> Result<Duration, Invalid> {
     }
 }
 
+/// Whole days, from 1 to ten years.
+///
+/// # Errors
+/// Not such a number.
+pub fn days(text: &str) -> Result<Duration, Invalid> {
+    whole(1..=3_650_u64)(text).map(|days| Duration::from_secs(days * 86_400))
+}
+
 /// Bytes: a whole number, alone or with B, KiB, MiB, GiB, TiB (powers of 1,024) or kB, MB, GB, TB (powers of 1,000).
 ///
 /// # Errors

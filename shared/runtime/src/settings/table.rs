@@ -85,6 +85,7 @@ settings! {
     SPOOL_RETAIN_HOURS = "spool.retain_hours", Plain, "a number of hours from 0 to 8760";
     STREAM_REPLICAS = "stream.replicas", Plain, "1, 3 or 5";
     STREAM_BYTES_MAX = "stream.bytes_max", Plain, "bytes such as 68719476736 or 64GiB";
+    STREAM_HISTORY_DAYS = "stream.history_days", Plain, "a whole number of days from 1 to 3650";
     RATE_LIMIT_PER_SECOND = "limits.rate_per_second", Plain, "calls a tenant may make in a second, from 1 to 1000000";
     REQUEST_BODY_BYTES_MAX = "limits.request_body_bytes_max", Plain, "bytes such as 1073741824 or 1GiB";
     HEADER_BYTES_MAX = "limits.header_bytes_max", Plain, "bytes from 8KiB to 1MiB";

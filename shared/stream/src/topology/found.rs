@@ -20,6 +20,8 @@ pub(crate) struct StreamFound {
 pub(crate) struct StreamState {
     #[serde(default)]
     pub(crate) messages: u64,
+    #[serde(default)]
+    pub(crate) bytes: u64,
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
     /// When the first and the last message were stored, RFC 3339.
@@ -56,13 +58,12 @@ type Rule = (&'static str, Value, Value);
 impl StreamFound {
     pub(crate) fn mismatches(&self) -> Vec<Mismatch> {
         const OBJECT: &str = "stream USAGE";
-        let rules: [Rule; 10] = [
+        let rules: [Rule; 9] = [
             // Any other deletes events that were acknowledged, and with them every replay.
             ("retention", json!("limits"), json!("limits")),
             ("storage", json!("file"), json!("file")),
             ("discard", json!("new"), json!("old")),
             ("deny_delete", json!(true), json!(false)),
-            ("deny_purge", json!(true), json!(false)),
             // Without acks there is no receipt.
             ("no_ack", json!(false), json!(false)),
             ("sealed", json!(false), json!(false)),
@@ -77,6 +78,28 @@ impl StreamFound {
             mismatches.push(mismatch(OBJECT, "subjects", json!(subjects), json!(SUBJECTS)));
         }
         mismatches
+    }
+}
+
+impl StreamFound {
+    /// The most bytes it may hold.
+    pub(crate) fn bytes_max(&self) -> Option<u64> {
+        self.limit("max_bytes")
+    }
+
+    /// How long it keeps a message.
+    pub(crate) fn age_max(&self) -> Option<Duration> {
+        self.limit("max_age").map(Duration::from_nanos)
+    }
+
+    /// The most bytes a message may have.
+    pub(crate) fn message_bytes_max(&self) -> Option<u64> {
+        self.limit("max_msg_size")
+    }
+
+    /// Neither 0 nor -1 is a limit.
+    fn limit(&self, field: &str) -> Option<u64> {
+        self.config.get(field).and_then(Value::as_u64).filter(|limit| *limit > 0)
     }
 }
 

@@ -4,6 +4,7 @@
 //! operations. What would lose, hide or delete events is incompatible, and named.
 
 mod found;
+mod room;
 
 use std::fmt;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, ApiError, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND};
 use crate::connection::Connection;
+
+pub use room::Room;
 
 pub(crate) use found::{ConsumerFound, StreamFound, StreamState};
 
@@ -25,7 +28,8 @@ pub const CONSUMER: &str = "meter";
 /// Usage events by tenant, and seals by gateway.
 const SUBJECTS: [&str; 2] = [wire::EVENT_SUBJECTS, wire::SEAL_SUBJECTS];
 
-const MAX_AGE: Duration = Duration::from_secs(45 * 24 * 3_600);
+/// More than any event or seal takes. What is larger the gateway hands over in parts.
+const MESSAGE_BYTES_MAX: u32 = 128 * 1024;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
 /// How long a message may be unacknowledged before it is delivered again.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(60);
@@ -46,6 +50,8 @@ pub struct Topology {
     pub bytes_max: u64,
     /// Where JetStream has no room for that, half of it is asked for, and half again, down to this.
     pub bytes_min: u64,
+    /// `STREAM_HISTORY_DAYS`: how long a message is kept at the most.
+    pub history: Duration,
 }
 
 /// Whether something was made or was already there.
@@ -142,9 +148,17 @@ impl Topology {
         Ok(Present { stream: true, consumer: consumer.is_some() })
     }
 
+    /// Makes the consumer again where it is gone, from this sequence on. Changes nothing that exists.
+    ///
+    /// # Errors
+    /// JetStream away or refusing, or an incompatible consumer that somebody else made.
+    pub async fn make_consumer(connection: &Connection, from: u64) -> Result<Existence, TopologyError> {
+        declare_consumer(&connection.api(), Some(from)).await
+    }
+
     pub(crate) async fn declare_over(&self, api: &Api) -> Result<Declared, TopologyError> {
         let stream = self.declare_stream(api).await?;
-        let consumer = declare_consumer(api).await?;
+        let consumer = declare_consumer(api, None).await?;
         Ok(Declared { stream, consumer })
     }
 
@@ -195,12 +209,13 @@ impl Topology {
             // A full stream refuses, and the gateways' spools wait; the default would delete what nobody billed yet.
             "discard": "new",
             "deny_delete": true,
-            "deny_purge": true,
-            "max_age": nanos(MAX_AGE),
+            // Workers purge what the ledger has when history fills the stream; no other login of a program may.
+            "deny_purge": false,
+            "max_age": nanos(self.history),
             "max_bytes": bytes_max,
             "max_msgs": -1,
             "max_msgs_per_subject": -1,
-            "max_msg_size": -1,
+            "max_msg_size": MESSAGE_BYTES_MAX,
             "max_consumers": -1,
             "duplicate_window": nanos(DUPLICATE_WINDOW),
             "num_replicas": self.replicas,
@@ -208,11 +223,11 @@ impl Topology {
     }
 }
 
-async fn declare_consumer(api: &Api) -> Result<Existence, TopologyError> {
+async fn declare_consumer(api: &Api, from: Option<u64>) -> Result<Existence, TopologyError> {
     if let Some(found) = find_consumer(api).await? {
         return compatible(found.mismatches()).map(|()| Existence::Found);
     }
-    let request = json!({ "stream_name": STREAM, "action": "create", "config": consumer_declaration() });
+    let request = json!({ "stream_name": STREAM, "action": "create", "config": consumer_declaration(from) });
     match api.ask::<Value>(&format!("CONSUMER.CREATE.{STREAM}.{CONSUMER}"), &request).await {
         Ok(_) => Ok(Existence::Created),
         Err(error) if error.code() == Some(CONSUMER_NAME_IN_USE) => match find_consumer(api).await? {
@@ -223,8 +238,9 @@ async fn declare_consumer(api: &Api) -> Result<Existence, TopologyError> {
     }
 }
 
-fn consumer_declaration() -> Value {
-    json!({
+/// `from`: the first sequence it delivers; `None`: all there is.
+fn consumer_declaration(from: Option<u64>) -> Value {
+    let mut declaration = json!({
         "durable_name": CONSUMER,
         "name": CONSUMER,
         "description": "Goldleaves: meter-workers pull from here and acknowledge after the commit",
@@ -235,7 +251,12 @@ fn consumer_declaration() -> Value {
         // Any other number skips events without a word.
         "max_deliver": -1,
         "max_ack_pending": ACK_PENDING_MAX,
-    })
+    });
+    if let (Some(from), Some(fields)) = (from.filter(|from| *from > 1), declaration.as_object_mut()) {
+        fields.insert("deliver_policy".to_owned(), json!("by_start_sequence"));
+        fields.insert("opt_start_seq".to_owned(), json!(from));
+    }
+    declaration
 }
 
 /// `None`: JetStream says that there is none.

@@ -14,8 +14,12 @@ use crate::support::{
 };
 
 /// Room for all that a soak publishes.
-const REPLICATED: Topology =
-    Topology { replicas: 3, bytes_max: 4 * 1024 * 1024 * 1024, bytes_min: 4 * 1024 * 1024 * 1024 };
+const REPLICATED: Topology = Topology {
+    replicas: 3,
+    bytes_max: 4 * 1024 * 1024 * 1024,
+    bytes_min: 4 * 1024 * 1024 * 1024,
+    history: Duration::from_secs(45 * 86_400),
+};
 
 /// The name of the stream's leader, once there is one.
 async fn leader(url: &str) -> String {

@@ -9,8 +9,12 @@ use futures_util::StreamExt;
 use goldleaves_domain::{Delivery, PublishError, Publisher};
 use goldleaves_stream::{ConnectSettings, Connection, PublisherOptions, STREAM, StreamPublisher, Topology};
 
-pub(crate) const TOPOLOGY: Topology =
-    Topology { replicas: 1, bytes_max: 256 * 1024 * 1024, bytes_min: 256 * 1024 * 1024 };
+pub(crate) const TOPOLOGY: Topology = Topology {
+    replicas: 1,
+    bytes_max: 256 * 1024 * 1024,
+    bytes_min: 256 * 1024 * 1024,
+    history: Duration::from_secs(45 * 86_400),
+};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{consumer, stream};
-use goldleaves_stream::{CONSUMER, Declared, Existence, Mismatch, Present, STREAM, Topology, TopologyError};
+use goldleaves_stream::{CONSUMER, Declared, Existence, Mismatch, Present, Room, STREAM, Topology, TopologyError};
 use goldleaves_testkit::nats::NatsServer;
 
-use crate::support::{TOPOLOGY, connect, declare, plain, stream_config};
+use crate::support::{
+    TOPOLOGY, connect, declare, deliveries, plain, publish_until_confirmed, publisher, stream_config,
+};
 
 #[tokio::test]
 async fn the_declaration_is_what_the_design_says_and_a_second_one_finds_it() {
@@ -25,7 +27,8 @@ async fn the_declaration_is_what_the_design_says_and_a_second_one_finds_it() {
     assert_eq!(config.retention, stream::RetentionPolicy::Limits);
     assert_eq!(config.storage, stream::StorageType::File);
     assert_eq!(config.discard, stream::DiscardPolicy::New);
-    assert!(config.deny_delete && config.deny_purge);
+    assert!(config.deny_delete && !config.deny_purge);
+    assert_eq!((config.max_age, config.max_message_size), (TOPOLOGY.history, 128 * 1024));
     assert_eq!(config.max_age, Duration::from_secs(45 * 24 * 3_600));
     assert_eq!(config.max_bytes, 256 * 1024 * 1024);
     assert_eq!(config.duplicate_window, Duration::from_secs(300));
@@ -61,7 +64,8 @@ async fn what_operations_may_change_is_compatible_and_stays_changed() {
     };
     stream.create_consumer(replay).await.unwrap();
 
-    let other_settings = Topology { replicas: 3, bytes_max: 1, bytes_min: 1 };
+    let other_settings =
+        Topology { replicas: 3, bytes_max: 1, bytes_min: 1, history: Duration::from_secs(45 * 86_400) };
     let found = other_settings.declare(&connection).await.unwrap();
     assert_eq!(found, Declared { stream: Existence::Found, consumer: Existence::Found });
     let after = stream_config(&server.url()).await;
@@ -89,7 +93,7 @@ async fn an_incompatible_stream_is_named_field_by_field() {
         let text = error.to_string();
         let TopologyError::Incompatible { mismatches } = error else { panic!("{error:?}") };
         let fields: Vec<&str> = mismatches.iter().map(|mismatch| mismatch.field).collect();
-        assert_eq!(fields, ["storage", "discard", "deny_purge", "subjects"]);
+        assert_eq!(fields, ["storage", "discard", "subjects"]);
         let wanted = Mismatch {
             object: "stream USAGE",
             field: "discard",
@@ -126,10 +130,15 @@ async fn an_incompatible_consumer_is_named() {
 async fn what_the_server_can_not_give_is_refused_with_its_words() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
-    let error = Topology { replicas: 3, bytes_max: 1024 * 1024, bytes_min: 1024 * 1024 }
-        .declare(&connection)
-        .await
-        .unwrap_err();
+    let error = Topology {
+        replicas: 3,
+        bytes_max: 1024 * 1024,
+        bytes_min: 1024 * 1024,
+        history: Duration::from_secs(45 * 86_400),
+    }
+    .declare(&connection)
+    .await
+    .unwrap_err();
     let TopologyError::Refused { object, source } = &error else { panic!("{error:?}") };
     assert_eq!(*object, "stream USAGE");
     assert!(source.to_string().contains("replicas > 1 not supported"), "{source}");
@@ -141,7 +150,8 @@ async fn a_default_that_there_is_no_room_for_is_halved_until_there_is() {
     const EXBIBYTE: u64 = 1 << 60;
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
-    let chosen = Topology { replicas: 1, bytes_max: EXBIBYTE, bytes_min: EXBIBYTE };
+    let chosen =
+        Topology { replicas: 1, bytes_max: EXBIBYTE, bytes_min: EXBIBYTE, history: Duration::from_secs(45 * 86_400) };
     let error = chosen.declare(&connection).await.unwrap_err();
     assert!(format!("{:#}", anyhow::Error::new(error)).contains("insufficient storage"));
     let default = Topology { bytes_min: 1 << 20, ..chosen };
@@ -151,11 +161,18 @@ async fn a_default_that_there_is_no_room_for_is_halved_until_there_is() {
 }
 
 #[tokio::test]
-async fn events_can_neither_be_purged_nor_deleted() {
+async fn no_event_can_be_deleted_and_history_is_purged_up_to_a_place() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
+    publish_until_confirmed(&publisher(&connection), &deliveries(10)).await;
     let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
-    assert!(stream.purge().await.is_err());
     assert!(stream.delete_message(1).await.is_err());
+    let room = Room::read(&connection).await.unwrap().unwrap();
+    assert_eq!((room.messages, room.first_sequence, room.last_sequence), (10, 1, 10));
+    assert_eq!((room.bytes_max, room.age_max), (Some(TOPOLOGY.bytes_max), Some(TOPOLOGY.history)));
+    assert!(room.oldest <= room.newest && room.oldest.is_some(), "{room:?}");
+    assert_eq!(Room::purge(&connection, 8).await.unwrap(), 7);
+    let room = Room::read(&connection).await.unwrap().unwrap();
+    assert_eq!((room.messages, room.first_sequence), (3, 8), "the one at the place is kept");
 }
