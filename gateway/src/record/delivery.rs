@@ -40,6 +40,34 @@ pub(super) fn message(record: &Record, read: &Read, source: Source) -> Delivery 
     }
 }
 
+/// What a part says beside its bytes.
+const PART_ENVELOPE_BYTES: usize = 1_024;
+/// Smaller parts than this are of no use.
+const PART_BYTES_MIN: usize = 64;
+
+/// A message that the receiver does not take for its size, in parts that it does: no ledger books them, so they are set aside
+/// with all of its bytes. The first one has the place of the event, so that nothing is missing in the proof.
+pub(super) fn parts(record: &Record, whole: &Delivery, (source, bytes_max): (Source, usize)) -> Option<Vec<Delivery>> {
+    // A byte is two digits.
+    let size = bytes_max.saturating_sub(PART_ENVELOPE_BYTES) / 2;
+    if size < PART_BYTES_MIN {
+        return None;
+    }
+    let count = whole.payload.len().div_ceil(size);
+    let part = |(number, bytes): (usize, &[u8])| {
+        let id = format!("{}-part-{}-of-{count}", whole.message_id, number + 1);
+        let mut data = serde_json::json!({
+            "message_id": whole.message_id, "part": number + 1, "parts": count, "bytes": hex(bytes),
+        });
+        if let (RecordKind::Publish { seq }, 0, Some(data)) = (record.kind, number, data.as_object_mut()) {
+            data.insert("epoch".to_owned(), record.epoch.to_string().into());
+            data.insert("seq".to_owned(), seq.into());
+        }
+        foreign(Foreign { what: "goldleaves.spool.part".to_owned(), id, source, data })
+    };
+    Some(whole.payload.chunks(size).enumerate().map(part).collect())
+}
+
 /// Bytes that this program cannot read travel whole, as a CloudEvent of a type that no ledger books: so they are set
 /// aside where people look (and, when they are newer, where a newer worker does), neither lost nor in the way.
 fn unreadable(record: &Record, cause: &CodecError, source: Source) -> Delivery {
@@ -52,15 +80,33 @@ fn unreadable(record: &Record, cause: &CodecError, source: Source) -> Delivery {
         _ => "goldleaves.spool.damaged".to_owned(),
     };
     let id = format!("{}-{}", record.epoch.as_hyphenated(), record.lsn);
-    let bytes: String = record.payload.iter().map(|byte| format!("{byte:02x}")).collect();
+    let data = serde_json::json!({
+        "kind": kind, "version": record.version, "epoch": record.epoch, "seq": seq, "bytes": hex(&record.payload),
+    });
+    foreign(Foreign { what, id, source, data })
+}
+
+/// A CloudEvent of a type that no ledger books.
+struct Foreign {
+    what: String,
+    id: String,
+    source: Source,
+    data: serde_json::Value,
+}
+
+fn foreign(Foreign { what, id, source, data }: Foreign) -> Delivery {
     let event = serde_json::json!({
         "specversion": "1.0",
         "id": id,
         "type": what,
         "source": source.to_string(),
         "datacontenttype": "application/json",
-        "data": { "kind": kind, "version": record.version, "epoch": record.epoch, "seq": seq, "bytes": bytes },
+        "data": data,
     });
     let payload = Bytes::from(event.to_string());
     Delivery { subject: wire::seal_subject(&source), message_id: id, payload, traceparent: None }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -99,6 +99,8 @@ pub(crate) struct RecordMetrics {
     pub(crate) relayed: Counter,
     /// Records that could not be read.
     pub(crate) unreadable: Counter,
+    /// Records that were larger than the receiver takes.
+    pub(crate) oversized: Counter,
     /// Failed attempts since the last receipt.
     pub(crate) failures_in_a_row: Count,
     /// Seals written.
@@ -130,6 +132,10 @@ impl RecordMetrics {
             unreadable: counter(
                 "relay_unreadable_records",
                 "Spool records handed on as bytes because none could read them",
+            ),
+            oversized: counter(
+                "relay_oversized_records",
+                "Spool records larger than the receiver takes, whose bytes were set aside in parts",
             ),
             failures_in_a_row: gauge(
                 "relay_failures_in_a_row",

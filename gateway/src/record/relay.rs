@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use goldleaves_domain::{PublishError, Publisher, Receiver, Source};
+use goldleaves_domain::{Delivery, PublishError, Publisher, Receiver, Source};
 use goldleaves_spool::{Lsn, Orphan, Reader, Record, Spool, SpoolError};
 use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging, next_span};
 use tokio::time::MissedTickBehavior;
@@ -251,11 +251,11 @@ impl Relay {
     /// Hands a batch over, however long that takes.
     async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> Handed {
         let (mut left, started) = (batch, Moment::now());
+        let mut bytes_max = None;
         while !left.is_empty() {
             let length = if self.backoff.is_probing() { 1 } else { left.len() };
             let (window, rest) = left.split_at(length);
-            let message = |(record, read): &(Record, Read)| delivery::message(record, read, self.source);
-            match publisher.publish(window.iter().map(message).collect()).await {
+            match publisher.publish(self.messages(window, bytes_max)).await {
                 Ok(()) => {
                     self.confirmed(window);
                     self.trace(window, (started, publisher.receiver()));
@@ -266,10 +266,41 @@ impl Relay {
                     warn!(reason, "the receiver lost what it had confirmed, everything retained is handed over again");
                     return Handed::Rewound;
                 }
+                Err(PublishError::TooLarge { bytes_max: most }) if bytes_max != Some(most) => {
+                    self.name_oversized(window, most);
+                    bytes_max = Some(most);
+                }
                 Err(cause) => self.pause(&cause).await,
             }
         }
         Handed::Over
+    }
+
+    /// The messages of these records; where one is larger than the receiver takes, its parts.
+    fn messages(&self, window: &[(Record, Read)], bytes_max: Option<usize>) -> Vec<Delivery> {
+        let message = |(record, read): &(Record, Read)| {
+            let whole = delivery::message(record, read, self.source);
+            let most = bytes_max.filter(|most| whole.payload.len() > *most);
+            let parts = most.and_then(|most| delivery::parts(record, &whole, (self.source, most)));
+            parts.unwrap_or_else(|| vec![whole])
+        };
+        window.iter().flat_map(message).collect()
+    }
+
+    fn name_oversized(&self, window: &[(Record, Read)], bytes_max: usize) {
+        for (record, read) in window {
+            let whole = delivery::message(record, read, self.source);
+            if whole.payload.len() > bytes_max {
+                self.metrics.oversized.inc();
+                error!(
+                    message_id = whole.message_id,
+                    bytes = whole.payload.len(),
+                    bytes_max,
+                    "a record is larger than the receiver takes (max_payload of nats-server, or max_msg_size of the \
+                     stream), its bytes are handed over in parts and set aside"
+                );
+            }
+        }
     }
 
     fn confirmed(&mut self, window: &[(Record, Read)]) {

@@ -27,6 +27,12 @@ pub enum PublishError {
         /// What the receiver or the transport said.
         reason: String,
     },
+    /// A message of the batch is larger than the receiver takes: the same batch, in smaller messages.
+    #[error("a message is larger than the {bytes_max} bytes that the receiver takes")]
+    TooLarge {
+        /// The most bytes of a payload.
+        bytes_max: usize,
+    },
     /// The receiver lost what it had confirmed: start again from the oldest retained record.
     #[error("the receiver lost what it had confirmed: {reason}")]
     Rewound {

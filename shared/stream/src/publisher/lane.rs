@@ -117,7 +117,7 @@ impl Lane {
             Ok(()) => run.confirmed_ids().for_each(|id| {
                 self.known.remove(id);
             }),
-            Err(PublishError::Unconfirmed { .. }) => {
+            Err(PublishError::Unconfirmed { .. } | PublishError::TooLarge { .. }) => {
                 self.known.extend(run.confirmed_ids().map(str::to_owned));
                 // A caller that does not come back with its batch must not fill the memory.
                 if self.known.len() > KNOWN_MAX {
@@ -157,6 +157,10 @@ impl Lane {
                 }
                 self.trouble = None;
                 self.connects_seen = connects;
+            }
+            let bytes_max = with.payload_bytes_max();
+            if run.has_larger_than(bytes_max) {
+                return Err(PublishError::TooLarge { bytes_max });
             }
             let before = run.confirmed();
             let outcome = self.pump(with, run).await;

@@ -7,6 +7,7 @@
 //!   that is never answered leaves nothing behind in the client.
 //! - After any trouble nothing is sent but a probe until the stream has been looked at: it must be the same stream, and
 //!   still hold what it confirmed. Then one message goes first, and the window opens as acks come back.
+//! - What is larger than server or stream take is named at once, before anything of its batch is sent.
 //! - A stream that is gone for good is made again, and the caller is told to start from its oldest record.
 
 mod lane;
@@ -24,6 +25,9 @@ use crate::connection::Connection;
 use crate::topology::{RECEIVER, Topology};
 use lane::Lane;
 use witness::Witness;
+
+/// More than the headers of any message take.
+const HEADERS_BYTES_MAX: usize = 256;
 
 /// How a publisher behaves. The defaults are what production uses; tests shorten the times.
 #[derive(Debug, Clone)]
@@ -107,6 +111,13 @@ impl StreamPublisher {
     /// The connection it uses.
     pub const fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The most bytes of a payload that server and stream take.
+    fn payload_bytes_max(&self) -> usize {
+        let of_stream = self.witness.message_bytes_max().and_then(|most| usize::try_from(most).ok());
+        let most = self.connection.client().max_payload().min(of_stream.unwrap_or(usize::MAX));
+        most.saturating_sub(HEADERS_BYTES_MAX)
     }
 
     async fn publish_batch(&self, batch: Vec<Delivery>) -> Result<(), PublishError> {

@@ -38,6 +38,12 @@ impl Run {
         self.confirmed == self.batch.len()
     }
 
+    /// Whether a payload that is not confirmed has more bytes than these.
+    pub(super) fn has_larger_than(&self, bytes_max: usize) -> bool {
+        let open = self.batch.iter().zip(&self.stages).filter(|(_, stage)| **stage != Stage::Confirmed);
+        open.into_iter().any(|(delivery, _)| delivery.payload.len() > bytes_max)
+    }
+
     pub(super) const fn confirmed(&self) -> usize {
         self.confirmed
     }

@@ -70,6 +70,8 @@ struct Memory {
     rewinds: u64,
     /// What makes the stream unusable, and when that was said.
     unusable: Option<(String, Instant)>,
+    /// The most bytes of a message, headers included, as the stream said last.
+    message_bytes_max: Option<u64>,
 }
 
 /// What is kept over a restart.
@@ -112,6 +114,11 @@ impl Witness {
         self.memory().rewinds
     }
 
+    /// The most bytes of a message, headers included; `None`: the stream sets no limit.
+    pub(super) fn message_bytes_max(&self) -> Option<u64> {
+        self.memory().message_bytes_max
+    }
+
     /// Whether the last look found less than was confirmed.
     pub(super) fn is_suspicious(&self) -> bool {
         self.memory().suspect_since.is_some()
@@ -151,7 +158,11 @@ impl Witness {
             self.memory().say_unusable(&error);
             return Err(unconfirmed(&error));
         }
-        self.memory().say_usable();
+        {
+            let mut memory = self.memory();
+            memory.say_usable();
+            memory.message_bytes_max = stream.message_bytes_max();
+        }
         let (created, anchors) = self.memory().to_compare();
         if let Some(created) = created.filter(|created| *created != stream.created) {
             let reason = format!("the stream was made at {}, not at {created}", stream.created);

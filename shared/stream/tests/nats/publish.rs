@@ -1,7 +1,7 @@
 //! Batches on a healthy server: everything confirmed is stored, once, with its headers.
 
 use goldleaves_domain::{PublishError, Publisher};
-use goldleaves_stream::{PublisherOptions, STREAM, StreamPublisher, Topology};
+use goldleaves_stream::{STREAM, StreamPublisher, Topology};
 use goldleaves_testkit::nats::NatsServer;
 
 use crate::support::{
@@ -67,7 +67,12 @@ async fn concurrent_batches_do_not_take_each_others_acks() {
 async fn a_full_stream_only_delays() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
-    let small = Topology { replicas: 1, bytes_max: 256 * 1024, bytes_min: 256 * 1024 };
+    let small = Topology {
+        replicas: 1,
+        bytes_max: 256 * 1024,
+        bytes_min: 256 * 1024,
+        history: std::time::Duration::from_secs(45 * 86_400),
+    };
     declare(&connection, small).await;
     let publisher = StreamPublisher::new(connection.clone(), small, quick());
     let batch = deliveries(2_000);
@@ -84,14 +89,25 @@ async fn a_full_stream_only_delays() {
 }
 
 #[tokio::test]
-async fn a_message_the_server_never_takes_is_reported_not_dropped() {
+async fn a_message_larger_than_server_or_stream_take_is_named_before_anything_is_sent() {
     let server = NatsServer::start_with("max_payload: 4096").await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
-    let options = PublisherOptions { patience: std::time::Duration::from_millis(500), ..quick() };
-    let publisher = StreamPublisher::new(connection, TOPOLOGY, options);
-    let mut large = delivery("acme");
-    large.payload = vec![b'x'; 10_000].into();
-    let error = within(publisher.publish(vec![large])).await.unwrap_err();
-    assert!(matches!(&error, PublishError::Unconfirmed { reason } if reason.contains("ayload")), "{error:?}");
+    let publisher = StreamPublisher::new(connection, TOPOLOGY, quick());
+    let of_size = |bytes| {
+        let mut large = delivery("acme");
+        large.payload = vec![b'x'; bytes].into();
+        large
+    };
+    let error = within(publisher.publish(vec![delivery("acme"), of_size(10_000)])).await.unwrap_err();
+    assert!(matches!(error, PublishError::TooLarge { bytes_max: 3_840 }), "{error:?}");
+    let batch = vec![of_size(3_000)];
+    publish_until_confirmed(&publisher, &batch).await;
+    assert_stored_once(&server.url(), &batch).await;
+    // Operations lower the limit: what the stream refuses shows the new one.
+    let mut config = stream_config(&server.url()).await;
+    config.max_message_size = 2_048;
+    plain(&server.url()).await.update_stream(&config).await.unwrap();
+    let error = within(publisher.publish(vec![of_size(3_000)])).await.unwrap_err();
+    assert!(matches!(error, PublishError::TooLarge { bytes_max: 1_792 }), "{error:?}");
 }
