@@ -76,6 +76,8 @@ pub(crate) enum GatewayError {
 pub(crate) enum UpstreamError {
     #[error("can't be reached")]
     Unreachable(#[source] ConnectError),
+    #[error("has all the connections that it may have (UPSTREAM_CONNECTIONS_MAX)")]
+    Busy,
     #[error("broke off before its answer")]
     Broke(#[source] hyper::Error),
     #[error("gave an answer that can't be passed on: {0}")]
@@ -90,20 +92,25 @@ impl UpstreamError {
         GatewayError::Upstream { whom, error: self }
     }
 
+    const fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy)
+    }
+
     const fn is_late(&self) -> bool {
         matches!(self, Self::Unreachable(ConnectError::TimedOut(_)) | Self::Silent)
     }
 
     const fn code(&self, whom: Destination) -> ProblemCode {
         match (whom, self) {
+            (_, busy) if busy.is_busy() => ProblemCode::UpstreamBusy,
             (Destination::Upstream, late) if late.is_late() => ProblemCode::UpstreamTimeout,
             (Destination::Upstream, Self::Unreachable(_)) => ProblemCode::UpstreamUnreachable,
             (Destination::Upstream, Self::Answer(_)) => ProblemCode::UpstreamAnswerInvalid,
-            (Destination::Upstream, Self::Broke(_) | Self::Silent) => ProblemCode::UpstreamFailed,
+            (Destination::Upstream, Self::Broke(_) | Self::Silent | Self::Busy) => ProblemCode::UpstreamFailed,
             (Destination::Billing, late) if late.is_late() => ProblemCode::BillingTimeout,
             (Destination::Billing, Self::Unreachable(_)) => ProblemCode::BillingUnreachable,
             (Destination::Billing, Self::Answer(_)) => ProblemCode::BillingAnswerInvalid,
-            (Destination::Billing, Self::Broke(_) | Self::Silent) => ProblemCode::BillingFailed,
+            (Destination::Billing, Self::Broke(_) | Self::Silent | Self::Busy) => ProblemCode::BillingFailed,
         }
     }
 }
@@ -127,6 +134,7 @@ impl GatewayError {
             Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::TenantForbidden | Self::TenantMissing | Self::TenantNotChosen { .. } => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Upstream { error, .. } if error.is_busy() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream { error, .. } if error.is_late() => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { .. } => StatusCode::BAD_GATEWAY,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -165,7 +173,9 @@ impl GatewayError {
     /// Why an announced call that failed like this leaves no event.
     pub(crate) const fn void_reason(&self) -> VoidReason {
         match self {
-            Self::Upstream { error: UpstreamError::Unreachable(_), .. } => VoidReason::UpstreamUnreachable,
+            Self::Upstream { error: UpstreamError::Unreachable(_) | UpstreamError::Busy, .. } => {
+                VoidReason::UpstreamUnreachable
+            }
             Self::Upstream { .. } => VoidReason::UpstreamFailed,
             Self::NotDurable => VoidReason::NotDurable,
             _ => VoidReason::Refused,
@@ -177,13 +187,20 @@ impl GatewayError {
         match self {
             Self::RateLimited { retry_after } => Some(retry_after.as_secs_f64().ceil().max(1.0) as u64),
             Self::Overloaded | Self::Unrecorded | Self::NotDurable => Some(1),
+            Self::Upstream { error, .. } if error.is_busy() => Some(1),
             _ => None,
         }
     }
 
     /// Whether it is the gateway's or the upstream's fault, and worth a warning.
     pub(crate) fn is_fault(&self) -> bool {
-        self.status().is_server_error() && !matches!(self, Self::Connect | Self::Method | Self::TransferCoding)
+        let expected = match self {
+            Self::Connect | Self::Method | Self::TransferCoding => true,
+            // As many as clients care to make: the metric has their number.
+            Self::Upstream { error, .. } => error.is_busy(),
+            _ => false,
+        };
+        self.status().is_server_error() && !expected
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use goldleaves_runtime::Metrics;
+use goldleaves_runtime::{Metrics, descriptor_limit};
 use goldleaves_trace::Tracer;
 use goldleaves_web::{
     ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, TokenVerifier, serve_peers,
@@ -18,9 +18,10 @@ use tokio_util::task::TaskTracker;
 use crate::call::Destination;
 use crate::config::GatewayConfig;
 use crate::core::Core;
+use crate::descriptors::{Shares, TooFewDescriptors};
 use crate::layers::{Buckets, CorsRules, LimitsOptions};
 use crate::metrics::{self, CoreMetrics};
-use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, UploadLimits};
+use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, Slots, UploadLimits};
 use crate::record::Recorder;
 use crate::stack::{Entry, StackParts, stack};
 use crate::via::Via;
@@ -50,6 +51,9 @@ pub enum StartError {
     /// A thread or its runtime.
     #[error("a core's thread can't be started")]
     Thread(#[source] io::Error),
+    /// Too many connections for the limit of open files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// Neither `UPSTREAM_URL` nor a demo upstream.
     #[error("there is no upstream")]
     NoUpstream,
@@ -92,6 +96,8 @@ impl Gateway {
     /// The address can't be listened on, a thread can't be started, or there is no upstream.
     pub fn start(config: &GatewayConfig, parts: &GatewayParts) -> Result<Self, StartError> {
         let upstream = config.upstream.clone().ok_or(StartError::NoUpstream)?;
+        let shares = Shares::of(descriptor_limit(), &config.limits)?;
+        let slots = Slots::new(shares.upstreams);
         let listeners = listen(config.address, config.cores.get())?;
         let address = listeners.first().map_or(config.address, |(_, address)| *address);
         let metrics = metrics::register(&parts.metrics, config.cores.get());
@@ -105,8 +111,9 @@ impl Gateway {
         };
         let stats = ServeStats::default();
         metrics::register_connections(&parts.metrics, &stats);
+        metrics::register_upstream_connections(&parts.metrics, (slots.clone(), shares.upstreams));
         let shared = Shared {
-            serve: serve_options(config, stats),
+            serve: ServeOptions { connections: ConnectionLimit::new(shares.clients), ..serve_options(config, stats) },
             stack: StackParts {
                 tracer: parts.tracer.clone(),
                 cors: config
@@ -133,6 +140,7 @@ impl Gateway {
                 idle_max: config.limits.connections_max,
                 header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
             },
+            slots,
             proxy: proxy_options(config),
         };
         for (index, ((listener, _), metrics)) in listeners.into_iter().zip(metrics).enumerate() {
@@ -216,6 +224,7 @@ struct Shared {
     upstream: Origin,
     billing: Origin,
     pool: PoolOptions,
+    slots: Slots,
     proxy: ProxyOptions,
 }
 
@@ -243,8 +252,8 @@ async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop)
             return Served { left: 0 };
         }
     };
-    let upstream = Pool::new(Destination::Upstream, shared.upstream, shared.pool);
-    let billing = Pool::new(Destination::Billing, shared.billing, shared.pool);
+    let upstream = Pool::new(Destination::Upstream, shared.upstream, (shared.pool, &shared.slots));
+    let billing = Pool::new(Destination::Billing, shared.billing, (shared.pool, &shared.slots));
     for pool in [&upstream, &billing] {
         tokio::spawn(sweep(Arc::clone(pool)));
     }
@@ -283,7 +292,6 @@ fn listen(address: SocketAddr, cores: usize) -> Result<Vec<(StdListener, SocketA
 
 fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
     ServeOptions {
-        connections: ConnectionLimit::new(config.limits.connections_max),
         first_byte_timeout: config.limits.first_byte_timeout,
         headers_timeout: config.limits.headers_timeout,
         write_timeout: config.limits.body_idle_timeout,

@@ -9,6 +9,7 @@ mod capture;
 mod clock;
 mod config;
 mod core;
+mod descriptors;
 mod error;
 mod gateway;
 mod hints;
@@ -28,6 +29,7 @@ pub mod record;
 pub mod service;
 
 pub use config::{Deployment, GatewayConfig};
+pub use descriptors::TooFewDescriptors;
 pub use gateway::{Gateway, GatewayParts, StartError};
 pub use layers::{AllowedOrigins, ExposedError, ExposedHeaders, OriginsError};
 pub use proxy::{Origin, OriginError};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use goldleaves_runtime::Metrics;
@@ -12,6 +12,8 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+
+use crate::proxy::Slots;
 
 const STATUSES: usize = 900;
 const CLASSES: usize = RequestClass::ALL.len();
@@ -191,6 +193,17 @@ pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats) {
         open.set(i64::try_from(stats.open()).unwrap_or(i64::MAX));
         accepted.inner().store(stats.accepted(), Ordering::Relaxed);
         at_limit.inner().store(stats.at_limit(), Ordering::Relaxed);
+    });
+}
+
+/// Shows how many connections to upstreams there are, and how many there may be.
+pub(crate) fn register_upstream_connections(metrics: &Metrics, (slots, max): (Slots, usize)) {
+    let gauge = |name, help| metrics.register(name, help, Gauge::<i64, AtomicI64>::default());
+    let open = gauge("upstream_connections", "Connections to upstream and billing API, unused ones included");
+    let limit = gauge("upstream_connections_max", "How many there may be");
+    limit.set(i64::try_from(max).unwrap_or(i64::MAX));
+    metrics.before_reading(move || {
+        open.set(i64::try_from(slots.used()).unwrap_or(i64::MAX));
     });
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::io::{Heard, UpstreamIo};
 use super::origin::Origin;
 use super::pool::PoolOptions;
+use super::slots::Slot;
 use super::upload::Upload;
 
 /// Why there is no connection.
@@ -26,6 +27,9 @@ pub(crate) enum ConnectError {
     /// Nobody said anything.
     #[error("the upstream did not take the connection within {} ms", .0.as_millis())]
     TimedOut(Duration),
+    /// There are as many connections as there may be.
+    #[error("the gateway has all the upstream connections it may have")]
+    Busy,
     /// hyper said no.
     #[error("the upstream connection can't be set up")]
     Handshake(#[source] hyper::Error),
@@ -52,13 +56,13 @@ enum Driver {
 
 impl Connection {
     /// Connects, within the time-out.
-    pub(crate) async fn open(origin: &Origin, options: &PoolOptions) -> Result<Self, ConnectError> {
+    pub(crate) async fn open(origin: &Origin, options: &PoolOptions, slot: Slot) -> Result<Self, ConnectError> {
         let timeout = options.connect_timeout;
         let connecting = TcpStream::connect((origin.host(), origin.port()));
         let stream = tokio::time::timeout(timeout, connecting).await.map_err(|_| ConnectError::TimedOut(timeout))??;
         stream.set_nodelay(true)?;
         let heard = Heard::default();
-        let io = TokioIo::new(UpstreamIo::new(stream, heard.clone()));
+        let io = TokioIo::new(UpstreamIo::new(stream, heard.clone(), slot));
         let mut builder = http1::Builder::new();
         builder.max_headers(options.header_fields_max);
         let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;

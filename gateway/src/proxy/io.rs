@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::slots::Slot;
+
 /// How much is read in one poll, so that other calls of the core get their turn.
 const POLL_BYTES_MAX: usize = 64 << 10;
 /// How much is read before an answer's head ends, interim responses included.
@@ -87,11 +89,13 @@ pub(crate) struct UpstreamIo {
     heard: Heard,
     /// Nothing more can be read.
     ended: bool,
+    /// Its place among all connections, in a tunnel too.
+    _slot: Slot,
 }
 
 impl UpstreamIo {
-    pub(crate) const fn new(stream: TcpStream, heard: Heard) -> Self {
-        Self { stream, heard, ended: false }
+    pub(crate) const fn new(stream: TcpStream, heard: Heard, slot: Slot) -> Self {
+        Self { stream, heard, ended: false, _slot: slot }
     }
 
     /// A broken write, as one that waits. Nobody has to be woken for it: whoever writes reads too.

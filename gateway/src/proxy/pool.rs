@@ -1,7 +1,7 @@
 //! Idle connections to one upstream, one pool a core.
 //!
-//! Invariant: a connection is either in the pool or owned by exactly one request. The lock is only ever taken by the
-//! threads of one core, which are one: it is never waited for.
+//! Invariant: a connection is either in the pool or owned by exactly one request. The lock is taken by the thread of one
+//! core, and by others only when there is no room for another connection: it is hardly ever waited for.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::connection::{ConnectError, Connection};
 use super::origin::Origin;
+use super::slots::Slots;
 use crate::call::Destination;
 
 /// How connections are made and kept.
@@ -33,6 +34,7 @@ pub(crate) struct Pool {
     whom: Destination,
     origin: Origin,
     options: PoolOptions,
+    slots: Slots,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -42,8 +44,10 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(whom: Destination, origin: Origin, options: PoolOptions) -> Arc<Self> {
-        Arc::new(Self { whom, origin, options, idle: Mutex::default() })
+    pub(crate) fn new(whom: Destination, origin: Origin, (options, slots): (PoolOptions, &Slots)) -> Arc<Self> {
+        let pool = Arc::new(Self { whom, origin, options, slots: slots.clone(), idle: Mutex::default() });
+        slots.share_with(&pool);
+        pool
     }
 
     pub(crate) const fn whom(&self) -> Destination {
@@ -77,7 +81,16 @@ impl Pool {
 
     /// A new connection.
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
-        Connection::open(&self.origin, &self.options).await
+        let slot = self.slots.take().ok_or(ConnectError::Busy)?;
+        Connection::open(&self.origin, &self.options, slot).await
+    }
+
+    /// Closes the connection that has been unused for the longest; whether there was one.
+    pub(crate) fn close_oldest(&self) -> bool {
+        let mut idle = self.idle.lock();
+        let oldest = if idle.is_empty() { None } else { Some(idle.remove(0)) };
+        drop(idle);
+        oldest.is_some()
     }
 
     /// Keeps a connection for the next request, or closes it.

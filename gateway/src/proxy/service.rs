@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::answer::{AnswerBody, Lease};
-use super::connection::Connection;
+use super::connection::{ConnectError, Connection};
 use super::exchange::{HeadLimits, NoHead, exchange};
 use super::headers::{self, Framing};
 use super::origin::Origin;
@@ -192,6 +192,7 @@ impl Inner {
         {
             // The upstream closed the connection while the request was on its way to it.
             self.metrics.upstream_retried();
+            drop(connection);
             connection = self.connect(&pool).await?;
             if client.is_some() {
                 connection.allow_upgrade();
@@ -205,7 +206,11 @@ impl Inner {
 
     async fn connect(&self, pool: &Pool) -> Result<Connection, GatewayError> {
         self.metrics.upstream_connecting();
-        pool.connect().await.map_err(|error| UpstreamError::Unreachable(error).of(pool.whom()))
+        let failed = |error| match error {
+            ConnectError::Busy => UpstreamError::Busy,
+            error => UpstreamError::Unreachable(error),
+        };
+        pool.connect().await.map_err(|error| failed(error).of(pool.whom()))
     }
 
     fn answered(

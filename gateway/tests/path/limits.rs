@@ -127,3 +127,39 @@ async fn connections_are_limited_but_wait() {
     assert_eq!(world.metric("goldleaves_connections_at_limit_total"), 1.0);
     assert_eq!(world.metric("goldleaves_connections_accepted_total"), 3.0);
 }
+
+/// Calls that the upstream never answers hold all connections there may be.
+#[tokio::test]
+async fn upstream_connections_are_limited_and_no_call_waits_for_one() {
+    let upstream = Upstream::start(|received| match received.target().ends_with("held") {
+        true => Answer::silence(),
+        false => Answer::ok("ok"),
+    });
+    let plan = Plan { cores: 2, ..Plan::with("UPSTREAM_CONNECTIONS_MAX", "3") };
+    let world = plan.start(upstream.await.unwrap()).await;
+    // Unused connections of either core make room.
+    for _ in 0..20 {
+        assert_eq!(world.send(Request::get(BILLABLE)).await.status, 200);
+    }
+    let mut held = Vec::new();
+    while world.upstream().served().iter().filter(|received| received.target().ends_with("held")).count() < 3 {
+        if held.len() < 3 {
+            let mut connection = world.connect().await;
+            connection.write(&Request::get("/auth/held").wire("a")).await.unwrap();
+            held.push(connection);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for path in [BILLABLE, "/auth/x", "/billing/health"] {
+        let busy = world.send(Request::get(path)).await;
+        assert_eq!((busy.status, busy.json().unwrap()["code"].as_str()), (503, Some("upstream_busy")), "{path}");
+        assert_eq!(busy.header("retry-after"), Some("1"));
+    }
+    assert_eq!(world.send(Request::get("/health")).await.status, 200);
+    assert_eq!(world.metric("goldleaves_upstream_connections_max "), 3.0);
+    drop(held);
+    while world.send(Request::get(BILLABLE)).await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.finish().await.len(), 21);
+}

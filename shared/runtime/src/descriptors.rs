@@ -15,6 +15,11 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     }
 }
 
+/// How many files and sockets this process may have open; `None` = without limit.
+pub fn descriptor_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

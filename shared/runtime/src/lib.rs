@@ -17,7 +17,7 @@ pub mod settings;
 pub mod telemetry;
 
 pub use arguments::Program;
-pub use descriptors::raise_descriptor_limit;
+pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use exit::Exit;
 pub use metrics::{KnownGauge, Metrics};
 pub use secret::Secret;

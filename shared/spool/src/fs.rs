@@ -3,9 +3,9 @@
 //! Nothing here knows records or segments. [`RealFileSystem`] is Linux; it relies on `fdatasync` writing back the pages
 //! that a shared mapping dirtied, which Linux does and POSIX does not promise.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,9 +88,28 @@ pub struct RealFileSystem;
 /// piece: after larger writes than this a sync writes out far more than was appended.
 const ZEROS: usize = 32 * 1024;
 
+/// Records say who called when: they are their owner's to read.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Takes away what others than the owner may do, where an earlier version, or a copy, left it to them.
+fn close_to_others(found: &Metadata, mode: u32, set: impl FnOnce(Permissions) -> io::Result<()>) -> io::Result<()> {
+    match found.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => set(Permissions::from_mode(mode)),
+    }
+}
+
 impl FileSystem for RealFileSystem {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            created => return created,
+        }
+        close_to_others(&std::fs::metadata(path)?, DIRECTORY_MODE, |mode| std::fs::set_permissions(path, mode))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -99,8 +118,12 @@ impl FileSystem for RealFileSystem {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SpoolFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::Create);
-        Ok(Arc::new(RealFile { file: options.open(path)? }))
+        options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::Create).mode(FILE_MODE);
+        let file = options.open(path)?;
+        if mode != OpenMode::Read {
+            close_to_others(&file.metadata()?, FILE_MODE, |mode| file.set_permissions(mode))?;
+        }
+        Ok(Arc::new(RealFile { file }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -116,7 +139,9 @@ impl FileSystem for RealFileSystem {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        close_to_others(&file.metadata()?, FILE_MODE, |mode| file.set_permissions(mode))?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

@@ -5,6 +5,7 @@
 
 mod alarm;
 mod body;
+mod classic;
 mod ops;
 mod principal;
 mod problem;

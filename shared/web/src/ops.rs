@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::classic;
 use crate::{ConnectionLimit, ServeOptions, Served, Stop, WebBody, serve};
 
 /// How a part of the process is.
@@ -58,7 +59,7 @@ impl Check {
 }
 
 impl Ops {
-    /// Answers `/metrics` with OpenMetrics text; alive and ready without conditions so far.
+    /// Answers `/metrics` with OpenMetrics text, or in the classic format for whoever prefers it; alive and ready without conditions so far.
     pub fn new(metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { metrics: Arc::new(metrics), live: Vec::new(), ready: Vec::new() }
     }
@@ -91,10 +92,7 @@ impl Ops {
             return response;
         }
         match request.uri().path() {
-            "/metrics" => {
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                text(StatusCode::OK, kind, (self.metrics)())
-            }
+            "/metrics" => metrics((self.metrics)(), request.headers()),
             "/health/live" => health(&self.live, ("live", "dead")),
             "/health/ready" => health(&self.ready, ("ready", "not ready")),
             _ => text(StatusCode::NOT_FOUND, "text/plain", "/metrics, /health/live, /health/ready\n".to_owned()),
@@ -132,6 +130,16 @@ fn health(checks: &[Check], (good, bad): (&'static str, &'static str)) -> Respon
     // Texts and booleans always serialise.
     let body = serde_json::to_string(&Health { status: word, checks }).unwrap_or_default();
     text(status, "application/json", body)
+}
+
+fn metrics(openmetrics: String, asked: &HeaderMap) -> Response<WebBody> {
+    let mut response = if classic::is_wanted(asked) {
+        text(StatusCode::OK, classic::CLASSIC, classic::classic(&openmetrics))
+    } else {
+        text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", openmetrics)
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response<WebBody> {

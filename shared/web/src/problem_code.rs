@@ -85,6 +85,8 @@ codes! {
     UpstreamFailed = "upstream_failed";
     /// 502: an answer that cannot be passed on.
     UpstreamAnswerInvalid = "upstream_answer_invalid";
+    /// 503: the gateway has as many connections to upstreams as it may have.
+    UpstreamBusy = "upstream_busy";
     /// 502: no connection to billing-api.
     BillingUnreachable = "billing_unreachable";
     /// 504: billing-api took no connection, or gave no answer, in time.

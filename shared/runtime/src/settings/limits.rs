@@ -15,6 +15,8 @@ pub struct GatewayLimits {
     pub header_fields_max: usize,
     /// `CONNECTIONS_MAX`: connections served at once.
     pub connections_max: usize,
+    /// `UPSTREAM_CONNECTIONS_MAX`: connections to upstreams at once; `None` = half of the descriptors.
+    pub upstream_connections_max: Option<usize>,
     /// `FIRST_BYTE_TIMEOUT_SECS`: from the accepted connection to the client's first bytes.
     pub first_byte_timeout: Duration,
     /// `HEADERS_TIMEOUT_SECS`: for a whole head; also the idle time between two requests.
@@ -40,6 +42,7 @@ impl GatewayLimits {
         let header_bytes_max = values.required(table::HEADER_BYTES_MAX, parse::byte_size_in(8_192..=1_048_576));
         let header_fields_max = values.required(table::HEADER_FIELDS_MAX, parse::whole(1..=4_096));
         let connections_max = values.required(table::CONNECTIONS_MAX, parse::whole(1..=1_000_000));
+        let upstream_connections_max = values.optional(table::UPSTREAM_CONNECTIONS_MAX, parse::whole(1..=1_000_000));
         let first_byte_timeout = values.required(table::FIRST_BYTE_TIMEOUT_SECS, parse::seconds);
         let headers_timeout = values.required(table::HEADERS_TIMEOUT_SECS, parse::seconds);
         let body_idle_timeout = values.required(table::BODY_IDLE_TIMEOUT_SECS, parse::seconds);
@@ -53,6 +56,7 @@ impl GatewayLimits {
             header_bytes_max: u32::try_from(header_bytes_max?).ok()?,
             header_fields_max: header_fields_max?,
             connections_max: connections_max?,
+            upstream_connections_max: upstream_connections_max?,
             first_byte_timeout: first_byte_timeout?,
             headers_timeout: headers_timeout?,
             body_idle_timeout: body_idle_timeout?,

@@ -91,6 +91,7 @@ settings! {
     HEADER_BYTES_MAX = "limits.header_bytes_max", Plain, "bytes from 8KiB to 1MiB";
     HEADER_FIELDS_MAX = "limits.header_fields_max", Plain, "a whole number from 1 to 4096";
     CONNECTIONS_MAX = "limits.connections_max", Plain, "a whole number from 1 to 1000000";
+    UPSTREAM_CONNECTIONS_MAX = "limits.upstream_connections_max", Plain, "a whole number from 1 to 1000000";
     FIRST_BYTE_TIMEOUT_SECS = "limits.first_byte_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     HEADERS_TIMEOUT_SECS = "limits.headers_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     BODY_IDLE_TIMEOUT_SECS = "limits.body_idle_timeout_secs", Plain, "seconds, more than 0 and at most 86400";

@@ -30,6 +30,12 @@ async fn metrics_liveness_and_readiness() {
         metrics.contains("content-type: application/openmetrics-text") && metrics.ends_with("answer 42\n# EOF\n"),
         "{metrics}"
     );
+    let classic = "GET /metrics HTTP/1.1\r\nAccept: text/plain\r\nX-Rest:";
+    let classic = ask(address, classic).await;
+    assert!(
+        classic.contains("content-type: text/plain; version=0.0.4") && classic.ends_with("answer 42\n"),
+        "{classic}"
+    );
     let ready = ask(address, "GET /health/ready").await;
     let body = r#"{"status":"ready","checks":[{"name":"spool","ok":true},{"name":"other","ok":true}]}"#;
     assert!(ready.starts_with("HTTP/1.1 200") && ready.ends_with(body), "{ready}");
