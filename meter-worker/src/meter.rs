@@ -139,10 +139,12 @@ impl Meter {
     }
 }
 
-/// Whether it is something in the batch that the ledger refuses, and not the ledger that is away or not as it should be.
+/// Whether it is something in the batch that the ledger refuses, and not the ledger that is away or not as it should be: a
+/// constraint that somebody made, a missing partition, a column of another type, or a stored row that can't be read say
+/// nothing of what comes.
 fn is_poison(cause: &LedgerError) -> bool {
     match cause {
-        LedgerError::Unstorable { .. } | LedgerError::Store(StoreError::Unreadable { .. }) => true,
+        LedgerError::Unstorable { .. } => true,
         LedgerError::Store(StoreError::Database(_)) => !cause.is_transient(),
         LedgerError::Store(_)
         | LedgerError::NoRate

@@ -38,6 +38,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long the first batch waits until it is known which stream it is from.
 const COURSE_MAX: Duration = Duration::from_secs(5);
+/// The least time between two lines about the same trouble.
+const QUIET: Duration = Duration::from_secs(30);
 /// How long the last acknowledgements may take to leave.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Upper bounds of the seconds a batch takes.
@@ -86,6 +88,8 @@ pub struct Worker {
     meter: Meter,
     metrics: WorkerMetrics,
     trouble: watch::Sender<Option<String>>,
+    /// When it was said last what keeps the ledger from recording.
+    said: Option<Instant>,
     /// Which stream it is, once that is known.
     course: watch::Receiver<Option<Arc<Course>>>,
     follower: Option<Follower>,
@@ -112,7 +116,7 @@ impl Worker {
         let consumer = Consumer::new(connection.clone(), ConsumerOptions::default());
         let follower = Follower::new(connection.clone(), meter.clone());
         let (metrics, trouble, course) = (WorkerMetrics::register(metrics), watch::channel(None).0, follower.course());
-        Self { connection, consumer, meter, metrics, trouble, course, follower: Some(follower) }
+        Self { connection, consumer, meter, metrics, trouble, said: None, course, follower: Some(follower) }
     }
 
     /// Follows whether it works.
@@ -241,10 +245,21 @@ impl Worker {
         }
     }
 
-    fn unwell(&self, cause: &LedgerError) {
-        let cause = chain(cause);
-        if self.trouble.send_replace(Some(cause.clone())).is_none() {
+    /// Says it at once, and again now and then: what is not away but wrong is for a person to mend.
+    fn unwell(&mut self, error: &LedgerError) {
+        let cause = chain(error);
+        let is_new = self.trouble.send_replace(Some(cause.clone())).is_none();
+        if !is_new && self.said.is_some_and(|said| said.elapsed() < QUIET) {
+            return;
+        }
+        self.said = Some(Instant::now());
+        if error.is_transient() {
             tracing::warn!(cause, "the ledger can't record, the batch is held and tried again");
+        } else {
+            tracing::error!(
+                cause,
+                "the ledger is not as it should be, the batch is held and tried again until it is mended"
+            );
         }
     }
 }

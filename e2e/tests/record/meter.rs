@@ -96,9 +96,13 @@ async fn every_number_moves(url: &str) {
 /// What the database refuses stands for whatever nobody thought of.
 async fn poison_is_found_and_set_aside_alone(url: &str) {
     let tables = Tables::open(url).await;
-    let postgres = "ALTER TABLE usage_events ADD CONSTRAINT no_poison CHECK (route <> '/poison')";
+    let postgres = "CREATE FUNCTION no_poison() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'no poison' USING ERRCODE = '22003'; END $$;
+        CREATE TRIGGER no_poison BEFORE INSERT ON usage_events FOR EACH ROW WHEN (NEW.route = '/poison')
+        EXECUTE FUNCTION no_poison()";
+    // Too big for a value.
     let sqlite = "CREATE TRIGGER no_poison BEFORE INSERT ON usage_events WHEN NEW.route = '/poison'
-        BEGIN SELECT RAISE(ABORT, 'no poison'); END";
+        BEGIN SELECT zeroblob(3000000000); END";
     tables.run(if url.starts_with("sqlite") { sqlite } else { postgres }).await;
     let (meter, metrics) = meter(url).await;
     let mut events: Vec<_> = (1..=50).map(event).collect();
@@ -115,6 +119,51 @@ async fn poison_is_found_and_set_aside_alone(url: &str) {
         assert_eq!(row, Row { table: table.into(), outcome: outcome.into() });
     }
     assert_shows(&metrics, &["billed_events_total 47", "dead_letters_total{reason=\"refused\"} 3"]);
+}
+
+/// What the server says of a value, and what it says of anything else: a constraint somebody made, a partition that is
+/// missing, a column of another type.
+async fn only_what_is_said_of_a_value_is_poison(url: &str) {
+    let tables = Tables::open(url).await;
+    let trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = substr(NEW.route, 2); END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON usage_events FOR EACH ROW EXECUTE FUNCTION refuse()";
+    tables.run(trigger).await;
+    let (meter, _) = meter(url).await;
+    let values = ["22001", "22003", "22007", "22008", "22021", "22P02", "22P03", "22P05", "54000"];
+    let others = ["23502", "23503", "23505", "23514", "22012", "42804", "42703", "42501", "53100", "55000"];
+    let mut set_aside = 0;
+    for (number, code) in (1..).zip(values.into_iter().chain(others)) {
+        let mut event = event(number);
+        event.route = format!("/{code}").parse().unwrap();
+        let recorded = meter.record(payloads(&[event])).await;
+        assert_eq!(recorded.is_ok(), values.contains(&code), "{code}: {recorded:?}");
+        set_aside += usize::from(recorded.is_ok());
+        assert_eq!(tables.rows().await.len(), set_aside, "{code}");
+    }
+}
+
+/// A row that somebody else made unreadable is no fault of the event that meets it.
+async fn a_stored_row_that_cannot_be_read_is_no_poison(url: &str) {
+    let tables = Tables::open(url).await;
+    let (meter, metrics) = meter(url).await;
+    let repeat = |number, minute: &str| {
+        let mut event = event(number);
+        event.client_request_id = Some("the-same".parse().unwrap());
+        event.request_id = "the-same".parse().unwrap();
+        event.fingerprint = Some(format!("v1:{}", "0".repeat(64)).parse().unwrap());
+        event.ts = format!("2026-11-24T05:{minute}:00Z").parse().unwrap();
+        event
+    };
+    meter.record(payloads(&[repeat(1, "30")])).await.unwrap();
+    tables.run("UPDATE usage_events SET cost_cents = NULL").await;
+    let earlier = payloads(&[repeat(2, "10")]);
+    assert!(meter.record(earlier.clone()).await.is_err());
+    assert_eq!(tables.rows().await.len(), 1, "nothing is set aside");
+    tables.run("UPDATE usage_events SET cost_cents = 25").await;
+    meter.record(earlier).await.unwrap();
+    assert_eq!(tables.rows().await.len(), 2);
+    assert_shows(&metrics, &["meter_failures_total 1"]);
 }
 
 /// A schema that is not there has nothing to do with the batch: nothing is set aside, the batch comes again.
@@ -156,6 +205,12 @@ mod sqlite {
     }
 
     #[tokio::test]
+    async fn a_stored_row_that_cannot_be_read_is_no_poison() {
+        let folder = Scratch::new("meter").unwrap();
+        super::a_stored_row_that_cannot_be_read_is_no_poison(&database::sqlite(folder.path()).await).await;
+    }
+
+    #[tokio::test]
     async fn every_number_moves() {
         let folder = Scratch::new("meter").unwrap();
         super::every_number_moves(&database::sqlite(folder.path()).await).await;
@@ -180,6 +235,16 @@ mod postgres {
     #[tokio::test]
     async fn what_was_committed_before_a_failure_is_counted() {
         super::what_was_committed_before_a_failure_is_counted(&database::postgres().await).await;
+    }
+
+    #[tokio::test]
+    async fn a_stored_row_that_cannot_be_read_is_no_poison() {
+        super::a_stored_row_that_cannot_be_read_is_no_poison(&database::postgres().await).await;
+    }
+
+    #[tokio::test]
+    async fn only_what_is_said_of_a_value_is_poison() {
+        super::only_what_is_said_of_a_value_is_poison(&database::postgres().await).await;
     }
 
     #[tokio::test]
