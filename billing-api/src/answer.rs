@@ -1,16 +1,13 @@
-//! Errors as problem+json, and numbers as JSON that loses nothing.
-
-use std::fmt::Display;
+//! Errors as problem+json: each with its status, its code and words for people.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use goldleaves_billing::{BillingError, Refusal, RefusalCode};
 use goldleaves_domain::{Timestamp, TimestampError};
-use goldleaves_ledger::LedgerError;
 use goldleaves_runtime::process;
 use goldleaves_web::{Problem, ProblemCode, TokenError};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 /// Why a call is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +18,9 @@ pub(crate) enum ApiError {
     /// 403, the same words whether the tenant exists or not.
     #[error("the token gives no access to this tenant's usage")]
     ForeignTenant,
-    /// 403.
-    #[error("reporting usage needs the role admin or billing:write")]
-    MayNotReport,
+    /// 403, with what it takes.
+    #[error("this needs {0}")]
+    Forbidden(&'static str),
     /// 400: of the query or the path.
     #[error("{0}")]
     Parameter(String),
@@ -39,12 +36,15 @@ pub(crate) enum ApiError {
     /// 405, with what is allowed.
     #[error("only {0} is answered here")]
     Method(&'static str),
+    /// 406.
+    #[error("the answer can be application/json or text/csv")]
+    NotAcceptable,
     /// 500: the clock is outside the years that can be written.
     #[error("the clock is wrong")]
     Clock(#[from] TimestampError),
-    /// 503 when the database is away, else 500.
-    #[error("the ledger did not answer")]
-    Ledger(#[from] LedgerError),
+    /// What billing refuses; 503 when the database is away or too slow, else 500.
+    #[error("billing did not answer")]
+    Billing(#[from] BillingError),
 }
 
 impl ApiError {
@@ -53,30 +53,63 @@ impl ApiError {
         match self {
             Self::Token(error) => Problem::unauthorized(*error),
             Self::ForeignTenant => problem(StatusCode::FORBIDDEN, ProblemCode::TenantForbidden),
-            Self::MayNotReport => problem(StatusCode::FORBIDDEN, ProblemCode::RoleMissing),
+            Self::Forbidden(_) => problem(StatusCode::FORBIDDEN, ProblemCode::RoleMissing),
             Self::Parameter(_) => problem(StatusCode::BAD_REQUEST, ProblemCode::ParameterInvalid),
             Self::BodyInvalid(_) => problem(StatusCode::BAD_REQUEST, ProblemCode::BodyInvalid),
             Self::Body(status, _) => problem(*status, body_code(*status)),
             Self::NotFound => problem(StatusCode::NOT_FOUND, ProblemCode::NotFound),
             Self::Method(allowed) => problem(StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed)
                 .header(http::header::ALLOW, HeaderValue::from_static(allowed)),
-            Self::Ledger(error) if error.is_transient() => Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ProblemCode::DatabaseUnavailable,
-                "the database is away; try again later",
-            )
-            .header(http::header::RETRY_AFTER, HeaderValue::from_static("5")),
+            Self::NotAcceptable => problem(StatusCode::NOT_ACCEPTABLE, ProblemCode::NotAcceptable),
             Self::Clock(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError),
-            Self::Ledger(error @ LedgerError::MissingCard { .. }) => {
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError, error.to_string())
-            }
-            Self::Ledger(_) => Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                ProblemCode::InternalError,
-                "the ledger could not answer",
-            ),
+            Self::Billing(error) => of_billing(error),
         }
     }
+
+    /// What the log says of it, where that is more than the caller is told.
+    fn cause(&self) -> Option<String> {
+        match self {
+            Self::Billing(BillingError::Refused(_)) => None,
+            Self::Billing(error) => Some(process::chain(error)),
+            _ => None,
+        }
+    }
+}
+
+fn of_billing(error: &BillingError) -> Problem {
+    let later = |code, detail: &'static str| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+            .header(http::header::RETRY_AFTER, HeaderValue::from_static("5"))
+    };
+    match error {
+        BillingError::Refused(refusal) => of_refusal(refusal),
+        BillingError::TooSlow => {
+            later(ProblemCode::TooSlow, "the database took longer than 10 s; ask for a shorter range")
+        }
+        error if error.is_transient() => {
+            later(ProblemCode::DatabaseUnavailable, "the database is away; try again later")
+        }
+        _ => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError, "the database could not answer")
+        }
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> Problem {
+    let (status, code) = match refusal.code {
+        RefusalCode::AlreadyExists => (StatusCode::CONFLICT, ProblemCode::AlreadyExists),
+        RefusalCode::NoSuchEvent => (StatusCode::NOT_FOUND, ProblemCode::NoSuchEvent),
+        RefusalCode::NotBilled => (StatusCode::CONFLICT, ProblemCode::NotBilled),
+        RefusalCode::AlreadyVoid => (StatusCode::CONFLICT, ProblemCode::AlreadyVoid),
+        RefusalCode::TooEarly => (StatusCode::CONFLICT, ProblemCode::TooEarly),
+        RefusalCode::OutOfOrder => (StatusCode::CONFLICT, ProblemCode::OutOfOrder),
+        RefusalCode::Archived => (StatusCode::CONFLICT, ProblemCode::Archived),
+        RefusalCode::TooManyGroups => (StatusCode::BAD_REQUEST, ProblemCode::TooManyGroups),
+        RefusalCode::TooManyRows => (StatusCode::BAD_REQUEST, ProblemCode::TooManyRows),
+        RefusalCode::Invalid => (StatusCode::BAD_REQUEST, ProblemCode::ParameterInvalid),
+        RefusalCode::NotFound => (StatusCode::NOT_FOUND, ProblemCode::NotFound),
+    };
+    Problem::new(status, code, refusal.detail.clone())
 }
 
 /// The code of a body that could not be read.
@@ -98,23 +131,12 @@ pub(crate) struct Failure {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let cause = match &self {
-            Self::Ledger(error) => Some(process::chain(error)),
-            _ => None,
-        };
-        let failure = Failure { problem: self.problem(), cause };
+        let failure = Failure { problem: self.problem(), cause: self.cause() };
         let mut response = Response::new(Body::empty());
         *response.status_mut() = failure.problem.status();
         response.extensions_mut().insert(failure);
         response
     }
-}
-
-/// A number of any size as a JSON number, written as `Display` writes it.
-pub(crate) fn exact(number: impl Display) -> Result<Box<RawValue>, ApiError> {
-    RawValue::from_string(number.to_string()).map_err(|error| {
-        ApiError::Body(StatusCode::INTERNAL_SERVER_ERROR, format!("a number could not be written: {error}"))
-    })
 }
 
 /// A moment as RFC 3339 in UTC with `Z`.

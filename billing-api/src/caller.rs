@@ -1,17 +1,36 @@
-//! Who calls: the verified token, and nothing else.
+//! Who calls, and what the token allows: nothing else is asked.
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path};
 use goldleaves_domain::TenantId;
-use goldleaves_web::Principal;
-use http::request::Parts;
+use goldleaves_web::{Principal, Role};
 
 use crate::answer::ApiError;
-use crate::service::BillingApi;
 
 /// Whoever the token speaks for.
-pub(crate) struct Caller(Arc<Principal>);
+#[derive(Debug, Clone)]
+pub(crate) struct Caller(pub(crate) Arc<Principal>);
+
+/// A permission that reaches beyond reading the caller's own tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// To see every tenant's usage: any of the roles.
+    ReadAll,
+    /// To change a bill: `admin` or `billing:write`.
+    Write,
+    /// To change what bills are made by: `admin`.
+    Admin,
+}
+
+impl Right {
+    pub(crate) const fn roles(self) -> &'static str {
+        match self {
+            Self::ReadAll => "one of the roles admin, billing:read and billing:write",
+            Self::Write => "the role admin or billing:write",
+            Self::Admin => "the role admin",
+        }
+    }
+}
 
 impl Caller {
     /// The tenant of this name, if the caller may see it.
@@ -22,30 +41,33 @@ impl Caller {
         if self.0.may_read(&tenant) { Ok(tenant) } else { Err(ApiError::ForeignTenant) }
     }
 
-    /// Refuses who may not report usage, of any tenant, the own included.
-    pub(crate) fn check_may_report(&self) -> Result<(), ApiError> {
-        if self.0.may_report() { Ok(()) } else { Err(ApiError::MayNotReport) }
+    /// Refuses whoever lacks a right.
+    pub(crate) fn check(&self, right: Right) -> Result<(), ApiError> {
+        let has = |wanted: &[Role]| self.0.roles.iter().any(|role| wanted.contains(role));
+        let allowed = match right {
+            Right::ReadAll => has(&[Role::Admin, Role::BillingRead, Role::BillingWrite]),
+            Right::Write => has(&[Role::Admin, Role::BillingWrite]),
+            Right::Admin => has(&[Role::Admin]),
+        };
+        if allowed { Ok(()) } else { Err(ApiError::Forbidden(right.roles())) }
+    }
+
+    /// The token's user.
+    pub(crate) fn user(&self) -> &str {
+        self.0.user.as_str()
+    }
+
+    /// The token's roles, separated by blanks.
+    pub(crate) fn roles(&self) -> String {
+        let names: Vec<&str> = self.0.roles.iter().map(|role| role_name(*role)).collect();
+        names.join(" ")
     }
 }
 
-/// The tenant that the path names, as text. What is no text is refused in the same form as everything else.
-pub(crate) struct TenantName(pub(crate) String);
-
-impl FromRequestParts<BillingApi> for TenantName {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, api: &BillingApi) -> Result<Self, ApiError> {
-        match Path::from_request_parts(parts, api).await {
-            Ok(Path(name)) => Ok(Self(name)),
-            Err(_) => Err(ApiError::Parameter("the path names no tenant: it is not UTF-8".to_owned())),
-        }
-    }
-}
-
-impl FromRequestParts<BillingApi> for Caller {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, api: &BillingApi) -> Result<Self, ApiError> {
-        Ok(Self(api.verifier().verify(&parts.headers)?))
+const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+        Role::BillingRead => "billing:read",
+        Role::BillingWrite => "billing:write",
     }
 }

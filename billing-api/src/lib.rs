@@ -1,23 +1,27 @@
-//! The billing API: what a tenant used in a period, what it costs, and what is to be pushed to Stripe.
+//! The billing API: what a tenant used and what it costs, corrections and periods, and what is to be pushed to Stripe.
 //!
 //! It verifies tokens itself and trusts no header: whoever reaches its port sees only what the token allows. Handlers
-//! never write SQL; they ask the ledger.
+//! never write SQL; they ask `goldleaves_billing`.
 
 mod answer;
+mod ask;
 mod caller;
+mod cell;
+mod close;
 mod config;
-mod docs;
-mod health;
+mod csv;
+mod members;
 mod metrics;
 mod query;
-mod report_usage;
-mod service;
+mod router;
+mod routes;
+mod state;
 mod tokens;
-mod usage;
 
 pub mod program;
 
+pub use close::close_due_periods;
 pub use config::BillingConfig;
 pub use metrics::BillingMetrics;
-pub use service::BillingApi;
+pub use state::BillingApi;
 pub use tokens::token_options;

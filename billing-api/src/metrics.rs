@@ -10,6 +10,14 @@ use prometheus_client::metrics::family::Family;
 #[derive(Debug, Clone)]
 pub struct BillingMetrics {
     answers: Family<Answer, Counter>,
+    corrections: Family<Kind, Counter>,
+    periods_closed: Counter,
+}
+
+/// One kind of correction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: String,
 }
 
 /// One kind of answer. The route is the pattern, so that the labels stay few.
@@ -22,8 +30,19 @@ struct Answer {
 impl BillingMetrics {
     /// Registers them.
     pub fn register(metrics: &Metrics) -> Self {
-        let answers = Family::default();
-        Self { answers: metrics.register("billing_requests", "Calls answered by the billing API", answers) }
+        Self {
+            answers: metrics.register("billing_requests", "Calls answered by the billing API", Family::default()),
+            corrections: metrics.register("corrections", "Corrections made", Family::default()),
+            periods_closed: metrics.register("periods_closed", "Periods closed", Counter::default()),
+        }
+    }
+
+    pub(crate) fn corrected(&self, kind: &str) {
+        self.corrections.get_or_create(&Kind { kind: kind.to_owned() }).inc();
+    }
+
+    pub(crate) fn closed(&self, periods: u64) {
+        self.periods_closed.inc_by(periods);
     }
 
     pub(crate) fn answered(&self, route: Option<&str>, status: StatusCode) {

@@ -1,4 +1,4 @@
-//! The billing API as a program of its own: it reads the ledger that workers write.
+//! The billing API as a program of its own, on the database that workers write.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,19 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Ledger, StoreError, StoreOptions};
+use goldleaves_billing::Billing;
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Setting, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
+use goldleaves_store::{Store, StoreError, StoreOptions};
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{
     Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenVerifier, bind, serve_ops,
 };
 use tokio::net::TcpListener;
 
-use crate::{BillingApi, BillingConfig, BillingMetrics, token_options};
+use crate::{BillingApi, BillingConfig, BillingMetrics, close_due_periods, token_options};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
+/// The longest that a transaction, or a statement of its own, may take.
+const WORK_LIMIT: Duration = Duration::from_secs(12);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
 
 /// What dropping the last connections may take, after the grace.
@@ -61,7 +64,7 @@ impl Config {
 /// # Errors
 /// It is of none.
 pub fn database_url(text: &str) -> Result<Secret, StoreError> {
-    goldleaves_ledger::check_url(text).map(|()| Secret::new(text.to_owned()))
+    goldleaves_store::check_url(text).map(|()| Secret::new(text.to_owned()))
 }
 
 /// Runs until told to stop.
@@ -80,15 +83,20 @@ async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     let (tracer, exporting) = config.traces.start("billing-api", &metrics);
-    let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
-    let billing = listen(table::BILLING_ADDR, config.billing.addr)?;
+    // The server ends a statement soon after whoever asked has stopped to wait for it.
+    let limits = StoreOptions { work_timeout: WORK_LIMIT, ..StoreOptions::default() };
+    let store = Store::connect(config.database_url.expose(), limits).await?;
+    let billing = Billing::new(store, config.billing.time_zone);
+    let listener = listen(table::BILLING_ADDR, config.billing.addr)?;
     let ops = listen(table::OPS_ADDR, config.ops_addr)?;
-    tracing::info!("billing listens on http://{}, ops on http://{}", billing.local_addr()?, ops.local_addr()?);
+    tracing::info!("billing listens on http://{}, ops on http://{}", listener.local_addr()?, ops.local_addr()?);
 
     let mut supervisor = Supervisor::new(shutdown.clone());
-    let ready = watch_ledger(&mut supervisor, ledger.clone());
+    let ready = watch_database(&mut supervisor, billing.clone());
     let verifier = TokenVerifier::new(token_options(&config.jwt), Clock::system());
-    let api = BillingApi::new(ledger.clone(), verifier, Clock::system(), BillingMetrics::register(&metrics));
+    let counted = BillingMetrics::register(&metrics);
+    spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
+    let api = BillingApi::new(billing.clone(), verifier, Clock::system(), counted);
     let api = api.traced(tracer);
     let docs = config.billing.docs;
     let options = ServeOptions { grace: config.common.shutdown_grace, ..ServeOptions::default() };
@@ -101,7 +109,7 @@ async fn serve(config: &Config) -> Result<Exit> {
             asked.delay(drain_delay).await;
             graceful.cancel();
         };
-        tokio::join!(api.serve(billing, docs, (options, stop)), delayed);
+        tokio::join!(api.serve(listener, docs, (options, stop)), delayed);
         anyhow::Ok(())
     });
     let stopping = shutdown.clone();
@@ -115,7 +123,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         anyhow::Ok(())
     });
     let exit = supervisor.run(config.common.drain_delay + config.common.shutdown_grace + CLOSE_GRACE).await;
-    ledger.store().close().await;
+    billing.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }
@@ -138,10 +146,33 @@ const fn rule(name: &'static str, stage: Stage) -> TaskRule {
 }
 
 /// Whether the database answers and has the schema. Away is waited out; what is wrong is not.
-fn watch_ledger(supervisor: &mut Supervisor, ledger: Ledger) -> Arc<AtomicBool> {
+fn watch_database(supervisor: &mut Supervisor, billing: Billing) -> Arc<AtomicBool> {
     let ready = Arc::new(AtomicBool::new(false));
     let rule = TaskRule { name: "schema", stage: Stage::Sink, on_cancel: OnCancel::Abort, on_failure: OnFailure::Stop };
     let is_ready = Arc::clone(&ready);
-    supervisor.spawn_once(rule, async move |_| Err(ledger.watch(&is_ready).await));
+    supervisor.spawn_once(rule, async move |_| Err(billing.watch(&is_ready).await));
     ready
+}
+
+/// Closes periods by the clock, where that is asked for.
+pub fn spawn_closing(
+    supervisor: &mut Supervisor,
+    config: &BillingConfig,
+    (billing, metrics): (&Billing, &BillingMetrics),
+) {
+    let Some(after_hours) = config.close_after_hours else { return };
+    let rule = TaskRule {
+        name: "close-periods",
+        stage: Stage::Flow,
+        on_cancel: OnCancel::Abort,
+        on_failure: OnFailure::Restart,
+    };
+    let (billing, metrics) = (billing.clone(), metrics.clone());
+    supervisor.spawn(rule, move |_| {
+        let (billing, metrics) = (billing.clone(), metrics.clone());
+        async move {
+            close_due_periods(billing, after_hours, metrics).await;
+            Ok::<_, String>(())
+        }
+    });
 }

@@ -1,51 +1,118 @@
-//! The period a query asks for: each name at most once, readable, or a clear 400.
+//! A query's parameters: each known one at most once, readable, or a clear 400 that names what is known.
 
-use axum::extract::FromRequestParts;
-use goldleaves_domain::{Period, Timestamp};
-use http::request::Parts;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use goldleaves_billing::{Cursor, Page};
+use goldleaves_domain::{Period, PeriodError, Timestamp};
+use goldleaves_pricing::{CalendarError, Day, Month, TimeZone};
 
 use crate::answer::ApiError;
-use crate::service::BillingApi;
 
-/// `?start_date&end_date`, as they came.
+/// The longest range of a list.
+const RANGE_MICROS_MAX: i64 = 400 * Timestamp::DAY_MICROS;
+/// Items of a page, unless said, and at most.
+const PAGE_ITEMS: u32 = 100;
+const PAGE_ITEMS_MAX: u32 = 1_000;
+
+/// The parameters that name a range.
+pub(crate) const RANGE: [&str; 4] = ["start_date", "end_date", "month", "time_zone"];
+/// The parameters that name a page.
+pub(crate) const PAGE: [&str; 2] = ["limit", "cursor"];
+
+/// The parameters of a query.
 #[derive(Debug, Default)]
-pub(crate) struct PeriodQuery {
-    start: Option<String>,
-    end: Option<String>,
-}
+pub(crate) struct Query(BTreeMap<String, String>);
 
-impl PeriodQuery {
-    fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut parsed = Self::default();
+impl Query {
+    /// Reads a query that may have these parameters.
+    pub(crate) fn parse(query: &str, known: &[&str]) -> Result<Self, ApiError> {
+        let mut parameters = BTreeMap::new();
+        let wrong = |name: &str, what: &str| {
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Err(ApiError::Parameter(format!("{name:?} {what}; known parameters: {known}")))
+        };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let slot = match name.as_ref() {
-                "start_date" => &mut parsed.start,
-                "end_date" => &mut parsed.end,
-                _ => continue,
-            };
-            if slot.replace(value.into_owned()).is_some() {
-                return Err(ApiError::Parameter(format!("{name} is given more than once")));
+            if !known.contains(&name.as_ref()) {
+                return wrong(&name, "is unknown");
+            }
+            if value.chars().any(|char| char.is_control() || char == char::REPLACEMENT_CHARACTER) {
+                return wrong(&name, "has a character that is none of a text");
+            }
+            if parameters.insert(name.as_ref().to_owned(), value.into_owned()).is_some() {
+                return wrong(&name, "is given more than once");
             }
         }
-        Ok(parsed)
+        Ok(Self(parameters))
     }
 
-    /// The period, with what is missing taken from `now`'s month.
-    pub(crate) fn period(&self, now: Timestamp) -> Result<Period, ApiError> {
-        period(self.start.as_deref(), self.end.as_deref(), now)
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter as what it stands for.
+    pub(crate) fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        let read = |text: &str| text.parse().map_err(|error| ApiError::Parameter(format!("{name} is {error}")));
+        self.get(name).map(read).transpose()
+    }
+
+    /// The page that is asked for.
+    pub(crate) fn page(&self) -> Result<Page, ApiError> {
+        let limit = match self.get("limit") {
+            None => PAGE_ITEMS,
+            Some(text) => {
+                let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+                let limit = text.parse().ok().filter(|limit| digits && (1..=PAGE_ITEMS_MAX).contains(limit));
+                limit
+                    .ok_or_else(|| ApiError::Parameter(format!("limit must be a number from 1 to {PAGE_ITEMS_MAX}")))?
+            }
+        };
+        Ok(Page { limit, cursor: self.parsed::<Cursor>("cursor")? })
+    }
+
+    /// The range that is asked for; what is missing is taken from `now`'s month. Dates are days of the zone.
+    pub(crate) fn range(&self, zone: TimeZone, now: Timestamp) -> Result<Period, ApiError> {
+        let (start, end) = (self.get("start_date"), self.get("end_date"));
+        let range = match self.parsed::<Month>("month")? {
+            Some(_) if start.is_some() || end.is_some() => {
+                return Err(ApiError::Parameter("month goes with neither start_date nor end_date".to_owned()));
+            }
+            Some(month) => zone.month(month).map_err(|error| ApiError::Parameter(format!("month is {error}")))?,
+            None => range(zone, (start, end), now)?,
+        };
+        Ok(range)
     }
 }
 
-/// The period between two texts.
-pub(crate) fn period(start: Option<&str>, end: Option<&str>, now: Timestamp) -> Result<Period, ApiError> {
-    Period::parse(start, end, now).map_err(|error| ApiError::Parameter(error.to_string()))
+/// Refuses a range that is too long for a list.
+pub(crate) fn check_length(range: &Period) -> Result<(), ApiError> {
+    if range.end().unix_micros() - range.start().unix_micros() > RANGE_MICROS_MAX {
+        let detail = "start_date and end_date may lie at most 400 days apart";
+        return Err(ApiError::Parameter(detail.to_owned()));
+    }
+    Ok(())
 }
 
-impl FromRequestParts<BillingApi> for PeriodQuery {
-    type Rejection = ApiError;
+/// The range between two texts. A missing start is the first of `now`'s month, a missing end the first of the next.
+pub(crate) fn range(
+    zone: TimeZone,
+    (start, end): (Option<&str>, Option<&str>),
+    now: Timestamp,
+) -> Result<Period, ApiError> {
+    let outside = |error: CalendarError| ApiError::Parameter(format!("the range is {error}"));
+    let month = zone.month_of(now).and_then(|month| zone.month(month)).map_err(outside)?;
+    let start = start.map_or(Ok(month.start()), |text| moment(zone, "start_date", text))?;
+    let end = end.map_or(Ok(month.end()), |text| moment(zone, "end_date", text))?;
+    Period::new(start, end).map_err(|error: PeriodError| ApiError::Parameter(error.to_string()))
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &BillingApi) -> Result<Self, ApiError> {
-        Self::parse(parts.uri.query().unwrap_or_default())
+/// A moment, or the first one of a day of the zone.
+pub(crate) fn moment(zone: TimeZone, name: &str, text: &str) -> Result<Timestamp, ApiError> {
+    let wrong = |error: &dyn Display| ApiError::Parameter(format!("{name} is {error}"));
+    match text.parse::<Day>() {
+        Ok(day) => zone.start_of_day(day).map_err(|error| wrong(&error)),
+        Err(_) => text.parse::<Timestamp>().map_err(|error| wrong(&error)),
     }
 }
 
@@ -53,27 +120,59 @@ impl FromRequestParts<BillingApi> for PeriodQuery {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_name_once() {
-        let parsed =
-            PeriodQuery::parse("start_date=2026-01-01&other=1&end_date=2026-02-01T00%3A00%3A00%2B01%3A00").unwrap();
-        assert_eq!(parsed.start.as_deref(), Some("2026-01-01"));
-        assert_eq!(parsed.end.as_deref(), Some("2026-02-01T00:00:00+01:00"));
-        for twice in ["start_date=2026-01-01&start_date=2026-01-01", "end_date=&end_date="] {
-            assert!(matches!(PeriodQuery::parse(twice), Err(ApiError::Parameter(_))), "{twice}");
+    const NOW: &str = "2026-05-05T00:00:00Z";
+
+    fn refusal(query: &str) -> String {
+        let known = [&RANGE[..], &PAGE].concat();
+        let query = match Query::parse(query, &known) {
+            Err(ApiError::Parameter(text)) => return text,
+            Err(other) => panic!("{other:?}"),
+            Ok(query) => query,
+        };
+        let failed = [
+            query.parsed::<TimeZone>("time_zone").map(drop),
+            query.range(TimeZone::UTC, NOW.parse().unwrap()).and_then(|range| check_length(&range)),
+            query.page().map(drop),
+        ];
+        match failed.into_iter().find_map(Result::err) {
+            Some(ApiError::Parameter(text)) => text,
+            other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn unreadable_dates_are_named() {
-        let now = "2026-05-05".parse().unwrap();
-        for (start, end, word) in [
-            (Some("yesterday"), None, "start_date"),
-            (None, Some(""), "end_date"),
-            (Some("2026-06-01"), Some("2026-06-01"), "after"),
+    fn what_is_wrong_is_named_with_what_is_known() {
+        for (query, words) in [
+            ("start=2026-01-01", "\"start\" is unknown; known parameters: start_date, end_date"),
+            ("start_date=2026-01-01&start_date=2026-01-01", "\"start_date\" is given more than once"),
+            ("end_date=&end_date=", "\"end_date\" is given more than once"),
+            ("start_date=yesterday", "start_date is neither a date"),
+            ("end_date=", "end_date is neither a date"),
+            ("start_date=2026-06-01&end_date=2026-06-01", "end_date must lie after start_date"),
+            ("month=2026-13", "month is not a month such as 2026-01"),
+            ("month=2026-01&start_date=2026-01-01", "month goes with neither"),
+            ("start_date=2024-01-01&end_date=2026-01-01", "400 days"),
+            ("time_zone=Mars", "time_zone is no time zone"),
+            ("limit=0", "limit must be a number from 1 to 1000"),
+            ("limit=+5", "limit must be"),
+            ("cursor=%25", "cursor is not the next_cursor"),
+            ("month=2026%00", "\"month\" has a character"),
         ] {
-            let Err(ApiError::Parameter(text)) = period(start, end, now) else { panic!("{start:?} {end:?}") };
-            assert!(text.contains(word), "{text}");
+            let text = refusal(query);
+            assert!(text.contains(words), "{query}: {text}");
         }
+    }
+
+    #[test]
+    fn dates_are_days_of_the_zone() {
+        let berlin: TimeZone = "Europe/Berlin".parse().unwrap();
+        let query = Query::parse("month=2026-03", &RANGE).unwrap();
+        let range = query.range(berlin, NOW.parse().unwrap()).unwrap();
+        assert_eq!(range.start().to_string(), "2026-02-28T23:00:00.000000Z");
+        assert_eq!(range.end().to_string(), "2026-03-31T22:00:00.000000Z");
+        let query = Query::parse("start_date=2026-05-02&end_date=2026-05-02T12:00:00%2B01:00", &RANGE).unwrap();
+        let range = query.range(berlin, NOW.parse().unwrap()).unwrap();
+        assert_eq!(range.start().to_string(), "2026-05-01T22:00:00.000000Z");
+        assert_eq!(range.end().to_string(), "2026-05-02T11:00:00.000000Z");
     }
 }

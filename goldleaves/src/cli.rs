@@ -57,6 +57,12 @@ pub enum Command {
         #[command(subcommand)]
         command: RateCardsCommand,
     },
+    /// Take what bills are made by out of a ledger, or into one: cards, corrections, periods, zones, rows for Stripe
+    Billing {
+        /// Which way
+        #[command(subcommand)]
+        command: BillingCommand,
+    },
     /// Look at the spool in DATA_DIR
     Spool {
         /// What to do with it
@@ -113,6 +119,15 @@ pub enum RateCardsCommand {
     /// Print every version on standard output, one JSON object a line
     Export,
     /// Read what export printed from standard input; what contradicts cards that were used is refused
+    Import,
+}
+
+/// What can be done with what bills are made by.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum BillingCommand {
+    /// Print every row on standard output, one JSON object per line
+    Export,
+    /// Read what export, or rate-cards export, printed from standard input; what contradicts a row that is there is refused
     Import,
 }
 

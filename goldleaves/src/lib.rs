@@ -5,6 +5,7 @@ pub mod config;
 pub mod migrate;
 
 mod banner;
+mod billing;
 mod broker;
 mod check_config;
 mod demo;
@@ -55,6 +56,9 @@ fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
         }
         Command::RateCards { command } => {
             source.settings(rate_cards::RateCardsConfig::read).map(|config| rate_cards::run(&config, command))
+        }
+        Command::Billing { command } => {
+            source.settings(billing::BillingCommandConfig::read).map(|config| billing::run(&config, command))
         }
         Command::CheckConfig(arguments) => Ok(check_config::run(arguments, source)),
         Command::Spool { command } => {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_billing_api::program::listen;
+use goldleaves_billing::Billing;
+use goldleaves_billing_api::program::{self, listen};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
@@ -79,7 +80,10 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     };
     let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), Clock::system());
-    let api = BillingApi::new(ledger.clone(), verifier.clone(), Clock::system(), BillingMetrics::register(&metrics));
+    let billing = Billing::new(ledger.store().clone(), config.billing.time_zone);
+    let counted = BillingMetrics::register(&metrics);
+    program::spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
+    let api = BillingApi::new(billing, verifier.clone(), Clock::system(), counted);
     let api = api.traced(tracer.clone());
     let docs = config.billing.docs;
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {

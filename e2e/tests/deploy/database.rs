@@ -3,12 +3,18 @@
 use std::process::Command;
 
 use bytes::Bytes;
-use goldleaves_domain::{Period, Timestamp};
+use goldleaves_billing::{
+    Author, Billing, By, Dimension, EventFilter, EventState, NewCorrection, NewPeriod, Order, Page, TenantSort, Wanted,
+};
+use goldleaves_domain::{Period, TenantId, Timestamp};
 use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions};
+use goldleaves_pricing::TimeZone;
+use goldleaves_store::Store;
 use goldleaves_testkit::postgres::Postgres;
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_toolbox::Toolbox;
 use sea_orm::{ConnectionTrait as _, Database};
+use uuid::Uuid;
 
 use crate::text;
 
@@ -101,14 +107,7 @@ async fn the_logins_of_worker_and_billing_are_enough_and_no_more() {
     let recorded = record(&worker, &[earlier]).await;
     assert_eq!(recorded.displaced, 1, "{recorded:?}");
 
-    let billing = Ledger::connect(&as_role("goldleaves_billing"), StoreOptions::default()).await.unwrap();
-    billing.check_schema().await.unwrap();
-    let tenant = "org_123".parse().unwrap();
-    let time = |text: &str| text.parse::<Timestamp>().unwrap();
-    let period = Period::new(time("2026-01-01T00:00:00Z"), time("2026-02-01T00:00:00Z")).unwrap();
-    assert_eq!(billing.usage_report(&tenant, &period).await.unwrap().summary.total_events, 1);
-    billing.report_usage(&tenant, &period, time("2026-02-02T00:00:00Z")).await.unwrap();
-
+    bill_as(&as_role("goldleaves_billing")).await;
     for (role, sql) in forbidden() {
         let connection = Database::connect(as_role(role)).await.unwrap();
         let refusal = connection.execute_unprepared(&sql).await.unwrap_err().to_string();
@@ -127,6 +126,46 @@ async fn the_logins_of_worker_and_billing_are_enough_and_no_more() {
         let connection = Database::connect(as_role(role)).await.unwrap();
         connection.execute_unprepared(&sql).await.unwrap();
     }
+}
+
+/// Everything that billing does, with this login.
+async fn bill_as(url: &str) {
+    let store = Store::connect(url, StoreOptions::default()).await.unwrap();
+    let billing = Billing::new(store, TimeZone::UTC);
+    let tenant: TenantId = "org_123".parse().unwrap();
+    let time = |text: &str| text.parse::<Timestamp>().unwrap();
+    let period = Period::new(time("2026-01-01T00:00:00Z"), time("2026-02-01T00:00:00Z")).unwrap();
+    let author = Author::program();
+    let report = billing.report(&tenant, &period, (&[Dimension::User], TimeZone::UTC)).await.unwrap();
+    assert_eq!(report.summary.total_events, 1);
+    billing.report_usage(&tenant, &period, time("2026-02-02T00:00:00Z")).await.unwrap();
+    billing.set_time_zone((&tenant, "Asia/Kolkata".parse().unwrap()), (&author, "{}")).await.unwrap();
+    let event_id = "01935b1c-0000-7000-8000-0000000000a4".parse().unwrap();
+    for wanted in [
+        Wanted::Adjust { event_id, units_micro: 1 },
+        Wanted::Amount { cents: 5, ts: Some(time("2026-01-05T00:00:00Z")) },
+        Wanted::Void { event_id },
+    ] {
+        let (id, reason) = (Uuid::now_v7(), "a test".to_owned());
+        let new = NewCorrection { id, tenant_id: tenant.clone(), wanted, reason };
+        billing.correct(&new, (&author, "{}")).await.unwrap();
+    }
+    let reason = "the month is over".to_owned();
+    let new = NewPeriod { tenant_id: tenant.clone(), number: 1, starts_at: None, ends_at: None, reason };
+    assert!(billing.close_period(&new, (&author, "{}")).await.unwrap().is_new);
+    billing.close_due_periods(1).await.unwrap();
+    let page = Page { limit: 10, cursor: None };
+    assert_eq!(billing.corrections(&tenant, &period, &page).await.unwrap().items.len(), 3);
+    billing.periods(&tenant, &page).await.unwrap();
+    billing.late_hours(&tenant, &period, &page).await.unwrap();
+    billing.tenants(&period, TenantSort::Cost, &page).await.unwrap();
+    billing.find_event(&tenant, &event_id.to_string(), By::Either).await.unwrap();
+    let state = EventState::All;
+    let filter =
+        EventFilter { range: period, state, route: None, action: None, user_id: None, order: Order::Ascending };
+    assert!(!billing.usage_events(&tenant, &filter, &page).await.unwrap().items.is_empty());
+    billing.audit(&period, None, &page).await.unwrap();
+    billing.store().close().await;
 }
 
 /// What each login must not do.

@@ -1,5 +1,6 @@
 //! A batch goes in: billable events, then what is set aside, then seals.
 
+mod follow;
 mod insert;
 mod letters;
 mod locks;

@@ -17,7 +17,7 @@ mod watch;
 
 pub use dialect::{Dialect, WIDE_LOW, read, read_wide};
 pub use error::{StoreError, is_of_the_disk};
-pub use locks::Hold;
+pub use locks::{Hold, request_lock};
 pub use rows::{Cell, Params, Rows};
 pub use store::{Store, StoreOptions, Transaction};
 pub use url::{check_url, sqlite_url};

@@ -40,3 +40,20 @@ impl Hold {
             .then(|| format!("SELECT pg_advisory_xact_lock_shared({WRITERS})::text AS held"))
     }
 }
+
+/// The first of the locks on (tenant, client id): "GL" and the number of the use.
+const REQUESTS: i64 = 0x474c_0003_0000_0000;
+/// So many locks for all (tenant, client id): few enough that a batch never fills the server's lock table.
+const REQUEST_LOCKS: u64 = 512;
+
+/// The lock on a tenant's events with one client id, under which repeats are judged and corrected.
+///
+/// FNV-1a, because programs of different builds must agree.
+pub fn request_lock(tenant: &str, request: &str) -> i64 {
+    let parts = [tenant, "\0", request];
+    let hash = parts
+        .iter()
+        .flat_map(|part| part.bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    REQUESTS | i64::try_from(hash % REQUEST_LOCKS).unwrap_or_default()
+}

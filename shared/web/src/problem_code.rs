@@ -95,6 +95,28 @@ codes! {
     BillingFailed = "billing_failed";
     /// 502: an answer of billing-api that cannot be passed on.
     BillingAnswerInvalid = "billing_answer_invalid";
+    /// 406: the answer can't be had in the wanted form.
+    NotAcceptable = "not_acceptable";
+    /// 409: the id stands for something else, or the period is closed with other ends.
+    AlreadyExists = "already_exists";
+    /// 404: no event of this tenant has this id.
+    NoSuchEvent = "no_such_event";
+    /// 409: the event was set aside, so there is nothing to correct.
+    NotBilled = "not_billed";
+    /// 409: the event is void.
+    AlreadyVoid = "already_void";
+    /// 409: the period has not been over for an hour.
+    TooEarly = "too_early";
+    /// 409: periods are closed one after the other.
+    OutOfOrder = "out_of_order";
+    /// 409 or 410: the event lies in an archive.
+    Archived = "archived";
+    /// 400: more groups than an answer holds.
+    TooManyGroups = "too_many_groups";
+    /// 400: more rows than an answer holds.
+    TooManyRows = "too_many_rows";
+    /// 503: the database took too long.
+    TooSlow = "too_slow";
     /// 503: the database is away.
     DatabaseUnavailable = "database_unavailable";
     /// 500: a fault of the program.

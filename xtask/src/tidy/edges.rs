@@ -20,7 +20,7 @@ struct Edges {
     never: &'static [&'static str],
 }
 
-const TABLE: [Edges; 18] = [
+const TABLE: [Edges; 19] = [
     Edges {
         folder: "shared/domain",
         ours: &[],
@@ -36,6 +36,7 @@ const TABLE: [Edges; 18] = [
     Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
     Edges { folder: "shared/store", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
     Edges { folder: "shared/ledger", ours: &["domain", "pricing", "store"], never: &["async-nats", "hyper", "axum"] },
+    Edges { folder: "shared/billing", ours: &["domain", "pricing", "store"], never: &["async-nats", "hyper", "axum"] },
     Edges { folder: "shared/runtime", ours: &[], never: &["hyper", "sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/trace", ours: &["domain", "runtime"], never: &["sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/toolbox", ours: &[], never: &["tokio", "hyper"] },
@@ -53,7 +54,7 @@ const TABLE: [Edges; 18] = [
     },
     Edges {
         folder: "billing-api",
-        ours: &["domain", "pricing", "web", "ledger", "runtime", "stream", "trace"],
+        ours: &["domain", "pricing", "web", "store", "billing", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats"],
     },
     Edges {
@@ -66,6 +67,7 @@ const TABLE: [Edges; 18] = [
             "stream",
             "store",
             "ledger",
+            "billing",
             "runtime",
             "trace",
             "migrations",
@@ -85,6 +87,7 @@ const TABLE: [Edges; 18] = [
             "stream",
             "store",
             "ledger",
+            "billing",
             "runtime",
             "trace",
             "migrations",
@@ -102,7 +105,7 @@ const TABLE: [Edges; 18] = [
 /// Crates of others that only these crates of ours may use, tests included.
 const ONLY_IN: [(&str, &[&str]); 3] = [
     ("async-nats", &["shared/stream"]),
-    ("sea-orm", &["shared/store", "shared/ledger", "shared/testkit", "migrations", "e2e"]),
+    ("sea-orm", &["shared/store", "shared/ledger", "shared/testkit", "migrations", "e2e", "shared/billing"]),
     ("figment", &["shared/runtime"]),
 ];
 

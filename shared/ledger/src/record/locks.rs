@@ -7,11 +7,6 @@ use goldleaves_store::{Dialect, Params, Rows, Transaction};
 use crate::LedgerError;
 use crate::batch::EventRow;
 
-/// The first of the locks on (tenant, client id): "GL" and the number of the use.
-const REQUESTS: i64 = 0x474c_0003_0000_0000;
-/// So many locks for all (tenant, client id): few enough that a batch never fills the server's lock table.
-const REQUEST_LOCKS: u64 = 512;
-
 /// Locks the (tenant, client id) of each event, in the order of the locks.
 pub(super) async fn lock_requests(transaction: &Transaction, events: &[&EventRow<'_>]) -> Result<(), LedgerError> {
     let dialect = transaction.dialect();
@@ -24,14 +19,8 @@ pub(super) async fn lock_requests(transaction: &Transaction, events: &[&EventRow
     Ok(())
 }
 
-/// FNV-1a, because workers of different builds must agree.
 fn request_lock(row: &EventRow<'_>) -> i64 {
-    let parts = [row.event.tenant_id.as_str(), "\0", row.event.request_id.as_str()];
-    let hash = parts
-        .iter()
-        .flat_map(|part| part.bytes())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    REQUESTS | i64::try_from(hash % REQUEST_LOCKS).unwrap_or_default()
+    goldleaves_store::request_lock(row.event.tenant_id.as_str(), row.event.request_id.as_str())
 }
 
 /// Others with the same use, for [`crate::push`].

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use goldleaves_domain::{Candidate, EventId, Verdict, judge};
+use goldleaves_domain::{Candidate, EventId, Place, Verdict, judge};
 use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
 use sea_orm::QueryResult;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::LedgerError;
 use crate::batch::EventRow;
 use crate::rates::Cards;
 use crate::record::Writing;
+use crate::record::follow::{self, Judged};
 use crate::record::insert::{COLUMNS, NewRow, find, insert};
 use crate::record::locks::lock_requests;
 use crate::record::totals::Key;
@@ -43,6 +44,7 @@ struct Changes<'a> {
     repointed: Vec<(Uuid, Uuid)>,
     billed: Vec<NewRow<'a>>,
     repeats: Vec<NewRow<'a>>,
+    judged: Vec<Judged<'a>>,
 }
 
 /// Records events that are in no table and whose label is taken. Returns the ids that went in.
@@ -104,7 +106,8 @@ impl<'a> Changes<'a> {
     /// None yet; what comes is priced by these cards.
     fn with(cards: &'a Cards) -> Self {
         let (demoted, promoted, repointed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { cards, demoted, promoted, repointed, billed: Vec::new(), repeats: Vec::new() }
+        let (billed, repeats, judged) = (Vec::new(), Vec::new(), Vec::new());
+        Self { cards, demoted, promoted, repointed, billed, repeats, judged }
     }
 
     fn bill(&mut self, row: &'a EventRow<'a>, label: String) -> Result<(), LedgerError> {
@@ -118,6 +121,8 @@ impl<'a> Changes<'a> {
         candidates.extend(newcomers.iter().map(|row| row.candidate()));
         let verdicts = judge(&mut candidates);
         let first = verdicts.first().map(|(id, _)| *id);
+        let known = existing.iter().map(|row| (row.candidate.event_id, known_row(row))).collect();
+        self.judged.push(Judged { verdicts: verdicts.clone(), known, newcomers: newcomers.to_vec() });
         let verdicts: HashMap<EventId, Verdict> = verdicts.into_iter().collect();
         let mut is_bare_handed_over = false;
         for row in existing {
@@ -178,10 +183,23 @@ impl<'a> Changes<'a> {
             }
             new.extend(inserted);
         }
+        let went_in = self.billed.iter().chain(&self.repeats);
+        let versions = went_in.map(|new| (new.row.id(), new.priced.rate_version)).collect();
+        follow::write(transaction, &self.judged, (&versions, &mut writing.totals)).await?;
         writing.recorded.inserted += self.billed.len() as u64;
         writing.recorded.duplicates += self.repeats.len() as u64;
         Ok(new)
     }
+}
+
+fn known_row(row: &Existing) -> (Place, i64) {
+    let place = Place {
+        ts: row.candidate.ts,
+        route: row.key.route.clone(),
+        action: row.key.action.clone(),
+        rate_version: row.key.rate_version,
+    };
+    (place, row.units_micro)
 }
 
 /// Moves rows from `usage_events` to `usage_duplicates`, where the label is the client's id again.

@@ -28,12 +28,14 @@ pub(super) struct Totals {
     shard: i64,
     /// Events and millionths of units.
     sums: BTreeMap<Key, (i64, i128)>,
+    /// Hours that changed by what is no event.
+    hours: BTreeSet<(String, Timestamp)>,
     receipts: Receipts,
 }
 
 impl Totals {
     pub(super) fn new(shard: i64) -> Self {
-        Self { shard, sums: BTreeMap::new(), receipts: Receipts::default() }
+        Self { shard, sums: BTreeMap::new(), hours: BTreeSet::new(), receipts: Receipts::default() }
     }
 
     pub(super) fn billed(&mut self, row: &EventRow<'_>, priced: Priced) {
@@ -53,6 +55,11 @@ impl Totals {
         sum.1 += units_micro;
     }
 
+    /// A tenant's hour changed, though no rollup did.
+    pub(super) fn changed(&mut self, tenant_id: &str, hour: Timestamp) {
+        self.hours.insert((tenant_id.to_owned(), hour));
+    }
+
     pub(super) fn arrived(&mut self, arrivals: &[Arrival]) {
         arrivals.iter().for_each(|arrival| self.receipts.add(arrival));
     }
@@ -67,7 +74,8 @@ impl Totals {
         newest: Option<Newest>,
     ) -> Result<(), LedgerError> {
         self.sums.retain(|_, sum| *sum != (0, 0));
-        if self.sums.is_empty() && self.receipts.is_empty() && new.is_empty() {
+        self.hours.extend(self.sums.keys().map(|key| (key.tenant_id.clone(), key.hour)));
+        if self.hours.is_empty() && self.receipts.is_empty() && new.is_empty() {
             return Ok(());
         }
         match transaction.dialect() {
@@ -77,6 +85,11 @@ impl Totals {
                     let sql = format!("{} RETURNING events", upsert_sums(Dialect::Sqlite, &self, &mut params));
                     transaction.execute(&sql, params).await?;
                 }
+                if !self.hours.is_empty() {
+                    let mut params = Params::default();
+                    let sql = mark_late(Dialect::Sqlite, &self.hours, &mut params);
+                    transaction.execute(&sql, params).await?;
+                }
                 receipts::merge(transaction, &self.receipts, None).await?;
                 check_newest(Newest::read(transaction).await?, newest)
             }
@@ -84,7 +97,8 @@ impl Totals {
         }
     }
 
-    /// One statement; the receipts wait for the rollups, so that all transactions lock both in the same order.
+    /// One statement; the receipts wait for the late hours and those for the rollups, so that all transactions lock them in
+    /// the same order.
     async fn write_at_once(
         self,
         transaction: &Transaction,
@@ -94,10 +108,12 @@ impl Totals {
         let dialect = transaction.dialect();
         let mut params = Params::default();
         let sums = upsert_sums(dialect, &self, &mut params);
+        let late = mark_late(dialect, &self.hours, &mut params);
         let received = receipts::insert_disjoint(&self.receipts, &mut params);
         let new = Rows::new(dialect).column("id", new.iter().copied()).query(&mut params);
         let sql = format!(
-            "WITH rolled AS ({sums} RETURNING 1), summed AS (SELECT COUNT(*) AS rows FROM rolled), \
+            "WITH rolled AS ({sums} RETURNING 1), counted AS (SELECT COUNT(*) AS rows FROM rolled), \
+             late AS ({late} RETURNING 1), summed AS (SELECT COUNT(*) AS rows FROM late), \
              received AS ({received}) \
              SELECT epoch, block, NULL::bigint AS version, NULL::timestamptz AS created_at FROM received \
              UNION ALL SELECT NULL, NULL, NULL, NULL FROM ({letters}) AS x \
@@ -121,6 +137,25 @@ impl Totals {
 
 fn check_newest(found: Option<Newest>, known: Option<Newest>) -> Result<(), LedgerError> {
     if found == known { Ok(()) } else { Err(LedgerError::RatesChanged) }
+}
+
+/// Marks hours that ended more than two minutes ago, by the database's clock: whoever sealed or billed them has to look
+/// again. Hours are sealed five minutes after their end and no transaction lives for three, so that nothing falls between.
+fn mark_late(dialect: Dialect, hours: &BTreeSet<(String, Timestamp)>, params: &mut Params) -> String {
+    let source = Rows::new(dialect)
+        .column("tenant_id", hours.iter().map(|(tenant_id, _)| tenant_id.as_str()))
+        .column("hour", hours.iter().map(|(_, hour)| *hour))
+        .query(params);
+    let (from, ended) = match dialect {
+        Dialect::Postgres => ("counted CROSS JOIN ", "now() - interval '62 minutes'"),
+        Dialect::Sqlite => ("", "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-62 minutes')"),
+    };
+    format!(
+        "INSERT INTO usage_late_hours AS h (tenant_id, hour, changes, changed_at) \
+         SELECT r.tenant_id, r.hour, 1, {now} FROM {from}({source}) AS r WHERE r.hour < {ended} ORDER BY r.n \
+         ON CONFLICT (tenant_id, hour) DO UPDATE SET changes = h.changes + 1, changed_at = EXCLUDED.changed_at",
+        now = dialect.now()
+    )
 }
 
 fn upsert_sums(dialect: Dialect, totals: &Totals, params: &mut Params) -> String {

@@ -193,8 +193,10 @@ async fn take_everything_back(database: &Database) {
         assert_eq!(applied().await, before - 1);
         lost.push(losses.to_string());
     }
-    // Steps that only add take nothing of what was there before them; the first has all the rest.
-    assert!(lost.iter().rev().skip(1).all(String::is_empty), "{lost:?}");
+    // Steps that only add take nothing of what was there before them; the first has all the rest. The event is months old,
+    // so that its hour is marked as late.
+    let added = |lost: &String| lost.is_empty() || lost == "usage_late_hours 1";
+    assert!(lost.iter().rev().skip(1).all(added), "{lost:?}");
     let first = lost.last().unwrap();
     assert_eq!(first, "rate_cards 1, usage_events 1, usage_receipts 1, usage_rollups 1");
 }

@@ -77,6 +77,8 @@ settings! {
     NATS_CA_FILE = "nats.ca_file", Plain, "the path of a PEM file";
     GATEWAY_ADDR = "gateway.addr", Plain, "an address and port such as 127.0.0.1:8080";
     BILLING_ADDR = "billing.addr", Plain, "an address and port such as 127.0.0.1:8081";
+    BILLING_TIME_ZONE = "billing.time_zone", Plain, "a time zone of the IANA database such as UTC or Europe/Berlin";
+    PERIOD_CLOSE_AFTER_HOURS = "billing.period_close_after_hours", Plain, "a whole number of hours from 1 to 8760";
     BILLING_URL = "billing.url", Secret, "http://host:port of billing-api";
     OPS_ADDR = "ops.addr", Plain, "an address and port such as 127.0.0.1:9090";
     METER_DURABILITY = "meter.durability", Plain, "available or strict";

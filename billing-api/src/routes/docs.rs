@@ -4,8 +4,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 
 /// The OpenAPI document, kept by hand; a test compares it with what the server answers.
-pub(crate) const OPENAPI: &str = include_str!("../assets/openapi.json");
-const PAGE: &str = include_str!("../assets/docs.html");
+pub(crate) const OPENAPI: &str = include_str!("../../assets/openapi.json");
+const PAGE: &str = include_str!("../../assets/docs.html");
 /// The page's own script and style, and the document beside it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
 

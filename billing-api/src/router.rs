@@ -1,54 +1,24 @@
 //! The routes, and what stands around them: the request's id, problem documents, one log line for what went wrong.
 
-use std::fmt;
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
-use goldleaves_domain::{Timestamp, TimestampError};
-use goldleaves_ledger::Ledger;
+use axum::routing::{MethodRouter, get, post, put};
 use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, next_span, web};
-use goldleaves_web::{Clock, Identified, RequestIdLayer, RequestIdService, ServeOptions, Served, Stop, TokenVerifier};
+use goldleaves_web::{Identified, RequestIdLayer, RequestIdService, ServeOptions, Served, Stop};
 use tokio::net::TcpListener;
 use tower::Layer;
 
 use crate::answer::{ApiError, Failure};
-use crate::metrics::BillingMetrics;
-use crate::{docs, health, report_usage, usage};
+use crate::routes::{audit, corrections, docs, events, health, invoice, late, periods, report_usage, tenants, usage};
+use crate::state::BillingApi;
 
 /// The longest body of a call, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What the handlers share. Cheap to clone.
-#[derive(Clone)]
-pub struct BillingApi {
-    inner: Arc<Inner>,
-    tracer: Tracer,
-}
-
-struct Inner {
-    ledger: Ledger,
-    verifier: TokenVerifier,
-    clock: Clock,
-    metrics: BillingMetrics,
-}
-
 impl BillingApi {
-    /// Answers from this ledger whom this verifier lets in.
-    pub fn new(ledger: Ledger, verifier: TokenVerifier, clock: Clock, metrics: BillingMetrics) -> Self {
-        Self { inner: Arc::new(Inner { ledger, verifier, clock, metrics }), tracer: Tracer::off() }
-    }
-
-    /// With spans of what it answers.
-    #[must_use]
-    pub fn traced(self, tracer: Tracer) -> Self {
-        Self { tracer, ..self }
-    }
-
     /// Serves the API until stopped; `docs` says whether its documentation is served too.
     pub async fn serve(self, listener: TcpListener, docs: bool, stop: (ServeOptions, Stop)) -> Served {
         let (options, stop) = stop;
@@ -59,9 +29,29 @@ impl BillingApi {
     pub fn service(self, docs: bool) -> RequestIdService<Router> {
         let mut router = Router::new()
             .route("/billing/health", only("GET, HEAD", get(health::health)))
-            .route("/billing/usage-summary/{tenant_id}", only("GET, HEAD", get(usage::summary)))
-            .route("/billing/usage-report/{tenant_id}", only("GET, HEAD", get(usage::report)))
-            .route("/billing/report-usage", only("POST", post(report_usage::report_usage)));
+            .route("/billing/report-usage", only("POST", post(report_usage::report_usage)))
+            .route("/billing/tenants", only("GET, HEAD, PUT", get(tenants::list).put(tenants::put)))
+            .route("/billing/tenants/{tenant_id}", only("PUT", put(tenants::put)))
+            .route("/billing/corrections", only("GET, HEAD", get(corrections::list)))
+            .route("/billing/corrections/{id}", only("GET, HEAD, PUT", get(corrections::list).put(corrections::put)))
+            .route("/billing/periods/{tenant_id}", only("GET, HEAD, PUT", get(periods::list).put(periods::put)))
+            .route("/billing/periods/{tenant_id}/{number}", only("PUT", put(periods::put)))
+            .route("/billing/invoice/{tenant_id}/{number}", only("GET, HEAD", get(invoice::get)))
+            .route("/billing/usage-events/{tenant_id}/{id}", only("GET, HEAD", get(events::get)))
+            .route("/billing/audit", only("GET, HEAD", get(audit::list)));
+        for (path, handler) in [
+            ("/billing/usage-summary", get(usage::summary)),
+            ("/billing/usage-report", get(usage::report)),
+            ("/billing/usage-events", get(events::get)),
+            ("/billing/invoice", get(invoice::get)),
+            ("/billing/late", get(late::list)),
+        ] {
+            // A tenant whose name no path can hold is named in the query.
+            router = router
+                .route(path, only("GET, HEAD", handler.clone()))
+                .route(&format!("{path}/{{tenant_id}}"), only("GET, HEAD", handler));
+        }
+        router = router.route("/billing/periods", only("GET, HEAD", get(periods::list)));
         if docs {
             router = router
                 .route("/billing/openapi.json", only("GET, HEAD", get(docs::openapi)))
@@ -73,24 +63,6 @@ impl BillingApi {
             .layer(from_fn_with_state(self.clone(), finish))
             .with_state(self);
         RequestIdLayer.layer(router)
-    }
-
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.inner.ledger
-    }
-
-    pub(crate) fn verifier(&self) -> &TokenVerifier {
-        &self.inner.verifier
-    }
-
-    pub(crate) fn now(&self) -> Result<Timestamp, TimestampError> {
-        self.inner.clock.timestamp()
-    }
-}
-
-impl fmt::Debug for BillingApi {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("BillingApi").finish_non_exhaustive()
     }
 }
 
@@ -104,10 +76,10 @@ async fn finish(State(api): State<BillingApi>, request: Request, next: Next) -> 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let identified =
         request.extensions().get::<Identified>().cloned().unwrap_or_else(|| Identified::of(request.headers()));
-    let mut span = begin(&api.tracer, &request, (route.as_ref(), &identified));
+    let mut span = begin(api.tracer(), &request, (route.as_ref(), &identified));
     let mut response = next.run(request).await;
     let failure = response.extensions_mut().remove::<Failure>();
-    api.inner.metrics.answered(route.as_ref().map(MatchedPath::as_str), response.status());
+    api.metrics().answered(route.as_ref().map(MatchedPath::as_str), response.status());
     if let Some(mut span) = span.take() {
         let status = failure.as_ref().map_or(response.status(), |failure| failure.problem.status());
         web::say_status(&mut span, status);

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use goldleaves_ledger::{LedgerError, StoreError};
+use goldleaves_billing::BillingError;
 use serde::Serialize;
 
 use crate::answer::{ApiError, Moment};
-use crate::service::BillingApi;
+use crate::state::BillingApi;
 
 #[derive(Serialize)]
 pub(crate) struct HealthView {
@@ -17,16 +17,16 @@ pub(crate) struct HealthView {
 }
 
 pub(crate) async fn health(State(api): State<BillingApi>) -> Result<Json<HealthView>, ApiError> {
-    api.ledger().store().ping().await.map_err(away)?;
+    // Here any failure means that the service is not healthy, whatever else it is.
+    api.billing()
+        .store()
+        .ping()
+        .await
+        .map_err(|error| if error.is_transient() { BillingError::Store(error) } else { BillingError::TooSlow })?;
     Ok(Json(HealthView {
         status: "healthy",
         service: "billing",
         timestamp: Moment(api.now()?),
         version: env!("CARGO_PKG_VERSION"),
     }))
-}
-
-/// Here any failure means that the service is not healthy, whatever else it is.
-fn away(error: StoreError) -> ApiError {
-    LedgerError::from(if error.is_transient() { error } else { StoreError::TimedOut }).into()
 }

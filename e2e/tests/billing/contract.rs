@@ -1,117 +1,11 @@
 //! The billing API as its callers see it: every route, role and refusal, over a real ledger on SQLite.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
-
-use std::time::{Duration, SystemTime};
-
-use axum::Router;
-use axum::body::{Body, Bytes};
-use goldleaves_billing_api::{BillingApi, BillingMetrics};
-use goldleaves_domain::Timestamp;
-use goldleaves_ledger::{Incoming, Ledger, StoreOptions, sqlite_url};
-use goldleaves_runtime::Metrics;
-use goldleaves_web::{Clock, RequestIdService, TokenClaims, TokenOptions, TokenSigner, TokenVerifier};
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use axum::body::Body;
+use goldleaves_pricing::TimeZone;
+use http::{Request, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tower::ServiceExt;
 
-const SECRET: &str = "a secret for tests of thirty-two bytes";
-const NOW: &str = "2026-03-15T12:30:00Z";
-
-/// An API over a ledger of its own, at a moment of its own.
-struct Api {
-    service: RequestIdService<Router>,
-    ledger: Ledger,
-    metrics: Metrics,
-    _directory: TempDir,
-}
-
-/// What came back.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    kind: String,
-    request_id: String,
-    text: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {}", self.text))
-    }
-}
-
-fn clock() -> Clock {
-    let now: Timestamp = NOW.parse().unwrap();
-    let now = SystemTime::UNIX_EPOCH + Duration::from_micros(now.unix_micros().unsigned_abs());
-    Clock::new(move || now)
-}
-
-impl Api {
-    async fn start() -> Self {
-        Self::start_with_docs(true).await
-    }
-
-    async fn start_with_docs(docs: bool) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let url = sqlite_url(&directory.path().join("ledger.db"));
-        goldleaves_testkit::migrations::up(&url, &|_| {}).await.unwrap();
-        let ledger = Ledger::connect(&url, StoreOptions::default()).await.unwrap();
-        ledger.set_rate("25".parse().unwrap(), NOW.parse().unwrap()).await.unwrap();
-        let metrics = Metrics::new();
-        let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
-        let api = BillingApi::new(ledger.clone(), verifier, clock(), BillingMetrics::register(&metrics));
-        Self { service: api.service(docs), ledger, metrics, _directory: directory }
-    }
-
-    /// Records one event of a tenant.
-    async fn used(&self, tenant: &str, (route, units, time): (&str, &str, &str)) {
-        let id = uuid::Uuid::now_v7();
-        let event = json!({
-            "specversion": "1.0", "id": id, "type": "goldleaves.usage.v1",
-            "source": format!("gateway-{id}"), "subject": tenant, "time": time, "datacontenttype": "application/json",
-            "data": {
-                "request_id": id, "client_request_id": null, "user_id": "ada", "route": route, "action": "read",
-                "units": units, "method": "GET", "status_code": 200, "response_size": "5", "processing_time": 0.01,
-                "outcome": "completed", "fingerprint": null, "epoch": id, "seq": 1, "part": null,
-            },
-        });
-        let incoming = Incoming::parse(Bytes::from(event.to_string()));
-        assert!(incoming.parsed.is_ok(), "{:?}", incoming.parsed);
-        assert_eq!(self.ledger.record(&[incoming]).await.unwrap().inserted, 1);
-    }
-
-    async fn ask(&self, request: Request<Body>) -> Answer {
-        let response: Response<Body> = self.service.clone().oneshot(request).await.unwrap();
-        let header = |name| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
-        let (status, kind, request_id) = (response.status().as_u16(), header("content-type"), header("x-request-id"));
-        let text = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, kind, request_id, text: String::from_utf8(text.to_vec()).unwrap() }
-    }
-
-    async fn get(&self, path: &str, token: &str) -> Answer {
-        self.ask(Request::get(path).header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap())
-            .await
-    }
-
-    async fn report_usage(&self, token: &str, body: impl Into<Body>) -> Answer {
-        let request = Request::post("/billing/report-usage").header("authorization", format!("Bearer {token}"));
-        self.ask(request.body(body.into()).unwrap()).await
-    }
-}
-
-fn token(tenant: &str, roles: &[&str]) -> String {
-    let claims = TokenClaims {
-        user: "ada".parse().unwrap(),
-        tenant: Some(tenant.parse().unwrap()),
-        orgs: vec!["sister".parse().unwrap()],
-        roles: roles.iter().map(|&role| role.to_owned()).collect(),
-        lifetime: Duration::from_secs(60),
-    };
-    TokenSigner::new(&TokenOptions::new(SECRET), clock()).sign(&claims).unwrap()
-}
+use crate::world::{Api, Kind, Start, token};
 
 #[tokio::test]
 async fn a_summary_is_exact_and_half_open() {
@@ -128,10 +22,11 @@ async fn a_summary_is_exact_and_half_open() {
     api.used("other", ("/a", "7", "2026-03-10T00:00:00Z")).await;
     let answer = api.get("/billing/usage-summary/acme", &token("acme", &[])).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    // 3.3 units at 25 cents are 82.5 cents: one line per rate version, rounded half to even.
+    // 3.3 units are 82.5 cents: one line for the rate, rounded once, half to even.
     let wanted = concat!(
         r#"{"tenant_id":"acme","period_start":"2026-03-01T00:00:00.000000Z","period_end":"2026-04-01T00:00:00.000000Z","#,
-        r#""total_events":3,"total_units":3.3,"total_cost_cents":82,"unique_routes":2,"current_rate_cents":25}"#
+        r#""total_events":3,"total_units":3.3,"total_cost_cents":82,"unique_routes":2,"current_rate_cents":25,"#,
+        r#""adjustments_cents":0,"corrections":{"events":0,"units":0},"priced_as":"period"}"#
     );
     assert_eq!(answer.text, wanted);
     let report =
@@ -262,7 +157,7 @@ async fn other_methods_and_paths_are_problems_too() {
         ("GET", "/billing/report-usage", 405),
         ("DELETE", "/billing/health", 405),
         ("GET", "/billing", 404),
-        ("GET", "/billing/usage-summary", 404),
+        ("GET", "/billing/usage-summaries", 404),
         ("GET", "/metrics", 404),
     ] {
         let answer = api.ask(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await;
@@ -289,7 +184,7 @@ async fn health_tells_whether_the_database_answers() {
 #[tokio::test]
 async fn documentation_can_be_turned_off() {
     for (docs, status) in [(true, 200), (false, 404)] {
-        let api = Api::start_with_docs(docs).await;
+        let api = Api::with(Start { kind: Kind::Sqlite, docs, zone: TimeZone::UTC }).await;
         for path in ["/billing/docs", "/billing/openapi.json"] {
             let answer = api.ask(Request::get(path).body(Body::empty()).unwrap()).await;
             assert_eq!(answer.status, status, "{path}");
@@ -297,21 +192,37 @@ async fn documentation_can_be_turned_off() {
     }
 }
 
-/// The document and the server say the same: each path and method is served, each answer has just the fields it names.
+/// The document and the server say the same: each path and method is served, each answer has just the fields it names,
+/// and every parameter that the document has is known.
 #[tokio::test]
 async fn the_openapi_document_is_true() {
     let api = Api::start().await;
-    api.used("acme", ("/a", "2.5", "2026-03-10T10:15:00Z")).await;
-    let document = api.ask(Request::get("/billing/openapi.json").body(Body::empty()).unwrap()).await.json();
     let admin = token("acme", &["admin"]);
+    let event = a_life(&api, &admin).await;
+    let document = api.ask(Request::get("/billing/openapi.json").body(Body::empty()).unwrap()).await.json();
+    let body = |operation: &str| match operation {
+        "reportUsage" => json!({"tenant_id": "acme"}),
+        "correct" => json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "a test call"}),
+        "closePeriod" => json!({"reason": "the month is over"}),
+        "setTimeZone" => json!({"time_zone": "UTC", "reason": "they moved"}),
+        other => panic!("{other} is not tried"),
+    };
     let mut compared = 0;
     for (path, verbs) in document["paths"].as_object().unwrap() {
         for (verb, call) in verbs.as_object().unwrap() {
-            let uri = path.replace("{tenant_id}", "acme");
+            let operation = call["operationId"].as_str().unwrap();
+            let id = if operation == "correct" { uuid::Uuid::now_v7() } else { event };
+            let uri = path.replace("{tenant_id}", "acme").replace("{id}", &id.to_string()).replace("{number}", "1");
+            let names: Vec<&str> = parameters(&document, call).into_iter().filter(|name| *name != "format").collect();
+            let uri = match operation {
+                "corrections" => format!("{uri}?tenant_id=acme&month=2026-03"),
+                "audit" => format!("{uri}?start_date=2026-01-01&end_date=2027-01-01"),
+                "usageReport" => format!("{uri}?month=2026-03&group_by=route,rate"),
+                _ => uri,
+            };
             let answer = match verb.as_str() {
                 "get" => api.get(&uri, &admin).await,
-                "post" => api.report_usage(&admin, r#"{"tenant_id":"acme"}"#).await,
-                other => panic!("{other} is not tried"),
+                verb => api.call(&verb.to_uppercase(), (&uri, &admin), body(operation).to_string()).await,
             };
             let promised = &call["responses"][answer.status.to_string()];
             let schema = &promised["content"]["application/json"]["schema"];
@@ -320,15 +231,45 @@ async fn the_openapi_document_is_true() {
             for status in call["responses"].as_object().unwrap().keys() {
                 assert!(StatusCode::from_bytes(status.as_bytes()).is_ok(), "{path} {status}");
             }
+            if verb == "get" && operation != "health" {
+                let sign = if uri.contains('?') { '&' } else { '?' };
+                let unknown = api.get(&format!("{uri}{sign}nonsense=1"), &admin).await;
+                let detail = unknown.json()["detail"].as_str().unwrap().to_owned();
+                assert!(names.iter().all(|name| detail.contains(name)), "{path}: {names:?}: {detail}");
+            }
         }
     }
-    assert_eq!(compared, 4);
+    assert_eq!(compared, 16);
     let example = |parameter| document["components"]["parameters"][parameter]["example"].as_str().unwrap();
     let (start, end) = (example("StartDate"), example("EndDate"));
     let asked = api.get(&format!("/billing/usage-summary/acme?start_date={start}&end_date={end}"), &admin).await;
     assert_eq!(asked.json()["period_end"], format!("{end}T00:00:00.000000Z"));
     let problem = api.get("/billing/usage-summary/acme?end_date=x", &admin).await.json();
     check(&document, (&json!({"$ref": "#/components/schemas/Problem"}), &problem), "a problem");
+}
+
+/// A bit of everything, so that no answer is empty. Returns an event that is billed.
+async fn a_life(api: &Api, admin: &str) -> uuid::Uuid {
+    let event = api.used("acme", ("/a", "2.5", "2026-03-10T10:15:00Z")).await;
+    let other = api.used("acme", ("/a", "1", "2026-03-10T10:16:00Z")).await;
+    let void = json!({"kind": "void", "tenant_id": "acme", "event_id": other, "reason": "a test call"});
+    let amount = json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": "2026-03-10", "reason": "a fee"});
+    let adjust = json!({"kind": "adjust", "tenant_id": "acme", "event_id": event, "units": "1", "reason": "measured"});
+    for body in [&void, &amount, &adjust] {
+        let answer = api.put(&format!("/billing/corrections/{}", uuid::Uuid::now_v7()), admin, body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    let closed = api.put("/billing/periods/acme/1", admin, &json!({"reason": "the month is over"})).await;
+    assert_eq!(closed.status, 201, "{closed:?}");
+    api.used("acme", ("/a", "1", "2026-03-10T10:17:00Z")).await;
+    event
+}
+
+/// The names of a call's parameters in the query.
+fn parameters<'a>(document: &'a Value, call: &'a Value) -> Vec<&'a str> {
+    let all = call["parameters"].as_array().into_iter().flatten();
+    let all = all.map(|one| document.pointer(one["$ref"].as_str().unwrap().trim_start_matches('#')).unwrap());
+    all.filter(|one| one["in"] == "query").map(|one| one["name"].as_str().unwrap()).collect()
 }
 
 /// Whether a value is what a schema says, as far as this document uses schemas.
@@ -343,7 +284,16 @@ fn check(document: &Value, (schema, value): (&Value, &Value), at: &str) {
     if let Some(words) = schema["enum"].as_array() {
         assert!(words.contains(value), "{at}: {value}");
     }
-    match schema["type"].as_str().unwrap_or_else(|| panic!("{at} has no type in {schema}")) {
+    let types: Vec<&str> = match &schema["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        other => vec![other.as_str().unwrap_or_else(|| panic!("{at} has no type in {schema}"))],
+    };
+    if value.is_null() {
+        assert!(types.contains(&"null"), "{at} is null");
+        return;
+    }
+    match types[0] {
+        "object" if schema["properties"].is_null() => assert!(value.is_object(), "{at}: {value}"),
         "object" => {
             let (fields, given) = (schema["properties"].as_object().unwrap(), value.as_object().unwrap());
             let required = schema["required"].as_array().unwrap();

@@ -1,0 +1,31 @@
+//! Closing of periods by the clock, where `PERIOD_CLOSE_AFTER_HOURS` asks for it.
+
+use std::time::Duration;
+
+use goldleaves_billing::Billing;
+use tokio::time::sleep;
+
+use crate::BillingMetrics;
+
+/// How often ends of periods are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
+
+/// Closes the periods of all tenants so many hours after their ends, for as long as it is left running.
+pub async fn close_due_periods(billing: Billing, after_hours: u32, metrics: BillingMetrics) {
+    loop {
+        match billing.close_due_periods(after_hours).await {
+            Ok(0) => {}
+            Ok(count) => {
+                metrics.closed(count);
+                tracing::info!(count, "periods were due and are closed");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    cause = &error as &dyn std::error::Error,
+                    "periods could not be closed; they are tried again"
+                );
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}

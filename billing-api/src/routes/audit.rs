@@ -1,0 +1,42 @@
+//! `GET /billing/audit`: who changed what.
+
+use axum::extract::State;
+use axum::response::Response;
+use goldleaves_billing::AuditRow;
+use http::StatusCode;
+
+use crate::answer::ApiError;
+use crate::ask::{Ask, list_range};
+use crate::caller::Right;
+use crate::cell::{self, Cell, Item};
+use crate::query::{PAGE, RANGE};
+use crate::state::BillingApi;
+
+const AUDIT: [&str; 8] = ["id", "at", "actor", "roles", "request_id", "action", "tenant_id", "body"];
+
+pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    ask.caller.check(Right::Admin)?;
+    let query = ask.query(&[&RANGE, &["tenant_id"], &PAGE])?;
+    let page = query.page()?;
+    let (_, range) = list_range(&api, None, &query).await?;
+    let page = api.billing().audit(&range, query.get("tenant_id"), &page).await?;
+    let items = page.items.iter().map(audit_item).collect();
+    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+}
+
+fn audit_item(row: &AuditRow) -> Item {
+    let tenant = Some(&row.tenant_id).filter(|tenant| !tenant.is_empty());
+    Item::new(
+        &AUDIT,
+        [
+            Cell::text(row.id),
+            Cell::text(row.at),
+            Cell::text(&row.actor),
+            Cell::text(&row.roles),
+            Cell::text(&row.request_id),
+            Cell::text(&row.action),
+            Cell::text_or_null(tenant),
+            Cell::text(&row.body),
+        ],
+    )
+}

@@ -1,0 +1,156 @@
+//! `PUT /billing/corrections/{id}` and `GET /billing/corrections/{tenant_id}`.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::Response;
+use goldleaves_billing::{Correction, NewCorrection, UnitsTotal, Wanted};
+use http::StatusCode;
+use uuid::Uuid;
+
+use crate::answer::ApiError;
+use crate::ask::{Ask, list_range};
+use crate::caller::Right;
+use crate::cell::{self, Cell, Item};
+use crate::csv::{self, Form};
+use crate::members::{Members, wrong};
+use crate::query::{PAGE, RANGE};
+use crate::routes::status_of;
+use crate::state::BillingApi;
+
+const CORRECTION: [&str; 15] = [
+    "id",
+    "tenant_id",
+    "kind",
+    "event_id",
+    "follows",
+    "ts",
+    "route",
+    "action",
+    "rate_version",
+    "events",
+    "units",
+    "cents",
+    "actor",
+    "reason",
+    "created_at",
+];
+/// The most cents of one amount, either way: a sum of many of them is still one of 64 bits.
+const CENTS_MAX: i64 = 1_000_000_000_000;
+
+pub(crate) async fn put(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    ask.caller.check(Right::Write)?;
+    ask.query(&[])?;
+    let id = Uuid::try_parse(ask.segment())
+        .map_err(|_| ApiError::Parameter("the path must end in a UUID that you choose".to_owned()))?;
+    let known = ["kind", "tenant_id", "event_id", "units", "cents", "ts", "reason"];
+    let members = Members::read(body, &known)?;
+    let wanted = wanted(&members)?;
+    let new = NewCorrection { id, tenant_id: members.parsed("tenant_id")?, wanted, reason: members.reason()? };
+    let put = api.billing().correct(&new, (&ask.author(), &members.text)).await?;
+    if put.is_new {
+        api.metrics().corrected(put.stored.kind.as_str());
+    }
+    Ok(correction_item(&put.stored).answer(status_of(put.is_new)))
+}
+
+fn wanted(members: &Members) -> Result<Wanted, ApiError> {
+    match members.text("kind")? {
+        "void" => {
+            members.only(&["kind", "tenant_id", "event_id", "reason"])?;
+            Ok(Wanted::Void { event_id: members.parsed("event_id")? })
+        }
+        "adjust" => {
+            members.only(&["kind", "tenant_id", "event_id", "units", "reason"])?;
+            let units_micro = signed_units(members.text("units")?)?;
+            Ok(Wanted::Adjust { event_id: members.parsed("event_id")?, units_micro })
+        }
+        "amount" => {
+            members.only(&["kind", "tenant_id", "cents", "ts", "reason"])?;
+            let cents = members.integer("cents")?;
+            if cents == 0 || !(-CENTS_MAX..=CENTS_MAX).contains(&cents) {
+                return Err(wrong("cents", &format!("must be from -{CENTS_MAX} to {CENTS_MAX} and not 0")));
+            }
+            let ts = members.optional_text("ts")?.map(|_| members.parsed("ts")).transpose()?;
+            Ok(Wanted::Amount { cents, ts })
+        }
+        _ => Err(wrong("kind", "must be void, adjust or amount")),
+    }
+}
+
+/// Units with a sign, in millionths.
+fn signed_units(text: &str) -> Result<i64, ApiError> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let units: goldleaves_domain::Units =
+        digits.parse().map_err(|error| wrong("units", &format!("is wrong: {error}")))?;
+    let micro = i64::try_from(units.micro()).map_err(|_| wrong("units", "is too large"))?;
+    if micro == 0 { Err(wrong("units", "must not be 0")) } else { Ok(sign * micro) }
+}
+
+pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    let asked = ask.tenant_to_read()?;
+    let query = ask.query_of(&asked, &[&RANGE, &PAGE, &["format"]])?;
+    let page = query.page()?;
+    let form = ask.form(&query)?;
+    let (_, period) = list_range(&api, Some(&asked.tenant), &query).await?;
+    if form == Form::Csv {
+        csv::check_rows(api.billing().count_corrections(&asked.tenant, &period).await?)?;
+        let (billing, tenant) = (api.billing().clone(), asked.tenant);
+        return Ok(csv::stream("corrections", &CORRECTION, move |page| {
+            let (billing, tenant) = (billing.clone(), tenant.clone());
+            async move {
+                let page = billing.corrections(&tenant, &period, &page).await?;
+                Ok((page.items.iter().map(correction_item).collect(), page.next))
+            }
+        }));
+    }
+    let page = api.billing().corrections(&asked.tenant, &period, &page).await?;
+    let items = page.items.iter().map(correction_item).collect();
+    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+}
+
+pub(crate) fn correction_item(correction: &Correction) -> Item {
+    let is_of_event = correction.event_id.is_some();
+    let of_event = |text: &str| if is_of_event { Cell::text(text) } else { Cell::Null };
+    Item::new(
+        &CORRECTION,
+        [
+            Cell::text(correction.id),
+            Cell::text(&correction.tenant_id),
+            Cell::text(correction.kind.as_str()),
+            Cell::text_or_null(correction.event_id),
+            Cell::text_or_null(correction.follows),
+            Cell::text(correction.ts),
+            of_event(&correction.route),
+            of_event(&correction.action),
+            if is_of_event { Cell::number(correction.rate_version) } else { Cell::Null },
+            Cell::number(correction.events),
+            Cell::number(UnitsTotal(correction.units_micro.into())),
+            Cell::number(correction.cents),
+            Cell::text(&correction.actor),
+            Cell::text(&correction.reason),
+            Cell::text(correction.created_at),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_have_a_sign() {
+        assert_eq!(signed_units("-0.5").unwrap(), -500_000);
+        assert_eq!(signed_units("2").unwrap(), 2_000_000);
+        for text in ["", "-", "0", "-0.0", "1e3", "--1", "0.0000001", "1000000001"] {
+            assert!(matches!(signed_units(text), Err(ApiError::BodyInvalid(_))), "{text}");
+        }
+    }
+}

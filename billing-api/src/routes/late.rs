@@ -1,0 +1,34 @@
+//! `GET /billing/late/{tenant_id}`: hours that changed after their end, and the period that they belong to.
+
+use axum::extract::State;
+use axum::response::Response;
+use goldleaves_billing::LateHour;
+use http::StatusCode;
+
+use crate::answer::ApiError;
+use crate::ask::{Ask, list_range};
+use crate::cell::{self, Cell, Item};
+use crate::query::{PAGE, RANGE};
+use crate::state::BillingApi;
+
+pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    let asked = ask.tenant_to_read()?;
+    let query = ask.query_of(&asked, &[&RANGE, &PAGE])?;
+    let page = query.page()?;
+    let (_, range) = list_range(&api, Some(&asked.tenant), &query).await?;
+    let page = api.billing().late_hours(&asked.tenant, &range, &page).await?;
+    let items = page.items.iter().map(late_item).collect();
+    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+}
+
+fn late_item(late: &LateHour) -> Item {
+    Item::new(
+        &["hour", "changes", "changed_at", "period_number"],
+        [
+            Cell::text(late.hour),
+            Cell::number(late.changes),
+            Cell::text(late.changed_at),
+            Cell::number_or_null(late.period_number),
+        ],
+    )
+}

@@ -1,0 +1,83 @@
+//! `PUT /billing/periods/{tenant_id}/{number}` and `GET /billing/periods/{tenant_id}`.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::Response;
+use goldleaves_billing::{ClosedPeriod, NewPeriod};
+use goldleaves_domain::Timestamp;
+use goldleaves_pricing::TimeZone;
+use http::StatusCode;
+
+use crate::answer::ApiError;
+use crate::ask::Ask;
+use crate::caller::Right;
+use crate::cell::{self, Cell, Item};
+use crate::members::Members;
+use crate::query::{PAGE, moment};
+use crate::routes::{number, status_of};
+use crate::state::BillingApi;
+
+const PERIOD: [&str; 8] =
+    ["number", "starts_at", "ends_at", "closed_at", "actor", "total_cost_cents", "lines_hash", "unbilled_late_cents"];
+
+pub(crate) async fn put(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let asked = ask.tenant_to_change(Right::Write)?;
+    ask.query_of(&asked, &[])?;
+    let [text] = asked.rest.as_slice() else {
+        return Err(ApiError::Parameter("the path must end in the period's number".to_owned()));
+    };
+    let number = number(text)?;
+    let members = Members::read(body, &["starts_at", "ends_at", "reason"])?;
+    let reason = members.reason()?;
+    let zone = api.billing().time_zone(&asked.tenant).await?;
+    let new = NewPeriod {
+        tenant_id: asked.tenant,
+        number,
+        starts_at: end(&members, zone, "starts_at")?,
+        ends_at: end(&members, zone, "ends_at")?,
+        reason,
+    };
+    let put = api.billing().close_period(&new, (&ask.author(), &members.text)).await?;
+    if put.is_new {
+        api.metrics().closed(1);
+    }
+    Ok(period_item(&put.stored).answer(status_of(put.is_new)))
+}
+
+/// An end of a period: a moment, or a day of the tenant's zone.
+fn end(members: &Members, zone: TimeZone, name: &str) -> Result<Option<Timestamp>, ApiError> {
+    let Some(text) = members.optional_text(name)? else { return Ok(None) };
+    match moment(zone, name, text) {
+        Err(ApiError::Parameter(detail)) => Err(ApiError::BodyInvalid(detail)),
+        moment => moment.map(Some),
+    }
+}
+
+pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    let asked = ask.tenant_to_read()?;
+    let query = ask.query_of(&asked, &[&PAGE])?;
+    let page = api.billing().periods(&asked.tenant, &query.page()?).await?;
+    let items = page.items.iter().map(period_item).collect();
+    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+}
+
+fn period_item(period: &ClosedPeriod) -> Item {
+    Item::new(
+        &PERIOD,
+        [
+            Cell::number(period.number),
+            Cell::text(period.period.start()),
+            Cell::text(period.period.end()),
+            Cell::text(period.closed_at),
+            Cell::text(&period.actor),
+            Cell::number(period.total),
+            Cell::text(&period.lines_hash),
+            Cell::number(period.unbilled_late),
+        ],
+    )
+}

@@ -1,0 +1,69 @@
+//! `GET /billing/tenants`: all tenants by what they used; and `PUT /billing/tenants/{tenant_id}`: a tenant's zone.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::Response;
+use goldleaves_billing::{Page, TenantSort, TenantUsage};
+use http::StatusCode;
+
+use crate::answer::ApiError;
+use crate::ask::{Ask, list_range};
+use crate::caller::Right;
+use crate::cell::{self, Cell, Item};
+use crate::csv::{self, Form};
+use crate::members::Members;
+use crate::query::{PAGE, RANGE};
+use crate::routes::status_of;
+use crate::state::BillingApi;
+
+const TENANT: [&str; 4] = ["tenant_id", "events", "units", "cost_cents"];
+
+pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    ask.caller.check(Right::ReadAll)?;
+    let query = ask.query(&[&RANGE, &["sort", "format"], &PAGE])?;
+    let mut page = query.page()?;
+    let form = ask.form(&query)?;
+    let sort = query.parsed("sort")?.unwrap_or(TenantSort::Cost);
+    let (_, range) = list_range(&api, None, &query).await?;
+    if form == Form::Csv {
+        page = Page { limit: csv::ROWS_MAX, cursor: None };
+    }
+    let page = api.billing().tenants(&range, sort, &page).await?;
+    let items: Vec<Item> = page.items.iter().map(tenant_item).collect();
+    match form {
+        Form::Json => Ok(cell::page(items, page.next).answer(StatusCode::OK)),
+        Form::Csv => {
+            let more = i64::from(page.next.is_some());
+            csv::check_rows(i64::try_from(items.len()).unwrap_or(i64::MAX).saturating_add(more))?;
+            Ok(csv::answer("tenants", &TENANT, &items))
+        }
+    }
+}
+
+fn tenant_item(tenant: &TenantUsage) -> Item {
+    Item::new(
+        &TENANT,
+        [
+            Cell::text(&tenant.tenant_id),
+            Cell::number(tenant.events),
+            Cell::number(tenant.units),
+            Cell::number(tenant.cost_cents),
+        ],
+    )
+}
+
+pub(crate) async fn put(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let asked = ask.tenant_to_change(Right::Admin)?;
+    ask.query_of(&asked, &[])?;
+    let members = Members::read(body, &["time_zone", "reason"])?;
+    members.reason()?;
+    let zone = members.parsed("time_zone")?;
+    let put = api.billing().set_time_zone((&asked.tenant, zone), (&ask.author(), &members.text)).await?;
+    let item = Item::new(&["tenant_id", "time_zone"], [Cell::text(&asked.tenant), Cell::text(put.stored)]);
+    Ok(item.answer(status_of(put.is_new)))
+}

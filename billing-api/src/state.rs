@@ -1,0 +1,64 @@
+//! What the handlers share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use goldleaves_billing::Billing;
+use goldleaves_domain::{Timestamp, TimestampError};
+use goldleaves_trace::Tracer;
+use goldleaves_web::{Clock, TokenVerifier};
+
+use crate::metrics::BillingMetrics;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct BillingApi {
+    inner: Arc<Inner>,
+    tracer: Tracer,
+}
+
+struct Inner {
+    billing: Billing,
+    verifier: TokenVerifier,
+    clock: Clock,
+    metrics: BillingMetrics,
+}
+
+impl BillingApi {
+    /// Answers from this database whom this verifier lets in.
+    pub fn new(billing: Billing, verifier: TokenVerifier, clock: Clock, metrics: BillingMetrics) -> Self {
+        Self { inner: Arc::new(Inner { billing, verifier, clock, metrics }), tracer: Tracer::off() }
+    }
+
+    /// With spans of what it answers.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    pub(crate) fn billing(&self) -> &Billing {
+        &self.inner.billing
+    }
+
+    pub(crate) fn verifier(&self) -> &TokenVerifier {
+        &self.inner.verifier
+    }
+
+    pub(crate) fn metrics(&self) -> &BillingMetrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) const fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    pub(crate) fn now(&self) -> Result<Timestamp, TimestampError> {
+        self.inner.clock.timestamp()
+    }
+}
+
+impl fmt::Debug for BillingApi {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("BillingApi").finish_non_exhaustive()
+    }
+}

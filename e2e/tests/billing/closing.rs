@@ -1,0 +1,138 @@
+//! Periods: closed in order, frozen, and what comes late is billed with the next one.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{Api, on_both, token};
+
+on_both!(
+    periods_are_closed_in_order_and_stay_closed,
+    what_comes_late_is_carried,
+    a_zone_that_changes_makes_no_gap,
+    what_was_due_is_closed_by_the_clock,
+);
+
+async fn close(api: &Api, path: &str, body: &Value) -> (u16, Value) {
+    let answer = api.put(&format!("/billing/periods/{path}"), &token("ops", &["billing:write"]), body).await;
+    (answer.status, answer.json())
+}
+
+async fn invoice(api: &Api, path: &str) -> Value {
+    let answer = api.get(&format!("/billing/invoice/{path}"), &token("acme", &[])).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+async fn periods_are_closed_in_order_and_stay_closed(api: Api) {
+    api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", ("/b", "1.5", "2026-03-31T23:59:59.999999Z")).await;
+    api.used("acme", ("/a", "4", "2026-04-01T00:00:00Z")).await;
+    let open = invoice(&api, "acme").await;
+    assert_eq!((&open["number"], &open["state"]), (&json!(1), &json!("open")));
+    assert_eq!(open["period_start"], "2026-03-01T00:00:00.000000Z", "the month of the first usage");
+    assert_eq!(open["period_end"], "2026-04-01T00:00:00.000000Z");
+    assert_eq!(open["total_cost_cents"], 88, "87.5, rounded once");
+    let why = json!({"reason": "the month is over"});
+    assert_eq!(close(&api, "acme/2", &why).await.1["code"], "out_of_order");
+    let (status, period) = close(&api, "acme/1", &why).await;
+    assert_eq!(status, 201, "{period}");
+    assert_eq!((&period["number"], &period["total_cost_cents"]), (&json!(1), &json!(88)));
+    assert_eq!(period["lines_hash"], open["lines_hash"], "what was shown is what is frozen");
+    assert_eq!(close(&api, "acme/1", &why).await, (200, period.clone()));
+    for other in [json!({"reason": "another"}), json!({"reason": "the month is over", "ends_at": "2026-05-01"})] {
+        let (status, problem) = close(&api, "acme/1", &other).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("already_exists")), "{problem}");
+    }
+    let frozen = invoice(&api, "acme/1").await;
+    assert_eq!((&frozen["state"], &frozen["lines"]), (&json!("closed"), &open["lines"]));
+    let lines = frozen["lines"].as_array().unwrap();
+    let cents: i64 = lines.iter().map(|line| line["cost_cents"].as_i64().unwrap()).sum();
+    assert_eq!(cents, 88, "the lines are the total");
+    let early = json!({"reason": "r", "ends_at": "2999-01-01"});
+    assert_eq!(close(&api, "acme/2", &early).await.1["code"], "too_early");
+    for (body, member) in [
+        (json!({"reason": "r", "ends_at": "2026-03-05"}), "ends_at"),
+        (json!({"reason": "r", "starts_at": "2026-04-01"}), "starts_at"),
+        (json!({"reason": "r", "ends_at": "soon"}), "ends_at"),
+        (json!({"reason": "r", "ends_at": 5}), "ends_at"),
+        (json!({"ends_at": "2026-05-01"}), "reason"),
+    ] {
+        let (status, problem) = close(&api, "acme/2", &body).await;
+        assert!(status == 400 && problem["detail"].as_str().unwrap().contains(member), "{body}: {problem}");
+    }
+    let (status, second) = close(&api, "acme/2", &why).await;
+    assert_eq!((status, &second["starts_at"]), (201, &json!("2026-04-01T00:00:00.000000Z")));
+    let periods = api.get("/billing/periods/acme", &token("acme", &[])).await.json();
+    assert_eq!(periods, json!({"items": [period, second], "next_cursor": null}));
+    assert_eq!(api.get("/billing/invoice/acme/9", &token("acme", &[])).await.status, 404);
+    assert_eq!(api.get("/billing/invoice/acme/x", &token("acme", &[])).await.status, 400);
+}
+
+async fn what_comes_late_is_carried(api: Api) {
+    let event = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let why = json!({"reason": "the month is over"});
+    assert_eq!(close(&api, "acme/1", &why).await.0, 201);
+    api.used("acme", ("/late", "1", "2026-03-30T10:00:00Z")).await;
+    let void = json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "a test call"});
+    let amount =
+        json!({"kind": "amount", "tenant_id": "acme", "cents": 7, "ts": "2026-03-04T00:00:00Z", "reason": "fee"});
+    let writer = token("ops", &["billing:write"]);
+    for body in [void, amount] {
+        assert_eq!(api.put(&format!("/billing/corrections/{}", Uuid::now_v7()), &writer, &body).await.status, 201);
+    }
+    let periods = api.get("/billing/periods/acme", &token("acme", &[])).await.json();
+    assert_eq!(periods["items"][0]["unbilled_late_cents"], 25 - 50 + 7);
+    api.used("acme", ("/a", "4", "2026-04-10T00:00:00Z")).await;
+    assert_eq!(invoice(&api, "acme/1").await["total_cost_cents"], 50, "what is closed stays");
+    let open = invoice(&api, "acme").await;
+    assert_eq!(open["total_cost_cents"], 100 + 25 - 50 + 7);
+    let kinds: Vec<String> = open["lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| format!("{} {} {}", line["kind"].as_str().unwrap(), line["for_number"], line["cost_cents"]))
+        .collect();
+    assert_eq!(kinds, ["late 1 -50", "late 1 25", "amount 1 7", "usage 2 100"]);
+    let (status, second) = close(&api, "acme/2", &why).await;
+    assert_eq!((status, &second["total_cost_cents"]), (201, &json!(82)));
+    let third = invoice(&api, "acme").await;
+    assert_eq!((&third["total_cost_cents"], &third["lines"]), (&json!(0), &json!([])), "carried once");
+    let late = api.get("/billing/late/acme?month=2026-03", &token("acme", &[])).await.json();
+    assert!(late["items"].as_array().unwrap().iter().all(|hour| hour["period_number"] == 1), "{late}");
+}
+
+async fn a_zone_that_changes_makes_no_gap(api: Api) {
+    let admin = token("ops", &["admin"]);
+    let zone = async |name: &str| {
+        let body = json!({"time_zone": name, "reason": "they moved"});
+        assert!(api.put("/billing/tenants/acme", &admin, &body).await.status < 300);
+    };
+    zone("Asia/Kolkata").await;
+    api.used("acme", ("/a", "1", "2026-02-28T18:30:00Z")).await;
+    api.used("acme", ("/a", "1", "2026-03-31T18:29:59Z")).await;
+    api.used("acme", ("/a", "1", "2026-03-31T18:30:00Z")).await;
+    let why = json!({"reason": "the month is over"});
+    let (_, first) = close(&api, "acme/1", &why).await;
+    assert_eq!(
+        (&first["starts_at"], &first["ends_at"]),
+        (&json!("2026-02-28T18:30:00.000000Z"), &json!("2026-03-31T18:30:00.000000Z"))
+    );
+    assert_eq!(first["total_cost_cents"], 50, "the hour that midnight cuts is read from the events");
+    zone("Europe/Berlin").await;
+    let (_, second) = close(&api, "acme/2", &why).await;
+    assert_eq!(
+        (&second["starts_at"], &second["ends_at"]),
+        (&json!("2026-03-31T18:30:00.000000Z"), &json!("2026-04-30T22:00:00.000000Z"))
+    );
+    assert_eq!(second["total_cost_cents"], 25);
+}
+
+async fn what_was_due_is_closed_by_the_clock(api: Api) {
+    api.used("acme", ("/a", "1", "2026-01-10T00:00:00Z")).await;
+    api.used("other", ("/a", "1", "2026-02-10T00:00:00Z")).await;
+    let closed = api.billing.close_due_periods(24).await.unwrap();
+    assert!(closed >= 2, "{closed}");
+    assert_eq!(api.billing.close_due_periods(24).await.unwrap(), 0);
+    let january = invoice(&api, "acme/1").await;
+    assert_eq!((&january["state"], &january["total_cost_cents"]), (&json!("closed"), &json!(25)));
+}

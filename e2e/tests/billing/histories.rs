@@ -1,0 +1,182 @@
+//! Random histories in random orders of arrival: the same bills, and every cent of them billed once.
+//!
+//! The rules are those of the contract's model: repeats, late events, voids and adjustments, prices of every kind, and
+//! periods that are closed while all of this goes on.
+
+use std::collections::BTreeMap;
+
+use goldleaves_billing::{BillingError, NewCorrection, NewPeriod, Page, RefusalCode, Wanted};
+use goldleaves_domain::{Period, TenantId, Timestamp};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use uuid::Uuid;
+
+use crate::world::{Api, Event, Kind};
+
+const DAY: i64 = Timestamp::DAY_MICROS;
+/// The months that are closed; a last one carries what came after.
+const MONTHS: [&str; 6] = ["2026-01-01", "2026-02-01", "2026-03-01", "2026-04-01", "2026-05-01", "2026-06-01"];
+
+/// What happens, in whichever order.
+#[derive(Debug, Clone)]
+enum Act {
+    Event(Box<Event>),
+    Correct(usize, Option<i64>),
+}
+
+/// Histories, and orders of each: some by default, all that the contract asks for in a soak.
+fn rounds(few: u64) -> u64 {
+    if std::env::var_os("GOLDLEAVES_SOAK").is_some_and(|value| value != "0") { 1_000 } else { few }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bills_do_not_depend_on_the_order_of_arrival_on_sqlite() {
+    bills_do_not_depend_on_the_order(Api::on(Kind::Sqlite).await, rounds(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bills_do_not_depend_on_the_order_of_arrival_on_postgresql() {
+    bills_do_not_depend_on_the_order(Api::on(Kind::Postgres).await, rounds(4)).await;
+}
+
+async fn bills_do_not_depend_on_the_order(api: Api, histories: u64) {
+    price(&api).await;
+    for history in 0..histories {
+        let mut bills = Vec::new();
+        for order in 0..4 {
+            let tenant = format!("tenant-{history}-{order}");
+            bills.push(live(&api, &tenant, (history, order)).await);
+        }
+        assert!(bills.windows(2).all(|pair| pair[0] == pair[1]), "history {history}: {bills:?}");
+    }
+}
+
+/// A default card of each kind, one after the other.
+async fn price(api: &Api) {
+    for (version, (from, pricing)) in (2..).zip([
+        (
+            "2026-01-20T00:00:00.000000Z",
+            r#"{"model":"graduated","tiers":[{"up_to":"5","cents_per_unit":"0"},{"up_to":"20","cents_per_unit":"7.5"},{"up_to":null,"cents_per_unit":"3.3"}]}"#,
+        ),
+        (
+            "2026-02-15T00:00:00.000000Z",
+            r#"{"model":"volume","tiers":[{"up_to":"10","cents_per_unit":"8"},{"up_to":null,"cents_per_unit":"3.000001"}]}"#,
+        ),
+        (
+            "2026-03-20T00:00:00.000000Z",
+            r#"{"model":"package","package_units":"3","cents_per_package":"17","free_units":"2"}"#,
+        ),
+    ]) {
+        api.execute(&format!(
+            "INSERT INTO rate_cards (version, card, rate_micro_cents, effective_from, model, pricing, origin) \
+             VALUES ({version}, 'default', 8000000, '{from}', 'tiers', '{pricing}', 'api')"
+        ))
+        .await;
+    }
+}
+
+/// What happens to a tenant: the same of every order, but for the tenant's name.
+fn history_of(tenant: &str, (history, order): (u64, u64)) -> (Vec<Act>, Vec<Uuid>) {
+    let mut random = StdRng::seed_from_u64(history);
+    let start: Timestamp = MONTHS[0].parse().unwrap();
+    let (mut acts, mut ids, mut of_set) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for at in 0..60_u32 {
+        let set = random.random_bool(0.5).then(|| random.random_range(0..6_i64));
+        let offset = match set {
+            Some(set) => set * 18 * DAY + random.random_range(0..DAY * 13 / 10),
+            None => random.random_range(0..118 * DAY),
+        };
+        // Ids rank alike in every order, and differ between tenants.
+        let id = Uuid::from_u128(u128::from(at) << 64 | u128::from(history * 4 + order + 1));
+        let event = Event {
+            id,
+            route: ["/a", "/b"][random.random_range(0..2)].to_owned(),
+            units: format!("{}.{:06}", random.random_range(0..3), random.random_range(0..1_000_000)),
+            outcome: if random.random_bool(0.8) { "completed" } else { "client_aborted" },
+            request: set.map(|set| format!("{tenant}-order-{set}")),
+            ..Event::at(tenant, &start.plus_micros(offset).unwrap().to_string())
+        };
+        of_set.entry(set.unwrap_or(100 + i64::from(at))).or_insert_with(Vec::new).push(ids.len());
+        ids.push(id);
+        acts.push(Act::Event(Box::new(event)));
+    }
+    // One correction of a set: a second one may be refused, or not, by when it comes.
+    let sets: Vec<Vec<usize>> = of_set.into_values().collect();
+    for members in sets.iter().filter(|members| members.len() > 1).chain(sets.iter().rev().take(6)) {
+        let units = random.random_bool(0.4).then(|| random.random_range(1..2_000_000));
+        acts.push(Act::Correct(members[random.random_range(0..members.len())], units));
+    }
+    acts.shuffle(&mut StdRng::seed_from_u64(history * 4 + order));
+    (acts, ids)
+}
+
+/// Lets everything happen, closes periods in between, and returns what each period is due.
+async fn live(api: &Api, name: &str, (history, order): (u64, u64)) -> Vec<i128> {
+    let tenant: TenantId = name.parse().unwrap();
+    let (acts, ids) = history_of(name, (history, order));
+    let mut random = StdRng::seed_from_u64(history * 4 + order + 1_000_000);
+    let mut cuts: Vec<usize> = (0..3).map(|_| random.random_range(0..acts.len())).collect();
+    cuts.sort_unstable();
+    let (mut waiting, mut closed) = (Vec::new(), 0);
+    for (at, act) in acts.iter().enumerate() {
+        while closed < cuts.len() && cuts[closed] <= at {
+            close(api, &tenant, closed).await;
+            closed += 1;
+        }
+        match act {
+            Act::Event(event) => {
+                api.record(std::slice::from_ref(event)).await;
+            }
+            Act::Correct(event, units) => waiting.push((ids[*event], *units)),
+        }
+        let mut later = Vec::new();
+        for (event, units) in waiting {
+            if !correct(api, &tenant, (event, units)).await {
+                later.push((event, units));
+            }
+        }
+        waiting = later;
+    }
+    assert!(waiting.is_empty(), "{name}: {waiting:?}");
+    for month in closed..MONTHS.len() - 1 {
+        close(api, &tenant, month).await;
+    }
+    let mut due = Vec::new();
+    for pair in MONTHS.windows(2) {
+        let period = Period::new(pair[0].parse().unwrap(), pair[1].parse().unwrap()).unwrap();
+        due.push(api.billing.summary(&tenant, &period).await.unwrap().total_cost_cents.0);
+    }
+    let closed = api.billing.periods(&tenant, &Page { limit: 100, cursor: None }).await.unwrap().items;
+    assert!(closed.iter().all(|period| period.unbilled_late.0 == 0), "{name}: nothing is left to bill");
+    let billed: i128 = closed.iter().map(|period| period.total.0).sum();
+    assert_eq!(billed, due.iter().sum::<i128>(), "{name}: what was billed is what is due: {closed:?} {due:?}");
+    due
+}
+
+/// Whether the event was there to be corrected.
+async fn correct(api: &Api, tenant: &TenantId, (event_id, units): (Uuid, Option<i64>)) -> bool {
+    let wanted = match units {
+        Some(units_micro) => Wanted::Adjust { event_id, units_micro },
+        None => Wanted::Void { event_id },
+    };
+    let new = NewCorrection { id: Uuid::now_v7(), tenant_id: tenant.clone(), wanted, reason: "a test".to_owned() };
+    let author = goldleaves_billing::Author::program();
+    match api.billing.correct(&new, (&author, "")).await {
+        Ok(put) => put.is_new,
+        Err(BillingError::Refused(refusal)) if refusal.code == RefusalCode::NoSuchEvent => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn close(api: &Api, tenant: &TenantId, month: usize) {
+    let new = NewPeriod {
+        tenant_id: tenant.clone(),
+        number: i64::try_from(month).unwrap() + 1,
+        starts_at: (month == 0).then(|| MONTHS[0].parse().unwrap()),
+        ends_at: Some(MONTHS[month + 1].parse().unwrap()),
+        reason: "the month is over".to_owned(),
+    };
+    let author = goldleaves_billing::Author::program();
+    assert!(api.billing.close_period(&new, (&author, "")).await.unwrap().is_new);
+}

@@ -1,0 +1,12 @@
+//! Billing as its callers see it, over ledgers that workers wrote, on both databases.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
+
+mod carrying;
+mod closing;
+mod contract;
+mod correcting;
+mod histories;
+mod inputs;
+mod reading;
+mod world;

@@ -1,0 +1,106 @@
+//! `goldleaves billing`: what bills are made by goes from one ledger into another, which then bills the same events the same.
+
+use std::io::{BufRead as _, Write as _};
+
+use anyhow::{Context, Result};
+use goldleaves_billing::{Billing, BillingError};
+use goldleaves_pricing::TimeZone;
+use goldleaves_runtime::settings::{Common, Values, parse, table};
+use goldleaves_runtime::{Exit, Secret, process};
+
+use crate::cli::BillingCommand;
+use crate::{config, prepare};
+
+/// How many lines lie between two lines of progress.
+const PROGRESS_EVERY: u64 = 10_000;
+
+/// What the command is told.
+#[derive(Debug)]
+pub(crate) struct BillingCommandConfig {
+    common: Common,
+    database_url: Secret,
+}
+
+impl BillingCommandConfig {
+    /// Reads it; `None` when there was a mistake, which `values` holds then.
+    pub(crate) fn read(values: &mut Values) -> Option<Self> {
+        let common = Common::read(values);
+        let data_dir = values.required(table::DATA_DIR, parse::path);
+        let database_url = config::database_url(values, data_dir.as_deref());
+        Some(Self { common: common?, database_url: database_url? })
+    }
+}
+
+/// Exports to standard output, or imports from standard input.
+pub(crate) fn run(config: &BillingCommandConfig, command: BillingCommand) -> Exit {
+    let _logs = config.common.start_logs();
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't be started")
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let ledger = prepare::open(&config.database_url).await?;
+                let billing = Billing::new(ledger.store().clone(), TimeZone::UTC);
+                let done = match command {
+                    BillingCommand::Export => export(&billing).await,
+                    BillingCommand::Import => import(&billing).await,
+                };
+                ledger.store().close().await;
+                done
+            })
+        });
+    match done {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            process::say(&format_args!("billing: {}", process::chain(error.as_ref())));
+            Exit::Failed("billing".to_owned())
+        }
+    }
+}
+
+/// Why an export broke off.
+#[derive(Debug, thiserror::Error)]
+enum ExportError {
+    #[error(transparent)]
+    Billing(#[from] BillingError),
+    #[error("standard output can't be written")]
+    Output(#[from] std::io::Error),
+}
+
+async fn export(billing: &Billing) -> Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut lines = 0;
+    let count = billing.export(|line| -> Result<(), ExportError> {
+        writeln!(out, "{line}")?;
+        lines += 1;
+        if lines % PROGRESS_EVERY == 0 {
+            process::say(&format_args!("billing: {lines} lines"));
+        }
+        Ok(())
+    });
+    let count = count.await?;
+    out.flush().context("standard output can't be written")?;
+    process::say(&format_args!("billing: {count} lines exported"));
+    Ok(())
+}
+
+async fn import(billing: &Billing) -> Result<()> {
+    let lines: Vec<String> =
+        std::io::stdin().lock().lines().collect::<Result<_, _>>().context("standard input can't be read")?;
+    process::say(&format_args!("billing: {} lines read", lines.len()));
+    let transfer = billing.import(&lines).await.context("nothing was imported")?;
+    for table in &transfer.tables {
+        process::print(&format!("{}: {} added, {} were there\n", table.table, table.added, table.there))?;
+    }
+    for waiting in &transfer.waiting {
+        process::print(&format!("waits for its event: {waiting}\n"))?;
+    }
+    if !transfer.waiting.is_empty() {
+        process::print(&format!(
+            "{} corrections wait: import again once their events are there\n",
+            transfer.waiting.len()
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The door: a database, and the zone of tenants that have none of their own.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use goldleaves_domain::{TenantId, Timestamp};
+use goldleaves_pricing::TimeZone;
+use goldleaves_store::{Params, Store, StoreError, read};
+use time::OffsetDateTime;
+
+use crate::BillingError;
+use crate::schema::STEPS;
+use crate::source::Source;
+
+/// The longest that a reading statement may take.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What billing reads and writes. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Billing {
+    store: Store,
+    default_zone: TimeZone,
+}
+
+impl Billing {
+    /// Billing in this database; `default_zone` is that of tenants that have none of their own.
+    pub const fn new(store: Store, default_zone: TimeZone) -> Self {
+        Self { store, default_zone }
+    }
+
+    /// The database.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The zone of tenants that have none of their own.
+    pub const fn default_zone(&self) -> TimeZone {
+        self.default_zone
+    }
+
+    /// Keeps `is_ready` saying whether the database answers and has the schema, as [`Store::watch`] does.
+    pub async fn watch(&self, is_ready: &AtomicBool) -> StoreError {
+        self.store.watch(&STEPS, is_ready).await
+    }
+
+    /// The zone that a tenant's days and months are of.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn time_zone(&self, tenant: &TenantId) -> Result<TimeZone, BillingError> {
+        self.zone_of(self.source(), tenant).await
+    }
+
+    pub(crate) async fn zone_of(&self, source: Source<'_>, tenant: &TenantId) -> Result<TimeZone, BillingError> {
+        let mut params = Params::default();
+        let tenant = params.bind(tenant.as_str());
+        let sql = format!("SELECT time_zone FROM billing_tenants WHERE tenant_id = {tenant}");
+        match source.query(&sql, params).await?.first() {
+            Some(row) => {
+                let name: String = read(row, "time_zone")?;
+                name.parse().map_err(|error| BillingError::unreadable("time_zone", error))
+            }
+            None => Ok(self.default_zone),
+        }
+    }
+
+    pub(crate) const fn source(&self) -> Source<'_> {
+        Source::Store(&self.store, STATEMENT_LIMIT)
+    }
+}
+
+/// The moment of this process's clock, for what is no one's bill: a rate in force, a default range.
+pub(crate) fn clock() -> Result<Timestamp, BillingError> {
+    Timestamp::from_date_time(OffsetDateTime::now_utc()).map_err(|error| BillingError::unreadable("now", error))
+}

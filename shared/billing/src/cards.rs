@@ -1,0 +1,71 @@
+//! Rate cards as bills need them: how a version prices, and which default is in force.
+
+use std::collections::BTreeMap;
+
+use goldleaves_domain::Timestamp;
+use goldleaves_pricing::{Pricing, Rate};
+use goldleaves_store::{Dialect, Params, Rows, read};
+use sea_orm::QueryResult;
+
+use crate::BillingError;
+use crate::source::Source;
+
+/// One version, and how it prices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// Names the card.
+    pub version: i64,
+    /// How it prices.
+    pub pricing: Pricing,
+    /// Valid for events from this moment on.
+    pub effective_from: Timestamp,
+}
+
+/// The cards of these versions.
+pub(crate) async fn of_versions(
+    source: Source<'_>,
+    versions: impl Iterator<Item = i64>,
+) -> Result<BTreeMap<i64, Card>, BillingError> {
+    let versions: std::collections::BTreeSet<i64> = versions.collect();
+    if versions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let wanted = Rows::new(dialect).column("wanted", versions.into_iter()).query(&mut params);
+    let sql = format!(
+        "SELECT c.version, c.rate_micro_cents, c.pricing, c.effective_from \
+         FROM ({wanted}) AS v JOIN rate_cards AS c ON c.version = v.wanted"
+    );
+    let rows = source.query(&sql, params).await?;
+    rows.iter().map(|row| card(dialect, row).map(|card| (card.version, card))).collect()
+}
+
+/// The default card in force at a moment.
+///
+/// # Errors
+/// [`BillingError::NoRate`] before the first was set.
+pub(crate) async fn default_at(source: Source<'_>, moment: Timestamp) -> Result<Card, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let moment = params.bind(dialect.time(moment));
+    let sql = format!(
+        "SELECT version, rate_micro_cents, pricing, effective_from FROM rate_cards \
+         WHERE card = 'default' AND effective_from <= {moment} ORDER BY effective_from DESC, version DESC LIMIT 1"
+    );
+    let rows = source.query(&sql, params).await?;
+    rows.first().map_or(Err(BillingError::NoRate), |row| card(dialect, row))
+}
+
+fn card(dialect: Dialect, row: &QueryResult) -> Result<Card, BillingError> {
+    let pricing = match read::<Option<String>>(row, "pricing")? {
+        Some(text) => Pricing::from_text(&text).map_err(|error| BillingError::unreadable("pricing", error))?,
+        None => {
+            let micro: i64 = read(row, "rate_micro_cents")?;
+            let rate = u64::try_from(micro).ok().and_then(Rate::from_micro_cents);
+            let outside = || BillingError::unreadable("rate_micro_cents", "outside the range of rates");
+            Pricing::PerUnit(rate.ok_or_else(outside)?)
+        }
+    };
+    Ok(Card { version: read(row, "version")?, pricing, effective_from: dialect.read_time(row, "effective_from")? })
+}

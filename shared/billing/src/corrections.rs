@@ -1,0 +1,551 @@
+//! Corrections: rows that are added and never changed, and what a void comes to while verdicts move.
+
+use std::collections::BTreeSet;
+
+use goldleaves_domain::{BilledRow, Change as Difference, Corrections, EventId, Period, Place, TenantId, Timestamp};
+use goldleaves_store::{Dialect, Params, Transaction, read};
+use sea_orm::QueryResult;
+use uuid::Uuid;
+
+use crate::audit::{self, Author, Change, bad_cursor};
+use crate::items::EventItem;
+use crate::list::{Cursor, Page, PageOf};
+use crate::lookup::{ids_query, related};
+use crate::source::Source;
+use crate::{Billing, BillingError, Put, Refusal, RefusalCode, late, locks};
+
+/// The kind of a correction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CorrectionKind {
+    /// Takes an event off the bill.
+    Void,
+    /// Changes what an event counts.
+    Adjust,
+    /// Changes the bill by an amount.
+    Amount,
+    /// What earlier ones come to since a verdict changed.
+    Follow,
+}
+
+impl CorrectionKind {
+    /// The word in the table and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Void => "void",
+            Self::Adjust => "adjust",
+            Self::Amount => "amount",
+            Self::Follow => "follow",
+        }
+    }
+
+    fn of(word: &str) -> Result<Self, BillingError> {
+        let kinds = [Self::Void, Self::Adjust, Self::Amount, Self::Follow];
+        let known = kinds.into_iter().find(|kind| kind.as_str() == word);
+        known.ok_or_else(|| BillingError::unreadable("kind", word))
+    }
+}
+
+/// A row of corrections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correction {
+    /// Chosen by whoever asked for it.
+    pub id: Uuid,
+    /// Whose bill.
+    pub tenant_id: String,
+    /// What it does.
+    pub kind: CorrectionKind,
+    /// The event that it names.
+    pub event_id: Option<Uuid>,
+    /// The correction that it follows.
+    pub follows: Option<Uuid>,
+    /// Where it counts.
+    pub ts: Timestamp,
+    /// The route it counts for.
+    pub route: String,
+    /// The action it counts for.
+    pub action: String,
+    /// The card it counts with; 0 where it is an amount.
+    pub rate_version: i64,
+    /// Events more, or less.
+    pub events: i64,
+    /// Millionths of units more, or less.
+    pub units_micro: i64,
+    /// Cents more, or less.
+    pub cents: i64,
+    /// The author.
+    pub actor: String,
+    /// The author's reason.
+    pub reason: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What a correction shall do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Take an event off the bill.
+    Void {
+        /// The event, or a repeat of it.
+        event_id: Uuid,
+    },
+    /// Change what an event counts.
+    Adjust {
+        /// The event, or a repeat of it.
+        event_id: Uuid,
+        /// By so many millionths of units.
+        units_micro: i64,
+    },
+    /// Change the bill.
+    Amount {
+        /// By so many cents.
+        cents: i64,
+        /// In the period of this moment; `None` is now.
+        ts: Option<Timestamp>,
+    },
+}
+
+/// A correction as it is asked for.
+#[derive(Debug, Clone)]
+pub struct NewCorrection {
+    /// Names it for ever.
+    pub id: Uuid,
+    /// Whose bill.
+    pub tenant_id: TenantId,
+    /// What it shall do.
+    pub wanted: Wanted,
+    /// Why.
+    pub reason: String,
+}
+
+impl Wanted {
+    const fn kind(&self) -> CorrectionKind {
+        match self {
+            Self::Void { .. } => CorrectionKind::Void,
+            Self::Adjust { .. } => CorrectionKind::Adjust,
+            Self::Amount { .. } => CorrectionKind::Amount,
+        }
+    }
+}
+
+impl NewCorrection {
+    fn is(&self, stored: &Correction) -> bool {
+        let same = stored.tenant_id == self.tenant_id.as_str()
+            && stored.kind == self.wanted.kind()
+            && stored.reason == self.reason;
+        same && match self.wanted {
+            Wanted::Void { event_id } => stored.event_id == Some(event_id),
+            Wanted::Adjust { event_id, units_micro } => {
+                stored.event_id == Some(event_id) && stored.units_micro == units_micro
+            }
+            Wanted::Amount { cents, ts } => stored.cents == cents && ts.is_none_or(|ts| ts == stored.ts),
+        }
+    }
+}
+
+const COLUMNS: &str = "id, tenant_id, kind, event_id, follows, ts, route, action, rate_version, events, units_micro, cents, \
+     actor, reason, created_at";
+
+impl Correction {
+    fn read(dialect: Dialect, row: &QueryResult) -> Result<Self, BillingError> {
+        Ok(Self {
+            id: dialect.read_uuid(row, "id")?,
+            tenant_id: read(row, "tenant_id")?,
+            kind: CorrectionKind::of(&read::<String>(row, "kind")?)?,
+            event_id: dialect.read_uuid_or_null(row, "event_id")?,
+            follows: dialect.read_uuid_or_null(row, "follows")?,
+            ts: dialect.read_time(row, "ts")?,
+            route: read(row, "route")?,
+            action: read(row, "action")?,
+            rate_version: read(row, "rate_version")?,
+            events: read(row, "events")?,
+            units_micro: read(row, "units_micro")?,
+            cents: read(row, "cents")?,
+            actor: read(row, "actor")?,
+            reason: read(row, "reason")?,
+            created_at: dialect.read_time(row, "created_at")?,
+        })
+    }
+}
+
+impl Billing {
+    /// Adds a correction, or finds it there already. `body` is kept in the audit.
+    ///
+    /// # Errors
+    /// Refusals, each with its code, or a database that is away or refuses.
+    pub async fn correct(
+        &self,
+        new: &NewCorrection,
+        (author, body): (&Author, &str),
+    ) -> Result<Put<Correction>, BillingError> {
+        self.store()
+            .write(async |transaction| {
+                locks::bills(transaction).await?;
+                let source = Source::Transaction(transaction);
+                if let Some(stored) = by_id(source, new.id).await? {
+                    return if new.is(&stored) { Ok(Put { is_new: false, stored }) } else { already(&stored) };
+                }
+                let now = source.now().await?;
+                match new.wanted {
+                    Wanted::Amount { cents, ts } => {
+                        let row = amount(new, (cents, ts.unwrap_or(now)), &author.actor);
+                        insert(transaction, &row).await?;
+                        late::mark(transaction, &row.tenant_id, row.ts.hour()).await?;
+                    }
+                    Wanted::Void { event_id } | Wanted::Adjust { event_id, .. } => {
+                        of_one_event(transaction, (new, event_id), &author.actor).await?;
+                    }
+                }
+                let change = Change { author, action: "correction", tenant_id: new.tenant_id.as_str(), body };
+                audit::write(transaction, &change).await?;
+                let stored = by_id(source, new.id).await?;
+                let stored = stored.ok_or_else(|| BillingError::unreadable("usage_corrections", "not stored"))?;
+                Ok(Put { is_new: true, stored })
+            })
+            .await
+    }
+
+    /// A page of a tenant's corrections whose numbers count in the range.
+    ///
+    /// # Errors
+    /// A cursor of another list, or a database that is away or refuses.
+    pub async fn corrections(
+        &self,
+        tenant: &TenantId,
+        range: &Period,
+        page: &Page,
+    ) -> Result<PageOf<Correction>, BillingError> {
+        let source = self.source();
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let tenant = params.bind(tenant.as_str());
+        let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
+        let mut condition = format!("tenant_id = {tenant} AND ts >= {from} AND ts < {to}");
+        if let Some(cursor) = &page.cursor {
+            let (ts, id) = cursor.time_and_text().map_err(bad_cursor)?;
+            let id = Uuid::try_parse(id).map_err(|_| bad_cursor(crate::CursorError))?;
+            let (ts, id) = (params.bind(dialect.time(ts)), params.bind(dialect.uuid(id)));
+            condition.push_str(&format!(" AND (ts, id) > ({ts}, {id})"));
+        }
+        let limit = params.bind(page.rows());
+        let sql = format!("SELECT {COLUMNS} FROM usage_corrections WHERE {condition} ORDER BY ts, id LIMIT {limit}");
+        let rows = source.query(&sql, params).await?;
+        let rows = rows.iter().map(|row| Correction::read(dialect, row)).collect::<Result<Vec<_>, _>>()?;
+        Ok(PageOf::cut(rows, page.limit, |row| Cursor::after([row.ts.to_string(), row.id.to_string()])))
+    }
+
+    /// How many corrections count in the range.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn count_corrections(&self, tenant: &TenantId, range: &Period) -> Result<i64, BillingError> {
+        let source = self.source();
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let tenant = params.bind(tenant.as_str());
+        let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
+        let sql = format!(
+            "SELECT COUNT(*) AS rows FROM usage_corrections WHERE tenant_id = {tenant} AND ts >= {from} AND ts < {to}"
+        );
+        let rows = source.query(&sql, params).await?;
+        Ok(rows.first().map_or(Ok(0), |row| read(row, "rows"))?)
+    }
+}
+
+fn already<T>(stored: &Correction) -> Result<T, BillingError> {
+    let what = match stored.kind {
+        CorrectionKind::Amount => format!("an amount of {} cents", stored.cents),
+        kind => format!("{} of event {}", kind.as_str(), stored.event_id.unwrap_or_default()),
+    };
+    let detail = format!("this id is another correction: {what} for {}, by {}", stored.tenant_id, stored.actor);
+    BillingError::refused(RefusalCode::AlreadyExists, detail)
+}
+
+async fn by_id(source: Source<'_>, id: Uuid) -> Result<Option<Correction>, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let id = params.bind(dialect.uuid(id));
+    let rows = source.query(&format!("SELECT {COLUMNS} FROM usage_corrections WHERE id = {id}"), params).await?;
+    rows.first().map(|row| Correction::read(dialect, row)).transpose()
+}
+
+/// The corrections that name an event, what it repeats, or its repeats.
+pub(crate) async fn of_event(
+    source: Source<'_>,
+    tenant: &TenantId,
+    item: &EventItem,
+) -> Result<Vec<Correction>, BillingError> {
+    naming(source, tenant.as_str(), &related(source, item).await?).await
+}
+
+async fn naming(source: Source<'_>, tenant: &str, ids: &BTreeSet<Uuid>) -> Result<Vec<Correction>, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let tenant = params.bind(tenant);
+    let ids = ids_query(dialect, ids, &mut params);
+    let columns: Vec<String> = COLUMNS.split(", ").map(|column| format!("c.{}", column.trim())).collect();
+    let sql = format!(
+        "SELECT {} FROM ({ids}) AS i JOIN usage_corrections AS c ON c.event_id = i.wanted \
+         WHERE c.tenant_id = {tenant} ORDER BY c.created_at, c.id",
+        columns.join(", ")
+    );
+    let rows = source.query(&sql, params).await?;
+    rows.iter().map(|row| Correction::read(dialect, row)).collect()
+}
+
+fn amount(new: &NewCorrection, (cents, ts): (i64, Timestamp), actor: &str) -> Correction {
+    Correction {
+        id: new.id,
+        tenant_id: new.tenant_id.as_str().to_owned(),
+        kind: CorrectionKind::Amount,
+        event_id: None,
+        follows: None,
+        ts,
+        route: String::new(),
+        action: String::new(),
+        rate_version: 0,
+        events: 0,
+        units_micro: 0,
+        cents,
+        actor: actor.to_owned(),
+        reason: new.reason.clone(),
+        created_at: ts,
+    }
+}
+
+/// Voids or adjusts an event: the row that was asked for, and, where verdicts moved since, the rows that follow from it.
+async fn of_one_event(
+    transaction: &Transaction,
+    (new, event_id): (&NewCorrection, Uuid),
+    actor: &str,
+) -> Result<(), BillingError> {
+    let source = Source::Transaction(transaction);
+    let row = judged(transaction, &new.tenant_id, event_id).await?;
+    let members: BTreeSet<Uuid> = row.members().map(|id| *id.as_uuid()).collect();
+    let mut corrections = Corrections::default();
+    for stored in naming(source, new.tenant_id.as_str(), &members).await? {
+        count(&mut corrections, &stored);
+    }
+    if corrections.is_void(&row) {
+        return BillingError::refused(RefusalCode::AlreadyVoid, format!("event {} is void", row.event_id));
+    }
+    let (kind, events, units_micro) = match new.wanted {
+        Wanted::Adjust { units_micro, .. } => {
+            let left = i128::from(row.units_micro) + corrections.adjusted(&row) + i128::from(units_micro);
+            if left < 0 {
+                let detail = "units must leave 0 or more of what the event counts";
+                return BillingError::refused(RefusalCode::Invalid, detail);
+            }
+            (CorrectionKind::Adjust, 0, units_micro)
+        }
+        _ => {
+            let adjusted = i64::try_from(corrections.adjusted(&row)).unwrap_or_default();
+            (CorrectionKind::Void, -1, -(row.units_micro + adjusted))
+        }
+    };
+    let asked = Correction {
+        event_id: Some(event_id),
+        kind,
+        ts: row.place.ts,
+        route: row.place.route.clone(),
+        action: row.place.action.clone(),
+        rate_version: row.place.rate_version,
+        events,
+        units_micro,
+        cents: 0,
+        ..amount(new, (0, row.place.ts), actor)
+    };
+    insert(transaction, &asked).await?;
+    late::mark(transaction, &asked.tenant_id, asked.ts.hour()).await?;
+    settle(transaction, &asked.tenant_id, event_id).await
+}
+
+/// Whether an event is billed, or repeats one that is.
+pub(crate) async fn is_there(transaction: &Transaction, tenant: &str, event_id: Uuid) -> Result<bool, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let (tenant, id) = (params.bind(tenant), params.bind(dialect.uuid(event_id)));
+    let sql = format!(
+        "SELECT id FROM usage_events WHERE id = {id} AND tenant_id = {tenant} \
+         UNION ALL SELECT id FROM usage_duplicates WHERE id = {id} AND tenant_id = {tenant}"
+    );
+    Ok(!transaction.query(&sql, params).await?.is_empty())
+}
+
+/// Adds the rows that follow from the corrections of an event and of its repeats, where what was written for them is not
+/// what they come to.
+pub(crate) async fn settle(transaction: &Transaction, tenant: &str, event_id: Uuid) -> Result<(), BillingError> {
+    let source = Source::Transaction(transaction);
+    let tenant: TenantId = tenant.parse().map_err(|error| BillingError::unreadable("tenant_id", error))?;
+    let row = judged(transaction, &tenant, event_id).await?;
+    let members: BTreeSet<Uuid> = row.members().map(|id| *id.as_uuid()).collect();
+    let stored = naming(source, tenant.as_str(), &members).await?;
+    let mut corrections = Corrections::default();
+    stored.iter().for_each(|stored| count(&mut corrections, stored));
+    let Some(first) = stored.iter().find(|stored| stored.kind != CorrectionKind::Follow) else { return Ok(()) };
+    for change in corrections.changes(std::slice::from_ref(&row)) {
+        let follow = follow(first, &change);
+        insert(transaction, &follow).await?;
+        late::mark(transaction, &follow.tenant_id, follow.ts.hour()).await?;
+    }
+    Ok(())
+}
+
+/// Counts a stored row among the corrections of its set.
+pub(crate) fn count(corrections: &mut Corrections, stored: &Correction) {
+    let Some(event_id) = stored.event_id.map(EventId::new) else { return };
+    match stored.kind {
+        CorrectionKind::Void => corrections.void(event_id),
+        CorrectionKind::Adjust => corrections.adjust(event_id, stored.units_micro),
+        CorrectionKind::Amount | CorrectionKind::Follow => {}
+    }
+    let place = Place {
+        ts: stored.ts,
+        route: stored.route.clone(),
+        action: stored.action.clone(),
+        rate_version: stored.rate_version,
+    };
+    let (events, units_micro) = (stored.events, stored.units_micro.into());
+    corrections.wrote(&Difference { event_id, place, events, units_micro });
+}
+
+fn follow(after: &Correction, change: &Difference) -> Correction {
+    Correction {
+        id: Uuid::now_v7(),
+        kind: CorrectionKind::Follow,
+        event_id: Some(*change.event_id.as_uuid()),
+        follows: Some(after.id),
+        ts: change.place.ts,
+        route: change.place.route.clone(),
+        action: change.place.action.clone(),
+        rate_version: change.place.rate_version,
+        events: change.events,
+        units_micro: i64::try_from(change.units_micro).unwrap_or_default(),
+        actor: "goldleaves".to_owned(),
+        reason: "an earlier correction follows its event".to_owned(),
+        ..after.clone()
+    }
+}
+
+/// The billed row that an event is, or repeats, under the lock that keeps workers from judging it meanwhile.
+async fn judged(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Result<BilledRow, BillingError> {
+    let found = find(transaction, tenant, id).await?;
+    let found = match found.client_request_id.as_deref() {
+        None => found,
+        Some(request) => {
+            locks::request(transaction, tenant.as_str(), request).await?;
+            find(transaction, tenant, id).await?
+        }
+    };
+    let repeats = match &found.client_request_id {
+        None => Vec::new(),
+        Some(request) => repeats_of(transaction, tenant, (found.id, request)).await?,
+    };
+    Ok(BilledRow { event_id: EventId::new(found.id), place: found.place, units_micro: found.units_micro, repeats })
+}
+
+struct Found {
+    id: Uuid,
+    client_request_id: Option<String>,
+    place: Place,
+    units_micro: i64,
+}
+
+/// The billed row with this id, or the one that the repeat with this id repeats.
+async fn find(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Result<Found, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let (name, id_text) = (params.bind(tenant.as_str()), params.bind(dialect.uuid(id)));
+    let sql = format!(
+        "SELECT e.id, e.client_request_id, e.ts, e.route, e.action, e.rate_version, e.units_micro FROM usage_events AS e \
+         WHERE e.tenant_id = {name} AND e.id = {id_text} \
+         UNION ALL SELECT e.id, e.client_request_id, e.ts, e.route, e.action, e.rate_version, e.units_micro \
+         FROM usage_duplicates AS d JOIN usage_events AS e ON e.id = d.duplicate_of \
+         WHERE d.tenant_id = {name} AND d.id = {id_text}"
+    );
+    let rows = transaction.query(&sql, params).await?;
+    let Some(row) = rows.first() else { return Err(not_billed(transaction, tenant, id).await?.into()) };
+    Ok(Found {
+        id: dialect.read_uuid(row, "id")?,
+        client_request_id: read(row, "client_request_id")?,
+        place: Place {
+            ts: dialect.read_time(row, "ts")?,
+            route: read(row, "route")?,
+            action: read(row, "action")?,
+            rate_version: read(row, "rate_version")?,
+        },
+        units_micro: read(row, "units_micro")?,
+    })
+}
+
+async fn repeats_of(
+    transaction: &Transaction,
+    tenant: &TenantId,
+    (first, request): (Uuid, &str),
+) -> Result<Vec<EventId>, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let values = (params.bind(tenant.as_str()), params.bind(request), params.bind(dialect.uuid(first)));
+    let sql = format!(
+        "SELECT id FROM usage_duplicates WHERE tenant_id = {} AND client_request_id = {} AND duplicate_of = {}",
+        values.0, values.1, values.2
+    );
+    let rows = transaction.query(&sql, params).await?;
+    rows.iter().map(|row| Ok(EventId::new(dialect.read_uuid(row, "id")?))).collect()
+}
+
+/// Why an id is of no billed event.
+async fn not_billed(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Result<Refusal, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let (name, text) = (params.bind(tenant.as_str()), params.bind(id.as_hyphenated().to_string()));
+    let archived = params.bind(dialect.uuid(id));
+    let sql = format!(
+        "SELECT reason FROM usage_dead_letters WHERE tenant_id = {name} AND id = {text} \
+         UNION ALL SELECT 'archived' FROM usage_archived WHERE id = {archived} AND (tenant_id IS NULL OR tenant_id = {name})"
+    );
+    let rows = transaction.query(&sql, params).await?;
+    let reason = rows.first().map(|row| read::<String>(row, "reason")).transpose()?;
+    Ok(match reason.as_deref() {
+        Some("archived") => {
+            Refusal::new(RefusalCode::Archived, "the event lies in an archive: correct the bill by an amount")
+        }
+        Some(reason) => Refusal::new(
+            RefusalCode::NotBilled,
+            format!("the event was set aside ({reason}) and costs nothing: there is nothing to correct"),
+        ),
+        None => Refusal::new(
+            RefusalCode::NoSuchEvent,
+            "no event of this tenant has this id: it is not there, or it has not arrived",
+        ),
+    })
+}
+
+async fn insert(transaction: &Transaction, row: &Correction) -> Result<(), BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let mut uuid = |id: Option<Uuid>| match id {
+        Some(id) => params.bind(dialect.uuid(id)),
+        None => "NULL".to_owned(),
+    };
+    let (id, event, follows) = (uuid(Some(row.id)), uuid(row.event_id), uuid(row.follows));
+    let values = [
+        id,
+        params.bind(row.tenant_id.as_str()),
+        params.bind(row.kind.as_str()),
+        event,
+        follows,
+        params.bind(dialect.time(row.ts)),
+        params.bind(row.route.as_str()),
+        params.bind(row.action.as_str()),
+        params.bind(row.rate_version),
+        params.bind(row.events),
+        params.bind(row.units_micro),
+        params.bind(row.cents),
+        params.bind(row.actor.as_str()),
+        params.bind(row.reason.as_str()),
+        dialect.now().to_owned(),
+    ];
+    let sql = format!("INSERT INTO usage_corrections ({COLUMNS}) VALUES ({})", values.join(", "));
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What can go wrong with billing, and what is refused.
+
+use std::fmt;
+
+use goldleaves_store::StoreError;
+use sea_orm::{DbErr, RuntimeErr};
+
+/// Why billing did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BillingError {
+    /// Asked for what can't be done.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No rate was ever set, so nothing can be priced.
+    #[error("the ledger has no rate yet: run migrate")]
+    NoRate,
+    /// A statement took longer than it may.
+    #[error("the statement took longer than 10 s")]
+    TooSlow,
+    /// The database is away or refuses.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// A request that contradicts what is stored, or that is about nothing that is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people.
+    pub detail: String,
+    /// The row that is there already, as JSON, where that is the reason.
+    pub stored: Option<String>,
+}
+
+/// Why a request is refused, as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusalCode {
+    /// 409: the id stands for something else.
+    AlreadyExists,
+    /// 404: no event of this tenant has this id.
+    NoSuchEvent,
+    /// 409: the event was set aside, so there is nothing to correct.
+    NotBilled,
+    /// 409: the event is void.
+    AlreadyVoid,
+    /// 409: the period has not been over for an hour.
+    TooEarly,
+    /// 409: periods are closed one after the other.
+    OutOfOrder,
+    /// 409 or 410: the event lies in an archive.
+    Archived,
+    /// 400: more groups than an answer holds.
+    TooManyGroups,
+    /// 400: more rows than an answer holds.
+    TooManyRows,
+    /// 400: a value that can't be.
+    Invalid,
+    /// 404: there is no such thing.
+    NotFound,
+}
+
+impl Refusal {
+    /// A refusal with words for people.
+    pub fn new(code: RefusalCode, detail: impl fmt::Display) -> Self {
+        Self { code, detail: detail.to_string(), stored: None }
+    }
+}
+
+impl BillingError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::NoRate | Self::TooSlow => true,
+            Self::Store(error) => error.is_transient(),
+        }
+    }
+
+    pub(crate) fn refused<T>(code: RefusalCode, detail: impl fmt::Display) -> Result<T, Self> {
+        Err(Self::Refused(Refusal::new(code, detail)))
+    }
+
+    pub(crate) fn unreadable(column: &str, error: impl fmt::Display) -> Self {
+        Self::Store(StoreError::unreadable(column, error))
+    }
+}
+
+impl From<StoreError> for BillingError {
+    fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::TimedOut) || is_cancelled(&error) { Self::TooSlow } else { Self::Store(error) }
+    }
+}
+
+/// Whether PostgreSQL stopped a statement that took too long.
+fn is_cancelled(error: &StoreError) -> bool {
+    let StoreError::Database(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
+        error
+    else {
+        return false;
+    };
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57014")
+}

@@ -1,0 +1,87 @@
+//! Hours that changed after their end: what Stripe and closed periods have to look at again.
+
+use goldleaves_domain::{Period, TenantId, Timestamp};
+use goldleaves_store::{Params, Transaction, read};
+
+use crate::audit::bad_cursor;
+use crate::list::{Cursor, Page, PageOf};
+use crate::{Billing, BillingError};
+
+/// An hour that changed after its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateHour {
+    /// The hour.
+    pub hour: Timestamp,
+    /// How often.
+    pub changes: i64,
+    /// The last time.
+    pub changed_at: Timestamp,
+    /// The closed period that it lies in; `None` while its period is open.
+    pub period_number: Option<i64>,
+}
+
+/// Marks an hour as changed.
+pub(crate) async fn mark(transaction: &Transaction, tenant: &str, hour: Timestamp) -> Result<(), BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let (tenant, hour) = (params.bind(tenant), params.bind(dialect.time(hour)));
+    let sql = format!(
+        "INSERT INTO usage_late_hours AS h (tenant_id, hour, changes, changed_at) VALUES ({tenant}, {hour}, 1, {now}) \
+         ON CONFLICT (tenant_id, hour) DO UPDATE SET changes = h.changes + 1, changed_at = EXCLUDED.changed_at",
+        now = dialect.now()
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}
+
+impl Billing {
+    /// A tenant's hours in a range that changed after their end, in their order.
+    ///
+    /// # Errors
+    /// A cursor of another list, or a database that is away or refuses.
+    pub async fn late_hours(
+        &self,
+        tenant: &TenantId,
+        range: &Period,
+        page: &Page,
+    ) -> Result<PageOf<LateHour>, BillingError> {
+        let source = self.source();
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let tenant = params.bind(tenant.as_str());
+        let (from, to) = (params.bind(dialect.time(range.start().hour())), params.bind(dialect.time(range.end())));
+        let mut condition = format!("h.tenant_id = {tenant} AND h.hour >= {from} AND h.hour < {to}");
+        if let Some(cursor) = &page.cursor {
+            let [hour] = cursor.keys().map_err(bad_cursor)?;
+            let hour: Timestamp = hour.parse().map_err(|_| bad_cursor(crate::CursorError))?;
+            condition.push_str(&format!(" AND h.hour > {}", params.bind(dialect.time(hour))));
+        }
+        let limit = params.bind(page.rows());
+        // An hour that a boundary cuts belongs to the earlier period first.
+        let sql = format!(
+            "SELECT h.hour, h.changes, h.changed_at, \
+                 (SELECT MIN(p.number) FROM billing_periods AS p WHERE p.tenant_id = {tenant} \
+                     AND p.starts_at < {next} AND p.ends_at > h.hour) AS period_number \
+             FROM usage_late_hours AS h WHERE {condition} ORDER BY h.hour LIMIT {limit}",
+            next = hour_after(dialect, "h.hour"),
+        );
+        let rows = source.query(&sql, params).await?;
+        let rows = rows.iter().map(|row| {
+            Ok(LateHour {
+                hour: dialect.read_time(row, "hour")?,
+                changes: read(row, "changes")?,
+                changed_at: dialect.read_time(row, "changed_at")?,
+                period_number: read(row, "period_number")?,
+            })
+        });
+        let rows = rows.collect::<Result<Vec<_>, BillingError>>()?;
+        Ok(PageOf::cut(rows, page.limit, |row| Cursor::after([row.hour.to_string()])))
+    }
+}
+
+fn hour_after(dialect: goldleaves_store::Dialect, column: &str) -> String {
+    match dialect {
+        goldleaves_store::Dialect::Postgres => format!("{column} + interval '1 hour'"),
+        goldleaves_store::Dialect::Sqlite => format!("strftime('%Y-%m-%dT%H:00:00.000000Z', {column}, '+1 hour')"),
+    }
+}

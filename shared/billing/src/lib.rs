@@ -1,0 +1,61 @@
+//! The part of the database that billing reads and writes: usage and what it costs, corrections, periods, zones, the rows for
+//! Stripe and the record of who changed what. A file per subject.
+//!
+//! **Reading.** Whole hours come from the rollups, cut hours from the events, corrections by their time, in one statement and
+//! so in one snapshot. Money is made in `goldleaves_pricing` alone.
+//!
+//! **Writing.** Rows of corrections, periods and lines are added and never changed. Every write leaves its row in
+//! `billing_audit` in the same transaction. Writers wait for each other in [`locks`], and for workers only where both judge the
+//! same events.
+//!
+//! What it does not do: it writes no event, repeat or rollup, it knows no HTTP, and it migrates nothing.
+
+mod audit;
+mod billing;
+mod cards;
+mod corrections;
+mod error;
+mod events;
+mod items;
+mod late;
+mod lines;
+mod list;
+mod locks;
+mod lookup;
+mod periods;
+mod pushes;
+mod report;
+mod schema;
+mod source;
+mod stripe_states;
+mod tenants;
+mod transfer;
+mod usage;
+
+pub use audit::{AuditRow, Author};
+pub use billing::Billing;
+pub use cards::Card;
+pub use corrections::{Correction, CorrectionKind, NewCorrection, Wanted};
+pub use error::{BillingError, Refusal, RefusalCode};
+pub use events::{EventFilter, EventState, Order};
+pub use items::EventItem;
+pub use late::LateHour;
+pub use lines::{Invoice, InvoiceLine, LineKind, PeriodState};
+pub use list::{Cursor, CursorError, Page, PageOf};
+pub use lookup::{By, Match, PeriodOfEvent};
+pub use periods::{ClosedPeriod, NewPeriod};
+pub use pushes::{METER, PushState, UsagePush};
+pub use report::{Groups, Report, RouteUsage, Summary};
+pub use stripe_states::{HourState, MeterState};
+pub use tenants::{TenantSort, TenantUsage};
+pub use transfer::{TableImport, Transfer};
+pub use usage::{Dimension, GROUPS_MAX, UnitsTotal};
+
+/// What a write did: made something, or found it there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put<T> {
+    /// Whether it is new.
+    pub is_new: bool,
+    /// What is stored.
+    pub stored: T,
+}

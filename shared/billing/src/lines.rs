@@ -1,0 +1,299 @@
+//! Invoices and the lines that they are made of: what a period costs, and what earlier ones cost more or less since.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use goldleaves_domain::{Period, Timestamp};
+use goldleaves_pricing::{Cents, Pricing};
+use goldleaves_store::{Params, Rows, Transaction, read};
+use sha2::{Digest, Sha256};
+
+use crate::report::read_bill;
+use crate::source::Source;
+use crate::usage::{Dimension, Question};
+use crate::{BillingError, cards};
+
+/// Whether a period is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeriodState {
+    /// Its lines may still change.
+    Open,
+    /// Its lines are frozen.
+    Closed,
+}
+
+impl PeriodState {
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// What a line bills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LineKind {
+    /// The period's own usage.
+    Usage,
+    /// What an earlier period costs more, or less, since it was billed.
+    Late,
+    /// Corrections by an amount.
+    Amount,
+}
+
+impl LineKind {
+    /// The word in the table and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Late => "late",
+            Self::Amount => "amount",
+        }
+    }
+
+    fn of(word: &str) -> Result<Self, BillingError> {
+        let known = [Self::Usage, Self::Late, Self::Amount].into_iter().find(|kind| kind.as_str() == word);
+        known.ok_or_else(|| BillingError::unreadable("kind", word))
+    }
+}
+
+/// A line of an invoice: the share of a rate version's line that a route and an action have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvoiceLine {
+    /// What it bills.
+    pub kind: LineKind,
+    /// The period that the usage is of.
+    pub for_number: i64,
+    /// The matched pattern; empty for amounts.
+    pub route: String,
+    /// The action; empty for amounts.
+    pub action: String,
+    /// The card; 0 for amounts.
+    pub rate_version: i64,
+    /// How the card prices; `None` for amounts.
+    pub pricing: Option<Pricing>,
+    /// Events, or events more or less.
+    pub events: i64,
+    /// Millionths of units, or of units more or less.
+    pub units_micro: i128,
+    /// Cents, or cents more or less.
+    pub cents: Cents,
+}
+
+/// What a tenant is billed for a period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invoice {
+    /// Whose.
+    pub tenant_id: String,
+    /// Counts from 1.
+    pub number: i64,
+    /// Whether it can still change.
+    pub state: PeriodState,
+    /// When.
+    pub period: Period,
+    /// The zone that the period's ends were chosen in.
+    pub time_zone: String,
+    /// What it is made of.
+    pub lines: Vec<InvoiceLine>,
+    /// The sum of the lines.
+    pub total: Cents,
+    /// SHA-256 of the lines.
+    pub lines_hash: String,
+}
+
+/// What keeps two lines apart.
+type Key = (LineKind, String, String, i64);
+
+/// The lines of a period as its usage is now.
+pub(crate) async fn of_period(
+    source: Source<'_>,
+    tenant: &str,
+    (number, period): (i64, Period),
+) -> Result<Vec<InvoiceLine>, BillingError> {
+    let by = [Dimension::Route, Dimension::Action];
+    let question = Question { tenant, range: period, by: &by, days: &[] };
+    let (bill, cards, adjustments) = read_bill(source, &question).await?;
+    let mut lines = Vec::new();
+    for ((version, keys), group) in bill.line_groups(Clone::clone) {
+        let [route, action] = <[String; 2]>::try_from(keys).unwrap_or_default();
+        lines.push(InvoiceLine {
+            kind: LineKind::Usage,
+            for_number: number,
+            route,
+            action,
+            rate_version: version,
+            pricing: cards.get(&version).map(|card| card.pricing.clone()),
+            events: group.used.events,
+            units_micro: group.used.units_micro,
+            cents: group.cents,
+        });
+    }
+    if adjustments != 0 {
+        lines.push(amount(number, adjustments));
+    }
+    Ok(lines)
+}
+
+fn amount(for_number: i64, cents: i128) -> InvoiceLine {
+    InvoiceLine {
+        kind: LineKind::Amount,
+        for_number,
+        route: String::new(),
+        action: String::new(),
+        rate_version: 0,
+        pricing: None,
+        events: 0,
+        units_micro: 0,
+        cents: Cents(cents),
+    }
+}
+
+/// What a closed period costs more, or less, than was billed for it: each line as it is now, less what was frozen.
+pub(crate) async fn late(
+    source: Source<'_>,
+    tenant: &str,
+    (number, period): (i64, Period),
+) -> Result<Vec<InvoiceLine>, BillingError> {
+    let mut open: BTreeMap<Key, InvoiceLine> = BTreeMap::new();
+    for line in of_period(source, tenant, (number, period)).await? {
+        open.insert(key(&line), line);
+    }
+    for frozen in frozen(source, tenant, Which::For(number)).await? {
+        let none = InvoiceLine { events: 0, units_micro: 0, cents: Cents(0), ..frozen.clone() };
+        let line = open.entry(key(&frozen)).or_insert(none);
+        line.events -= frozen.events;
+        line.units_micro -= frozen.units_micro;
+        line.cents.0 -= frozen.cents.0;
+    }
+    let mut lines: Vec<InvoiceLine> = open.into_values().collect();
+    lines.retain(|line| (line.events, line.units_micro, line.cents.0) != (0, 0, 0));
+    for line in lines.iter_mut().filter(|line| line.kind == LineKind::Usage) {
+        line.kind = LineKind::Late;
+    }
+    Ok(lines)
+}
+
+/// Late lines are more of what the period's own lines are.
+fn key(line: &InvoiceLine) -> Key {
+    let kind = if line.kind == LineKind::Late { LineKind::Usage } else { line.kind };
+    (kind, line.route.clone(), line.action.clone(), line.rate_version)
+}
+
+/// Which frozen lines are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    /// Those of an invoice.
+    Of(i64),
+    /// Those for a period, whichever invoice they stand on.
+    For(i64),
+}
+
+pub(crate) async fn frozen(source: Source<'_>, tenant: &str, which: Which) -> Result<Vec<InvoiceLine>, BillingError> {
+    let mut params = Params::default();
+    let tenant = params.bind(tenant);
+    let (column, number) = match which {
+        Which::Of(number) => ("number", number),
+        Which::For(number) => ("for_number", number),
+    };
+    let number = params.bind(number);
+    let sql = format!(
+        "SELECT for_number, kind, route, action, rate_version, events, CAST(units_micro AS text) AS units_micro, \
+             CAST(cents AS text) AS cents \
+         FROM billing_lines WHERE tenant_id = {tenant} AND {column} = {number} ORDER BY number, line"
+    );
+    let mut lines = Vec::new();
+    for row in source.query(&sql, params).await? {
+        let wide = |column: &str| -> Result<i128, BillingError> {
+            read::<String>(&row, column)?.parse().map_err(|error| BillingError::unreadable(column, error))
+        };
+        lines.push(InvoiceLine {
+            kind: LineKind::of(&read::<String>(&row, "kind")?)?,
+            for_number: read(&row, "for_number")?,
+            route: read(&row, "route")?,
+            action: read(&row, "action")?,
+            rate_version: read(&row, "rate_version")?,
+            pricing: None,
+            events: read(&row, "events")?,
+            units_micro: wide("units_micro")?,
+            cents: Cents(wide("cents")?),
+        });
+    }
+    let cards = cards::of_versions(source, lines.iter().map(|line| line.rate_version).filter(|version| *version != 0));
+    let cards = cards.await?;
+    for line in &mut lines {
+        line.pricing = cards.get(&line.rate_version).map(|card| card.pricing.clone());
+    }
+    Ok(lines)
+}
+
+pub(crate) async fn freeze(
+    transaction: &Transaction,
+    (tenant, number): (&str, i64),
+    lines: &[InvoiceLine],
+) -> Result<(), BillingError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let rows = Rows::new(dialect)
+        .column("for_number", lines.iter().map(|line| line.for_number))
+        .column("kind", lines.iter().map(|line| line.kind.as_str()))
+        .column("route", lines.iter().map(|line| line.route.as_str()))
+        .column("action", lines.iter().map(|line| line.action.as_str()))
+        .column("rate_version", lines.iter().map(|line| line.rate_version))
+        .column("events", lines.iter().map(|line| line.events))
+        .column("units_micro", lines.iter().map(|line| line.units_micro.to_string()))
+        .column("cents", lines.iter().map(|line| line.cents.to_string()))
+        .column("line", (1_i64..).take(lines.len()))
+        .query(&mut params);
+    let (tenant, number) = (params.bind(tenant), params.bind(number));
+    let (units, cents) = match dialect {
+        goldleaves_store::Dialect::Postgres => ("r.units_micro::numeric", "r.cents::numeric"),
+        goldleaves_store::Dialect::Sqlite => ("r.units_micro", "r.cents"),
+    };
+    let sql = format!(
+        "INSERT INTO billing_lines \
+             (tenant_id, number, line, for_number, kind, route, action, rate_version, events, units_micro, cents) \
+         SELECT {tenant}, {number}, r.line, r.for_number, r.kind, r.route, r.action, r.rate_version, r.events, {units}, \
+             {cents} FROM ({rows}) AS r ORDER BY r.n"
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}
+
+/// The lines in their order: by the period that they are for, their kind, route, action and card.
+pub(crate) fn sort(lines: &mut [InvoiceLine]) {
+    lines.sort_by_key(|line| (line.for_number, key(line), line.kind));
+}
+
+/// SHA-256 of the lines, each as a JSON array on a line of its own.
+pub(crate) fn hash(lines: &[InvoiceLine]) -> String {
+    let mut digest = Sha256::new();
+    for line in lines {
+        let fields = serde_json::json!([
+            line.kind.as_str(),
+            line.for_number,
+            line.route,
+            line.action,
+            line.rate_version,
+            line.events,
+            line.units_micro.to_string(),
+            line.cents.to_string(),
+        ]);
+        digest.update(format!("{fields}\n").as_bytes());
+    }
+    digest.finalize().iter().fold(String::new(), |mut text, byte| {
+        // Writing to a text never fails.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A moment after which a hour's changes are certainly seen by whoever reads now: no transaction lives so long.
+pub(crate) fn seen_since(closed_at: Timestamp) -> Timestamp {
+    const TRANSACTION_MICROS: i64 = 180_000_000;
+    closed_at.plus_micros(-TRANSACTION_MICROS).unwrap_or(closed_at)
+}

@@ -1,0 +1,201 @@
+//! One call, by the id of its event or of its request, with everything that became of it.
+
+use std::collections::BTreeSet;
+
+use goldleaves_domain::{TenantId, Timestamp};
+use goldleaves_store::{Dialect, Params, Rows, read};
+use uuid::Uuid;
+
+use crate::cards::{self, Card};
+use crate::corrections::{self, Correction};
+use crate::events::voided;
+use crate::items::{self, EventItem};
+use crate::source::Source;
+use crate::stripe_states::MeterState;
+use crate::{Billing, BillingError, PeriodState, RefusalCode};
+
+/// The most events that one id is answered with.
+const MATCHES_MAX: usize = 20;
+
+/// Which id it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// An event's, else a request's.
+    Either,
+    /// An event's.
+    Event,
+    /// A request's.
+    Request,
+}
+
+/// The period that an event is billed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeriodOfEvent {
+    /// Which period.
+    pub number: i64,
+    /// Whether it is closed.
+    pub state: PeriodState,
+    /// Since when.
+    pub closed_at: Option<Timestamp>,
+}
+
+/// An event, and everything that became of it.
+#[derive(Debug, Clone)]
+pub struct Match {
+    /// The event.
+    pub item: EventItem,
+    /// The card that prices it.
+    pub card: Option<Card>,
+    /// The period; `None` for what lies before the first.
+    pub period: Option<PeriodOfEvent>,
+    /// What was corrected of it and of its repeats, oldest first.
+    pub corrections: Vec<Correction>,
+    /// How far its hour has come on its way to Stripe.
+    pub stripe: Vec<MeterState>,
+}
+
+impl Billing {
+    /// The events of this tenant with this id.
+    ///
+    /// # Errors
+    /// [`RefusalCode::NoSuchEvent`] when there is none, or a database that is away or refuses.
+    pub async fn find_event(&self, tenant: &TenantId, id: &str, by: By) -> Result<Vec<Match>, BillingError> {
+        let source = self.source();
+        let mut items = Vec::new();
+        if by != By::Request {
+            items = find(source, tenant, &Key::Event(id)).await?;
+        }
+        if items.is_empty() && by != By::Event {
+            items = find(source, tenant, &Key::Request(id)).await?;
+        }
+        if items.is_empty() {
+            return self.no_such_event(source).await;
+        }
+        let cards = cards::of_versions(source, items.iter().filter_map(|item| item.rate_version)).await?;
+        let mut matches = Vec::new();
+        for item in items {
+            let card = item.rate_version.and_then(|version| cards.get(&version).cloned());
+            let period = period_of(source, tenant, item.ts).await?;
+            let corrections = corrections::of_event(source, tenant, &item).await?;
+            let stripe = self.meter_states(source, tenant, item.ts.hour()).await?;
+            matches.push(Match { item, card, period, corrections, stripe });
+        }
+        Ok(matches)
+    }
+
+    async fn no_such_event<T>(&self, source: Source<'_>) -> Result<T, BillingError> {
+        let dialect = source.dialect();
+        let sql =
+            "SELECT source, MAX(sealed_at) AS sealed_at FROM usage_epochs GROUP BY source ORDER BY source LIMIT 20";
+        let mut seals = Vec::new();
+        for row in source.query(sql, Params::default()).await? {
+            seals.push(format!("{} {}", read::<String>(&row, "source")?, dialect.read_time(&row, "sealed_at")?));
+        }
+        let newest = if seals.is_empty() { "none yet".to_owned() } else { seals.join(", ") };
+        let detail = format!(
+            "no event of this tenant has this id: the call was not billable, or it was refused, or its event has not \
+             arrived; the newest seal of each gateway: {newest}"
+        );
+        BillingError::refused(RefusalCode::NoSuchEvent, detail)
+    }
+}
+
+enum Key<'a> {
+    Event(&'a str),
+    Request(&'a str),
+}
+
+async fn find(source: Source<'_>, tenant: &TenantId, key: &Key<'_>) -> Result<Vec<EventItem>, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let tenant = params.bind(tenant.as_str());
+    let (events, repeats, letters) = match key {
+        Key::Event(id) => {
+            let letter = params.bind(id.to_lowercase());
+            let (event, repeat) = match Uuid::try_parse(id) {
+                Ok(id) => {
+                    let id = params.bind(dialect.uuid(id));
+                    (format!("e.id = {id}"), format!("d.id = {id}"))
+                }
+                Err(_) => ("1 = 0".to_owned(), "1 = 0".to_owned()),
+            };
+            (event, repeat, format!("l.id = {letter}"))
+        }
+        Key::Request(id) => {
+            let id = params.bind(*id);
+            (
+                format!("(e.request_id = {id} OR e.client_request_id = {id})"),
+                format!("d.client_request_id = {id}"),
+                format!("l.request_id = {id}"),
+            )
+        }
+    };
+    let sql = format!(
+        "WITH voided AS ({voided}) SELECT * FROM ( \
+             SELECT {e} FROM usage_events AS e WHERE e.tenant_id = {tenant} AND {events} \
+             UNION ALL SELECT {d} FROM usage_duplicates AS d WHERE d.tenant_id = {tenant} AND {repeats} \
+             UNION ALL SELECT {l} FROM usage_dead_letters AS l WHERE l.tenant_id = {tenant} AND {letters} \
+         ) AS every ORDER BY ts, event_id LIMIT {MATCHES_MAX}",
+        voided = voided(&tenant),
+        e = items::of_events(dialect, "e", "e.id IN (SELECT id FROM voided)"),
+        d = items::of_repeats(dialect, "d"),
+        l = items::of_letters(dialect, "l"),
+    );
+    let rows = source.query(&sql, params).await?;
+    rows.iter().map(|row| EventItem::read(dialect, row)).collect()
+}
+
+/// The period that a moment lies in. What comes after the last closed one lies in the open one.
+pub(crate) async fn period_of(
+    source: Source<'_>,
+    tenant: &TenantId,
+    moment: Timestamp,
+) -> Result<Option<PeriodOfEvent>, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let (tenant, moment_text) = (params.bind(tenant.as_str()), params.bind(dialect.time(moment)));
+    let sql = format!(
+        "SELECT number, starts_at, ends_at, closed_at FROM billing_periods WHERE tenant_id = {tenant} \
+         AND (number = 1 OR (starts_at <= {moment_text} AND ends_at > {moment_text}) \
+             OR number = (SELECT MAX(number) FROM billing_periods WHERE tenant_id = {tenant})) ORDER BY number"
+    );
+    let rows = source.query(&sql, params).await?;
+    let mut last = 0;
+    for (at, row) in rows.iter().enumerate() {
+        let (starts, ends) = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
+        if at == 0 && moment < starts {
+            return Ok(None);
+        }
+        last = read(row, "number")?;
+        if starts <= moment && moment < ends {
+            let closed_at = Some(dialect.read_time(row, "closed_at")?);
+            return Ok(Some(PeriodOfEvent { number: last, state: PeriodState::Closed, closed_at }));
+        }
+    }
+    Ok(Some(PeriodOfEvent { number: last + 1, state: PeriodState::Open, closed_at: None }))
+}
+
+/// Ids of repeats of a billed event, or of what a repeat repeats.
+pub(crate) async fn related(source: Source<'_>, item: &EventItem) -> Result<BTreeSet<Uuid>, BillingError> {
+    let Ok(id) = Uuid::try_parse(&item.event_id) else { return Ok(BTreeSet::new()) };
+    let dialect = source.dialect();
+    let first = item.duplicate_of.unwrap_or(id);
+    let mut ids = BTreeSet::from([id, first]);
+    // Only rows with a client's id have repeats, and they are found by it.
+    let Some(request) = &item.client_request_id else { return Ok(ids) };
+    let mut params = Params::default();
+    let (first, request) = (params.bind(dialect.uuid(first)), params.bind(request.as_str()));
+    let sql = format!(
+        "SELECT id FROM usage_duplicates WHERE duplicate_of = {first} AND client_request_id = {request} \
+         AND tenant_id = (SELECT tenant_id FROM usage_events WHERE id = {first})"
+    );
+    for row in source.query(&sql, params).await? {
+        ids.insert(dialect.read_uuid(&row, "id")?);
+    }
+    Ok(ids)
+}
+
+/// Ids as a query that gives them as `wanted`.
+pub(crate) fn ids_query(dialect: Dialect, ids: &BTreeSet<Uuid>, params: &mut Params) -> String {
+    Rows::new(dialect).column("wanted", ids.iter().copied()).query(params)
+}

@@ -1,0 +1,431 @@
+//! Periods: contiguous, closed one after the other, never reopened. What comes late is billed with the next close.
+
+use goldleaves_domain::{Period, TenantId, Timestamp};
+use goldleaves_pricing::{CalendarError, Cents, TZDB_VERSION, TimeZone};
+use goldleaves_store::{Dialect, Params, Transaction, read};
+use sea_orm::QueryResult;
+
+use crate::audit::{self, Author, Change, bad_cursor};
+use crate::lines::{self, Invoice, InvoiceLine, PeriodState, Which};
+use crate::list::{Cursor, Page, PageOf};
+use crate::source::Source;
+use crate::{Billing, BillingError, Put, Refusal, RefusalCode, locks};
+
+/// How long after its end a period may be closed.
+const SETTLED_MICROS: i64 = Timestamp::HOUR_MICROS;
+/// The least length of a period whose end nobody chose: the zones of a tenant that moves lie up to 26 hours apart.
+const LEAST_MICROS: i64 = 27 * Timestamp::HOUR_MICROS;
+
+/// A closed period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedPeriod {
+    /// Counts from 1.
+    pub number: i64,
+    /// When.
+    pub period: Period,
+    /// The zone that its ends were chosen in.
+    pub time_zone: String,
+    /// Since when it is closed.
+    pub closed_at: Timestamp,
+    /// Who closed it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// What was billed with it.
+    pub total: Cents,
+    /// SHA-256 of its lines.
+    pub lines_hash: String,
+    /// What it costs more, or less, since: the next close bills it.
+    pub unbilled_late: Cents,
+}
+
+/// A period that is to be closed.
+#[derive(Debug, Clone)]
+pub struct NewPeriod {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// The next one.
+    pub number: i64,
+    /// Of the first one only; `None` is the month of the first usage.
+    pub starts_at: Option<Timestamp>,
+    /// `None` is the end of the month in the tenant's zone.
+    pub ends_at: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The period that is open.
+struct Open {
+    number: i64,
+    period: Period,
+    zone: TimeZone,
+    /// When the period before it was closed.
+    closed_at: Option<Timestamp>,
+}
+
+impl Billing {
+    /// Closes a period, or finds that it is closed already. `body` is kept in the audit.
+    ///
+    /// # Errors
+    /// Refusals, each with its code, or a database that is away or refuses.
+    pub async fn close_period(
+        &self,
+        new: &NewPeriod,
+        (author, body): (&Author, &str),
+    ) -> Result<Put<ClosedPeriod>, BillingError> {
+        self.store()
+            .write(async |transaction| {
+                locks::bills(transaction).await?;
+                let source = Source::Transaction(transaction);
+                let tenant = new.tenant_id.as_str();
+                if let Some(mut stored) = closed(source, tenant, new.number).await? {
+                    check_same(new, &stored)?;
+                    let late = lines::late(source, tenant, (stored.number, stored.period)).await?;
+                    stored.unbilled_late = late.iter().map(|line| line.cents).sum();
+                    return Ok(Put { is_new: false, stored });
+                }
+                let open = self.open_period(source, &new.tenant_id, new).await?;
+                let now = source.now().await?;
+                check_may_close(new, &open, now)?;
+                let lines = self.open_lines(source, tenant, &open).await?;
+                insert(transaction, (new, &author.actor), (&open, &lines)).await?;
+                lines::freeze(transaction, (tenant, open.number), &lines).await?;
+                let change = Change { author, action: "period", tenant_id: tenant, body };
+                audit::write(transaction, &change).await?;
+                let stored = closed(source, tenant, open.number).await?;
+                let stored = stored.ok_or_else(|| BillingError::unreadable("billing_periods", "not stored"))?;
+                Ok(Put { is_new: true, stored })
+            })
+            .await
+    }
+
+    /// The open period's invoice, as a close would make it.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn open_invoice(&self, tenant: &TenantId) -> Result<Invoice, BillingError> {
+        let source = self.source();
+        let nothing =
+            NewPeriod { tenant_id: tenant.clone(), number: 0, starts_at: None, ends_at: None, reason: String::new() };
+        let open = self.open_period(source, tenant, &nothing).await?;
+        let lines = self.open_lines(source, tenant.as_str(), &open).await?;
+        Ok(invoice(tenant.as_str(), &open, lines))
+    }
+
+    /// A closed period's invoice, or the open one's; `None` where there is no such period.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn invoice(&self, tenant: &TenantId, number: i64) -> Result<Option<Invoice>, BillingError> {
+        let source = self.source();
+        if let Some(stored) = closed(source, tenant.as_str(), number).await? {
+            return Ok(Some(invoice_of(source, tenant.as_str(), stored).await?));
+        }
+        let open = self.open_invoice(tenant).await?;
+        Ok((open.number == number).then_some(open))
+    }
+
+    /// A page of a tenant's closed periods.
+    ///
+    /// # Errors
+    /// A cursor of another list, or a database that is away or refuses.
+    pub async fn periods(&self, tenant: &TenantId, page: &Page) -> Result<PageOf<ClosedPeriod>, BillingError> {
+        let source = self.source();
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let name = params.bind(tenant.as_str());
+        let after: i64 = match &page.cursor {
+            None => 0,
+            Some(cursor) => {
+                let [number] = cursor.keys().map_err(bad_cursor)?;
+                number.parse().map_err(|_| bad_cursor(crate::CursorError))?
+            }
+        };
+        let (after, limit) = (params.bind(after), params.bind(page.rows()));
+        let sql = format!(
+            "SELECT {COLUMNS} FROM billing_periods WHERE tenant_id = {name} AND number > {after} ORDER BY number LIMIT {limit}"
+        );
+        let rows = source.query(&sql, params).await?;
+        let mut periods = rows.iter().map(|row| read_closed(dialect, row)).collect::<Result<Vec<_>, _>>()?;
+        let late = self.late_periods(source, tenant.as_str(), None).await?;
+        for period in periods.iter_mut().filter(|period| late.iter().any(|(number, _)| *number == period.number)) {
+            let lines = lines::late(source, tenant.as_str(), (period.number, period.period)).await?;
+            period.unbilled_late = lines.iter().map(|line| line.cents).sum();
+        }
+        Ok(PageOf::cut(periods, page.limit, |period| Cursor::after([period.number.to_string()])))
+    }
+
+    /// Closes every period of every tenant that ended so long ago. Returns how many it closed.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn close_due_periods(&self, after_hours: u32) -> Result<u64, BillingError> {
+        let source = self.source();
+        let author = Author::program();
+        let mut count = 0;
+        let rows = source.query("SELECT DISTINCT tenant_id FROM usage_rollups ORDER BY tenant_id", Params::default());
+        for row in rows.await? {
+            let name: String = read(&row, "tenant_id")?;
+            let tenant: TenantId = name.parse().map_err(|error| BillingError::unreadable("tenant_id", error))?;
+            loop {
+                let mut new = NewPeriod {
+                    tenant_id: tenant.clone(),
+                    number: 0,
+                    starts_at: None,
+                    ends_at: None,
+                    reason: format!("closed {after_hours} hours after its end, as set"),
+                };
+                let open = self.open_period(source, &tenant, &new).await?;
+                let wait = i64::from(after_hours).max(1) * Timestamp::HOUR_MICROS;
+                let now = source.now().await?;
+                if open.period.end().plus_micros(wait).is_none_or(|due| now < due) {
+                    break;
+                }
+                (new.number, new.ends_at) = (open.number, Some(open.period.end()));
+                let body = format!("{{\"ends_at\":\"{}\"}}", open.period.end());
+                count += u64::from(self.close_period(&new, (&author, &body)).await?.is_new);
+            }
+        }
+        Ok(count)
+    }
+
+    /// The open period, with the ends that were asked for.
+    async fn open_period(&self, source: Source<'_>, tenant: &TenantId, new: &NewPeriod) -> Result<Open, BillingError> {
+        let zone = self.zone_of(source, tenant).await?;
+        let last = last(source, tenant.as_str()).await?;
+        let start = match (&last, new.starts_at) {
+            (Some(last), _) => last.period.end(),
+            (None, Some(start)) => start,
+            (None, None) => first_start(source, tenant, (zone, new.ends_at)).await?,
+        };
+        let end = match new.ends_at {
+            Some(end) => end,
+            None => month_end(zone, start).map_err(outside)?,
+        };
+        let empty =
+            || Refusal::new(RefusalCode::Invalid, format!("ends_at must lie after the period's start, {start}"));
+        Ok(Open {
+            number: last.as_ref().map_or(0, |last| last.number) + 1,
+            period: Period::new(start, end).map_err(|_| empty())?,
+            zone,
+            closed_at: last.map(|last| last.closed_at),
+        })
+    }
+
+    /// The lines of the open period, and what closed ones cost more or less since.
+    async fn open_lines(
+        &self,
+        source: Source<'_>,
+        tenant: &str,
+        open: &Open,
+    ) -> Result<Vec<InvoiceLine>, BillingError> {
+        let mut all = lines::of_period(source, tenant, (open.number, open.period)).await?;
+        for (number, period) in self.late_periods(source, tenant, open.closed_at).await? {
+            all.extend(lines::late(source, tenant, (number, period)).await?);
+        }
+        lines::sort(&mut all);
+        Ok(all)
+    }
+
+    /// The closed periods of which an hour changed since the last close.
+    async fn late_periods(
+        &self,
+        source: Source<'_>,
+        tenant: &str,
+        closed_at: Option<Timestamp>,
+    ) -> Result<Vec<(i64, Period)>, BillingError> {
+        let closed_at = match closed_at {
+            Some(closed_at) => closed_at,
+            None => match last(source, tenant).await? {
+                Some(last) => last.closed_at,
+                None => return Ok(Vec::new()),
+            },
+        };
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let name = params.bind(tenant);
+        let since = params.bind(dialect.time(lines::seen_since(closed_at)));
+        // An hour that a boundary cuts may have changed in either of its periods.
+        let before = match dialect {
+            Dialect::Postgres => "p.starts_at - interval '1 hour'",
+            Dialect::Sqlite => "strftime('%Y-%m-%dT%H:%M:%f000Z', p.starts_at, '-1 hour')",
+        };
+        let sql = format!(
+            "SELECT {columns} FROM billing_periods AS p WHERE p.tenant_id = {name} AND EXISTS ( \
+                 SELECT 1 FROM usage_late_hours AS h WHERE h.tenant_id = {name} AND h.hour > {before} \
+                     AND h.hour < p.ends_at AND h.changed_at >= {since}) ORDER BY number",
+            columns = COLUMNS,
+        );
+        let rows = source.query(&sql, params).await?;
+        let periods = rows.iter().map(|row| read_closed(dialect, row).map(|closed| (closed.number, closed.period)));
+        periods.collect()
+    }
+}
+
+const COLUMNS: &str = "number, starts_at, ends_at, time_zone, CAST(total_cents AS text) AS total_cents, lines_hash, actor, \
+     reason, closed_at";
+
+fn outside(error: CalendarError) -> Refusal {
+    Refusal::new(RefusalCode::Invalid, format!("the period is {error}"))
+}
+
+/// The first of the next month, but for a period that would be no longer than a move between zones.
+fn month_end(zone: TimeZone, start: Timestamp) -> Result<Timestamp, CalendarError> {
+    let least = start.plus_micros(LEAST_MICROS).ok_or(CalendarError::OutOfRange)?;
+    let end = zone.month(zone.month_of(start)?)?.end();
+    if end >= least { Ok(end) } else { Ok(zone.month(zone.month_of(least)?)?.end()) }
+}
+
+/// The start of the first period: of the month of the first usage, else of the month that is billed.
+async fn first_start(
+    source: Source<'_>,
+    tenant: &TenantId,
+    (zone, end): (TimeZone, Option<Timestamp>),
+) -> Result<Timestamp, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let name = params.bind(tenant.as_str());
+    // Events older than the first one that is there may lie in an archive; what they come to stays.
+    let sql = format!(
+        "SELECT hour AS first FROM (SELECT hour FROM usage_rollups WHERE tenant_id = {name} ORDER BY hour LIMIT 1) AS r \
+         UNION ALL SELECT ts FROM (SELECT ts FROM usage_events WHERE tenant_id = {name} ORDER BY ts LIMIT 1) AS e"
+    );
+    let rows = source.query(&sql, params).await?;
+    let times = rows.iter().map(|row| dialect.read_time(row, "first")).collect::<Result<Vec<_>, _>>()?;
+    let hour = times.iter().map(|time| time.hour()).min();
+    let first = times.into_iter().filter(|time| Some(time.hour()) == hour).max();
+    let first = match (first, end) {
+        (Some(first), _) => first,
+        (None, Some(end)) => end.plus_micros(-1).unwrap_or(end),
+        (None, None) => source.now().await?,
+    };
+    let month = zone.month_of(first).and_then(|month| zone.month(month)).map_err(outside)?;
+    Ok(month.start())
+}
+
+fn check_same(new: &NewPeriod, stored: &ClosedPeriod) -> Result<(), BillingError> {
+    let same_ends = new.ends_at.is_none_or(|end| end == stored.period.end())
+        && new.starts_at.is_none_or(|start| start == stored.period.start());
+    if same_ends && new.reason == stored.reason {
+        return Ok(());
+    }
+    let detail = format!(
+        "period {} is closed: {} to {}, by {}, because: {}",
+        stored.number,
+        stored.period.start(),
+        stored.period.end(),
+        stored.actor,
+        stored.reason
+    );
+    BillingError::refused(RefusalCode::AlreadyExists, detail)
+}
+
+fn check_may_close(new: &NewPeriod, open: &Open, now: Timestamp) -> Result<(), BillingError> {
+    if new.number != open.number {
+        let detail = format!("periods are closed one after the other: the next one is number {}", open.number);
+        return BillingError::refused(RefusalCode::OutOfOrder, detail);
+    }
+    if new.number != 1 && new.starts_at.is_some() {
+        let detail = "starts_at is for period 1 only: a period starts where the one before it ended";
+        return BillingError::refused(RefusalCode::Invalid, detail);
+    }
+    let settled = open.period.end().plus_micros(SETTLED_MICROS).unwrap_or(open.period.end());
+    if now < settled {
+        let detail = format!("the period ends at {}: it can be closed from {settled} on", open.period.end());
+        return BillingError::refused(RefusalCode::TooEarly, detail);
+    }
+    Ok(())
+}
+
+fn invoice(tenant: &str, open: &Open, lines: Vec<InvoiceLine>) -> Invoice {
+    Invoice {
+        tenant_id: tenant.to_owned(),
+        number: open.number,
+        state: PeriodState::Open,
+        period: open.period,
+        time_zone: open.zone.name().to_owned(),
+        total: lines.iter().map(|line| line.cents).sum(),
+        lines_hash: lines::hash(&lines),
+        lines,
+    }
+}
+
+async fn invoice_of(source: Source<'_>, tenant: &str, stored: ClosedPeriod) -> Result<Invoice, BillingError> {
+    let lines = lines::frozen(source, tenant, Which::Of(stored.number)).await?;
+    Ok(Invoice {
+        tenant_id: tenant.to_owned(),
+        number: stored.number,
+        state: PeriodState::Closed,
+        period: stored.period,
+        time_zone: stored.time_zone,
+        lines,
+        total: stored.total,
+        lines_hash: stored.lines_hash,
+    })
+}
+
+async fn closed(source: Source<'_>, tenant: &str, number: i64) -> Result<Option<ClosedPeriod>, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let (tenant, number) = (params.bind(tenant), params.bind(number));
+    let sql = format!("SELECT {COLUMNS} FROM billing_periods WHERE tenant_id = {tenant} AND number = {number}");
+    let rows = source.query(&sql, params).await?;
+    rows.first().map(|row| read_closed(dialect, row)).transpose()
+}
+
+async fn last(source: Source<'_>, tenant: &str) -> Result<Option<ClosedPeriod>, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let tenant = params.bind(tenant);
+    let sql = format!("SELECT {COLUMNS} FROM billing_periods WHERE tenant_id = {tenant} ORDER BY number DESC LIMIT 1");
+    let rows = source.query(&sql, params).await?;
+    rows.first().map(|row| read_closed(dialect, row)).transpose()
+}
+
+fn read_closed(dialect: Dialect, row: &QueryResult) -> Result<ClosedPeriod, BillingError> {
+    let (start, end) = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
+    let total: String = read(row, "total_cents")?;
+    Ok(ClosedPeriod {
+        number: read(row, "number")?,
+        period: Period::new(start, end).map_err(|error| BillingError::unreadable("ends_at", error))?,
+        time_zone: read(row, "time_zone")?,
+        closed_at: dialect.read_time(row, "closed_at")?,
+        actor: read(row, "actor")?,
+        reason: read(row, "reason")?,
+        total: Cents(total.parse().map_err(|error| BillingError::unreadable("total_cents", error))?),
+        lines_hash: read(row, "lines_hash")?,
+        unbilled_late: Cents::default(),
+    })
+}
+
+async fn insert(
+    transaction: &Transaction,
+    (new, actor): (&NewPeriod, &str),
+    (open, lines): (&Open, &[InvoiceLine]),
+) -> Result<(), BillingError> {
+    let dialect = transaction.dialect();
+    let total: Cents = lines.iter().map(|line| line.cents).sum();
+    let mut params = Params::default();
+    let total = params.bind(total.to_string());
+    let total = if dialect == Dialect::Postgres { format!("{total}::numeric") } else { total };
+    let values = [
+        params.bind(new.tenant_id.as_str()),
+        params.bind(open.number),
+        params.bind(dialect.time(open.period.start())),
+        params.bind(dialect.time(open.period.end())),
+        params.bind(open.zone.name()),
+        params.bind(TZDB_VERSION),
+        total,
+        params.bind(lines::hash(lines)),
+        params.bind(actor),
+        params.bind(new.reason.as_str()),
+        dialect.now().to_owned(),
+    ];
+    let sql = format!(
+        "INSERT INTO billing_periods (tenant_id, number, starts_at, ends_at, time_zone, tzdb, total_cents, lines_hash, \
+             actor, reason, closed_at) VALUES ({})",
+        values.join(", ")
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}

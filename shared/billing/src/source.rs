@@ -1,0 +1,94 @@
+//! Where a statement runs: on its own, or within a transaction.
+
+use std::time::Duration;
+
+use goldleaves_domain::Timestamp;
+use goldleaves_store::{Dialect, Params, Store, Transaction};
+use sea_orm::QueryResult;
+
+use crate::BillingError;
+
+/// Where a statement runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// On its own, for so long.
+    Store(&'a Store, Duration),
+    /// Within a transaction.
+    Transaction(&'a Transaction),
+}
+
+impl Source<'_> {
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Self::Store(store, _) => store.dialect(),
+            Self::Transaction(transaction) => transaction.dialect(),
+        }
+    }
+
+    pub(crate) async fn query(self, sql: &str, params: Params) -> Result<Vec<QueryResult>, BillingError> {
+        match self {
+            Self::Store(store, limit) => match tokio::time::timeout(limit, store.read(sql, params)).await {
+                Ok(rows) => Ok(rows?),
+                Err(_) => Err(BillingError::TooSlow),
+            },
+            Self::Transaction(transaction) => Ok(transaction.query(sql, params).await?),
+        }
+    }
+
+    /// The database's clock.
+    pub(crate) async fn now(self) -> Result<Timestamp, BillingError> {
+        let dialect = self.dialect();
+        let now = match dialect {
+            Dialect::Postgres => "clock_timestamp()",
+            Dialect::Sqlite => dialect.now(),
+        };
+        let rows = self.query(&format!("SELECT {now} AS now"), Params::default()).await?;
+        let row = rows.first().ok_or_else(|| BillingError::unreadable("now", "no row"))?;
+        Ok(dialect.read_time(row, "now")?)
+    }
+}
+
+/// Sums of units: PostgreSQL's are wide, SQLite's are made of two parts that are added apart.
+pub(crate) mod wide {
+    use goldleaves_store::Dialect;
+
+    /// A row's units as what [`sums`] adds up.
+    pub(crate) fn of_row(dialect: Dialect, column: &str) -> String {
+        match dialect {
+            Dialect::Postgres => format!("{column}::numeric AS units"),
+            Dialect::Sqlite => format!("{column} / 1000000000 AS high, {column} % 1000000000 AS low"),
+        }
+    }
+
+    /// A rollup's units as what [`sums`] adds up.
+    pub(crate) fn of_rollup(dialect: Dialect, alias: &str) -> String {
+        match dialect {
+            Dialect::Postgres => format!("{alias}.units_micro AS units"),
+            Dialect::Sqlite => format!("{alias}.units_micro_high AS high, {alias}.units_micro_low AS low"),
+        }
+    }
+
+    /// What [`goldleaves_store::read_wide`] reads as `units_micro`.
+    pub(crate) const fn sums(dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Postgres => "COALESCE(SUM(units), 0)::text AS units_micro",
+            Dialect::Sqlite => "COALESCE(SUM(high), 0) AS units_micro_high, COALESCE(SUM(low), 0) AS units_micro_low",
+        }
+    }
+
+    /// A sum of integers that is itself one of 64 bits.
+    pub(crate) fn count(dialect: Dialect, column: &str) -> String {
+        match dialect {
+            Dialect::Postgres => format!("COALESCE(SUM({column}), 0)::bigint"),
+            Dialect::Sqlite => format!("COALESCE(SUM({column}), 0)"),
+        }
+    }
+
+    /// Whether the units come to anything.
+    pub(crate) const fn has_units(dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Postgres => "SUM(units) <> 0",
+            Dialect::Sqlite => "SUM(high) <> 0 OR SUM(low) <> 0",
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Tenants: their zones, and all of them by what they used.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use goldleaves_domain::{Period, TenantId};
+use goldleaves_pricing::{Bill, Cents, TimeZone, Used};
+use goldleaves_store::{Params, read, read_wide};
+
+use crate::audit::{self, Author, Change, bad_cursor};
+use crate::list::{Cursor, Page, PageOf};
+use crate::source::{Source, wide};
+use crate::usage::{UnitsTotal, whole_hours};
+use crate::{Billing, BillingError, Put, cards, locks};
+
+/// One tenant's usage of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantUsage {
+    /// Whose.
+    pub tenant_id: String,
+    /// Billed events, net of corrections.
+    pub events: i64,
+    /// Their units.
+    pub units: UnitsTotal,
+    /// What they cost, adjustments included.
+    pub cost_cents: Cents,
+}
+
+/// In which order tenants are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TenantSort {
+    /// The highest cost first.
+    Cost,
+    /// The most units first.
+    Units,
+    /// By name.
+    TenantId,
+}
+
+/// A word that is no order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not one of cost, units, tenant_id")]
+pub struct TenantSortError;
+
+impl FromStr for TenantSort {
+    type Err = TenantSortError;
+
+    fn from_str(text: &str) -> Result<Self, TenantSortError> {
+        match text {
+            "cost" => Ok(Self::Cost),
+            "units" => Ok(Self::Units),
+            "tenant_id" => Ok(Self::TenantId),
+            _ => Err(TenantSortError),
+        }
+    }
+}
+
+impl Billing {
+    /// Sets the zone of a tenant's days and months. A period that is closed keeps the one it had.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn set_time_zone(
+        &self,
+        (tenant, zone): (&TenantId, TimeZone),
+        (author, body): (&Author, &str),
+    ) -> Result<Put<TimeZone>, BillingError> {
+        self.store()
+            .write(async |transaction| {
+                locks::bills(transaction).await?;
+                let source = Source::Transaction(transaction);
+                let mut params = Params::default();
+                let name = params.bind(tenant.as_str());
+                let sql = format!("SELECT time_zone FROM billing_tenants WHERE tenant_id = {name}");
+                let rows = source.query(&sql, params).await?;
+                let before = rows.first().map(|row| read::<String>(row, "time_zone")).transpose()?;
+                if before.as_deref() == Some(zone.name()) {
+                    return Ok(Put { is_new: false, stored: zone });
+                }
+                let mut params = Params::default();
+                let (name, zone_name) = (params.bind(tenant.as_str()), params.bind(zone.name()));
+                let sql = format!(
+                    "INSERT INTO billing_tenants (tenant_id, time_zone, updated_at) VALUES ({name}, {zone_name}, {now}) \
+                     ON CONFLICT (tenant_id) DO UPDATE SET time_zone = EXCLUDED.time_zone, updated_at = EXCLUDED.updated_at",
+                    now = transaction.dialect().now()
+                );
+                transaction.execute(&sql, params).await?;
+                let change = Change { author, action: "tenant", tenant_id: tenant.as_str(), body };
+                audit::write(transaction, &change).await?;
+                Ok(Put { is_new: before.is_none(), stored: zone })
+            })
+            .await
+    }
+
+    /// A page of all tenants that used anything in the range.
+    ///
+    /// # Errors
+    /// A cursor of another list, or a database that is away or refuses.
+    pub async fn tenants(
+        &self,
+        range: &Period,
+        sort: TenantSort,
+        page: &Page,
+    ) -> Result<PageOf<TenantUsage>, BillingError> {
+        let mut tenants = self.all_tenants(range).await?;
+        let key = |tenant: &TenantUsage| match sort {
+            TenantSort::Cost => (Reverse(tenant.cost_cents.0), tenant.tenant_id.clone()),
+            TenantSort::Units => (Reverse(tenant.units.0), tenant.tenant_id.clone()),
+            TenantSort::TenantId => (Reverse(0), tenant.tenant_id.clone()),
+        };
+        tenants.sort_by_key(key);
+        if let Some(cursor) = &page.cursor {
+            let [number, name] = cursor.keys().map_err(bad_cursor)?;
+            let number: i128 = number.parse().map_err(|_| bad_cursor(crate::CursorError))?;
+            tenants.retain(|tenant| key(tenant) > (Reverse(number), name.to_owned()));
+        }
+        Ok(PageOf::cut(tenants, page.limit, |tenant| {
+            let (number, name) = key(tenant);
+            Cursor::after([number.0.to_string(), name])
+        }))
+    }
+
+    /// Every tenant that used anything, in no order.
+    async fn all_tenants(&self, range: &Period) -> Result<Vec<TenantUsage>, BillingError> {
+        let source = self.source();
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let sql = every_tenant(source, range, &mut params);
+        let mut used: BTreeMap<String, Vec<(i64, Used)>> = BTreeMap::new();
+        let mut cents: BTreeMap<String, i128> = BTreeMap::new();
+        for row in source.query(&sql, params).await? {
+            let tenant: String = read(&row, "tenant_id")?;
+            let adjusted: String = read(&row, "cents")?;
+            let adjusted: i128 = adjusted.parse().map_err(|error| BillingError::unreadable("cents", error))?;
+            *cents.entry(tenant.clone()).or_default() += adjusted;
+            let part = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
+            let version: i64 = read(&row, "rate_version")?;
+            let parts = used.entry(tenant).or_default();
+            if version != 0 {
+                parts.push((version, part));
+            }
+        }
+        let versions = used.values().flatten().map(|(version, _)| *version);
+        let cards = cards::of_versions(source, versions).await?;
+        let mut tenants = Vec::new();
+        for (tenant_id, parts) in used {
+            let mut bill = Bill::default();
+            for (version, used) in parts {
+                let card = cards.get(&version).ok_or_else(|| BillingError::unreadable("rate_version", version))?;
+                bill.add(version, &card.pricing, ((), used));
+            }
+            let (used, adjusted) = (bill.used(), cents.remove(&tenant_id).unwrap_or_default());
+            if (used.events, used.units_micro, adjusted) == (0, 0, 0) {
+                continue;
+            }
+            let cost_cents = Cents(bill.total().0 + adjusted);
+            tenants.push(TenantUsage {
+                tenant_id,
+                events: used.events,
+                units: UnitsTotal(used.units_micro),
+                cost_cents,
+            });
+        }
+        Ok(tenants)
+    }
+}
+
+fn every_tenant(source: Source<'_>, range: &Period, params: &mut Params) -> String {
+    let dialect = source.dialect();
+    let mut parts = Vec::new();
+    let (first, last) = whole_hours(range);
+    let (first, last) = if first < last { (first, last) } else { (range.end(), range.end()) };
+    if first < last {
+        let (from, to) = (params.bind(dialect.time(first)), params.bind(dialect.time(last)));
+        parts.push(format!(
+            "SELECT r.tenant_id, r.rate_version, r.events, 0 AS cents, {} FROM usage_rollups AS r \
+             WHERE r.hour >= {from} AND r.hour < {to}",
+            wide::of_rollup(dialect, "r")
+        ));
+    }
+    // Events are found by their tenant; whose there are in a cut hour is known from the rollups.
+    for (from, to) in [(range.start(), first), (last, range.end())] {
+        if from < to {
+            let hours = (params.bind(dialect.time(from.hour())), params.bind(dialect.time(to)));
+            let (from, to) = (params.bind(dialect.time(from)), params.bind(dialect.time(to)));
+            parts.push(format!(
+                "SELECT e.tenant_id, e.rate_version, 1 AS events, 0 AS cents, {} FROM ( \
+                     SELECT DISTINCT tenant_id FROM usage_rollups WHERE hour >= {} AND hour < {} \
+                 ) AS t JOIN usage_events AS e ON e.tenant_id = t.tenant_id WHERE e.ts >= {from} AND e.ts < {to}",
+                wide::of_row(dialect, "e.units_micro"),
+                hours.0,
+                hours.1,
+            ));
+        }
+    }
+    let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
+    parts.push(format!(
+        "SELECT c.tenant_id, c.rate_version, c.events, c.cents, {} FROM usage_corrections AS c \
+         WHERE c.ts >= {from} AND c.ts < {to}",
+        wide::of_row(dialect, "c.units_micro")
+    ));
+    format!(
+        "SELECT tenant_id, rate_version, {} AS events, CAST(COALESCE(SUM(cents), 0) AS text) AS cents, {} FROM ({}) AS u \
+         GROUP BY tenant_id, rate_version",
+        wide::count(dialect, "events"),
+        wide::sums(dialect),
+        parts.join(" UNION ALL ")
+    )
+}
