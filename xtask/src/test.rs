@@ -7,8 +7,8 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Context;
 use goldleaves_toolbox::{
-    GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN, POSTGRES_BIN_DIR, Toolbox,
-    target_directory,
+    CHECKERS_SITE, GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN,
+    POSTGRES_BIN_DIR, Toolbox, target_directory,
 };
 
 use crate::cargo::cargo;
@@ -64,6 +64,7 @@ fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathB
         (NGINX_BIN, installed.nginx),
         (HTTPBIN_PYTHON, installed.httpbin.python),
         (HTTPBIN_SITE, installed.httpbin.site),
+        (CHECKERS_SITE, installed.checkers.site),
         (GOLDLEAVES_BIN_DIR, programs),
     ]);
     if soak {

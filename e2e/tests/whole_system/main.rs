@@ -29,6 +29,7 @@ mod contract_edge;
 mod contract_ledger;
 mod crash;
 mod first_start;
+mod formats;
 mod full_disk;
 mod full_stream;
 mod migrate_command;

