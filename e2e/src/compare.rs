@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use goldleaves_testkit::client::Response;
 
 /// Headers the gateway adds, or that belong to one connection or one moment.
-const OWN: [&str; 6] = ["x-request-id", "x-usage-event-id", "date", "connection", "keep-alive", "via"];
+const OWN: [&str; 7] =
+    ["x-request-id", "x-usage-event-id", "x-usage-skipped", "date", "connection", "keep-alive", "via"];
 
 /// Fails unless status line, headers, framing, body and trailers are the same, the gateway's own headers aside.
 ///
