@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context, Result};
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
 use goldleaves_runtime::{
-    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, raise_descriptor_limit,
+    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
+    raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
 use goldleaves_trace::TraceSettings;
@@ -65,6 +66,10 @@ impl Config {
 pub fn run(config: &Config) -> Exit {
     let logs = config.common.start_logs();
     raise_descriptor_limit();
+    if let Err(behind) = check_clock() {
+        process::say(&format_args!("gateway can't start: {behind}"));
+        return Exit::Failed("clock".to_owned());
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));

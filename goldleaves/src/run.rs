@@ -17,7 +17,8 @@ use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
 use goldleaves_runtime::settings::{Environment, table};
 use goldleaves_runtime::{
-    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, process, raise_descriptor_limit,
+    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
+    raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
 use goldleaves_web::{Clock, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, serve_ops};
@@ -37,6 +38,10 @@ const SAMPLE_NAME: &str = "demo";
 pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     let logs = config.common.start_logs();
     raise_descriptor_limit();
+    if let Err(behind) = check_clock() {
+        process::say(&format_args!("goldleaves can't start: {behind}"));
+        return Exit::Failed("clock".to_owned());
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit =

@@ -49,7 +49,10 @@ impl Meter {
     }
 
     /// As [`Meter::record`], for messages that say where they come from.
-    pub(crate) async fn record_incoming(&self, incoming: Vec<Incoming>) -> Result<Recorded, LedgerError> {
+    ///
+    /// # Errors
+    /// As [`Meter::record`].
+    pub async fn record_incoming(&self, incoming: Vec<Incoming>) -> Result<Recorded, LedgerError> {
         let arrival = Arrival { through: Receiver::LEDGER, started: Moment::now() };
         self.record_naming(incoming, arrival).await.map(|(recorded, _)| recorded)
     }
@@ -74,6 +77,7 @@ impl Meter {
         arrival: Arrival,
     ) -> Result<(Recorded, Vec<usize>), LedgerError> {
         incoming.iter().for_each(log_incoming);
+        self.metrics.clocks(&incoming);
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
         let spans = BatchSpans::begin(&self.tracer, self.ledger.store().system(), (&incoming, arrival));

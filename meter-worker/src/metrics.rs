@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use goldleaves_ledger::{Recorded, reasons_to_set_aside};
+use goldleaves_domain::wire::Message;
+use goldleaves_ledger::{Incoming, Recorded, reasons_to_set_aside};
 use goldleaves_runtime::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,6 +31,7 @@ pub(crate) struct MeterMetrics {
     dead_letters: Family<Label, Counter>,
     seals: Counter,
     failures: Counter,
+    clocks: Family<Label, Gauge<f64, AtomicU64>>,
     went_back: Counter,
     lacking: Gauge<u64, AtomicU64>,
     rate_card_retries: Counter,
@@ -60,6 +62,11 @@ impl MeterMetrics {
             displaced: counter("displaced_events", "Earlier rows that changed between billed and repeat"),
             dead_letters,
             seals: counter("recorded_seals", "Seals the ledger read"),
+            clocks: metrics.register(
+                "event_clock_offset_seconds",
+                "The most that times of the last batch's events lay ahead of or behind the moment they were stored",
+                Family::default(),
+            ),
             went_back: counter("ledger_went_back", "Times the ledger was found to have less than was confirmed by it"),
             lacking: metrics.register(
                 "ledger_lacking_messages",
@@ -102,6 +109,22 @@ impl MeterMetrics {
         }
     }
 
+    /// How far the clocks of the gateways are from that of whatever stored their events.
+    pub(crate) fn clocks(&self, incoming: &[Incoming]) {
+        let offset = |message: &Incoming| match (&message.parsed, message.stored) {
+            (Ok(Message::Event(event)), Some(stored)) => Some(event.ahead_of(stored) as f64 / 1e6),
+            _ => None,
+        };
+        let offsets: Vec<f64> = incoming.iter().filter_map(offset).collect();
+        if offsets.is_empty() {
+            return;
+        }
+        for (direction, sign) in [("ahead", 1.0), ("behind", -1.0)] {
+            let most = offsets.iter().map(|offset| offset * sign).fold(0.0, f64::max);
+            self.clocks.get_or_create(&[("direction", direction.to_owned())]).set(most);
+        }
+    }
+
     /// The ledger has less than it confirmed.
     pub(crate) fn went_back(&self) {
         self.went_back.inc();
@@ -141,7 +164,7 @@ mod tests {
             let lines = text.lines().filter_map(|line| line.strip_prefix("goldleaves_dead_letters_total{reason="));
             lines.map(str::to_owned).collect::<BTreeSet<_>>()
         };
-        let reasons = ["malformed", "newer_version", "not_json", "refused", "unknown", "upstream_aborted"];
+        let reasons = ["clock", "malformed", "newer_version", "not_json", "refused", "unknown", "upstream_aborted"];
         assert_eq!(shown(), reasons.map(|reason| format!("\"{reason}\"}} 0")).into());
         meter.recorded(&Recorded { set_aside: [("refused".to_owned(), 2)].into(), ..Recorded::default() });
         assert!(shown().contains("\"refused\"} 2") && shown().len() == reasons.len(), "{:?}", shown());

@@ -5,9 +5,10 @@
 
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher};
+use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher, Timestamp};
 use goldleaves_ledger::{Course, Incoming, Place, Sequences};
 use goldleaves_runtime::process::chain;
 use uuid::Uuid;
@@ -59,13 +60,23 @@ impl FromStr for Count {
     }
 }
 
+/// The ledger of this process stores what it is handed at once. A clock outside the years 1 to 9999 says nothing.
+fn now() -> Option<Timestamp> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Timestamp::from_unix_micros(i64::try_from(since.as_micros()).ok()?).ok()
+}
+
 impl Publisher for Meter {
     /// `Ok` only after COMMIT.
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
         Box::pin(async move {
-            let count = self.handed().get();
+            let (count, now) = (self.handed().get(), now());
             let incoming = batch.into_iter().enumerate().map(|(index, delivery)| {
                 let incoming = Incoming::parse(delivery.payload);
+                let incoming = match now {
+                    Some(now) => incoming.stored(now),
+                    None => incoming,
+                };
                 match &count {
                     Some(count) => incoming.at(count.place(index)),
                     None => incoming,

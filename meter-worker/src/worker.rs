@@ -234,7 +234,13 @@ impl Worker {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = tokio::time::sleep_until(self.consumer.hold_at()) => self.consumer.hold(batch).await,
+                () = tokio::time::sleep_until(self.consumer.hold_at()) => {}
+            }
+            // The work goes on beside it: it may have a transaction open, and NATS may take its time.
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.consumer.hold(batch) => {}
             }
         }
     }
@@ -265,7 +271,7 @@ impl Worker {
 }
 
 fn incoming(message: &Message, course: Option<&Arc<Course>>) -> Incoming {
-    let incoming = Incoming::parse(message.payload.clone());
+    let incoming = Incoming::parse(message.payload.clone()).stored(message.stored);
     match course {
         Some(course) => {
             let sequences = Sequences { first: message.sequence, last: message.sequence };

@@ -1,12 +1,15 @@
-//! Tells the programs which commit they are built from: `GOLDLEAVES_COMMIT`, else what the checkout's files say. It runs
+//! Tells the programs when they are built and from which commit: `GOLDLEAVES_COMMIT`, else what the checkout's files say. It runs
 //! no program, so that an image builder without git knows it too.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=GOLDLEAVES_COMMIT");
+    println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    println!("cargo::rustc-env=GOLDLEAVES_BUILT={}", built());
     let given = env::var("GOLDLEAVES_COMMIT").ok().filter(|commit| !commit.trim().is_empty());
     let commit = given.or_else(of_checkout).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=GOLDLEAVES_COMMIT={}", commit.trim());
@@ -14,6 +17,12 @@ fn main() {
     // says that it is a debug build, instead of compiling every program anew after each commit.
     let debug = env::var("PROFILE").is_ok_and(|profile| profile == "debug");
     println!("cargo::rustc-env=GOLDLEAVES_PROFILE={}", if debug { ", debug build" } else { "" });
+}
+
+/// When this is built, seconds since 1970; `SOURCE_DATE_EPOCH` makes builds that are the same to the byte.
+fn built() -> u64 {
+    let given = env::var("SOURCE_DATE_EPOCH").ok().and_then(|secs| secs.trim().parse().ok());
+    given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
 /// The commit that is checked out, `None` outside a checkout.

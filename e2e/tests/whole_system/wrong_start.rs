@@ -144,3 +144,31 @@ async fn a_database_that_is_away_is_said_and_waited_for() {
 fn away(output: &str) -> Option<()> {
     output.lines().any(|line| line.contains("WARN") && line.contains("the database is away")).then_some(())
 }
+
+/// A clock that stands twenty years back, for a program that asks the C library.
+const SHIM: &str = "#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int failed = syscall(SYS_clock_gettime, id, at);
+    if (id == CLOCK_REALTIME) at->tv_sec -= 20L * 365 * 86400;
+    return failed;
+}
+";
+
+#[test]
+fn a_gateway_whose_clock_stands_before_its_build_does_not_start() {
+    let scratch = Scratch::new("wrong-clock").unwrap();
+    let (source, shim) = (scratch.join("clock.c"), scratch.join("clock.so"));
+    std::fs::write(&source, SHIM).unwrap();
+    let compiled = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&shim).arg(&source).status();
+    assert!(compiled.unwrap().success(), "a C compiler is needed to build the programs, too");
+    for program in ["gateway", "goldleaves"] {
+        let output = launch(program, &scratch).setting("LD_PRELOAD", &shim).output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(70), "{said}");
+        assert!(said.contains("before this program was built") && said.contains("Set the clock"), "{said}");
+        assert!(!scratch.join("data").exists(), "nothing is touched");
+    }
+}

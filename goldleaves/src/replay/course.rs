@@ -113,7 +113,7 @@ impl Replay {
         (stop, mut tell): (&CancellationToken, impl FnMut(Progress)),
     ) -> Result<Ending> {
         while let Some(batch) = self.next(stop).await? {
-            let incoming: Vec<_> = batch.iter().map(|message| Incoming::parse(message.payload.clone())).collect();
+            let incoming: Vec<_> = batch.iter().map(incoming).collect();
             if let Some(ledger) = ledger {
                 *contents.known.get_or_insert_default() +=
                     ledger.count_known(&incoming).await.context("asking the ledger")?;
@@ -142,7 +142,7 @@ impl Replay {
         let deadline = Instant::now() + self.patience;
         let mut pause = PAUSE_MIN;
         loop {
-            match meter.record(batch.iter().map(|message| message.payload.clone()).collect()).await {
+            match meter.record_incoming(batch.iter().map(incoming).collect()).await {
                 Err(error) if error.is_transient() && Instant::now() < deadline => {
                     tracing::debug!(%error, "the ledger can't record now, trying again");
                     tokio::select! {
@@ -186,4 +186,8 @@ impl Contents {
             Err(unreadable) => *self.unreadable.entry(unreadable.reason.as_str()).or_default() += 1,
         }
     }
+}
+
+fn incoming(message: &Message) -> Incoming {
+    Incoming::parse(message.payload.clone()).stored(message.stored)
 }

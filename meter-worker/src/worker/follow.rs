@@ -123,7 +123,8 @@ impl Follower {
                     let sequences = Sequences { first: next, last: message.sequence };
                     gone += message.sequence - next;
                     next = message.sequence + 1;
-                    incoming.push(Incoming::parse(message.payload).at(Place { course: Arc::clone(course), sequences }));
+                    let place = Place { course: Arc::clone(course), sequences };
+                    incoming.push(Incoming::parse(message.payload).stored(message.stored).at(place));
                 }
                 self.record(incoming).await;
             }

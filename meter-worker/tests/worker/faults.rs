@@ -161,3 +161,24 @@ async fn the_lag_of_all_workers_is_shown_while_it_is_known() {
     assert!(!text.contains("goldleaves_consumer_present ") && !text.contains("goldleaves_stream_bytes "), "{text}");
     watching.abort();
 }
+
+#[tokio::test]
+async fn an_event_of_a_gateway_whose_clock_is_far_ahead_is_set_aside_and_acknowledged() {
+    let (server, connection) = stream().await;
+    let postgres = Postgres::shared().await.unwrap();
+    let (ledger, _) = ledger(postgres).await;
+    let mut events = Gateway::new().events(3);
+    // The fields keep their width, so that nothing but the time changes.
+    let ahead = String::from_utf8(events[1].payload.to_vec()).unwrap().replace("2026-11-24T05", "2126-11-24T05");
+    events[1].payload = ahead.into();
+    publish(&publisher(&connection), events).await;
+    let worker = start_worker(connect(&server).await, &ledger);
+    wait_until_done(&connection).await;
+    assert_eq!((billed(&ledger).await, worker.metric("dead_letters_total")), (2, 1.0));
+    let text = worker.metrics.text();
+    assert!(text.contains("goldleaves_dead_letters_total{reason=\"clock\"} 1"), "{text}");
+    let line = text.lines().find(|line| line.starts_with("goldleaves_event_clock_offset_seconds{direction=\"ahead\"}"));
+    let seconds: f64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(seconds > 90.0 * 365.0 * 86_400.0, "{seconds}");
+    worker.stop().await.unwrap();
+}

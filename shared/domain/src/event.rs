@@ -161,3 +161,18 @@ pub struct UsageEvent {
     /// Its number within the epoch, from 1, gapless.
     pub seq: u64,
 }
+
+/// How far an event's time may lie ahead of the moment it was stored: further than any time zone set wrong.
+const AHEAD_MICROS_MAX: i64 = 48 * 3_600 * 1_000_000;
+
+impl UsageEvent {
+    /// By how many microseconds its time lies ahead of the moment it was stored; less than 0 = behind.
+    pub const fn ahead_of(&self, stored: Timestamp) -> i64 {
+        self.ts.unix_micros().saturating_sub(stored.unix_micros())
+    }
+
+    /// Whether its gateway's clock can't have been right: a bill of a month that has not come would hold it.
+    pub const fn is_from_a_wrong_clock(&self, stored: Timestamp) -> bool {
+        self.ahead_of(stored) > AHEAD_MICROS_MAX
+    }
+}

@@ -13,11 +13,13 @@ use crate::{LedgerError, Place};
 
 /// The reason of what can be read and not be recorded.
 const REFUSED: &str = "refused";
+/// The reason of an event whose time lies too far ahead of the moment it was stored.
+const CLOCK: &str = "clock";
 
 /// Every reason for which a message is set aside.
 pub fn reasons_to_set_aside() -> impl Iterator<Item = &'static str> {
     let unbilled = Outcome::ALL.into_iter().filter(|outcome| !outcome.is_billable()).map(Outcome::as_str);
-    UnreadableReason::ALL.into_iter().map(UnreadableReason::as_str).chain([REFUSED]).chain(unbilled)
+    UnreadableReason::ALL.into_iter().map(UnreadableReason::as_str).chain([REFUSED, CLOCK]).chain(unbilled)
 }
 
 /// One message and what it says.
@@ -29,18 +31,26 @@ pub struct Incoming {
     pub parsed: Result<Message, Unreadable>,
     /// Which part of a stream is done with it, if it came from one.
     pub place: Option<Place>,
+    /// When it was stored on its way here; `None`: nobody knows.
+    pub stored: Option<Timestamp>,
 }
 
 impl Incoming {
     /// Reads a message; one that can't be read is a dead letter to be.
     pub fn parse(payload: Bytes) -> Self {
         let parsed = wire::parse(&payload);
-        Self { payload, parsed, place: None }
+        Self { payload, parsed, place: None, stored: None }
     }
 
     /// Whether it is a seal, which the ledger does not keep by its id.
     pub const fn is_seal(&self) -> bool {
         matches!(self.parsed, Ok(Message::Seal(_)))
+    }
+
+    /// The same, stored at this moment: an event from a clock that is far ahead of it is set aside.
+    #[must_use]
+    pub fn stored(self, stored: Timestamp) -> Self {
+        Self { stored: Some(stored), ..self }
     }
 
     /// The same from this place.
@@ -152,7 +162,7 @@ impl<'a> Batch<'a> {
         let mut batch = Self::default();
         for message in incoming {
             match &message.parsed {
-                Ok(Message::Event(event)) => batch.take_event(event, &message.payload)?,
+                Ok(Message::Event(event)) => batch.take_event(event, message)?,
                 Ok(Message::Seal(seal)) => batch.seals.push(storable_seal(seal)?),
                 Err(unreadable) => batch.letters.push(unreadable_letter(unreadable, &message.payload)),
             }
@@ -167,17 +177,19 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
-    fn take_event(&mut self, event: &'a UsageEvent, payload: &'a [u8]) -> Result<(), LedgerError> {
+    fn take_event(&mut self, event: &'a UsageEvent, message: &'a Incoming) -> Result<(), LedgerError> {
         let unstorable = |what| LedgerError::Unstorable { message_id: event.event_id.to_string(), what };
         let seq = i64::try_from(event.seq).ok().filter(|seq| *seq > 0);
         let seq = seq.ok_or_else(|| unstorable("the sequence number is outside the range of the column"))?;
         let metadata = event.metadata_json();
         let digest = ImmutableColumns::of(event, &metadata).digest();
         let arrivals = vec![Arrival { epoch: *event.epoch.as_uuid(), seq, digest }];
-        if event.outcome.is_billable() {
+        let is_wrong = message.stored.is_some_and(|stored| event.is_from_a_wrong_clock(stored));
+        if event.outcome.is_billable() && !is_wrong {
             self.events.push(EventRow { event, metadata, arrivals });
         } else {
-            self.letters.push(DeadLetter { arrivals, ..event_letter(event, payload, event.outcome.as_str()) });
+            let reason = if event.outcome.is_billable() { CLOCK } else { event.outcome.as_str() };
+            self.letters.push(DeadLetter { arrivals, ..event_letter(event, &message.payload, reason) });
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! handing their own parsers to [`settings::Values`].
 
 pub mod arguments;
+mod clock;
 mod descriptors;
 mod exit;
 mod metrics;
@@ -17,6 +18,7 @@ pub mod settings;
 pub mod telemetry;
 
 pub use arguments::Program;
+pub use clock::{ClockBehind, check_clock};
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use exit::Exit;
 pub use metrics::{KnownGauge, Metrics};

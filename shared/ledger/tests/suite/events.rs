@@ -68,7 +68,12 @@ pub(crate) fn with_client_id(mut event: UsageEvent, id: &str) -> UsageEvent {
 }
 
 pub(crate) fn incoming(event: &UsageEvent) -> Incoming {
-    Incoming { payload: encode_event(event), parsed: Ok(Message::Event(Box::new(event.clone()))), place: None }
+    Incoming {
+        payload: encode_event(event),
+        parsed: Ok(Message::Event(Box::new(event.clone()))),
+        place: None,
+        stored: None,
+    }
 }
 
 pub(crate) fn batch<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Vec<Incoming> {
@@ -76,7 +81,12 @@ pub(crate) fn batch<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Vec
 }
 
 pub(crate) fn incoming_seal(seal: &Seal) -> Incoming {
-    Incoming { payload: encode_seal(seal), parsed: Ok(Message::Seal(Box::new(seal.clone()))), place: None }
+    Incoming {
+        payload: encode_seal(seal),
+        parsed: Ok(Message::Seal(Box::new(seal.clone()))),
+        place: None,
+        stored: None,
+    }
 }
 
 /// What the gateway says of these events, all of one block.

@@ -13,6 +13,7 @@ on_both!(
     an_upgraded_event_is_judged_like_any_other,
     what_can_not_be_read_is_kept_with_its_bytes,
     good_and_bad_in_one_batch,
+    an_event_from_a_clock_that_is_far_ahead_is_set_aside,
 );
 
 /// The same event as a newer gateway would send it.
@@ -112,4 +113,25 @@ async fn good_and_bad_in_one_batch(database: Database) {
     let letter = database.rows("SELECT id, tenant_id, request_id, CAST(seq AS text) FROM usage_dead_letters WHERE reason = 'upstream_aborted'").await;
     let expected = [id(501).to_string(), "acme".to_owned(), "made-501".to_owned(), "501".to_owned()];
     assert_eq!(letter, [expected.map(Some)]);
+}
+
+async fn an_event_from_a_clock_that_is_far_ahead_is_set_aside(database: Database) {
+    const HOURS_48_MICROS: i64 = 48 * 3_600 * 1_000_000;
+    let ledger = database.priced().await;
+    let stored_before = |number: u64, micros: i64| {
+        let event = event(number);
+        incoming(&event).stored(event.ts.plus_micros(-micros).unwrap())
+    };
+    // Late is no mistake of a clock: it waited in a spool.
+    assert_eq!(set_aside(&ledger, stored_before(1, -100 * HOURS_48_MICROS)).await, (0, 1, 0));
+    assert_eq!(set_aside(&ledger, stored_before(2, HOURS_48_MICROS)).await, (0, 1, 0));
+    assert_eq!(set_aside(&ledger, stored_before(3, HOURS_48_MICROS + 1)).await, (1, 0, 0));
+    assert_eq!(reasons(&database).await, ["clock"]);
+    assert_eq!(set_aside(&ledger, stored_before(3, HOURS_48_MICROS + 1)).await, (0, 0, 1));
+    database.check_invariants().await;
+    // Handed over again when its time has come, or by hand: it is billed and takes the letter's place.
+    assert_eq!(set_aside(&ledger, stored_before(3, 0)).await, (0, 1, 0));
+    assert_eq!(set_aside(&ledger, stored_before(3, HOURS_48_MICROS + 1)).await, (0, 0, 1), "for ever");
+    assert_eq!(reasons(&database).await, [""; 0]);
+    database.check_invariants().await;
 }
