@@ -19,6 +19,9 @@ use super::{Connection, Existence, Lag, Room, STREAM, Topology, TopologyError};
 /// The least time between two log lines about what stays as it is.
 const QUIET: Duration = Duration::from_secs(300);
 
+/// More than this many messages on their way would be no help to anybody: three batches for each of 300 workers.
+const ACK_PENDING_MAX: u64 = 1_000_000;
+
 /// How often what is done by itself is done.
 #[derive(Debug, Clone, Copy)]
 pub struct WatchPace {
@@ -81,6 +84,9 @@ impl StreamWatch {
             self.metrics.consumer(lag);
             let room = Room::read(&self.connection).await.ok().flatten();
             self.metrics.room(room.as_ref());
+            if let Some(lag) = lag.flatten() {
+                self.feed_all(lag).await;
+            }
             let mut pause = self.pace.look;
             if let Some(room) = &room {
                 self.mind_consumer(lag.map(|lag| lag.is_some()), room).await;
@@ -130,6 +136,22 @@ impl StreamWatch {
                 tracing::error!(cause, complaint, "the consumer of the workers is gone and can't be made again yet");
             }
             Err(_) => {}
+        }
+    }
+
+    /// Lets more messages be on their way where workers wait because others hold all there may be.
+    async fn feed_all(&mut self, lag: Lag) {
+        let Some(most) = lag.ack_pending_max.filter(|most| lag.starves_workers() && *most < ACK_PENDING_MAX) else {
+            return;
+        };
+        let wanted = most.saturating_mul(2).min(ACK_PENDING_MAX);
+        match Topology::raise_ack_pending(&self.connection, wanted).await {
+            Ok(()) => tracing::info!(
+                most,
+                wanted,
+                "workers wait while others hold as many messages as the consumer allows: max_ack_pending is raised"
+            ),
+            Err(error) => tracing::debug!(%error, "max_ack_pending can't be raised yet"),
         }
     }
 

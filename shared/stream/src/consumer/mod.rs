@@ -30,6 +30,8 @@ const SETTLE_SECS: u64 = 5;
 pub struct ConsumerOptions {
     /// A batch is full with this many messages.
     pub batch_messages: usize,
+    /// A batch is full as well with this many bytes of payloads; one message alone may have more.
+    pub batch_bytes: usize,
     /// A batch that is not full is handed over this long after its first message.
     pub batch_wait: Duration,
     /// How long one pull request lives at the server. Also the longest an idle consumer takes to stop.
@@ -42,6 +44,7 @@ impl Default for ConsumerOptions {
     fn default() -> Self {
         Self {
             batch_messages: 1_000,
+            batch_bytes: 4 << 20,
             batch_wait: Duration::from_millis(50),
             pull_expires: Duration::from_secs(2),
             heartbeat: Duration::from_secs(1),
@@ -76,6 +79,10 @@ pub struct Lag {
     pub ack_pending: u64,
     /// Of these, the ones delivered more than once.
     pub redelivered: u64,
+    /// Pull requests that wait for a message.
+    pub waiting: u64,
+    /// The most messages that may be delivered and not acknowledged; `None`: no limit.
+    pub ack_pending_max: Option<u64>,
 }
 
 /// Tells a consumer to stop. Cheap to clone.
@@ -134,7 +141,7 @@ impl Consumer {
         let mut deadline = None;
         loop {
             self.read_late();
-            let full = self.buffer.len() >= self.options.batch_messages;
+            let full = self.whole_batch() < self.buffer.len() || self.buffer.len() >= self.options.batch_messages;
             let due = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if full || (due && !self.buffer.is_empty()) {
                 return self.hand_over();
@@ -240,12 +247,23 @@ impl Consumer {
         }
     }
 
+    /// How many of the buffered messages the next batch has at the most.
+    fn whole_batch(&self) -> usize {
+        let (mut bytes, most) = (0_usize, self.options.batch_bytes);
+        let fits = self.buffer.iter().take(self.options.batch_messages).take_while(|message| {
+            let first = bytes == 0;
+            bytes = bytes.saturating_add(message.payload.len().max(1));
+            first || bytes <= most
+        });
+        fits.count()
+    }
+
     fn hand_over(&mut self) -> Next {
         let now = Instant::now();
         if self.hold_at <= now {
             self.hold_at = now + self.ack_wait / 3;
         }
-        let count = self.buffer.len().min(self.options.batch_messages);
+        let count = self.whole_batch();
         Next::Batch(Batch::new(self.buffer.drain(..count).collect()))
     }
 
@@ -326,6 +344,12 @@ impl Consumer {
 }
 
 impl Lag {
+    /// Whether workers wait for messages because others hold as many as the consumer allows: then it has to allow more.
+    pub fn starves_workers(&self) -> bool {
+        let held = self.ack_pending.saturating_mul(10);
+        self.waiting > 0 && self.pending > 0 && self.ack_pending_max.is_some_and(|most| held >= most.saturating_mul(9))
+    }
+
     /// Asks the server. `None`: there is no consumer.
     ///
     /// # Errors
@@ -336,6 +360,8 @@ impl Lag {
             pending: found.num_pending,
             ack_pending: found.num_ack_pending,
             redelivered: found.num_redelivered,
+            waiting: found.num_waiting,
+            ack_pending_max: found.ack_pending_max(),
         }))
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct ConsumerFound {
     #[serde(default)]
     pub(crate) num_redelivered: u64,
     #[serde(default)]
+    pub(crate) num_waiting: u64,
+    #[serde(default)]
     pub(crate) ack_floor: AckFloor,
     config: Map<String, Value>,
 }
@@ -129,6 +131,17 @@ impl ConsumerFound {
     /// After how long what is not acknowledged is delivered again.
     pub(crate) fn ack_wait(&self) -> Option<Duration> {
         self.config.get("ack_wait").and_then(Value::as_u64).map(Duration::from_nanos)
+    }
+
+    /// The most messages that may be delivered and not acknowledged.
+    pub(crate) fn ack_pending_max(&self) -> Option<u64> {
+        self.config.get("max_ack_pending").and_then(Value::as_u64).filter(|most| *most > 0)
+    }
+
+    /// Its configuration with another number of messages that may be delivered and not acknowledged.
+    pub(crate) fn with_ack_pending_max(mut self, most: u64) -> Value {
+        self.config.insert("max_ack_pending".to_owned(), json!(most));
+        Value::Object(self.config)
     }
 
     /// The most messages one pull may ask for.

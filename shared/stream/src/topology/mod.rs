@@ -156,6 +156,23 @@ impl Topology {
         declare_consumer(&connection.api(), Some(from)).await
     }
 
+    /// Lets so many messages be delivered and not acknowledged, where it is less; changes nothing else of the consumer.
+    ///
+    /// # Errors
+    /// JetStream away or refusing.
+    pub async fn raise_ack_pending(connection: &Connection, most: u64) -> Result<(), TopologyError> {
+        let api = connection.api();
+        let Some(found) =
+            find_consumer(&api).await?.filter(|found| found.ack_pending_max().is_some_and(|have| have < most))
+        else {
+            return Ok(());
+        };
+        let config = found.with_ack_pending_max(most);
+        let request = json!({ "stream_name": STREAM, "action": "update", "config": config });
+        let asked = api.ask::<Value>(&format!("CONSUMER.CREATE.{STREAM}.{CONSUMER}"), &request).await;
+        asked.map(drop).map_err(|error| not_made("change of the consumer meter", error))
+    }
+
     pub(crate) async fn declare_over(&self, api: &Api) -> Result<Declared, TopologyError> {
         let stream = self.declare_stream(api).await?;
         let consumer = declare_consumer(api, None).await?;

@@ -17,6 +17,7 @@ use crate::support::{
 fn quick() -> ConsumerOptions {
     ConsumerOptions {
         batch_messages: 100,
+        batch_bytes: 4 << 20,
         batch_wait: Duration::from_millis(50),
         pull_expires: Duration::from_secs(1),
         heartbeat: Duration::from_millis(400),
@@ -326,4 +327,58 @@ async fn a_server_that_hangs_or_dies_is_pulled_from_again() {
     assert_eq!(last, Some(2));
     stop.stop();
     within(worker).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_in_bytes_too_and_one_large_message_is_a_batch() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let mut messages = deliveries(6);
+    for (message, bytes) in messages.iter_mut().zip([400, 400, 400, 5_000, 400, 400]) {
+        message.payload = vec![b'x'; bytes].into();
+    }
+    publish_until_confirmed(&publisher(&connection), &messages).await;
+    let options = ConsumerOptions { batch_bytes: 1_000, ..quick() };
+    let mut consumer = Consumer::new(connection.clone(), options);
+    let mut batches = Vec::new();
+    while batches.iter().map(Vec::len).sum::<usize>() < 6 {
+        let next = batch(&mut consumer).await;
+        consumer.settle(&next, |_| false).await;
+        batches.push(sequences(&next));
+    }
+    let sizes: Vec<usize> = batches
+        .iter()
+        .map(|batch| batch.iter().map(|at| messages[usize::try_from(*at).unwrap() - 1].payload.len()).sum())
+        .collect();
+    assert!(sizes.iter().all(|bytes| *bytes <= 1_000 || *bytes == 5_000), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn more_may_be_on_its_way_where_workers_wait_for_what_others_hold() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    let config =
+        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_ack_pending: 10, ..Default::default() };
+    stream.create_consumer(config).await.unwrap();
+    publish_until_confirmed(&publisher(&connection), &deliveries(30)).await;
+    assert!(!lag(&connection).await.starves_workers(), "nobody waits");
+    let (mut first, mut second) =
+        (Consumer::new(connection.clone(), quick()), Consumer::new(connection.clone(), quick()));
+    let held = batch(&mut first).await;
+    assert_eq!(held.messages().len(), 10);
+    let waiting = async {
+        while !lag(&connection).await.starves_workers() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Topology::raise_ack_pending(&connection, 20).await.unwrap();
+    };
+    let (got, ()) = tokio::join!(batch(&mut second), waiting);
+    assert!(!got.messages().is_empty());
+    assert_eq!(lag(&connection).await.ack_pending_max, Some(20));
+    Topology::raise_ack_pending(&connection, 15).await.unwrap();
+    assert_eq!(lag(&connection).await.ack_pending_max, Some(20), "it is never lowered");
 }
