@@ -10,6 +10,7 @@ use goldleaves_web::WebBody;
 use http::{HeaderValue, Request};
 
 use crate::capture::Meter;
+use crate::layers::OpenCall;
 use crate::proxy::UploadWatch;
 use crate::spans::CallTrace;
 
@@ -45,6 +46,8 @@ pub(crate) struct Traced {
     pub(crate) request: Request<WebBody>,
     pub(crate) facts: Facts,
     pub(crate) trace: CallTrace,
+    /// Its place among the tenant's open calls, once the tenant is known.
+    pub(crate) place: Option<OpenCall>,
 }
 
 /// Where a call goes.
@@ -140,4 +143,6 @@ pub(crate) struct Outbound {
     pub(crate) watch: Option<UploadWatch>,
     /// The span of the call to the upstream, when it is exported.
     pub(crate) span: Option<OpenSpan>,
+    /// Given back when the answer has ended.
+    pub(crate) place: Option<OpenCall>,
 }

@@ -55,6 +55,8 @@ pub(crate) enum GatewayError {
     TenantNotChosen { choices: Vec<TenantId> },
     #[error("too many requests: the rate limit of this tenant, or of this address without one, is exceeded")]
     RateLimited { retry_after: Duration },
+    #[error("this tenant has as many calls open as it may have")]
+    ConcurrencyLimited,
     #[error("the call can't be recorded now")]
     Unrecorded,
     #[error("the call's record did not reach the disk")]
@@ -133,7 +135,7 @@ impl GatewayError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::TenantForbidden | Self::TenantMissing | Self::TenantNotChosen { .. } => StatusCode::FORBIDDEN,
-            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::ConcurrencyLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Upstream { error, .. } if error.is_busy() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream { error, .. } if error.is_late() => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { .. } => StatusCode::BAD_GATEWAY,
@@ -165,6 +167,7 @@ impl GatewayError {
             Self::TenantForbidden => ProblemCode::TenantForbidden,
             Self::TenantMissing => ProblemCode::TenantMissing,
             Self::RateLimited { .. } => ProblemCode::RateLimited,
+            Self::ConcurrencyLimited => ProblemCode::ConcurrencyLimited,
             Self::Upstream { whom, error } => error.code(*whom),
             Self::Panic => ProblemCode::InternalError,
         }
@@ -186,7 +189,7 @@ impl GatewayError {
     pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after } => Some(retry_after.as_secs_f64().ceil().max(1.0) as u64),
-            Self::Overloaded | Self::Unrecorded | Self::NotDurable => Some(1),
+            Self::Overloaded | Self::ConcurrencyLimited | Self::Unrecorded | Self::NotDurable => Some(1),
             Self::Upstream { error, .. } if error.is_busy() => Some(1),
             _ => None,
         }

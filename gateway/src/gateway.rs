@@ -19,7 +19,7 @@ use crate::call::Destination;
 use crate::config::GatewayConfig;
 use crate::core::Core;
 use crate::descriptors::{Shares, TooFewDescriptors};
-use crate::layers::{Buckets, CorsRules, LimitsOptions};
+use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
 use crate::metrics::{self, CoreMetrics};
 use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, Slots, UploadLimits};
 use crate::record::Recorder;
@@ -54,6 +54,9 @@ pub enum StartError {
     /// Too many connections for the limit of open files.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
+    /// A thread that served requests ended by itself.
+    #[error("a core's thread died, and the connections that it had are gone")]
+    CoreDied,
     /// Neither `UPSTREAM_URL` nor a demo upstream.
     #[error("there is no upstream")]
     NoUpstream,
@@ -81,6 +84,8 @@ pub struct Gateway {
     at_once: CancellationToken,
     cores: Vec<RunningCore>,
     metrics: Vec<Arc<CoreMetrics>>,
+    /// Cancelled when a core's thread ends before it was told to.
+    died: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -108,6 +113,7 @@ impl Gateway {
             at_once: CancellationToken::new(),
             cores: Vec::with_capacity(listeners.len()),
             metrics: metrics.clone(),
+            died: CancellationToken::new(),
         };
         let stats = ServeStats::default();
         metrics::register_connections(&parts.metrics, &stats);
@@ -131,6 +137,7 @@ impl Gateway {
                 public: Arc::clone(&config.public),
                 verifier: parts.verifier.clone(),
                 buckets: config.limits.rate_per_second.map(|limit| Arc::new(Buckets::new(limit))),
+                calls: Arc::new(OpenCalls::new(config.limits.calls_per_tenant_max)),
             },
             upstream,
             billing: config.billing.clone(),
@@ -144,11 +151,7 @@ impl Gateway {
             proxy: proxy_options(config),
         };
         for (index, ((listener, _), metrics)) in listeners.into_iter().zip(metrics).enumerate() {
-            let stop = Stop {
-                draining: gateway.draining.clone(),
-                graceful: gateway.graceful.clone(),
-                hard: gateway.at_once.child_token(),
-            };
+            let stop = gateway.stop_of_a_core();
             let core = Arc::new(Core {
                 recorder: parts.recorder.clone(),
                 statuses: Arc::clone(&config.statuses),
@@ -158,9 +161,15 @@ impl Gateway {
                 stopping: stop.hard.clone(),
                 tunnels: TaskTracker::new(),
             });
-            gateway.cores.push(RunningCore::start(index, listener, (shared.clone(), core, stop))?);
+            let parts = (shared.clone(), core, stop, gateway.died.clone());
+            gateway.cores.push(RunningCore::start(index, listener, parts)?);
         }
         Ok(gateway)
+    }
+
+    fn stop_of_a_core(&self) -> Stop {
+        let (draining, graceful) = (self.draining.clone(), self.graceful.clone());
+        Stop { draining, graceful, hard: self.at_once.child_token() }
     }
 
     /// Where it listens.
@@ -187,6 +196,11 @@ impl Gateway {
     pub fn stop_at_once(&self) {
         self.graceful.cancel();
         self.at_once.cancel();
+    }
+
+    /// Cancelled when a core's thread died: its share of the connections is not served any more.
+    pub fn died(&self) -> CancellationToken {
+        self.died.clone()
     }
 
     /// Resolves when every core has stopped; how many connections had not finished by then.
@@ -228,12 +242,32 @@ struct Shared {
     proxy: ProxyOptions,
 }
 
+/// Dropped at the end of a core's thread, also by a panic.
+#[derive(Debug)]
+struct DeathWatch {
+    stop: CancellationToken,
+    died: CancellationToken,
+}
+
+impl Drop for DeathWatch {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.died.cancel();
+        }
+    }
+}
+
 impl RunningCore {
-    fn start(index: usize, listener: StdListener, parts: (Shared, Arc<Core>, Stop)) -> Result<Self, StartError> {
+    fn start(
+        index: usize,
+        listener: StdListener,
+        parts: (Shared, Arc<Core>, Stop, CancellationToken),
+    ) -> Result<Self, StartError> {
         let (told, served) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let thread = std::thread::Builder::new().name(format!("gateway-{index}")).spawn(move || {
-            let (shared, core, stop) = parts;
+            let (shared, core, stop, died) = parts;
+            let _watch = DeathWatch { stop: stop.graceful.clone(), died };
             let ended = runtime.block_on(run(listener, shared, core, stop.clone()));
             // Whatever is still there is dropped with the runtime, and was stopped by the gateway.
             stop.hard.cancel();
@@ -311,5 +345,30 @@ const fn proxy_options(config: &GatewayConfig) -> ProxyOptions {
         stream_idle: config.limits.tunnel_idle_timeout,
         header_fields_max: config.limits.header_fields_max,
         upload: UploadLimits { bytes_max: config.limits.request_body_bytes_max, idle: config.limits.body_idle_timeout },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_dies_is_noticed_and_one_that_stops_is_not() {
+        let (stop, died) = (CancellationToken::new(), CancellationToken::new());
+        let end = |act: fn()| {
+            let watch = DeathWatch { stop: stop.clone(), died: died.clone() };
+            let ended = std::thread::spawn(move || {
+                let _watch = watch;
+                act();
+            });
+            ended.join().is_err()
+        };
+        let stopped = stop.clone();
+        assert!(end(|| std::panic::resume_unwind(Box::new("a core"))));
+        assert!(died.is_cancelled());
+        let (stop, died) = (stopped, CancellationToken::new());
+        stop.cancel();
+        drop(DeathWatch { stop, died: died.clone() });
+        assert!(!died.is_cancelled());
     }
 }

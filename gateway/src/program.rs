@@ -1,6 +1,7 @@
 //! The gateway as a program of its own: it serves, records in its spool and publishes to JetStream.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
@@ -18,6 +19,8 @@ use crate::stream::StreamSettings;
 use crate::tokens::token_options;
 use crate::{Deployment, GatewayConfig};
 
+/// How long threads that still work with files are waited for at the end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// What the program is told.
@@ -72,7 +75,12 @@ pub fn run(config: &Config) -> Exit {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
-    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
+        let exit = runtime.block_on(serve(config));
+        // A thread that waits for a disk that stands still is not waited for.
+        runtime.shutdown_timeout(LEFT_BEHIND);
+        exit
+    });
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("gateway can't start: {}", process::chain(error.as_ref())));

@@ -79,7 +79,11 @@ impl GatewayService {
         });
         let drain_delay = config.drain_delay;
         supervisor.spawn_once(rule("gateway", Stage::Edge), async move |stop| {
-            stop.cancelled().await;
+            let died = gateway.died();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = died.cancelled() => return Err(StartError::CoreDied),
+            }
             gateway.drain();
             shutdown.delay(drain_delay).await;
             gateway.stop();

@@ -15,8 +15,8 @@ use crate::call::Arrived;
 use crate::capture::CaptureLayer;
 use crate::core::Core;
 use crate::layers::{
-    Auth, Buckets, Cors, CorsRules, IdentityLayer, Limits, LimitsOptions, RateLimit, RequestIds, RescueLayer, Route,
-    Trace, step,
+    Auth, Buckets, ConcurrencyLimit, Cors, CorsRules, IdentityLayer, Limits, LimitsOptions, OpenCalls, RateLimit,
+    RequestIds, RescueLayer, Route, Trace, step,
 };
 use crate::proxy::Proxy;
 use crate::via::Via;
@@ -33,6 +33,7 @@ pub(crate) struct StackParts {
     pub(crate) public: Arc<PublicRoutes>,
     pub(crate) verifier: TokenVerifier,
     pub(crate) buckets: Option<Arc<Buckets>>,
+    pub(crate) calls: Arc<OpenCalls>,
 }
 
 /// Builds one core's stack.
@@ -64,6 +65,9 @@ pub(crate) fn stack(
         .layer(step(Auth { verifier: parts.verifier, metrics: metrics() }))
         // After the tenant is known and before its call is announced: what is refused here is never billed.
         .layer(step(RateLimit(parts.buckets)))
+        // After the rate, which is cheaper to ask; before the call is announced, because an announced call takes room in the spool
+        // for as long as it is open.
+        .layer(step(ConcurrencyLimit(parts.calls)))
         // Around everything that the upstream sees, so that exactly what it served is settled, exactly once.
         .layer(CaptureLayer(Arc::clone(core)))
         // Last, so that no layer above can take a client's word for the gateway's.

@@ -31,6 +31,8 @@ use crate::{broker, demo, prepare, secret, token};
 
 /// How long the start waits for the price that it says.
 const PRICE_WITHIN: Duration = Duration::from_secs(1);
+/// How long threads that still work with files are waited for at the end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 /// Whom the sample token speaks for.
 const SAMPLE_NAME: &str = "demo";
 
@@ -44,8 +46,12 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
-    let exit =
-        runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config, shown)));
+    let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
+        let exit = runtime.block_on(serve(config, shown));
+        // A thread that waits for a disk that stands still is not waited for.
+        runtime.shutdown_timeout(LEFT_BEHIND);
+        exit
+    });
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("goldleaves can't start: {}", process::chain(error.as_ref())));

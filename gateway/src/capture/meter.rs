@@ -72,17 +72,31 @@ impl Meter {
         }))
     }
 
+    /// Looks whether the call can be announced, before anything is done for it.
+    ///
+    /// # Errors
+    /// When the spool would not take the INTENT and calls may not go unrecorded.
+    pub(crate) fn check(&mut self) -> Result<(), GatewayError> {
+        if let Stage::Planned(call) = &self.0.stage
+            && self.0.core.recorder.check(call).is_err()
+        {
+            self.0.stage = Stage::Done;
+            return Err(GatewayError::Unrecorded);
+        }
+        Ok(())
+    }
+
     /// Announces the call: the upstream connection is there, the request is sent next. Once, however often it is
     /// sent.
     ///
     /// # Errors
     /// When the spool does not take the INTENT and calls may not go unrecorded.
-    pub(crate) fn hand_over(&mut self) -> Result<(), GatewayError> {
+    pub(crate) async fn hand_over(&mut self) -> Result<(), GatewayError> {
         let metered = &mut *self.0;
         let Stage::Planned(call) = std::mem::replace(&mut metered.stage, Stage::Done) else {
             return Ok(());
         };
-        match metered.core.recorder.intend(call) {
+        match metered.core.recorder.intend_soon(call).await {
             Ok(owed) => metered.stage = Stage::Owing(owed),
             Err(_) if metered.core.recorder.durability() == Durability::Strict => return Err(GatewayError::Unrecorded),
             Err(_) => {}

@@ -46,7 +46,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
 
     fn call(&mut self, call: Captured) -> Self::Future {
         let Captured { traced, path, caller, destination, meter, watch } = call;
-        let (mut request, facts) = (traced.request, traced.facts);
+        let (mut request, facts, place) = (traced.request, traced.facts, traced.place);
         let (traceparent, span) = traced.trace.toward_upstream(request.method());
         let version = request.version();
         let headers = request.headers_mut();
@@ -63,7 +63,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
         }
         set_target(&mut request, &path);
         let expires = caller.and_then(|caller| caller.expires);
-        self.inner.call(Outbound { request, facts, destination, expires, meter, watch, span })
+        self.inner.call(Outbound { request, facts, destination, expires, meter, watch, span, place })
     }
 }
 

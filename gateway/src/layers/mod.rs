@@ -4,6 +4,7 @@
 //! makes a tower service of it without boxing anything.
 
 mod auth;
+mod concurrency;
 mod cors;
 mod identity;
 mod limits;
@@ -24,6 +25,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 pub(crate) use auth::Auth;
+pub(crate) use concurrency::{ConcurrencyLimit, OpenCall, OpenCalls};
 pub use cors::{AllowedOrigins, ExposedError, ExposedHeaders, OriginsError};
 pub(crate) use cors::{Cors, CorsRules, is_preflight};
 pub(crate) use identity::IdentityLayer;

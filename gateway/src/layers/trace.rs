@@ -48,7 +48,7 @@ impl Step<Identified> for Trace {
                 arrived: facts.arrived,
             })
         });
-        Inward::On(Traced { request, facts, trace }, Told { span, line })
+        Inward::On(Traced { request, facts, trace, place: None }, Told { span, line })
     }
 }
 

@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::pool::Pool;
 use super::stall::Stall;
 use super::upload::{UploadFailure, UploadWatch};
+use crate::layers::OpenCall;
 
 /// Why an answer did not reach its end.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,8 @@ pub(crate) struct AnswerBody {
     stall: Stall,
     /// Of the call to the upstream, when it is exported.
     span: Option<OpenSpan>,
+    /// Given back with the body.
+    place: Option<OpenCall>,
 }
 
 /// A connection in use and where it goes afterwards.
@@ -63,7 +66,7 @@ pub(crate) struct Lease {
 
 impl AnswerBody {
     pub(crate) fn new(incoming: Incoming, lease: Lease, stall: Stall) -> Self {
-        let mut this = Self { incoming, lease: Some(lease), watch: None, stall, span: None };
+        let mut this = Self { incoming, lease: Some(lease), watch: None, stall, span: None, place: None };
         if this.incoming.is_end_stream() {
             this.release(None);
         }
@@ -72,12 +75,25 @@ impl AnswerBody {
 
     /// The empty body of a 101, whose connection is a tunnel now.
     pub(crate) fn switched(incoming: Incoming) -> Self {
-        Self { incoming, lease: None, watch: None, stall: Stall::new(Duration::ZERO, Instant::now()), span: None }
+        Self {
+            incoming,
+            lease: None,
+            watch: None,
+            stall: Stall::new(Duration::ZERO, Instant::now()),
+            span: None,
+            place: None,
+        }
     }
 
     /// With the request's body, which may still be on its way.
     pub(crate) fn watching(mut self, watch: Option<UploadWatch>) -> Self {
         self.watch = watch;
+        self
+    }
+
+    /// With the call's place among those of its tenant. An answer without a body has ended.
+    pub(crate) fn in_place(mut self, place: Option<OpenCall>) -> Self {
+        self.place = place.filter(|_| self.lease.is_some());
         self
     }
 

@@ -85,14 +85,21 @@ impl Service<Outbound> for Proxy {
     fn call(&mut self, call: Outbound) -> Self::Future {
         let proxy = Arc::clone(&self.0);
         Box::pin(async move {
-            let Outbound { request, facts, destination, expires, mut meter, watch, span } = call;
+            let Outbound { request, facts, destination, expires, mut meter, watch, span, place } = call;
             let call = Instant::from_std(facts.arrived) + proxy.options.call_timeout;
             let stream = expires.map_or(call, |expires| call.min(Instant::from_std(expires)));
             let ends = Ends { call, stream };
             let prepared = proxy.prepare(request, destination, (watch, ends));
             let span = span.map(|span| placed(span, prepared.pool.origin()));
             match proxy.serve(prepared, meter.as_mut(), ends).await {
-                Ok((response, tunnel)) => Ok(Served { response: told(response, span), meter, tunnel }),
+                Ok((response, None)) => {
+                    let response = told(response, span).map(|body| body.in_place(place));
+                    Ok(Served { response, meter, tunnel: None })
+                }
+                Ok((response, Some(tunnel))) => {
+                    let tunnel = Some(Tunnel { place, ..tunnel });
+                    Ok(Served { response: told(response, span), meter, tunnel })
+                }
                 Err(error) => {
                     if let Some(mut span) = span {
                         span.fail(error.void_reason().as_str());
@@ -164,16 +171,19 @@ impl Inner {
     async fn serve(
         &self,
         prepared: Prepared,
-        meter: Option<&mut Meter>,
+        mut meter: Option<&mut Meter>,
         ends: Ends,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
         let Prepared { request, pool, watch, repeatable, client } = prepared;
+        if let Some(meter) = &mut meter {
+            meter.check()?;
+        }
         let mut connection = match std::future::poll_fn(|cx| Poll::Ready(pool.take(cx))).await {
             Some(connection) => connection,
             None => self.connect(&pool).await?,
         };
         if let Some(meter) = meter
-            && let Err(refused) = meter.hand_over()
+            && let Err(refused) = meter.hand_over().await
         {
             pool.put(connection);
             return Err(refused);
@@ -254,7 +264,7 @@ impl Inner {
         }
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         let (connection, idle) = (lease.connection, self.options.stream_idle);
-        let tunnel = Tunnel { client, upstream, connection, idle, latest };
+        let tunnel = Tunnel { client, upstream, connection, idle, latest, place: None };
         Ok((plain(response, AnswerBody::switched), Some(tunnel)))
     }
 }

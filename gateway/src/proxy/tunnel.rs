@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use crate::core::Core;
+use crate::layers::OpenCall;
 
 /// Both ends of a tunnel that is about to open.
 pub(crate) struct Tunnel {
@@ -25,6 +26,8 @@ pub(crate) struct Tunnel {
     pub(crate) idle: Duration,
     /// When the gateway ends it.
     pub(crate) latest: Instant,
+    /// Its place among the tenant's open calls.
+    pub(crate) place: Option<OpenCall>,
 }
 
 /// How a tunnel ended, in the ledger's words.
@@ -55,7 +58,7 @@ impl Tunnel {
     }
 
     async fn pump(self, traffic: &Arc<Traffic>) -> Outcome {
-        let Self { client, upstream, connection, idle, .. } = self;
+        let Self { client, upstream, connection, idle, latest: _, place: _place } = self;
         connection.finish().await;
         let Ok(upstream) = upstream.await else { return Outcome::UpstreamAborted };
         let Ok(client) = client.await else { return Outcome::ClientAborted };

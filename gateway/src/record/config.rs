@@ -28,11 +28,13 @@ impl RecordOptions {
         let durability = values.required(table::METER_DURABILITY, durability);
         let bytes_max = values.required(table::SPOOL_BYTES_MAX, parse::byte_size_in(SPOOL_BYTES_MIN..=u64::MAX >> 1));
         let retain = values.required(table::SPOOL_RETAIN_HOURS, parse::hours);
+        let stage = values.required(table::SPOOL_STAGE_DIR, parse::path);
         let durability = durability?;
         let mut spool = SpoolOptions::new(spool_directory(&data_dir?));
         spool.bytes_max = bytes_max?;
         spool.segment_bytes = spool.segment_bytes.min(spool.bytes_max / SEGMENTS_MIN / PAGE_BYTES * PAGE_BYTES);
         spool.retain = retain?;
+        spool.stage_directory = Some(stage?);
         spool.settle_after = if values.is_set(table::NATS_URL) { STREAM_SETTLES_AFTER } else { Duration::ZERO };
         spool.sync_pause = match durability {
             Durability::Available => AVAILABLE_SYNC_PAUSE,

@@ -5,10 +5,10 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use goldleaves_domain::{EventId, RequestId};
-use goldleaves_spool::{AppendError, IntentId, Spool};
+use goldleaves_spool::{AppendError, IntentId, Lsn, Spool, SpoolError};
 use parking_lot::Mutex;
 use tracing::{debug, error};
 use uuid::Uuid;
@@ -45,10 +45,30 @@ struct CallLog {
     sealed: AtomicBool,
 }
 
-/// Why a call has no record as long as there is no spool.
+/// Why a call has no record.
 #[derive(Debug, thiserror::Error)]
-#[error("the spool could not be opened yet")]
-struct NoSpool;
+enum Refusal {
+    #[error("the spool could not be opened yet")]
+    NoSpool,
+    /// `strict`: what is appended would not become durable while the client waits.
+    #[error("the spool's disk stands still")]
+    StandsStill,
+    #[error("the spool did not take it")]
+    Append(#[from] AppendError),
+}
+
+impl Refusal {
+    /// Whether the disk only has to catch up.
+    const fn may_pass_at_once(&self) -> bool {
+        matches!(self, Self::Append(AppendError::Behind))
+    }
+}
+
+/// How long a call waits at most for a spool whose disk is behind.
+const BEHIND_MAX: Duration = Duration::from_millis(50);
+const BEHIND_PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks whether the disk that is waited for stands still.
+const STILL_LOOK: Duration = Duration::from_millis(200);
 
 impl fmt::Debug for Shared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,7 +157,8 @@ impl Recorder {
 
     /// What health says of recording; asks no disk.
     pub fn health(&self) -> RecordHealth {
-        let has_room = self.spool().is_some_and(Spool::is_writable);
+        let is_slow = |spool: &Spool| self.durability() == Durability::Strict && spool.stands_still();
+        let has_room = self.spool().is_some_and(|spool| spool.is_writable() && !is_slow(spool));
         RecordHealth { has_room, unrecorded: self.shared.unrecorded.load(Ordering::Relaxed) }
     }
 
@@ -146,17 +167,59 @@ impl Recorder {
     /// # Errors
     /// When the spool does not take it; that is counted already.
     pub fn intend(&self, call: impl Into<Prepared>) -> Result<Owed, Unrecorded> {
-        let Prepared { event_id, request_id, payload } = call.into();
-        let Some(log) = self.shared.log.get() else {
-            return Err(self.shared.unrecorded((&request_id, event_id), &payload, &NoSpool));
-        };
-        match log.spool.intent(codec::CALL_VERSION, &payload) {
-            Ok(intent) => {
-                log_announced(&payload);
-                let (log, payload) = (Arc::clone(log), Some(payload));
-                Ok(Owed { log, event_id, request_id, intent, payload })
+        self.try_intend(call.into()).map_err(|(call, refusal)| self.shared.unrecorded(&call, &refusal))
+    }
+
+    /// As [`Recorder::intend`], but waits a moment, at most 50 ms, for a disk that is only behind.
+    ///
+    /// # Errors
+    /// As [`Recorder::intend`].
+    pub async fn intend_soon(&self, call: impl Into<Prepared>) -> Result<Owed, Unrecorded> {
+        let (mut call, mut since) = (call.into(), None);
+        loop {
+            match self.try_intend(call) {
+                Ok(owed) => return Ok(owed),
+                Err((back, refusal)) => {
+                    let waited = since.get_or_insert_with(Instant::now).elapsed();
+                    if !refusal.may_pass_at_once() || waited >= BEHIND_MAX {
+                        return Err(self.shared.unrecorded(&back, &refusal));
+                    }
+                    call = back;
+                }
             }
-            Err(cause) => Err(self.shared.unrecorded((&request_id, event_id), &payload, &cause)),
+            tokio::time::sleep(BEHIND_PAUSE).await;
+        }
+    }
+
+    /// Whether a call is to be refused before anything is done for it: in `strict`, when it could not be recorded. It is
+    /// counted as [`Recorder::intend`] does.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn check(&self, call: &Prepared) -> Result<(), Unrecorded> {
+        if self.durability() == Durability::Available {
+            return Ok(());
+        }
+        let refusal = match self.spool() {
+            None => Refusal::NoSpool,
+            Some(spool) if spool.stands_still() => Refusal::StandsStill,
+            Some(spool) => match spool.refuses() {
+                None | Some(AppendError::Behind) => return Ok(()),
+                Some(cause) => Refusal::Append(cause),
+            },
+        };
+        Err(self.shared.unrecorded(call, &refusal))
+    }
+
+    fn try_intend(&self, call: Prepared) -> Result<Owed, (Prepared, Refusal)> {
+        let Some(log) = self.shared.log.get() else { return Err((call, Refusal::NoSpool)) };
+        match log.spool.intent(codec::CALL_VERSION, &call.payload) {
+            Ok(intent) => {
+                log_announced(&call.payload);
+                let Prepared { event_id, request_id, payload } = call;
+                Ok(Owed { log: Arc::clone(log), event_id, request_id, intent, payload: Some(payload) })
+            }
+            Err(cause) => Err((call, cause.into())),
         }
     }
 
@@ -172,12 +235,9 @@ impl Recorder {
 
 impl Shared {
     /// Counts a call that has no record. In `strict` it is not served either, so the seals do not speak of it.
-    fn unrecorded(
-        &self,
-        (request_id, event_id): (&RequestId, EventId),
-        payload: &[u8],
-        cause: &(dyn Error + 'static),
-    ) -> Unrecorded {
+    fn unrecorded(&self, call: &Prepared, cause: &Refusal) -> Unrecorded {
+        let Prepared { event_id, request_id, payload } = call;
+        let cause: &(dyn Error + 'static) = cause;
         self.metrics.failed(FailedStep::Intent);
         if self.durability == Durability::Available {
             self.unrecorded.fetch_add(1, Ordering::Relaxed);
@@ -279,6 +339,21 @@ fn log_failure(payload: &[u8], what: &'static str, cause: Option<&AppendError>) 
     }
 }
 
+/// Waits until what lies at `lsn` is durable, but not for a disk that stands still.
+///
+/// # Errors
+/// As [`Spool::durable`], and [`SpoolError::StandsStill`].
+pub(super) async fn durable(spool: &Spool, lsn: Lsn) -> Result<(), SpoolError> {
+    let mut reached = std::pin::pin!(spool.durable(lsn));
+    loop {
+        match tokio::time::timeout(STILL_LOOK, reached.as_mut()).await {
+            Ok(reached) => return reached,
+            Err(_) if spool.stands_still() => return Err(SpoolError::StandsStill),
+            Err(_) => {}
+        }
+    }
+}
+
 /// Owes the spool exactly one SETTLE for one INTENT. Dropped unsettled (a bug, or a panic on its way up) it records the
 /// call as `unknown`, which is set aside where people look, and counts.
 #[must_use = "dropping it unsettled records the call as unknown and counts a bug"]
@@ -304,7 +379,7 @@ impl Owed {
         let (log, intent) = (Arc::clone(&self.log), self.intent);
         let (request_id, event_id) = (self.request_id.clone(), self.event_id);
         async move {
-            log.spool.durable(intent.lsn()).await.map_err(|cause| {
+            durable(&log.spool, intent.lsn()).await.map_err(|cause| {
                 log.metrics.failed(FailedStep::Durable);
                 let cause: &dyn Error = &cause;
                 error!(%request_id, %event_id, cause, "the call's record did not reach the disk");

@@ -30,6 +30,10 @@ const BATCH_RECORDS: usize = 1_000;
 /// The most bytes of one batch, as they lie in the spool.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// A disk that stands still holds up no stop: what it does not have waits in the stage for the next start.
+const CLOSE_MIN: Duration = Duration::from_secs(1);
+/// More than this is not read at a stop for the sake of the last seal.
+const CLOSE_BYTES_MAX: u64 = 64 << 20;
 /// Between two looks whether there is room for what the start had none for.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after the spool could not be read.
@@ -63,7 +67,8 @@ impl Default for RelayPace {
 /// Hands what the spool holds to a [`Publisher`].
 pub(super) struct Relay {
     spool: Spool,
-    reader: Reader,
+    /// Away while a thread that may block reads with it.
+    reader: Option<Reader>,
     source: Source,
     sealer: Sealer,
     /// Calls of earlier starts that the start had no room to settle.
@@ -99,7 +104,7 @@ enum Handed {
 
 impl Relay {
     pub(super) fn new(spool: Spool, sealer: Sealer, recorder: Recorder, metrics: RecordMetrics) -> Self {
-        let (reader, source) = (spool.reader(), Source::new(spool.id()));
+        let (reader, source) = (Some(spool.reader()), Source::new(spool.id()));
         let (backoff, read_failures) = (Backoff::default(), Backoff::default());
         let (tracer, pace, hurry) = (Tracer::off(), RelayPace::default(), CancellationToken::new());
         let (orphans, receipt) = (VecDeque::new(), Bytes::new());
@@ -161,7 +166,8 @@ impl Relay {
             () = hurry.cancelled() => false,
         };
         let spool = self.spool.clone();
-        if tokio::task::spawn_blocking(move || spool.close()).await.is_err() {
+        let closing = tokio::task::spawn_blocking(move || spool.close());
+        if !matches!(tokio::time::timeout(grace.max(CLOSE_MIN), closing).await, Ok(Ok(()))) {
             error!("the spool could not be closed in order, the next start recovers it");
         }
         let unsent = self.spool.stats().unsent_records;
@@ -178,11 +184,12 @@ impl Relay {
         let mut settle = interval(SETTLE_PAUSE);
         let mut earliest = tokio::time::Instant::now();
         loop {
+            let reader = self.reader.get_or_insert_with(|| self.spool.reader());
             tokio::select! {
                 _ = seal.tick() => self.sealer.seal_open().await,
                 _ = verify.tick() => self.verify(publisher).await,
                 _ = settle.tick(), if !self.orphans.is_empty() => self.settle_orphans().await,
-                ready = gathered(earliest, &mut self.reader) => self.heed(ready).await,
+                ready = gathered(earliest, reader) => self.heed(ready).await,
             }
             let begun = tokio::time::Instant::now();
             earliest = match self.pass(publisher).await {
@@ -204,7 +211,7 @@ impl Relay {
 
     /// Relays one batch, if there is one.
     async fn pass(&mut self, publisher: &dyn Publisher) -> Passed {
-        let records = match self.reader.next_batch(BATCH_RECORDS, BATCH_BYTES) {
+        let records = match self.next_batch().await {
             Ok(records) => records,
             Err(cause) => {
                 self.heed(Err(cause)).await;
@@ -220,9 +227,25 @@ impl Relay {
         let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
         match self.hand_over(publisher, &batch).await {
             Handed::Over => self.advance(next, &publisher.receipt()).await,
-            Handed::Rewound => self.rewind(),
+            Handed::Rewound => self.rewind().await,
         }
         if is_large { Passed::Large } else { Passed::Small }
+    }
+
+    /// Reads where it may block: a disk that stands still must not hold a thread that others need.
+    async fn next_batch(&mut self) -> Result<Vec<Record>, SpoolError> {
+        let mut reader = self.reader.take().unwrap_or_else(|| self.spool.reader());
+        let reading = tokio::task::spawn_blocking(move || {
+            let records = reader.next_batch(BATCH_RECORDS, BATCH_BYTES);
+            (reader, records)
+        });
+        match reading.await {
+            Ok((reader, records)) => {
+                self.reader = Some(reader);
+                records
+            }
+            Err(failed) => Err(SpoolError::Read(failed.into())),
+        }
     }
 
     /// Waits a moment after the spool could not be read; it is asked again, and passes over what it never can.
@@ -359,11 +382,19 @@ impl Relay {
         }
     }
 
-    fn rewind(&mut self) {
-        if let Err(cause) = self.spool.rewind() {
-            error!(cause = &cause as &dyn Error, "a crash now would undo that everything is handed over again");
+    async fn rewind(&mut self) {
+        let spool = self.spool.clone();
+        match tokio::task::spawn_blocking(move || spool.rewind()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(cause)) => {
+                error!(
+                    cause = &cause as &dyn Error,
+                    "could not save the relay position; a crash would forget to resend"
+                );
+            }
+            Err(cause) => error!(cause = &cause as &dyn Error, "the relay position was not moved back"),
         }
-        self.reader = self.spool.reader();
+        self.reader = Some(self.spool.reader());
     }
 
     async fn verify(&mut self, publisher: &dyn Publisher) {
@@ -372,23 +403,43 @@ impl Relay {
             Err(PublishError::Rewound { reason }) => {
                 self.metrics.attempt(Attempt::Rewound);
                 warn!(reason, "the receiver lost what it had confirmed, everything retained is handed over again");
-                self.rewind();
+                self.rewind().await;
             }
             Err(cause) => debug!(cause = &cause as &dyn Error, "the receiver could not be asked what it has"),
         }
     }
 
-    /// Reads what is not handed over yet, so that the last seal speaks for everything, and writes it.
+    /// Reads what is not handed over yet, so that the last seal speaks for everything, and writes it. When much waits, the
+    /// next start does that: it reads it all anyway.
     async fn close(&mut self) {
+        let waiting = self.spool.stats().unsent_bytes;
+        if waiting > CLOSE_BYTES_MAX {
+            info!(bytes = waiting, "too much waits to be handed over for a last seal, the next start writes it");
+            return;
+        }
         if let Err(cause) = self.spool.sync_all().await {
             error!(cause = &cause as &dyn Error, "the spool could not be synced, the next start writes the last seal");
             return;
         }
-        let mut ahead = self.spool.reader();
+        let mut ahead = self.spool.history(Some(self.spool.cursor()));
         loop {
-            let records = match ahead.next_batch(BATCH_RECORDS, BATCH_BYTES) {
-                Ok(records) if records.is_empty() => break,
-                Ok(records) => records,
+            let reading = tokio::task::spawn_blocking(move || {
+                let records = ahead.next_batch(BATCH_RECORDS, BATCH_BYTES);
+                (ahead, records)
+            });
+            let records = match reading.await {
+                Ok((_, Ok(records))) if records.is_empty() => break,
+                Ok((back, Ok(records))) => {
+                    ahead = back;
+                    records
+                }
+                Ok((_, Err(cause))) => {
+                    error!(
+                        cause = &cause as &dyn Error,
+                        "the spool cannot be read, the next start writes the last seal"
+                    );
+                    return;
+                }
                 Err(cause) => {
                     error!(
                         cause = &cause as &dyn Error,
@@ -402,7 +453,6 @@ impl Relay {
                     self.sealer.absorb(&event);
                 }
             }
-            tokio::task::yield_now().await;
         }
         self.sealer.close_dead(true).await;
         self.sealer.close_current().await;
@@ -410,7 +460,7 @@ impl Relay {
 
     /// Relays until nothing is left. It starts from the cursor: a batch that was cut off is handed over again.
     async fn drain(&mut self, publisher: &dyn Publisher) {
-        self.reader = self.spool.reader();
+        self.reader = Some(self.spool.reader());
         while self.pass(publisher).await != Passed::Nothing {}
     }
 }

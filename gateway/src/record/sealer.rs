@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::codec;
 use super::metrics::RecordMetrics;
 use super::open::Clock;
+use super::recorder::durable;
 use super::seal::{SealAs, SealBook};
 
 /// Why a seal is not written. What it would have said stays in the book.
@@ -124,7 +125,7 @@ impl Sealer {
     async fn close(&mut self, epoch: Epoch, unrecorded: u64) -> Result<(), SealError> {
         self.write(epoch, unrecorded, true).await?;
         let lsn = self.spool.close_epoch(*epoch.as_uuid())?;
-        self.spool.durable(lsn).await?;
+        durable(&self.spool, lsn).await?;
         self.book.close(epoch);
         self.metrics.epochs_closed.inc();
         self.show_open();
@@ -140,7 +141,7 @@ impl Sealer {
             self.metrics.seals.inc();
         }
         if let Some(lsn) = last {
-            self.spool.durable(lsn).await?;
+            durable(&self.spool, lsn).await?;
             self.book.sealed(epoch, unrecorded);
         }
         Ok(())

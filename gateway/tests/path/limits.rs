@@ -33,6 +33,44 @@ async fn a_tenants_requests_a_second_are_limited() {
     assert_eq!(world.finish().await.len(), served + 1, "429 is never billed");
 }
 
+/// Calls that wait for their head and answers that are still on their way count alike, on billed routes and others; what is
+/// refused is not billed, other tenants do not feel it, and a call that ends gives its place back.
+#[tokio::test]
+async fn a_tenants_open_calls_are_limited() {
+    let upstream = Upstream::start(|received| match received.target() {
+        "/slow" => Answer::chunked(vec![b"begun".to_vec(); 1_000]).dripping(Duration::from_secs(60)),
+        "/elsewhere" => Answer::silence(),
+        _ => Answer::ok("served"),
+    });
+    let plan = Plan::with("CALLS_PER_TENANT_MAX", "2").and("BILLABLE_ROUTES", format!("{BILLABLE},/slow"));
+    let world = plan.start(upstream.await.unwrap()).await;
+    let mut stream = world.connect().await;
+    stream.write(&Request::get("/slow").token(&token()).wire("a")).await.unwrap();
+    assert!(stream.read_head().await.unwrap().start.contains(" 200"));
+    let mut silent = world.connect().await;
+    silent.write(&Request::get("/elsewhere").token(&token()).wire("a")).await.unwrap();
+    while world.upstream().served().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for target in [BILLABLE, "/other"] {
+        let refused = world.send(Request::get(target)).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{target}");
+        assert_eq!(refused.json().unwrap()["code"], "concurrency_limited");
+    }
+    let other = token_of(&Claims::new("beta", "bob"));
+    assert_eq!(world.send_bare(Request::get(BILLABLE).token(&other)).await.status, 200, "tenants do not share");
+    assert_eq!(world.send_bare(Request::get("/auth/x")).await.status, 200);
+    drop(silent);
+    while world.send(Request::get(BILLABLE)).await.status != 200 {}
+    drop(stream);
+    let mut ended = 0;
+    while ended < 10 {
+        ended = if world.send(Request::get(BILLABLE)).await.status == 200 { ended + 1 } else { 0 };
+    }
+    let events = world.finish().await;
+    assert!(events.iter().all(|event| event.metadata.status_code == 200), "429 is never billed");
+}
+
 #[tokio::test]
 async fn a_body_that_is_too_long_is_413() {
     let world = world(Plan::with("REQUEST_BODY_BYTES_MAX", "1KiB")).await;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use goldleaves_domain::Outcome;
 use goldleaves_gateway::record::Durability;
-use goldleaves_spool::{FileSystem, Mapping, OpenMode, RealFileSystem, SEGMENT_BYTES_MIN, SpoolFile};
+use goldleaves_spool::{FileSystem, OpenMode, RealFileSystem, SEGMENT_BYTES_MIN, SpoolFile};
 use goldleaves_testkit::client::{Request, Response};
 use goldleaves_testkit::upstream::{Answer, Upstream};
+use parking_lot::{Condvar, Mutex};
 
 use crate::world::{BILLABLE, Plan, World};
 
@@ -18,6 +19,7 @@ use crate::world::{BILLABLE, Plan, World};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     broken: Arc<AtomicBool>,
+    still: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Disk {
@@ -25,8 +27,29 @@ impl Disk {
         self.broken.store(true, Ordering::SeqCst);
     }
 
+    /// From now on nothing that is asked of it comes back.
+    pub(crate) fn stand_still(&self) -> Moves {
+        *self.still.0.lock() = true;
+        Moves(self.clone())
+    }
+
     fn check(&self) -> io::Result<()> {
+        let (is_still, moves) = &*self.still;
+        let mut is_still = is_still.lock();
+        while *is_still {
+            moves.wait(&mut is_still);
+        }
         if self.broken.load(Ordering::SeqCst) { Err(io::Error::other("the disk is broken")) } else { Ok(()) }
+    }
+}
+
+/// The disk moves again when this is dropped, also when a test fails.
+pub(crate) struct Moves(Disk);
+
+impl Drop for Moves {
+    fn drop(&mut self) {
+        *self.0.still.0.lock() = false;
+        self.0.still.1.notify_all();
     }
 }
 
@@ -76,6 +99,7 @@ impl SpoolFile for File {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.disk.check()?;
         self.real.read_at(offset, buffer)
     }
 
@@ -96,10 +120,6 @@ impl SpoolFile for File {
     fn sync_data(&self) -> io::Result<()> {
         self.disk.check()?;
         self.real.sync_data()
-    }
-
-    fn map(&self, bytes: u64) -> io::Result<Box<dyn Mapping>> {
-        self.real.map(bytes)
     }
 }
 
@@ -156,4 +176,67 @@ async fn strict_answers_503_when_the_record_does_not_reach_the_disk() {
     let events = world.events(1).await;
     let told: Vec<_> = events.iter().map(|event| (event.outcome, event.metadata.status_code)).collect();
     assert_eq!(told, [(Outcome::Completed, 200)], "what the gateway answered itself is not billed");
+}
+
+/// More than the stage holds: the rest is counted. All the while everything else answers, and after the thaw nothing that was
+/// recorded is missing.
+#[tokio::test]
+async fn available_is_served_while_the_disk_stands_still() {
+    let upstream = Upstream::start(|_| Answer::ok("served")).await.unwrap();
+    let plan = Plan::default();
+    let disk = plan.disk.clone();
+    let world = plan.start(upstream).await;
+    assert_eq!(world.send(Request::get(BILLABLE)).await.status, 200);
+    world.events(1).await;
+    let moves = disk.stand_still();
+    let (mut recorded, mut unrecorded) = (1, 0);
+    let long = "x".repeat(6_000);
+    while unrecorded < 3 {
+        let call = Request::get(BILLABLE).header("User-Agent", &long);
+        let served = tokio::time::timeout(Duration::from_secs(20), world.send(call)).await.expect("an answer");
+        assert_eq!(served.status, 200);
+        match served.header("x-usage-event-id") {
+            Some(_) => recorded += 1,
+            None => unrecorded += 1,
+        }
+        assert!(recorded < 20_000, "the stage has an end");
+    }
+    assert!(recorded > 100, "{recorded} were recorded");
+    for (target, status) in [("/health", 200), ("/elsewhere", 200), ("/auth/x", 200)] {
+        let answer = tokio::time::timeout(Duration::from_secs(20), world.send(Request::get(target))).await.unwrap();
+        assert_eq!(answer.status, status, "{target}");
+    }
+    assert_eq!(world.metric("goldleaves_unrecorded_calls_total"), 3.0);
+    assert_eq!((world.metric("goldleaves_spool_writable"), world.metric("goldleaves_spool_staged")), (0.0, 1.0));
+    drop(moves);
+    world.events(recorded).await;
+    assert_eq!(world.send(Request::get(BILLABLE)).await.status, 200);
+    assert_eq!(world.finish().await.len(), recorded + 1);
+}
+
+#[tokio::test]
+async fn strict_is_503_while_the_disk_stands_still_and_then_before_it_connects() {
+    let upstream = Upstream::start(|_| Answer::ok("served").header("Connection", "close")).await.unwrap();
+    let plan = Plan::strict();
+    let disk = plan.disk.clone();
+    let world = plan.start(upstream).await;
+    assert_eq!(world.send(Request::get(BILLABLE)).await.status, 200);
+    world.events(1).await;
+    let moves = disk.stand_still();
+    let ask = async |target| {
+        tokio::time::timeout(Duration::from_secs(20), world.send(Request::get(target))).await.expect("an answer").status
+    };
+    assert_eq!(ask(BILLABLE).await, 503);
+    let connects = world.metric("goldleaves_upstream_connects_total");
+    let served = world.upstream().served().len();
+    for _ in 0..5 {
+        assert_eq!(ask(BILLABLE).await, 503);
+    }
+    assert_eq!(world.metric("goldleaves_upstream_connects_total"), connects, "refused before it connects");
+    assert_eq!(world.upstream().served().len(), served);
+    assert_eq!(world.metric("goldleaves_spool_writable"), 0.0, "readiness says so");
+    assert_eq!((ask("/health").await, ask("/elsewhere").await), (200, 200));
+    drop(moves);
+    while ask(BILLABLE).await != 200 {}
+    assert_eq!(world.finish().await.len(), 2, "what was answered 503 is not billed");
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use goldleaves_spool::{FileSystem, Lsn, OpenMode, RealFileSystem, Spool, SpoolOptions};
+use goldleaves_spool::{FileSystem, Lsn, OpenMode, RealFileSystem, STAGE_DIRECTORY, Spool, SpoolOptions};
 use tokio::runtime::Runtime;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -39,14 +39,17 @@ fn main() -> Result<()> {
         effort.turns,
         effort.turn.as_millis()
     );
-    println!("\n### One frame appended and synced, by one thread, times a second\n");
-    println!("| copy into a mapping | `pwrite` |\n|---:|---:|");
-    let [mapped, written] = append_and_sync(folder.path(), &effort)?;
-    println!("| {mapped:.0} | {written:.0} |");
+    println!("\n### One frame written and synced, by one thread, times a second\n");
+    println!("{:.0} with `pwrite`", append_and_sync(folder.path(), &effort)?);
     println!("\n### One append of {} B beside a greedy fdatasync, µs\n", FRAME.len());
     println!("| | mean | p50 | p99 | p99.9 |\n|---|---:|---:|---:|---:|");
-    for (name, mapped) in [("copy into a mapping", true), ("`pwrite`", false)] {
-        println!("| {name} | {} |", quantiles(one_append(folder.path(), mapped)?));
+    for way in [Way::Stage, Way::Write, Way::Thread] {
+        println!("| {} | {} |", way.name(), quantiles(one_append(folder.path(), way)?));
+    }
+    println!("\n### One call's INTENT and SETTLE of {} B, made durable beside it, µs\n", PAYLOAD.len());
+    println!("| threads | mean | p50 | p99 | p99.9 |\n|---:|---:|---:|---:|---:|");
+    for threads in [1, 2] {
+        println!("| {threads} | {} |", quantiles(calls(folder.path(), threads)?));
     }
     Ok(())
 }
@@ -207,43 +210,58 @@ fn append(spool: &Spool) -> Option<Lsn> {
 
 // === one append ===
 
-/// What the kernel makes of both ways: a synced page of a mapping is written to again through a fault.
-fn append_and_sync(folder: &Path, effort: &Effort) -> Result<[f64; 2]> {
+/// What the kernel makes of it.
+fn append_and_sync(folder: &Path, effort: &Effort) -> Result<f64> {
     let length = 64 << 20;
     let path = folder.join("synced");
     let file = RealFileSystem.open(&path, OpenMode::Create)?;
     file.allocate(length)?;
     file.sync_data()?;
-    let mut map = file.map(length)?;
-    let (mut at, mut rates) = (0, [const { Vec::new() }; 2]);
+    let (mut at, mut rates) = (0, Vec::new());
     for _ in 0..effort.turns {
-        for (mapped, rates) in [true, false].into_iter().zip(&mut rates) {
-            let (start, mut syncs) = (Instant::now(), 0_u32);
-            while start.elapsed() < effort.turn {
-                at = if at + 2 * FRAME.len() as u64 > length { 0 } else { at + FRAME.len() as u64 };
-                if mapped {
-                    assert!(map.store(at, &FRAME), "an append failed");
-                } else {
-                    file.write_at(at, &FRAME)?;
-                }
-                file.sync_data()?;
-                syncs += 1;
-            }
-            rates.push(f64::from(syncs) / start.elapsed().as_secs_f64());
+        let (start, mut syncs) = (Instant::now(), 0_u32);
+        while start.elapsed() < effort.turn {
+            at = if at + 2 * FRAME.len() as u64 > length { 0 } else { at + FRAME.len() as u64 };
+            file.write_at(at, &FRAME)?;
+            file.sync_data()?;
+            syncs += 1;
         }
+        rates.push(f64::from(syncs) / start.elapsed().as_secs_f64());
     }
     std::fs::remove_file(path)?;
-    Ok(rates.map(median))
+    Ok(median(rates))
 }
 
-/// Nanoseconds of single appends, one way or the other, while another thread syncs the file without pause.
-fn one_append(folder: &Path, mapped: bool) -> Result<Vec<u64>> {
+/// How bytes could get into the kernel.
+#[derive(Clone, Copy)]
+enum Way {
+    /// A copy into mapped memory of a tmpfs.
+    Stage,
+    /// A write(2) to the segment.
+    Write,
+    /// A write(2) by another thread, which is waited for.
+    Thread,
+}
+
+impl Way {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Stage => "copy into the stage",
+            Self::Write => "`pwrite`",
+            Self::Thread => "handed to a thread that writes",
+        }
+    }
+}
+
+/// Nanoseconds of single appends, while another thread syncs the file without pause.
+fn one_append(folder: &Path, way: Way) -> Result<Vec<u64>> {
     let length = 64 << 20;
-    let path = folder.join("one");
+    let (path, stage_path) = (folder.join("one"), Path::new(STAGE_DIRECTORY).join("goldleaves-bench"));
     let file = RealFileSystem.open(&path, OpenMode::Create)?;
     file.allocate(length)?;
     file.sync_data()?;
-    let mut map = file.map(length)?;
+    let stage = RealFileSystem.make_stage(&stage_path, usize::try_from(length)?)?;
+    std::fs::remove_file(stage_path)?;
     let stop = AtomicBool::new(false);
     let nanos = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -251,10 +269,25 @@ fn one_append(folder: &Path, mapped: bool) -> Result<Vec<u64>> {
                 std::hint::spin_loop();
             }
         });
+        let (ask, asked) = std::sync::mpsc::sync_channel::<u64>(64);
+        let (tell, told) = std::sync::mpsc::sync_channel::<bool>(64);
+        scope.spawn(|| {
+            let (asked, tell) = (asked, tell);
+            while let Ok(at) = asked.recv()
+                && tell.send(file.write_at(at, &FRAME).is_ok()).is_ok()
+            {}
+        });
         let (start, mut nanos, mut at) = (Instant::now(), Vec::new(), 0);
         while start.elapsed() < ONE_APPEND_FOR && at + (FRAME.len() as u64) < length {
             let began = Instant::now();
-            let stored = if mapped { map.store(at, &FRAME) } else { file.write_at(at, &FRAME).is_ok() };
+            let stored = match way {
+                Way::Stage => {
+                    stage.store(usize::try_from(at).unwrap_or_default(), &FRAME);
+                    true
+                }
+                Way::Write => file.write_at(at, &FRAME).is_ok(),
+                Way::Thread => ask.send(at).is_ok() && told.recv() == Ok(true),
+            };
             nanos.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
             assert!(stored, "an append failed");
             at += FRAME.len() as u64;
@@ -263,9 +296,36 @@ fn one_append(folder: &Path, mapped: bool) -> Result<Vec<u64>> {
             }
         }
         stop.store(true, Ordering::Relaxed);
+        drop(ask);
         nanos
     });
     std::fs::remove_file(path)?;
+    Ok(nanos)
+}
+
+/// Nanoseconds of a call's two appends, 20,000 calls a second and thread, as the request path makes them.
+fn calls(folder: &Path, threads: usize) -> Result<Vec<u64>> {
+    let folder = folder.join(format!("calls-{threads}"));
+    let (spool, _) = Spool::open(SpoolOptions::new(folder), RealFileSystem)?;
+    let one = || {
+        let (start, mut nanos) = (Instant::now(), Vec::new());
+        while start.elapsed() < ONE_APPEND_FOR {
+            let began = Instant::now();
+            if let Ok(intent) = spool.intent(1, &PAYLOAD) {
+                assert!(spool.publish(intent, 1, &PAYLOAD).is_ok(), "an append failed");
+                nanos.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            }
+            if nanos.len() % 20 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        nanos
+    };
+    let nanos = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    spool.close();
     Ok(nanos)
 }
 

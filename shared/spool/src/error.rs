@@ -108,6 +108,9 @@ pub enum SpoolError {
     /// The record is in the kernel but cannot be made durable now.
     #[error("the spool cannot make records durable now")]
     Unwritable,
+    /// The disk answers nothing at all; what is appended waits in memory for it.
+    #[error("the spool's disk stands still")]
+    StandsStill,
     /// The spool was closed.
     #[error("the spool is closed")]
     Closed,

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     EpochOpen,
     /// An epoch whose last seal is written.
     EpochClosed,
+    /// Where the intents lie that were open when its segment began.
+    OpenIds,
     /// A kind of a newer version: kept, never interpreted.
     Other,
 }
@@ -39,6 +41,7 @@ impl Kind {
             Self::Start => 6,
             Self::EpochOpen => 7,
             Self::EpochClosed => 8,
+            Self::OpenIds => 9,
             Self::Other => 0xff,
         }
     }
@@ -53,6 +56,7 @@ impl Kind {
             6 => Self::Start,
             7 => Self::EpochOpen,
             8 => Self::EpochClosed,
+            9 => Self::OpenIds,
             _ => Self::Other,
         }
     }
@@ -147,7 +151,7 @@ pub(crate) struct Start {
     pub(crate) last_seq: u64,
     /// How many relayed records the whole log held before this segment.
     pub(crate) relayed: u64,
-    /// How many CARRIED and EPOCH frames follow at once.
+    /// How many CARRIED, OPEN IDS and EPOCH frames follow at once.
     pub(crate) carried: u32,
     /// Whether anything of this epoch was recorded before.
     pub(crate) used: bool,
@@ -195,6 +199,28 @@ impl EpochMark {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         Some(Self { epoch: uuid_at(bytes, 0)?, last_seq: u64_at(bytes, 16)? })
+    }
+}
+
+/// An entry of the payload of [`Kind::OpenIds`]: an open intent, and the frame that holds its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenId {
+    pub(crate) lsn: u64,
+    pub(crate) home: u64,
+}
+
+impl OpenId {
+    pub(crate) const BYTES: usize = 16;
+
+    pub(crate) fn encode(self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.lsn.to_le_bytes());
+        into.extend_from_slice(&self.home.to_le_bytes());
+    }
+
+    /// All entries of a payload.
+    pub(crate) fn decode(payload: &[u8]) -> impl Iterator<Item = Self> {
+        let entries = payload.chunks_exact(Self::BYTES);
+        entries.filter_map(|entry| Some(Self { lsn: u64_at(entry, 0)?, home: u64_at(entry, 8)? }))
     }
 }
 

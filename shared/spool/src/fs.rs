@@ -1,15 +1,16 @@
 //! The file system as the spool sees it: the one seam through which tests inject faults and power cuts.
 //!
-//! Nothing here knows records or segments. [`RealFileSystem`] is Linux; it relies on `fdatasync` writing back the pages
-//! that a shared mapping dirtied, which Linux does and POSIX does not promise.
+//! Nothing here knows records or segments. [`RealFileSystem`] is Linux. Files are read and written by calls that answer with an
+//! error: nothing of a disk is ever mapped, so that a file cut by somebody else, a file system that copies on write or one that
+//! lies behind a network can refuse, but never kill the process.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
+use crate::stage::{Stage, TmpfsStage};
 
 /// How [`FileSystem::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum OpenMode {
 
 /// Everything the spool asks of a file system.
 pub trait FileSystem: Send + Sync + 'static {
-    /// Makes a directory and what is missing above it.
+    /// Makes a directory, which only its owner may enter, and what is missing above it.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, in any order.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
@@ -38,6 +39,31 @@ pub trait FileSystem: Send + Sync + 'static {
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
     /// Takes the exclusive lock of a directory without waiting; `WouldBlock` when another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// Makes memory of so many bytes that outlives the process, under a name that must not exist yet.
+    ///
+    /// # Errors
+    /// When there is no such memory.
+    fn make_stage(&self, path: &Path, bytes: usize) -> io::Result<Arc<dyn Stage>> {
+        Ok(Arc::new(TmpfsStage::make(path, bytes)?))
+    }
+    /// The stages in a directory whose names begin with `prefix` and whose processes are gone.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    fn find_stages(&self, directory: &Path, prefix: &str) -> io::Result<Vec<(PathBuf, Arc<dyn Stage>)>> {
+        TmpfsStage::find(directory, prefix)
+    }
+    /// Removes stages whose spools are gone, so that they do not hold memory for ever.
+    fn sweep_stages(&self, directory: &Path) {
+        TmpfsStage::sweep(directory);
+    }
+    /// Removes a stage.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    fn remove_stage(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
 }
 
 /// One open file.
@@ -48,22 +74,20 @@ pub trait SpoolFile: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all bytes.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Sets the length to `bytes`, all of them zeros with room on the device.
+    /// Sets the length to `bytes`, all of them zeros with room on the device. Writes as little as the file system allows.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// As [`SpoolFile::allocate`] for a file that holds something, whose room is used again.
+    ///
+    /// # Errors
+    /// When the file system refuses, or has no way that is cheaper than another file.
+    fn clear(&self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Cuts the file.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
     /// Makes what was written durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
-    /// Maps the first `bytes` of the file, shared, for writing.
-    fn map(&self, bytes: u64) -> io::Result<Box<dyn Mapping>>;
-}
-
-/// A shared, writable mapping of a file: what was stored is in the kernel at once and survives the process.
-pub trait Mapping: Send {
-    /// Copies `bytes` to `offset`. What does not fit the mapping is not stored and answers `false`.
-    fn store(&mut self, offset: u64, bytes: &[u8]) -> bool;
-    /// The pages before `offset` will not be stored to again; they need not stay resident.
-    fn release_before(&mut self, offset: u64);
 }
 
 const READ_ATTEMPTS: u32 = 3;
@@ -84,9 +108,9 @@ pub(crate) fn read_patiently(file: &dyn SpoolFile, offset: u64, buffer: &mut [u8
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFileSystem;
 
-/// The page cache keeps a file in pieces as large as the writes that made it, and a store through a mapping dirties the whole
-/// piece: after larger writes than this a sync writes out far more than was appended.
-const ZEROS: usize = 32 * 1024;
+/// The page cache keeps a file in pieces as large as the writes that made it, and writing to a piece again may write out the
+/// whole of it: after larger writes than this a sync writes out far more than was appended.
+pub(crate) const ZEROS: usize = 32 * 1024;
 
 /// Records say who called when: they are their owner's to read.
 const FILE_MODE: u32 = 0o600;
@@ -178,9 +202,9 @@ impl SpoolFile for RealFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        // One extent if the file system can; the zeros below are what makes later syncs cheap (no extent changes state).
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
         let zeros = vec![0_u8; ZEROS];
@@ -193,56 +217,16 @@ impl SpoolFile for RealFile {
         Ok(())
     }
 
+    fn clear(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)?;
+        Ok(rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::ZERO_RANGE, 0, bytes)?)
+    }
+
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
-    }
-
-    fn map(&self, bytes: u64) -> io::Result<Box<dyn Mapping>> {
-        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let raw = MmapOptions::new().len(length).map_raw(&self.file)?;
-        Ok(Box::new(RealMapping { raw, released: 0 }))
-    }
-}
-
-struct RealMapping {
-    raw: MmapRaw,
-    released: usize,
-}
-
-/// Pages are given back in steps of this size, so that a filling segment never grows the process.
-const RELEASE_STEP: usize = 1024 * 1024;
-
-impl Mapping for RealMapping {
-    fn store(&mut self, offset: u64, bytes: &[u8]) -> bool {
-        let Ok(offset) = usize::try_from(offset) else { return false };
-        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.raw.len()) {
-            return false;
-        }
-        #[expect(unsafe_code, reason = "an append is a copy into the shared mapping of the segment")]
-        // SAFETY: the range lies inside the mapping (checked above), `&mut self` makes this the only writer, nobody reads
-        // through the mapping (readers use pread), and the spool cuts a segment only when nothing is stored to it any more.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len());
-        }
-        true
-    }
-
-    fn release_before(&mut self, offset: u64) {
-        let upto = usize::try_from(offset).unwrap_or(0).min(self.raw.len()) / RELEASE_STEP * RELEASE_STEP;
-        if upto <= self.released {
-            return;
-        }
-        #[expect(unsafe_code, reason = "pages that were synced need not stay resident")]
-        // SAFETY: the mapping is shared and of a file, so dropping its page table entries loses no byte: a later access
-        // faults the page in again from the page cache.
-        let advised =
-            unsafe { self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, self.released, upto - self.released) };
-        if advised.is_ok() {
-            self.released = upto;
-        }
     }
 }

@@ -9,13 +9,20 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::error::AppendError;
-use crate::log::Spare;
-use crate::segment::{Header, PAGE, Segment};
+use crate::frame::{Kind, OpenId};
+use crate::fs::ZEROS;
+use crate::scan::{OnReadError, Scan, Step};
+use crate::segment::{DATA, Header, PAGE, Segment};
 use crate::shared::Shared;
 use crate::{state, unix_secs};
 
 const TICK: Duration = Duration::from_millis(200);
 const TICK_IDLE: Duration = Duration::from_secs(1);
+/// Files kept because their room can be used again.
+const REUSABLE_MAX: usize = 2;
+/// Zeros are written ahead in steps of this size, as long as a step takes no longer: a slow disk has better things to do.
+const FILL_STEP: u64 = 1 << 20;
+const FILL_STEP_MAX: Duration = Duration::from_millis(50);
 
 /// What one round found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,19 +69,74 @@ impl Shared {
 
     pub(crate) fn keep_round(&self) -> Round {
         self.trim_finished();
+        self.look_after_stage();
         let spares = self.prepare_spares();
         let kept = self.persist_and_delete(0);
+        self.fill_spares();
         if spares.is_ok() && kept { Round::Quiet } else { Round::Unfinished }
     }
 
     /// At the end: a spare holds nothing.
     pub(crate) fn remove_spares(&self) {
-        let spares = std::mem::take(&mut self.log.lock().spares);
-        for spare in spares {
-            if let Err(error) = self.fs.remove(&spare.segment.path) {
-                tracing::debug!(path = %spare.segment.path.display(), %error, "a spare segment stays for the next start to remove");
+        let (spares, reusable) = {
+            let mut log = self.log.lock();
+            (std::mem::take(&mut log.spares), std::mem::take(&mut log.reusable))
+        };
+        for segment in spares.iter().chain(&reusable) {
+            if let Err(error) = self.fs.remove(&segment.path) {
+                tracing::debug!(path = %segment.path.display(), %error, "a spare segment stays for the next start to remove");
             }
         }
+    }
+
+    /// At the end: what is durable need not be staged. What is not stays there for the next start.
+    pub(crate) fn remove_stage(&self) {
+        let is_durable = {
+            let log = self.log.lock();
+            log.writing.iter().all(|writing| writing.synced == writing.end)
+        };
+        let is_counted = self.state.lock().holds_unrecorded(self.epoch, self.unrecorded.to_keep());
+        if let Some(path) = self.stage.as_ref().filter(|_| is_durable && is_counted)
+            && let Err(error) = self.fs.remove_stage(path)
+        {
+            tracing::debug!(path = %path.display(), %error, "the spool's stage stays for the next start to remove");
+        }
+    }
+
+    /// Somebody may remove the stage's file (systemd does, of users who log out). What is in it is still read, but the next
+    /// start would not find it, so nothing more is staged.
+    fn look_after_stage(&self) {
+        let mut log = self.log.lock();
+        if log.chunks.is_gone() && log.writing.iter().all(|writing| writing.written == writing.end) {
+            tracing::error!(
+                "the spool's stage was removed; records are written to the disk by the calls themselves until the next start"
+            );
+            let chunks = std::mem::take(&mut log.chunks);
+            log.writing.iter_mut().for_each(|writing| writing.tail.keep_in_memory(&chunks));
+        }
+    }
+
+    /// Zeros ahead of the first frame make later syncs cheaper: no extent changes its state. A spare is usable without.
+    fn fill_spares(&self) {
+        let unfilled = |segment: &&Arc<Segment>| segment.filled.load(Ordering::Relaxed) < segment.header.capacity;
+        let Some(spare) = self.log.lock().spares.iter().find(unfilled).cloned() else { return };
+        let began = Instant::now();
+        let mut from = spare.filled.load(Ordering::Relaxed).max(DATA);
+        let step_end = (from + FILL_STEP).min(spare.header.capacity);
+        while from < step_end {
+            let bytes = usize::try_from(step_end - from).unwrap_or(ZEROS).min(ZEROS);
+            match spare.fill(from, bytes) {
+                Ok(true) => from += bytes as u64,
+                // It is in use, or the disk is full or broken: that is found out where it matters.
+                Ok(false) | Err(_) => from = spare.header.capacity,
+            }
+        }
+        let is_refused = from < spare.header.capacity && spare.file.sync_data().is_err();
+        if is_refused || began.elapsed() > FILL_STEP_MAX {
+            from = spare.header.capacity;
+        }
+        spare.filled.store(from, Ordering::Relaxed);
+        self.wake_keeper();
     }
 
     fn trim_finished(&self) {
@@ -106,11 +168,17 @@ impl Shared {
         let floor = floor.max(current.floor);
         let moved =
             (cursor, past, floor, checkpoint) != (current.cursor, current.past, current.floor, current.checkpoint);
-        if moved || !closed.is_empty() || self.state.lock().is_dirty() {
+        let unrecorded = self.unrecorded.to_keep();
+        let is_dirty = {
+            let state = self.state.lock();
+            state.is_dirty() || !state.holds_unrecorded(self.epoch, unrecorded)
+        };
+        if moved || !closed.is_empty() || is_dirty {
             let persisted = state::persist(&self.state, |state| {
                 (state.cursor, state.past) = (cursor, past);
                 (state.floor, state.checkpoint) = (floor, checkpoint);
                 state.memo.clone_from(&memo);
+                state.set_unrecorded(self.epoch, unrecorded);
                 state.unrecorded.retain(|(epoch, _)| !closed.contains(epoch));
             });
             if let Err(error) = persisted {
@@ -119,8 +187,12 @@ impl Shared {
                 tracing::error!(%error, "the spool's cursor could not be persisted; nothing is deleted meanwhile");
                 return false;
             }
+            if closed.contains(&self.epoch) {
+                self.unrecorded.forget();
+            }
             let mut log = self.log.lock();
             log.closings.retain(|(lsn, _)| *lsn >= durable);
+            log.times.forget_before(floor);
             for segment in &expendable {
                 log.unlist(segment.header.number);
             }
@@ -147,17 +219,17 @@ impl Shared {
             let writing: Vec<_> = log.writing.iter().map(|writing| writing.segment.header.number).collect();
             (Arc::clone(&log.segments), writing)
         };
-        let now = unix_secs();
         let mut expendable = Vec::new();
-        for (index, segment) in segments.iter().enumerate() {
+        for segment in segments.iter() {
             let done = segment.end() <= cursor.min(checkpoint) && !writing.contains(&segment.header.number);
-            let sealed = match segment.sealed_unix_secs.load(Ordering::Relaxed) {
-                0 => segments.get(index + 1).map_or(now, |next| next.header.created_unix_secs),
-                sealed => sealed,
-            };
-            let old = now.saturating_sub(sealed) >= self.options.retain.as_secs();
+            let old = segment.age() >= self.options.retain;
             let is_settled = segment.end() <= settled;
-            if !done || !(old && is_settled || pressure > 0) {
+            let may_go = done && (old && is_settled || pressure > 0);
+            if done && !may_go {
+                // Noted early, it is durable by the time that its room is needed.
+                self.log.lock().is_left(segment);
+            }
+            if !may_go || !self.spill(segment) {
                 return (expendable, segment.first());
             }
             pressure = pressure.saturating_sub(segment.bytes());
@@ -166,8 +238,36 @@ impl Shared {
         (expendable, 0)
     }
 
-    /// Removes the files of segments that are gone for good: the floor that says so is durable.
+    /// Copies open intents out of a segment that is to go. Whether it may: the copies are durable, and so are the settlements
+    /// of all that were open in it.
+    fn spill(&self, segment: &Arc<Segment>) -> bool {
+        let (homes, segments, durable) = {
+            let log = self.log.lock();
+            if log.is_left(segment) {
+                return segment.left_at.load(Ordering::Relaxed) <= log.durable;
+            }
+            (log.homes_in(segment), Arc::clone(&log.segments), log.durable)
+        };
+        for OpenId { lsn, home } in homes {
+            let Some((version, payload)) = intent_at(&segments, home, durable) else {
+                tracing::error!(path = %segment.path.display(), lsn, "an open call's record cannot be read; its segment stays until the call ends");
+                return false;
+            };
+            if self.with_log(|log| log.spill(lsn, version, &payload)).is_err() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Of segments that are gone for good (the floor that says so is durable) a few files are kept, the others removed.
     fn delete_garbage(&self) -> bool {
+        let garbage = self.log.lock().garbage.clone();
+        garbage.iter().for_each(|segment| self.set_aside(segment));
+        self.remove_garbage()
+    }
+
+    fn remove_garbage(&self) -> bool {
         let garbage = self.log.lock().garbage.clone();
         let mut done = true;
         for segment in garbage {
@@ -180,6 +280,18 @@ impl Shared {
             }
         }
         done
+    }
+
+    /// Keeps the file of a segment that is gone, to use its room again, when nobody reads it any more.
+    fn set_aside(&self, segment: &Arc<Segment>) {
+        let mut log = self.log.lock();
+        // One in the garbage, one in our caller's list.
+        let is_read = Arc::strong_count(segment) > 2;
+        let is_full_size = segment.header.capacity == log.segment_bytes;
+        if is_full_size && !is_read && !log.closed && log.reusable.len() < REUSABLE_MAX {
+            log.garbage.retain(|kept| kept.header.number != segment.header.number);
+            log.reusable.push(Arc::clone(segment));
+        }
     }
 
     /// Prepares segments until settlements of all open intents have their room twice over.
@@ -209,11 +321,22 @@ impl Shared {
     /// Deletes acknowledged segments until one more fits under `bytes_max`.
     fn make_room(&self, bytes: u64) -> Result<(), AppendError> {
         let allowed = self.options.bytes_max.saturating_sub(2 * PAGE + self.options.segment_bytes);
-        if bytes <= allowed {
+        let fits = || {
+            let log = self.log.lock();
+            let used_again = log.reusable.last().map_or(0, |old| old.bytes());
+            log.bytes() - used_again <= allowed
+        };
+        if fits() {
             return Ok(());
         }
-        self.persist_and_delete(bytes - allowed);
-        if self.log.lock().bytes() <= allowed { Ok(()) } else { Err(AppendError::Full) }
+        self.persist_and_delete(bytes.saturating_sub(allowed));
+        if fits() {
+            return Ok(());
+        }
+        let reusable = std::mem::take(&mut self.log.lock().reusable);
+        self.log.lock().garbage.extend(reusable);
+        self.remove_garbage();
+        if fits() { Ok(()) } else { Err(AppendError::Full) }
     }
 
     /// When the file system is full, what was acknowledged goes before anything is refused.
@@ -223,7 +346,11 @@ impl Shared {
         let before = self.log.lock().bytes();
         if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             self.persist_and_delete(self.options.segment_bytes);
-            if self.log.lock().bytes() < before && self.prepare().is_ok() {
+            let has_room = {
+                let log = self.log.lock();
+                log.bytes() < before || !log.reusable.is_empty()
+            };
+            if has_room && self.prepare().is_ok() {
                 return Ok(());
             }
         }
@@ -243,18 +370,37 @@ impl Shared {
             number: self.next_number(),
             created_unix_secs: unix_secs(),
         };
-        let segment = Arc::new(Segment::create(&*self.fs, &self.options.directory, header)?);
-        let map = match segment.file.map(header.capacity) {
-            Ok(map) => map,
-            Err(error) => {
-                let _ = self.fs.remove(&segment.path);
-                return Err(error);
-            }
-        };
+        let segment = Arc::new(self.make(header)?);
         let mut log = self.log.lock();
         log.next_base = base + header.capacity;
-        log.spares.push_back(Spare { segment, map });
+        log.spares.push_back(segment);
         log.obstacle = None;
         Ok(())
+    }
+
+    /// From room that is there already, if there is any.
+    fn make(&self, header: Header) -> io::Result<Segment> {
+        let old = self.log.lock().reusable.pop().filter(|old| old.header.capacity == header.capacity);
+        if let Some(old) = old {
+            match Segment::reuse(&*self.fs, &old, header) {
+                Ok(segment) => return Ok(segment),
+                Err(error) => {
+                    tracing::debug!(path = %old.path.display(), %error, "the room of an old spool segment cannot be used again");
+                    // It may have the new name already; then that is gone.
+                    let _ = self.fs.remove(&old.path);
+                }
+            }
+        }
+        Segment::create(&*self.fs, &self.options.directory, header)
+    }
+}
+
+/// What an open intent's frame, or a copy of it, says.
+fn intent_at(segments: &[Arc<Segment>], home: u64, durable: u64) -> Option<(u8, bytes::Bytes)> {
+    match Scan::new(home, OnReadError::Fail).step(segments, durable) {
+        Ok(Step::Frame(frame)) if frame.head.lsn == home => {
+            matches!(frame.head.kind, Kind::Intent | Kind::Carried).then_some((frame.head.version, frame.payload))
+        }
+        _ => None,
     }
 }

@@ -1,31 +1,37 @@
 //! The writer's state, all of it under one mutex: the segments being written, the room, the open intents.
 //!
-//! Pure memory but for the copies into mappings; never waits for a disk. Invariant (the *promise*): the room that is left
-//! in the active segment and in the spares is enough for the reserved settlements of all open intents, counting what is
-//! lost at the end of each segment and what each new segment carries.
+//! Pure memory: an append is a copy into the stage, and the syncing thread writes it out. So nobody who holds the mutex waits
+//! for a disk. (Only where there is no stage does an append write to its segment itself, so that it survives the process.)
+//! Invariant (the *promise*): the room that is left in the active segment and in the spares is enough for the reserved
+//! settlements of all open intents, counting what is lost at the end of each segment and what each new segment begins with.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::AppendError;
-use crate::frame::{EpochMark, HEAD, Head, Kind, PAYLOAD_BYTES_MAX, Start, frame_bytes};
-use crate::fs::Mapping;
+use crate::frame::{EpochMark, HEAD, Head, Kind, OpenId, PAYLOAD_BYTES_MAX, Start, frame_bytes};
 use crate::segment::{DATA, Segment};
+use crate::stage::Chunks;
 use crate::tail::Tail;
+use crate::times::Times;
 use crate::{Appended, IntentId, Lsn, unix_secs};
 
 const PADDING: [u8; 8] = [0; 8];
+/// At most so much is copied out of the stage at once, with the mutex held.
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// A segment with bytes that are not durable yet. The last one is the active one.
 pub(crate) struct Writing {
     pub(crate) segment: Arc<Segment>,
-    pub(crate) map: Box<dyn Mapping>,
     pub(crate) tail: Tail,
     pub(crate) end: u64,
+    /// Everything before was written to the segment's file.
+    pub(crate) written: u64,
     pub(crate) synced: u64,
     pub(crate) sealed: bool,
     /// A sync failed: it must not be tried again, the tail goes to a new segment.
@@ -46,13 +52,13 @@ pub(crate) struct Freed {
 }
 
 impl Writing {
-    pub(crate) fn new(spare: Spare) -> Self {
-        let first = spare.segment.first();
+    pub(crate) fn new(segment: Arc<Segment>) -> Self {
+        let first = segment.first();
         Self {
-            segment: spare.segment,
-            map: spare.map,
+            segment,
             tail: Tail::default(),
             end: first,
+            written: first,
             synced: first,
             sealed: false,
             poisoned: false,
@@ -62,28 +68,17 @@ impl Writing {
     }
 }
 
-/// A segment that is ready to become the active one.
-pub(crate) struct Spare {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) map: Box<dyn Mapping>,
-}
-
-/// An intent that owes a settlement.
-#[derive(Debug, Clone)]
+/// An intent that owes a settlement. What it says is in its frame; whoever announced it has it too.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Open {
-    pub(crate) version: u8,
-    pub(crate) payload: Bytes,
+    /// The frame that holds its payload: its own, or a copy that was made before that went.
+    pub(crate) home: u64,
     pub(crate) reserved: u64,
 }
 
 impl Open {
-    pub(crate) fn new(version: u8, payload: Bytes, slack: usize) -> Self {
-        let reserved = frame_bytes(payload.len() + slack);
-        Self { version, payload, reserved }
-    }
-
-    pub(crate) fn carried_bytes(&self) -> u64 {
-        frame_bytes(self.payload.len())
+    pub(crate) fn new(home: u64, payload_bytes: usize, slack: usize) -> Self {
+        Self { home, reserved: frame_bytes(payload_bytes + slack) }
     }
 }
 
@@ -109,6 +104,7 @@ impl<'a> Entry<'a> {
 }
 
 /// What the sync thread works on next.
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) segment: Arc<Segment>,
     pub(crate) end: u64,
@@ -117,11 +113,11 @@ pub(crate) struct Target {
 
 pub(crate) struct Log {
     pub(crate) writing: VecDeque<Writing>,
-    pub(crate) spares: VecDeque<Spare>,
+    /// Ready to become the active segment.
+    pub(crate) spares: VecDeque<Arc<Segment>>,
     /// All segments that can be read, by first LSN; spares are not among them.
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
     pub(crate) open: BTreeMap<u64, Open>,
-    pub(crate) open_bytes: u64,
     pub(crate) reserved: u64,
     pub(crate) epoch: Uuid,
     pub(crate) last_seq: u64,
@@ -139,12 +135,21 @@ pub(crate) struct Log {
     pub(crate) finished: Vec<Arc<Segment>>,
     /// Deleted by the floor, their files not removed yet.
     pub(crate) garbage: Vec<Arc<Segment>>,
+    /// As garbage, but kept because their room can be used again.
+    pub(crate) reusable: Vec<Arc<Segment>>,
+    /// Where appended bytes wait for the disk.
+    pub(crate) chunks: Chunks,
+    /// When what was appended.
+    pub(crate) times: Times,
     pub(crate) durable: u64,
     pub(crate) slack: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) segment_bytes: u64,
-    /// How many segments are kept ready.
+    /// How many segments are kept ready, at least and at most.
     pub(crate) spares_min: usize,
+    pub(crate) spares_max: usize,
+    /// How fast segments fill, to have those ready that the next seconds need.
+    pub(crate) filled: Option<Filled>,
     /// The base of the segment after the last spare.
     pub(crate) next_base: u64,
     /// Why there is no further spare.
@@ -157,6 +162,18 @@ pub(crate) struct Log {
     pub(crate) wants_spare: bool,
 }
 
+/// When the last segment was full, and how long it lasted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filled {
+    at: Instant,
+    lasted: Option<Duration>,
+}
+
+/// Spares are kept for so long at the rate of the last two segments: a slow disk has that time to make the next.
+const SPARES_AHEAD: Duration = Duration::from_secs(5);
+/// The part of a segment that its beginning may take.
+const OPENING_SHARE: u64 = 4;
+
 /// Largest payload in segments of this size.
 pub(crate) fn payload_bytes_max(segment_bytes: u64) -> usize {
     usize::try_from(segment_bytes / 16).unwrap_or(PAYLOAD_BYTES_MAX).min(PAYLOAD_BYTES_MAX)
@@ -168,13 +185,11 @@ impl Log {
         if let Some(kind) = self.broken {
             return Err(AppendError::Unwritable { kind });
         }
-        let open = Open::new(entry.version, Bytes::copy_from_slice(entry.payload), self.slack);
-        let (carried, reserved) = (open.carried_bytes(), open.reserved);
-        self.admit(entry.bytes(), self.open_bytes + carried, self.reserved + reserved)?;
+        let reserved = frame_bytes(entry.payload.len() + self.slack);
+        self.admit(entry.bytes(), self.open.len() + 1, self.reserved + reserved)?;
         let lsn = self.append(entry, 0)?;
         self.used = true;
-        self.open.insert(lsn, open);
-        self.open_bytes += carried;
+        self.open.insert(lsn, Open { home: lsn, reserved });
         self.reserved += reserved;
         Ok(IntentId(lsn))
     }
@@ -182,10 +197,9 @@ impl Log {
     /// PUBLISH or VOID. Within what the intent reserved this cannot fail for lack of room.
     pub(crate) fn settle(&mut self, intent: IntentId, mut entry: Entry<'_>) -> Result<Appended, AppendError> {
         self.check(&entry)?;
-        let open = self.open.get(&intent.0).ok_or(AppendError::NotOpen(intent))?;
-        let (carried, reserved) = (open.carried_bytes(), open.reserved);
+        let reserved = self.open.get(&intent.0).ok_or(AppendError::NotOpen(intent))?.reserved;
         if entry.bytes() > reserved {
-            self.admit(entry.bytes(), self.open_bytes - carried, self.reserved - reserved)?;
+            self.admit(entry.bytes(), self.open.len(), self.reserved - reserved)?;
         }
         entry.link = intent.0;
         let seq = if entry.kind == Kind::Publish { self.last_seq + 1 } else { 0 };
@@ -193,14 +207,13 @@ impl Log {
         self.used = true;
         self.last_seq = self.last_seq.max(seq);
         self.open.remove(&intent.0);
-        self.open_bytes -= carried;
         self.reserved -= reserved;
         Ok(Appended { lsn: Lsn(lsn), seq })
     }
 
     pub(crate) fn note(&mut self, entry: Entry<'_>) -> Result<Lsn, AppendError> {
         self.check(&entry)?;
-        self.admit(entry.bytes(), self.open_bytes, self.reserved)?;
+        self.admit(entry.bytes(), self.open.len(), self.reserved)?;
         let lsn = self.append(entry, 0)?;
         self.used = true;
         Ok(Lsn(lsn))
@@ -212,11 +225,45 @@ impl Log {
         let payload = mark.encode();
         let entry = Entry::new(Kind::EpochClosed, 1, &payload);
         self.check(&entry)?;
-        self.admit(entry.bytes(), self.open_bytes, self.reserved)?;
+        self.admit(entry.bytes(), self.open.len(), self.reserved)?;
         let lsn = self.append(entry, 0)?;
         self.earlier.retain(|mark| mark.epoch != epoch);
         self.closings.push((lsn, epoch));
         Ok(Lsn(lsn))
+    }
+
+    /// Copies an open intent to the end, because the segment that holds its payload is to go. `false` when it was settled
+    /// meanwhile.
+    pub(crate) fn spill(&mut self, lsn: u64, version: u8, payload: &[u8]) -> Result<bool, AppendError> {
+        let mut entry = Entry::new(Kind::Carried, version, payload);
+        entry.link = lsn;
+        self.check(&entry)?;
+        if !self.open.contains_key(&lsn) {
+            return Ok(false);
+        }
+        self.admit(entry.bytes(), self.open.len(), self.reserved)?;
+        let home = self.append(entry, 0)?;
+        if let Some(open) = self.open.get_mut(&lsn) {
+            open.home = home;
+        }
+        Ok(true)
+    }
+
+    /// Whether no open intent's payload lies in a segment that takes no more frames. The first time that is so it notes where
+    /// the log ends: up to there lie the settlements and copies that made it so.
+    pub(crate) fn is_left(&self, segment: &Segment) -> bool {
+        let noted = segment.left_at.load(Ordering::Relaxed) > 0;
+        if !noted && self.homes_in(segment).is_empty() {
+            segment.left_at.store(self.end(), Ordering::Relaxed);
+            return true;
+        }
+        noted
+    }
+
+    /// Open intents whose payloads lie in a segment.
+    pub(crate) fn homes_in(&self, segment: &Segment) -> Vec<OpenId> {
+        let inside = self.open.iter().filter(|(_, open)| (segment.first()..segment.limit()).contains(&open.home));
+        inside.map(|(lsn, open)| OpenId { lsn: *lsn, home: open.home }).collect()
     }
 
     fn check(&self, entry: &Entry<'_>) -> Result<(), AppendError> {
@@ -231,44 +278,69 @@ impl Log {
 
     // === room ===
 
-    /// Would the promise hold after a frame of this size, with these open intents and reservations?
-    fn admit(&mut self, frame: u64, open_bytes: u64, reserved: u64) -> Result<(), AppendError> {
+    /// Takes a frame of this size only if the promise holds afterwards, with so many open intents and reservations.
+    fn admit(&mut self, frame: u64, open: usize, reserved: u64) -> Result<(), AppendError> {
+        let left = self.would_admit(frame, open, reserved);
+        self.wants_spare |= match left {
+            Ok(left) => left < reserved + self.segment_bytes / 2 || self.spares.len() < self.spares_wanted(),
+            Err(_) => true,
+        };
+        left.map(drop)
+    }
+
+    /// The room that would be left for further reservations.
+    fn would_admit(&self, frame: u64, open: usize, reserved: u64) -> Result<u64, AppendError> {
+        if !self.chunks.has_room() {
+            return Err(AppendError::Behind);
+        }
         let active = self.active_room();
         let room = if frame <= active {
-            (active - frame).saturating_sub(self.waste()) + self.spare_room(0, open_bytes)
+            (active - frame).saturating_sub(self.waste()) + self.spare_room(0, open)
         } else if let Some(first) = self.spares.front() {
-            let opened = self.room_of(first, self.open_bytes);
+            let opened = self.room_of(first, self.open.len());
             let left = opened.checked_sub(frame).ok_or(AppendError::Full)?;
-            left.saturating_sub(self.waste()) + self.spare_room(1, open_bytes)
+            left.saturating_sub(self.waste()) + self.spare_room(1, open)
         } else {
-            self.wants_spare = true;
             return Err(self.no_room());
         };
-        // What is open must fit a new segment with some room for progress.
-        if open_bytes > self.open_bytes && open_bytes > self.segment_bytes / 4 * 3 {
+        // The list of what is open must leave a new segment most of its room.
+        if open > self.open.len() && self.opening_bytes(open) > self.segment_bytes / OPENING_SHARE {
             return Err(AppendError::Full);
         }
-        if room < reserved {
-            self.wants_spare = true;
-            return Err(self.no_room());
-        }
-        self.wants_spare |= room - reserved < reserved + self.segment_bytes / 2;
-        Ok(())
+        room.checked_sub(reserved).ok_or_else(|| self.no_room())
     }
 
     /// Whether a further spare would be good to have.
     pub(crate) fn is_short(&self) -> bool {
-        self.spares.len() < self.spares_min || self.settlement_room() < 2 * self.reserved + self.segment_bytes
+        self.spares.len() < self.spares_wanted() || self.settlement_room() < 2 * self.reserved + self.segment_bytes
+    }
+
+    /// How many segments are to be ready, for the rate at which they fill.
+    fn spares_wanted(&self) -> usize {
+        let lasted = self.filled.and_then(|filled| Some(filled.lasted?.max(filled.at.elapsed())));
+        let soon = lasted.map_or(0, |lasted| SPARES_AHEAD.as_millis() / lasted.as_millis().max(1) + 1);
+        usize::try_from(soon).unwrap_or(self.spares_max).clamp(self.spares_min, self.spares_max)
     }
 
     /// Whether an intent of any size would be taken.
     pub(crate) fn is_writable(&self) -> bool {
-        let reserve = 2 * self.waste() + frame_bytes(self.slack);
-        !self.closed && self.broken.is_none() && self.settlement_room() >= self.reserved + reserve
+        self.refuses().is_none()
+    }
+
+    /// Why not: what [`Self::intent`] would say.
+    pub(crate) fn refuses(&self) -> Option<AppendError> {
+        if self.closed {
+            return Some(AppendError::Closed);
+        }
+        if let Some(kind) = self.broken {
+            return Some(AppendError::Unwritable { kind });
+        }
+        let (frame, reserved) = (self.waste(), self.waste() + frame_bytes(self.slack));
+        self.would_admit(frame, self.open.len() + 1, self.reserved + reserved).err()
     }
 
     fn settlement_room(&self) -> u64 {
-        self.active_room().saturating_sub(self.waste()) + self.spare_room(0, self.open_bytes)
+        self.active_room().saturating_sub(self.waste()) + self.spare_room(0, self.open.len())
     }
 
     fn no_room(&self) -> AppendError {
@@ -284,17 +356,23 @@ impl Log {
         frame_bytes(self.payload_bytes_max)
     }
 
-    fn spare_room(&self, skip: usize, open_bytes: u64) -> u64 {
-        self.spares.iter().skip(skip).map(|spare| self.room_of(spare, open_bytes).saturating_sub(self.waste())).sum()
+    fn spare_room(&self, skip: usize, open: usize) -> u64 {
+        self.spares.iter().skip(skip).map(|spare| self.room_of(spare, open).saturating_sub(self.waste())).sum()
     }
 
-    fn room_of(&self, spare: &Spare, open_bytes: u64) -> u64 {
-        (spare.segment.header.capacity - DATA).saturating_sub(self.opening_bytes(open_bytes))
+    fn room_of(&self, spare: &Segment, open: usize) -> u64 {
+        (spare.header.capacity - DATA).saturating_sub(self.opening_bytes(open))
     }
 
-    /// What a new segment begins with.
-    pub(crate) fn opening_bytes(&self, open_bytes: u64) -> u64 {
-        frame_bytes(Start::BYTES) + self.earlier.len() as u64 * frame_bytes(EpochMark::BYTES) + open_bytes
+    /// What a new segment begins with when so many intents are open.
+    pub(crate) fn opening_bytes(&self, open: usize) -> u64 {
+        let lists = open.div_ceil(self.ids_max()) as u64 * frame_bytes(0) + (open * OpenId::BYTES) as u64;
+        frame_bytes(Start::BYTES) + self.earlier.len() as u64 * frame_bytes(EpochMark::BYTES) + lists
+    }
+
+    /// Open intents that one frame lists.
+    fn ids_max(&self) -> usize {
+        (self.payload_bytes_max / OpenId::BYTES).max(1)
     }
 
     // === appending ===
@@ -308,23 +386,29 @@ impl Log {
 
     fn put(&mut self, entry: Entry<'_>, seq: u64) -> u64 {
         let Some(active) = self.writing.back_mut() else { return 0 };
-        let lsn = active.end;
+        let (lsn, now) = (active.end, unix_secs());
         let head = Head {
             lsn,
             kind: entry.kind,
             version: entry.version,
-            unix_secs: u32::try_from(unix_secs()).unwrap_or(u32::MAX),
+            unix_secs: u32::try_from(now).unwrap_or(u32::MAX),
             link: entry.link,
             seq,
             payload_bytes: u32::try_from(entry.payload.len()).unwrap_or(u32::MAX),
         };
         let padding = usize::try_from(head.frame_bytes()).unwrap_or_default() - HEAD - entry.payload.len();
         let head_bytes = head.encode(entry.payload_crc);
-        let frame = active.tail.push(lsn, [&head_bytes, entry.payload, PADDING.get(..padding).unwrap_or_default()]);
-        let stored = active.map.store(active.segment.offset(lsn), frame);
-        debug_assert!(stored, "the room was checked");
+        let parts = [&head_bytes, entry.payload, PADDING.get(..padding).unwrap_or_default()];
+        active.tail.push(&mut self.chunks, lsn, parts);
         active.end = head.end();
-        self.relayed += u64::from(entry.kind.is_relayed());
+        // What fails here is written again by the sync, which knows what to do then.
+        if !self.chunks.is_staged() && active.written == lsn && active.segment.write(lsn, &parts.concat()).is_ok() {
+            active.written = active.end;
+        }
+        if entry.kind.is_relayed() {
+            self.relayed += 1;
+            self.times.note(lsn, now);
+        }
         lsn
     }
 
@@ -337,36 +421,39 @@ impl Log {
         if let Some(active) = self.writing.back_mut() {
             active.sealed = true;
             active.segment.set_end(active.end);
-            active.segment.sealed_unix_secs.store(unix_secs(), std::sync::atomic::Ordering::Relaxed);
+            active.segment.seal();
         }
+        let now = Instant::now();
+        self.filled = Some(Filled { at: now, lasted: self.filled.map(|filled| now - filled.at) });
         self.wants_spare = true;
         self.begin(spare);
         Ok(())
     }
 
-    /// Makes a spare the active segment and carries into it what must not depend on older ones.
-    pub(crate) fn begin(&mut self, spare: Spare) {
-        spare.segment.relayed_before.store(self.relayed, std::sync::atomic::Ordering::Relaxed);
-        self.list(Arc::clone(&spare.segment));
-        let first = spare.segment.first();
+    /// Makes a spare the active segment. It begins with what must not depend on older ones: how the epochs stand, and where
+    /// the open intents lie.
+    pub(crate) fn begin(&mut self, spare: Arc<Segment>) {
+        spare.relayed_before.store(self.relayed, Ordering::Relaxed);
+        self.list(Arc::clone(&spare));
+        let first = spare.first();
         self.writing.push_back(Writing::new(spare));
-        let carried: Vec<_> = self.open.iter().map(|(lsn, open)| (*lsn, open.clone())).collect();
+        let mut ids = Vec::with_capacity(self.open.len() * OpenId::BYTES);
+        self.open.iter().for_each(|(lsn, open)| OpenId { lsn: *lsn, home: open.home }.encode(&mut ids));
+        let lists = self.open.len().div_ceil(self.ids_max());
         let earlier = self.earlier.clone();
         let start = Start {
             epoch: self.epoch,
             last_seq: self.last_seq,
             relayed: self.relayed,
-            carried: u32::try_from(carried.len() + earlier.len()).unwrap_or(u32::MAX),
+            carried: u32::try_from(lists + earlier.len()).unwrap_or(u32::MAX),
             used: self.used,
         };
         self.put(Entry::new(Kind::Start, 1, &start.encode()), 0);
         for mark in earlier {
             self.put(Entry::new(Kind::EpochOpen, 1, &mark.encode()), 0);
         }
-        for (lsn, open) in carried {
-            let mut entry = Entry::new(Kind::Carried, open.version, &open.payload);
-            entry.link = lsn;
-            self.put(entry, 0);
+        for list in ids.chunks(self.ids_max() * OpenId::BYTES) {
+            self.put(Entry::new(Kind::OpenIds, 1, list), 0);
         }
         let end = self.end();
         self.checkpoints.push_back((end, first));
@@ -383,7 +470,7 @@ impl Log {
         if !self.writing.is_empty() || !self.spares.is_empty() {
             return self.segment_bytes;
         }
-        let needed = DATA + 2 * self.opening_bytes(self.open_bytes) + 2 * self.reserved;
+        let needed = DATA + 2 * self.opening_bytes(self.open.len()) + 2 * self.reserved;
         self.segment_bytes.max(needed.next_multiple_of(DATA))
     }
 
@@ -401,12 +488,34 @@ impl Log {
 
     /// Bytes of all segment files.
     pub(crate) fn bytes(&self) -> u64 {
-        let spares = self.spares.iter().map(|spare| spare.segment.bytes());
-        let garbage = self.garbage.iter().map(|segment| segment.bytes());
-        self.segments.iter().map(|segment| segment.bytes()).chain(spares).chain(garbage).sum()
+        let all = self.segments.iter().chain(&self.spares).chain(&self.garbage).chain(&self.reusable);
+        all.map(|segment| segment.bytes()).sum()
     }
 
     // === syncing ===
+
+    /// Bytes of a segment that are to be written out, from `from` on. `None` when there are none.
+    pub(crate) fn unwritten(&self, number: u64, buffer: &mut Vec<u8>) -> Option<(Arc<Segment>, u64)> {
+        let writing = self.writing.iter().find(|writing| writing.segment.header.number == number)?;
+        let left = usize::try_from(writing.end - writing.written).unwrap_or(WRITE_BYTES).min(WRITE_BYTES);
+        buffer.resize(left, 0);
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match writing.tail.copy(&self.chunks, writing.written + filled as u64, rest) {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        buffer.truncate(filled);
+        (filled > 0).then(|| (Arc::clone(&writing.segment), writing.written))
+    }
+
+    /// Everything of a segment before `upto` was written out.
+    pub(crate) fn wrote(&mut self, number: u64, upto: u64) {
+        if let Some(writing) = self.writing.iter_mut().find(|writing| writing.segment.header.number == number) {
+            writing.written = writing.written.max(upto);
+        }
+    }
 
     /// What is to be synced next, if anything.
     pub(crate) fn target(&self) -> Option<Target> {
@@ -421,15 +530,17 @@ impl Log {
         if let Some(writing) = self.writing.iter_mut().find(|writing| writing.segment.header.number == number) {
             writing.synced = writing.synced.max(target.end);
             writing.ever_synced = true;
-            writing.tail.release(target.end);
-            writing.map.release_before(writing.segment.offset(target.end));
+            writing.tail.release(&mut self.chunks, target.end);
             freed.superseded = std::mem::take(&mut writing.supersedes);
         }
         for segment in &freed.superseded {
             self.unlist(segment.header.number);
         }
         while self.writing.front().is_some_and(|front| front.sealed && front.synced == front.end) {
-            freed.done.extend(self.writing.pop_front());
+            if let Some(mut done) = self.writing.pop_front() {
+                done.tail.release_all(&mut self.chunks);
+                freed.done.push(done);
+            }
         }
         self.finished.extend(freed.done.iter().map(|writing| Arc::clone(&writing.segment)));
         if let Some(front) = self.writing.front() {

@@ -8,26 +8,28 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
 use crate::error::{AppendError, OpenError, is_disk};
 use crate::frame::EpochMark;
 use crate::fs::{FileSystem, OpenMode, read_patiently};
-use crate::log::{Log, Open, Spare, payload_bytes_max};
+use crate::log::{Log, Open, payload_bytes_max};
 use crate::quarantine::{Quarantine, is_blank};
 use crate::relay::Relay;
 use crate::segment::{DATA, Header, Segment};
-use crate::shared::{KeeperSignal, Progress, Shared};
+use crate::shared::{KeeperSignal, Progress, Shared, Stall, Unrecorded};
+use crate::stage::{self, Chunks, Leftover, Owner, Stage};
 use crate::state::{self, State, StateFile};
 use crate::survey::{self, Survey};
+use crate::times::Times;
 use crate::waiters::{Bell, Waiters};
 use crate::{EpochRecord, IntentId, Lsn, Orphan, Recovered, SpoolOptions, unix_secs};
 
 const LOCK_RETRIES: u32 = 5;
-const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Opens the directory and starts a new epoch; starts no thread.
 pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Shared, Recovered), OpenError> {
@@ -37,12 +39,16 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         fs.sync_dir(parent).map_err(OpenError::io("sync", parent))?;
     }
     let lock = lock(&*fs, &directory)?;
-    let left = Left::read(&fs, &options)?;
+    let mut left = Left::read(&fs, &options)?;
     let state = left.state.clone();
     let path = directory.join("state");
-    let state_file =
+    let mut state_file =
         StateFile::open(Arc::clone(&fs), &directory, state.clone()).map_err(OpenError::io("open", &path))?;
+    for (epoch, count) in &state.unrecorded {
+        state_file.count_at_least(*epoch, *count);
+    }
     let epoch = Uuid::now_v7();
+    let stage = make_stage(&*fs, &options, stage::name(state.spool, epoch));
     let recovered = left.recovered(&state, epoch);
     let progress = Progress { durable: 0, broken: false, closed: false, rewinds: 0 };
     let cursor = state.cursor.min(left.next_base);
@@ -55,10 +61,12 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         ..Relay::default()
     };
     let last_number = left.last_number;
+    let leftovers = std::mem::take(&mut left.leftovers);
+    let (stage_path, stage) = stage.unzip();
     let shared = Shared {
         id: state.spool,
         epoch,
-        log: Mutex::new(left.into_log(epoch, &options)),
+        log: Mutex::new(left.into_log(epoch, &options, stage.clone())),
         fs,
         options,
         bell: Bell::default(),
@@ -73,10 +81,46 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         keep_wake: Condvar::new(),
         last_number: AtomicU64::new(last_number),
         unreadable_bytes: AtomicU64::new(0),
+        unrecorded: Unrecorded::new(stage),
+        stall: Stall::new(),
+        stage: stage_path,
         _lock: lock,
     };
-    begin(&shared)?;
+    if begin(&shared)? == Begun::WithSegment {
+        // What they held is in segments and durable.
+        leftovers.iter().for_each(|leftover| remove_stage(&*shared.fs, &leftover.path));
+        shared.options.stage_directory.iter().for_each(|directory| shared.fs.sweep_stages(directory));
+    }
     Ok((shared, recovered))
+}
+
+/// Memory that outlives this process, for what the disk does not have yet.
+fn make_stage(fs: &dyn FileSystem, options: &SpoolOptions, name: String) -> Option<(PathBuf, Arc<dyn Stage>)> {
+    let path = options.stage_directory.as_ref()?.join(name);
+    match fs.make_stage(&path, options.stage_bytes) {
+        Ok(stage) => Some((path, stage)),
+        Err(error) => {
+            tracing::warn!(
+                path = %path.display(), %error,
+                "no memory can be had that outlives the process; every call writes to the spool's disk itself and waits when it stands still"
+            );
+            None
+        }
+    }
+}
+
+fn remove_stage(fs: &dyn FileSystem, path: &Path) {
+    if let Err(error) = fs.remove_stage(path) {
+        tracing::warn!(path = %path.display(), %error, "the stage of an earlier start could not be removed");
+    }
+}
+
+/// What the new epoch begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    WithSegment,
+    /// As soon as the disk has room.
+    Without,
 }
 
 fn lock(fs: &dyn FileSystem, directory: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
@@ -97,7 +141,7 @@ fn lock(fs: &dyn FileSystem, directory: &Path) -> Result<Box<dyn Send + Sync>, O
 }
 
 /// The new epoch's first segment: durable with all it carries before anything else happens.
-fn begin(shared: &Shared) -> Result<(), OpenError> {
+fn begin(shared: &Shared) -> Result<Begun, OpenError> {
     let directory = &shared.options.directory;
     let header = {
         let log = shared.log.lock();
@@ -110,26 +154,24 @@ fn begin(shared: &Shared) -> Result<(), OpenError> {
             created_unix_secs: unix_secs(),
         }
     };
-    let made = Segment::create(&*shared.fs, directory, header)
-        .and_then(|segment| segment.file.map(header.capacity).map(|map| Spare { segment: Arc::new(segment), map }));
-    let spare = match made {
-        Ok(spare) => spare,
+    let segment = match Segment::create(&*shared.fs, directory, header) {
+        Ok(segment) => Arc::new(segment),
         Err(error) if is_disk(&error) => {
             begin_without(shared, &error);
-            return Ok(());
+            return Ok(Begun::Without);
         }
         Err(error) => return Err(OpenError::io("create a segment in", directory)(error)),
     };
-    let path = spare.segment.path.clone();
-    let first = spare.segment.first();
+    let first = segment.first();
     {
         let mut log = shared.log.lock();
         log.next_base = header.base + header.capacity;
-        log.begin(spare);
+        log.begin(Arc::clone(&segment));
     }
     let target = shared.log.lock().target();
     if let Some(target) = target {
-        target.segment.file.sync_data().map_err(OpenError::io("sync", &path))?;
+        let synced = shared.write_out(&target).and_then(|()| target.segment.file.sync_data());
+        synced.map_err(OpenError::io("sync", &segment.path))?;
         shared.log.lock().synced(&target);
     }
     let durable = shared.log.lock().durable;
@@ -142,7 +184,8 @@ fn begin(shared: &Shared) -> Result<(), OpenError> {
         // The closing of an epoch that is not among these lies before the checkpoint, where nobody will see it again.
         state.unrecorded.retain(|(epoch, _)| *epoch == shared.epoch || earlier.contains(epoch));
     })
-    .map_err(OpenError::io("write the state in", directory))
+    .map_err(OpenError::io("write the state in", directory))?;
+    Ok(Begun::WithSegment)
 }
 
 /// Nothing can be appended yet, but what earlier epochs left is durable and can be handed on, which may make the room.
@@ -171,6 +214,8 @@ struct Left {
     last_number: u64,
     quarantined: u64,
     quarantined_bytes: u64,
+    /// Stages of processes that died.
+    leftovers: Vec<Leftover>,
 }
 
 impl Left {
@@ -185,6 +230,12 @@ impl Left {
         if !options.settle_after.is_zero() {
             // What a power cut may have taken from the receiver is handed on once more.
             state.cursor = state.cursor.min(state.past.settled());
+        }
+        let leftovers = leftovers(fs, options, state.spool);
+        for leftover in &leftovers {
+            state.set_unrecorded(leftover.epoch, leftover.unrecorded);
+            let restored = leftover.restore(&found.segments).map_err(OpenError::io("restore", &leftover.path))?;
+            tracing::info!(epoch = %leftover.epoch, bytes = restored, "what an earlier start had no time to write was taken from its stage");
         }
         let mut quarantine = Quarantine::new(fs, directory);
         set_damaged_aside(fs, &found.damaged, &mut quarantine)?;
@@ -209,6 +260,7 @@ impl Left {
             last_number: found.last_number,
             quarantined: quarantine.regions,
             quarantined_bytes: quarantine.bytes,
+            leftovers,
         };
         segments.retain(|segment| {
             let keep = !left.is_empty(segment) || kept.contains(&segment.header.number);
@@ -221,7 +273,19 @@ impl Left {
             let segment = left.settle(segment, &kept)?;
             left.segments.push(segment);
         }
+        left.date();
         Ok(left)
+    }
+
+    /// How long segments had been sealed when the last record was appended: by the records' own times, not by the clock of now.
+    fn date(&self) {
+        let newest = u64::from(self.survey.newest_unix_secs);
+        for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
+            segment.was_sealed(Duration::from_secs(newest.saturating_sub(next.header.created_unix_secs)));
+        }
+        if let Some(last) = self.segments.last() {
+            last.was_sealed(Duration::ZERO);
+        }
     }
 
     fn is_empty(&self, segment: &Segment) -> bool {
@@ -300,20 +364,33 @@ impl Left {
         }
     }
 
-    fn into_log(self, epoch: Uuid, options: &SpoolOptions) -> Log {
+    /// By the heads of segments: the first thing that waits may be younger than what this says, never older.
+    fn times(&self, cursor: u64) -> Times {
+        let mut times = Times::default();
+        if let Some(oldest) = self.survey.oldest_unsent_unix_secs {
+            times.note(cursor, u64::from(oldest));
+        }
+        for segment in self.segments.iter().filter(|segment| segment.first() > cursor) {
+            times.note(segment.first(), segment.header.created_unix_secs);
+        }
+        times
+    }
+
+    fn into_log(self, epoch: Uuid, options: &SpoolOptions, stage: Option<Arc<dyn Stage>>) -> Log {
         let earlier = self.survey.unclosed().collect();
         let slack = options.settlement_slack;
-        let open: BTreeMap<u64, Open> = self
-            .survey
-            .open
-            .into_iter()
-            .map(|(lsn, seen)| (lsn, Open::new(seen.version, Bytes::clone(&seen.payload), slack)))
-            .collect();
+        let seen = self.survey.open.iter();
+        let open: BTreeMap<u64, Open> =
+            seen.map(|(lsn, seen)| (*lsn, Open::new(seen.home, seen.payload.len(), slack))).collect();
+        let spares_min = if options.bytes_max >= 16 * options.segment_bytes { 2 } else { 1 };
+        let spares_max = options.bytes_max / options.segment_bytes / 4;
+        let times = self.times(self.state.cursor);
+        let owner = Owner { spool: self.state.spool, epoch, directory: &self.directory };
+        let chunks = stage.map_or_else(Chunks::default, |stage| Chunks::over(stage, owner));
         Log {
             writing: VecDeque::new(),
             spares: VecDeque::new(),
             segments: Arc::new(self.segments),
-            open_bytes: open.values().map(Open::carried_bytes).sum(),
             reserved: open.values().map(|open| open.reserved).sum(),
             open,
             epoch,
@@ -325,11 +402,16 @@ impl Left {
             checkpoints: VecDeque::new(),
             finished: Vec::new(),
             garbage: Vec::new(),
+            reusable: Vec::new(),
+            chunks,
+            times,
             durable: 0,
             slack,
             payload_bytes_max: payload_bytes_max(options.segment_bytes),
             segment_bytes: options.segment_bytes,
-            spares_min: if options.bytes_max >= 16 * options.segment_bytes { 2 } else { 1 },
+            spares_min,
+            spares_max: usize::try_from(spares_max).unwrap_or(spares_min).max(spares_min),
+            filled: None,
             next_base: self.next_base,
             obstacle: None,
             broken: None,
@@ -338,6 +420,19 @@ impl Left {
             wants_spare: false,
         }
     }
+}
+
+/// Stages of this spool whose processes are gone, oldest first.
+fn leftovers(fs: &dyn FileSystem, options: &SpoolOptions, spool: Uuid) -> Vec<Leftover> {
+    let Some(directory) = &options.stage_directory else { return Vec::new() };
+    let found = fs.find_stages(directory, &stage::prefix(spool)).unwrap_or_else(|error| {
+        tracing::debug!(path = %directory.display(), %error, "there is no folder of stages");
+        Vec::new()
+    });
+    let mut leftovers: Vec<_> =
+        found.into_iter().filter_map(|(path, stage)| Leftover::read(path, stage, spool)).collect();
+    leftovers.sort_by_key(|leftover| leftover.epoch);
+    leftovers
 }
 
 fn set_damaged_aside(

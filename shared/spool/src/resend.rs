@@ -14,13 +14,13 @@ use crate::past::Past;
 use crate::scan::{OnReadError, Scan, Step};
 use crate::segment::Segment;
 use crate::shared::Shared;
-use crate::{Lsn, state, unix_secs};
+use crate::{Lsn, state, survey, unix_secs};
 
 const NAME: &str = "resend";
 const NAME_NEW: &str = "resend.new";
 const WORD: &str = "since ";
 const BYTES_MAX: usize = 64;
-/// So many segments may have been made before the records of an earlier one were written.
+/// So many segments may say of themselves that they began before the records of an earlier one were written.
 const MADE_AHEAD: usize = 3;
 
 /// Asks whoever owns the spool in a directory, or will, to hand on once more what was appended since then (seconds since
@@ -77,7 +77,7 @@ pub(crate) struct Place {
 
 /// The first relayed record that was appended at `since` or later, seconds since 1970.
 pub(crate) fn place(segments: &[Arc<Segment>], limit: u64, since: u64) -> io::Result<Place> {
-    let young = segments.iter().position(|segment| segment.header.created_unix_secs >= since);
+    let young = segments.iter().position(|segment| survey::began(segment) >= since);
     let from = young.unwrap_or(segments.len()).saturating_sub(MADE_AHEAD);
     let first = segments.get(from).map_or(limit, |segment| segment.first());
     let mut scan = Scan::new(first, OnReadError::Skip);

@@ -76,6 +76,10 @@ impl Scan {
         self.unreadable
     }
 
+    pub(crate) fn go_to(&mut self, pos: u64) {
+        self.pos = pos;
+    }
+
     pub(crate) fn set_on_error(&mut self, on_error: OnReadError) {
         self.on_error = on_error;
     }
@@ -106,7 +110,11 @@ impl Scan {
             }
             let from = self.pos;
             let Some(segment) = candidates.into_iter().next() else {
-                let Some(next) = next else { return Ok(Step::End) };
+                // Nothing lies before the limit, so the end of the last segment is not to be looked at again and again.
+                let Some(next) = next else {
+                    self.pos = limit;
+                    return Ok(Step::End);
+                };
                 self.pos = next;
                 continue;
             };

@@ -4,9 +4,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::frame::{u32_at, u64_at, uuid_at};
@@ -16,7 +18,9 @@ use crate::fs::{FileSystem, OpenMode, SpoolFile, read_patiently};
 pub(crate) const DATA: u64 = 2 * PAGE;
 pub(crate) const PAGE: u64 = 4096;
 /// The format this program writes and the newest it reads.
-pub(crate) const FORMAT: u32 = 1;
+///
+/// 2 lists open intents by their places (`OPEN IDS`) where 1 copied them.
+pub(crate) const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"GLSPOOL\0";
 const HEADER_BYTES: usize = 80;
 const SUFFIX: &str = ".seg";
@@ -80,7 +84,7 @@ impl Header {
     }
 }
 
-/// An open segment. The writer's mapping is kept elsewhere; this is what readers and the keeper share.
+/// An open segment, as the writer, readers and the keeper share it.
 pub(crate) struct Segment {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
@@ -91,29 +95,56 @@ pub(crate) struct Segment {
     bytes: AtomicU64,
     /// How many relayed records the log held before this segment (for counts only).
     pub(crate) relayed_before: AtomicU64,
-    /// When the next segment took over; 0 = never, or before this start.
-    pub(crate) sealed_unix_secs: AtomicU64,
+    /// Where the log ended when no open intent's payload lay here any more; 0 = one may.
+    pub(crate) left_at: AtomicU64,
+    /// When the next segment took over.
+    sealed: OnceLock<Sealed>,
+    /// Zeros were written up to this offset, or need not be.
+    pub(crate) filled: AtomicU64,
+    /// Held while zeros are written ahead of the first frame; `true` once frames are written and no zeros may follow.
+    filling: Mutex<bool>,
+}
+
+/// When a segment took its last frame, in times that no change of the clock touches.
+#[derive(Debug, Clone, Copy)]
+enum Sealed {
+    /// In this process.
+    At(Instant),
+    /// By an earlier process, which wrote records for so long afterwards.
+    Before { opened: Instant, older: Duration },
 }
 
 impl Segment {
     /// Creates the file with all its room and both headers, durably.
     pub(crate) fn create(fs: &dyn FileSystem, directory: &Path, header: Header) -> io::Result<Self> {
-        let path = directory.join(format!("{:016x}{SUFFIX}", header.number));
+        let path = path_of(directory, header.number);
         let file = fs.open(&path, OpenMode::Create)?;
-        let written = (|| {
-            file.allocate(header.capacity)?;
-            let bytes = header.encode();
-            file.write_at(0, &bytes)?;
-            file.write_at(PAGE, &bytes)?;
-            file.sync_data()?;
+        let written = file.allocate(header.capacity).and_then(|()| {
+            write_headers(&*file, &header)?;
             fs.sync_dir(directory)
-        })();
+        });
         if let Err(error) = written {
             // Its room is wanted back; if even that fails, recovery removes a segment without frames.
             let _ = fs.remove(&path);
             return Err(error);
         }
         Ok(Self::new(header, path, file, header.capacity))
+    }
+
+    /// As [`Segment::create`], from the file of a segment that is gone for good, whose room it takes over. At no moment does
+    /// the file say that it holds what it does not.
+    pub(crate) fn reuse(fs: &dyn FileSystem, old: &Self, header: Header) -> io::Result<Self> {
+        let directory = old.path.parent().unwrap_or(Path::new("."));
+        let path = path_of(directory, header.number);
+        old.file.clear(header.capacity)?;
+        old.file.sync_data()?;
+        fs.rename(&old.path, &path)?;
+        let written = fs.sync_dir(directory).and_then(|()| write_headers(&*old.file, &header));
+        if let Err(error) = written {
+            let _ = fs.remove(&path);
+            return Err(error);
+        }
+        Ok(Self::new(header, path, Arc::clone(&old.file), header.capacity))
     }
 
     fn new(header: Header, path: PathBuf, file: Arc<dyn SpoolFile>, bytes: u64) -> Self {
@@ -124,7 +155,10 @@ impl Segment {
             end: AtomicU64::new(header.base + bytes.min(header.capacity)),
             bytes: AtomicU64::new(bytes),
             relayed_before: AtomicU64::new(0),
-            sealed_unix_secs: AtomicU64::new(0),
+            left_at: AtomicU64::new(0),
+            sealed: OnceLock::new(),
+            filled: AtomicU64::new(0),
+            filling: Mutex::new(false),
         }
     }
 
@@ -188,7 +222,61 @@ impl Segment {
         lsn.saturating_sub(self.header.base)
     }
 
-    /// Cuts what lies behind the last frame. The mapping must be gone.
+    // === age ===
+
+    /// The next segment takes over.
+    pub(crate) fn seal(&self) {
+        let _ = self.sealed.set(Sealed::At(Instant::now()));
+    }
+
+    /// An earlier process sealed it, so long before the last record that it wrote.
+    pub(crate) fn was_sealed(&self, older: Duration) {
+        let _ = self.sealed.set(Sealed::Before { opened: Instant::now(), older });
+    }
+
+    /// As the segment that it is written anew in place of.
+    pub(crate) fn seal_as(&self, other: &Self) {
+        if let Some(sealed) = other.sealed.get() {
+            let _ = self.sealed.set(*sealed);
+        }
+    }
+
+    /// For how long the log has gone on without it. What the clock says at the moment has no part in it: a clock that leaps
+    /// would let everything go that is retained.
+    pub(crate) fn age(&self) -> Duration {
+        match self.sealed.get() {
+            None => Duration::ZERO,
+            Some(Sealed::At(at)) => at.elapsed(),
+            Some(Sealed::Before { opened, older }) => opened.elapsed() + *older,
+        }
+    }
+
+    // === bytes ===
+
+    /// Writes zeros into the room that no frame has yet, from `offset` on, so that later syncs need not change what the file
+    /// system knows of it. `false` when frames are being written.
+    pub(crate) fn fill(&self, offset: u64, bytes: usize) -> io::Result<bool> {
+        let taken = self.filling.lock();
+        if *taken {
+            return Ok(false);
+        }
+        self.file.write_at(offset, &vec![0; bytes])?;
+        Ok(true)
+    }
+
+    /// Writes frames.
+    pub(crate) fn write(&self, lsn: u64, frames: &[u8]) -> io::Result<()> {
+        *self.filling.lock() = true;
+        self.file.write_at(self.offset(lsn), frames)
+    }
+
+    /// Frames were written up to here, perhaps behind the file's end.
+    pub(crate) fn lengthen(&self, end: u64) {
+        self.end.fetch_max(end, Ordering::AcqRel);
+        self.bytes.fetch_max(self.offset(end), Ordering::Relaxed);
+    }
+
+    /// Cuts what lies behind the last frame.
     pub(crate) fn trim(&self) -> io::Result<()> {
         let used = self.offset(self.end());
         if used < self.bytes() {
@@ -197,6 +285,17 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+fn path_of(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:016x}{SUFFIX}"))
+}
+
+fn write_headers(file: &dyn SpoolFile, header: &Header) -> io::Result<()> {
+    let bytes = header.encode();
+    file.write_at(0, &bytes)?;
+    file.write_at(PAGE, &bytes)?;
+    file.sync_data()
 }
 
 impl std::fmt::Debug for Segment {

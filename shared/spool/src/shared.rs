@@ -1,8 +1,10 @@
 //! What the handles and the two threads share, and how they wake each other.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -12,6 +14,7 @@ use crate::SpoolOptions;
 use crate::fs::FileSystem;
 use crate::log::Log;
 use crate::relay::Relay;
+use crate::stage::{self, Stage};
 use crate::state::StateFile;
 use crate::sync::Company;
 use crate::waiters::{Bell, Waiters};
@@ -32,6 +35,82 @@ pub(crate) struct KeeperSignal {
     pub(crate) wanted: bool,
     pub(crate) cursor_moved: bool,
     pub(crate) stop: bool,
+}
+
+/// A write or sync that takes longer than this is called standing still.
+const STANDS_STILL: Duration = Duration::from_secs(1);
+
+/// Since when the disk works at the same thing.
+pub(crate) struct Stall {
+    opened: Instant,
+    /// Milliseconds from `opened` to the beginning, plus one; 0 = at nothing.
+    since: AtomicU64,
+}
+
+impl Stall {
+    pub(crate) fn new() -> Self {
+        Self { opened: Instant::now(), since: AtomicU64::new(0) }
+    }
+
+    /// Until what is returned is dropped.
+    pub(crate) fn work(&self) -> Working<'_> {
+        self.since.store(self.now() + 1, Ordering::Relaxed);
+        Working(self)
+    }
+
+    pub(crate) fn stands_still(&self) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        since > 0 && u128::from((self.now() + 1).saturating_sub(since)) > STANDS_STILL.as_millis()
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+/// See [`Stall::work`].
+pub(crate) struct Working<'a>(&'a Stall);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.since.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Records of this epoch that could not be appended. Counting waits for no disk: the stage keeps the number at once, the state
+/// file when the keeper comes round.
+pub(crate) struct Unrecorded {
+    count: Mutex<u64>,
+    stage: Option<Arc<dyn Stage>>,
+    is_told: AtomicBool,
+}
+
+impl Unrecorded {
+    pub(crate) fn new(stage: Option<Arc<dyn Stage>>) -> Self {
+        Self { count: Mutex::new(0), stage, is_told: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        let mut count = self.count.lock();
+        *count += more;
+        if let Some(stage) = &self.stage {
+            stage::store_unrecorded(&**stage, *count);
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        *self.count.lock()
+    }
+
+    /// What the state file must say.
+    pub(crate) fn to_keep(&self) -> u64 {
+        if self.is_told.load(Ordering::Relaxed) { 0 } else { self.count() }
+    }
+
+    /// The epoch was closed, durably, with what was counted.
+    pub(crate) fn forget(&self) {
+        self.is_told.store(true, Ordering::Relaxed);
+    }
 }
 
 pub(crate) struct Shared {
@@ -56,6 +135,10 @@ pub(crate) struct Shared {
     pub(crate) last_number: AtomicU64,
     /// Bytes that turned out unreadable since the start.
     pub(crate) unreadable_bytes: AtomicU64,
+    pub(crate) unrecorded: Unrecorded,
+    pub(crate) stall: Stall,
+    /// The file of the stage, to be removed when it is not needed any more.
+    pub(crate) stage: Option<PathBuf>,
     /// Held until the last handle and thread are gone.
     pub(crate) _lock: Box<dyn Send + Sync>,
 }
@@ -157,6 +240,7 @@ impl Threads {
         }
         shared.keep_round();
         shared.remove_spares();
+        shared.remove_stage();
         shared.progress.send_modify(|progress| progress.closed = true);
         shared.waiters.wake_before(u64::MAX);
     }

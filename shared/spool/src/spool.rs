@@ -40,10 +40,19 @@ pub struct SpoolOptions {
     pub sync_pause: Duration,
     /// A settlement's payload is at most its intent's payload and so many bytes; room for that is reserved.
     pub settlement_slack: usize,
+    /// A folder on a tmpfs that outlives the process: appended bytes wait there for the disk. `None`, or one that cannot be
+    /// used: an append writes to the disk itself, and waits when that stands still.
+    pub stage_directory: Option<PathBuf>,
+    /// How much may wait there.
+    pub stage_bytes: usize,
 }
 
+/// Where a stage lies unless something else is said.
+pub const STAGE_DIRECTORY: &str = "/dev/shm";
+
 impl SpoolOptions {
-    /// 8 GiB, 24 hours, nothing acknowledged is ever lost, segments of 16 MiB, a pause of 5 ms, 1 KiB of slack.
+    /// 8 GiB, 24 hours, nothing acknowledged is ever lost, segments of 16 MiB, a pause of 5 ms, 1 KiB of slack, a stage of
+    /// 8 MiB in [`STAGE_DIRECTORY`].
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
@@ -53,6 +62,8 @@ impl SpoolOptions {
             segment_bytes: 16 << 20,
             sync_pause: Duration::from_millis(5),
             settlement_slack: 1024,
+            stage_directory: Some(PathBuf::from(STAGE_DIRECTORY)),
+            stage_bytes: 8 << 20,
         }
     }
 
@@ -184,6 +195,10 @@ pub struct Stats {
     pub last_seq: u64,
     /// Records of this epoch that could not be appended.
     pub unrecorded: u64,
+    /// Whether appended bytes wait in memory that outlives the process, so that no append waits for the disk.
+    pub staged: bool,
+    /// Whether the disk does not answer.
+    pub stands_still: bool,
     /// Bytes that the reader had to pass over since the start.
     pub unreadable_bytes: u64,
 }
@@ -271,7 +286,8 @@ impl Spool {
         self.shared.with_log(|log| log.note(entry))
     }
 
-    /// Counts one record that could not be appended, for this epoch; the count survives `kill -9` and needs no room.
+    /// Counts one record that could not be appended, for this epoch; the count survives `kill -9`, needs no room and waits for
+    /// no disk.
     pub fn unrecorded(&self) {
         self.unrecorded_before(1);
     }
@@ -279,7 +295,7 @@ impl Spool {
     /// Counts as many records that could not be appended, because there was no spool to count them yet.
     pub fn unrecorded_before(&self, count: u64) {
         if count > 0 {
-            self.shared.state.lock().count_unrecorded(self.shared.epoch, count);
+            self.shared.unrecorded.add(count);
         }
     }
 
@@ -325,6 +341,12 @@ impl Spool {
     }
 
     // === handing on ===
+
+    /// Everything before was acknowledged.
+    #[must_use]
+    pub fn cursor(&self) -> Lsn {
+        Lsn(self.shared.relay.lock().cursor())
+    }
 
     /// A reader from the cursor on. It takes the place of any earlier one.
     #[must_use]
@@ -375,50 +397,56 @@ impl Spool {
         })
     }
 
+    /// Why an intent would not be taken now; asks no disk.
+    #[must_use]
+    pub fn refuses(&self) -> Option<AppendError> {
+        self.shared.log.lock().refuses()
+    }
+
     /// Whether an intent would be taken now; asks no disk.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.shared.log.lock().is_writable()
     }
 
-    /// Numbers for metrics. Reads a little of one file when something is unsent.
+    /// Whether the disk has been at the same write for so long that it is not to be waited for.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        self.shared.stall.stands_still()
+    }
+
+    /// Numbers for metrics; asks no disk.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (cursor, acknowledged_records) = {
             let relay = self.shared.relay.lock();
             (relay.cursor(), relay.acknowledged_records)
         };
-        let unrecorded = self.shared.state.lock().unrecorded(self.shared.epoch);
-        let mut stats = {
-            let log = self.shared.log.lock();
-            let unsent = |end: u64, first: u64| end.saturating_sub(first.max(cursor));
-            let writing = log.writing.back().map(|active| active.segment.header.number);
-            let ended = log.segments.iter().filter(|segment| Some(segment.header.number) != writing);
-            let active = log.segments.iter().find(|segment| Some(segment.header.number) == writing);
-            Stats {
-                bytes: log.bytes(),
-                segments: log.segments.len(),
-                spares: log.spares.len(),
-                unsent_records: log.relayed.saturating_sub(acknowledged_records),
-                unsent_bytes: ended.map(|segment| unsent(segment.end(), segment.first())).sum::<u64>()
-                    + active.map_or(0, |active| unsent(log.end(), active.first())),
-                oldest_unsent: None,
-                open_intents: log.open.len(),
-                writable: log.is_writable(),
-                durable: Lsn(log.durable),
-                end: Lsn(log.end()),
-                last_seq: log.last_seq,
-                unrecorded,
-                unreadable_bytes: self.shared.unreadable_bytes.load(Ordering::Relaxed),
-            }
-        };
-        if stats.unsent_records > 0 {
-            let oldest = History::new(self.clone(), Lsn(cursor)).next_batch(1, usize::MAX).unwrap_or_default();
-            let age = |secs: u32| Duration::from_secs(unix_secs().saturating_sub(u64::from(secs)));
-            // Nothing durable yet: the oldest is at most one sync old.
-            stats.oldest_unsent = Some(oldest.first().map_or(Duration::ZERO, |record| age(record.unix_secs)));
+        let log = self.shared.log.lock();
+        let unsent = |end: u64, first: u64| end.saturating_sub(first.max(cursor));
+        let writing = log.writing.back().map(|active| active.segment.header.number);
+        let ended = log.segments.iter().filter(|segment| Some(segment.header.number) != writing);
+        let active = log.segments.iter().find(|segment| Some(segment.header.number) == writing);
+        let unsent_records = log.relayed.saturating_sub(acknowledged_records);
+        let age = |secs: u64| Duration::from_secs(unix_secs().saturating_sub(secs));
+        Stats {
+            bytes: log.bytes(),
+            segments: log.segments.len(),
+            spares: log.spares.len(),
+            unsent_records,
+            unsent_bytes: ended.map(|segment| unsent(segment.end(), segment.first())).sum::<u64>()
+                + active.map_or(0, |active| unsent(log.end(), active.first())),
+            oldest_unsent: (unsent_records > 0).then(|| log.times.at(cursor).map_or(Duration::ZERO, age)),
+            open_intents: log.open.len(),
+            writable: log.is_writable(),
+            durable: Lsn(log.durable),
+            end: Lsn(log.end()),
+            last_seq: log.last_seq,
+            unrecorded: self.shared.unrecorded.count(),
+            staged: log.chunks.is_staged(),
+            stands_still: self.shared.stall.stands_still(),
+            unreadable_bytes: self.shared.unreadable_bytes.load(Ordering::Relaxed),
         }
-        stats
     }
 }
 

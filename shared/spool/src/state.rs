@@ -62,6 +62,21 @@ impl State {
         }
     }
 
+    /// Counts only grow. Whether this one did.
+    pub(crate) fn set_unrecorded(&mut self, epoch: Uuid, count: u64) -> bool {
+        let room = self.unrecorded.len() < UNRECORDED_MAX;
+        match self.unrecorded.iter_mut().find(|(of, _)| *of == epoch) {
+            Some((_, known)) if *known < count => *known = count,
+            None if count > 0 && room => self.unrecorded.push((epoch, count)),
+            None if count > 0 => {
+                tracing::error!(%epoch, "more epochs with unrecorded records than can be kept");
+                return false;
+            }
+            _ => return false,
+        }
+        true
+    }
+
     fn encode(&self, generation: u64) -> Vec<u8> {
         let mut body = generation.to_le_bytes().to_vec();
         body.extend_from_slice(self.spool.as_bytes());
@@ -185,22 +200,17 @@ impl StateFile {
         self.dirty
     }
 
-    /// Counts records that could not be appended. In the kernel when this returns, so that it survives `kill -9`.
-    pub(crate) fn count_unrecorded(&mut self, epoch: Uuid, more: u64) {
-        let room = self.state.unrecorded.len() < UNRECORDED_MAX;
-        match self.state.unrecorded.iter_mut().find(|(of, _)| *of == epoch) {
-            Some((_, count)) => *count += more,
-            None if room => self.state.unrecorded.push((epoch, more)),
-            None => tracing::error!(%epoch, "more epochs with unrecorded records than can be kept"),
-        }
-        self.dirty = true;
-        if let Err(error) = self.write() {
-            tracing::error!(%error, "the count of unrecorded records is in memory only");
-        }
+    /// Whether the count of an epoch's unrecorded is what was written last.
+    pub(crate) fn holds_unrecorded(&self, epoch: Uuid, count: u64) -> bool {
+        let found = self.state.unrecorded.iter().find(|(of, _)| *of == epoch);
+        found.map_or(0, |(_, count)| *count) == count
     }
 
-    pub(crate) fn unrecorded(&self, epoch: Uuid) -> u64 {
-        self.state.unrecorded.iter().find(|(of, _)| *of == epoch).map_or(0, |(_, count)| *count)
+    /// Takes over what a stage knows better.
+    pub(crate) fn count_at_least(&mut self, epoch: Uuid, count: u64) {
+        if self.state.set_unrecorded(epoch, count) {
+            self.dirty = true;
+        }
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! What a directory holds, found by reading only: shared by recovery and by the offline look at a spool.
 //!
-//! Reads from the checkpoint (or the cursor, if that lies before) to the end, over holes and damage. Memory is bounded by
-//! the open intents: nothing else is kept of what was read.
+//! Reads from the checkpoint to the end, over holes and damage. Of what lies before, however much waits there to be handed on,
+//! it reads the first frame of each segment, one segment up to the cursor, and the open intents. Memory is bounded by those:
+//! nothing else is kept of what was read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,8 +14,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::OpenError;
-use crate::frame::{EpochMark, Kind, Start};
-use crate::fs::{FileSystem, OpenMode};
+use crate::frame::{EpochMark, HEAD, Head, Kind, OpenId, Start};
+use crate::fs::{FileSystem, OpenMode, read_patiently};
 use crate::scan::{Frame, Gap, OnReadError, Scan, Step};
 use crate::segment::{FORMAT, Recognised, Segment};
 use crate::state::State;
@@ -40,7 +41,10 @@ pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Res
         found.last_number = found.last_number.max(Segment::number_of(&name).unwrap_or(0));
         let path = directory.join(name);
         match Segment::open(fs, &path, mode) {
-            Ok(Ok(segment)) => found.segments.push(Arc::new(segment)),
+            Ok(Ok(segment)) => {
+                found.last_number = found.last_number.max(segment.header.number);
+                found.segments.push(Arc::new(segment));
+            }
             Ok(Err(Recognised::Newer(format))) => {
                 return Err(OpenError::Newer { path, found: format, known: FORMAT });
             }
@@ -71,6 +75,8 @@ pub(crate) struct EpochSeen {
 pub(crate) struct OpenSeen {
     pub(crate) version: u8,
     pub(crate) payload: Bytes,
+    /// The frame that holds the payload.
+    pub(crate) home: u64,
 }
 
 /// The result.
@@ -84,6 +90,10 @@ pub(crate) struct Survey {
     /// Of these, at or after the cursor.
     pub(crate) unsent: u64,
     pub(crate) oldest_unsent_unix_secs: Option<u32>,
+    /// When the last frame was appended.
+    pub(crate) newest_unix_secs: u32,
+    /// Open intents that were listed and whose payloads were not read yet: where they lie.
+    listed: BTreeMap<u64, u64>,
     /// End of the last good frame in each scanned segment that has one, by number.
     pub(crate) ends: BTreeMap<u64, u64>,
     /// Numbers of segments with pages that could not be read: nothing of them may be cut.
@@ -97,7 +107,7 @@ impl Survey {
     pub(crate) fn take(segments: &[Arc<Segment>], state: &State, on_gap: &mut dyn FnMut(&Gap)) -> io::Result<Self> {
         let limit = segments.iter().map(|segment| segment.end()).max().unwrap_or(0);
         let whole = !Self::is_whole_at(segments, state.checkpoint, limit);
-        let from = if whole { 0 } else { state.checkpoint.min(state.cursor) };
+        let from = if whole { 0 } else { state.checkpoint };
         let from = segments.iter().rev().find(|segment| segment.first() <= from).map_or(0, |segment| segment.first());
         let mut survey = Self { from, ..Self::default() };
         let mut scan = Scan::new(from, OnReadError::Skip);
@@ -108,12 +118,63 @@ impl Survey {
                 Step::End => break,
             }
         }
+        survey.resolve(&mut scan, segments, limit)?;
         survey.unreadable = scan.unreadable();
         survey.relayed = survey.relayed_base.unwrap_or(0) + survey.relayed_scanned;
+        if state.cursor < from {
+            survey.count_before(segments, state.cursor)?;
+        }
         for (epoch, count) in &state.unrecorded {
             survey.epochs.entry(*epoch).or_default().used |= *count > 0;
         }
         Ok(survey)
+    }
+
+    /// Reads the payloads of intents that are open and lie before what was read.
+    fn resolve(&mut self, scan: &mut Scan, segments: &[Arc<Segment>], limit: u64) -> io::Result<()> {
+        let mut listed: Vec<_> = std::mem::take(&mut self.listed).into_iter().collect();
+        listed.sort_unstable_by_key(|(_, home)| *home);
+        for (lsn, home) in listed {
+            scan.go_to(home);
+            match scan.step(segments, limit)? {
+                Step::Frame(frame) if frame.head.lsn == home => {
+                    let (version, payload) = (frame.head.version, Bytes::copy_from_slice(&frame.payload));
+                    self.open.insert(lsn, OpenSeen { version, payload, home });
+                }
+                _ => tracing::error!(lsn, home, "the record of an open call cannot be read; the call is lost"),
+            }
+        }
+        Ok(())
+    }
+
+    /// What waits before what was read: counted by what segments say of themselves, and in one segment by reading it.
+    fn count_before(&mut self, segments: &[Arc<Segment>], cursor: u64) -> io::Result<()> {
+        for segment in segments.iter().filter(|segment| segment.first() < self.from) {
+            if let Some(start) = start_of(segment)? {
+                segment.relayed_before.store(start.relayed, Ordering::Relaxed);
+            }
+        }
+        let known = |segment: &&Arc<Segment>| segment.first() <= cursor && matches!(start_of(segment), Ok(Some(_)));
+        let begins = segments.iter().rev().find(known).or(segments.first());
+        let Some(begins) = begins else { return Ok(()) };
+        let mut before = begins.relayed_before.load(Ordering::Relaxed);
+        let mut scan = Scan::new(begins.first(), OnReadError::Skip);
+        loop {
+            match scan.step(segments, self.from)? {
+                Step::Frame(frame) if !frame.head.kind.is_relayed() => {}
+                Step::Frame(frame) if frame.head.lsn >= cursor => {
+                    self.oldest_unsent_unix_secs = Some(frame.head.unix_secs);
+                    break;
+                }
+                Step::Frame(_) => before += 1,
+                Step::Gap(_) => {}
+                Step::End => break,
+            }
+        }
+        let began = segments.iter().find(|segment| segment.first() == self.from);
+        let known = began.map_or(0, |segment| segment.relayed_before.load(Ordering::Relaxed));
+        self.unsent += known.saturating_sub(before);
+        Ok(())
     }
 
     /// Whether a segment begins at `lsn` with everything it says it carries.
@@ -125,8 +186,9 @@ impl Survey {
         };
         let start = next().filter(|frame| frame.head.lsn == lsn && frame.head.kind == Kind::Start);
         let Some(start) = start.and_then(|frame| Start::decode(&frame.payload)) else { return false };
-        (0..start.carried)
-            .all(|_| next().is_some_and(|frame| matches!(frame.head.kind, Kind::Carried | Kind::EpochOpen)))
+        (0..start.carried).all(|_| {
+            next().is_some_and(|frame| matches!(frame.head.kind, Kind::Carried | Kind::OpenIds | Kind::EpochOpen))
+        })
     }
 
     fn see(&mut self, frame: &Frame, segments: &[Arc<Segment>], cursor: u64) {
@@ -142,20 +204,32 @@ impl Survey {
                 self.oldest_unsent_unix_secs.get_or_insert(head.unix_secs);
             }
         }
-        let copied = || OpenSeen { version: head.version, payload: Bytes::copy_from_slice(&frame.payload) };
+        self.newest_unix_secs = self.newest_unix_secs.max(head.unix_secs);
+        let copied =
+            || OpenSeen { version: head.version, payload: Bytes::copy_from_slice(&frame.payload), home: head.lsn };
         let epoch = self.epochs.entry(frame.epoch).or_default();
         match head.kind {
             Kind::Intent => {
                 epoch.used = true;
                 self.open.insert(head.lsn, copied());
             }
+            // A later copy is the one that stays.
             Kind::Carried => {
-                self.open.entry(head.link).or_insert_with(copied);
+                self.listed.remove(&head.link);
+                self.open.insert(head.link, copied());
+            }
+            Kind::OpenIds => {
+                for OpenId { lsn, home } in OpenId::decode(&frame.payload) {
+                    if !self.open.contains_key(&lsn) {
+                        self.listed.insert(lsn, home);
+                    }
+                }
             }
             Kind::Publish | Kind::Void => {
                 epoch.used = true;
                 epoch.last_seq = epoch.last_seq.max(head.seq);
                 self.open.remove(&head.link);
+                self.listed.remove(&head.link);
             }
             Kind::Note => epoch.used = true,
             Kind::Start => self.see_start(frame, segments),
@@ -192,4 +266,20 @@ impl Survey {
         let unclosed = self.epochs.iter().filter(|(_, seen)| seen.used && !seen.closed);
         unclosed.map(|(epoch, seen)| EpochMark { epoch: *epoch, last_seq: seen.last_seq })
     }
+}
+
+/// What a segment's first frame says of the log before it.
+fn start_of(segment: &Segment) -> io::Result<Option<Start>> {
+    let mut buffer = [0; HEAD + Start::BYTES];
+    read_patiently(&*segment.file, segment.offset(segment.first()), &mut buffer)?;
+    let head = Head::decode(&buffer, segment.first()).filter(|head| head.kind == Kind::Start);
+    Ok(head.and_then(|_| Start::decode(buffer.get(HEAD..).unwrap_or_default())))
+}
+
+/// When a segment came into use, seconds since 1970: it may have been made long before.
+pub(crate) fn began(segment: &Segment) -> u64 {
+    let mut buffer = [0; HEAD + Start::BYTES];
+    let read = read_patiently(&*segment.file, segment.offset(segment.first()), &mut buffer);
+    let head = read.ok().and_then(|_| Head::decode(&buffer, segment.first()));
+    head.map_or(segment.header.created_unix_secs, |head| u64::from(head.unix_secs))
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use crate::error::SpoolError;
-use crate::log::{Spare, Target};
+use crate::log::Target;
 use crate::segment::{DATA, Header, Segment};
 use crate::shared::Shared;
 use crate::unix_secs;
@@ -224,7 +224,11 @@ impl Shared {
         if target.poisoned {
             return self.replace(&target);
         }
-        match target.segment.file.sync_data() {
+        let synced = {
+            let _working = self.stall.work();
+            self.write_out(&target).and_then(|()| target.segment.file.sync_data())
+        };
+        match synced {
             Ok(()) => {
                 let (freed, durable) = {
                     let mut log = self.log.lock();
@@ -242,11 +246,25 @@ impl Shared {
                 Step::Done
             }
             Err(error) => {
-                tracing::error!(path = %target.segment.path.display(), %error, "a spool segment could not be synced and is given up");
+                tracing::error!(path = %target.segment.path.display(), %error, "a spool segment could not be written or synced and is given up");
                 self.poison(&target, error.kind());
                 self.replace(&target)
             }
         }
+    }
+
+    /// Writes from the stage to the file what is to be synced.
+    pub(crate) fn write_out(&self, target: &Target) -> io::Result<()> {
+        let number = target.segment.header.number;
+        let mut buffer = Vec::new();
+        let mut written = 0;
+        while written < target.end {
+            let Some((segment, from)) = self.log.lock().unwritten(number, &mut buffer) else { break };
+            segment.write(from, &buffer)?;
+            written = from + buffer.len() as u64;
+            self.log.lock().wrote(number, written);
+        }
+        Ok(())
     }
 
     fn poison(&self, target: &Target, kind: io::ErrorKind) {
@@ -267,8 +285,8 @@ impl Shared {
     /// Writes what is not durable of a poisoned segment into a new one.
     fn replace(&self, target: &Target) -> Step {
         match self.replacement(target) {
-            Ok(spare) => {
-                if let Some(useless) = self.swap(target, spare) {
+            Ok(segment) => {
+                if let Some(useless) = self.swap(target, segment) {
                     self.remove(&useless);
                 }
                 if self.sync_failures.load(Ordering::Relaxed) > 1 { Step::Failed } else { Step::Done }
@@ -286,7 +304,7 @@ impl Shared {
         }
     }
 
-    fn replacement(&self, target: &Target) -> io::Result<Spare> {
+    fn replacement(&self, target: &Target) -> io::Result<Arc<Segment>> {
         let number = target.segment.header.number;
         let start = {
             let log = self.log.lock();
@@ -301,9 +319,7 @@ impl Shared {
             created_unix_secs: unix_secs(),
             ..target.segment.header
         };
-        let segment = Segment::create(&*self.fs, &self.options.directory, header)?;
-        let map = segment.file.map(header.capacity)?;
-        Ok(Spare { segment: Arc::new(segment), map })
+        Ok(Arc::new(Segment::create(&*self.fs, &self.options.directory, header)?))
     }
 
     fn remove(&self, segment: &Segment) {
@@ -312,23 +328,19 @@ impl Shared {
         }
     }
 
-    /// Copies the tail over and puts the new segment in the place of the old. The old one goes once the new one is durable
-    /// and holds all of it; at once (returned) if nothing of it ever became durable.
-    fn swap(&self, target: &Target, spare: Spare) -> Option<Arc<Segment>> {
-        let Spare { segment, mut map } = spare;
+    /// Puts the new segment in the place of the old; the tail is written to it by the next sync. The old one goes once the new
+    /// one is durable and holds all of it; at once (returned) if nothing of it ever became durable.
+    fn swap(&self, target: &Target, segment: Arc<Segment>) -> Option<Arc<Segment>> {
         let number = target.segment.header.number;
         let mut log = self.log.lock();
         let writing = log.writing.iter_mut().find(|writing| writing.segment.header.number == number)?;
-        for (lsn, bytes) in writing.tail.chunks() {
-            map.store(segment.offset(lsn), bytes);
-        }
         let old = std::mem::replace(&mut writing.segment, Arc::clone(&segment));
-        let _unmapped = std::mem::replace(&mut writing.map, map);
+        writing.written = segment.first();
         writing.poisoned = false;
         old.set_end(writing.end);
         if writing.sealed {
             segment.set_end(writing.end);
-            segment.sealed_unix_secs.store(old.sealed_unix_secs.load(Ordering::Relaxed), Ordering::Relaxed);
+            segment.seal_as(&old);
         }
         let covered = old.first() >= segment.first();
         let ever_synced = std::mem::replace(&mut writing.ever_synced, false);

@@ -41,6 +41,8 @@ codes! {
     RoleMissing = "role_missing";
     /// 429: more requests than the limit allows.
     RateLimited = "rate_limited";
+    /// 429: as many calls of the tenant are open as it may have.
+    ConcurrencyLimited = "concurrency_limited";
     /// 503: the gateway serves as many requests as it can.
     Overloaded = "overloaded";
     /// 400: a path that two servers may read differently, or none at all.

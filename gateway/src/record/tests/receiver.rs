@@ -125,6 +125,8 @@ pub(super) fn options(directory: &Path, durability: Durability) -> RecordOptions
         segment_bytes: SEGMENT_BYTES_MIN,
         sync_pause: Duration::ZERO,
         retain: Duration::ZERO,
+        // A "killed" record side lives on in this process, and a stage would be its alone.
+        stage_directory: None,
         ..SpoolOptions::new(directory)
     };
     RecordOptions::new(spool, durability)

@@ -33,6 +33,8 @@ pub struct GatewayLimits {
     pub call_timeout: Duration,
     /// `RATE_LIMIT_PER_SECOND`: calls of a tenant; `None` = no limit.
     pub rate_per_second: Option<u32>,
+    /// `CALLS_PER_TENANT_MAX`: calls of a tenant that are open at once, 429 above.
+    pub calls_per_tenant_max: usize,
 }
 
 impl GatewayLimits {
@@ -51,6 +53,7 @@ impl GatewayLimits {
         let upstream_head_timeout = values.required(table::UPSTREAM_HEAD_TIMEOUT_SECS, parse::seconds);
         let call_timeout = values.required(table::CALL_TIMEOUT_SECS, parse::seconds);
         let rate_per_second = values.optional(table::RATE_LIMIT_PER_SECOND, parse::whole(1..=1_000_000));
+        let calls_per_tenant_max = values.required(table::CALLS_PER_TENANT_MAX, parse::whole(1..=1_000_000));
         Some(Self {
             request_body_bytes_max: request_body_bytes_max?,
             header_bytes_max: u32::try_from(header_bytes_max?).ok()?,
@@ -65,6 +68,7 @@ impl GatewayLimits {
             upstream_head_timeout: upstream_head_timeout?,
             call_timeout: call_timeout?,
             rate_per_second: rate_per_second?,
+            calls_per_tenant_max: calls_per_tenant_max?,
         })
     }
 }

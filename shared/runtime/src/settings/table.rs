@@ -85,10 +85,12 @@ settings! {
     EVENT_CLIENT_INFO = "event.client_info", Plain, "true or false";
     SPOOL_BYTES_MAX = "spool.bytes_max", Plain, "bytes such as 8589934592 or 8GiB";
     SPOOL_RETAIN_HOURS = "spool.retain_hours", Plain, "a number of hours from 0 to 8760";
+    SPOOL_STAGE_DIR = "spool.stage_dir", Plain, "a folder on a tmpfs that outlives the program, such as /dev/shm";
     STREAM_REPLICAS = "stream.replicas", Plain, "1, 3 or 5";
     STREAM_BYTES_MAX = "stream.bytes_max", Plain, "bytes such as 68719476736 or 64GiB";
     STREAM_HISTORY_DAYS = "stream.history_days", Plain, "a whole number of days from 1 to 3650";
     RATE_LIMIT_PER_SECOND = "limits.rate_per_second", Plain, "calls a tenant may make in a second, from 1 to 1000000";
+    CALLS_PER_TENANT_MAX = "limits.calls_per_tenant_max", Plain, "a whole number from 1 to 1000000";
     REQUEST_BODY_BYTES_MAX = "limits.request_body_bytes_max", Plain, "bytes such as 1073741824 or 1GiB";
     HEADER_BYTES_MAX = "limits.header_bytes_max", Plain, "bytes from 8KiB to 1MiB";
     HEADER_FIELDS_MAX = "limits.header_fields_max", Plain, "a whole number from 1 to 4096";

@@ -168,6 +168,8 @@ fn a_disk_that_cannot_sync_refuses_intents_but_not_settlements() {
 #[test]
 fn acknowledged_segments_go_after_retention_and_not_before() {
     let disk = MemoryDisk::new(6);
+    // Enough for all of them and for the spares of a log that fills this fast.
+    let options = || SpoolOptions { bytes_max: 16 * SEGMENT_BYTES_MIN, ..options() };
     let spool = open(&disk, options());
     for _ in 0..150 {
         let intent = spool.intent(1, &[1; 1000]).unwrap();
@@ -210,19 +212,69 @@ fn a_reader_sent_back_is_not_overtaken_by_an_old_acknowledgement() {
 }
 
 #[test]
-fn too_many_open_intents_are_refused_before_they_cannot_be_carried() {
+fn open_intents_are_not_bounded_by_one_segment() {
     let disk = MemoryDisk::new(8);
-    let spool = open(&disk, SpoolOptions { bytes_max: 64 * SEGMENT_BYTES_MIN, ..options() });
-    let mut bytes = 0;
+    let large = SpoolOptions { bytes_max: 64 * SEGMENT_BYTES_MIN, ..options() };
+    let spool = open(&disk, large.clone());
+    let mut intents = Vec::new();
     let refused = loop {
-        match spool.intent(1, &[1; 2000]) {
-            Ok(_) => bytes += 2040,
+        match spool.intent(1, &[1; 1000]) {
+            Ok(intent) => intents.push(intent),
+            Err(AppendError::Behind) => {}
             Err(error) => break error,
         }
         step(&spool);
+        assert!(intents.len() < 5000);
     };
     assert_eq!(refused, AppendError::Full);
-    assert!(bytes <= SEGMENT_BYTES_MIN / 4 * 3 && bytes > SEGMENT_BYTES_MIN / 2, "{bytes}");
+    assert!(!spool.is_writable(), "what is refused readiness says too");
+    assert!(intents.len() as u64 * 1040 > 10 * SEGMENT_BYTES_MIN, "only {}", intents.len());
+    for intent in &intents[500..] {
+        spool.publish(*intent, 1, &[2; 1100]).expect("room was reserved");
+    }
+    step(&spool);
+    drop(spool);
+    disk.kill();
+    let (spool, recovered) = Spool::open_stepped(large, Arc::new(disk)).unwrap();
+    assert_eq!(recovered.orphans.iter().map(|orphan| orphan.intent).collect::<Vec<_>>(), intents[..500]);
+    assert!(recovered.orphans.iter().all(|orphan| orphan.payload == vec![1; 1000]));
+    for intent in &intents[..500] {
+        spool.publish(*intent, 1, &[2; 1100]).expect("room was reserved");
+    }
+    assert!(spool.is_writable());
+}
+
+#[test]
+fn an_intent_that_stays_open_holds_no_segment_back() {
+    let disk = MemoryDisk::new(9);
+    let brief = SpoolOptions { retain: Duration::ZERO, ..options() };
+    let spool = open(&disk, brief.clone());
+    let long = spool.intent(7, &[3; 900]).unwrap();
+    let mut reader = spool.reader();
+    for round in 0..400 {
+        loop {
+            match spool.intent(1, &[1; 1000]) {
+                Ok(intent) => {
+                    spool.publish(intent, 1, &[2; 1000]).unwrap();
+                    break;
+                }
+                Err(error) => assert_ne!(error, AppendError::Closed),
+            }
+            step(&spool);
+        }
+        if let Some(last) = reader.next_batch(100, usize::MAX).unwrap().last() {
+            spool.advance(last.next_lsn);
+        }
+        step(&spool);
+        assert!(spool.stats().segments <= 4, "round {round}: {:?}", spool.stats());
+    }
+    drop((reader, spool));
+    disk.cut_power();
+    let (spool, recovered) = Spool::open_stepped(brief, Arc::new(disk)).unwrap();
+    let found: Vec<_> = recovered.orphans.iter().map(|orphan| (orphan.intent, orphan.version)).collect();
+    assert_eq!(found, [(long, 7)]);
+    assert_eq!(recovered.orphans[0].payload, vec![3; 900]);
+    spool.publish(long, 1, b"unknown").unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A file system in memory that fails on demand and loses power like a real one.
 //!
-//! A file has what is visible (the page cache) and what is durable (the platter). A store or write dirties 4 KiB pages; a sync
+//! A file has what is visible (the page cache) and what is durable (the platter). A write dirties 4 KiB pages; a sync
 //! makes them durable. A failed sync either throws the dirty pages away or leaves them visible but clean, as kernels do; either
 //! way no later sync brings them back. A power cut keeps any subset of the dirty pages, of the lengths and of the directory
 //! operations since the last sync.
@@ -10,9 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::{FileSystem, Mapping, OpenMode, SpoolFile};
+use crate::{FileSystem, OpenMode, SpoolFile, Stage};
 
 const PAGE: usize = 4096;
 
@@ -52,7 +52,8 @@ pub(super) enum Op {
     Allocate,
     Truncate,
     Sync,
-    Map,
+    Clear,
+    Stage,
 }
 
 /// Which operations fail: those numbered `from..from + count` among the ones that match.
@@ -81,6 +82,8 @@ enum Entry {
 struct Disk {
     nodes: BTreeMap<u64, Node>,
     names: BTreeMap<PathBuf, u64>,
+    /// Memory that outlives processes, not power cuts: its bytes, and the boot of the process that holds it.
+    stages: BTreeMap<PathBuf, (Vec<u8>, u64)>,
     durable_names: BTreeMap<PathBuf, u64>,
     pending: Vec<Entry>,
     locked: bool,
@@ -90,6 +93,9 @@ struct Disk {
     boot: u64,
     next: u64,
     seen: u64,
+    bytes_read: u64,
+    /// How fast it is; `None` = at once.
+    bytes_per_second: Option<u64>,
     failed: u64,
     failed_syncs: u64,
     fault: Option<Fault>,
@@ -99,13 +105,21 @@ struct Disk {
 
 /// A handle to the disk; also the file system.
 #[derive(Clone)]
-pub(super) struct MemoryDisk(Arc<Mutex<Disk>>);
+pub(super) struct MemoryDisk(Arc<Mutex<Disk>>, Arc<Gate>);
+
+/// Where whoever wants something of a disk that stands still waits.
+#[derive(Default)]
+struct Gate {
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+}
 
 impl MemoryDisk {
     pub(super) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Disk {
+        let disk = Arc::new(Mutex::new(Disk {
             nodes: BTreeMap::new(),
             names: BTreeMap::new(),
+            stages: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             pending: Vec::new(),
             locked: false,
@@ -113,12 +127,44 @@ impl MemoryDisk {
             boot: 0,
             next: 0,
             seen: 0,
+            bytes_read: 0,
+            bytes_per_second: None,
             failed: 0,
             failed_syncs: 0,
             fault: None,
             before_sync: None,
             dice: Dice(seed),
-        })))
+        }));
+        Self(disk, Arc::default())
+    }
+
+    /// From now on nothing that a disk is asked for comes back; the stage is no disk.
+    pub(super) fn stand_still(&self) {
+        *self.1.is_shut.lock() = true;
+    }
+
+    pub(super) fn move_again(&self) {
+        *self.1.is_shut.lock() = false;
+        self.1.opened.notify_all();
+    }
+
+    pub(super) fn slows_down(&self, bytes_per_second: u64) {
+        self.0.lock().bytes_per_second = Some(bytes_per_second);
+    }
+
+    /// Bytes that were read so far.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.0.lock().bytes_read
+    }
+
+    /// The disk, for something that may have to wait for it.
+    fn device(&self) -> MutexGuard<'_, Disk> {
+        let mut is_shut = self.1.is_shut.lock();
+        while *is_shut {
+            self.1.opened.wait(&mut is_shut);
+        }
+        drop(is_shut);
+        self.0.lock()
     }
 
     /// From now on; counting starts again.
@@ -184,7 +230,7 @@ impl MemoryDisk {
     }
 
     fn with<T>(&self, op: Op, act: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
-        let mut disk = self.0.lock();
+        let mut disk = self.device();
         disk.may_fail(op)?;
         act(&mut disk)
     }
@@ -207,6 +253,7 @@ impl Disk {
     }
 
     fn cut_power(&mut self) {
+        self.stages.clear();
         for node in self.nodes.values_mut() {
             let length = if self.dice.coin() { node.visible.len() } else { node.durable.len() };
             let mut after = node.durable.clone();
@@ -353,6 +400,31 @@ impl FileSystem for MemoryDisk {
         })
     }
 
+    fn make_stage(&self, path: &Path, bytes: usize) -> io::Result<Arc<dyn Stage>> {
+        self.with(Op::Stage, |disk| {
+            disk.stages.insert(path.to_owned(), (vec![0; bytes], disk.boot));
+            Ok(Arc::new(MemoryStage { disk: self.clone(), path: path.to_owned(), bytes }) as Arc<dyn Stage>)
+        })
+    }
+
+    fn find_stages(&self, _directory: &Path, prefix: &str) -> io::Result<Vec<(PathBuf, Arc<dyn Stage>)>> {
+        let disk = self.0.lock();
+        let is_left = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
+        let left = disk.stages.iter().filter(|(path, (_, boot))| is_left(path) && *boot < disk.boot);
+        let stage = |(path, (stage, _)): (&PathBuf, &(Vec<u8>, u64))| {
+            let stage = MemoryStage { disk: self.clone(), path: path.clone(), bytes: stage.len() };
+            (path.clone(), Arc::new(stage) as Arc<dyn Stage>)
+        };
+        Ok(left.map(stage).collect())
+    }
+
+    fn sweep_stages(&self, _directory: &Path) {}
+
+    fn remove_stage(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().stages.remove(path);
+        Ok(())
+    }
+
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.with(Op::Open, |disk| {
             if disk.locked {
@@ -395,12 +467,13 @@ impl SpoolFile for MemoryFile {
             let bytes = disk.node(self)?.visible.get(offset as usize..).unwrap_or_default();
             let count = bytes.len().min(buffer.len());
             buffer[..count].copy_from_slice(&bytes[..count]);
+            disk.bytes_read += count as u64;
             Ok(count)
         })
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut disk = self.disk.0.lock();
+        let mut disk = self.disk.device();
         let failed = disk.may_fail(Op::Write);
         // A failed write is a short one: half of it arrived.
         let arrived = if failed.is_err() { bytes.len() / 2 } else { bytes.len() };
@@ -409,14 +482,24 @@ impl SpoolFile for MemoryFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        let mut disk = self.disk.0.lock();
+        let mut disk = self.disk.device();
         let mut failed = disk.may_fail(Op::Allocate);
         if disk.room.is_some_and(|room| disk.used() + bytes as usize > room) {
             failed = Err(io::ErrorKind::StorageFull.into());
         }
         let arrived = if failed.is_err() { bytes as usize / 2 } else { bytes as usize };
-        disk.node(self)?.write(0, &vec![0; arrived]);
+        // Room costs nothing to write: what was never written reads as zeros.
+        disk.node(self)?.visible.resize(arrived, 0);
         failed
+    }
+
+    fn clear(&self, bytes: u64) -> io::Result<()> {
+        self.disk.with(Op::Clear, |disk| {
+            let node = disk.node(self)?;
+            node.visible.clear();
+            node.write(0, &vec![0; bytes as usize]);
+            Ok(())
+        })
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
@@ -429,7 +512,14 @@ impl SpoolFile for MemoryFile {
     fn sync_data(&self) -> io::Result<()> {
         let act = self.disk.0.lock().before_sync.take();
         act.into_iter().for_each(|act| act());
-        let mut disk = self.disk.0.lock();
+        let takes = {
+            let mut disk = self.disk.0.lock();
+            let rate = disk.bytes_per_second;
+            let dirty = (disk.node(self)?.dirty.len() * PAGE) as u64;
+            rate.map(|rate| std::time::Duration::from_micros(dirty * 1_000_000 / rate))
+        };
+        takes.into_iter().for_each(std::thread::sleep);
+        let mut disk = self.disk.device();
         let failed = disk.may_fail(Op::Sync);
         let drop_pages = disk.dice.coin();
         let node = disk.node(self)?;
@@ -440,31 +530,33 @@ impl SpoolFile for MemoryFile {
         }
         failed
     }
+}
 
-    fn map(&self, bytes: u64) -> io::Result<Box<dyn Mapping>> {
-        self.disk.with(Op::Map, |disk| {
-            assert!(disk.node(self)?.visible.len() as u64 >= bytes, "a mapping beyond the end of the file");
-            Ok(Box::new(MemoryMapping { file: self.clone(), bytes }) as Box<dyn Mapping>)
-        })
+struct MemoryStage {
+    disk: MemoryDisk,
+    path: PathBuf,
+    bytes: usize,
+}
+
+impl Stage for MemoryStage {
+    fn bytes(&self) -> usize {
+        self.bytes
     }
-}
 
-struct MemoryMapping {
-    file: MemoryFile,
-    bytes: u64,
-}
-
-impl Mapping for MemoryMapping {
-    fn store(&mut self, offset: u64, bytes: &[u8]) -> bool {
-        if offset + bytes.len() as u64 > self.bytes {
-            return false;
+    fn store(&self, offset: usize, bytes: &[u8]) {
+        if let Some((stage, _)) = self.disk.0.lock().stages.get_mut(&self.path) {
+            stage[offset..offset + bytes.len()].copy_from_slice(bytes);
         }
-        let mut disk = self.file.disk.0.lock();
-        let node = disk.node(&self.file).expect("a store by a dead process");
-        assert!(node.visible.len() as u64 >= offset + bytes.len() as u64, "SIGBUS: the file was cut under its mapping");
-        node.write(offset as usize, bytes);
-        true
     }
 
-    fn release_before(&mut self, _offset: u64) {}
+    fn load(&self, offset: usize, into: &mut [u8]) {
+        if let Some((stage, _)) = self.disk.0.lock().stages.get(&self.path) {
+            let count = stage.len().saturating_sub(offset).min(into.len());
+            into[..count].copy_from_slice(&stage[offset..offset + count]);
+        }
+    }
+
+    fn is_linked(&self) -> bool {
+        self.disk.0.lock().stages.contains_key(&self.path)
+    }
 }

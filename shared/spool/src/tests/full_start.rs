@@ -106,8 +106,9 @@ fn handing_on_makes_the_room() {
         while spool.shared.sync_step() == sync::Step::Done {}
         spool.shared.keep_round();
     }
+    let spares = spool.stats().spares;
     disk.kill();
-    disk.set_room(Some(disk.used() - SEGMENT_BYTES_MIN as usize));
+    disk.set_room(Some(disk.used() - spares * SEGMENT_BYTES_MIN as usize));
     let (spool, _) = Spool::open_stepped(kept, Arc::new(disk)).unwrap();
     assert!(!spool.is_writable());
     let mut reader = spool.reader();

@@ -74,6 +74,7 @@ pub(super) fn options() -> SpoolOptions {
         segment_bytes: SEGMENT_BYTES_MIN,
         sync_pause: Duration::ZERO,
         settlement_slack: 200,
+        stage_bytes: 2 << 20,
         retain: Duration::from_secs(3600),
         ..SpoolOptions::new(PathBuf::from("/spool"))
     }
@@ -393,7 +394,11 @@ impl World {
     fn notice(&mut self) {
         let durable = self.spool().shared.log.lock().durable;
         self.durable = self.durable.max(durable);
-        if !self.spool().shared.state.lock().is_dirty() {
+        let shared = &self.spool().shared;
+        let (state, count) = (shared.state.lock(), shared.unrecorded.to_keep());
+        let is_kept = !state.is_dirty() && state.holds_unrecorded(shared.epoch, count);
+        drop(state);
+        if is_kept {
             self.own_epoch(|epoch| epoch.unrecorded_synced = epoch.unrecorded);
         }
     }
@@ -429,7 +434,7 @@ fn of(record: &Record) -> Kept {
 }
 
 /// Every kind of operation and every way to fail.
-pub(super) const OPS: [Op; 12] = [
+pub(super) const OPS: [Op; 13] = [
     Op::Open,
     Op::Create,
     Op::Rename,
@@ -441,5 +446,6 @@ pub(super) const OPS: [Op; 12] = [
     Op::Allocate,
     Op::Truncate,
     Op::Sync,
-    Op::Map,
+    Op::Clear,
+    Op::Stage,
 ];

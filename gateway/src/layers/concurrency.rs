@@ -1,0 +1,133 @@
+//! How many calls of one tenant are served at once in this process, so that its open calls leave room for those of others. A
+//! call lasts until its answer, or its tunnel, has ended.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use goldleaves_domain::TenantId;
+use parking_lot::Mutex;
+
+use super::{Inward, Step};
+use crate::call::Admitted;
+use crate::error::{Failure, GatewayError};
+
+const SHARDS: usize = 64;
+/// A shard with more tenants than this forgets those that have no call open, and again at twice what is left.
+const TENANTS_KEPT: usize = 256;
+
+/// The open calls of all tenants, for all cores.
+#[derive(Debug)]
+pub(crate) struct OpenCalls {
+    per_tenant_max: usize,
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    tenants: HashMap<TenantId, Arc<AtomicUsize>>,
+    cleaned: usize,
+}
+
+/// The place of one open call.
+#[derive(Debug)]
+pub(crate) struct OpenCall(Arc<AtomicUsize>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl OpenCalls {
+    pub(crate) fn new(per_tenant_max: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { per_tenant_max, shards, hasher: RandomState::new() }
+    }
+
+    /// A place for one more call of the tenant, if there is one.
+    pub(crate) fn open(&self, tenant: &TenantId) -> Option<OpenCall> {
+        let hash = usize::try_from(self.hasher.hash_one(tenant) % SHARDS as u64).unwrap_or(0);
+        let mut shard = self.shards.get(hash)?.lock();
+        let count = match shard.tenants.get(tenant) {
+            Some(count) => Arc::clone(count),
+            None => shard.add(tenant),
+        };
+        drop(shard);
+        let place = OpenCall(count);
+        // The place is taken first, and given back by its drop where there was none.
+        (place.0.fetch_add(1, Ordering::Relaxed) < self.per_tenant_max).then_some(place)
+    }
+}
+
+impl Shard {
+    fn add(&mut self, tenant: &TenantId) -> Arc<AtomicUsize> {
+        if self.tenants.len() >= TENANTS_KEPT.max(2 * self.cleaned) {
+            self.tenants.retain(|_, count| Arc::strong_count(count) > 1);
+            self.cleaned = self.tenants.len();
+        }
+        Arc::clone(self.tenants.entry(tenant.clone()).or_default())
+    }
+}
+
+/// The layer.
+#[derive(Debug)]
+pub(crate) struct ConcurrencyLimit(pub(crate) Arc<OpenCalls>);
+
+impl Step<Admitted> for ConcurrencyLimit {
+    type Out = Admitted;
+    type After = ();
+    type Error = Failure;
+
+    fn inward(&self, mut call: Admitted) -> Inward<Admitted, (), Failure> {
+        let (traced, tenant) = match &mut call {
+            Admitted::Open { .. } => return Inward::On(call, ()),
+            Admitted::Unbilled { traced, caller, .. } => (traced, caller.tenant.as_ref()),
+            Admitted::Billable { traced, caller, .. } => (traced, Some(&caller.tenant)),
+        };
+        let Some(tenant) = tenant else { return Inward::On(call, ()) };
+        match self.0.open(tenant) {
+            Some(place) => traced.place = Some(place),
+            None => return Inward::Refused(GatewayError::ConcurrencyLimited.into()),
+        }
+        Inward::On(call, ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_tenant_has_so_many_places_and_gets_them_back() {
+        let calls = OpenCalls::new(2);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let first = calls.open(&a).unwrap();
+        let _second = calls.open(&a).unwrap();
+        assert!(calls.open(&a).is_none() && calls.open(&a).is_none());
+        assert!(calls.open(&b).is_some(), "tenants do not share");
+        drop(first);
+        let _third = calls.open(&a).unwrap();
+        assert!(calls.open(&a).is_none(), "what was refused took no place");
+    }
+
+    #[test]
+    fn tenants_without_open_calls_are_forgotten() {
+        let calls = OpenCalls::new(1);
+        let kept = calls.open(&tenant("kept")).unwrap();
+        for number in 0..SHARDS * TENANTS_KEPT * 3 {
+            assert!(calls.open(&tenant(&number.to_string())).is_some());
+        }
+        let known: usize = calls.shards.iter().map(|shard| shard.lock().tenants.len()).sum();
+        assert!(known <= SHARDS * (TENANTS_KEPT + 1), "{known}");
+        assert!(calls.open(&tenant("kept")).is_none());
+        drop(kept);
+        assert!(calls.open(&tenant("kept")).is_some());
+    }
+}

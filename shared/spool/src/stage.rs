@@ -1,0 +1,345 @@
+//! The stage: memory of the kernel's that outlives the process and depends on no disk, where appended bytes wait until they
+//! are durable in their segment.
+//!
+//! It is a file on a tmpfs, mapped and shared. A store into it waits for no file system, so neither a disk that is slow nor one
+//! that stands still reaches a request; after `kill -9` the next start copies from it what the segments lack
+//! ([`Leftover::restore`]). A restart of the machine takes it away, as it takes what a disk had not synced. It knows chunks
+//! and whole frames, not what is durable or when a chunk is free.
+//!
+//! ```text
+//! 0     magic "GLSTAGE\0", u32 crc32c of the rest, u32 chunk bytes, spool id, epoch
+//! 64    u64: records of this epoch that could not be appended
+//! 128   u16 bytes and text: the spool's directory
+//! 4096  chunks: u64 LSN of the first frame, u64 0, then frames one behind the other
+//! ```
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use memmap2::{MmapOptions, MmapRaw};
+use uuid::Uuid;
+
+use crate::frame::{Head, u32_at, u64_at, uuid_at};
+use crate::segment::Segment;
+
+/// Bytes of a chunk; the largest frame fits twice.
+pub(crate) const CHUNK: usize = 160 * 1024;
+/// Frames begin here in a chunk.
+const CHUNK_HEAD: usize = 16;
+/// Chunks begin here in the file.
+const CHUNKS: usize = 4096;
+const MAGIC: &[u8; 8] = b"GLSTAGE\0";
+const HEADER_BYTES: usize = 48;
+const UNRECORDED: usize = 64;
+const DIRECTORY: usize = 128;
+const PREFIX: &str = "goldleaves-";
+/// The directory of a spool may be away for a moment, as a volume that is not mounted yet is.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3_600);
+const SUFFIX: &str = ".stage";
+
+/// Memory that survives the process.
+pub trait Stage: Send + Sync {
+    /// Its size.
+    fn bytes(&self) -> usize;
+    /// Copies `bytes` to `offset`. Whatever does not fit is not stored.
+    fn store(&self, offset: usize, bytes: &[u8]);
+    /// Copies from `offset` on, as much as `into` holds and there is.
+    fn load(&self, offset: usize, into: &mut [u8]);
+    /// Whether the next start would still find it.
+    fn is_linked(&self) -> bool;
+}
+
+/// A file on a tmpfs.
+pub(crate) struct TmpfsStage {
+    /// Holds the lock.
+    file: File,
+    map: MmapRaw,
+}
+
+impl TmpfsStage {
+    /// Makes one with all its room, locked by this process.
+    pub(crate) fn make(path: &Path, bytes: usize) -> io::Result<Self> {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if !is_memory(directory)? {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the directory lies on no tmpfs"));
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let made = file.try_lock().map_err(io::Error::from).and_then(|()| {
+            // Every page is there from now on: a store can't fail for lack of memory.
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes as u64)?;
+            MmapOptions::new().len(bytes).map_raw(&file)
+        });
+        match made {
+            Ok(map) => Ok(Self { file, map }),
+            Err(error) => {
+                let _ = std::fs::remove_file(path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens one that a dead process left; `None` when it is no such file, belongs to somebody else or is in use.
+    fn open(path: &Path) -> io::Result<Option<Self>> {
+        let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(no_follow).open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || file.try_lock().is_err() {
+            return Ok(None);
+        }
+        let bytes = usize::try_from(meta.len()).unwrap_or(0);
+        if bytes < CHUNKS {
+            return Ok(None);
+        }
+        let map = MmapOptions::new().len(bytes).map_raw(&file)?;
+        Ok(Some(Self { file, map }))
+    }
+
+    /// Those in `directory` whose names begin with `prefix` and whose processes are gone.
+    pub(crate) fn find(directory: &Path, prefix: &str) -> io::Result<Vec<(PathBuf, Arc<dyn Stage>)>> {
+        let mut found: Vec<(PathBuf, Arc<dyn Stage>)> = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(prefix) && name.ends_with(SUFFIX) {
+                let path = directory.join(name);
+                if let Ok(Some(stage)) = Self::open(&path) {
+                    found.push((path, Arc::new(stage)));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl TmpfsStage {
+    /// Removes those of spools that are gone: their directories do not exist any more, and that for a while.
+    pub(crate) fn sweep(directory: &Path) {
+        let Ok(found) = Self::find(directory, PREFIX) else { return };
+        for (path, stage) in found {
+            let is_old = || path.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > ABANDONED_AFTER);
+            let is_gone = directory_of(&*stage).is_some_and(|spool| !spool.exists());
+            if is_gone && is_old() == Some(true) {
+                tracing::info!(path = %path.display(), "the stage of a spool that does not exist any more is removed");
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+}
+
+/// The directory of the spool that a stage belongs to.
+fn directory_of(stage: &dyn Stage) -> Option<PathBuf> {
+    let mut header = [0; CHUNKS];
+    stage.load(0, &mut header);
+    (header.get(..8)? == MAGIC).then_some(())?;
+    let bytes = u16::from_le_bytes(header.get(DIRECTORY..DIRECTORY + 2)?.try_into().ok()?);
+    let text = header.get(DIRECTORY + 2..DIRECTORY + 2 + usize::from(bytes))?;
+    Some(PathBuf::from(OsStr::from_bytes(text))).filter(|directory| directory.is_absolute())
+}
+
+impl Stage for TmpfsStage {
+    fn bytes(&self) -> usize {
+        self.map.len()
+    }
+
+    fn store(&self, offset: usize, bytes: &[u8]) {
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.map.len()) {
+            return;
+        }
+        #[expect(unsafe_code, reason = "an append is a copy into memory that outlives the process")]
+        // SAFETY: the range lies inside the mapping (checked above), whose pages all exist. No reference into the mapping is
+        // ever made; whoever stores and whoever loads the same range hold the same lock (that of the log or of the count).
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(offset), bytes.len());
+        }
+    }
+
+    fn load(&self, offset: usize, into: &mut [u8]) {
+        let count = self.map.len().saturating_sub(offset).min(into.len());
+        #[expect(unsafe_code, reason = "the bytes are read as they were stored")]
+        // SAFETY: as for `store`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.map.as_ptr().add(offset.min(self.map.len())), into.as_mut_ptr(), count);
+        }
+    }
+
+    fn is_linked(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.nlink() > 0)
+    }
+}
+
+fn is_memory(directory: &Path) -> io::Result<bool> {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    let kind = u64::try_from(rustix::fs::statfs(directory)?.f_type).unwrap_or_default();
+    Ok(kind == TMPFS || kind == RAMFS)
+}
+
+/// What the file of an epoch's stage is called. Stages of one spool begin with [`prefix`].
+pub(crate) fn name(spool: Uuid, epoch: Uuid) -> String {
+    format!("{}{}{SUFFIX}", prefix(spool), epoch.simple())
+}
+
+pub(crate) fn prefix(spool: Uuid) -> String {
+    format!("{PREFIX}{}-", spool.simple())
+}
+
+// === an open stage ===
+
+/// The chunks of this process's stage. Without a stage there are none.
+#[derive(Default)]
+pub(crate) struct Chunks {
+    stage: Option<Arc<dyn Stage>>,
+    /// The last one is used next, so that few pages are ever touched.
+    free: Vec<usize>,
+    /// So many are kept for settlements, which must not be refused.
+    reserve: usize,
+}
+
+/// Whose bytes a stage holds.
+pub(crate) struct Owner<'a> {
+    pub(crate) spool: Uuid,
+    pub(crate) epoch: Uuid,
+    pub(crate) directory: &'a Path,
+}
+
+impl Chunks {
+    /// Writes the header and takes everything behind it.
+    pub(crate) fn over(stage: Arc<dyn Stage>, of: Owner<'_>) -> Self {
+        let mut body = u32::try_from(CHUNK).unwrap_or_default().to_le_bytes().to_vec();
+        body.extend_from_slice(of.spool.as_bytes());
+        body.extend_from_slice(of.epoch.as_bytes());
+        let directory = std::path::absolute(of.directory).unwrap_or_default();
+        let text = directory.as_os_str().as_bytes();
+        if text.len() < CHUNKS - DIRECTORY - 2 {
+            stage.store(DIRECTORY, &u16::try_from(text.len()).unwrap_or_default().to_le_bytes());
+            stage.store(DIRECTORY + 2, text);
+        }
+        let mut header = MAGIC.to_vec();
+        header.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        header.extend_from_slice(&body);
+        stage.store(0, &header);
+        let count = stage.bytes().saturating_sub(CHUNKS) / CHUNK;
+        Self { stage: Some(stage), free: (0..count).rev().collect(), reserve: (count / 8).max(1) }
+    }
+
+    /// Whether bytes survive this process at once.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.stage.is_some()
+    }
+
+    /// Whether the next start would not find the stage.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.stage.as_ref().is_some_and(|stage| !stage.is_linked())
+    }
+
+    /// Whether a record that may be refused would still be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.stage.is_none() || self.free.len() > self.reserve
+    }
+
+    pub(crate) fn take(&mut self, first: u64) -> Option<usize> {
+        let index = self.free.pop()?;
+        let mut head = [0; CHUNK_HEAD];
+        if let Some(place) = head.first_chunk_mut() {
+            *place = first.to_le_bytes();
+        }
+        self.store(index, 0, &head);
+        Some(index)
+    }
+
+    pub(crate) fn give_back(&mut self, index: usize) {
+        self.free.push(index);
+    }
+
+    /// Stores behind the chunk's head, so `at` counts from its first frame.
+    pub(crate) fn put(&self, index: usize, at: usize, bytes: &[u8]) {
+        self.store(index, CHUNK_HEAD + at, bytes);
+    }
+
+    pub(crate) fn load(&self, index: usize, at: usize, into: &mut [u8]) {
+        if let Some(stage) = &self.stage {
+            stage.load(CHUNKS + index * CHUNK + CHUNK_HEAD + at, into);
+        }
+    }
+
+    fn store(&self, index: usize, at: usize, bytes: &[u8]) {
+        if let Some(stage) = &self.stage {
+            stage.store(CHUNKS + index * CHUNK + at, bytes);
+        }
+    }
+}
+
+/// Bytes of frames that a chunk holds.
+pub(crate) const CHUNK_ROOM: usize = CHUNK - CHUNK_HEAD;
+
+/// Keeps the count of what could not be recorded.
+pub(crate) fn store_unrecorded(stage: &dyn Stage, count: u64) {
+    stage.store(UNRECORDED, &count.to_le_bytes());
+}
+
+// === what a dead process left ===
+
+/// A stage whose process is gone.
+pub(crate) struct Leftover {
+    pub(crate) path: PathBuf,
+    pub(crate) epoch: Uuid,
+    /// Records of that epoch that could not be appended.
+    pub(crate) unrecorded: u64,
+    stage: Arc<dyn Stage>,
+}
+
+impl Leftover {
+    /// `None` when it is no stage of this spool.
+    pub(crate) fn read(path: PathBuf, stage: Arc<dyn Stage>, spool: Uuid) -> Option<Self> {
+        let mut header = [0; CHUNKS];
+        stage.load(0, &mut header);
+        let body = header.get(12..HEADER_BYTES)?;
+        let is_ours = header.get(..8)? == MAGIC
+            && u32_at(&header, 8)? == crc32c::crc32c(body)
+            && u32_at(body, 0)? as usize == CHUNK
+            && uuid_at(body, 4)? == spool;
+        is_ours.then_some(())?;
+        let (epoch, unrecorded) = (uuid_at(body, 20)?, u64_at(&header, UNRECORDED)?);
+        Some(Self { path, epoch, unrecorded, stage })
+    }
+
+    /// Writes into the segments what was appended and did not get there. May be done again.
+    pub(crate) fn restore(&self, segments: &[Arc<Segment>]) -> io::Result<u64> {
+        let count = self.stage.bytes().saturating_sub(CHUNKS) / CHUNK;
+        let (mut chunk, mut restored) = (vec![0; CHUNK], 0);
+        for index in 0..count {
+            self.stage.load(CHUNKS + index * CHUNK, &mut chunk);
+            restored += self.restore_chunk(&chunk, segments)?;
+        }
+        Ok(restored)
+    }
+
+    fn restore_chunk(&self, chunk: &[u8], segments: &[Arc<Segment>]) -> io::Result<u64> {
+        let first = u64_at(chunk, 0).unwrap_or(0);
+        let frames = chunk.get(CHUNK_HEAD..).unwrap_or_default();
+        let mut end = 0;
+        // What lies behind was appended before the chunk was used again, at another place: it says so itself.
+        while let Some(head) = frames.get(end..).and_then(|frame| Head::decode(frame, first + end as u64)) {
+            end += usize::try_from(head.frame_bytes()).unwrap_or(CHUNK);
+        }
+        let frames = frames.get(..end).unwrap_or_default();
+        let may_hold = |segment: &&Arc<Segment>| {
+            segment.header.epoch == self.epoch && segment.first() <= first && first + end as u64 <= segment.limit()
+        };
+        let newest = segments.iter().filter(may_hold).max_by_key(|segment| segment.header.number);
+        let Some(segment) = newest.filter(|_| end > 0) else { return Ok(0) };
+        let mut there = vec![0; frames.len()];
+        let read = segment.file.read_at(segment.offset(first), &mut there)?;
+        if read == frames.len() && there == frames {
+            return Ok(0);
+        }
+        segment.file.write_at(segment.offset(first), frames)?;
+        segment.lengthen(first + end as u64);
+        Ok(frames.len() as u64)
+    }
+}
