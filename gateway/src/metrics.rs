@@ -188,8 +188,10 @@ pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats) {
     let counter = |name, help| metrics.register(name, help, Counter::<u64, AtomicU64>::default());
     let accepted = counter("connections_accepted", "Clients' connections so far");
     let at_limit = counter("connections_at_limit", "Clients' connections that had to wait");
+    let reset = counter("streams_reset", "Streams of HTTP/2 reset because their client took nothing of its answer");
     let stats = stats.clone();
     metrics.before_reading(move || {
+        reset.inner().store(stats.streams_reset(), Ordering::Relaxed);
         open.set(i64::try_from(stats.open()).unwrap_or(i64::MAX));
         accepted.inner().store(stats.accepted(), Ordering::Relaxed);
         at_limit.inner().store(stats.at_limit(), Ordering::Relaxed);

@@ -33,6 +33,7 @@ mod formats;
 mod full_disk;
 mod full_stream;
 mod migrate_command;
+mod nonsense;
 mod outage;
 mod oversized;
 mod poison;

@@ -27,6 +27,13 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
+    fn is_malformed(&self) -> bool {
+        match self {
+            Self::Head(_) => false,
+            Self::Body(watch) => watch.failure() == Some(UploadFailure::Malformed),
+        }
+    }
+
     fn fingerprint(self) -> Option<Fingerprint> {
         match self {
             Self::Head(builder) => Some(builder.finish()),
@@ -191,6 +198,7 @@ impl Drop for Meter {
         }
         match (self.0.core.is_stopping(), self.0.status) {
             _ if std::thread::panicking() => {}
+            (_, None) if self.0.asked.as_ref().is_some_and(Asked::is_malformed) => self.void(VoidReason::Refused),
             (true, None) => self.void(VoidReason::Stopped),
             (true, Some(_)) => self.settle(Outcome::GatewayStopped),
             (false, _) => self.settle(Outcome::ClientAborted),

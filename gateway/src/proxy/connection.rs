@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use goldleaves_web::Alarm;
+use goldleaves_web::{Alarm, BUFFER_BYTES};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
@@ -64,7 +64,7 @@ impl Connection {
         let heard = Heard::default();
         let io = TokioIo::new(UpstreamIo::new(stream, heard.clone(), slot));
         let mut builder = http1::Builder::new();
-        builder.max_headers(options.header_fields_max);
+        builder.max_headers(options.header_fields_max).max_buf_size(BUFFER_BYTES);
         let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
         Ok(Self {
             sender,

@@ -122,9 +122,10 @@ pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
-/// Whether a trailer belongs to one connection, or would change how the message is read.
+/// Whether a trailer of the upstream ends here: it belongs to one connection, would change how the message is read, or is
+/// what only the gateway says.
 pub(crate) fn is_hop_by_hop_trailer(name: &HeaderName) -> bool {
-    is_hop_by_hop(name.as_str()) || [TE, TRAILER, CONTENT_LENGTH].contains(name)
+    is_hop_by_hop(name.as_str()) || is_usage(name.as_str()) || [TE, TRAILER, CONTENT_LENGTH, REQUEST_ID].contains(name)
 }
 
 fn frame(headers: &mut HeaderMap, framing: Framing) {

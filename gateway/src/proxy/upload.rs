@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 use super::headers;
 use super::stall::Stall;
+
+/// More frames than a client may have sent of a body that nobody reads.
+const FRAMES_LEFT_MAX: usize = 64;
 
 /// What is allowed of a request's body.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,12 @@ impl UploadWatch {
     /// Why the body did not reach its end, when it was broken off.
     pub(crate) fn failure(&self) -> Option<UploadFailure> {
         self.0.lock().failure
+    }
+
+    /// Whether the body came to its end, or never will.
+    fn is_over(&self) -> bool {
+        let watched = self.0.lock();
+        watched.finished || watched.failure.is_some()
     }
 
     /// When a byte last came from the client.
@@ -158,10 +167,35 @@ fn failure_of(error: &BodyError) -> UploadFailure {
 }
 
 /// hyper's decoder reports bytes that are no chunked coding as invalid input or data, and a connection that ended as an
-/// unexpected end.
+/// unexpected end. h2 resets the stream of a message that is none, such as one whose length is not what it announced.
 fn is_malformed(error: &hyper::Error) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+    let Some(source) = error.source() else { return false };
+    if let Some(error) = source.downcast_ref::<h2::Error>() {
+        return error.is_reset() && error.is_library();
+    }
+    let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+}
+
+/// hyper drops a call whose stream it had to reset, and with it a body that nobody may have been reading: whether it was
+/// malformed is looked for here, because such a call is not billed.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.watch.is_over() {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..FRAMES_LEFT_MAX {
+            match Pin::new(&mut self.source).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => {
+                    self.watch.failed(failure_of(&error));
+                    return;
+                }
+                Poll::Ready(None) | Poll::Pending => return,
+            }
+        }
+    }
 }
 
 impl Body for Upload {

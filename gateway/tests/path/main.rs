@@ -17,6 +17,7 @@ mod headers;
 mod identity;
 mod lifecycle;
 mod limits;
+mod malformed;
 mod metering;
 mod pool;
 mod protocol;

@@ -3,6 +3,7 @@
 //! A boxed alias in its place makes `Service` bounds fail ("implementation of `Send` is not general enough"), and an
 //! error behind a box could not be told apart by the layer that settles a call.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
@@ -80,6 +81,12 @@ impl WebBody {
     {
         Self(Inner::Boxed(body.map_err(|error| BodyError::from_source(error.into())).boxed_unsync()))
     }
+}
+
+/// Whether this is a body that a server made itself, whole and at once.
+pub(crate) fn is_whole<B: 'static>(body: &B) -> bool {
+    let body: &dyn Any = body;
+    body.downcast_ref::<WebBody>().is_some_and(|body| matches!(body.0, Inner::Full(_)))
 }
 
 impl BodyError {

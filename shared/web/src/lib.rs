@@ -21,7 +21,9 @@ pub use principal::{Principal, Role, TenantChoiceError, wire_name};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use problem_code::ProblemCode;
 pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};
-pub use serve::{ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, bind, serve, serve_peers};
+pub use serve::{
+    BUFFER_BYTES, ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, bind, serve, serve_peers,
+};
 pub use token::{
     Algorithm, Clock, SignError, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, bearer_token,
 };

@@ -4,8 +4,8 @@ mod writer;
 
 use std::io::IsTerminal;
 
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -58,13 +58,17 @@ where
     tracing_subscriber::registry().with(layer.with_filter(filter(options.level)))
 }
 
+/// Libraries that read what any client sends: whatever they warn of, a client can make them say as often as it likes.
+const SPEAK_TO_CLIENTS: [&str; 7] = ["h2", "hyper", "hyper_util", "rustls", "tokio_rustls", "tower", "httparse"];
+
 /// Our own lines at `level`. Libraries stop at `warn`: at `info` the NATS client repeats each failed attempt and the
 /// PostgreSQL client what the schema already has, and below it they write headers and statements, and so tokens and
-/// personal data. hyper's warnings are about what any client may do, so only its errors count.
+/// personal data. Of those that speak to clients only errors count.
 fn filter(level: LevelFilter) -> Targets {
+    let errors = level.min(LevelFilter::ERROR);
     Targets::new()
         .with_target("goldleaves", level)
-        .with_target("hyper", level.min(LevelFilter::from_level(Level::ERROR)))
+        .with_targets(SPEAK_TO_CLIENTS.map(|library| (library, errors)))
         .with_default(level.min(LevelFilter::WARN))
 }
 
@@ -118,6 +122,8 @@ mod tests {
             tracing::debug!(target: "h2::codec", "header: authorization");
             tracing::debug!(target: "sqlx::query", "statement");
             tracing::warn!(target: "hyper::proto::h1", "noise");
+            tracing::warn!(target: "h2::proto::ping_pong", "noise");
+            tracing::warn!(target: "rustls::msgs", "noise");
             tracing::info!(target: "async_nats", "attempt");
             tracing::warn!(target: "async_nats", "theirs");
         });

@@ -11,18 +11,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
 
 use super::exchange::Exchange;
-use super::h2_idle::{Counted, Streams, Verdict};
+use super::h2_streams::{Counted, Streams, Verdict};
 use super::head_timer::HeadTimer;
 use super::io::Socket;
 use super::service::{ForHttp1, ForHyper};
 use super::sniff::{Sniffed, Version, sniff};
-use super::{Closing, Held, ServeOptions, Stop, prepare};
+use super::{BUFFER_BYTES, CONNECTION_WINDOW, Closing, Held, STREAM_WINDOW, ServeOptions, Stop, prepare};
 use crate::WebBody;
 
 /// How long a client that says nothing is listened to once the server was asked to stop: what it sent a moment before, or
@@ -82,6 +82,7 @@ impl Connection {
         let connection = http1::Builder::new()
             .timer(HeadTimer::default())
             .header_read_timeout(self.options.headers_timeout)
+            .max_buf_size(BUFFER_BYTES.max(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX)))
             .max_header_size(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX))
             .max_headers(self.options.header_fields_max)
             .serve_connection(socket, service)
@@ -109,20 +110,22 @@ impl Connection {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let streams = Streams::new();
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let streams = Streams::new(self.options.write_timeout, self.options.stats.clone());
+        let connection = http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
             .keep_alive_interval(self.options.headers_timeout)
             .keep_alive_timeout(self.options.headers_timeout)
             .max_header_list_size(self.options.header_bytes_max)
             .max_concurrent_streams(self.options.streams_max)
+            .max_send_buf_size(BUFFER_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .serve_connection(socket, Counted { service, streams: streams.clone() });
         tokio::pin!(connection);
         let mut stopping = false;
         loop {
-            let again = match streams.judge(self.options.headers_timeout, self.options.write_timeout) {
+            let again = match streams.judge(self.options.headers_timeout) {
                 Verdict::Keep(until) => until,
-                Verdict::Stalled => return tracing::debug!(peer = %self.peer, "a client takes nothing of its answer"),
                 Verdict::Idle if stopping => return,
                 Verdict::Idle => {
                     connection.as_mut().graceful_shutdown();

@@ -15,6 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
+use crate::body::is_whole;
+
 /// A request came and its answer is not over.
 const ASKED: u8 = 1;
 /// The client has not sent all of the request's body.
@@ -25,6 +27,8 @@ const ANSWERED: u8 = 4;
 const CHUNKED: u8 = 8;
 /// The connection is no longer HTTP's.
 const SWITCHED: u8 = 16;
+/// What was answered last was made by the server itself.
+const OWN: u8 = 32;
 
 /// The state. Clones share it; only the connection's own task ever writes it, so nothing has to be ordered.
 #[derive(Debug, Clone, Default)]
@@ -92,6 +96,11 @@ impl Exchange {
         self.flags() & OWES_BODY != 0
     }
 
+    /// Whether the answer that is written is the server's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.flags() & OWN != 0
+    }
+
     /// Whether the connection has become a tunnel.
     pub(super) fn is_switched(&self) -> bool {
         self.flags() & SWITCHED != 0
@@ -107,9 +116,10 @@ impl Exchange {
     }
 
     /// An answer that says when it is over; `head_only` = to HEAD.
-    pub(super) fn watching<B: Body>(&self, response: Response<B>, head_only: bool) -> Response<Watched<B>> {
+    pub(super) fn watching<B: Body + 'static>(&self, response: Response<B>, head_only: bool) -> Response<Watched<B>> {
         let flags = match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => SWITCHED,
+            _ if is_whole(response.body()) => OWN,
             _ if !head_only && is_chunked(&response) => CHUNKED,
             _ => 0,
         };

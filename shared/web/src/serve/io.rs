@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::Held;
 use super::exchange::Exchange;
 use super::half_closed::{HalfClosed, Told};
 use super::linger::{Linger, poll_close};
+use super::{Held, OWN_ANSWER_MAX};
 
 /// The socket of one connection. What the connection holds is let go with it, so also after an upgrade.
 pub(super) struct Socket {
@@ -65,7 +65,8 @@ impl Socket {
 
     fn wrote<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let was_blocked = self.stall.timer.is_some();
-        let written = self.stall.watch(cx, written);
+        let own = self.exchange.is_own();
+        let written = self.stall.watch(cx, written, own);
         if let (Some(half_closed), true) = (&mut self.half_closed, written.is_ready()) {
             half_closed.wrote();
             if was_blocked {
@@ -78,12 +79,13 @@ impl Socket {
 }
 
 impl Stall {
-    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>, own: bool) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.timer = None;
             return written;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + self.limit)));
+        let limit = if own { self.limit.min(OWN_ANSWER_MAX) } else { self.limit };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
         match timer.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

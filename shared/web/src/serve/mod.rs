@@ -4,7 +4,7 @@
 
 mod connection;
 mod exchange;
-mod h2_idle;
+mod h2_streams;
 mod half_closed;
 mod head_timer;
 mod io;
@@ -38,6 +38,16 @@ pub use listener::{ListenerOptions, bind};
 
 /// How long dropped connections may take to let go, after the deadline.
 const DROP_MAX: Duration = Duration::from_secs(1);
+/// How long a client may take to take an answer that the server made itself: it is short, and nobody pays for it.
+const OWN_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// What a connection reads at a time, and may have waiting to be written: two of these and one on its way between two
+/// connections are what a stream holds, each way.
+pub const BUFFER_BYTES: usize = 32 << 10;
+/// What a client of h2 may send of one request's body before somebody takes it: what it may send before it has seen any
+/// settings (RFC 9113, 6.9.2).
+const STREAM_WINDOW: u32 = 65_535;
+/// The same for all requests of a connection.
+const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How long the port stays open for handshakes that had begun when the server was asked to stop.
 const HANDSHAKE_MAX: Duration = Duration::from_millis(100);
 /// How long a connection may wait for room when the server was asked to stop: those that are idle make some.
@@ -106,6 +116,7 @@ struct Counts {
     at_limit: AtomicU64,
     accept_errors: AtomicU64,
     first_byte_timeouts: AtomicU64,
+    streams_reset: AtomicU64,
 }
 
 impl ServeStats {
@@ -127,6 +138,11 @@ impl ServeStats {
     /// Accepting failed (no file descriptors left, mostly).
     pub fn accept_errors(&self) -> u64 {
         self.0.accept_errors.load(Ordering::Relaxed)
+    }
+
+    /// Streams of h2 reset because their client took nothing of its answer.
+    pub fn streams_reset(&self) -> u64 {
+        self.0.streams_reset.load(Ordering::Relaxed)
     }
 
     /// Connections closed because their first bytes did not come.

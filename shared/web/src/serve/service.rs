@@ -65,7 +65,7 @@ pub(super) struct ForHttp1<S> {
 impl<S, B> hyper::service::Service<Request<Incoming>> for ForHttp1<S>
 where
     S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone,
-    B: Body,
+    B: Body + 'static,
 {
     type Response = Response<Watched<B>>;
     type Error = Infallible;
@@ -98,7 +98,7 @@ pin_project! {
 impl<S, B> Future for Exchanging<S>
 where
     S: Service<Request<WebBody>, Response = Response<B>>,
-    B: Body,
+    B: Body + 'static,
 {
     type Output = Result<Response<Watched<B>>, S::Error>;
 

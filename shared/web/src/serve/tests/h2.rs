@@ -64,7 +64,7 @@ async fn a_connection_without_any_request_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_peer_that_gives_no_window_is_let_go() {
+async fn a_stream_whose_peer_gives_no_window_is_reset() {
     let dropped = Arc::new(Notify::new());
     let told = Arc::clone(&dropped);
     let server = Server::start(hasty(), move |_| std::future::ready(endless(Arc::clone(&told))));
@@ -93,4 +93,51 @@ async fn a_slow_answer_is_no_stalled_peer() {
     let mut client = h2_client(&server, WINDOW).await;
     let response = client.send_request(get(&server, "/")).await.unwrap();
     assert_eq!(text(response).await.1, "tickticktick");
+}
+
+#[tokio::test]
+async fn a_stalled_stream_is_reset_alone() {
+    let server = Server::start(ServeOptions { headers_timeout: PATIENCE, ..hasty() }, |request| async move {
+        if request.uri().path() == "/stalled" { endless(Arc::default()) } else { echo(request).await }
+    });
+    let mut client = h2_client(&server, 1_024).await;
+    let stalled = client.send_request(get(&server, "/stalled")).await.unwrap();
+    // Siblings: one that is open all the while, and short ones one after the other.
+    let (sender, frames) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, BodyError>>(1);
+    let frames = futures_util::stream::unfold(frames, |mut frames| async move { Some((frames.recv().await?, frames)) });
+    let upload =
+        Request::post(get(&server, "/").uri()).body(WebBody::boxed(StreamBody::new(Box::pin(frames)))).unwrap();
+    let sibling = tokio::spawn(client.send_request(upload));
+    sender.send(Ok(Frame::data(Bytes::from_static(b"begun ")))).await.unwrap();
+    let mut body = stalled.into_body();
+    // It takes the first frames, and gives no more window.
+    let first = patiently(body.frame()).await.unwrap().unwrap();
+    let broken = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(text(client.send_request(get(&server, "/short")).await.unwrap()).await.1, "/short");
+            if server.stats.streams_reset() > 0 {
+                break;
+            }
+        }
+    };
+    patiently(broken).await;
+    drop((first, body));
+    sender.send(Ok(Frame::data(Bytes::from_static(b"and ended")))).await.unwrap();
+    drop(sender);
+    assert_eq!(text(patiently(sibling).await.unwrap().unwrap()).await.1, "begun and ended");
+    assert_eq!((server.stats.accepted(), server.stats.streams_reset()), (1, 1), "nothing else was touched");
+}
+
+#[tokio::test]
+async fn an_answer_of_the_servers_own_has_five_seconds_to_be_taken() {
+    let options = ServeOptions { write_timeout: PATIENCE * 10, headers_timeout: PATIENCE * 10, ..Default::default() };
+    let server = Server::start(options, |_| async { Response::new(WebBody::full("refused")) });
+    let mut client = h2_client(&server, 0).await;
+    let answers: Vec<_> = futures_util::future::join_all((0..50).map(|_| client.send_request(get(&server, "/")))).await;
+    for answer in answers {
+        let ended = patiently(answer.unwrap().into_body().collect()).await;
+        assert!(ended.is_err(), "its stream is reset");
+    }
+    assert_eq!(server.stats.streams_reset(), 50);
 }
