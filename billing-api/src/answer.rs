@@ -99,6 +99,8 @@ fn of_refusal(refusal: &Refusal) -> Problem {
     let (status, code) = match refusal.code {
         RefusalCode::AlreadyExists => (StatusCode::CONFLICT, ProblemCode::AlreadyExists),
         RefusalCode::NoSuchEvent => (StatusCode::NOT_FOUND, ProblemCode::NoSuchEvent),
+        RefusalCode::UsageExists => (StatusCode::CONFLICT, ProblemCode::UsageExists),
+        RefusalCode::BodyInvalid => (StatusCode::BAD_REQUEST, ProblemCode::BodyInvalid),
         RefusalCode::NotBilled => (StatusCode::CONFLICT, ProblemCode::NotBilled),
         RefusalCode::AlreadyVoid => (StatusCode::CONFLICT, ProblemCode::AlreadyVoid),
         RefusalCode::TooEarly => (StatusCode::CONFLICT, ProblemCode::TooEarly),

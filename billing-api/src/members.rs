@@ -77,6 +77,11 @@ impl Members {
         self.members.iter().find(|(other, value)| other == name && !value.is_null()).map(|(_, value)| value)
     }
 
+    /// A member as it came.
+    pub(crate) fn value(&self, name: &str) -> Option<&Value> {
+        self.get(name)
+    }
+
     /// A text that may be missing.
     pub(crate) fn optional_text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         match self.get(name) {

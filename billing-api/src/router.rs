@@ -12,7 +12,9 @@ use tokio::net::TcpListener;
 use tower::Layer;
 
 use crate::answer::{ApiError, Failure};
-use crate::routes::{audit, corrections, docs, events, health, invoice, late, periods, report_usage, tenants, usage};
+use crate::routes::{
+    audit, corrections, docs, events, health, invoice, late, periods, rate_cards, report_usage, tenants, usage,
+};
 use crate::state::BillingApi;
 
 /// The longest body of a call, in bytes.
@@ -34,6 +36,9 @@ impl BillingApi {
             .route("/billing/tenants/{tenant_id}", only("PUT", put(tenants::put)))
             .route("/billing/corrections", only("GET, HEAD", get(corrections::list)))
             .route("/billing/corrections/{id}", only("GET, HEAD, PUT", get(corrections::list).put(corrections::put)))
+            .route("/billing/rate-cards", only("GET, HEAD", get(rate_cards::list)))
+            .route("/billing/rate-cards/preview", only("POST", post(rate_cards::preview)))
+            .route("/billing/rate-cards/{id}", only("PUT", put(rate_cards::put)))
             .route("/billing/periods/{tenant_id}", only("GET, HEAD, PUT", get(periods::list).put(periods::put)))
             .route("/billing/periods/{tenant_id}/{number}", only("PUT", put(periods::put)))
             .route("/billing/invoice/{tenant_id}/{number}", only("GET, HEAD", get(invoice::get)))

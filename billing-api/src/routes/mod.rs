@@ -8,6 +8,7 @@ pub(crate) mod health;
 pub(crate) mod invoice;
 pub(crate) mod late;
 pub(crate) mod periods;
+pub(crate) mod rate_cards;
 pub(crate) mod report_usage;
 pub(crate) mod tenants;
 pub(crate) mod usage;

@@ -203,6 +203,10 @@ async fn the_openapi_document_is_true() {
     let body = |operation: &str| match operation {
         "reportUsage" => json!({"tenant_id": "acme"}),
         "correct" => json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "a test call"}),
+        "addRateCard" => json!({
+            "pricing": {"model": "per_unit", "cents_per_unit": "1"}, "effective_from": "2100-01-01T00:00:00Z", "reason": "new",
+        }),
+        "previewRateCard" => json!({"tenant_id": "acme", "pricing": {"model": "per_unit", "cents_per_unit": "1"}}),
         "closePeriod" => json!({"reason": "the month is over"}),
         "setTimeZone" => json!({"time_zone": "UTC", "reason": "they moved"}),
         other => panic!("{other} is not tried"),
@@ -239,7 +243,7 @@ async fn the_openapi_document_is_true() {
             }
         }
     }
-    assert_eq!(compared, 16);
+    assert_eq!(compared, 19);
     let example = |parameter| document["components"]["parameters"][parameter]["example"].as_str().unwrap();
     let (start, end) = (example("StartDate"), example("EndDate"));
     let asked = api.get(&format!("/billing/usage-summary/acme?start_date={start}&end_date={end}"), &admin).await;

@@ -8,5 +8,6 @@ mod contract;
 mod correcting;
 mod histories;
 mod inputs;
+mod rating;
 mod reading;
 mod world;

@@ -58,7 +58,13 @@ pub(crate) async fn default_at(source: Source<'_>, moment: Timestamp) -> Result<
 }
 
 fn card(dialect: Dialect, row: &QueryResult) -> Result<Card, BillingError> {
-    let pricing = match read::<Option<String>>(row, "pricing")? {
+    let effective_from = dialect.read_time(row, "effective_from")?;
+    Ok(Card { version: read(row, "version")?, pricing: pricing(row)?, effective_from })
+}
+
+/// The price in the columns `pricing` and, where that is NULL, `rate_micro_cents`.
+pub(crate) fn pricing(row: &QueryResult) -> Result<Pricing, BillingError> {
+    Ok(match read::<Option<String>>(row, "pricing")? {
         Some(text) => Pricing::from_text(&text).map_err(|error| BillingError::unreadable("pricing", error))?,
         None => {
             let micro: i64 = read(row, "rate_micro_cents")?;
@@ -66,6 +72,5 @@ fn card(dialect: Dialect, row: &QueryResult) -> Result<Card, BillingError> {
             let outside = || BillingError::unreadable("rate_micro_cents", "outside the range of rates");
             Pricing::PerUnit(rate.ok_or_else(outside)?)
         }
-    };
-    Ok(Card { version: read(row, "version")?, pricing, effective_from: dialect.read_time(row, "effective_from")? })
+    })
 }

@@ -41,6 +41,8 @@ pub enum RefusalCode {
     AlreadyExists,
     /// 404: no event of this tenant has this id.
     NoSuchEvent,
+    /// 409: there is usage that was priced without the card.
+    UsageExists,
     /// 409: the event was set aside, so there is nothing to correct.
     NotBilled,
     /// 409: the event is void.
@@ -55,6 +57,8 @@ pub enum RefusalCode {
     TooManyGroups,
     /// 400: more rows than an answer holds.
     TooManyRows,
+    /// 400: a member of the body that can't be.
+    BodyInvalid,
     /// 400: a value that can't be.
     Invalid,
     /// 404: there is no such thing.

@@ -126,7 +126,7 @@ impl Billing {
         let source = self.source();
         let dialect = source.dialect();
         let mut params = Params::default();
-        let sql = every_tenant(source, range, &mut params);
+        let sql = every_tenant(source, (range, TenantKeys::Tenants), &mut params);
         let mut used: BTreeMap<String, Vec<(i64, Used)>> = BTreeMap::new();
         let mut cents: BTreeMap<String, i128> = BTreeMap::new();
         for row in source.query(&sql, params).await? {
@@ -166,16 +166,30 @@ impl Billing {
     }
 }
 
-fn every_tenant(source: Source<'_>, range: &Period, params: &mut Params) -> String {
+/// What the usage of all tenants is told by, beside tenant and card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TenantKeys {
+    /// Nothing.
+    Tenants,
+    /// Route and action.
+    Places,
+}
+
+pub(crate) fn every_tenant(source: Source<'_>, (range, keys): (&Period, TenantKeys), params: &mut Params) -> String {
     let dialect = source.dialect();
+    let keys = |alias: &str| match keys {
+        TenantKeys::Tenants => String::new(),
+        TenantKeys::Places => format!("{alias}route, {alias}action, "),
+    };
     let mut parts = Vec::new();
     let (first, last) = whole_hours(range);
     let (first, last) = if first < last { (first, last) } else { (range.end(), range.end()) };
     if first < last {
         let (from, to) = (params.bind(dialect.time(first)), params.bind(dialect.time(last)));
         parts.push(format!(
-            "SELECT r.tenant_id, r.rate_version, r.events, 0 AS cents, {} FROM usage_rollups AS r \
+            "SELECT r.tenant_id, {}r.rate_version, r.events, 0 AS cents, {} FROM usage_rollups AS r \
              WHERE r.hour >= {from} AND r.hour < {to}",
+            keys("r."),
             wide::of_rollup(dialect, "r")
         ));
     }
@@ -185,9 +199,10 @@ fn every_tenant(source: Source<'_>, range: &Period, params: &mut Params) -> Stri
             let hours = (params.bind(dialect.time(from.hour())), params.bind(dialect.time(to)));
             let (from, to) = (params.bind(dialect.time(from)), params.bind(dialect.time(to)));
             parts.push(format!(
-                "SELECT e.tenant_id, e.rate_version, 1 AS events, 0 AS cents, {} FROM ( \
+                "SELECT e.tenant_id, {}e.rate_version, 1 AS events, 0 AS cents, {} FROM ( \
                      SELECT DISTINCT tenant_id FROM usage_rollups WHERE hour >= {} AND hour < {} \
                  ) AS t JOIN usage_events AS e ON e.tenant_id = t.tenant_id WHERE e.ts >= {from} AND e.ts < {to}",
+                keys("e."),
                 wide::of_row(dialect, "e.units_micro"),
                 hours.0,
                 hours.1,
@@ -196,15 +211,17 @@ fn every_tenant(source: Source<'_>, range: &Period, params: &mut Params) -> Stri
     }
     let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
     parts.push(format!(
-        "SELECT c.tenant_id, c.rate_version, c.events, c.cents, {} FROM usage_corrections AS c \
+        "SELECT c.tenant_id, {}c.rate_version, c.events, c.cents, {} FROM usage_corrections AS c \
          WHERE c.ts >= {from} AND c.ts < {to}",
+        keys("c."),
         wide::of_row(dialect, "c.units_micro")
     ));
     format!(
-        "SELECT tenant_id, rate_version, {} AS events, CAST(COALESCE(SUM(cents), 0) AS text) AS cents, {} FROM ({}) AS u \
-         GROUP BY tenant_id, rate_version",
+        "SELECT tenant_id, {keys}rate_version, {} AS events, CAST(COALESCE(SUM(cents), 0) AS text) AS cents, {} FROM ({}) AS u \
+         GROUP BY tenant_id, {keys}rate_version",
         wide::count(dialect, "events"),
         wide::sums(dialect),
-        parts.join(" UNION ALL ")
+        parts.join(" UNION ALL "),
+        keys = keys(""),
     )
 }

@@ -25,6 +25,18 @@ impl Selector {
         Place { tenant_id: &self.tenant_id, route: &self.route, action: &self.action }
     }
 
+    /// How narrow it is: a tenant counts 4, a route 2, an action 1.
+    pub fn weight(&self) -> u8 {
+        let parts = [(4, &self.tenant_id), (2, &self.route), (1, &self.action)];
+        parts.into_iter().filter(|(_, part)| !part.is_empty()).map(|(weight, _)| weight).sum()
+    }
+
+    /// Whether a row is among those that it is for.
+    pub fn fits(&self, row: Place<'_>) -> bool {
+        let parts = [(&self.tenant_id, row.tenant_id), (&self.route, row.route), (&self.action, row.action)];
+        parts.into_iter().all(|(part, of_row)| part.is_empty() || part == of_row)
+    }
+
     /// Whether it is for everybody and everything: the selector of the default card.
     pub fn is_default(&self) -> bool {
         self.tenant_id.is_empty() && self.route.is_empty() && self.action.is_empty()

@@ -101,6 +101,8 @@ codes! {
     NotAcceptable = "not_acceptable";
     /// 409: the id stands for something else, or the period is closed with other ends.
     AlreadyExists = "already_exists";
+    /// 409: there is usage that was priced without the card.
+    UsageExists = "usage_exists";
     /// 404: no event of this tenant has this id.
     NoSuchEvent = "no_such_event";
     /// 409: the event was set aside, so there is nothing to correct.

@@ -1,0 +1,161 @@
+//! `PUT /billing/rate-cards/{id}`, `GET /billing/rate-cards` and `POST /billing/rate-cards/preview`.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::Response;
+use goldleaves_billing::{Difference, NewCard, Preview, StoredCard};
+use goldleaves_domain::{Action, RoutePattern, TenantId};
+use goldleaves_pricing::{Pricing, Selector};
+use http::StatusCode;
+use uuid::Uuid;
+
+use crate::answer::ApiError;
+use crate::ask::{Ask, zone};
+use crate::caller::Right;
+use crate::cell::{self, Cell, Item};
+use crate::members::{Members, wrong};
+use crate::query::{self, PAGE};
+use crate::routes::status_of;
+use crate::state::BillingApi;
+
+const CARD: [&str; 11] = [
+    "version",
+    "id",
+    "tenant_id",
+    "route",
+    "action",
+    "pricing",
+    "effective_from",
+    "origin",
+    "actor",
+    "reason",
+    "created_at",
+];
+const DIFFERENCE: [&str; 4] = ["tenant_id", "units", "cost_cents_now", "cost_cents_with"];
+
+pub(crate) async fn put(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    ask.caller.check(Right::Admin)?;
+    ask.query(&[])?;
+    let id = Uuid::try_parse(ask.segment())
+        .map_err(|_| ApiError::Parameter("the path must end in a UUID that you choose".to_owned()))?;
+    let members = Members::read(body, &["tenant_id", "route", "action", "pricing", "effective_from", "reason"])?;
+    let (selector, pricing) = price(&members)?;
+    let new =
+        NewCard { id, selector, pricing, effective_from: members.parsed("effective_from")?, reason: members.reason()? };
+    let put = api.billing().add_card(&new, (&ask.author(), &members.text)).await?;
+    Ok(card_item(&put.stored).answer(status_of(put.is_new)))
+}
+
+/// Whose usage a body's card prices, and how.
+fn price(members: &Members) -> Result<(Selector, Pricing), ApiError> {
+    let part = |name: &str| members.optional_text(name).map(Option::unwrap_or_default);
+    if !part("tenant_id")?.is_empty() {
+        members.parsed::<TenantId>("tenant_id")?;
+    }
+    if !part("action")?.is_empty() {
+        members.parsed::<Action>("action")?;
+    }
+    let route = match part("route")? {
+        "" => String::new(),
+        _ => members.parsed::<RoutePattern>("route")?.as_str().to_owned(),
+    };
+    let selector = Selector { tenant_id: part("tenant_id")?.to_owned(), route, action: part("action")?.to_owned() };
+    let value = members.value("pricing").ok_or_else(|| wrong("pricing", "is missing"))?;
+    let pricing = Pricing::from_json(value).map_err(|error| ApiError::BodyInvalid(error.to_string()))?;
+    if pricing == Pricing::Inherit && selector.is_default() {
+        return Err(wrong("pricing", "inherit ends the card of a tenant, a route or an action: name at least one"));
+    }
+    Ok((selector, pricing))
+}
+
+pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    let query = ask.query(&[&["tenant_id", "at"], &PAGE])?;
+    let tenant = match query.get("tenant_id") {
+        Some(name) => Some(ask.caller.tenant_to_read(name)?),
+        None => {
+            ask.caller.check(Right::ReadAll)?;
+            None
+        }
+    };
+    let page = query.page()?;
+    let at = match query.get("at") {
+        Some(text) => Some(query::moment(zone(&api, tenant.as_ref(), &query).await?, "at", text)?),
+        None => None,
+    };
+    let page = api.billing().cards(tenant.as_ref(), at, &page).await?;
+    let items = page.items.iter().map(card_item).collect();
+    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+}
+
+pub(crate) async fn preview(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    ask.caller.check(Right::ReadAll)?;
+    ask.query(&[])?;
+    let known = ["tenant_id", "route", "action", "pricing", "start_date", "end_date", "reason"];
+    let members = Members::read(body, &known)?;
+    let (start, end) = (members.optional_text("start_date")?, members.optional_text("end_date")?);
+    let (selector, pricing) = price(&members)?;
+    let range = query::range(api.billing().default_zone(), (start, end), api.now()?).map_err(|error| match error {
+        ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
+        error => error,
+    })?;
+    let preview = api.billing().preview((selector, pricing), &range).await?;
+    Ok(preview_item(&preview).answer(StatusCode::OK))
+}
+
+/// A part of a selector; nothing is any.
+fn part(text: &str) -> Cell {
+    if text.is_empty() { Cell::Null } else { Cell::text(text) }
+}
+
+fn card_item(stored: &StoredCard) -> Item {
+    let card = &stored.card;
+    Item::new(
+        &CARD,
+        [
+            Cell::number(card.version),
+            Cell::text_or_null(card.id),
+            part(&card.selector.tenant_id),
+            part(&card.selector.route),
+            part(&card.selector.action),
+            Cell::Json(card.pricing.to_json().to_string()),
+            Cell::text(card.effective_from),
+            Cell::text(card.origin.as_str()),
+            Cell::text_or_null(card.actor.as_ref()),
+            Cell::text_or_null(card.reason.as_ref()),
+            Cell::text(stored.created_at),
+        ],
+    )
+}
+
+fn difference_item(difference: &Difference) -> Item {
+    Item::new(
+        &DIFFERENCE,
+        [
+            Cell::text(&difference.tenant_id),
+            Cell::number(difference.units),
+            Cell::number(difference.now),
+            Cell::number(difference.with),
+        ],
+    )
+}
+
+fn preview_item(preview: &Preview) -> Item {
+    Item::new(
+        &["tenants", "total_units", "total_cost_cents_now", "total_cost_cents_with"],
+        [
+            Cell::List(preview.tenants.iter().map(difference_item).collect()),
+            Cell::number(preview.units),
+            Cell::number(preview.now),
+            Cell::number(preview.with),
+        ],
+    )
+}

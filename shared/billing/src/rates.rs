@@ -1,0 +1,340 @@
+//! Rate cards made by people: for everybody, or for a tenant, a route or an action; and what one would change.
+//!
+//! A card is never retroactive. It is added under the lock that keeps the writers of events out, and only for a time of which
+//! nothing is recorded yet, so that the same events and cards give the same bill in any order.
+
+use std::collections::{BTreeMap, HashMap};
+
+use goldleaves_domain::{Period, TenantId, Timestamp};
+use goldleaves_pricing::{Bill, Cents, Origin, Place, Pricing, RateCard, RateCards, Selector, Used};
+use goldleaves_store::{Dialect, Hold, Params, Transaction, read, read_wide};
+use sea_orm::QueryResult;
+use uuid::Uuid;
+
+use crate::audit::{self, Author, Change, bad_cursor};
+use crate::cards::pricing;
+use crate::list::{Cursor, Page, PageOf};
+use crate::source::Source;
+use crate::tenants::{TenantKeys, every_tenant};
+use crate::usage::UnitsTotal;
+use crate::{Billing, BillingError, Put, RefusalCode};
+
+/// A card is valid from so long after its making at the earliest.
+const AHEAD_MICROS: i64 = 60_000_000;
+/// The most tenants that a preview names.
+const DIFFERENCES_MAX: usize = 100;
+/// The version of a card that is only thought of: no stored one has it.
+const THOUGHT_OF: i64 = 0;
+
+/// A card as it is asked for.
+#[derive(Debug, Clone)]
+pub struct NewCard {
+    /// Names it for ever.
+    pub id: Uuid,
+    /// Whose usage it prices.
+    pub selector: Selector,
+    /// How.
+    pub pricing: Pricing,
+    /// From when on.
+    pub effective_from: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// A card, and when it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCard {
+    /// The card.
+    pub card: RateCard,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What a card would change for one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Whose bill.
+    pub tenant_id: String,
+    /// The units of the range.
+    pub units: UnitsTotal,
+    /// What they cost.
+    pub now: Cents,
+    /// What they would cost.
+    pub with: Cents,
+}
+
+/// What a card would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// The largest differences first, no more than a hundred.
+    pub tenants: Vec<Difference>,
+    /// The units of all tenants.
+    pub units: UnitsTotal,
+    /// What they cost.
+    pub now: Cents,
+    /// What they would cost.
+    pub with: Cents,
+}
+
+const COLUMNS: &str = "version, id, tenant_id, route, action, rate_micro_cents, pricing, effective_from, origin, actor, \
+     reason, created_at";
+
+impl StoredCard {
+    fn read(dialect: Dialect, row: &QueryResult) -> Result<Self, BillingError> {
+        let origin: String = read(row, "origin")?;
+        let card = RateCard {
+            version: read(row, "version")?,
+            id: dialect.read_uuid_or_null(row, "id")?,
+            selector: Selector {
+                tenant_id: read(row, "tenant_id")?,
+                route: read(row, "route")?,
+                action: read(row, "action")?,
+            },
+            pricing: pricing(row)?,
+            effective_from: dialect.read_time(row, "effective_from")?,
+            origin: Origin::of(&origin).ok_or_else(|| BillingError::unreadable("origin", &origin))?,
+            actor: read(row, "actor")?,
+            reason: read(row, "reason")?,
+        };
+        Ok(Self { card, created_at: dialect.read_time(row, "created_at")? })
+    }
+}
+
+impl NewCard {
+    fn is(&self, stored: &RateCard) -> bool {
+        stored.selector == self.selector
+            && stored.pricing == self.pricing
+            && stored.effective_from == self.effective_from
+            && stored.reason.as_deref() == Some(&self.reason)
+    }
+}
+
+impl Billing {
+    /// Adds a rate card, or finds it there already. `body` is kept in the audit.
+    ///
+    /// # Errors
+    /// [`RefusalCode::AlreadyExists`], [`RefusalCode::UsageExists`], a moment that is too near, or a database that is away
+    /// or refuses.
+    pub async fn add_card(
+        &self,
+        new: &NewCard,
+        (author, body): (&Author, &str),
+    ) -> Result<Put<StoredCard>, BillingError> {
+        self.store()
+            .write(async |transaction| {
+                Hold::Alone.take(transaction).await?;
+                let source = Source::Transaction(transaction);
+                if let Some(stored) = by_id(source, new.id).await? {
+                    return if new.is(&stored.card) { Ok(Put { is_new: false, stored }) } else { already(&stored) };
+                }
+                check_moment(source, new.effective_from).await?;
+                insert(transaction, new, &author.actor).await?;
+                let change = Change { author, action: "rate_card", tenant_id: &new.selector.tenant_id, body };
+                audit::write(transaction, &change).await?;
+                let stored = by_id(source, new.id).await?;
+                let stored = stored.ok_or_else(|| BillingError::unreadable("id", "the new card is not there"))?;
+                Ok(Put { is_new: true, stored })
+            })
+            .await
+    }
+
+    /// A page of the cards, oldest version first: all, or those that can price a tenant's usage; those in force at a moment,
+    /// or of all times.
+    ///
+    /// # Errors
+    /// A cursor of another list, or a database that is away or refuses.
+    pub async fn cards(
+        &self,
+        tenant: Option<&TenantId>,
+        at: Option<Timestamp>,
+        page: &Page,
+    ) -> Result<PageOf<StoredCard>, BillingError> {
+        let mut cards = all(self.source(), tenant.map(TenantId::as_str)).await?;
+        if let Some(at) = at {
+            let mut in_force: HashMap<Selector, (Timestamp, i64)> = HashMap::new();
+            for card in cards.iter().map(|stored| &stored.card).filter(|card| card.effective_from <= at) {
+                let mark = in_force.entry(card.selector.clone()).or_insert((card.effective_from, card.version));
+                *mark = (*mark).max((card.effective_from, card.version));
+            }
+            cards.retain(|stored| in_force.values().any(|mark| mark.1 == stored.card.version));
+        }
+        if let Some(cursor) = &page.cursor {
+            let [version] = cursor.keys().map_err(bad_cursor)?;
+            let version: i64 = version.parse().map_err(|_| bad_cursor(crate::CursorError))?;
+            cards.retain(|stored| stored.card.version > version);
+        }
+        Ok(PageOf::cut(cards, page.limit, |stored| Cursor::after([stored.card.version.to_string()])))
+    }
+
+    /// What a card would change in a range, were it in force all the time wherever it would be chosen.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn preview(
+        &self,
+        (selector, pricing): (Selector, Pricing),
+        range: &Period,
+    ) -> Result<Preview, BillingError> {
+        let source = self.source();
+        let dialect = source.dialect();
+        let with = RateCard {
+            version: THOUGHT_OF,
+            id: None,
+            selector,
+            pricing,
+            effective_from: range.start(),
+            origin: Origin::Api,
+            actor: None,
+            reason: None,
+        };
+        let stored = all(source, None).await?;
+        let cards = RateCards::new(stored.into_iter().map(|stored| stored.card).collect());
+        let by_version: HashMap<i64, &RateCard> = cards.all().iter().map(|card| (card.version, card)).collect();
+        let mut params = Params::default();
+        let sql = every_tenant(source, (range, TenantKeys::Places), &mut params);
+        let mut bills: BTreeMap<String, (Bill<()>, Bill<()>)> = BTreeMap::new();
+        for row in source.query(&sql, params).await? {
+            let version: i64 = read(&row, "rate_version")?;
+            if version == 0 {
+                // An amount is not priced by a card.
+                continue;
+            }
+            let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
+            let (tenant, route, action): (String, String, String) =
+                (read(&row, "tenant_id")?, read(&row, "route")?, read(&row, "action")?);
+            let missing = || BillingError::unreadable("rate_version", format!("there is no rate card {version}"));
+            let priced = *by_version.get(&version).ok_or_else(missing)?;
+            let place = Place { tenant_id: &tenant, route: &route, action: &action };
+            let would = chosen(&cards, (place, priced), &with, range);
+            let (now, then) = bills.entry(tenant).or_default();
+            now.add(version, &priced.pricing, ((), used));
+            then.add(would.version, &would.pricing, ((), used));
+        }
+        Ok(summed(bills))
+    }
+}
+
+/// The card that would price usage which `priced` prices, if `with` were there too.
+fn chosen<'a>(
+    cards: &'a RateCards,
+    (place, priced): (Place<'_>, &'a RateCard),
+    with: &'a RateCard,
+    range: &Period,
+) -> &'a RateCard {
+    if !with.selector.fits(place) || with.selector.weight() < priced.selector.weight() {
+        return priced;
+    }
+    if with.pricing != Pricing::Inherit {
+        return with;
+    }
+    if with.selector != priced.selector {
+        return priced;
+    }
+    // What it falls back to is that of the time in which the usage was priced.
+    let moment = priced.effective_from.max(range.start());
+    cards.choose_with(place, moment, with).unwrap_or(priced)
+}
+
+fn summed(bills: BTreeMap<String, (Bill<()>, Bill<()>)>) -> Preview {
+    let mut tenants: Vec<Difference> = bills
+        .into_iter()
+        .map(|(tenant_id, (now, with))| Difference {
+            tenant_id,
+            units: UnitsTotal(now.used().units_micro),
+            now: now.total(),
+            with: with.total(),
+        })
+        .collect();
+    let sum = |of: fn(&Difference) -> i128| tenants.iter().map(of).sum();
+    let (units, now, with) =
+        (UnitsTotal(sum(|one| one.units.0)), Cents(sum(|one| one.now.0)), Cents(sum(|one| one.with.0)));
+    // Stable, so that equal differences stay in the order of the names.
+    tenants.sort_by_key(|one| std::cmp::Reverse((one.with.0 - one.now.0).unsigned_abs()));
+    tenants.retain(|one| one.with != one.now);
+    tenants.truncate(DIFFERENCES_MAX);
+    Preview { tenants, units, now, with }
+}
+
+async fn all(source: Source<'_>, tenant: Option<&str>) -> Result<Vec<StoredCard>, BillingError> {
+    let mut params = Params::default();
+    let condition = match tenant {
+        Some(tenant) => format!("WHERE tenant_id = '' OR tenant_id = {}", params.bind(tenant)),
+        None => String::new(),
+    };
+    let sql = format!("SELECT {COLUMNS} FROM rate_cards {condition} ORDER BY version");
+    let rows = source.query(&sql, params).await?;
+    rows.iter().map(|row| StoredCard::read(source.dialect(), row)).collect()
+}
+
+async fn by_id(source: Source<'_>, id: Uuid) -> Result<Option<StoredCard>, BillingError> {
+    let mut params = Params::default();
+    let id = params.bind(source.dialect().uuid(id));
+    let rows = source.query(&format!("SELECT {COLUMNS} FROM rate_cards WHERE id = {id}"), params).await?;
+    rows.first().map(|row| StoredCard::read(source.dialect(), row)).transpose()
+}
+
+fn already<T>(stored: &StoredCard) -> Result<T, BillingError> {
+    let detail = format!("this id is that of another rate card: {}", stored.card);
+    BillingError::refused(RefusalCode::AlreadyExists, detail)
+}
+
+/// Whether a card may begin at this moment: a minute ahead, and after every hour of which anything is recorded. Nobody
+/// records meanwhile.
+async fn check_moment(source: Source<'_>, moment: Timestamp) -> Result<(), BillingError> {
+    let dialect = source.dialect();
+    let far = || BillingError::unreadable("now", "outside the years that can be written");
+    let soonest = source.now().await?.plus_micros(AHEAD_MICROS).ok_or_else(far)?;
+    if moment < soonest {
+        let detail = format!("effective_from must lie at least 60 s ahead: {soonest} or later");
+        return BillingError::refused(RefusalCode::BodyInvalid, detail);
+    }
+    const LAST: &str = "SELECT MAX(hour) AS last FROM usage_rollups";
+    const LAST_REPEAT: &str = "SELECT MAX(ts) AS last FROM usage_duplicates";
+    let mut last = None;
+    for sql in [LAST, LAST_REPEAT] {
+        let rows = source.query(sql, Params::default()).await?;
+        let found = rows.first().map_or(Ok(None), |row| dialect.read_time_or_null(row, "last"))?;
+        last = last.max(found.map(Timestamp::hour));
+    }
+    match last.filter(|last| *last >= moment.hour()) {
+        Some(last) => {
+            let earliest = last.plus_micros(Timestamp::HOUR_MICROS).ok_or_else(far)?.max(soonest);
+            let detail = format!("there is usage of {last} or later; the earliest effective_from is {earliest}");
+            BillingError::refused(RefusalCode::UsageExists, detail)
+        }
+        None => Ok(()),
+    }
+}
+
+async fn insert(transaction: &Transaction, new: &NewCard, actor: &str) -> Result<(), BillingError> {
+    let dialect = transaction.dialect();
+    let name = if new.selector.is_default() { "default" } else { "selector" };
+    let pricing = match new.pricing {
+        Pricing::PerUnit(_) => None,
+        _ => Some(new.pricing.to_json().to_string()),
+    };
+    let highest = i64::try_from(new.pricing.highest_rate().micro_cents()).unwrap_or(i64::MAX);
+    let mut params = Params::default();
+    let values = [
+        params.bind(name),
+        params.bind(dialect.uuid(new.id)),
+        params.bind(new.selector.tenant_id.as_str()),
+        params.bind(new.selector.route.as_str()),
+        params.bind(new.selector.action.as_str()),
+        params.bind(highest),
+        params.bind(new.pricing.model()),
+        params.bind(pricing),
+        params.bind(dialect.time(new.effective_from)),
+        params.bind(Origin::Api.as_str()),
+        params.bind(actor),
+        params.bind(new.reason.as_str()),
+    ];
+    let sql = format!(
+        "INSERT INTO rate_cards (version, card, id, tenant_id, route, action, rate_micro_cents, model, pricing, \
+         effective_from, origin, actor, reason) \
+         VALUES ((SELECT COALESCE(MAX(version), 0) + 1 FROM rate_cards), {})",
+        values.join(", ")
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}
