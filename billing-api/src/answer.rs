@@ -36,6 +36,15 @@ pub(crate) enum ApiError {
     /// 405, with what is allowed.
     #[error("only {0} is answered here")]
     Method(&'static str),
+    /// 429: the caller's tenant has its part of the database already, and many calls that wait.
+    #[error("only {at_once} calls of a tenant are answered at once, and many wait already; try again in a moment")]
+    Busy {
+        /// The number that is answered at once.
+        at_once: usize,
+    },
+    /// 503, with why the database does not answer.
+    #[error("the database is away; try again later")]
+    Away(String),
     /// 406.
     #[error("the answer can be application/json or text/csv")]
     NotAcceptable,
@@ -61,6 +70,10 @@ impl ApiError {
             Self::Method(allowed) => problem(StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed)
                 .header(http::header::ALLOW, HeaderValue::from_static(allowed)),
             Self::NotAcceptable => problem(StatusCode::NOT_ACCEPTABLE, ProblemCode::NotAcceptable),
+            Self::Busy { .. } => problem(StatusCode::TOO_MANY_REQUESTS, ProblemCode::ConcurrencyLimited)
+                .header(http::header::RETRY_AFTER, HeaderValue::from_static("1")),
+            Self::Away(_) => problem(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::DatabaseUnavailable)
+                .header(http::header::RETRY_AFTER, HeaderValue::from_static("5")),
             Self::Clock(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError),
             Self::Billing(error) => of_billing(error),
         }
@@ -71,6 +84,7 @@ impl ApiError {
         match self {
             Self::Billing(BillingError::Refused(_)) => None,
             Self::Billing(error) => Some(process::chain(error)),
+            Self::Away(cause) => Some(cause.clone()),
             _ => None,
         }
     }

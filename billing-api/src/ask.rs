@@ -13,6 +13,7 @@ use crate::caller::{Caller, Right};
 use crate::csv::{self, Form};
 use crate::query::{Query, check_length};
 use crate::state::BillingApi;
+use crate::turns::{Again, Turn};
 
 /// The parameter that names the tenant where the path does not.
 const TENANT: &str = "tenant_id";
@@ -26,6 +27,8 @@ pub(crate) struct Ask {
     query: String,
     segments: Vec<String>,
     accept: Vec<String>,
+    /// Held until the handler is done.
+    turn: Turn,
 }
 
 /// The tenant that is asked about, and what else the path names.
@@ -91,6 +94,11 @@ impl Ask {
         csv::form(query.get("format"), &self.accept)
     }
 
+    /// The turns of an answer that is read page by page, after this one.
+    pub(crate) fn again(&self) -> Again {
+        self.turn.again()
+    }
+
     /// Whoever changes something with this call.
     pub(crate) fn author(&self) -> Author {
         Author { actor: self.caller.user().to_owned(), roles: self.caller.roles(), request_id: self.request_id.clone() }
@@ -134,6 +142,7 @@ impl FromRequestParts<BillingApi> for Ask {
 
     async fn from_request_parts(parts: &mut Parts, api: &BillingApi) -> Result<Self, ApiError> {
         let caller = Caller(api.verifier().verify(&parts.headers)?);
+        let turn = api.turns().take(&caller.0).await?;
         let not_text = || ApiError::Parameter("the path is not UTF-8".to_owned());
         let path = RawPathParams::from_request_parts(parts, api).await.map_err(|_| not_text())?;
         let segments = path.iter().map(|(_, segment)| segment.to_owned()).collect();
@@ -146,6 +155,7 @@ impl FromRequestParts<BillingApi> for Ask {
             query: parts.uri.query().unwrap_or_default().to_owned(),
             segments,
             accept,
+            turn,
         })
     }
 }

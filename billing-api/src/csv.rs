@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::answer::ApiError;
 use crate::cell::{Cell, Item};
+use crate::turns::Again;
 
 /// The most rows of an answer.
 pub(crate) const ROWS_MAX: u32 = 1_000_000;
@@ -96,7 +97,7 @@ pub(crate) fn answer(name: &str, columns: &[&str], items: &[Item]) -> Response {
 }
 
 /// Rows that are read page by page while the client takes them, as an answer.
-pub(crate) fn stream<F, P>(name: &str, columns: &[&str], pages: F) -> Response
+pub(crate) fn stream<F, P>((name, columns): (&str, &[&str]), turns: Again, pages: F) -> Response
 where
     F: Fn(Page) -> P + Send + 'static,
     P: Future<Output = Result<(Vec<Item>, Option<Cursor>), ApiError>> + Send,
@@ -107,17 +108,21 @@ where
         End,
     }
     let begin = header(columns);
-    let chunks = stream::try_unfold((At::Page(None), begin, pages), |(at, mut text, pages)| async move {
+    let state = (At::Page(None), begin, (pages, turns));
+    let chunks = stream::try_unfold(state, |(at, mut text, (pages, turns))| async move {
         let At::Page(cursor) = at else { return Ok(None) };
+        // For one page: whoever takes its time to read must not keep others of its tenant waiting.
+        let turn = turns.turn().await;
         let read = pages(Page { limit: ROWS_AT_ONCE, cursor }).await;
         let (items, next) = read.map_err(|error| {
             // The head has gone out: all that is left is to break off.
             tracing::error!(cause = ?error, "rows of an answer could not be read; the answer is broken off");
             std::io::Error::other("the rows could not be read")
         })?;
+        drop(turn);
         items.iter().for_each(|item| row(&mut text, item));
         let at = next.map_or(At::End, |cursor| At::Page(Some(cursor)));
-        Ok::<_, std::io::Error>(Some((Bytes::from(text), (at, String::new(), pages))))
+        Ok::<_, std::io::Error>(Some((Bytes::from(text), (at, String::new(), (pages, turns)))))
     });
     respond(name, Body::from_stream(chunks))
 }

@@ -12,11 +12,13 @@ mod config;
 mod csv;
 mod members;
 mod metrics;
+mod pulse;
 mod query;
 mod router;
 mod routes;
 mod state;
 mod tokens;
+mod turns;
 
 pub mod program;
 

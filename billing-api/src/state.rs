@@ -9,6 +9,8 @@ use goldleaves_trace::Tracer;
 use goldleaves_web::{Clock, TokenVerifier};
 
 use crate::metrics::BillingMetrics;
+use crate::pulse::Pulse;
+use crate::turns::Turns;
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -22,12 +24,16 @@ struct Inner {
     verifier: TokenVerifier,
     clock: Clock,
     metrics: BillingMetrics,
+    pulse: Pulse,
+    turns: Turns,
 }
 
 impl BillingApi {
     /// Answers from this database whom this verifier lets in.
     pub fn new(billing: Billing, verifier: TokenVerifier, clock: Clock, metrics: BillingMetrics) -> Self {
-        Self { inner: Arc::new(Inner { billing, verifier, clock, metrics }), tracer: Tracer::off() }
+        let (pulse, turns) = (Pulse::of(billing.store().clone()), Turns::at(billing.store().connections_max()));
+        let inner = Inner { billing, verifier, clock, metrics, pulse, turns };
+        Self { inner: Arc::new(inner), tracer: Tracer::off() }
     }
 
     /// With spans of what it answers.
@@ -42,6 +48,14 @@ impl BillingApi {
 
     pub(crate) fn verifier(&self) -> &TokenVerifier {
         &self.inner.verifier
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.inner.pulse
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.inner.turns
     }
 
     pub(crate) fn metrics(&self) -> &BillingMetrics {

@@ -103,7 +103,7 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
     if form == Form::Csv {
         csv::check_rows(api.billing().count_corrections(&asked.tenant, &period).await?)?;
         let (billing, tenant) = (api.billing().clone(), asked.tenant);
-        return Ok(csv::stream("corrections", &CORRECTION, move |page| {
+        return Ok(csv::stream(("corrections", &CORRECTION), ask.again(), move |page| {
             let (billing, tenant) = (billing.clone(), tenant.clone());
             async move {
                 let page = billing.corrections(&tenant, &period, &page).await?;

@@ -59,7 +59,7 @@ async fn list(api: &BillingApi, ask: &Ask, asked: &Asked) -> Result<Response, Ap
         order: order(&query)?,
     };
     if form == Form::Csv {
-        return as_csv(api, asked.tenant.clone(), filter).await;
+        return as_csv(api, (ask, asked.tenant.clone()), filter).await;
     }
     let page = api.billing().usage_events(&asked.tenant, &filter, &page).await?;
     let items = page.items.iter().map(event_item).collect();
@@ -74,10 +74,10 @@ fn order(query: &Query) -> Result<Order, ApiError> {
     }
 }
 
-async fn as_csv(api: &BillingApi, tenant: TenantId, filter: EventFilter) -> Result<Response, ApiError> {
+async fn as_csv(api: &BillingApi, (ask, tenant): (&Ask, TenantId), filter: EventFilter) -> Result<Response, ApiError> {
     csv::check_rows(api.billing().count_usage_events(&tenant, &filter, csv::ROWS_MAX).await?)?;
     let billing = api.billing().clone();
-    Ok(csv::stream("usage-events", &EVENT, move |page| {
+    Ok(csv::stream(("usage-events", &EVENT), ask.again(), move |page| {
         let (billing, tenant, filter) = (billing.clone(), tenant.clone(), filter.clone());
         async move {
             let page = billing.usage_events(&tenant, &filter, &page).await?;

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use goldleaves_billing::BillingError;
 use serde::Serialize;
 
 use crate::answer::{ApiError, Moment};
@@ -17,12 +16,7 @@ pub(crate) struct HealthView {
 }
 
 pub(crate) async fn health(State(api): State<BillingApi>) -> Result<Json<HealthView>, ApiError> {
-    // Here any failure means that the service is not healthy, whatever else it is.
-    api.billing()
-        .store()
-        .ping()
-        .await
-        .map_err(|error| if error.is_transient() { BillingError::Store(error) } else { BillingError::TooSlow })?;
+    api.pulse().check().await.map_err(ApiError::Away)?;
     Ok(Json(HealthView {
         status: "healthy",
         service: "billing",

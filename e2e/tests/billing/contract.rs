@@ -1,7 +1,10 @@
 //! The billing API as its callers see it: every route, role and refusal, over a real ledger on SQLite.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use goldleaves_pricing::TimeZone;
+use goldleaves_testkit::child::wait_for;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -176,8 +179,14 @@ async fn health_tells_whether_the_database_answers() {
     assert_eq!((&health["status"], &health["service"]), (&json!("healthy"), &json!("billing")));
     assert_eq!(health["timestamp"], "2026-03-15T12:30:00.000000Z");
     api.ledger.store().close().await;
-    let away = api.ask(Request::get("/billing/health").body(Body::empty()).unwrap()).await;
+    // What was found out a moment ago is good for a second.
+    let away = wait_for("the health to change", Duration::from_secs(30), async || {
+        let answer = api.ask(Request::get("/billing/health").body(Body::empty()).unwrap()).await;
+        Ok((answer.status != 200).then_some(answer))
+    });
+    let away = away.await.unwrap();
     assert_eq!((away.status, away.kind.as_str()), (503, "application/problem+json"));
+    assert_eq!(away.json()["code"], "database_unavailable");
     assert_eq!(api.get("/billing/usage-summary/acme", &token("acme", &[])).await.status, 503);
 }
 

@@ -28,6 +28,7 @@ mod command_line;
 mod contract_edge;
 mod contract_ledger;
 mod crash;
+mod fair_share;
 mod first_start;
 mod formats;
 mod full_disk;

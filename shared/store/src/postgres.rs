@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use sea_orm::sqlx::postgres::{PgConnection, PgPoolOptions};
 use sea_orm::sqlx::{Connection as _, Row as _};
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, sqlx};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::url::PostgresUrl;
 use crate::{StoreError, StoreOptions};
@@ -43,6 +43,8 @@ pub(crate) struct Postgres {
     options: StoreOptions,
     connections: watch::Sender<u64>,
     current: Mutex<Current>,
+    /// The connection over which the server is asked whether it answers.
+    asking: AsyncMutex<Option<PgConnection>>,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,8 @@ impl Postgres {
         let connections = watch::channel(0).0;
         let pool = make_pool(&url, options, &connections);
         let current = Mutex::new(Current { pool, number: 1, made: Instant::now() });
-        Ok(Self { url, options: options.clone(), connections, current })
+        let asking = AsyncMutex::new(None);
+        Ok(Self { url, options: options.clone(), connections, current, asking })
     }
 
     pub(crate) fn pool(&self) -> Numbered {
@@ -99,15 +102,51 @@ impl Postgres {
         });
     }
 
+    /// Asks over a connection of its own. It is kept only when it answered: not when it failed, and not when whoever waited
+    /// for it gave up.
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        let mut asking = self.asking.lock().await;
+        let answered = match asking.take() {
+            // One that died silently must leave time to connect.
+            Some(connection) => tokio::time::timeout(self.options.ping_timeout / 2, self.ask_again(connection)).await,
+            None => Ok(None),
+        };
+        let connection = match answered {
+            Ok(Some(connection)) => connection,
+            _ => self.connect().await?,
+        };
+        *asking = Some(connection);
+        Ok(())
+    }
+
+    /// Asks over a connection that was there; one that answers no more may only have been ended meanwhile.
+    async fn ask_again(&self, mut connection: PgConnection) -> Option<PgConnection> {
+        connection.ping().await.ok()?;
+        if self.url.must_write {
+            must_write(&mut connection).await.ok()?;
+        }
+        Some(connection)
+    }
+
+    /// Hangs up where the server was asked.
+    pub(crate) async fn close(&self) {
+        *self.asking.lock().await = None;
+    }
+
     /// Connects once and hangs up.
     pub(crate) async fn reach(&self) -> Result<(), StoreError> {
+        let connection = self.connect().await?;
+        // It let us in: how it takes the goodbye does not matter.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<PgConnection, StoreError> {
         let mut connection = PgConnection::connect_with(&self.url.options).await.map_err(StoreError::of_the_login)?;
         if self.url.must_write {
             must_write(&mut connection).await.map_err(StoreError::of_the_login)?;
         }
-        // It let us in: how it takes the goodbye does not matter.
-        let _ = connection.close().await;
-        Ok(())
+        Ok(connection)
     }
 }
 

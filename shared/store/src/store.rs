@@ -101,11 +101,20 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { connections, options }) })
     }
 
-    /// Whether the database answers.
+    /// The most connections that statements share: those that read, on SQLite.
+    pub fn connections_max(&self) -> u32 {
+        self.inner.options.connections_max
+    }
+
+    /// Whether the database answers. PostgreSQL is asked over a connection that nothing else uses and that stays open, so
+    /// that it neither waits for statements nor keeps them waiting.
     ///
     /// # Errors
     /// It does not, or not in time.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        if let Connections::Postgres(postgres) = &self.inner.connections {
+            return within(self.inner.options.ping_timeout, postgres.ping()).await;
+        }
         let mut params = Params::default();
         let one = params.bind(1_i64);
         self.read_within(self.inner.options.ping_timeout, &format!("SELECT {one} AS one"), params).await.map(drop)
@@ -145,6 +154,9 @@ impl Store {
             Connections::Sqlite { writer, reader } => vec![writer.clone(), reader.clone()],
             Connections::Postgres(postgres) => vec![postgres.pool().pool],
         };
+        if let Connections::Postgres(postgres) = &self.inner.connections {
+            postgres.close().await;
+        }
         for pool in pools {
             match tokio::time::timeout(self.inner.options.acquire_timeout, pool.close_by_ref()).await {
                 Ok(Ok(())) => {}
