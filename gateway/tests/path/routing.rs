@@ -8,7 +8,7 @@ use goldleaves_testkit::upstream::Answer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{Plan, World};
+use crate::world::{BILLABLE, Plan, World, token};
 
 #[tokio::test]
 async fn health_is_the_gateways_and_metrics_are_not_public() {
@@ -191,4 +191,16 @@ fn matched_is_metered_is_received() {
 
 async fn upstream() -> goldleaves_testkit::upstream::Upstream {
     goldleaves_testkit::upstream::Upstream::start(|_| Answer::ok("")).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_client_left_unencoded_reaches_the_upstream_encoded() {
+    let world = World::answering(|_| Answer::ok("ok")).await;
+    let sent = Request::get(&format!("{BILLABLE}?filter={{\"a\":[\"<ü>\"]}}")).token(&token()).wire("a");
+    let mut connection = world.connect().await;
+    connection.write(&sent).await.unwrap();
+    assert_eq!(connection.read("GET").await.unwrap().status, 200);
+    let target = format!("{BILLABLE}?filter={{%22a%22:[%22%3Cü%3E%22]}}");
+    assert_eq!(world.only_received().target(), target);
+    assert_eq!(world.finish().await.len(), 1);
 }

@@ -64,11 +64,13 @@ impl Connection {
         };
         let exchange = Exchange::default();
         let socket = Socket::new((read_already, stream), exchange.clone(), self.options.write_timeout, held);
-        let socket = TokioIo::new(socket);
         let service = ForHyper::new(service);
         match version {
-            Version::Http1 => self.http1(socket, ForHttp1 { service, exchange, closing: self.closing.clone() }).await,
-            Version::H2 => self.h2(socket, service).await,
+            Version::Http1 => {
+                let service = ForHttp1 { service, exchange, closing: self.closing.clone() };
+                self.http1(TokioIo::new(socket.with_targets()), service).await;
+            }
+            Version::H2 => self.h2(TokioIo::new(socket), service).await,
         }
     }
 

@@ -29,6 +29,8 @@ const CHUNKED: u8 = 8;
 const SWITCHED: u8 = 16;
 /// What was answered last was made by the server itself.
 const OWN: u8 = 32;
+/// An exchange is over, and nothing was read since.
+const FRESH: u8 = 64;
 
 /// The state. Clones share it; only the connection's own task ever writes it, so nothing has to be ordered.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +81,7 @@ impl Exchange {
     }
 
     fn over(&self) {
-        self.set(self.flags() & !(ASKED | ANSWERED | CHUNKED));
+        self.set((self.flags() & !(ASKED | ANSWERED | CHUNKED)) | FRESH);
         let reader = self.0.reader.lock().take();
         if let Some(reader) = reader {
             reader.wake();
@@ -99,6 +101,15 @@ impl Exchange {
     /// Whether the answer that is written is the server's own.
     pub(super) fn is_own(&self) -> bool {
         self.flags() & OWN != 0
+    }
+
+    /// Whether what is read next begins a request; it is asked before each read.
+    pub(super) fn begins(&self) -> bool {
+        let begins = self.flags() & !OWN == FRESH;
+        if begins {
+            self.set(self.flags() & !FRESH);
+        }
+        begins
     }
 
     /// Whether the connection has become a tunnel.

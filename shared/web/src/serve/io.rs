@@ -1,5 +1,5 @@
-//! A connection's socket: gives the sniffed bytes back first, breaks off when the client takes nothing for too long, and
-//! knows what it means that a client's sending half ended.
+//! A connection's socket: gives the sniffed bytes back first, reads targets leniently, breaks off when the client takes
+//! nothing for too long, and knows what it means that a client's sending half ended.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 use super::exchange::Exchange;
 use super::half_closed::{HalfClosed, Told};
 use super::linger::{Linger, poll_close};
+use super::target::Target;
 use super::{Held, OWN_ANSWER_MAX};
 
 /// The socket of one connection. What the connection holds is let go with it, so also after an upgrade.
@@ -23,6 +24,8 @@ pub(super) struct Socket {
     stream: TcpStream,
     stall: Stall,
     exchange: Exchange,
+    /// Of HTTP/1.
+    target: Option<Target>,
     half_closed: Option<Box<HalfClosed>>,
     linger: Option<Linger>,
     _held: Held,
@@ -42,7 +45,27 @@ impl Socket {
         held: Held,
     ) -> Self {
         let stall = Stall { limit: write_timeout, timer: None };
-        Self { read_already, stream, stall, exchange, half_closed: None, linger: None, _held: held }
+        Self { read_already, stream, stall, exchange, target: None, half_closed: None, linger: None, _held: held }
+    }
+
+    /// The client speaks HTTP/1.
+    pub(super) fn with_targets(mut self) -> Self {
+        let mut target = Target::default();
+        if let Some(encoded) = target.encode(&self.read_already) {
+            self.read_already = encoded;
+        }
+        self.target = Some(target);
+        self
+    }
+
+    /// Encodes what was just read of a target; what outgrows the room for it is read next.
+    fn encode_target(&mut self, into: &mut ReadBuf<'_>, before: usize) {
+        let Some(target) = &mut self.target else { return };
+        let Some(mut encoded) = into.filled().get(before..).and_then(|read| target.encode(read)) else { return };
+        into.set_filled(before);
+        let rest = encoded.split_off(encoded.len().min(into.remaining()));
+        into.put_slice(&encoded);
+        self.read_already = rest;
     }
 
     /// The client sends nothing more: hyper is told when it needs to know.
@@ -106,6 +129,10 @@ impl AsyncRead for Socket {
         if self.half_closed.is_none() {
             let before = into.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+            if self.exchange.begins() {
+                self.target.iter_mut().for_each(Target::begin);
+            }
+            self.encode_target(into, before);
             if into.filled().len() > before || into.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }

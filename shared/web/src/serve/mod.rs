@@ -12,6 +12,7 @@ mod linger;
 mod listener;
 mod service;
 mod sniff;
+mod target;
 
 #[cfg(test)]
 mod tests;

@@ -49,6 +49,41 @@ async fn pipelined_requests_and_http_10() {
     assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("/old"), "{answer}");
 }
 
+/// One after the other over one connection, the second cut anywhere: quotes in headers and bodies stay as they are.
+#[tokio::test]
+async fn what_a_target_should_have_encoded_is_encoded_in_every_request() {
+    let server = Server::start(ServeOptions::default(), |request: Request<WebBody>| async move {
+        let target = request.uri().to_string();
+        let header =
+            request.headers().get("x-quoted").map_or_else(String::new, |value| value.to_str().unwrap().to_owned());
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let told = format!("{target} {header} {}.", String::from_utf8_lossy(&body));
+        Response::new(WebBody::full(Bytes::from(told)))
+    });
+    let sent = b"POST /a?q=\"<b>\"\xE9 HTTP/1.1\r\nHost: x\r\nX-Quoted: /?\"<\r\nContent-Length: 5\r\n\r\n/?\"<>";
+    let told = "/a?q=%22%3Cb%3E%22%E9 /?\"< /?\"<>.";
+    let mut stream = server.connect().await;
+    for cut in [sent.len(), 1, 9, 14, 30, 60, sent.len() - 2] {
+        let (first, second) = sent.split_at(cut);
+        stream.write_all(first).await.unwrap();
+        if !second.is_empty() {
+            tokio::task::yield_now().await;
+            stream.write_all(second).await.unwrap();
+        }
+        let mut answer = Vec::new();
+        while !answer.ends_with(b".") {
+            assert_ne!(
+                patiently(stream.read_buf(&mut answer)).await.unwrap(),
+                0,
+                "{}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(told), "cut at {cut}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_http_gets_400() {
     let server = Server::start(ServeOptions::default(), echo);
