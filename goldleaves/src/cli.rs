@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use goldleaves_domain::{TenantId, Timestamp, UserId};
@@ -148,10 +150,10 @@ pub enum SpoolCommand {
 #[derive(Debug, clap::Args)]
 pub struct TokenArguments {
     /// The tenant whose usage it is
-    #[arg(long)]
+    #[arg(long, value_parser = name::<TenantId>)]
     pub tenant: TenantId,
     /// The user who calls
-    #[arg(long)]
+    #[arg(long, value_parser = name::<UserId>)]
     pub user: UserId,
     /// A role: admin, billing:read, billing:write; may be given several times
     #[arg(long = "role")]
@@ -159,6 +161,18 @@ pub struct TokenArguments {
     /// How long it is valid [default: JWT_EXPIRATION_MINUTES]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5_256_000))]
     pub ttl_minutes: Option<u32>,
+}
+
+/// A name that the gateway takes from a token.
+fn name<T>(text: &str) -> Result<T, String>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    if text.trim() != text {
+        return Err(format!("a name has no blanks at either end: {:?} would be right", text.trim()));
+    }
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// Which way to migrate.
@@ -229,5 +243,25 @@ impl Program {
     /// Its name, as it is typed.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_only_for_names_that_the_gateway_takes() {
+        let parsed = |tenant, user| {
+            Arguments::try_parse_from(["goldleaves", "token", "--tenant", tenant, "--user", user])
+                .map_err(|error| error.to_string())
+        };
+        assert!(parsed("acme & sons", "ada").is_ok());
+        for (tenant, user) in [(" acme", "ada"), ("acme\u{a0}", "ada"), ("acme", "ada ")] {
+            let error = parsed(tenant, user).unwrap_err();
+            let right = if user == "ada" { "\"acme\" would be right" } else { "\"ada\" would be right" };
+            assert!(error.contains("no blanks at either end") && error.contains(right), "{error}");
+        }
+        assert!(parsed("", "ada").is_err() && parsed("acme", "a\nb").is_err());
     }
 }
