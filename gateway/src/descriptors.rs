@@ -7,13 +7,16 @@ const RESERVED: usize = 256;
 /// Without a limit: more than any process has.
 const UNLIMITED: usize = 1 << 20;
 
-/// The shares of clients and upstreams.
+/// The shares of clients and upstreams, and what one caller may take of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
     /// Connections of clients at once.
     pub(crate) clients: usize,
     /// Connections to upstreams at once.
     pub(crate) upstreams: usize,
+    /// Open calls of one tenant, or of one address without a tenant: each may hold a connection to the upstream, and others
+    /// are to have some too.
+    pub(crate) calls_per_caller: usize,
 }
 
 /// More connections were asked for than there are descriptors.
@@ -49,7 +52,7 @@ impl Shares {
                 "too few file descriptors for CONNECTIONS_MAX; fewer clients are served at once"
             );
         }
-        Ok(Self { clients, upstreams })
+        Ok(Self { clients, upstreams, calls_per_caller: limits.calls_per_tenant_max.min((upstreams / 2).max(1)) })
     }
 }
 
@@ -66,12 +69,14 @@ mod tests {
 
     #[test]
     fn together_they_are_fewer_than_there_are() {
-        assert_eq!(shares(None, &[]), Ok(Shares { clients: 10_000, upstreams: UNLIMITED / 2 }));
-        assert_eq!(shares(Some(524_288), &[]), Ok(Shares { clients: 10_000, upstreams: 262_144 }));
-        assert_eq!(shares(Some(4_096), &[]), Ok(Shares { clients: 1_792, upstreams: 2_048 }));
-        assert_eq!(shares(Some(256), &[]), Ok(Shares { clients: 96, upstreams: 128 }));
+        let divided = |clients, upstreams, calls_per_caller| Ok(Shares { clients, upstreams, calls_per_caller });
+        assert_eq!(shares(None, &[]), divided(10_000, UNLIMITED / 2, 4_000));
+        assert_eq!(shares(Some(524_288), &[]), divided(10_000, 262_144, 4_000));
+        assert_eq!(shares(Some(4_096), &[]), divided(1_792, 2_048, 1_024));
+        assert_eq!(shares(Some(256), &[]), divided(96, 128, 64));
         let set = [("UPSTREAM_CONNECTIONS_MAX", "100"), ("CONNECTIONS_MAX", "500")];
-        assert_eq!(shares(Some(4_096), &set), Ok(Shares { clients: 500, upstreams: 100 }));
+        assert_eq!(shares(Some(4_096), &set), divided(500, 100, 50));
+        assert_eq!(shares(Some(4_096), &[("UPSTREAM_CONNECTIONS_MAX", "1")]), divided(3_839, 1, 1));
     }
 
     #[test]

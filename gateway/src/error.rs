@@ -55,7 +55,7 @@ pub(crate) enum GatewayError {
     TenantNotChosen { choices: Vec<TenantId> },
     #[error("too many requests: the rate limit of this tenant, or of this address without one, is exceeded")]
     RateLimited { retry_after: Duration },
-    #[error("this tenant has as many calls open as it may have")]
+    #[error("this tenant, or this address without one, has as many calls open as it may have")]
     ConcurrencyLimited,
     #[error("the call can't be recorded now")]
     Unrecorded,

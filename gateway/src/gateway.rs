@@ -137,7 +137,7 @@ impl Gateway {
                 public: Arc::clone(&config.public),
                 verifier: parts.verifier.clone(),
                 buckets: config.limits.rate_per_second.map(|limit| Arc::new(Buckets::new(limit))),
-                calls: Arc::new(OpenCalls::new(config.limits.calls_per_tenant_max)),
+                calls: Arc::new(OpenCalls::new(shares.calls_per_caller)),
             },
             upstream,
             billing: config.billing.clone(),

@@ -34,6 +34,7 @@ mod formats;
 mod full_disk;
 mod full_stream;
 mod migrate_command;
+mod neighbours;
 mod nonsense;
 mod outage;
 mod oversized;

@@ -1,12 +1,14 @@
-//! How many calls of one tenant are served at once in this process, so that its open calls leave room for those of others. A
-//! call lasts until its answer, or its tunnel, has ended.
+//! How many calls of one tenant are served at once in this process and, without a tenant (open routes, tokens without one),
+//! how many of one client address, so that open calls of one leave room for those of others. A call lasts until its
+//! answer, or its tunnel, has ended.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use goldleaves_domain::TenantId;
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::{Inward, Step};
@@ -14,20 +16,27 @@ use crate::call::Admitted;
 use crate::error::{Failure, GatewayError};
 
 const SHARDS: usize = 64;
-/// A shard with more tenants than this forgets those that have no call open, and again at twice what is left.
-const TENANTS_KEPT: usize = 256;
+/// A shard with more callers than this forgets those that have no call open, and again at twice what is left.
+const CALLERS_KEPT: usize = 256;
 
-/// The open calls of all tenants, for all cores.
+/// The open calls of all callers, for all cores.
 #[derive(Debug)]
 pub(crate) struct OpenCalls {
-    per_tenant_max: usize,
-    shards: Vec<Mutex<Shard>>,
+    tenants: Counts<TenantId>,
+    addresses: Counts<HeaderValue>,
+}
+
+/// The open calls of callers of one kind.
+#[derive(Debug)]
+struct Counts<K> {
+    per_caller_max: usize,
+    shards: Vec<Mutex<Shard<K>>>,
     hasher: RandomState,
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    tenants: HashMap<TenantId, Arc<AtomicUsize>>,
+#[derive(Debug)]
+struct Shard<K> {
+    callers: HashMap<K, Arc<AtomicUsize>>,
     cleaned: usize,
 }
 
@@ -42,33 +51,39 @@ impl Drop for OpenCall {
 }
 
 impl OpenCalls {
-    pub(crate) fn new(per_tenant_max: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { per_tenant_max, shards, hasher: RandomState::new() }
+    pub(crate) fn new(per_caller_max: usize) -> Self {
+        Self { tenants: Counts::new(per_caller_max), addresses: Counts::new(per_caller_max) }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Counts<K> {
+    fn new(per_caller_max: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard { callers: HashMap::new(), cleaned: 0 })).collect();
+        Self { per_caller_max, shards, hasher: RandomState::new() }
     }
 
-    /// A place for one more call of the tenant, if there is one.
-    pub(crate) fn open(&self, tenant: &TenantId) -> Option<OpenCall> {
-        let hash = usize::try_from(self.hasher.hash_one(tenant) % SHARDS as u64).unwrap_or(0);
+    /// A place for one more call of the caller, if there is one.
+    fn open(&self, caller: &K) -> Option<OpenCall> {
+        let hash = usize::try_from(self.hasher.hash_one(caller) % SHARDS as u64).unwrap_or(0);
         let mut shard = self.shards.get(hash)?.lock();
-        let count = match shard.tenants.get(tenant) {
+        let count = match shard.callers.get(caller) {
             Some(count) => Arc::clone(count),
-            None => shard.add(tenant),
+            None => shard.add(caller),
         };
         drop(shard);
         let place = OpenCall(count);
         // The place is taken first, and given back by its drop where there was none.
-        (place.0.fetch_add(1, Ordering::Relaxed) < self.per_tenant_max).then_some(place)
+        (place.0.fetch_add(1, Ordering::Relaxed) < self.per_caller_max).then_some(place)
     }
 }
 
-impl Shard {
-    fn add(&mut self, tenant: &TenantId) -> Arc<AtomicUsize> {
-        if self.tenants.len() >= TENANTS_KEPT.max(2 * self.cleaned) {
-            self.tenants.retain(|_, count| Arc::strong_count(count) > 1);
-            self.cleaned = self.tenants.len();
+impl<K: Clone + Eq + Hash> Shard<K> {
+    fn add(&mut self, caller: &K) -> Arc<AtomicUsize> {
+        if self.callers.len() >= CALLERS_KEPT.max(2 * self.cleaned) {
+            self.callers.retain(|_, count| Arc::strong_count(count) > 1);
+            self.cleaned = self.callers.len();
         }
-        Arc::clone(self.tenants.entry(tenant.clone()).or_default())
+        Arc::clone(self.callers.entry(caller.clone()).or_default())
     }
 }
 
@@ -83,12 +98,15 @@ impl Step<Admitted> for ConcurrencyLimit {
 
     fn inward(&self, mut call: Admitted) -> Inward<Admitted, (), Failure> {
         let (traced, tenant) = match &mut call {
-            Admitted::Open { .. } => return Inward::On(call, ()),
+            Admitted::Open { traced, .. } => (traced, None),
             Admitted::Unbilled { traced, caller, .. } => (traced, caller.tenant.as_ref()),
             Admitted::Billable { traced, caller, .. } => (traced, Some(&caller.tenant)),
         };
-        let Some(tenant) = tenant else { return Inward::On(call, ()) };
-        match self.0.open(tenant) {
+        let place = match tenant {
+            Some(tenant) => self.0.tenants.open(tenant),
+            None => self.0.addresses.open(&traced.facts.peer),
+        };
+        match place {
             Some(place) => traced.place = Some(place),
             None => return Inward::Refused(GatewayError::ConcurrencyLimited.into()),
         }
@@ -106,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_so_many_places_and_gets_them_back() {
-        let calls = OpenCalls::new(2);
+        let calls = Counts::new(2);
         let (a, b) = (tenant("a"), tenant("b"));
         let first = calls.open(&a).unwrap();
         let _second = calls.open(&a).unwrap();
@@ -119,13 +137,13 @@ mod tests {
 
     #[test]
     fn tenants_without_open_calls_are_forgotten() {
-        let calls = OpenCalls::new(1);
+        let calls = Counts::new(1);
         let kept = calls.open(&tenant("kept")).unwrap();
-        for number in 0..SHARDS * TENANTS_KEPT * 3 {
+        for number in 0..SHARDS * CALLERS_KEPT * 3 {
             assert!(calls.open(&tenant(&number.to_string())).is_some());
         }
-        let known: usize = calls.shards.iter().map(|shard| shard.lock().tenants.len()).sum();
-        assert!(known <= SHARDS * (TENANTS_KEPT + 1), "{known}");
+        let known: usize = calls.shards.iter().map(|shard| shard.lock().callers.len()).sum();
+        assert!(known <= SHARDS * (CALLERS_KEPT + 1), "{known}");
         assert!(calls.open(&tenant("kept")).is_none());
         drop(kept);
         assert!(calls.open(&tenant("kept")).is_some());

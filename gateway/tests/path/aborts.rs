@@ -252,7 +252,7 @@ async fn an_event_stream_ends_with_its_token_and_a_file_does_not() {
     });
     let world = Plan::default().start(upstream.await.unwrap()).await;
     for (kind, is_whole) in [("text/event-stream", false), ("text/plain", true)] {
-        let claims = Claims::new("acme", "anna").with("exp", json!(now_secs() + 2));
+        let claims = Claims::new("acme", "anna").with("exp", json!(now_secs() + 3));
         let request = Request::get(&format!("{BILLABLE}?kind={kind}")).token(&token_of(&claims));
         let response = world.connect().await.ask(&request).await.unwrap();
         assert_eq!((response.status, response.body.complete), (200, is_whole), "{kind}");

@@ -71,6 +71,36 @@ async fn a_tenants_open_calls_are_limited() {
     assert!(events.iter().all(|event| event.metadata.status_code == 200), "429 is never billed");
 }
 
+/// Whoever speaks for no tenant shares the places of an address; tenants that come from there have their own.
+#[tokio::test]
+async fn without_a_tenant_the_open_calls_of_an_address_are_limited() {
+    let upstream = Upstream::start(|received| match received.target().ends_with("held") {
+        true => Answer::silence(),
+        false => Answer::ok("served"),
+    });
+    let world = Plan::with("CALLS_PER_TENANT_MAX", "2").start(upstream.await.unwrap()).await;
+    let nobody = token_of(&Claims::new("x", "anna").without("tenant_id"));
+    let mut held = Vec::new();
+    for request in [Request::get("/auth/held"), Request::get("/held").token(&nobody)] {
+        let mut connection = world.connect().await;
+        connection.write(&request.wire("a")).await.unwrap();
+        held.push(connection);
+    }
+    while world.upstream().served().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for request in [Request::get("/auth/x"), Request::get("/billing/health"), Request::get("/x").token(&nobody)] {
+        let refused = world.send_bare(request).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+        assert_eq!(refused.json().unwrap()["code"], "concurrency_limited");
+    }
+    assert_eq!(world.send(Request::get(BILLABLE)).await.status, 200);
+    assert_eq!(world.send_bare(Request::get("/health")).await.status, 200);
+    drop(held);
+    while world.send_bare(Request::get("/auth/x")).await.status != 200 {}
+    assert_eq!(world.finish().await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_body_that_is_too_long_is_413() {
     let world = world(Plan::with("REQUEST_BODY_BYTES_MAX", "1KiB")).await;
@@ -182,8 +212,10 @@ async fn upstream_connections_are_limited_and_no_call_waits_for_one() {
     let mut held = Vec::new();
     while world.upstream().served().iter().filter(|received| received.target().ends_with("held")).count() < 3 {
         if held.len() < 3 {
+            // Nobody alone gets them all.
+            let token = token_of(&Claims::new(&format!("holder-{}", held.len()), "bob"));
             let mut connection = world.connect().await;
-            connection.write(&Request::get("/auth/held").wire("a")).await.unwrap();
+            connection.write(&Request::get("/other/held").token(&token).wire("a")).await.unwrap();
             held.push(connection);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
