@@ -97,6 +97,9 @@ fn of_billing(error: &BillingError) -> Problem {
     };
     match error {
         BillingError::Refused(refusal) => of_refusal(refusal),
+        BillingError::MissingCard { .. } => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::RateCardMissing, error.to_string())
+        }
         BillingError::TooSlow => {
             later(ProblemCode::TooSlow, "the database took longer than 10 s; ask for a shorter range")
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use goldleaves_billing::Billing;
+use goldleaves_billing::{Billing, DueClosed};
 use tokio::time::sleep;
 
 use crate::BillingMetrics;
@@ -14,11 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(300);
 pub async fn close_due_periods(billing: Billing, after_hours: u32, metrics: BillingMetrics) {
     loop {
         match billing.close_due_periods(after_hours).await {
-            Ok(0) => {}
-            Ok(count) => {
-                metrics.closed(count);
-                tracing::info!(count, "periods were due and are closed");
-            }
+            Ok(closed) => report(&closed, &metrics),
             Err(error) => {
                 tracing::warn!(
                     cause = &error as &dyn std::error::Error,
@@ -27,5 +23,19 @@ pub async fn close_due_periods(billing: Billing, after_hours: u32, metrics: Bill
             }
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+fn report(closed: &DueClosed, metrics: &BillingMetrics) {
+    if closed.count > 0 {
+        metrics.closed(closed.count);
+        tracing::info!(count = closed.count, "periods were due and are closed");
+    }
+    for (tenant, error) in &closed.failed {
+        tracing::error!(
+            %tenant,
+            cause = error as &dyn std::error::Error,
+            "a period is due and its bill would lack usage; it stays open until the rate card is there"
+        );
     }
 }

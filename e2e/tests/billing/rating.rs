@@ -12,6 +12,7 @@ on_both!(
     a_tenant_sees_the_cards_that_can_price_its_usage,
     a_preview_says_what_a_card_would_change,
     what_is_wrong_with_a_card_is_named,
+    a_card_that_is_gone_is_named_and_nothing_is_billed_without_it,
 );
 
 fn admin() -> String {
@@ -212,4 +213,75 @@ async fn what_is_wrong_with_a_card_is_named(api: Api) {
     let refused = api.put("/billing/rate-cards/7", &admin(), &good).await.refusal();
     assert_eq!(refused, (400, "parameter_invalid".to_owned()));
     assert_eq!(api.ledger.rate_cards().await.unwrap().len(), 1, "nothing was made");
+}
+
+async fn a_card_that_is_gone_is_named_and_nothing_is_billed_without_it(api: Api) {
+    let body = json!({"reason": "the month is over"});
+    let close = async |path: &str| {
+        let answer = api.put(&format!("/billing/periods/{path}"), &token("ops", &["billing:write"]), &body).await;
+        (answer.status, answer.json())
+    };
+    let before = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let event = api.used("acme", ("/b", "3", "2026-03-20T10:00:00Z")).await;
+    api.used("zeta", ("/a", "1", "2026-03-03T10:00:00Z")).await;
+    assert_eq!(close("acme/1").await.0, 201);
+    let last = api.used("acme", ("/b", "3", "2026-04-03T10:00:00Z")).await;
+    // The later card priced nothing yet: what happened is as if it had priced the last two, and then was lost.
+    let bill = api.get("/billing/invoice/acme", &token("acme", &[])).await.json();
+    assert_eq!(bill["total_cost_cents"], 75);
+    for table in ["usage_events", "usage_rollups", "billing_lines"] {
+        api.execute(&format!("UPDATE {table} SET rate_version = 7 WHERE tenant_id = 'acme' AND route = '/b'")).await;
+    }
+    let ops = token("ops", &["admin"]);
+    let whole = "start_date=2026-01-01&end_date=2026-05-01";
+    let paths = [
+        format!("/billing/usage-summary/acme?{whole}"),
+        format!("/billing/usage-report/acme?{whole}"),
+        format!("/billing/usage-report/acme?{whole}&group_by=route,day"),
+        format!("/billing/usage-report/acme?{whole}&group_by=route&format=csv"),
+        "/billing/invoice/acme".to_owned(),
+        "/billing/invoice/acme?format=csv".to_owned(),
+        "/billing/invoice/acme/1".to_owned(),
+        "/billing/invoice/acme/1?format=csv".to_owned(),
+        format!("/billing/usage-events/acme/{event}"),
+        format!("/billing/usage-events/acme/{last}"),
+        format!("/billing/tenants?{whole}"),
+        format!("/billing/tenants?{whole}&sort=cost&format=csv"),
+    ];
+    let named = |what: &str, answer: &(u16, Value)| {
+        let (status, problem) = answer;
+        assert_eq!((*status, &problem["code"]), (500, &json!("rate_card_missing")), "{what}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("rate card version 7"), "{what}: {detail}");
+        assert!(detail.contains("goldleaves rate-cards import"), "{what}: {detail}");
+    };
+    for path in &paths {
+        let answer = api.get(path, &ops).await;
+        assert_eq!(answer.kind, "application/problem+json", "{path}: {answer:?}");
+        named(path, &(answer.status, answer.json()));
+    }
+    let preview = json!({"start_date": "2026-01-01", "end_date": "2026-05-01", "pricing": per_unit("10")}).to_string();
+    let answer = api.call("POST", ("/billing/rate-cards/preview", &ops), preview).await;
+    named("preview", &(answer.status, answer.json()));
+    named("close", &close("acme/2").await);
+    // Neither an event nor a tenant beside it is kept from being billed.
+    assert_eq!(api.get(&format!("/billing/usage-events/acme/{before}"), &ops).await.status, 200);
+    let early = "/billing/usage-summary/acme?start_date=2026-03-01&end_date=2026-03-10";
+    assert_eq!(api.get(early, &ops).await.json()["total_cost_cents"], 50);
+    let closed = api.billing.close_due_periods(24).await.unwrap();
+    let failed: Vec<String> = closed.failed.iter().map(|(tenant, error)| format!("{tenant}: {error}")).collect();
+    assert!(failed.len() == 1 && failed[0].starts_with("acme: usage was priced by rate card version 7"), "{failed:?}");
+    assert_eq!(api.get("/billing/invoice/zeta/1", &ops).await.json()["state"], "closed");
+    // Once the card is there again, all is as it was.
+    let mut cards = api.ledger.rate_cards().await.unwrap();
+    cards.push(goldleaves_pricing::RateCard {
+        version: 7,
+        effective_from: "2026-03-20".parse().unwrap(),
+        ..cards[0].clone()
+    });
+    api.ledger.import_rate_cards(&cards).await.unwrap();
+    for path in &paths {
+        assert_eq!(api.get(path, &ops).await.status, 200, "{path}");
+    }
+    assert_eq!(api.get("/billing/invoice/acme/1", &ops).await.json()["total_cost_cents"], 125);
 }

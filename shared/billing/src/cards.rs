@@ -1,6 +1,6 @@
 //! Rate cards as bills need them: how a version prices, and which default is in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use goldleaves_domain::Timestamp;
 use goldleaves_pricing::{Pricing, Rate};
@@ -21,24 +21,32 @@ pub struct Card {
     pub effective_from: Timestamp,
 }
 
-/// The cards of these versions.
+/// The cards of these versions, every one of them: what a missing card priced would else be missing from a bill.
+///
+/// # Errors
+/// [`BillingError::MissingCard`], or a database that is away or refuses.
 pub(crate) async fn of_versions(
     source: Source<'_>,
     versions: impl Iterator<Item = i64>,
 ) -> Result<BTreeMap<i64, Card>, BillingError> {
-    let versions: std::collections::BTreeSet<i64> = versions.collect();
+    let versions: BTreeSet<i64> = versions.collect();
     if versions.is_empty() {
         return Ok(BTreeMap::new());
     }
     let dialect = source.dialect();
     let mut params = Params::default();
-    let wanted = Rows::new(dialect).column("wanted", versions.into_iter()).query(&mut params);
+    let wanted = Rows::new(dialect).column("wanted", versions.iter().copied()).query(&mut params);
     let sql = format!(
         "SELECT c.version, c.rate_micro_cents, c.pricing, c.effective_from \
          FROM ({wanted}) AS v JOIN rate_cards AS c ON c.version = v.wanted"
     );
     let rows = source.query(&sql, params).await?;
-    rows.iter().map(|row| card(dialect, row).map(|card| (card.version, card))).collect()
+    let cards: BTreeMap<i64, Card> =
+        rows.iter().map(|row| card(dialect, row).map(|card| (card.version, card))).collect::<Result<_, _>>()?;
+    match versions.into_iter().find(|version| !cards.contains_key(version)) {
+        Some(version) => Err(BillingError::MissingCard { version }),
+        None => Ok(cards),
+    }
 }
 
 /// The default card in force at a moment.

@@ -14,6 +14,15 @@ pub enum BillingError {
     /// No rate was ever set, so nothing can be priced.
     #[error("the ledger has no rate yet: run migrate")]
     NoRate,
+    /// Usage names a rate card that is not there: somebody deleted it, or a rebuilt ledger did not get it.
+    #[error(
+        "usage was priced by rate card version {version}, which the ledger does not have: bring the cards back with \
+         goldleaves rate-cards import (or goldleaves billing import)"
+    )]
+    MissingCard {
+        /// Which version; the lowest where there are more.
+        version: i64,
+    },
     /// A statement took longer than it may.
     #[error("the statement took longer than 10 s")]
     TooSlow,
@@ -76,7 +85,7 @@ impl BillingError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::MissingCard { .. } => false,
             Self::NoRate | Self::TooSlow => true,
             Self::Store(error) => error.is_transient(),
         }

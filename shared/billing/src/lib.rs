@@ -44,7 +44,7 @@ pub use late::LateHour;
 pub use lines::{Invoice, InvoiceLine, LineKind, PeriodState};
 pub use list::{Cursor, CursorError, Page, PageOf};
 pub use lookup::{By, Match, PeriodOfEvent};
-pub use periods::{ClosedPeriod, NewPeriod};
+pub use periods::{ClosedPeriod, DueClosed, NewPeriod};
 pub use pushes::{METER, PushState, UsagePush};
 pub use rates::{Difference, NewCard, Preview, StoredCard};
 pub use report::{Groups, Report, RouteUsage, Summary};

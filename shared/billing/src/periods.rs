@@ -16,6 +16,15 @@ const SETTLED_MICROS: i64 = Timestamp::HOUR_MICROS;
 /// The least length of a period whose end nobody chose: the zones of a tenant that moves lie up to 26 hours apart.
 const LEAST_MICROS: i64 = 27 * Timestamp::HOUR_MICROS;
 
+/// What closing by the clock came to.
+#[derive(Debug, Default)]
+pub struct DueClosed {
+    /// The number of periods that were closed.
+    pub count: u64,
+    /// Tenants with usage of a card that is not there, whose periods stay open.
+    pub failed: Vec<(TenantId, BillingError)>,
+}
+
 /// A closed period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedPeriod {
@@ -155,38 +164,56 @@ impl Billing {
         Ok(PageOf::cut(periods, page.limit, |period| Cursor::after([period.number.to_string()])))
     }
 
-    /// Closes every period of every tenant that ended so long ago. Returns how many it closed.
+    /// Closes every period of every tenant that ended so long ago. A tenant whose usage can't be priced keeps no other from
+    /// being closed.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn close_due_periods(&self, after_hours: u32) -> Result<u64, BillingError> {
+    pub async fn close_due_periods(&self, after_hours: u32) -> Result<DueClosed, BillingError> {
         let source = self.source();
-        let author = Author::program();
-        let mut count = 0;
+        let mut closed = DueClosed::default();
         let rows = source.query("SELECT DISTINCT tenant_id FROM usage_rollups ORDER BY tenant_id", Params::default());
         for row in rows.await? {
             let name: String = read(&row, "tenant_id")?;
             let tenant: TenantId = name.parse().map_err(|error| BillingError::unreadable("tenant_id", error))?;
             loop {
-                let mut new = NewPeriod {
-                    tenant_id: tenant.clone(),
-                    number: 0,
-                    starts_at: None,
-                    ends_at: None,
-                    reason: format!("closed {after_hours} hours after its end, as set"),
-                };
-                let open = self.open_period(source, &tenant, &new).await?;
-                let wait = i64::from(after_hours).max(1) * Timestamp::HOUR_MICROS;
-                let now = source.now().await?;
-                if open.period.end().plus_micros(wait).is_none_or(|due| now < due) {
-                    break;
+                match self.close_due_period(&tenant, after_hours).await {
+                    Ok(Some(put)) => closed.count += u64::from(put.is_new),
+                    Ok(None) => break,
+                    Err(error @ BillingError::MissingCard { .. }) => {
+                        closed.failed.push((tenant, error));
+                        break;
+                    }
+                    Err(error) => return Err(error),
                 }
-                (new.number, new.ends_at) = (open.number, Some(open.period.end()));
-                let body = format!("{{\"ends_at\":\"{}\"}}", open.period.end());
-                count += u64::from(self.close_period(&new, (&author, &body)).await?.is_new);
             }
         }
-        Ok(count)
+        Ok(closed)
+    }
+
+    /// Closes a tenant's open period if it ended so long ago; `None` if it did not.
+    async fn close_due_period(
+        &self,
+        tenant: &TenantId,
+        after_hours: u32,
+    ) -> Result<Option<Put<ClosedPeriod>>, BillingError> {
+        let source = self.source();
+        let mut new = NewPeriod {
+            tenant_id: tenant.clone(),
+            number: 0,
+            starts_at: None,
+            ends_at: None,
+            reason: format!("closed {after_hours} hours after its end, as set"),
+        };
+        let open = self.open_period(source, tenant, &new).await?;
+        let wait = i64::from(after_hours).max(1) * Timestamp::HOUR_MICROS;
+        let now = source.now().await?;
+        if open.period.end().plus_micros(wait).is_none_or(|due| now < due) {
+            return Ok(None);
+        }
+        (new.number, new.ends_at) = (open.number, Some(open.period.end()));
+        let body = format!("{{\"ends_at\":\"{}\"}}", open.period.end());
+        self.close_period(&new, (&Author::program(), &body)).await.map(Some)
     }
 
     /// The open period, with the ends that were asked for.

@@ -202,8 +202,7 @@ impl Billing {
             let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
             let (tenant, route, action): (String, String, String) =
                 (read(&row, "tenant_id")?, read(&row, "route")?, read(&row, "action")?);
-            let missing = || BillingError::unreadable("rate_version", format!("there is no rate card {version}"));
-            let priced = *by_version.get(&version).ok_or_else(missing)?;
+            let priced = *by_version.get(&version).ok_or(BillingError::MissingCard { version })?;
             let place = Place { tenant_id: &tenant, route: &route, action: &action };
             let would = chosen(&cards, (place, priced), &with, range);
             let (now, then) = bills.entry(tenant).or_default();

@@ -165,8 +165,7 @@ fn local_days(by: &[Dimension], zone: TimeZone, range: &Period) -> Result<Vec<Lo
 pub(crate) fn bill(parts: &[Part], cards: &BTreeMap<i64, Card>) -> Result<Bill<Vec<String>>, BillingError> {
     let mut bill = Bill::default();
     for part in parts {
-        let card = cards.get(&part.version);
-        let card = card.ok_or_else(|| BillingError::unreadable("rate_version", format!("no card {}", part.version)))?;
+        let card = cards.get(&part.version).ok_or(BillingError::MissingCard { version: part.version })?;
         bill.add(part.version, &card.pricing, (part.keys.clone(), part.used));
     }
     Ok(bill)

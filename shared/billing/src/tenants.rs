@@ -147,7 +147,7 @@ impl Billing {
         for (tenant_id, parts) in used {
             let mut bill = Bill::default();
             for (version, used) in parts {
-                let card = cards.get(&version).ok_or_else(|| BillingError::unreadable("rate_version", version))?;
+                let card = cards.get(&version).ok_or(BillingError::MissingCard { version })?;
                 bill.add(version, &card.pricing, ((), used));
             }
             let (used, adjusted) = (bill.used(), cents.remove(&tenant_id).unwrap_or_default());

@@ -119,6 +119,8 @@ codes! {
     TooManyGroups = "too_many_groups";
     /// 400: more rows than an answer holds.
     TooManyRows = "too_many_rows";
+    /// 500: usage was priced by a card that the ledger does not have.
+    RateCardMissing = "rate_card_missing";
     /// 503: the database took too long.
     TooSlow = "too_slow";
     /// 503: the database is away.

@@ -1,9 +1,9 @@
 //! Rate cards from another ledger, so that a rebuilt one prices every event as that did.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use goldleaves_pricing::{Origin, RateCard};
-use goldleaves_store::{Hold, Params, Transaction, read};
+use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
 
 use crate::rates::text::follows;
 use crate::rates::{card, insert_card, select_cards};
@@ -63,19 +63,61 @@ async fn import(transaction: &Transaction, given: &[RateCard]) -> Result<Result<
         Err(conflict) if has_usage(transaction, None).await? => return Ok(Err(conflict)),
         Err(_) => {
             transaction.execute("DELETE FROM rate_cards", Params::default()).await?;
-            Imported { added: given.to_vec(), replaced: there, ..Imported::default() }
+            Imported { added: given.to_vec(), replaced: there.clone(), ..Imported::default() }
         }
     };
-    if let Some(earliest) = imported.added.iter().min_by_key(|card| card.effective_from)
-        && has_usage(transaction, Some(earliest)).await?
-    {
-        return Ok(Err(ImportError::TooLate { given: Box::new(earliest.clone()) }));
+    if let Some(card) = too_late(transaction, &imported.added).await? {
+        return Ok(Err(ImportError::TooLate { given: Box::new(card) }));
     }
     for card in &imported.added {
         insert_card(transaction, card).await?;
     }
+    // Workers look at the newest card alone.
+    let newest = |cards: &[RateCard]| cards.iter().map(|card| card.version).max();
+    if !imported.added.is_empty() && newest(&imported.added) < newest(&there) {
+        mark_newest(transaction).await?;
+    }
     imported.replaced.retain(|card| !imported.added.contains(card));
     Ok(Ok(imported))
+}
+
+/// The earliest of these new cards, if there is usage that was priced without it. A card that usage names is not new: it is
+/// one that was lost.
+async fn too_late(transaction: &Transaction, added: &[RateCard]) -> Result<Option<RateCard>, LedgerError> {
+    let earliest = |cards: &mut dyn Iterator<Item = &RateCard>| cards.min_by_key(|card| card.effective_from).cloned();
+    let Some(card) = earliest(&mut added.iter()) else { return Ok(None) };
+    if !has_usage(transaction, Some(&card)).await? {
+        return Ok(None);
+    }
+    let lost = named_by_usage(transaction, added).await?;
+    match earliest(&mut added.iter().filter(|card| !lost.contains(&card.version))) {
+        Some(card) => Ok(has_usage(transaction, Some(&card)).await?.then_some(card)),
+        None => Ok(None),
+    }
+}
+
+/// The versions among these that usage was priced by.
+async fn named_by_usage(transaction: &Transaction, cards: &[RateCard]) -> Result<BTreeSet<i64>, LedgerError> {
+    let mut params = Params::default();
+    let wanted = Rows::new(transaction.dialect()).column("wanted", cards.iter().map(|card| card.version));
+    let sql = format!(
+        "SELECT w.wanted FROM ({}) AS w \
+         WHERE EXISTS (SELECT 1 FROM usage_rollups AS r WHERE r.rate_version = w.wanted)",
+        wanted.query(&mut params)
+    );
+    let rows = transaction.query(&sql, params).await?;
+    Ok(rows.iter().map(|row| read(row, "wanted")).collect::<Result<_, _>>()?)
+}
+
+/// Has every worker read the cards anew, though the newest is the one that it knows.
+async fn mark_newest(transaction: &Transaction) -> Result<(), LedgerError> {
+    let now = match transaction.dialect() {
+        Dialect::Postgres => "clock_timestamp()",
+        Dialect::Sqlite => transaction.dialect().now(),
+    };
+    let sql = format!("UPDATE rate_cards SET created_at = {now} WHERE version = (SELECT MAX(version) FROM rate_cards)");
+    transaction.execute(&sql, Params::default()).await?;
+    Ok(())
 }
 
 /// What is to be added, unless a version or an id is another card here, or the setting's cards of both would be out of

@@ -11,6 +11,7 @@ on_both!(
     a_rebuilt_ledger_bills_the_same_to_the_cent,
     cards_that_priced_something_never_change,
     an_import_again_changes_nothing,
+    a_lost_card_comes_back_and_prices_again,
     what_is_there_is_counted_and_nothing_changes,
 );
 
@@ -87,6 +88,29 @@ async fn an_import_again_changes_nothing(database: Database) {
     // A part of them is no contradiction.
     assert_eq!(ledger.import_rate_cards(&given[..1]).await.unwrap().there, given[..1]);
     assert_eq!(database.dump().await, before);
+}
+
+async fn a_lost_card_comes_back_and_prices_again(database: Database) {
+    let ledger = database.ledger().await;
+    let given = cards(
+        "25 from 0001-01-01, 50 from 2026-03-10T10:00:00Z, 30 from 2026-03-10T10:00:30Z, 40 from 2026-03-10T10:00:40Z",
+    );
+    ledger.import_rate_cards(&given[..3]).await.unwrap();
+    ledger.record(&batch(&[event(1)])).await.unwrap();
+    database.execute("DELETE FROM rate_cards WHERE version = 2").await;
+    // A worker that started meanwhile knows the newest card, and not the one that is gone.
+    let worker = database.ledger().await;
+    worker.record(&batch(&[event(35)])).await.unwrap();
+    // What comes back beside it may not price what is there.
+    let refused = ledger.import_rate_cards(&given).await.unwrap_err();
+    assert!(matches!(&refused, ImportError::TooLate { given } if given.version == 4), "{refused:?}");
+    let imported = ledger.import_rate_cards(&given[..3]).await.unwrap();
+    assert_eq!((imported.added, imported.there.len()), (vec![given[1].clone()], 2));
+    let recorded = worker.record(&batch(&[event(2)])).await.unwrap();
+    assert_eq!((recorded.rate_card_retries, recorded.cost_cents.values().sum::<i64>()), (1, 50));
+    let sql = "SELECT CAST(rate_version AS text) FROM usage_events ORDER BY ts";
+    let versions: Vec<String> = database.rows(sql).await.into_iter().flatten().flatten().collect();
+    assert_eq!(versions, ["2", "2", "3"]);
 }
 
 async fn what_is_there_is_counted_and_nothing_changes(database: Database) {
