@@ -41,7 +41,8 @@ fn any_call() -> impl Strategy<Value = CallIntent> {
         prop_oneof!["(/[a-zA-Z0-9_~-]{1,20}){1,8}", Just(format!("/{}", "a".repeat(499))), Just("/ü".to_owned())];
     let what = (route, prop_oneof!["GET|POST|DELETE|PROPFIND", any_text()], option::of(any_text()));
     let client = (option::of(any_text()), option::of(any_text()));
-    let micros = 1_700_000_000_000_000_i64..1_900_000_000_000_000;
+    // None lies ahead of the moment it is stored: that is set aside.
+    let micros = 1_700_000_000_000_000_i64..1_760_000_000_000_000;
     (who, what, client, micros, any::<u128>()).prop_map(|(who, what, client, micros, id)| {
         let request_id: RequestId = who.2.parse().unwrap();
         CallIntent {
