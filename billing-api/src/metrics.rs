@@ -1,6 +1,6 @@
 //! What the billing API counts.
 
-use goldleaves_runtime::Metrics;
+use goldleaves_runtime::{LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +12,7 @@ pub struct BillingMetrics {
     answers: Family<Answer, Counter>,
     corrections: Family<Kind, Counter>,
     periods_closed: Counter,
+    late_changes: Counter,
 }
 
 /// One kind of correction.
@@ -34,11 +35,13 @@ impl BillingMetrics {
             answers: metrics.register("billing_requests", "Calls answered by the billing API", Family::default()),
             corrections: metrics.register("corrections", "Corrections made", Family::default()),
             periods_closed: metrics.register("periods_closed", "Periods closed", Counter::default()),
+            late_changes: metrics.shared_counter(LATE_CHANGES, LATE_CHANGES_HELP),
         }
     }
 
-    pub(crate) fn corrected(&self, kind: &str) {
+    pub(crate) fn corrected(&self, kind: &str, late_changes: u64) {
         self.corrections.get_or_create(&Kind { kind: kind.to_owned() }).inc();
+        self.late_changes.inc_by(late_changes);
     }
 
     pub(crate) fn closed(&self, periods: u64) {

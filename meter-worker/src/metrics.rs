@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use goldleaves_domain::wire::Message;
 use goldleaves_ledger::{Incoming, Recorded, reasons_to_set_aside};
-use goldleaves_runtime::Metrics;
+use goldleaves_runtime::{LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -35,6 +35,7 @@ pub(crate) struct MeterMetrics {
     went_back: Counter,
     lacking: Gauge<u64, AtomicU64>,
     rate_card_retries: Counter,
+    late_changes: Counter,
     revenue_cents: Family<Label, Gauge<i64, AtomicI64>>,
     routes: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -78,6 +79,7 @@ impl MeterMetrics {
                 "rate_card_retries",
                 "Transactions run again because a rate card appeared after their rows were priced",
             ),
+            late_changes: metrics.shared_counter(LATE_CHANGES, LATE_CHANGES_HELP),
             revenue_cents: metrics.register("revenue_cents", revenue, Family::default()),
             routes: Arc::default(),
         }
@@ -91,6 +93,7 @@ impl MeterMetrics {
         self.displaced.inc_by(recorded.displaced);
         self.seals.inc_by(recorded.seals);
         self.rate_card_retries.inc_by(recorded.rate_card_retries);
+        self.late_changes.inc_by(recorded.late_changes);
         for (route, cents) in &recorded.cost_cents {
             self.revenue_cents.get_or_create(&[("route", self.told_apart(route).to_owned())]).inc_by(*cents);
         }
@@ -168,6 +171,15 @@ mod tests {
         assert_eq!(shown(), reasons.map(|reason| format!("\"{reason}\"}} 0")).into());
         meter.recorded(&Recorded { set_aside: [("refused".to_owned(), 2)].into(), ..Recorded::default() });
         assert!(shown().contains("\"refused\"} 2") && shown().len() == reasons.len(), "{:?}", shown());
+    }
+
+    #[test]
+    fn late_changes_are_counted_with_those_of_corrections() {
+        let metrics = Metrics::new();
+        let meter = MeterMetrics::register(&metrics);
+        metrics.shared_counter(LATE_CHANGES, LATE_CHANGES_HELP).inc();
+        meter.recorded(&Recorded { late_changes: 2, ..Recorded::default() });
+        assert!(metrics.text().contains("goldleaves_late_changes_total 3"), "{}", metrics.text());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
-use goldleaves_billing::{Correction, NewCorrection, UnitsTotal, Wanted};
+use goldleaves_billing::{Corrected, Correction, NewCorrection, UnitsTotal, Wanted};
 use http::StatusCode;
 use uuid::Uuid;
 
@@ -51,9 +51,9 @@ pub(crate) async fn put(
     let members = Members::read(body, &known)?;
     let wanted = wanted(&members)?;
     let new = NewCorrection { id, tenant_id: members.parsed("tenant_id")?, wanted, reason: members.reason()? };
-    let put = api.billing().correct(&new, (&ask.author(), &members.text)).await?;
+    let Corrected { put, late_changes } = api.billing().correct(&new, (&ask.author(), &members.text)).await?;
     if put.is_new {
-        api.metrics().corrected(put.stored.kind.as_str());
+        api.metrics().corrected(put.stored.kind.as_str(), late_changes);
     }
     Ok(correction_item(&put.stored).answer(status_of(put.is_new)))
 }

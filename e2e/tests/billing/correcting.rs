@@ -43,6 +43,10 @@ async fn a_void_takes_an_event_off_the_bill_once(api: Api) {
     assert_eq!((&made["events"], &made["units"], &made["cents"]), (&json!(-1), &json!(-3), &json!(0)));
     assert_eq!((&made["route"], &made["ts"]), (&json!("/a"), &json!("2026-03-03T10:00:00.000000Z")));
     assert_eq!(correct(&api, id, &void(event)).await, (200, made.clone()), "the same call again");
+    let counted = api.metrics.text();
+    for line in [r#"goldleaves_corrections_total{kind="void"} 1"#, "goldleaves_late_changes_total 1"] {
+        assert!(counted.contains(line), "{line}: {counted}");
+    }
     let (status, problem) = correct(&api, id, &adjust(event, "-1")).await;
     assert_eq!((status, &problem["code"]), (409, &json!("already_exists")), "another content");
     let (status, problem) = correct(&api, Uuid::now_v7(), &void(event)).await;

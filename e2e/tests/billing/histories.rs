@@ -163,7 +163,7 @@ async fn correct(api: &Api, tenant: &TenantId, (event_id, units): (Uuid, Option<
     let new = NewCorrection { id: Uuid::now_v7(), tenant_id: tenant.clone(), wanted, reason: "a test".to_owned() };
     let author = goldleaves_billing::Author::program();
     match api.billing.correct(&new, (&author, "")).await {
-        Ok(put) => put.is_new,
+        Ok(corrected) => corrected.put.is_new,
         Err(BillingError::Refused(refusal)) if refusal.code == RefusalCode::NoSuchEvent => false,
         Err(error) => panic!("{error}"),
     }

@@ -80,6 +80,15 @@ pub struct Correction {
     pub created_at: Timestamp,
 }
 
+/// What a call for a correction did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corrected {
+    /// The correction, new or found there already.
+    pub put: Put<Correction>,
+    /// Hours that were marked as changed.
+    pub late_changes: u64,
+}
+
 /// What a correction shall do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -176,30 +185,36 @@ impl Billing {
         &self,
         new: &NewCorrection,
         (author, body): (&Author, &str),
-    ) -> Result<Put<Correction>, BillingError> {
+    ) -> Result<Corrected, BillingError> {
         self.store()
             .write(async |transaction| {
                 locks::bills(transaction).await?;
                 let source = Source::Transaction(transaction);
                 if let Some(stored) = by_id(source, new.id).await? {
-                    return if new.is(&stored) { Ok(Put { is_new: false, stored }) } else { already(&stored) };
+                    let put = Put { is_new: false, stored };
+                    return if new.is(&put.stored) {
+                        Ok(Corrected { put, late_changes: 0 })
+                    } else {
+                        already(&put.stored)
+                    };
                 }
                 let now = source.now().await?;
-                match new.wanted {
+                let late_changes = match new.wanted {
                     Wanted::Amount { cents, ts } => {
                         let row = amount(new, (cents, ts.unwrap_or(now)), &author.actor);
                         insert(transaction, &row).await?;
                         late::mark(transaction, &row.tenant_id, row.ts.hour()).await?;
+                        1
                     }
                     Wanted::Void { event_id } | Wanted::Adjust { event_id, .. } => {
-                        of_one_event(transaction, (new, event_id), &author.actor).await?;
+                        of_one_event(transaction, (new, event_id), &author.actor).await?
                     }
-                }
+                };
                 let change = Change { author, action: "correction", tenant_id: new.tenant_id.as_str(), body };
                 audit::write(transaction, &change).await?;
                 let stored = by_id(source, new.id).await?;
                 let stored = stored.ok_or_else(|| BillingError::unreadable("usage_corrections", "not stored"))?;
-                Ok(Put { is_new: true, stored })
+                Ok(Corrected { put: Put { is_new: true, stored }, late_changes })
             })
             .await
     }
@@ -313,11 +328,12 @@ fn amount(new: &NewCorrection, (cents, ts): (i64, Timestamp), actor: &str) -> Co
 }
 
 /// Voids or adjusts an event: the row that was asked for, and, where verdicts moved since, the rows that follow from it.
+/// Returns how many hours it marked.
 async fn of_one_event(
     transaction: &Transaction,
     (new, event_id): (&NewCorrection, Uuid),
     actor: &str,
-) -> Result<(), BillingError> {
+) -> Result<u64, BillingError> {
     let source = Source::Transaction(transaction);
     let row = judged(transaction, &new.tenant_id, event_id).await?;
     let members: BTreeSet<Uuid> = row.members().map(|id| *id.as_uuid()).collect();
@@ -356,7 +372,7 @@ async fn of_one_event(
     };
     insert(transaction, &asked).await?;
     late::mark(transaction, &asked.tenant_id, asked.ts.hour()).await?;
-    settle(transaction, &asked.tenant_id, event_id).await
+    Ok(1 + settle(transaction, &asked.tenant_id, event_id).await?)
 }
 
 /// Whether an event is billed, or repeats one that is.
@@ -372,8 +388,8 @@ pub(crate) async fn is_there(transaction: &Transaction, tenant: &str, event_id: 
 }
 
 /// Adds the rows that follow from the corrections of an event and of its repeats, where what was written for them is not
-/// what they come to.
-pub(crate) async fn settle(transaction: &Transaction, tenant: &str, event_id: Uuid) -> Result<(), BillingError> {
+/// what they come to. Returns how many hours it marked.
+pub(crate) async fn settle(transaction: &Transaction, tenant: &str, event_id: Uuid) -> Result<u64, BillingError> {
     let source = Source::Transaction(transaction);
     let tenant: TenantId = tenant.parse().map_err(|error| BillingError::unreadable("tenant_id", error))?;
     let row = judged(transaction, &tenant, event_id).await?;
@@ -381,13 +397,15 @@ pub(crate) async fn settle(transaction: &Transaction, tenant: &str, event_id: Uu
     let stored = naming(source, tenant.as_str(), &members).await?;
     let mut corrections = Corrections::default();
     stored.iter().for_each(|stored| count(&mut corrections, stored));
-    let Some(first) = stored.iter().find(|stored| stored.kind != CorrectionKind::Follow) else { return Ok(()) };
+    let Some(first) = stored.iter().find(|stored| stored.kind != CorrectionKind::Follow) else { return Ok(0) };
+    let mut marked = 0;
     for change in corrections.changes(std::slice::from_ref(&row)) {
         let follow = follow(first, &change);
         insert(transaction, &follow).await?;
         late::mark(transaction, &follow.tenant_id, follow.ts.hour()).await?;
+        marked += 1;
     }
-    Ok(())
+    Ok(marked)
 }
 
 /// Counts a stored row among the corrections of its set.

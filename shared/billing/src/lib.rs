@@ -36,7 +36,7 @@ mod usage;
 pub use audit::{AuditRow, Author};
 pub use billing::Billing;
 pub use cards::Card;
-pub use corrections::{Correction, CorrectionKind, NewCorrection, Wanted};
+pub use corrections::{Corrected, Correction, CorrectionKind, NewCorrection, Wanted};
 pub use error::{BillingError, Refusal, RefusalCode};
 pub use events::{EventFilter, EventState, Order};
 pub use items::EventItem;

@@ -77,6 +77,8 @@ pub struct Recorded {
     pub seals: u64,
     /// Transactions that were run again because a rate card had appeared.
     pub rate_card_retries: u64,
+    /// Hours that were marked because they changed after their end, once for each transaction.
+    pub late_changes: u64,
     /// What the rows billed cost by route, each rounded by itself, less what was displaced: for watching, not for
     /// billing.
     pub cost_cents: BTreeMap<String, i64>,

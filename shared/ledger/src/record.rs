@@ -95,7 +95,7 @@ impl Ledger {
                 let writing =
                     Writing { hold: Hold::Shared, cards: &cards, totals: &mut totals, recorded: &mut recorded };
                 let inserted = insert_events(transaction, &events, writing).await?;
-                totals.write(transaction, &inserted.new, cards.newest()).await?;
+                recorded.late_changes = totals.write(transaction, &inserted.new, cards.newest()).await?;
                 if batch.letters.is_empty() && batch.seals.is_empty() && inserted.waiting.is_empty() {
                     progress::write(transaction, places).await?;
                 }
@@ -131,7 +131,7 @@ impl Ledger {
                 insert_events(transaction, &events, writing).await?;
                 letters::write(transaction, &batch.letters, &mut recorded).await?;
                 batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
-                totals.write(transaction, &[], cards.newest()).await?;
+                recorded.late_changes = totals.write(transaction, &[], cards.newest()).await?;
                 if batch.seals.is_empty() {
                     progress::write(transaction, places).await?;
                 }
@@ -208,6 +208,7 @@ impl std::ops::AddAssign for Recorded {
         self.duplicates += other.duplicates;
         self.replays += other.replays;
         self.rate_card_retries += other.rate_card_retries;
+        self.late_changes += other.late_changes;
         self.displaced += other.displaced;
         for (reason, count) in other.set_aside {
             *self.set_aside.entry(reason).or_default() += count;

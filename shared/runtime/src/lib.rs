@@ -21,7 +21,7 @@ pub use arguments::Program;
 pub use clock::{ClockBehind, check_clock};
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use exit::Exit;
-pub use metrics::{KnownGauge, Metrics};
+pub use metrics::{KnownGauge, LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
 pub use supervisor::{OnCancel, OnFailure, Stage, Supervisor, TaskRule};

@@ -1,11 +1,19 @@
 //! The numbers a process shows, as OpenMetrics text.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::{EncodeGaugeValue, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::{MetricType, gauge};
 use prometheus_client::registry::{Metric, Registry};
+
+/// The counter that the worker and the billing API share.
+pub const LATE_CHANGES: &str = "late_changes";
+/// What it counts.
+pub const LATE_CHANGES_HELP: &str =
+    "Hours marked because they changed after their end, by late usage or by corrections, once for each transaction";
 
 type Refresh = Box<dyn Fn() + Send + Sync>;
 
@@ -20,6 +28,7 @@ pub struct Metrics {
 #[derive(Default)]
 struct Inner {
     registry: Registry,
+    shared: BTreeMap<String, Counter>,
     refreshes: Vec<Refresh>,
 }
 
@@ -30,13 +39,25 @@ impl Metrics {
     /// An empty registry whose names start with `goldleaves_`.
     pub fn new() -> Self {
         let registry = Registry::with_prefix("goldleaves");
-        Self { inner: Arc::new(Mutex::new(Inner { registry, refreshes: Vec::new() })) }
+        Self { inner: Arc::new(Mutex::new(Inner { registry, ..Inner::default() })) }
     }
 
     /// Registers a metric and hands it back. A counter's name gets `_total` when it is written.
     pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
         self.lock().registry.register(name, help, metric.clone());
         metric
+    }
+
+    /// The counter of this name, which several parts of a program add to; the first registers it.
+    pub fn shared_counter(&self, name: &str, help: &str) -> Counter {
+        let mut inner = self.lock();
+        if let Some(counter) = inner.shared.get(name) {
+            return counter.clone();
+        }
+        let counter = Counter::default();
+        inner.registry.register(name, help, counter.clone());
+        inner.shared.insert(name.to_owned(), counter.clone());
+        counter
     }
 
     /// Registers a gauge that is 1 while `is` says so and 0 otherwise. It must not block.
@@ -108,10 +129,19 @@ impl<N: EncodeGaugeValue + Copy> EncodeMetric for KnownGauge<N> {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::gauge::Gauge;
 
     use super::*;
+
+    #[test]
+    fn parts_of_a_program_share_a_counter() {
+        let metrics = Metrics::new();
+        metrics.shared_counter("late_changes", "Hours marked").inc();
+        metrics.shared_counter("late_changes", "Hours marked").inc_by(2);
+        let text = metrics.text();
+        assert_eq!(text.matches("# TYPE goldleaves_late_changes counter").count(), 1, "{text}");
+        assert!(text.contains("goldleaves_late_changes_total 3"), "{text}");
+    }
 
     #[test]
     fn counts_and_refreshes() {

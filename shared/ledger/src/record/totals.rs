@@ -64,7 +64,7 @@ impl Totals {
         arrivals.iter().for_each(|arrival| self.receipts.add(arrival));
     }
 
-    /// Writes everything. `new` are the events that were new: should a dead letter of one of them have been written
+    /// Writes everything and returns how many hours it marked as changed after their end. `new` are the events that were new: should a dead letter of one of them have been written
     /// while the first statement waited for the writers' lock, nothing of this transaction may stay. Nor may anything stay
     /// when `newest` is no longer the newest rate card: that lock keeps further ones out, but one may have come before.
     pub(super) async fn write(
@@ -72,14 +72,15 @@ impl Totals {
         transaction: &Transaction,
         new: &[Uuid],
         newest: Option<Newest>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<u64, LedgerError> {
         self.sums.retain(|_, sum| *sum != (0, 0));
         self.hours.extend(self.sums.keys().map(|key| (key.tenant_id.clone(), key.hour)));
         if self.hours.is_empty() && self.receipts.is_empty() && new.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         match transaction.dialect() {
             Dialect::Sqlite => {
+                let mut marked = 0;
                 if !self.sums.is_empty() {
                     let mut params = Params::default();
                     let sql = format!("{} RETURNING events", upsert_sums(Dialect::Sqlite, &self, &mut params));
@@ -88,10 +89,11 @@ impl Totals {
                 if !self.hours.is_empty() {
                     let mut params = Params::default();
                     let sql = mark_late(Dialect::Sqlite, &self.hours, &mut params);
-                    transaction.execute(&sql, params).await?;
+                    marked = transaction.execute(&sql, params).await?.rows_affected();
                 }
                 receipts::merge(transaction, &self.receipts, None).await?;
-                check_newest(Newest::read(transaction).await?, newest)
+                check_newest(Newest::read(transaction).await?, newest)?;
+                Ok(marked)
             }
             Dialect::Postgres => self.write_at_once(transaction, new, newest).await,
         }
@@ -104,7 +106,7 @@ impl Totals {
         transaction: &Transaction,
         new: &[Uuid],
         newest: Option<Newest>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<u64, LedgerError> {
         let dialect = transaction.dialect();
         let mut params = Params::default();
         let sums = upsert_sums(dialect, &self, &mut params);
@@ -115,23 +117,27 @@ impl Totals {
             "WITH rolled AS ({sums} RETURNING 1), counted AS (SELECT COUNT(*) AS rows FROM rolled), \
              late AS ({late} RETURNING 1), summed AS (SELECT COUNT(*) AS rows FROM late), \
              received AS ({received}) \
-             SELECT epoch, block, NULL::bigint AS version, NULL::timestamptz AS created_at FROM received \
-             UNION ALL SELECT NULL, NULL, NULL, NULL FROM ({letters}) AS x \
-             UNION ALL SELECT NULL, NULL, c.version, c.created_at FROM ({NEWEST}) AS c",
+             SELECT epoch, block, NULL::bigint AS version, NULL::timestamptz AS created_at, NULL::bigint AS marked FROM received \
+             UNION ALL SELECT NULL, NULL, NULL, NULL, NULL FROM ({letters}) AS x \
+             UNION ALL SELECT NULL, NULL, c.version, c.created_at, NULL FROM ({NEWEST}) AS c \
+             UNION ALL SELECT NULL, NULL, NULL, NULL, rows FROM summed WHERE rows > 0",
             letters = letters::select_ids(dialect, &new)
         );
-        let (mut done, mut found) = (BTreeSet::new(), None);
+        let (mut done, mut found, mut marked) = (BTreeSet::new(), None, 0);
         for row in transaction.query(&sql, params).await? {
             if let Some(epoch) = dialect.read_uuid_or_null(&row, "epoch")? {
                 done.insert((epoch, read::<i64>(&row, "block")?));
             } else if let Some(version) = read::<Option<i64>>(&row, "version")? {
                 found = Some(Newest { version, created_at: dialect.read_time(&row, "created_at")? });
+            } else if let Some(rows) = read::<Option<i64>>(&row, "marked")? {
+                marked = rows.unsigned_abs();
             } else {
                 return Err(LedgerError::Contended);
             }
         }
         check_newest(found, newest)?;
-        receipts::merge(transaction, &self.receipts, Some(&done)).await
+        receipts::merge(transaction, &self.receipts, Some(&done)).await?;
+        Ok(marked)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What recording does to the tables.
 
 use bytes::Bytes;
-use goldleaves_domain::{Outcome, Period};
+use goldleaves_domain::{Outcome, Period, Timestamp};
 use goldleaves_ledger::{Incoming, LedgerError};
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
@@ -13,6 +13,7 @@ on_both!(
     a_call_is_billed_once_and_costs_its_rate,
     a_row_has_the_columns_of_the_guide,
     replays_change_no_row,
+    hours_that_ended_are_marked_and_counted,
     a_poison_message_names_itself_and_leaves_the_rest,
     without_a_rate_nothing_is_recorded_and_everything_waits,
     hostile_names_stay_what_they_are,
@@ -33,6 +34,22 @@ async fn a_call_is_billed_once_and_costs_its_rate(database: Database) {
     assert_eq!(report.summary.total_units.to_string(), "3");
     assert_eq!(report.summary.current_pricing.unwrap().to_string(), "25 cents per unit");
     database.check_invariants().await;
+}
+
+async fn hours_that_ended_are_marked_and_counted(database: Database) {
+    let ledger = database.priced().await;
+    let mut fresh = event(1);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    fresh.ts = Timestamp::from_unix_micros(since.as_micros().try_into().unwrap()).unwrap();
+    // Two events of one hour, one of another; and one of an hour that goes on.
+    let late = [event(2), event(3), event(4)];
+    let mut events = vec![fresh, late[0].clone(), late[1].clone(), late[2].clone()];
+    events[2].ts = events[1].ts;
+    events[3].ts = at("2026-03-11T10:00:00Z");
+    let recorded = ledger.record(&batch(&events)).await.unwrap();
+    assert_eq!((recorded.inserted, recorded.late_changes), (4, 2));
+    assert_eq!(database.count("usage_late_hours").await, 2);
+    assert_eq!(ledger.record(&batch(&events)).await.unwrap().late_changes, 0, "nothing changed");
 }
 
 async fn a_row_has_the_columns_of_the_guide(database: Database) {
@@ -176,7 +193,7 @@ async fn hostile_names_stay_what_they_are(database: Database) {
     }
 }
 
-fn at_hour(hour: u8) -> goldleaves_domain::Timestamp {
+fn at_hour(hour: u8) -> Timestamp {
     at(&format!("2026-03-10T{hour}:00:00Z"))
 }
 
