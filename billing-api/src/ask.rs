@@ -48,6 +48,11 @@ impl Ask {
         Ok(Asked { tenant: self.caller.tenant_to_read(&name)?, rest, is_in_query })
     }
 
+    /// Whether the path or a parameter names a tenant, where none need be named.
+    pub(crate) fn names_tenant(&self) -> bool {
+        !self.segments.is_empty() || form_urlencoded::parse(self.query.as_bytes()).any(|(name, _)| name == TENANT)
+    }
+
     /// The tenant that is to be changed, by somebody who may.
     pub(crate) fn tenant_to_change(&self, right: Right) -> Result<Asked, ApiError> {
         self.caller.check(right)?;

@@ -74,14 +74,12 @@ fn price(members: &Members) -> Result<(Selector, Pricing), ApiError> {
 }
 
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    // Before any other parameter is looked at: of a foreign tenant nothing is told, however its name is written.
+    let tenant = if ask.names_tenant() { Some(ask.tenant_to_read()?.tenant) } else { None };
     let query = ask.query(&[&["tenant_id", "at"], &PAGE])?;
-    let tenant = match query.get("tenant_id") {
-        Some(name) => Some(ask.caller.tenant_to_read(name)?),
-        None => {
-            ask.caller.check(Right::ReadAll)?;
-            None
-        }
-    };
+    if tenant.is_none() {
+        ask.caller.check(Right::ReadAll)?;
+    }
     let page = query.page()?;
     let at = match query.get("at") {
         Some(text) => Some(query::moment(zone(&api, tenant.as_ref(), &query).await?, "at", text)?),

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
 
+mod again;
 mod carrying;
 mod closing;
 mod contract;
 mod correcting;
 mod histories;
 mod inputs;
+mod isolation;
 mod rating;
 mod reading;
 mod world;

@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use goldleaves_billing::Billing;
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::Timestamp;
+use goldleaves_e2e::tables::Tables;
 use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions, sqlite_url};
 use goldleaves_pricing::TimeZone;
 use goldleaves_runtime::Metrics;
@@ -150,6 +151,15 @@ impl Api {
 
     pub(crate) fn is_sqlite(&self) -> bool {
         self.url.starts_with("sqlite:")
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The one number that a statement gives.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        Tables::open(&self.url).await.unwrap().number(sql).await.unwrap()
     }
 
     /// Runs a statement as the owner of the tables does.

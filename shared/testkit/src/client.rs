@@ -59,6 +59,11 @@ impl Request {
         Self { body: Payload::Length(body.into()), ..Self::new("POST", target) }
     }
 
+    /// A PUT with a body of known length.
+    pub fn put(target: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: Payload::Length(body.into()), ..Self::new("PUT", target) }
+    }
+
     /// A request whose body is sent in these chunks.
     #[must_use]
     pub fn chunked(mut self, chunks: impl IntoIterator<Item = Vec<u8>>) -> Self {

@@ -1,0 +1,162 @@
+//! Foreign tenants: every endpoint, every spelling of a name and every role. Who may not see a tenant is told the same of it
+//! as of one that there is not; who may see all sees no tenant under the spelling of another.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{Answer, Api, Event, on_both, token};
+
+on_both!(nobody_without_a_role_learns_whether_a_tenant_is_there, a_name_is_another_one_in_another_spelling);
+
+/// Spellings of `victim` that a URL can hold; the second one is the name itself.
+const IN_URLS: [&str; 12] = [
+    "victim",
+    "%76%69ctim",
+    "VICTIM",
+    "Victim",
+    "vIcTiM",
+    "victim%20",
+    "%20victim",
+    "victim.",
+    "victim%2F",
+    "v%C4%B1ctim",
+    "victim%00",
+    "victims",
+];
+/// Roles that give nothing, however like others they look.
+const POWERLESS: [&[&str]; 6] =
+    [&[], &["user"], &["Admin", "ADMIN"], &["billing"], &["billing:Read", "BILLING:WRITE"], &["admin ", "billing:*"]];
+
+/// A call: method, path with `{t}` for the tenant, body with `{t}` as well.
+type Call = (&'static str, String, String);
+
+fn reads(event: Uuid) -> Vec<Call> {
+    let paths = [
+        "usage-summary/{t}".to_owned(),
+        "usage-summary?tenant_id={t}".to_owned(),
+        "usage-report/{t}".to_owned(),
+        "usage-report/{t}?format=csv".to_owned(),
+        "usage-report?tenant_id={t}&group_by=action".to_owned(),
+        "usage-events/{t}".to_owned(),
+        "usage-events/{t}?state=all&format=csv".to_owned(),
+        "usage-events?tenant_id={t}".to_owned(),
+        format!("usage-events/{{t}}/{event}"),
+        format!("usage-events/{event}?tenant_id={{t}}"),
+        format!("usage-events/{{t}}/{event}?by=request"),
+        "invoice/{t}".to_owned(),
+        "invoice?tenant_id={t}".to_owned(),
+        "invoice/{t}/1".to_owned(),
+        "periods/{t}".to_owned(),
+        "periods?tenant_id={t}".to_owned(),
+        "late/{t}".to_owned(),
+        "late?tenant_id={t}".to_owned(),
+        "corrections/{t}".to_owned(),
+        "corrections?tenant_id={t}".to_owned(),
+        "rate-cards?tenant_id={t}".to_owned(),
+    ];
+    let get = |path: String| ("GET", format!("/billing/{path}"), String::new());
+    paths.into_iter().map(get).collect()
+}
+
+fn writes(event: Uuid) -> Vec<Call> {
+    let id = Uuid::now_v7();
+    let put = |path: String, body: Value| ("PUT", format!("/billing/{path}"), body.to_string());
+    let pricing = json!({"model": "per_unit", "cents_per_unit": "3"});
+    let void = json!({"kind": "void", "tenant_id": "{t}", "event_id": event, "reason": "r"});
+    let amount = json!({"kind": "amount", "tenant_id": "{t}", "cents": 1, "reason": "r"});
+    let card = json!({"tenant_id": "{t}", "pricing": pricing, "effective_from": "2100-01-01T00:00:00Z", "reason": "r"});
+    vec![
+        put(format!("corrections/{id}"), void),
+        put(format!("corrections/{id}"), amount),
+        put("tenants/{t}".to_owned(), json!({"time_zone": "UTC", "reason": "r"})),
+        put("tenants?tenant_id={t}".to_owned(), json!({"time_zone": "UTC", "reason": "r"})),
+        put("periods/{t}/1".to_owned(), json!({"ends_at": "2026-04-01T00:00:00Z", "reason": "r"})),
+        put(format!("rate-cards/{id}"), card),
+        ("POST", "/billing/report-usage".to_owned(), json!({"tenant_id": "{t}"}).to_string()),
+        ("GET", "/billing/audit?tenant_id={t}".to_owned(), String::new()),
+        ("GET", "/billing/tenants".to_owned(), String::new()),
+    ]
+}
+
+async fn ask(api: &Api, (method, path, body): &Call, (name, token): (&str, &str)) -> Answer {
+    let (path, body) = (path.replace("{t}", name), body.replace("{t}", name));
+    api.call(method, (&path, token), body).await
+}
+
+/// All that an answer says, but for the number of the call.
+fn said(answer: &Answer) -> (u16, String, Value) {
+    let mut body: Value = serde_json::from_str(&answer.text).unwrap_or_else(|_| json!(answer.text));
+    if let Some(problem) = body.as_object_mut() {
+        problem.remove("request_id");
+    }
+    (answer.status, answer.kind.clone(), body)
+}
+
+async fn nobody_without_a_role_learns_whether_a_tenant_is_there(api: Api) {
+    let event = a_victim(&api).await;
+    for roles in POWERLESS {
+        // Also one whose own name is nearly that.
+        for own in ["acme", "Victim", "victim.", "victims."] {
+            let token = token(own, roles);
+            for call in reads(event).iter().chain(&writes(event)) {
+                let nobody = said(&ask(&api, call, ("nobody", &token)).await);
+                assert_eq!(nobody.0, 403, "{roles:?} {call:?}: {nobody:?}");
+                for name in IN_URLS.into_iter().filter(|name| *name != own) {
+                    let answer = said(&ask(&api, call, (name, &token)).await);
+                    assert_eq!(answer, nobody, "{own} {roles:?} {call:?} {name}");
+                }
+            }
+        }
+    }
+    // Who may read all may write nothing, who may write bills sets no zone and no price; none of it depends on the name.
+    for (roles, allowed) in
+        [(["billing:read"], ["audit", "none", "none"]), (["billing:write"], ["corrections", "periods", "report"])]
+    {
+        let token = token("acme", &roles);
+        for call in writes(event) {
+            if call.1.starts_with("/billing/tenants") && call.0 == "GET"
+                || allowed.iter().any(|part| call.1.contains(part))
+            {
+                continue;
+            }
+            let nobody = said(&ask(&api, &call, ("nobody", &token)).await);
+            assert_eq!((nobody.0, &nobody.2["code"]), (403, &json!("role_missing")), "{roles:?} {call:?}");
+            for name in IN_URLS {
+                assert_eq!(said(&ask(&api, &call, (name, &token)).await), nobody, "{roles:?} {call:?} {name}");
+            }
+        }
+    }
+    for table in ["billing_audit", "usage_corrections", "billing_tenants", "billing_periods"] {
+        assert_eq!(api.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}: nothing was written");
+    }
+}
+
+async fn a_name_is_another_one_in_another_spelling(api: Api) {
+    let event = a_victim(&api).await;
+    for roles in [["admin"], ["billing:read"], ["billing:write"]] {
+        let token = token("acme", &roles);
+        for call in reads(event) {
+            let own = ask(&api, &call, ("victim", &token)).await;
+            assert_ne!(own.status, 403, "{roles:?} {call:?}");
+            let nobody = said(&ask(&api, &call, ("nobody", &token)).await);
+            let nobody = format!("{nobody:?}").replace("nobody", "-");
+            for name in ["VICTIM", "Victim", "vIcTiM", "victim.", "victims"] {
+                let answer = said(&ask(&api, &call, (name, &token)).await);
+                assert_eq!(format!("{answer:?}").replace(name, "-"), nobody, "{roles:?} {call:?} {name}");
+            }
+        }
+    }
+    // Nor is an event of a tenant one of another's spelling.
+    let writer = token("acme", &["billing:write"]);
+    for name in ["VICTIM", "Victim", "victim.", "victims", "acme"] {
+        let path = format!("/billing/corrections/{}", Uuid::now_v7());
+        let body = json!({"kind": "void", "tenant_id": name, "event_id": event, "reason": "r"});
+        assert_eq!(api.put(&path, &writer, &body).await.refusal(), (404, "no_such_event".to_owned()), "{name}");
+    }
+}
+
+async fn a_victim(api: &Api) -> Uuid {
+    let event = Event::at("victim", "2026-03-03T10:00:00Z");
+    assert_eq!(api.record(std::slice::from_ref(&event)).await.inserted, 1);
+    event.id
+}
