@@ -1,15 +1,15 @@
-//! The schema takes a step while a program of the release before writes and watches.
+//! The schema takes a step while a program of the release before writes and watches, also over many rows.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use goldleaves_ledger::{Ledger, StoreError};
-use goldleaves_testkit::migrations::{Plan, Planned, plan};
+use goldleaves_testkit::migrations::{self, Plan, Planned, plan};
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use sea_orm_migration::prelude::*;
 
-use crate::events::{batch, event};
+use crate::events::{at, batch, event, with_client_id};
 use crate::harness::{Database, Kind, connect};
 
 const FIRST: &str = "m20261124_000001_usage_ledger";
@@ -122,4 +122,86 @@ async fn steps_that_add_end_nobody_and_stop_nothing() {
     stop.store(true, Ordering::Relaxed);
     writing.await.unwrap();
     assert_eq!(database.count("usage_events").await as u64, recorded.load(Ordering::Relaxed));
+}
+
+/// The longest that an event may wait while the schema takes a step; looked at under `GOLDLEAVES_SOAK=1` alone, with a
+/// million rows: otherwise there are 50,000, and other tests beside it.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+fn soak() -> bool {
+    std::env::var_os("GOLDLEAVES_SOAK").is_some_and(|value| value != "0")
+}
+
+/// Copies of the first row of a table, each with an id, a moment and an hour of its own.
+fn copies(table: &str, numbers: &str) -> String {
+    format!(
+        "INSERT INTO {table} SELECT r.* FROM (SELECT * FROM {table} LIMIT 1) AS e, {numbers} AS n, LATERAL \
+         jsonb_populate_record(NULL::{table}, to_jsonb(e) || jsonb_build_object('id', gen_random_uuid(), 'request_id', gen_random_uuid(), \
+         'client_request_id', gen_random_uuid(), 'ts', '2026-03-01'::timestamptz + n * interval '1 second', \
+         'hour', '2026-03-01'::timestamptz + n * interval '1 hour')) AS r"
+    )
+}
+
+/// Runs `one` again and again until told to stop; how often, and the longest that one took.
+async fn keep_on(stop: Arc<AtomicBool>, mut one: impl AsyncFnMut(u64)) -> (u64, Duration) {
+    let (mut done, mut longest) = (0, Duration::ZERO);
+    while !stop.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        one(done).await;
+        (done, longest) = (done + 1, longest.max(started.elapsed()));
+    }
+    (done, longest)
+}
+
+/// As `migrate` runs over a ledger that has been in use for long: the steps of billing beside a worker that knows none of them,
+/// then a column and an index on the largest table beside one of today.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_over_many_rows_keep_no_event_waiting() {
+    let rows = if soak() { 1_000_000 } else { 50_000 };
+    let database = Database::new(Kind::Postgres).await;
+    let ledger = database.priced().await;
+    let (mut first, mut repeat) = (with_client_id(event(1), "a"), with_client_id(event(2), "a"));
+    (first.ts, repeat.ts) = (at("2026-02-01T10:00:00Z"), at("2026-02-01T10:00:01Z"));
+    ledger.record(&batch(&[first, repeat])).await.unwrap();
+    for _ in 0..2 {
+        let (_, losses) = migrations::losses(&database.url).await.unwrap().unwrap();
+        migrations::down(&database.url, losses.rows(), &|_| ()).await.unwrap();
+    }
+    database.execute(&copies("usage_events", &format!("generate_series(1, {rows})"))).await;
+    database.execute(&copies("usage_duplicates", &format!("generate_series(1, {})", rows / 5))).await;
+    database.execute(&copies("usage_rollups", &format!("generate_series(1, {})", rows / 5))).await;
+    database.execute("ANALYZE").await;
+
+    // What the release before writes: an event and its sum, beside whoever else holds the writers' lock shared.
+    let (stop, raw) = (Arc::new(AtomicBool::new(false)), connect(&database.url).await);
+    let writing = tokio::spawn(keep_on(Arc::clone(&stop), async move |_| {
+        let transaction = raw.begin().await.unwrap();
+        transaction.execute_unprepared(&copies("usage_events", "generate_series(1, 1)")).await.unwrap();
+        let sum = "UPDATE usage_rollups SET events = events + 1 WHERE hour < '2026-03-01'";
+        transaction.execute_unprepared(sum).await.unwrap();
+        transaction.commit().await.unwrap();
+    }));
+    migrations::up(&database.url, &|_| ()).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let (old, old_wait) = writing.await.unwrap();
+    assert_eq!(database.count("usage_events").await, rows + 1 + usize::try_from(old).unwrap(), "an event is lost");
+    let sum = "SELECT CAST(SUM(events) AS text) FROM usage_rollups WHERE hour < '2026-03-01'";
+    assert_eq!(database.one(sum).await, (old + 1).to_string());
+
+    let (stop, today) = (Arc::new(AtomicBool::new(false)), database.ledger().await);
+    let writing = tokio::spawn(keep_on(Arc::clone(&stop), async move |done| {
+        assert_eq!(today.record(&batch(&[event(10 + done)])).await.unwrap().inserted, 1);
+    }));
+    let later = plan().and(Planned::expanding(COLUMN, FIRST)).and(Planned::expanding(INDEX, FIRST));
+    later.up(&database.url, &|_| ()).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let (new, new_wait) = writing.await.unwrap();
+    let recorded = usize::try_from(old + new).unwrap();
+    assert_eq!(database.count("usage_events").await, rows + 1 + recorded, "an event is lost");
+    eprintln!(
+        "{rows} rows: {old} events of the release before, the longest {old_wait:?}; {new} of this one, {new_wait:?}"
+    );
+    if soak() {
+        assert!(old_wait.max(new_wait) < WAIT_MAX, "an event waited {old_wait:?} or {new_wait:?}");
+    }
 }
