@@ -75,7 +75,9 @@ async fn the_way_of_a_request_is_told() {
 
 #[tokio::test]
 async fn interim_responses_without_end_are_given_up() {
-    let flood = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(40_000);
+    // With an end after all, which nobody should wait for.
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(40_000);
+    let flood = format!("{hints}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let world = Plan::default().start(Upstream::start(move |_| Answer::raw(flood.clone())).await.unwrap()).await;
     let response = world.send(Request::get(BILLABLE)).await;
     assert_eq!((response.status, response.json().unwrap()["code"].as_str()), (502, Some("upstream_failed")));
