@@ -46,6 +46,7 @@ mod replay;
 mod replay_command;
 mod resend;
 mod restored_ledger;
+mod silent_nats;
 mod stop;
 mod traces;
 mod used_stream;

@@ -382,3 +382,33 @@ async fn more_may_be_on_its_way_where_workers_wait_for_what_others_hold() {
     Topology::raise_ack_pending(&connection, 15).await.unwrap();
     assert_eq!(lag(&connection).await.ack_pending_max, Some(20), "it is never lowered");
 }
+
+#[tokio::test]
+async fn of_eighteen_workers_none_is_idle() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    // As many as seventeen hold that ask for two batches of five each.
+    let config =
+        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_ack_pending: 170, ..Default::default() };
+    stream.create_consumer(config).await.unwrap();
+    publish_until_confirmed(&publisher(&connection), &deliveries(400)).await;
+    let options = || ConsumerOptions { batch_messages: 5, ..quick() };
+    let mut workers = Vec::new();
+    for _ in 0..17 {
+        let mut worker = Consumer::new(connection.clone(), options());
+        assert_eq!(batch(&mut worker).await.messages().len(), 5);
+        workers.push(worker);
+    }
+    let mut last = Consumer::new(connection.clone(), options());
+    let fed = async {
+        while !lag(&connection).await.starves_workers() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Topology::raise_ack_pending(&connection, 340).await.unwrap();
+    };
+    let (got, ()) = within(async { tokio::join!(batch(&mut last), fed) }).await;
+    assert_eq!(got.messages().len(), 5, "the eighteenth has work");
+}
