@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use goldleaves_billing::Billing;
 use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Setting, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
-use goldleaves_store::{Store, StoreError, StoreOptions};
+use goldleaves_store::{PoolUse, Store, StoreError, StoreOptions};
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{
     Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenVerifier, bind, serve_ops,
@@ -82,10 +82,16 @@ pub fn run(config: &Config) -> Exit {
 async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
+    metrics.show_process("billing-api");
     let (tracer, exporting) = config.traces.start("billing-api", &metrics);
     // The server ends a statement soon after whoever asked has stopped to wait for it.
     let limits = StoreOptions { work_timeout: WORK_LIMIT, ..StoreOptions::default() };
     let store = Store::connect(config.database_url.expose(), limits).await?;
+    let shown = store.clone();
+    metrics.show_database(move || {
+        let PoolUse { open, busy, max } = shown.pool_use();
+        [open, busy, max]
+    });
     let billing = Billing::new(store, config.billing.time_zone);
     let listener = listen(table::BILLING_ADDR, config.billing.addr)?;
     let ops = listen(table::OPS_ADDR, config.ops_addr)?;

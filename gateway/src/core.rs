@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::CoreMetrics;
 use crate::record::Recorder;
+use crate::route_metrics::RouteCounters;
 
 /// One core's share of the gateway.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Core {
     /// Whether answers without an event say why there is none.
     pub(crate) says_skipped: bool,
     pub(crate) metrics: Arc<CoreMetrics>,
+    pub(crate) routes: Arc<RouteCounters>,
     /// Cancelled before anything is dropped because the gateway stops.
     pub(crate) stopping: CancellationToken,
     /// Upgraded connections, which no request waits for any more.

@@ -23,6 +23,7 @@ use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
 use crate::metrics::{self, CoreMetrics};
 use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, Slots, UploadLimits};
 use crate::record::Recorder;
+use crate::route_metrics;
 use crate::stack::{Entry, StackParts, stack};
 use crate::via::Via;
 
@@ -116,8 +117,9 @@ impl Gateway {
             died: CancellationToken::new(),
         };
         let stats = ServeStats::default();
-        metrics::register_connections(&parts.metrics, &stats);
+        metrics::register_connections(&parts.metrics, &stats, (shares.clients, &config.limits));
         metrics::register_upstream_connections(&parts.metrics, (slots.clone(), shares.upstreams));
+        let routes = route_metrics::register(&parts.metrics, &config.routes, config.cores.get());
         let shared = Shared {
             serve: ServeOptions { connections: ConnectionLimit::new(shares.clients), ..serve_options(config, stats) },
             stack: StackParts {
@@ -150,7 +152,8 @@ impl Gateway {
             slots,
             proxy: proxy_options(config),
         };
-        for (index, ((listener, _), metrics)) in listeners.into_iter().zip(metrics).enumerate() {
+        let counters = metrics.into_iter().zip(routes);
+        for (index, ((listener, _), (metrics, routes))) in listeners.into_iter().zip(counters).enumerate() {
             let stop = gateway.stop_of_a_core();
             let core = Arc::new(Core {
                 recorder: parts.recorder.clone(),
@@ -158,6 +161,7 @@ impl Gateway {
                 client_info: config.client_info,
                 says_skipped: config.says_skipped,
                 metrics,
+                routes,
                 stopping: stop.hard.clone(),
                 tunnels: TaskTracker::new(),
             });

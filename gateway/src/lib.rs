@@ -18,6 +18,7 @@ mod layers;
 mod metrics;
 mod names;
 mod proxy;
+mod route_metrics;
 mod spans;
 mod stack;
 mod stream;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use goldleaves_runtime::Metrics;
+use goldleaves_runtime::settings::GatewayLimits;
 use goldleaves_web::ServeStats;
 use http::StatusCode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -19,7 +20,7 @@ const STATUSES: usize = 900;
 const CLASSES: usize = RequestClass::ALL.len();
 
 /// Upper bounds of the upstream's latency, in seconds.
-const LATENCY_BOUNDS: [f64; 14] =
+pub(crate) const LATENCY_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// What a request was, for the count of requests.
@@ -42,7 +43,7 @@ pub(crate) enum RequestClass {
 }
 
 impl RequestClass {
-    const ALL: [Self; 7] =
+    pub(crate) const ALL: [Self; 7] =
         [Self::Local, Self::Preflight, Self::Open, Self::Billing, Self::Unbilled, Self::Billable, Self::Refused];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -183,7 +184,15 @@ pub(crate) fn register(metrics: &Metrics, cores: usize) -> Vec<Arc<CoreMetrics>>
 }
 
 /// Shows what the serve loops count.
-pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats) {
+pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats, (most, limits): (usize, &GatewayLimits)) {
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    let help =
+        "Connections that are served at once: CONNECTIONS_MAX, or fewer where too few descriptors are left for it";
+    metrics.show_limit("connections_max", help, most);
+    if let Some(rate) = limits.rate_per_second {
+        let help = "RATE_LIMIT_PER_SECOND: calls that a tenant may make per second";
+        metrics.show_limit("rate_limit_per_second", help, rate.into());
+    }
     let open: Gauge = metrics.register("connections_open", "Clients' connections open now", Gauge::default());
     let counter = |name, help| metrics.register(name, help, Counter::<u64, AtomicU64>::default());
     let accepted = counter("connections_accepted", "Clients' connections so far");

@@ -59,6 +59,7 @@ pub(crate) fn stack(
             routes: parts.routes,
             public: parts.public,
             cors_here: parts.cors.is_some(),
+            counters: Arc::clone(&core.routes),
             metrics: metrics(),
         }))
         // Who calls, before anything is done in a tenant's name.

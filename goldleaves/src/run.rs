@@ -12,7 +12,7 @@ use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::record;
 use goldleaves_gateway::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
-use goldleaves_ledger::{Ledger, StoreOptions};
+use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
 use goldleaves_runtime::settings::{Environment, table};
@@ -68,6 +68,7 @@ struct Listeners {
 async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
+    metrics.show_process("goldleaves");
     let (tracer, exporting) = config.traces.start("goldleaves", &metrics);
     let (tokens, made) = secret::token_options(&config.jwt, &config.data_dir)?;
     if let Some(file) = made {
@@ -75,6 +76,11 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     }
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
     let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
+    let shown = ledger.clone();
+    metrics.show_database(move || {
+        let PoolUse { open, busy, max } = shown.store().pool_use();
+        [open, busy, max]
+    });
     let listeners = Listeners {
         billing: listen(table::BILLING_ADDR, config.billing.addr)?,
         ops: listen(table::OPS_ADDR, config.ops_addr)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Ledger, StoreError, StoreOptions};
+use goldleaves_ledger::{Ledger, PoolUse, StoreError, StoreOptions};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_trace::TraceSettings;
@@ -68,8 +68,14 @@ pub fn run(config: &Config) -> Exit {
 async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
+    metrics.show_process("meter-worker");
     let (tracer, exporting) = config.traces.start("meter-worker", &metrics);
     let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
+    let shown = ledger.clone();
+    metrics.show_database(move || {
+        let PoolUse { open, busy, max } = shown.store().pool_use();
+        [open, busy, max]
+    });
     let ops = bind(config.ops_addr, ListenerOptions::default())
         .with_context(|| format!("OPS_ADDR {} can't be listened on", config.ops_addr))?;
     let connection = config.stream.clone().connect("meter-worker").await?;

@@ -13,7 +13,10 @@ use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
 /// Where metrics are registered, each under its name.
-const METRICS: [&str; 8] = [
+const METRICS: [&str; 11] = [
+    "gateway/src/record/open.rs",
+    "gateway/src/route_metrics.rs",
+    "shared/runtime/src/about.rs",
     "gateway/src/metrics.rs",
     "gateway/src/record/metrics.rs",
     "meter-worker/src/metrics.rs",

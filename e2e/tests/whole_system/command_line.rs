@@ -118,6 +118,30 @@ async fn signals_that_mean_nothing_end_no_program_and_cut_no_call() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_program_shows_its_build_and_what_it_uses_of_its_limits() {
+    for kind in [Kind::Embedded, Kind::Distributed] {
+        let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+        let mut deployment = Deployment::start(kind, &upstream.url()).await.unwrap();
+        for program in deployment.programs().unwrap() {
+            let ops = program.address("ops ").await.unwrap();
+            let text = Request::get("/metrics").send(ops).await.unwrap().text();
+            let build = format!("goldleaves_build_info{{program=\"{}\",version=\"", program.name());
+            assert!(text.contains(&build), "{build} is not in\n{text}");
+            let mut wanted = vec!["descriptors_open", "descriptors_max"];
+            if program.name() != "gateway" {
+                wanted.extend(["database_connections_open", "database_connections_busy", "database_connections_max"]);
+            }
+            if ["gateway", "goldleaves"].contains(&program.name()) {
+                wanted.extend(["connections_max", "spool_bytes_max", "spool_bytes"]);
+            }
+            for name in wanted {
+                assert!(text.contains(&format!("\ngoldleaves_{name} ")), "{}: {name}\n{text}", program.name());
+            }
+        }
+    }
+}
+
 /// The one process without any setting but its addresses, with this standard input and output.
 fn start(scratch: &Scratch, (stdin, stdout): (Stdio, Stdio)) -> (Child, std::net::SocketAddr) {
     let ops = free();

@@ -2,6 +2,7 @@
 //! own. Counts every request that came this far.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use goldleaves_domain::{BillableRoutes, LocalRoute, NormalPath, PublicRoutes, RouteClass};
 use goldleaves_web::WebBody;
@@ -13,6 +14,7 @@ use crate::call::{Admission, Destination, Routed, Traced};
 use crate::clock;
 use crate::error::{Failure, GatewayError};
 use crate::metrics::{CoreMetrics, RequestClass};
+use crate::route_metrics::{RouteCounters, Row};
 
 /// The layer.
 #[derive(Debug)]
@@ -21,12 +23,16 @@ pub(crate) struct Route {
     pub(crate) public: Arc<PublicRoutes>,
     /// Whether the gateway answers browsers' preflights; if not, they are the upstream's, as all of CORS is.
     pub(crate) cors_here: bool,
+    pub(crate) counters: Arc<RouteCounters>,
     pub(crate) metrics: Arc<CoreMetrics>,
 }
 
 /// Counts the answer.
 pub(crate) struct Counted {
     class: RequestClass,
+    row: Row,
+    arrived: Instant,
+    counters: Arc<RouteCounters>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -61,7 +67,13 @@ impl Step<Traced> for Route {
         };
         let route = if let Admission::Billable(route) = &admission { Some(route) } else { None };
         call.trace.matched(class, route);
-        let counted = Counted { class, metrics: Arc::clone(&self.metrics) };
+        let counted = Counted {
+            class,
+            row: self.counters.row(class, route),
+            arrived: call.facts.arrived,
+            counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
+        };
         Inward::On(Routed { traced: call, path, admission }, counted)
     }
 }
@@ -89,6 +101,7 @@ impl After<Failure> for Counted {
             Err(failure) => failure.error.status(),
         };
         self.metrics.request(self.class, status);
+        self.counters.answered(self.row, status, self.arrived.elapsed());
         answer
     }
 }

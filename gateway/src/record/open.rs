@@ -78,6 +78,7 @@ pub async fn open(
     let record_metrics = RecordMetrics::register(metrics);
     let recorder = Recorder::new(options.durability, record_metrics.clone());
     show_spool(metrics, recorder.clone());
+    metrics.show_limit("spool_bytes_max", "SPOOL_BYTES_MAX: bytes that the spool may use", options.spool.bytes_max);
     let (directory, spool) = (options.spool.directory.clone(), options.spool);
     let open = Arc::new(move || Spool::open(spool.clone(), fs.clone()));
     let (clock, metrics) = (options.clock, record_metrics);

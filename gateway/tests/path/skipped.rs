@@ -51,6 +51,26 @@ async fn an_answer_without_an_event_says_why_in_development() {
 }
 
 #[tokio::test]
+async fn requests_and_latency_are_shown_by_route_beside_the_limits() {
+    let world = world(Plan::with("RATE_LIMIT_PER_SECOND", "1000").and("CONNECTIONS_MAX", "77")).await;
+    for path in ["/api/v1/documents", "/api/v1/documents/7", "/api/v1/documents/missing", "/api/v1/other", "/docs"] {
+        world.send(Request::get(path)).await;
+    }
+    for (series, value) in [
+        ("route_requests_total{route=\"/api/v1/documents\",status=\"2xx\"}", 2.0),
+        ("route_requests_total{route=\"/api/v1/documents\",status=\"4xx\"}", 1.0),
+        ("route_requests_total{route=\"unbilled\",status=\"2xx\"}", 1.0),
+        ("route_latency_seconds_count{route=\"/api/v1/documents\"}", 3.0),
+        ("route_latency_seconds_count{route=\"open\"}", 1.0),
+        ("connections_max ", 77.0),
+        ("rate_limit_per_second ", 1000.0),
+        ("spool_bytes_max ", f64::from(64 << 20)),
+    ] {
+        assert_eq!(world.metric(&format!("goldleaves_{series}")), value, "{series}");
+    }
+}
+
+#[tokio::test]
 async fn in_production_nothing_is_said() {
     let world = world(Plan::with("ENVIRONMENT", "production")).await;
     for path in ["/docs", "/api/v1/other", "/api/v1/documents/missing"] {

@@ -3,6 +3,7 @@
 //! This crate knows no domain and no HTTP: what a tenant or a billable route is, the programs themselves say, by
 //! handing their own parsers to [`settings::Values`].
 
+mod about;
 pub mod arguments;
 mod clock;
 mod descriptors;

@@ -19,5 +19,5 @@ pub use dialect::{Dialect, WIDE_LOW, read, read_wide};
 pub use error::{StoreError, is_of_the_disk};
 pub use locks::{Hold, request_lock};
 pub use rows::{Cell, Params, Rows};
-pub use store::{Store, StoreOptions, Transaction};
+pub use store::{PoolUse, Store, StoreOptions, Transaction};
 pub use url::{check_url, sqlite_url};

@@ -52,6 +52,23 @@ impl Target {
     }
 }
 
+/// The connections to a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUse {
+    /// There are so many.
+    pub open: u32,
+    /// Of them so many do something.
+    pub busy: u32,
+    /// There may be so many.
+    pub max: u32,
+}
+
+impl PoolUse {
+    fn new(open: u32, idle: usize, max: u32) -> Self {
+        Self { open, busy: open.saturating_sub(u32::try_from(idle).unwrap_or(u32::MAX)), max }
+    }
+}
+
 /// A database. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -145,6 +162,24 @@ impl Store {
         match &self.inner.connections {
             Connections::Sqlite { .. } => watch::channel(0).1,
             Connections::Postgres(postgres) => postgres.connections(),
+        }
+    }
+
+    /// How many connections there are; asks nobody.
+    pub fn pool_use(&self) -> PoolUse {
+        let max = self.inner.options.connections_max;
+        match &self.inner.connections {
+            Connections::Postgres(postgres) => {
+                let current = postgres.pool().pool;
+                let pool = current.get_postgres_connection_pool();
+                PoolUse::new(pool.size(), pool.num_idle(), max)
+            }
+            Connections::Sqlite { writer, reader } => {
+                let (writer, reader) = (writer.get_sqlite_connection_pool(), reader.get_sqlite_connection_pool());
+                let idle = writer.num_idle() + reader.num_idle();
+                // One writes.
+                PoolUse::new(writer.size() + reader.size(), idle, max.saturating_add(1))
+            }
         }
     }
 
