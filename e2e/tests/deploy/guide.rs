@@ -13,10 +13,11 @@ use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
 /// Where metrics are registered, each under its name.
-const METRICS: [&str; 11] = [
+const METRICS: [&str; 12] = [
     "gateway/src/record/open.rs",
     "gateway/src/route_metrics.rs",
     "shared/runtime/src/about.rs",
+    "shared/runtime/src/metrics.rs",
     "gateway/src/metrics.rs",
     "gateway/src/record/metrics.rs",
     "meter-worker/src/metrics.rs",
