@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_billing::Billing;
-use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Setting, Values, parse, table};
+use goldleaves_runtime::settings::{Common, Environment, JwtSettings, SecretNeed, Setting, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_store::{PoolUse, Store, StoreError, StoreOptions};
 use goldleaves_trace::TraceSettings;
@@ -46,7 +46,7 @@ impl Config {
         let jwt = JwtSettings::read(values, environment, SecretNeed::Required);
         let billing = BillingConfig::read(values, common.as_ref(), BILLING_ADDR);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
-        let database_url = values.required(table::DATABASE_URL, database_url);
+        let database_url = values.required_discreet(table::DATABASE_URL, |text| database_url(text, environment));
         let traces = TraceSettings::read(values);
         Some(Self {
             common: common?,
@@ -62,9 +62,13 @@ impl Config {
 /// `DATABASE_URL`: of a database there is a ledger for.
 ///
 /// # Errors
-/// It is of none.
-pub fn database_url(text: &str) -> Result<Secret, StoreError> {
-    goldleaves_store::check_url(text).map(|()| Secret::new(text.to_owned()))
+/// It is of none, or does not say in production what is encrypted.
+pub fn database_url(text: &str, environment: Option<Environment>) -> Result<Secret, StoreError> {
+    match environment {
+        Some(Environment::Production) => goldleaves_store::check_url_in_production(text)?,
+        _ => goldleaves_store::check_url(text)?,
+    }
+    Ok(Secret::new(text.to_owned()))
 }
 
 /// Runs until told to stop.

@@ -9,7 +9,7 @@ use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings};
 use goldleaves_ledger::sqlite_url;
 use goldleaves_pricing::Rate;
 use goldleaves_runtime::Secret;
-use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
+use goldleaves_runtime::settings::{Common, Environment, JwtSettings, SecretNeed, Values, parse, table};
 use goldleaves_trace::TraceSettings;
 
 const BILLING_ADDR: SocketAddr = here(8081);
@@ -53,7 +53,7 @@ impl Config {
         let billing = BillingConfig::read(values, common.as_ref(), BILLING_ADDR);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
         let data_dir = values.required(table::DATA_DIR, parse::path);
-        let database_url = database_url(values, data_dir.as_deref());
+        let database_url = database_url(values, data_dir.as_deref(), environment);
         let rate = read_rate(values);
         let stream = read_stream(values);
         let traces = TraceSettings::read(values);
@@ -97,8 +97,8 @@ impl TokenConfig {
 }
 
 /// `DATABASE_URL`, else the file in `DATA_DIR`.
-pub fn database_url(values: &mut Values, data_dir: Option<&Path>) -> Option<Secret> {
-    match values.optional(table::DATABASE_URL, program::database_url)? {
+pub fn database_url(values: &mut Values, data_dir: Option<&Path>, environment: Option<Environment>) -> Option<Secret> {
+    match values.optional_discreet(table::DATABASE_URL, |text| program::database_url(text, environment))? {
         Some(url) => Some(url),
         None => data_dir.map(|data_dir| Secret::new(sqlite_url(&data_dir.join("goldleaves.db")))),
     }
@@ -148,6 +148,20 @@ mod tests {
         let text = mistakes(&settings);
         assert!(settings.iter().all(|(name, _)| text.contains(name)), "{text}");
         assert!(!text.contains("hidden"), "{text}");
+    }
+
+    #[test]
+    fn production_says_whether_the_database_is_encrypted() {
+        let mistakes = |url| {
+            let secret = "3f1c09b7a2d84e6fb05d9c7713ae42c8";
+            mistakes(&[("ENVIRONMENT", "production"), ("JWT_SECRET", secret), ("DATABASE_URL", url)])
+        };
+        let text = mistakes("postgresql://user:hunter2@host/database");
+        assert!(
+            text.contains("DATABASE_URL") && text.contains("has no sslmode") && !text.contains("hunter2"),
+            "{text}"
+        );
+        assert_eq!(mistakes("postgresql://user:hunter2@host/database?sslmode=require"), "");
     }
 
     #[test]

@@ -31,12 +31,13 @@ impl MigrateConfig {
     /// Reads it; `None` when there was a mistake. The one-process program knows a database when none is named.
     pub fn read(values: &mut Values, program: Program) -> Option<Self> {
         let common = Common::read(values);
+        let environment = common.as_ref().map(|common| common.environment);
         let database_url = match program {
             Program::Goldleaves => {
                 let data_dir = values.required(table::DATA_DIR, parse::path);
-                config::database_url(values, data_dir.as_deref())
+                config::database_url(values, data_dir.as_deref(), environment)
             }
-            _ => values.required(table::DATABASE_URL, program::database_url),
+            _ => values.required_discreet(table::DATABASE_URL, |text| program::database_url(text, environment)),
         };
         let rate = config::read_rate(values);
         let stream = config::read_stream(values);

@@ -27,7 +27,7 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
         }
     }
     match ledger.store().reach().await {
-        Err(error @ StoreError::Refused { .. }) => return Err(error.into()),
+        Err(error @ (StoreError::Refused { .. } | StoreError::Pooled)) => return Err(error.into()),
         Err(error) => {
             tracing::warn!(
                 cause = process::chain(&error),
@@ -86,7 +86,7 @@ pub(crate) async fn awaited(url: &Secret) -> Result<Option<String>> {
     let options = StoreOptions { ping_timeout: ANSWER_WITHIN, ..StoreOptions::default() };
     let ledger = Ledger::connect(url.expose(), options).await?;
     match ledger.store().reach().await {
-        Err(error @ StoreError::Refused { .. }) => Err(error.into()),
+        Err(error @ (StoreError::Refused { .. } | StoreError::Pooled)) => Err(error.into()),
         Err(error) => Ok(Some(format!("waiting for the database: {}", process::chain(&error)))),
         Ok(()) => Ok(None),
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, PoolUse, StoreError, StoreOptions};
-use goldleaves_runtime::settings::{Common, Values, parse, table};
+use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
@@ -31,9 +31,10 @@ impl Config {
     /// Reads it; `None` when there was a mistake, which `values` holds then.
     pub fn read(values: &mut Values) -> Option<Self> {
         let common = Common::read(values);
+        let environment = common.as_ref().map(|common| common.environment);
         let stream = StreamSettings::read(values);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
-        let database_url = values.required(table::DATABASE_URL, database_url);
+        let database_url = values.required_discreet(table::DATABASE_URL, |text| database_url(text, environment));
         let traces = TraceSettings::read(values);
         Some(Self {
             common: common?,
@@ -48,9 +49,13 @@ impl Config {
 /// `DATABASE_URL`: of a database there is a ledger for.
 ///
 /// # Errors
-/// It is of none.
-pub fn database_url(text: &str) -> Result<Secret, StoreError> {
-    goldleaves_ledger::check_url(text).map(|()| Secret::new(text.to_owned()))
+/// It is of none, or does not say in production what is encrypted.
+pub fn database_url(text: &str, environment: Option<Environment>) -> Result<Secret, StoreError> {
+    match environment {
+        Some(Environment::Production) => goldleaves_ledger::check_url_in_production(text)?,
+        _ => goldleaves_ledger::check_url(text)?,
+    }
+    Ok(Secret::new(text.to_owned()))
 }
 
 /// Runs until told to stop.

@@ -88,7 +88,7 @@ pub(crate) async fn look(url: &str) -> Result<Option<DatabaseConnection>, Migrat
             Ok(Some(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)))
         }
         Some(("postgres" | "postgresql", _)) => {
-            let options: PgConnectOptions = url.parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;
+            let options = postgres_options(url)?;
             let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT);
             let pool = pool.connect_with(options.disable_statement_logging()).await.map_err(away)?;
             Ok(Some(SqlxPostgresConnector::from_sqlx_postgres_pool(pool)))
@@ -112,7 +112,7 @@ async fn open_postgres(url: &str, progress: Progress<'_>) -> Result<Session, Mig
 }
 
 /// Which server a session may be on is the programs' to heed: a server that only reads refuses a step by itself. The driver
-/// would log what it does not know.
+/// would log what it does not know. A pooler of sessions refuses to be told about digits, and no number here is a float.
 fn postgres_options(url: &str) -> Result<PgConnectOptions, MigrationError> {
     let mut url: Url = url.parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;
     let mine = |key: &str| key == "target_session_attrs";
@@ -123,7 +123,8 @@ fn postgres_options(url: &str) -> Result<PgConnectOptions, MigrationError> {
             url.query_pairs_mut().extend_pairs(kept);
         }
     }
-    url.as_str().parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))
+    let options: PgConnectOptions = url.as_str().parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;
+    Ok(options.extra_float_digits(None))
 }
 
 /// Takes the lock by asking again and again: who waits for it inside a statement has a snapshot, and an index that the

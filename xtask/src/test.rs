@@ -8,7 +8,7 @@ use std::process::{ExitCode, Stdio};
 use anyhow::Context;
 use goldleaves_toolbox::{
     CHECKERS_SITE, GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN,
-    POSTGRES_BIN_DIR, Toolbox, target_directory,
+    PGBOUNCER_BIN, POSTGRES_BIN_DIR, Toolbox, target_directory,
 };
 
 use crate::cargo::cargo;
@@ -67,6 +67,10 @@ fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathB
         (CHECKERS_SITE, installed.checkers.site),
         (GOLDLEAVES_BIN_DIR, programs),
     ]);
+    match installed.pgbouncer {
+        Ok(pgbouncer) => _ = environment.insert(PGBOUNCER_BIN, pgbouncer),
+        Err(missing) => println!("{missing}; the tests that need it will fail"),
+    }
     if soak {
         environment.insert(SOAK, "1".into());
     }

@@ -36,6 +36,7 @@ impl ReplayConfig {
     /// Reads it; `None` when there was a mistake, which `values` holds then.
     pub(crate) fn read(values: &mut Values) -> Option<Self> {
         let common = Common::read(values);
+        let environment = common.as_ref().map(|common| common.environment);
         let stream = if values.is_set(table::NATS_URL) {
             StreamSettings::read(values)
         } else {
@@ -45,7 +46,7 @@ impl ReplayConfig {
             None
         };
         let data_dir = values.required(table::DATA_DIR, parse::path);
-        let database_url = config::database_url(values, data_dir.as_deref());
+        let database_url = config::database_url(values, data_dir.as_deref(), environment);
         Some(Self { common: common?, stream: stream?, database_url: database_url? })
     }
 }

@@ -56,7 +56,7 @@ impl Ledger {
 
     pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, LedgerError>
     where
-        W: AsyncFnOnce(&Transaction) -> Result<T, LedgerError>,
+        W: AsyncFnOnce(&Transaction) -> Result<T, LedgerError> + Clone,
     {
         self.store.write(work).await
     }

@@ -27,7 +27,9 @@ mod schema;
 
 pub use batch::{Incoming, Recorded, reasons_to_set_aside};
 pub use error::LedgerError;
-pub use goldleaves_store::{PoolUse, StoreError, StoreOptions, check_url, is_of_the_disk, sqlite_url};
+pub use goldleaves_store::{
+    PoolUse, StoreError, StoreOptions, check_url, check_url_in_production, is_of_the_disk, sqlite_url,
+};
 pub use ledger::Ledger;
 pub use progress::{Course, Place, Sequences};
 pub use push::{METER, PushState, UsagePush};

@@ -5,6 +5,7 @@ use std::io;
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
+use crate::pooler::is_of_shared_sessions;
 use crate::store::away;
 
 /// Why the database did not do what it was asked.
@@ -29,6 +30,12 @@ pub enum StoreError {
         /// SQLSTATE.
         code: String,
     },
+    /// A pooler is in between, and a session is not a connection's own.
+    #[error(
+        "DATABASE_URL leads to a pooler that gives every transaction another session: let it pool sessions (PgBouncer: \
+         pool_mode = session), or name the server itself"
+    )]
+    Pooled,
     /// The database lacks a step of the schema.
     #[error("the database lacks the schema of {step}: run migrate")]
     SchemaMissing {
@@ -76,7 +83,7 @@ impl StoreError {
     /// set up, is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::TimedOut => true,
+            Self::TimedOut | Self::Pooled => true,
             Self::Database(error) => !is_about_the_data(error),
             Self::Url(_)
             | Self::File { .. }
@@ -96,18 +103,37 @@ impl StoreError {
     /// Whether the connection it came over must not be used again: nothing came in time, the connection broke, or it leads
     /// to a server that only reads or ends.
     pub(crate) fn is_of_the_connection(&self) -> bool {
-        let Self::Database(error) = self else { return matches!(self, Self::TimedOut) };
-        let (DbErr::Conn(RuntimeErr::SqlxError(error))
-        | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error))) = error
-        else {
-            return false;
-        };
-        match error.as_ref() {
+        let Some(error) = self.sqlx() else { return matches!(self, Self::TimedOut) };
+        match error {
             SqlxError::Database(error) => error.code().is_some_and(|code| is_connection_code(&code)),
             SqlxError::Io(_) | SqlxError::Tls(_) | SqlxError::Protocol(_) | SqlxError::WorkerCrashed => true,
             _ => false,
         }
+    }
+
+    /// Whether a lock was waited for longer than everybody else should wait behind who waits.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        self.sqlx()
+            .and_then(SqlxError::as_database_error)
+            .and_then(|error| error.code())
+            .is_some_and(|code| code == "55P03")
+    }
+
+    fn sqlx(&self) -> Option<&SqlxError> {
+        let Self::Database(
+            DbErr::Conn(RuntimeErr::SqlxError(error))
+            | DbErr::Exec(RuntimeErr::SqlxError(error))
+            | DbErr::Query(RuntimeErr::SqlxError(error)),
+        ) = self
+        else {
+            return None;
+        };
+        Some(error.as_ref())
+    }
+
+    /// The same, named if it comes from a pooler that shares sessions out.
+    pub(crate) fn named(self) -> Self {
+        if self.sqlx().is_some_and(is_of_shared_sessions) { Self::Pooled } else { self }
     }
 
     /// What became of an attempt to connect.
@@ -115,7 +141,10 @@ impl StoreError {
         let said =
             error.as_database_error().map(|error| (error.code().unwrap_or_default().into_owned(), error.message()));
         match said {
-            Some((code, said)) if is_login_code(&code) => Self::Refused { said: said.to_owned(), code },
+            // Of a pooler it is the answer to `options` in the URL.
+            Some((code, said)) if is_login_code(&code) || said.contains("unsupported startup parameter") => {
+                Self::Refused { said: said.to_owned(), code }
+            }
             _ => Self::Database(away(error)),
         }
     }

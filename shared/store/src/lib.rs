@@ -8,6 +8,7 @@
 mod dialect;
 mod error;
 mod locks;
+mod pooler;
 mod postgres;
 mod rows;
 mod schema;
@@ -20,4 +21,4 @@ pub use error::{StoreError, is_of_the_disk};
 pub use locks::{Hold, request_lock};
 pub use rows::{Cell, Params, Rows};
 pub use store::{PoolUse, Store, StoreOptions, Transaction};
-pub use url::{check_url, sqlite_url};
+pub use url::{check_url, check_url_in_production, sqlite_url};

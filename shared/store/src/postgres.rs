@@ -6,16 +6,17 @@
 //! ends, nothing is returned to it, and what comes next has a pool of its own.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sea_orm::sqlx::postgres::{PgConnection, PgPoolOptions};
-use sea_orm::sqlx::{Connection as _, Row as _};
+use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, sqlx};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::url::PostgresUrl;
-use crate::{StoreError, StoreOptions};
+use crate::{StoreError, StoreOptions, pooler};
 
 /// The least time between two pools, so that a server that is only slow is not given ever more to do.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
@@ -26,15 +27,13 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Read committed, because statements must see what was committed while they waited for a lock; synchronous, because
 /// what is reported as recorded must outlive a power cut. The rest is for workers that are stopped, or whose machine is
-/// gone, in a transaction: their locks must not keep everybody else out.
-const SETTINGS: [(&str, &str); 6] = [
-    ("default_transaction_isolation", "read committed"),
-    ("synchronous_commit", "on"),
-    ("tcp_keepalives_idle", "30"),
-    ("tcp_keepalives_interval", "10"),
-    ("tcp_keepalives_count", "3"),
-    ("tcp_user_timeout", "60000"),
-];
+/// gone, in a transaction: their locks must not keep everybody else out; and for whoever waits for a lock of theirs, because
+/// all who come later wait behind it: it gives way and asks again.
+///
+/// They are set when the connection is there: as a part of connecting, a pooler of sessions refuses them.
+const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET synchronous_commit = on; \
+                       SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; \
+                       SET tcp_user_timeout = 60000; SET lock_timeout = '5s'";
 
 /// The pool in use.
 #[derive(Debug)]
@@ -64,9 +63,7 @@ pub(crate) struct Numbered {
 impl Postgres {
     pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let mut url = PostgresUrl::parse(url)?;
-        let millis = options.work_timeout.as_millis().to_string();
-        let limits = ["statement_timeout", "idle_in_transaction_session_timeout"].map(|name| (name, millis.as_str()));
-        url.options = url.options.application_name("goldleaves").options(SETTINGS).options(limits);
+        url.options = url.options.application_name("goldleaves");
         let connections = watch::channel(0).0;
         let pool = make_pool(&url, options, &connections);
         let current = Mutex::new(Current { pool, number: 1, made: Instant::now() });
@@ -143,6 +140,7 @@ impl Postgres {
 
     async fn connect(&self) -> Result<PgConnection, StoreError> {
         let mut connection = PgConnection::connect_with(&self.url.options).await.map_err(StoreError::of_the_login)?;
+        pooler::refuse_shared_sessions(&mut connection, &self.url.options).await?;
         if self.url.must_write {
             must_write(&mut connection).await.map_err(StoreError::of_the_login)?;
         }
@@ -152,12 +150,17 @@ impl Postgres {
 
 fn make_pool(url: &PostgresUrl, options: &StoreOptions, connections: &watch::Sender<u64>) -> DatabaseConnection {
     let (connections, writes, patience) = (connections.clone(), url.must_write, options.ping_timeout);
+    let millis = options.work_timeout.as_millis();
+    let session: Arc<str> =
+        format!("{SESSION}; SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}")
+            .into();
     let pool = PgPoolOptions::new()
         .max_connections(options.connections_max)
         .acquire_timeout(options.acquire_timeout)
         .after_connect(move |connection, _| {
-            let connections = connections.clone();
+            let (connections, session) = (connections.clone(), session.clone());
             Box::pin(async move {
+                sqlx::raw_sql(AssertSqlSafe(session)).execute(&mut *connection).await?;
                 if writes {
                     must_write(connection).await?;
                 }

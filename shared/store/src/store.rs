@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
@@ -18,6 +19,9 @@ use crate::error::{is_full, is_of_the_disk};
 use crate::postgres::{Numbered, Postgres};
 use crate::rows::Params;
 use crate::url::sqlite_path;
+
+/// Between giving a lock up and asking for it again: who waited behind it has to have its turn.
+const LOCK_PAUSE: Duration = Duration::from_millis(250);
 
 /// How the database is used.
 #[derive(Debug, Clone)]
@@ -251,16 +255,44 @@ impl Store {
     async fn read_within(&self, limit: Duration, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
         let statement = Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values());
         let target = self.reader();
-        let rows = async { Ok(target.connection.query_all_raw(statement).await?) };
+        let rows = async {
+            loop {
+                let rows = target.connection.query_all_raw(statement.clone()).await;
+                match rows.map_err(|error| StoreError::from(error).named()) {
+                    // Only a change of the schema locks readers out. They gave way, and ask again.
+                    Err(error) if error.is_lock_timeout() => {}
+                    rows => return rows,
+                }
+            }
+        };
         let rows = within(limit, rows).await;
         rows.inspect_err(|cause| self.doubt(&target, cause))
     }
 
-    /// Runs `work` in one transaction and commits it; an error rolls everything back.
+    /// Runs `work` in one transaction and commits it; an error rolls everything back. Where a lock was not to be had soon,
+    /// it runs again: meanwhile those who waited behind it had theirs.
     ///
     /// # Errors
     /// What `work` came to, or that the transaction was not begun, committed or done in time.
     pub async fn write<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        E: From<StoreError>,
+        W: AsyncFnOnce(&Transaction) -> Result<T, E> + Clone,
+    {
+        let start = Instant::now();
+        loop {
+            let gave_way = AtomicBool::new(false);
+            let done = self.write_once(work.clone(), &gave_way).await;
+            let again = gave_way.into_inner() && start.elapsed() < self.inner.options.work_timeout / 2;
+            if done.is_ok() || !again {
+                return done;
+            }
+            tracing::info!("a lock in the database was not to be had within 5 s; it is asked for again");
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
+    }
+
+    async fn write_once<T, E, W>(&self, work: W, gave_way: &AtomicBool) -> Result<T, E>
     where
         E: From<StoreError>,
         W: AsyncFnOnce(&Transaction) -> Result<T, E>,
@@ -272,18 +304,20 @@ impl Store {
                 ..TransactionOptions::default()
             };
             let noted = |error: DbErr| {
-                let error = StoreError::from(error);
+                let error = StoreError::from(error).named();
                 self.doubt(&target, &error);
                 error
             };
             let inner = target.connection.begin_with_options(mode).await.map_err(noted)?;
-            let transaction = Transaction { inner, store: self.clone(), target: target.clone() };
+            let (store, target) = (self.clone(), target.clone());
+            let transaction = Transaction { inner, store, target, gave_way: AtomicBool::new(false) };
             match work(&transaction).await {
                 Ok(done) => {
                     transaction.inner.commit().await.map_err(noted)?;
                     Ok(done)
                 }
                 Err(error) => {
+                    gave_way.store(transaction.gave_way.into_inner(), Ordering::Relaxed);
                     // Why the work failed says more than why its rollback did: SQLite may have rolled back already.
                     if let Err(rollback) = transaction.inner.rollback().await {
                         tracing::debug!(error = %rollback, "a transaction that failed could not be rolled back either");
@@ -306,6 +340,8 @@ pub struct Transaction {
     inner: DatabaseTransaction,
     store: Store,
     target: Target,
+    /// Whether a lock was not to be had soon.
+    gave_way: AtomicBool,
 }
 
 impl Transaction {
@@ -331,8 +367,13 @@ impl Transaction {
     }
 
     fn noted<T>(&self, outcome: Result<T, DbErr>) -> Result<T, StoreError> {
-        let outcome = outcome.map_err(StoreError::from);
-        outcome.inspect_err(|cause| self.store.doubt(&self.target, cause))
+        let outcome = outcome.map_err(|error| StoreError::from(error).named());
+        outcome.inspect_err(|cause| {
+            if cause.is_lock_timeout() {
+                self.gave_way.store(true, Ordering::Relaxed);
+            }
+            self.store.doubt(&self.target, cause);
+        })
     }
 
     fn statement(&self, sql: &str, params: Params) -> Statement {

@@ -35,6 +35,22 @@ pub fn check_url(url: &str) -> Result<(), StoreError> {
     }
 }
 
+/// As [`check_url`], for production: there a server that is reached over a network is encrypted or is not, but never by
+/// what the two happen to agree on.
+///
+/// # Errors
+/// As [`check_url`], or it does not say whether.
+pub fn check_url_in_production(url: &str) -> Result<(), StoreError> {
+    match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => {
+            let url = PostgresUrl::parse(url)?;
+            let is_network = url.options.get_socket().is_none() && !url.options.get_host().starts_with('/');
+            if is_network && !url.says_sslmode { Err(StoreError::Url(NO_SSL_MODE.to_owned())) } else { Ok(()) }
+        }
+        _ => check_url(url),
+    }
+}
+
 /// What a driver may be told.
 const PARAMETERS: [&str; 17] = [
     "sslmode",
@@ -65,6 +81,8 @@ pub(crate) struct PostgresUrl {
     pub(crate) options: PgConnectOptions,
     /// Whether a server that only reads is none.
     pub(crate) must_write: bool,
+    /// Whether it says what is encrypted.
+    says_sslmode: bool,
 }
 
 impl PostgresUrl {
@@ -79,7 +97,7 @@ impl PostgresUrl {
         if url.fragment().is_some() {
             return Err(mistake(UNREADABLE));
         }
-        let mut must_write = false;
+        let (mut must_write, mut says_sslmode) = (false, false);
         let mut kept = Vec::new();
         for (key, value) in url.query_pairs() {
             match (&*key, &*value) {
@@ -90,6 +108,10 @@ impl PostgresUrl {
                 }
                 ("host" | "hostaddr", hosts) if hosts.contains(',') => return Err(mistake(SEVERAL_HOSTS)),
                 ("sslmode" | "ssl-mode", mode) if mode.parse::<PgSslMode>().is_err() => return Err(mistake(SSL_MODES)),
+                ("sslmode" | "ssl-mode", mode) => {
+                    says_sslmode = true;
+                    kept.push(("sslmode".to_owned(), mode.to_owned()));
+                }
                 (key, _) if PARAMETERS.contains(&key) || key == "options" || key.starts_with("options[") => {
                     kept.push((key.to_owned(), value.to_string()));
                 }
@@ -101,7 +123,9 @@ impl PostgresUrl {
             url.query_pairs_mut().extend_pairs(kept);
         }
         let options = PgConnectOptions::from_str(url.as_str()).map_err(|_| mistake(UNREADABLE))?;
-        Ok(Self { options: options.disable_statement_logging(), must_write })
+        // A pooler of sessions refuses to be told about digits. No number here is a float.
+        let options = options.extra_float_digits(None).disable_statement_logging();
+        Ok(Self { options, must_write, says_sslmode })
     }
 }
 
@@ -109,6 +133,9 @@ const UNREADABLE: &str = "can't be read: of a user, a password or a database, ev
                           - . _ ~ is written as % and two hex digits, so # is %23, ? is %3F, @ is %40 and / is %2F";
 const SEVERAL_HOSTS: &str = "names several hosts, and only one is connected to: name an address that follows the primary, of a \
                              virtual IP, HAProxy or PgBouncer, with target_session_attrs=read-write";
+const NO_SSL_MODE: &str = "has no sslmode, which ENVIRONMENT=production has to choose: add ?sslmode=verify-full (encrypted, to the \
+                           server that sslrootcert knows), ?sslmode=require (encrypted) or, where the network is yours, \
+                           ?sslmode=disable";
 const SSL_MODES: &str = "has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full";
 
 /// A parameter that nothing here knows. It is named only if it looks like one: it may be the end of a password.
@@ -156,6 +183,27 @@ mod tests {
             let error = check_url(url).unwrap_err();
             assert!(!error.to_string().contains("hidden"), "{error}");
         }
+    }
+
+    #[test]
+    fn production_chooses_what_is_encrypted() {
+        for url in ["postgresql://app:hidden@host/database", "postgresql://127.0.0.1:5432/database?host=other"] {
+            check_url(url).unwrap();
+            let error = check_url_in_production(url).unwrap_err().to_string();
+            assert!(
+                error.contains("has no sslmode") && error.contains("require") && !error.contains("hidden"),
+                "{error}"
+            );
+        }
+        for url in [
+            "postgresql://host/database?sslmode=verify-full",
+            "postgresql://host/database?ssl-mode=disable",
+            "postgresql:///database?host=/run/postgresql",
+            "sqlite:///var/lib/goldleaves.db",
+        ] {
+            check_url_in_production(url).unwrap();
+        }
+        assert!(check_url_in_production("mysql://host/database").is_err());
     }
 
     #[test]

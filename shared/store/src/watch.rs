@@ -14,7 +14,7 @@ const QUIET: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Keeps `is_ready` saying whether the database answers and has the schema. Ends only with what waiting does not mend:
-    /// another schema than this program's, or a login or a database that the server refuses before it was ever there. Later
+    /// another schema than this program's, or a login, a database or a pooler that is wrong before it was ever right. Later
     /// a refusal is waited out as any outage: somebody may be changing the password.
     pub async fn watch(&self, steps: &[&'static str], is_ready: &AtomicBool) -> StoreError {
         let mut was_there = false;
@@ -52,7 +52,7 @@ impl StoreError {
     fn is_of_the_setup(&self, was_there: bool) -> bool {
         match self {
             Self::SchemaMissing { .. } | Self::SchemaNewer { .. } => true,
-            Self::Refused { .. } => !was_there,
+            Self::Refused { .. } | Self::Pooled => !was_there,
             _ => false,
         }
     }

@@ -11,6 +11,7 @@ pub mod http1;
 pub mod httpbin;
 pub mod nats;
 pub mod nginx;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod program;
 pub mod proxy;

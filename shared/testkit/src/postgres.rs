@@ -315,7 +315,7 @@ fn find_programs() -> Result<PathBuf> {
 }
 
 /// Under root, whom the server is to run as.
-fn unprivileged() -> Result<Option<(u32, u32)>> {
+pub(crate) fn unprivileged() -> Result<Option<(u32, u32)>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }

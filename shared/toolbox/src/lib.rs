@@ -1,4 +1,4 @@
-//! Where the programs that the tests need are found: nats-server, PostgreSQL, nginx and a Python with httpbin and with parsers of formats.
+//! Where the programs that the tests need are found: nats-server, PostgreSQL, PgBouncer, nginx and a Python with httpbin and with parsers of formats.
 //!
 //! The test kit and `cargo xtask` share these rules, so that a test finds the same program whoever starts it. This crate
 //! starts no server; installing is in [`Toolbox::install`] and only `cargo xtask` does it.
@@ -17,6 +17,8 @@ pub use version::Version;
 pub const NATS_SERVER_BIN: &str = "NATS_SERVER_BIN";
 /// Environment variable naming the directory that holds `postgres` and `initdb`.
 pub const POSTGRES_BIN_DIR: &str = "POSTGRES_BIN_DIR";
+/// Environment variable naming the PgBouncer program.
+pub const PGBOUNCER_BIN: &str = "PGBOUNCER_BIN";
 /// Environment variable naming the nginx program.
 pub const NGINX_BIN: &str = "NGINX_BIN";
 /// Environment variable naming the Python interpreter that runs httpbin.

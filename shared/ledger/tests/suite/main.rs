@@ -4,10 +4,12 @@
 mod cards;
 mod concurrent;
 mod events;
+mod giving_way;
 mod harness;
 mod letters;
 mod money;
 mod orders;
+mod pooled;
 mod prices;
 mod proof;
 mod record;

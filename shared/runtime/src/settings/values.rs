@@ -116,6 +116,31 @@ impl Values {
         }
     }
 
+    /// As [`Values::optional`], of a secret that a discreet parser reads: its errors, which are shown, repeat nothing of it.
+    pub fn optional_discreet<T, E: Display>(
+        &mut self,
+        setting: Setting,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<Option<T>> {
+        let Some(text) = self.text(setting)? else {
+            return Some(None);
+        };
+        parse(&text).map(Some).inspect_err(|error| self.mistake(setting, &error.to_string())).ok()
+    }
+
+    /// As [`Values::optional_discreet`], of a value that must be there.
+    pub fn required_discreet<T, E: Display>(
+        &mut self,
+        setting: Setting,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = self.optional_discreet(setting, parse)?;
+        if value.is_none() {
+            self.mistake(setting, "is missing");
+        }
+        value
+    }
+
     /// Reads a value, or takes the program's own default.
     pub fn or_default<T: Display, E: Display>(
         &mut self,
