@@ -50,10 +50,14 @@ async fn a_tenant_that_floods_billing_starves_nobody() {
     let billing = program.address("billing listens on").await.unwrap();
     let tables = fleet.tables().await.unwrap();
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'goldleaves'";
-    let before = tables.number(sessions).await.unwrap();
     assert!(health(billing).await.iter().all(|status| *status == 200));
-    let asked = tables.number(sessions).await.unwrap();
-    assert!(asked <= before + 2, "{before} sessions before so many asked for the health, {asked} after it");
+    // The pool would have opened all its eight for so many; a look at the server by a second session ends by itself.
+    let few = wait_for("few sessions", PATIENCE, async || Ok((tables.number(sessions).await? <= 6).then_some(())));
+    assert!(
+        few.await.is_ok(),
+        "{} sessions after so many asked for the health",
+        tables.number(sessions).await.unwrap()
+    );
 
     let holder = Database::connect(fleet.database()).await.unwrap().begin().await.unwrap();
     holder.execute_unprepared("LOCK TABLE billing_audit IN ACCESS EXCLUSIVE MODE").await.unwrap();
