@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use goldleaves_domain::BillableStatuses;
+use goldleaves_record::Recorder;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::CoreMetrics;
-use crate::record::Recorder;
 use crate::route_metrics::RouteCounters;
 
 /// One core's share of the gateway.

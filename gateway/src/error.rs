@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use goldleaves_domain::{PathError, TenantId};
+use goldleaves_record::VoidReason;
 use goldleaves_web::{ProblemCode, TokenError};
 use http::{HeaderMap, StatusCode};
 
 use crate::call::Destination;
 use crate::proxy::{ConnectError, UploadFailure};
-use crate::record::VoidReason;
 
 /// Why the gateway answers a request itself.
 #[derive(Debug, thiserror::Error)]

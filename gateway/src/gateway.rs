@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use goldleaves_record::Recorder;
 use goldleaves_runtime::{Metrics, descriptor_limit};
 use goldleaves_trace::Tracer;
 use goldleaves_web::{
@@ -22,7 +23,6 @@ use crate::descriptors::{Shares, TooFewDescriptors};
 use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
 use crate::metrics::{self, CoreMetrics};
 use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, Slots, UploadLimits};
-use crate::record::Recorder;
 use crate::route_metrics;
 use crate::stack::{Entry, StackParts, stack};
 use crate::via::Via;

@@ -1,12 +1,11 @@
 //! The gateway: what stands between clients and the upstream, and meters what it lets through.
 //!
-//! [`Gateway`] serves; `stack.rs` is the whole request path on one page. [`record`] is the only door from a request to
+//! [`Gateway`] serves; `stack.rs` is the whole request path on one page. `shared/record` is the only door from a request to
 //! the spool. Invariants: one normalised path is matched, metered and forwarded; every announced call is settled
 //! exactly once; nothing on the request path waits for NATS or a database.
 
 mod call;
 mod capture;
-mod clock;
 mod config;
 mod core;
 mod descriptors;
@@ -26,7 +25,6 @@ mod tokens;
 mod via;
 
 pub mod program;
-pub mod record;
 pub mod service;
 
 pub use config::{Deployment, GatewayConfig};

@@ -13,11 +13,11 @@ use goldleaves_spool::RealFileSystem;
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Clock, ListenerOptions, Ops, Stop, TokenVerifier, bind, serve_ops};
 
-use crate::record::{self, RecordOptions};
 use crate::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
 use crate::stream::StreamSettings;
 use crate::tokens::token_options;
 use crate::{Deployment, GatewayConfig};
+use goldleaves_record::RecordOptions;
 
 /// How long threads that still work with files are waited for at the end.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let metrics = Metrics::new();
     metrics.show_process("gateway");
     let (tracer, exporting) = config.traces.start("gateway", &metrics);
-    let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
+    let side = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
     let connection = config.stream.connect("gateway").await?;
     let ops = bind(config.ops_addr, ListenerOptions::default())
         .with_context(|| format!("OPS_ADDR {} can't be listened on", config.ops_addr))?;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goldleaves_domain::Publisher;
+use goldleaves_record::{RecordSide, Recorder};
 use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule};
 use goldleaves_trace::Tracer;
 use goldleaves_web::{Check, CheckState, TokenVerifier};
 
-use crate::record::{RecordSide, Recorder};
 use crate::{Gateway, GatewayConfig, GatewayParts, StartError, hints};
 
 /// How long what was recorded is still handed on, once nothing more comes in.

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use goldleaves_billing_api::{BillingConfig, program};
-use goldleaves_gateway::record::RecordOptions;
 use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings};
 use goldleaves_ledger::sqlite_url;
 use goldleaves_pricing::Rate;
+use goldleaves_record::RecordOptions;
 use goldleaves_runtime::Secret;
 use goldleaves_runtime::settings::{Common, Environment, JwtSettings, SecretNeed, Values, parse, table};
 use goldleaves_trace::TraceSettings;

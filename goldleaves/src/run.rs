@@ -10,11 +10,11 @@ use goldleaves_billing_api::program::{self, listen};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
-use goldleaves_gateway::record;
 use goldleaves_gateway::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
+use goldleaves_record::RecordOpenError;
 use goldleaves_runtime::settings::{Environment, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
@@ -74,7 +74,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     if let Some(file) = made {
         tracing::info!("JWT_SECRET is unset: made one and keep it in {}", file.display());
     }
-    let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
+    let side = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
     let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
     let shown = ledger.clone();
     metrics.show_database(move || {
@@ -144,7 +144,7 @@ async fn price(ledger: &Ledger) -> String {
     }
 }
 
-fn spool_error(error: record::RecordOpenError) -> anyhow::Error {
+fn spool_error(error: RecordOpenError) -> anyhow::Error {
     anyhow::Error::new(error).context("DATA_DIR")
 }
 

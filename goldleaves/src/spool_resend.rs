@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use goldleaves_domain::Timestamp;
-use goldleaves_gateway::record::spool_directory;
+use goldleaves_record::spool_directory;
 use goldleaves_runtime::{Exit, process};
 use goldleaves_spool::{ask_resend, inspect_since, is_resend_asked};
 

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use goldleaves_gateway::record::spool_directory;
+use goldleaves_record::spool_directory;
 use goldleaves_runtime::{Exit, process};
 use goldleaves_spool::{Inspection, inspect};
 

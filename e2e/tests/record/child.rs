@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use goldleaves_domain::{Action, EventId, Outcome, RequestId, Timestamp, Units};
-use goldleaves_gateway::record::{
-    CallIntent, Durability, RecordOptions, RecordSide, Recorder, RelayPace, Settlement, VoidReason, open,
-};
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
+use goldleaves_record::{
+    CallIntent, Durability, RecordOptions, RecordSide, Recorder, RelayPace, Settlement, VoidReason, open,
+};
 use goldleaves_runtime::Metrics;
 use goldleaves_spool::{RealFileSystem, SpoolOptions};
 use rand::Rng as _;

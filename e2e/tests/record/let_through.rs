@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goldleaves_domain::{Action, EventId, Fingerprint, Outcome, RequestId, TenantId, Timestamp, Units};
-use goldleaves_gateway::record::{CallIntent, Settlement};
+use goldleaves_record::{CallIntent, Settlement};
 use goldleaves_testkit::scratch::Scratch;
 use proptest::option;
 use proptest::prelude::*;

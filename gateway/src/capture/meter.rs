@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use goldleaves_domain::{EventId, Fingerprint, FingerprintBuilder, Outcome, Units};
+use goldleaves_record::{Durability, Owed, Prepared, Settlement, VoidReason};
 
 use super::usage::Usage;
 use crate::core::Core;
 use crate::error::GatewayError;
 use crate::proxy::{AnswerError, UploadFailure, UploadWatch};
-use crate::record::{Durability, Owed, Prepared, Settlement, VoidReason};
 
 /// The status recorded for a client that left before there was one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern};
+use goldleaves_record::{CallIntent, Durability, NotDurable, Prepared, VoidReason};
 use goldleaves_web::WebBody;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Response};
@@ -23,7 +24,6 @@ use crate::core::Core;
 use crate::error::{Failure, GatewayError};
 use crate::names::{USAGE_EVENT_ID, USAGE_SKIPPED};
 use crate::proxy::{AnswerBody, Served, Tunnel, UploadWatch};
-use crate::record::{CallIntent, Durability, NotDurable, Prepared, VoidReason};
 
 use body::ResponseBody;
 pub(crate) use meter::{Asked, Meter};

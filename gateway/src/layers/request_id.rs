@@ -8,7 +8,6 @@ use http::HeaderValue;
 
 use super::{After, Answer, Inward, Step};
 use crate::call::{Arrived, Facts, Identified};
-use crate::clock;
 use crate::names::REQUEST_ID;
 
 /// The outermost layer.
@@ -29,7 +28,7 @@ impl Step<Arrived> for RequestIds {
         let facts = Facts {
             peer,
             arrived: Instant::now(),
-            arrived_at: clock::now(),
+            arrived_at: goldleaves_record::now(),
             request_id: identity.id,
             request_id_header: request_id_header.clone(),
             client_chose_id: identity.from_client,

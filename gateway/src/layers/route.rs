@@ -11,7 +11,6 @@ use http::{HeaderValue, Method, Response};
 
 use super::{After, Answer, Inward, Step, is_preflight};
 use crate::call::{Admission, Destination, Routed, Traced};
-use crate::clock;
 use crate::error::{Failure, GatewayError};
 use crate::metrics::{CoreMetrics, RequestClass};
 use crate::route_metrics::{RouteCounters, Row};
@@ -110,7 +109,7 @@ fn health() -> Response<WebBody> {
     let body = serde_json::json!({
         "status": "healthy",
         "service": "gateway",
-        "timestamp": clock::now().to_string(),
+        "timestamp": goldleaves_record::now().to_string(),
         "version": env!("CARGO_PKG_VERSION"),
     });
     let mut response = Response::new(WebBody::full(body.to_string()));

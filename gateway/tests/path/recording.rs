@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use goldleaves_domain::Outcome;
-use goldleaves_gateway::record::Durability;
+use goldleaves_record::Durability;
 use goldleaves_spool::{FileSystem, OpenMode, RealFileSystem, SEGMENT_BYTES_MIN, SpoolFile};
 use goldleaves_testkit::client::{Request, Response};
 use goldleaves_testkit::upstream::{Answer, Upstream};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use goldleaves_domain::wire::{self, Message};
 use goldleaves_domain::{Delivery, Outcome, PublishError, PublishFuture, Publisher, UsageEvent};
-use goldleaves_gateway::record::{self, Durability, RecordOptions};
 use goldleaves_gateway::{Deployment, Gateway, GatewayConfig, GatewayParts, StartError};
+use goldleaves_record::{Durability, RecordOptions};
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::settings::{Common, Values};
 use goldleaves_spool::{RealFileSystem, Spool, SpoolOptions};
@@ -117,7 +117,8 @@ impl Plan {
         let scratch = Scratch::new("gateway").unwrap();
         let metrics = Metrics::new();
         let spool = spool_options(scratch.join("spool"), self.spool_bytes_max);
-        let side = record::open(RecordOptions::new(spool, self.durability), self.disk, &metrics).await.unwrap();
+        let side =
+            goldleaves_record::open(RecordOptions::new(spool, self.durability), self.disk, &metrics).await.unwrap();
         let (tracer, exporting) = traces.start("gateway", &metrics);
         let taker = Arc::new(Taker { events: Mutex::default(), confirms: self.confirms });
         let relay_stop = CancellationToken::new();

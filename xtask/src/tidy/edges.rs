@@ -20,7 +20,7 @@ struct Edges {
     never: &'static [&'static str],
 }
 
-const TABLE: [Edges; 19] = [
+const TABLE: [Edges; 20] = [
     Edges {
         folder: "shared/domain",
         ours: &[],
@@ -32,6 +32,11 @@ const TABLE: [Edges; 19] = [
         never: &["tokio", "hyper", "sea-orm", "async-nats", "figment", "axum", "rand"],
     },
     Edges { folder: "shared/spool", ours: &[], never: &["hyper", "sea-orm", "async-nats", "figment", "axum"] },
+    Edges {
+        folder: "shared/record",
+        ours: &["domain", "spool", "runtime", "trace"],
+        never: &["http", "hyper", "sea-orm", "async-nats", "figment", "axum"],
+    },
     Edges { folder: "shared/web", ours: &["domain"], never: &["sea-orm", "async-nats"] },
     Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
     Edges { folder: "shared/store", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
@@ -44,7 +49,7 @@ const TABLE: [Edges; 19] = [
     Edges { folder: "migrations", ours: &[], never: &["hyper", "async-nats", "axum"] },
     Edges {
         folder: "gateway",
-        ours: &["domain", "web", "spool", "runtime", "stream", "trace"],
+        ours: &["domain", "web", "spool", "record", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats", "axum"],
     },
     Edges {
@@ -64,6 +69,7 @@ const TABLE: [Edges; 19] = [
             "pricing",
             "web",
             "spool",
+            "record",
             "stream",
             "store",
             "ledger",
@@ -84,6 +90,7 @@ const TABLE: [Edges; 19] = [
             "pricing",
             "web",
             "spool",
+            "record",
             "stream",
             "store",
             "ledger",

@@ -4,9 +4,9 @@ use goldleaves_domain::{Fingerprint, Seal, SealBlock, SetHash};
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::testing::{any_call, any_settlement};
+use crate::testing::{any_call, any_settlement};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 
 fn golden(name: &str) -> Vec<u8> {
     let path = format!("{GOLDEN}/{name}.hex");

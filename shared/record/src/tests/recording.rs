@@ -4,7 +4,7 @@ use goldleaves_domain::Outcome;
 use goldleaves_spool::RealFileSystem;
 
 use super::receiver::*;
-use crate::record::{Durability, Unrecorded, VoidReason, open};
+use crate::{Durability, Unrecorded, VoidReason, open};
 
 #[tokio::test]
 async fn a_settled_call_arrives_once_with_everything_known_of_it() {

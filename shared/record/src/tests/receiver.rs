@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::record::{CallIntent, Durability, Owed, RecordOptions, Recorder, RelayPace, Settlement, open};
+use crate::{CallIntent, Durability, Owed, RecordOptions, Recorder, RelayPace, Settlement, open};
 
 /// What the receiver does with the next batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use goldleaves_domain::{Epoch, EventId, Seal, SetHash, UsageEvent};
 
 use super::receiver::*;
 use super::recording::copy_files;
-use crate::record::{Durability, RelayPace};
+use crate::{Durability, RelayPace};
 
 /// The last word of the seals on every block, and on every epoch.
 type Blocks = BTreeMap<(Epoch, u64), (u32, SetHash)>;

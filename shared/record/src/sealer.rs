@@ -7,9 +7,9 @@ use goldleaves_domain::{Epoch, Source, UsageEvent};
 use goldleaves_spool::{AppendError, EpochRecord, Spool, SpoolError};
 use tracing::{error, info, warn};
 
+use super::clock::Clock;
 use super::codec;
 use super::metrics::RecordMetrics;
-use super::open::Clock;
 use super::recorder::durable;
 use super::seal::{SealAs, SealBook};
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::CodecError;
+use super::error::CodecError;
 
 /// The longest beginning of `text` that has at most `bytes_max` bytes and ends between characters.
 pub(super) fn cut(text: &str, bytes_max: usize) -> &str {

@@ -1,5 +1,5 @@
 //! The bytes the spool keeps, version 1. Old bytes are always read: a version is added, never changed, and the golden
-//! files under `gateway/tests/golden/` hold every version ever written.
+//! files under `shared/record/tests/golden/` hold every version ever written.
 //!
 //! The version byte lives in the spool's own record. Numbers are little-endian, a text is its length in bytes (`u16`)
 //! and UTF-8. No field is ever optional by position: a flags byte says which texts follow.
@@ -11,6 +11,7 @@
 //! - SEAL (a note): one seal.
 
 mod bytes;
+mod error;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ use uuid::Uuid;
 
 pub(crate) use self::bytes::Cut;
 use self::bytes::put_text;
+pub(crate) use self::error::CodecError;
+use self::error::check_version;
 pub(crate) use self::seal::{SEAL_VERSION, decode_seal, encode_seal, put_blocks, take_blocks, take_flag};
 use super::call::{CallIntent, Settlement, VoidReason};
 
@@ -49,23 +52,6 @@ const HAS_CLIENT_IP: u8 = 1 << 3;
 
 const HAS_ACTION: u8 = 1;
 const HAS_FINGERPRINT: u8 = 1 << 1;
-
-/// Why bytes of the spool are not what they should be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CodecError {
-    /// Written by a newer program.
-    #[error("version {0} is newer than this program")]
-    NewerVersion(u8),
-    /// The bytes end too early.
-    #[error("the bytes end within {0}")]
-    Truncated(&'static str),
-    /// More bytes than the format has.
-    #[error("{0} bytes follow the end")]
-    TooLong(usize),
-    /// A value that its type does not hold.
-    #[error("{0} holds a value that is not one")]
-    Invalid(&'static str),
-}
 
 /// The bytes of an INTENT, with room for the settlement behind them.
 pub(crate) fn encode_call<T: AsRef<str>>(call: &CallIntent<T>) -> Vec<u8> {
@@ -177,14 +163,6 @@ pub(crate) fn decode_event(version: u8, payload: &[u8], place: Place) -> Result<
     let settlement = take_settlement(&mut cut)?;
     cut.finish()?;
     Ok(event(call, settlement, place))
-}
-
-fn check_version(version: u8, newest: u8) -> Result<(), CodecError> {
-    match version {
-        0 => Err(CodecError::Invalid("version")),
-        version if version > newest => Err(CodecError::NewerVersion(version)),
-        _ => Ok(()),
-    }
 }
 
 fn take_call(cut: &mut Cut<'_>) -> Result<CallIntent, CodecError> {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::testing::event_at;
+use crate::testing::event_at;
 
 const UNRECORDED: u64 = 0;
 
@@ -245,7 +245,7 @@ fn a_checkpoint_written_once_is_read_for_ever() {
     };
     let book = SealBook { epochs: BTreeMap::from([(epoch(1), page)]) };
     let hex: String = book.checkpoint(usize::MAX).iter().map(|byte| format!("{byte:02x}")).collect();
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/record/v1-checkpoint.hex");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1-checkpoint.hex");
     let golden: String = std::fs::read_to_string(golden).unwrap().split_whitespace().collect();
     assert_eq!(golden, hex);
     let bytes: Vec<u8> =

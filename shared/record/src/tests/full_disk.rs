@@ -11,7 +11,7 @@ use goldleaves_spool::{FileSystem, OpenMode, RealFileSystem, SpoolFile};
 
 use super::receiver::*;
 use super::recording::copy_files;
-use crate::record::{Durability, Unrecorded, open};
+use crate::{Durability, Unrecorded, open};
 
 /// The real file system, on which for now no file can be made.
 #[derive(Clone)]

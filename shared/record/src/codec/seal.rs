@@ -4,7 +4,7 @@ use goldleaves_domain::{Epoch, Seal, SealBlock, SetHash, Source, Timestamp};
 use uuid::Uuid;
 
 use super::bytes::Cut;
-use super::{CodecError, check_version};
+use super::error::{CodecError, check_version};
 
 /// The version of a seal that this program writes.
 pub(crate) const SEAL_VERSION: u8 = 1;

@@ -1,4 +1,4 @@
-//! The only door from a request to the spool, and the relay out of it.
+//! The record side: the only door from a request to the spool, and the relay out of it.
 //!
 //! A billable call is announced with an INTENT before the upstream hears of it ([`Recorder::intend`]) and settled
 //! exactly once before the response ends ([`Owed::publish`] or [`Owed::void`]). Everything behind that door runs off
@@ -6,6 +6,7 @@
 
 mod backoff;
 mod call;
+mod clock;
 mod codec;
 mod config;
 mod delivery;
@@ -17,14 +18,16 @@ mod recovery;
 mod relay;
 mod seal;
 mod sealer;
+mod shown;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use call::{CallIntent, Durability, Settlement, VoidReason};
+pub use clock::{Clock, now};
 pub use config::spool_directory;
-pub use open::{Clock, RecordOpenError, RecordOptions, RecordSide, RelayStart, open};
+pub use open::{RecordOpenError, RecordOptions, RecordSide, RelayStart, open};
 pub use recorder::{NotDurable, Owed, Prepared, RecordHealth, Recorder, Unrecorded};
 pub use recovery::RecoverError;
 pub use relay::RelayPace;

@@ -4,8 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use goldleaves_domain::Timestamp;
 
+/// Where time comes from; tests put their own.
+pub type Clock = fn() -> Timestamp;
+
 /// Now, cut to microseconds. A clock set outside the years 1 to 9999 counts as 1970.
-pub(crate) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(0),
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(0, |micros| -micros),

@@ -6,7 +6,7 @@ use goldleaves_domain::wire::{self, UnreadableReason};
 use goldleaves_spool::{RealFileSystem, Spool};
 
 use super::receiver::*;
-use crate::record::RelayPace;
+use crate::RelayPace;
 
 #[tokio::test]
 async fn a_backlog_arrives_in_order_in_bounded_batches() {

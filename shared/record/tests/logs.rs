@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goldleaves_domain::{Delivery, Outcome, PublishFuture, Publisher, RequestId, TenantId, Timestamp, Units, UserId};
-use goldleaves_gateway::record::{CallIntent, Durability, RecordOptions, Recorder, Settlement, VoidReason, open};
+use goldleaves_record::{CallIntent, Durability, RecordOptions, Recorder, Settlement, VoidReason, open};
 use goldleaves_runtime::Metrics;
 use goldleaves_spool::{RealFileSystem, SpoolOptions};
 use parking_lot::Mutex;

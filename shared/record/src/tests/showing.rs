@@ -1,7 +1,7 @@
 //! What people see: every metric moves.
 
 use super::receiver::*;
-use crate::record::VoidReason;
+use crate::VoidReason;
 
 #[tokio::test]
 async fn every_metric_of_the_record_side_moves() {

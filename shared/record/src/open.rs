@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use goldleaves_domain::{Publisher, Timestamp};
+use goldleaves_domain::Publisher;
 use goldleaves_runtime::Metrics;
 use goldleaves_spool::{AppendError, FileSystem, OpenError, Recovered, Spool, SpoolOptions};
 use goldleaves_trace::Tracer;
@@ -16,15 +16,13 @@ use tracing::{error, info, warn};
 use super::backoff::Backoff;
 use super::call::Durability;
 use super::memo::Memo;
-use super::metrics::{RecordMetrics, show_spool};
+use super::metrics::RecordMetrics;
 use super::recorder::Recorder;
 use super::recovery::{self, RecoverError};
 use super::relay::{Relay, RelayPace};
 use super::sealer::{Found, Sealer};
-use crate::clock;
-
-/// Where time comes from; tests put their own.
-pub type Clock = fn() -> Timestamp;
+use super::shown::show_spool;
+use crate::clock::{self, Clock};
 
 /// What the record side needs to know.
 #[derive(Debug, Clone)]
