@@ -3,10 +3,10 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use chrono::Utc;
 use goldleaves_domain::{TenantId, Timestamp};
 use goldleaves_pricing::TimeZone;
 use goldleaves_store::{Params, Store, StoreError, read};
-use time::OffsetDateTime;
 
 use crate::BillingError;
 use crate::schema::STEPS;
@@ -71,5 +71,5 @@ impl Billing {
 
 /// The moment of this process's clock, for what is no one's bill: a rate in force, a default range.
 pub(crate) fn clock() -> Result<Timestamp, BillingError> {
-    Timestamp::from_date_time(OffsetDateTime::now_utc()).map_err(|error| BillingError::unreadable("now", error))
+    Timestamp::from_date_time(Utc::now()).map_err(|error| BillingError::unreadable("now", error))
 }

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
-use time::{Date, Month, OffsetDateTime, Time};
+use chrono::{DateTime, Datelike, FixedOffset, Months, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_HOUR: i64 = 3_600 * MICROS_PER_SECOND;
@@ -63,31 +61,26 @@ impl Timestamp {
 
     /// The first moment of the UTC month, and of the month after it.
     fn month(self) -> Option<(Self, Self)> {
-        let today = self.to_date_time()?.date();
-        let first = Date::from_calendar_date(today.year(), today.month(), 1).ok()?;
-        let next_year = if today.month() == Month::December { today.year() + 1 } else { today.year() };
-        let next = Date::from_calendar_date(next_year, today.month().next(), 1).ok()?;
+        let first = self.to_date_time()?.date_naive().with_day(1)?;
+        let next = first.checked_add_months(Months::new(1))?;
         Some((Self::midnight(first)?, Self::midnight(next)?))
     }
 
-    fn midnight(date: Date) -> Option<Self> {
-        Self::from_date_time(date.with_time(Time::MIDNIGHT).assume_utc()).ok()
+    fn midnight(date: NaiveDate) -> Option<Self> {
+        Self::from_date_time(date.and_time(NaiveTime::MIN).and_utc()).ok()
     }
 
     /// Cut to microseconds.
     ///
     /// # Errors
     /// Outside the years 1 to 9999.
-    pub fn from_date_time(moment: OffsetDateTime) -> Result<Self, TimestampError> {
-        let micros = moment.unix_timestamp_nanos().div_euclid(1_000);
-        i64::try_from(micros).map_err(|_| TimestampError::OutOfRange).and_then(Self::from_unix_micros)
+    pub fn from_date_time(moment: DateTime<Utc>) -> Result<Self, TimestampError> {
+        Self::from_unix_micros(moment.timestamp_micros())
     }
 
-    /// As the `time` crate's type.
-    pub fn to_date_time(self) -> Option<OffsetDateTime> {
-        let micros = u32::try_from(self.0.rem_euclid(MICROS_PER_SECOND)).ok()?;
-        let second = OffsetDateTime::from_unix_timestamp(self.0.div_euclid(MICROS_PER_SECOND)).ok()?;
-        second.replace_microsecond(micros).ok()
+    /// As the calendar's type, which both databases' drivers take.
+    pub const fn to_date_time(self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp_micros(self.0)
     }
 }
 
@@ -96,30 +89,68 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
-        // What is longer than a date with a sign is none; most texts are times, and trying is not free.
-        if text.len() <= "+2026-01-31".len()
-            && let Ok(date) = Date::parse(text, format_description!("[year]-[month]-[day]"))
-        {
-            return Self::midnight(date).ok_or(TimestampError::OutOfRange);
+        if text.len() <= SIGNED_DATE.len() {
+            return first_of_day(text);
         }
-        OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimestampError::Malformed).and_then(Self::from_date_time)
+        // chrono also reads U+2212 as a minus, which RFC 3339 does not know.
+        if !text.is_ascii() {
+            return Err(TimestampError::Malformed);
+        }
+        let moment = match DateTime::parse_from_rfc3339(text) {
+            Ok(moment) => moment,
+            Err(_) => parse_with_separator(text).ok_or(TimestampError::Malformed)?,
+        };
+        Self::from_date_time(without_leap_second(moment.to_utc())?)
     }
+}
+
+/// The longest text that is a date alone.
+const SIGNED_DATE: &str = "+2026-01-31";
+const TIME_OF_MIDNIGHT: &str = "T00:00:00Z";
+
+/// The first moment of a date; its year may carry a sign.
+fn first_of_day(date: &str) -> Result<Timestamp, TimestampError> {
+    let is_negative = date.starts_with('-');
+    let unsigned = date.strip_prefix(['+', '-']).unwrap_or(date);
+    let midnight = DateTime::parse_from_rfc3339(&format!("{unsigned}{TIME_OF_MIDNIGHT}"));
+    let midnight = midnight.map_err(|_| TimestampError::Malformed)?;
+    if is_negative { Err(TimestampError::OutOfRange) } else { Timestamp::from_date_time(midnight.to_utc()) }
+}
+
+/// RFC 3339, section 5.6, lets applications put another character than `T` between date and time.
+fn parse_with_separator(text: &str) -> Option<DateTime<FixedOffset>> {
+    let (date, time) = (text.get(..10)?, text.get(11..)?);
+    DateTime::parse_from_rfc3339(&format!("{date}T{time}")).ok()
+}
+
+/// A leap second (`:60`) is the last microsecond before it, so that it can be stored; it exists at the end of a UTC month
+/// alone.
+fn without_leap_second(moment: DateTime<Utc>) -> Result<DateTime<Utc>, TimestampError> {
+    const NANOS_PER_SECOND: u32 = 1_000_000_000;
+    if moment.nanosecond() < NANOS_PER_SECOND {
+        return Ok(moment);
+    }
+    let cut = moment.with_nanosecond(NANOS_PER_SECOND - 1).ok_or(TimestampError::Malformed)?;
+    let is_last_of_month = cut
+        .checked_add_signed(TimeDelta::nanoseconds(1))
+        .is_some_and(|next| next.day() == 1 && next.time() == NaiveTime::MIN);
+    if is_last_of_month { Ok(cut) } else { Err(TimestampError::Malformed) }
 }
 
 /// Fixed width, so that text sorts as time does: `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = self.to_date_time().ok_or(fmt::Error)?;
-        let (date, time) = (moment.date(), moment.time());
+        let (date, time) = (moment.date_naive(), moment.time());
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         let fields = [
             (0..4, date.year().unsigned_abs()),
-            (5..7, u8::from(date.month()).into()),
-            (8..10, date.day().into()),
-            (11..13, time.hour().into()),
-            (14..16, time.minute().into()),
-            (17..19, time.second().into()),
-            (20..26, time.microsecond()),
+            (5..7, date.month()),
+            (8..10, date.day()),
+            (11..13, time.hour()),
+            (14..16, time.minute()),
+            (17..19, time.second()),
+            (20..26, time.nanosecond() / 1_000),
         ];
         for (place, value) in fields {
             put_digits(text.get_mut(place).unwrap_or_default(), value);

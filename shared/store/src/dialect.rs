@@ -1,8 +1,8 @@
 //! The words in which the two databases differ, and how their values are read back. Statements are written once.
 
+use chrono::{DateTime, Utc};
 use goldleaves_domain::Timestamp;
 use sea_orm::{DbBackend, QueryResult, Value};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -67,7 +67,7 @@ impl Dialect {
     /// A moment as a column holds it.
     pub fn time(self, moment: Timestamp) -> Value {
         match self {
-            Self::Postgres => Value::TimeDateTimeWithTimeZone(moment.to_date_time()),
+            Self::Postgres => Value::ChronoDateTimeUtc(moment.to_date_time()),
             Self::Sqlite => moment.to_string().into(),
         }
     }
@@ -107,7 +107,7 @@ impl Dialect {
     /// The column holds something else.
     pub fn read_time_or_null(self, row: &QueryResult, column: &str) -> Result<Option<Timestamp>, StoreError> {
         let moment = match self {
-            Self::Postgres => read::<Option<OffsetDateTime>>(row, column)?.map(Timestamp::from_date_time),
+            Self::Postgres => read::<Option<DateTime<Utc>>>(row, column)?.map(Timestamp::from_date_time),
             Self::Sqlite => read::<Option<String>>(row, column)?.map(|text| text.parse()),
         };
         moment.transpose().map_err(|error| StoreError::unreadable(column, error))

@@ -137,10 +137,10 @@ impl Cell for Option<i64> {
 
 impl Cell for Timestamp {
     const TYPE: &'static str = "timestamptz";
-    const ARRAY: ArrayType = ArrayType::TimeDateTimeWithTimeZone;
+    const ARRAY: ArrayType = ArrayType::ChronoDateTimeUtc;
 
     fn value(self) -> Value {
-        Value::TimeDateTimeWithTimeZone(self.to_date_time())
+        Value::ChronoDateTimeUtc(self.to_date_time())
     }
 
     fn json(self) -> serde_json::Value {
@@ -156,7 +156,7 @@ impl Cell for Option<Timestamp> {
     fn value(self) -> Value {
         const NEVER_MICROS: i64 = -2_208_988_800_000_000 + 1;
         let moment = self.or_else(|| Timestamp::from_unix_micros(NEVER_MICROS).ok());
-        Value::TimeDateTimeWithTimeZone(moment.and_then(Timestamp::to_date_time))
+        Value::ChronoDateTimeUtc(moment.and_then(Timestamp::to_date_time))
     }
 
     fn json(self) -> serde_json::Value {

@@ -116,6 +116,9 @@ const ONLY_IN: [(&str, &[&str]); 3] = [
     ("figment", &["shared/runtime"]),
 ];
 
+/// Crates of others that none of ours names, and what is used instead.
+const INSTEAD: [(&str, &str); 1] = [("time", "chrono holds calendar and clock values")];
+
 /// Where the stream may be named: in one file of each of these, the one that wires it.
 const STREAM_WIRED_ONCE: [&str; 3] = ["gateway/src", "meter-worker/src", "billing-api/src"];
 
@@ -163,6 +166,9 @@ impl Edges {
         }
         if kind == "dependencies" && self.never.contains(&name) {
             return Some(format!("{own} never uses {name}: find the crate of ours whose task that is"));
+        }
+        if let Some((_, instead)) = INSTEAD.iter().find(|(unused, _)| *unused == name) {
+            return Some(format!("no crate of ours uses {name}: {instead}"));
         }
         let only = ONLY_IN.iter().find(|(only, _)| *only == name)?.1;
         (!only.contains(&self.folder)).then(|| format!("only {} may use {name}", only.join(", ")))
@@ -221,6 +227,7 @@ mod tests {
         assert!(objections("gateway", "dependencies", "goldleaves-testkit").is_some());
         assert!(objections("shared/domain", "dependencies", "tokio").is_some());
         assert!(objections("shared/web", "dev-dependencies", "async-nats").is_some());
+        assert!(objections("e2e", "dependencies", "time").is_some_and(|what| what.contains("chrono")));
     }
 
     #[test]

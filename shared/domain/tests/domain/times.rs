@@ -41,6 +41,61 @@ fn any_offset_and_precision_is_cut_to_utc_microseconds() {
 }
 
 #[test]
+fn a_leap_second_is_the_last_microsecond_before_it() {
+    for (text, written) in [
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999Z"),
+        ("2016-12-31T23:59:60.25Z", "2016-12-31T23:59:59.999999Z"),
+        ("2017-01-01T00:59:60+01:00", "2016-12-31T23:59:59.999999Z"),
+        ("1969-06-30T23:59:60Z", "1969-06-30T23:59:59.999999Z"),
+    ] {
+        assert_eq!(moment(text).to_string(), written, "{text}");
+    }
+    for text in ["2016-12-31T12:00:60Z", "2016-12-30T23:59:60Z", "2016-12-31T23:59:60+01:00", "2016-12-31T23:59:61Z"] {
+        assert_eq!(text.parse::<Timestamp>(), Err(TimestampError::Malformed), "{text}");
+    }
+}
+
+#[test]
+fn moments_at_the_bounds_are_cut_downwards() {
+    for (text, written) in [
+        ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
+        ("0001-01-01T00:00:00.0000009Z", "0001-01-01T00:00:00.000000Z"),
+        ("9999-12-31T23:59:59.9999999999Z", "9999-12-31T23:59:59.999999Z"),
+        ("2026-01-31T12:00:00.5+23:59", "2026-01-30T12:01:00.500000Z"),
+        ("2026-01-31t12:00:00z", "2026-01-31T12:00:00.000000Z"),
+        ("2026-01-31_12:00:00-00:00", "2026-01-31T12:00:00.000000Z"),
+        ("+2026-01-31", "2026-01-31T00:00:00.000000Z"),
+    ] {
+        assert_eq!(moment(text).to_string(), written, "{text}");
+    }
+    for text in ["9999-12-31T23:59:59-00:01", "0001-01-01T00:00:00+00:01", "-2026-01-31", "0000-02-29"] {
+        assert_eq!(text.parse::<Timestamp>(), Err(TimestampError::OutOfRange), "{text}");
+    }
+}
+
+#[test]
+fn what_is_nearly_rfc_3339_is_none() {
+    for text in [
+        "2026-01-31T24:00:00Z",
+        "2026-01-31T12:60:00Z",
+        "2026-01-31T12:00Z",
+        "2026-01-31T12:00:00.Z",
+        "2026-01-31T12:00:00+24:00",
+        "2026-01-31T12:00:00+0100",
+        "2026-01-31T12:00:00\u{2212}01:00",
+        "2026-01-31\u{e9}12:00:00Z",
+        "2026-01-31T12:00:00Z ",
+        "12026-01-31",
+        "+12026-01-31T12:00:00Z",
+        "2026-1-31",
+        "2023-02-29",
+        "\u{661}026-01-31",
+    ] {
+        assert_eq!(text.parse::<Timestamp>(), Err(TimestampError::Malformed), "{text:?}");
+    }
+}
+
+#[test]
 fn a_period_without_bounds_is_the_month() {
     let bounds = |now: &str| {
         let period = Period::parse(None, None, moment(now)).unwrap();

@@ -5,11 +5,11 @@ mod import;
 mod setting;
 mod text;
 
+use chrono::Utc;
 use goldleaves_domain::Timestamp;
 use goldleaves_pricing::{Origin, Pricing, Rate, RateCard, Selector};
 use goldleaves_store::{Dialect, Params, Transaction, read};
 use sea_orm::QueryResult;
-use time::OffsetDateTime;
 
 use crate::{Ledger, LedgerError};
 
@@ -132,5 +132,5 @@ fn beginning() -> Result<Timestamp, LedgerError> {
 }
 
 fn now() -> Result<Timestamp, LedgerError> {
-    Timestamp::from_date_time(OffsetDateTime::now_utc()).map_err(|error| LedgerError::unreadable("now", error))
+    Timestamp::from_date_time(Utc::now()).map_err(|error| LedgerError::unreadable("now", error))
 }
