@@ -17,7 +17,7 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,9 @@ const PREFIX: &str = "goldleaves-";
 /// The directory of a spool may be away for a moment, as a volume that is not mounted yet is.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3_600);
 const SUFFIX: &str = ".stage";
+/// How often a lock is tried that a process on its way out may still hold, and how long between two tries.
+const RELEASE_TRIES: u32 = 250;
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Memory that survives the process.
 pub trait Stage: Send + Sync {
@@ -85,45 +88,57 @@ impl TmpfsStage {
     }
 
     /// Opens one that a dead process left; `None` when it is no such file, belongs to somebody else or is in use.
+    ///
+    /// A process that is still on its way out holds the lock for a moment longer than that of the spool: it is waited for.
     fn open(path: &Path) -> io::Result<Option<Self>> {
+        let Some(file) = Self::open_ours(path)? else { return Ok(None) };
+        if !is_released(&file) {
+            tracing::warn!(path = %path.display(), "another process uses this stage of the same spool; it is left alone");
+            return Ok(None);
+        }
+        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        let map = MmapOptions::new().len(bytes).map_raw(&file)?;
+        Ok(Some(Self { file, map }))
+    }
+
+    /// Opens a file of this user's that is large enough for a stage, without a lock.
+    fn open_ours(path: &Path) -> io::Result<Option<File>> {
         let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
         let file = OpenOptions::new().read(true).write(true).custom_flags(no_follow).open(path)?;
         let meta = file.metadata()?;
-        if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || file.try_lock().is_err() {
-            return Ok(None);
-        }
-        let bytes = usize::try_from(meta.len()).unwrap_or(0);
-        if bytes < CHUNKS {
-            return Ok(None);
-        }
-        let map = MmapOptions::new().len(bytes).map_raw(&file)?;
-        Ok(Some(Self { file, map }))
+        let is_ours =
+            meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw() && meta.len() >= CHUNKS as u64;
+        Ok(is_ours.then_some(file))
     }
 
     /// Those in `directory` whose names begin with `prefix` and whose processes are gone.
     pub(crate) fn find(directory: &Path, prefix: &str) -> io::Result<Vec<(PathBuf, Arc<dyn Stage>)>> {
         let mut found: Vec<(PathBuf, Arc<dyn Stage>)> = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.starts_with(prefix) && name.ends_with(SUFFIX) {
-                let path = directory.join(name);
-                if let Ok(Some(stage)) = Self::open(&path) {
-                    found.push((path, Arc::new(stage)));
-                }
+        for path in Self::list(directory, prefix)? {
+            if let Ok(Some(stage)) = Self::open(&path) {
+                found.push((path, Arc::new(stage)));
             }
         }
         Ok(found)
     }
-}
 
-impl TmpfsStage {
+    fn list(directory: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            paths.extend((name.starts_with(prefix) && name.ends_with(SUFFIX)).then(|| directory.join(name)));
+        }
+        Ok(paths)
+    }
+
     /// Removes those of spools that are gone: their directories do not exist any more, and that for a while.
+    ///
+    /// Those of others are looked at without a lock. With one, a gateway that starts at this moment would take its own stage
+    /// for used and lose what it holds.
     pub(crate) fn sweep(directory: &Path) {
-        let Ok(found) = Self::find(directory, PREFIX) else { return };
-        for (path, stage) in found {
-            let is_old = || path.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > ABANDONED_AFTER);
-            let is_gone = directory_of(&*stage).is_some_and(|spool| !spool.exists());
-            if is_gone && is_old() == Some(true) {
+        for path in Self::list(directory, PREFIX).unwrap_or_default() {
+            let Ok(Some(file)) = Self::open_ours(&path) else { continue };
+            if is_abandoned(&file) && file.try_lock().is_ok() {
                 tracing::info!(path = %path.display(), "the stage of a spool that does not exist any more is removed");
                 let _ = std::fs::remove_file(&path);
             }
@@ -131,10 +146,26 @@ impl TmpfsStage {
     }
 }
 
+/// Waits until nobody else holds the lock of this file, and takes it; false when somebody keeps it.
+fn is_released(file: &File) -> bool {
+    (0..RELEASE_TRIES).any(|attempt| {
+        if attempt > 0 {
+            std::thread::sleep(RELEASE_PAUSE);
+        }
+        file.try_lock().is_ok()
+    })
+}
+
+/// Whether the directory of a stage's spool is gone, and nothing was stored for a while.
+fn is_abandoned(file: &File) -> bool {
+    let age = file.metadata().and_then(|meta| meta.modified()).ok().and_then(|modified| modified.elapsed().ok());
+    age.is_some_and(|age| age > ABANDONED_AFTER) && directory_of(file).is_some_and(|spool| !spool.exists())
+}
+
 /// The directory of the spool that a stage belongs to.
-fn directory_of(stage: &dyn Stage) -> Option<PathBuf> {
+fn directory_of(stage: &File) -> Option<PathBuf> {
     let mut header = [0; CHUNKS];
-    stage.load(0, &mut header);
+    stage.read_exact_at(&mut header, 0).ok()?;
     (header.get(..8)? == MAGIC).then_some(())?;
     let bytes = u16::from_le_bytes(header.get(DIRECTORY..DIRECTORY + 2)?.try_into().ok()?);
     let text = header.get(DIRECTORY + 2..DIRECTORY + 2 + usize::from(bytes))?;
@@ -341,5 +372,49 @@ impl Leftover {
         segment.file.write_at(segment.offset(first), frames)?;
         segment.lengthen(first + end as u64);
         Ok(frames.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn left_behind(directory: &Path) -> PathBuf {
+        let path = directory.join(name(Uuid::now_v7(), Uuid::now_v7()));
+        drop(TmpfsStage::make(&path, 2 * CHUNK).unwrap());
+        path
+    }
+
+    /// Two gateways of one machine are killed together and start together.
+    #[test]
+    fn a_stage_is_found_while_another_start_looks_around() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        left_behind(directory.path());
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    TmpfsStage::sweep(directory.path());
+                }
+            });
+            let lost = (0..2_000).filter(|_| TmpfsStage::find(directory.path(), PREFIX).unwrap().is_empty()).count();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
+    }
+
+    #[test]
+    fn a_stage_is_found_once_the_process_that_made_it_is_gone() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = left_behind(directory.path());
+        let going = TmpfsStage::open(&path).unwrap().unwrap();
+        std::thread::scope(|threads| {
+            let found = threads.spawn(|| TmpfsStage::find(directory.path(), PREFIX).unwrap().len());
+            std::thread::sleep(Duration::from_millis(60));
+            drop(going);
+            assert_eq!(found.join().unwrap(), 1);
+        });
     }
 }
