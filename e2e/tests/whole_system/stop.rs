@@ -78,9 +78,6 @@ async fn a_worker_records_what_it_was_handed_and_goes() {
     let asked = load.stop().await.unwrap();
     fleet.relayed(PATIENCE).await.unwrap();
     fleet.recorded(PATIENCE).await.unwrap();
-    let consumer = fleet.consumer().await.unwrap();
-    let (deliveries, messages) = (&consumer["delivered"]["consumer_seq"], &consumer["delivered"]["stream_seq"]);
-    assert_eq!(deliveries, messages, "none was delivered twice: what a worker was handed it acknowledged, {consumer}");
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(PATIENCE).await.unwrap();
     judge(&fleet, &asked, (&upstream, Unbilled::default())).await;

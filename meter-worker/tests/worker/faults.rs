@@ -125,7 +125,9 @@ async fn without_a_database_a_stop_hands_back_and_another_worker_takes_over() {
     assert_eq!(billed(&ledger).await, 0);
     let second = start_worker(connect(&server).await, &ledger);
     wait_until_done(&connection).await;
-    assert_eq!((billed(&ledger).await, second.metric("worker_redeliveries_total")), (10, 10.0));
+    // What takes long may be handed out once more.
+    assert!(second.metric("worker_redeliveries_total") >= 10.0);
+    assert_eq!(billed(&ledger).await, 10);
     second.stop().await.unwrap();
 }
 
