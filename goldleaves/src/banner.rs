@@ -17,6 +17,8 @@ pub(crate) struct Banner {
     pub(crate) ops: SocketAddr,
     /// Where calls go, in words.
     pub(crate) upstream: String,
+    /// Whether `UPSTREAM_URL` named it; the demo answers everything.
+    pub(crate) is_own: bool,
     /// What is billed, in words.
     pub(crate) billed: String,
     /// `DATA_DIR`.
@@ -58,6 +60,9 @@ impl fmt::Display for Banner {
             out,
             "A call as tenant {tenant:?}, its usage summary and its report (the token is good for {minutes} minutes):"
         )?;
+        if self.is_own {
+            writeln!(out, "(X-Usage-Skipped in an answer says why a call to your service was not billed.)")?;
+        }
         writeln!(out)?;
         writeln!(out, "curl -i {method}-H 'Authorization: Bearer {token}' http://{gateway}{path}")?;
         writeln!(out)?;

@@ -148,14 +148,20 @@ fn spool_error(error: RecordOpenError) -> anyhow::Error {
     anyhow::Error::new(error).context("DATA_DIR")
 }
 
-/// Where calls go, in words; without `UPSTREAM_URL` a demo upstream is started for them.
-fn upstream(supervisor: &mut Supervisor, config: &mut Config) -> Result<String> {
+/// Where calls go.
+struct Destination {
+    words: String,
+    is_own: bool,
+}
+
+/// Where calls go; without `UPSTREAM_URL` a demo upstream is started for them.
+fn upstream(supervisor: &mut Supervisor, config: &mut Config) -> Result<Destination> {
     if let Some(upstream) = &config.gateway.upstream {
-        return Ok(upstream.to_string());
+        return Ok(Destination { words: upstream.to_string(), is_own: true });
     }
     let address = demo::start(supervisor)?;
     config.gateway.upstream = Some(origin(address)?);
-    Ok(format!("http://{address}   a small demo; UPSTREAM_URL names yours"))
+    Ok(Destination { words: format!("http://{address}   a small demo; UPSTREAM_URL names yours"), is_own: false })
 }
 
 fn origin(address: SocketAddr) -> Result<Origin> {
@@ -169,7 +175,7 @@ const fn rule(name: &'static str, stage: Stage) -> TaskRule {
 fn banner(
     config: &Config,
     tokens: &TokenOptions,
-    (gateway, (billing, ops), upstream): (SocketAddr, (SocketAddr, SocketAddr), String),
+    (gateway, (billing, ops), upstream): (SocketAddr, (SocketAddr, SocketAddr), Destination),
 ) -> Result<Banner> {
     let sample = match config.common.environment {
         Environment::Production => None,
@@ -177,7 +183,8 @@ fn banner(
     };
     let (docs, data_dir) = (config.billing.docs, config.data_dir.clone());
     let billed = billed(&config.gateway);
-    Ok(Banner { gateway, billing, docs, ops, upstream, billed, data_dir, sample })
+    let Destination { words: upstream, is_own } = upstream;
+    Ok(Banner { gateway, billing, docs, ops, upstream, is_own, billed, data_dir, sample })
 }
 
 /// A call that is billed, and what is needed for it; `None` when no answer of the demo is.

@@ -3,6 +3,7 @@
 use goldleaves_e2e::curl;
 use goldleaves_e2e::deployment::{Deployment, Kind};
 use goldleaves_testkit::token::Claims;
+use goldleaves_testkit::upstream::{Answer, Upstream};
 use serde_json::Value;
 
 /// Without an upstream and without a secret of its own, as on a fresh machine.
@@ -49,6 +50,25 @@ async fn the_printed_curl_lines_answer_and_the_call_is_in_the_summary() {
     wait_for_events(summary, billed).await;
     curl::send(call).await.unwrap();
     wait_for_events(summary, billed + 1).await;
+}
+
+/// With a service of one's own, whatever is open and in whatever order the routes are listed.
+#[tokio::test]
+async fn the_first_printed_line_is_billed_with_a_service_of_ones_own() {
+    for (routes, public) in [("/", ""), ("/docs,/,/auth/login", ""), ("/static,/billing/x,/Api/V1/*", "/static")] {
+        let upstream = Upstream::start(|_| Answer::ok("mine")).await.unwrap();
+        let settings =
+            [("UPSTREAM_URL", upstream.url().as_str()), ("BILLABLE_ROUTES", routes), ("PUBLIC_ROUTES", public)]
+                .map(|(name, value)| (name, value.to_owned()));
+        let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let mut deployment = Deployment::prepare(Kind::Embedded, &settings).unwrap().with_banner();
+        deployment.start_again().await.unwrap();
+        let [call, summary, _] = &printed_lines(&mut deployment).await;
+        let answer = curl::send(call).await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "mine"), "{call}");
+        assert!(answer.header("x-usage-event-id").is_some(), "{routes}: {call} {:?}", answer.head);
+        wait_for_events(summary, 1).await;
+    }
 }
 
 async fn wait_for_events(summary: &str, events: u64) -> Value {
