@@ -1,9 +1,11 @@
 //! `goldleaves billing`: what bills are made by goes from one ledger into another, which then bills the same events the same.
 
-use std::io::{BufRead as _, Write as _};
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context, Result};
-use goldleaves_billing::{Billing, BillingError};
+use goldleaves_billing::{Billing, BillingError, ImportStep};
 use goldleaves_pricing::TimeZone;
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Secret, process};
@@ -87,21 +89,52 @@ async fn export(billing: &Billing) -> Result<()> {
 }
 
 async fn import(billing: &Billing) -> Result<()> {
-    let lines: Vec<String> =
-        std::io::stdin().lock().lines().collect::<Result<_, _>>().context("standard input can't be read")?;
-    process::say(&format_args!("billing: {} lines read", lines.len()));
-    let transfer = billing.import(&lines).await.context("nothing was imported")?;
+    let mut file = standard_input()?;
+    let mut cards_are_in = false;
+    let transfer = billing.import(&mut file, |step| match step {
+        ImportStep::Read(lines) => say_every(lines, "lines looked at"),
+        ImportStep::Cards(cards) => {
+            cards_are_in = true;
+            for card in &cards.replaced {
+                process::say(&format_args!("billing: {card}: gave way, no event was priced by it"));
+            }
+            process::say(&format_args!("billing: {} rate cards added, now the other rows", cards.added.len()));
+        }
+        ImportStep::Written(lines) => say_every(lines, "lines written"),
+        ImportStep::Again => {}
+        ImportStep::Waits(name) => process::say(&format_args!("billing: waits for its event: {name}")),
+    });
+    let transfer = transfer.await;
+    let transfer = transfer.with_context(|| match cards_are_in {
+        true => "the rate cards are imported, nothing else is; mend the line and import the same file again",
+        false => "nothing was imported",
+    })?;
     for table in &transfer.tables {
         process::print(&format!("{}: {} added, {} were there\n", table.table, table.added, table.there))?;
     }
-    for waiting in &transfer.waiting {
-        process::print(&format!("waits for its event: {waiting}\n"))?;
-    }
-    if !transfer.waiting.is_empty() {
-        process::print(&format!(
-            "{} corrections wait: import again once their events are there\n",
-            transfer.waiting.len()
-        ))?;
+    if transfer.waiting > 0 {
+        let waiting = transfer.waiting;
+        process::print(&format!("{waiting} corrections wait: import again once their events are there\n"))?;
     }
     Ok(())
+}
+
+fn say_every(lines: u64, what: &str) {
+    if lines.is_multiple_of(PROGRESS_EVERY) {
+        process::say(&format_args!("billing: {lines} {what}"));
+    }
+}
+
+/// Standard input as a file that can be read twice: itself where it is one, else a copy that goes with the process.
+fn standard_input() -> Result<File> {
+    let input = std::io::stdin();
+    let file = input.as_fd().try_clone_to_owned().context("standard input can't be read")?;
+    let mut file = File::from(file);
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(file);
+    }
+    let mut copy = tempfile::tempfile().context("no copy of standard input can be made")?;
+    std::io::copy(&mut file, &mut copy).context("standard input can't be copied")?;
+    copy.rewind().context("the copy of standard input can't be read")?;
+    Ok(copy)
 }

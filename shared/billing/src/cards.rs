@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use goldleaves_cards::{Which, read_pricing, select};
 use goldleaves_domain::Timestamp;
-use goldleaves_pricing::{Pricing, Rate};
+use goldleaves_pricing::Pricing;
 use goldleaves_store::{Dialect, Params, Rows, read};
 use sea_orm::QueryResult;
 
@@ -54,31 +55,12 @@ pub(crate) async fn of_versions(
 /// # Errors
 /// [`BillingError::NoRate`] before the first was set.
 pub(crate) async fn default_at(source: Source<'_>, moment: Timestamp) -> Result<Card, BillingError> {
-    let dialect = source.dialect();
-    let mut params = Params::default();
-    let moment = params.bind(dialect.time(moment));
-    let sql = format!(
-        "SELECT version, rate_micro_cents, pricing, effective_from FROM rate_cards \
-         WHERE card = 'default' AND effective_from <= {moment} ORDER BY effective_from DESC, version DESC LIMIT 1"
-    );
-    let rows = source.query(&sql, params).await?;
+    let (dialect, mut params) = (source.dialect(), Params::default());
+    let rows = source.query(&select(dialect, Which::DefaultAt(moment), &mut params), params).await?;
     rows.first().map_or(Err(BillingError::NoRate), |row| card(dialect, row))
 }
 
 fn card(dialect: Dialect, row: &QueryResult) -> Result<Card, BillingError> {
     let effective_from = dialect.read_time(row, "effective_from")?;
-    Ok(Card { version: read(row, "version")?, pricing: pricing(row)?, effective_from })
-}
-
-/// The price in the columns `pricing` and, where that is NULL, `rate_micro_cents`.
-pub(crate) fn pricing(row: &QueryResult) -> Result<Pricing, BillingError> {
-    Ok(match read::<Option<String>>(row, "pricing")? {
-        Some(text) => Pricing::from_text(&text).map_err(|error| BillingError::unreadable("pricing", error))?,
-        None => {
-            let micro: i64 = read(row, "rate_micro_cents")?;
-            let rate = u64::try_from(micro).ok().and_then(Rate::from_micro_cents);
-            let outside = || BillingError::unreadable("rate_micro_cents", "outside the range of rates");
-            Pricing::PerUnit(rate.ok_or_else(outside)?)
-        }
-    })
+    Ok(Card { version: read(row, "version")?, pricing: read_pricing(row)?, effective_from })
 }

@@ -33,6 +33,8 @@ mod tenants;
 mod transfer;
 mod usage;
 
+pub use goldleaves_cards::StoredCard;
+
 pub use audit::{AuditRow, Author};
 pub use billing::Billing;
 pub use cards::Card;
@@ -46,11 +48,11 @@ pub use list::{Cursor, CursorError, Page, PageOf};
 pub use lookup::{By, Match, PeriodOfEvent};
 pub use periods::{ClosedPeriod, DueClosed, NewPeriod};
 pub use pushes::{METER, PushState, UsagePush};
-pub use rates::{Difference, NewCard, Preview, StoredCard};
+pub use rates::{Difference, NewCard, Preview};
 pub use report::{Groups, Report, RouteUsage, Summary};
 pub use stripe_states::{HourState, MeterState};
 pub use tenants::{TenantSort, TenantUsage};
-pub use transfer::{TableImport, Transfer};
+pub use transfer::{ImportStep, TableImport, Transfer};
 pub use usage::{Dimension, GROUPS_MAX, UnitsTotal};
 
 /// What a write did: made something, or found it there already.

@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use goldleaves_cards::{NewRow, StoredCard, Which, next_version, select};
 use goldleaves_domain::{Period, TenantId, Timestamp};
 use goldleaves_pricing::{Bill, Cents, Origin, Place, Pricing, RateCard, RateCards, Selector, Used};
-use goldleaves_store::{Dialect, Hold, Params, Transaction, read, read_wide};
-use sea_orm::QueryResult;
+use goldleaves_store::{Hold, Params, Transaction, read, read_wide};
 use uuid::Uuid;
 
 use crate::audit::{self, Author, Change, bad_cursor};
-use crate::cards::pricing;
 use crate::list::{Cursor, Page, PageOf};
 use crate::source::Source;
 use crate::tenants::{TenantKeys, every_tenant};
@@ -41,15 +40,6 @@ pub struct NewCard {
     pub reason: String,
 }
 
-/// A card, and when it was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredCard {
-    /// The card.
-    pub card: RateCard,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
 /// What a card would change for one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -74,30 +64,6 @@ pub struct Preview {
     pub now: Cents,
     /// What they would cost.
     pub with: Cents,
-}
-
-const COLUMNS: &str = "version, id, tenant_id, route, action, rate_micro_cents, pricing, effective_from, origin, actor, \
-     reason, created_at";
-
-impl StoredCard {
-    fn read(dialect: Dialect, row: &QueryResult) -> Result<Self, BillingError> {
-        let origin: String = read(row, "origin")?;
-        let card = RateCard {
-            version: read(row, "version")?,
-            id: dialect.read_uuid_or_null(row, "id")?,
-            selector: Selector {
-                tenant_id: read(row, "tenant_id")?,
-                route: read(row, "route")?,
-                action: read(row, "action")?,
-            },
-            pricing: pricing(row)?,
-            effective_from: dialect.read_time(row, "effective_from")?,
-            origin: Origin::of(&origin).ok_or_else(|| BillingError::unreadable("origin", &origin))?,
-            actor: read(row, "actor")?,
-            reason: read(row, "reason")?,
-        };
-        Ok(Self { card, created_at: dialect.read_time(row, "created_at")? })
-    }
 }
 
 impl NewCard {
@@ -149,7 +115,8 @@ impl Billing {
         at: Option<Timestamp>,
         page: &Page,
     ) -> Result<PageOf<StoredCard>, BillingError> {
-        let mut cards = all(self.source(), tenant.map(TenantId::as_str)).await?;
+        let which = tenant.map_or(Which::All, |tenant| Which::Of(tenant.as_str()));
+        let mut cards = cards(self.source(), which).await?;
         if let Some(at) = at {
             let mut in_force: HashMap<Selector, (Timestamp, i64)> = HashMap::new();
             for card in cards.iter().map(|stored| &stored.card).filter(|card| card.effective_from <= at) {
@@ -187,7 +154,7 @@ impl Billing {
             actor: None,
             reason: None,
         };
-        let stored = all(source, None).await?;
+        let stored = cards(source, Which::All).await?;
         let cards = RateCards::new(stored.into_iter().map(|stored| stored.card).collect());
         let by_version: HashMap<i64, &RateCard> = cards.all().iter().map(|card| (card.version, card)).collect();
         let mut params = Params::default();
@@ -254,22 +221,14 @@ fn summed(bills: BTreeMap<String, (Bill<()>, Bill<()>)>) -> Preview {
     Preview { tenants, units, now, with }
 }
 
-async fn all(source: Source<'_>, tenant: Option<&str>) -> Result<Vec<StoredCard>, BillingError> {
-    let mut params = Params::default();
-    let condition = match tenant {
-        Some(tenant) => format!("WHERE tenant_id = '' OR tenant_id = {}", params.bind(tenant)),
-        None => String::new(),
-    };
-    let sql = format!("SELECT {COLUMNS} FROM rate_cards {condition} ORDER BY version");
-    let rows = source.query(&sql, params).await?;
-    rows.iter().map(|row| StoredCard::read(source.dialect(), row)).collect()
+async fn cards(source: Source<'_>, which: Which<'_>) -> Result<Vec<StoredCard>, BillingError> {
+    let (dialect, mut params) = (source.dialect(), Params::default());
+    let rows = source.query(&select(dialect, which, &mut params), params).await?;
+    Ok(StoredCard::read_all(dialect, &rows)?)
 }
 
 async fn by_id(source: Source<'_>, id: Uuid) -> Result<Option<StoredCard>, BillingError> {
-    let mut params = Params::default();
-    let id = params.bind(source.dialect().uuid(id));
-    let rows = source.query(&format!("SELECT {COLUMNS} FROM rate_cards WHERE id = {id}"), params).await?;
-    rows.first().map(|row| StoredCard::read(source.dialect(), row)).transpose()
+    Ok(cards(source, Which::Id(id)).await?.into_iter().next())
 }
 
 fn already<T>(stored: &StoredCard) -> Result<T, BillingError> {
@@ -306,34 +265,15 @@ async fn check_moment(source: Source<'_>, moment: Timestamp) -> Result<(), Billi
 }
 
 async fn insert(transaction: &Transaction, new: &NewCard, actor: &str) -> Result<(), BillingError> {
-    let dialect = transaction.dialect();
-    let name = if new.selector.is_default() { "default" } else { "selector" };
-    let pricing = match new.pricing {
-        Pricing::PerUnit(_) => None,
-        _ => Some(new.pricing.to_json().to_string()),
+    let card = RateCard {
+        version: next_version(transaction).await?,
+        id: Some(new.id),
+        selector: new.selector.clone(),
+        pricing: new.pricing.clone(),
+        effective_from: new.effective_from,
+        origin: Origin::Api,
+        actor: Some(actor.to_owned()),
+        reason: Some(new.reason.clone()),
     };
-    let highest = i64::try_from(new.pricing.highest_rate().micro_cents()).unwrap_or(i64::MAX);
-    let mut params = Params::default();
-    let values = [
-        params.bind(name),
-        params.bind(dialect.uuid(new.id)),
-        params.bind(new.selector.tenant_id.as_str()),
-        params.bind(new.selector.route.as_str()),
-        params.bind(new.selector.action.as_str()),
-        params.bind(highest),
-        params.bind(new.pricing.model()),
-        params.bind(pricing),
-        params.bind(dialect.time(new.effective_from)),
-        params.bind(Origin::Api.as_str()),
-        params.bind(actor),
-        params.bind(new.reason.as_str()),
-    ];
-    let sql = format!(
-        "INSERT INTO rate_cards (version, card, id, tenant_id, route, action, rate_micro_cents, model, pricing, \
-         effective_from, origin, actor, reason) \
-         VALUES ((SELECT COALESCE(MAX(version), 0) + 1 FROM rate_cards), {})",
-        values.join(", ")
-    );
-    transaction.execute(&sql, params).await?;
-    Ok(())
+    Ok(goldleaves_cards::insert(transaction, NewRow { card: &card, created_at: None }).await?)
 }

@@ -5,11 +5,11 @@
 
 use std::fmt;
 
+use goldleaves_cards::read_pricing;
 use goldleaves_domain::{Period, TenantId, Timestamp};
 use goldleaves_pricing::{Bill, Cents, Group, Pricing, Used};
 use goldleaves_store::{Dialect, Params, read, read_wide};
 
-use crate::rates::read_pricing;
 use crate::{Ledger, LedgerError};
 
 /// A sum of units in millionths, which may be negative where it is a difference. Shown as an exact decimal: `3`, `-0.5`.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult, QueryResult, RuntimeErr,
-    SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait, sqlx,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult, IsolationLevel,
+    QueryResult, RuntimeErr, SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions,
+    TransactionTrait, sqlx,
 };
 use tokio::sync::watch;
 
@@ -269,6 +270,48 @@ impl Store {
         rows.inspect_err(|cause| self.doubt(&target, cause))
     }
 
+    /// Runs `work`, which only reads, in one transaction whose statements all see the same snapshot. It may take its time:
+    /// each statement has its limit, the whole has none, and nobody waits for it.
+    ///
+    /// # Errors
+    /// What `work` came to, or that the transaction was not begun or ended.
+    pub async fn snapshot<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        E: From<StoreError>,
+        W: AsyncFnOnce(&Transaction) -> Result<T, E>,
+    {
+        let target = self.reader();
+        // SQLite's readers only read, and see what was there at their first statement.
+        let mode = match self.dialect() {
+            Dialect::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            },
+            Dialect::Sqlite => TransactionOptions::default(),
+        };
+        let transaction = self.begin(&target, mode).await?;
+        if self.dialect() == Dialect::Postgres {
+            // What is read may go to somebody who is slow to take it.
+            transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0", Params::default()).await?;
+        }
+        let done = work(&transaction).await;
+        if let Err(error) = transaction.inner.rollback().await {
+            tracing::debug!(%error, "a transaction that only read did not end");
+        }
+        done
+    }
+
+    async fn begin(&self, target: &Target, mode: TransactionOptions) -> Result<Transaction, StoreError> {
+        let inner = target.connection.begin_with_options(mode).await.map_err(|error| {
+            let error = StoreError::from(error).named();
+            self.doubt(target, &error);
+            error
+        })?;
+        let (store, target) = (self.clone(), target.clone());
+        Ok(Transaction { inner, store, target, gave_way: AtomicBool::new(false) })
+    }
+
     /// Runs `work` in one transaction and commits it; an error rolls everything back. Where a lock was not to be had soon,
     /// it runs again: meanwhile those who waited behind it had theirs.
     ///
@@ -279,11 +322,23 @@ impl Store {
         E: From<StoreError>,
         W: AsyncFnOnce(&Transaction) -> Result<T, E> + Clone,
     {
+        self.write_within(self.inner.options.work_timeout, work).await
+    }
+
+    /// As [`Store::write`], for work that takes longer than the others' may.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_within<T, E, W>(&self, limit: Duration, work: W) -> Result<T, E>
+    where
+        E: From<StoreError>,
+        W: AsyncFnOnce(&Transaction) -> Result<T, E> + Clone,
+    {
         let start = Instant::now();
         loop {
             let gave_way = AtomicBool::new(false);
-            let done = self.write_once(work.clone(), &gave_way).await;
-            let again = gave_way.into_inner() && start.elapsed() < self.inner.options.work_timeout / 2;
+            let done = self.write_once(work.clone(), (limit, &gave_way)).await;
+            let again = gave_way.into_inner() && start.elapsed() < limit / 2;
             if done.is_ok() || !again {
                 return done;
             }
@@ -292,7 +347,7 @@ impl Store {
         }
     }
 
-    async fn write_once<T, E, W>(&self, work: W, gave_way: &AtomicBool) -> Result<T, E>
+    async fn write_once<T, E, W>(&self, work: W, (limit, gave_way): (Duration, &AtomicBool)) -> Result<T, E>
     where
         E: From<StoreError>,
         W: AsyncFnOnce(&Transaction) -> Result<T, E>,
@@ -303,17 +358,14 @@ impl Store {
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
             };
-            let noted = |error: DbErr| {
-                let error = StoreError::from(error).named();
-                self.doubt(&target, &error);
-                error
-            };
-            let inner = target.connection.begin_with_options(mode).await.map_err(noted)?;
-            let (store, target) = (self.clone(), target.clone());
-            let transaction = Transaction { inner, store, target, gave_way: AtomicBool::new(false) };
+            let transaction = self.begin(&target, mode).await?;
             match work(&transaction).await {
                 Ok(done) => {
-                    transaction.inner.commit().await.map_err(noted)?;
+                    transaction.inner.commit().await.map_err(|error| {
+                        let error = StoreError::from(error).named();
+                        self.doubt(&target, &error);
+                        error
+                    })?;
                     Ok(done)
                 }
                 Err(error) => {
@@ -326,7 +378,7 @@ impl Store {
                 }
             }
         };
-        let done = tokio::time::timeout(self.inner.options.work_timeout, transaction).await;
+        let done = tokio::time::timeout(limit, transaction).await;
         done.unwrap_or_else(|_| {
             self.doubt(&target, &StoreError::TimedOut);
             Err(StoreError::TimedOut.into())

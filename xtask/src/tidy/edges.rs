@@ -20,7 +20,7 @@ struct Edges {
     never: &'static [&'static str],
 }
 
-const TABLE: [Edges; 20] = [
+const TABLE: [Edges; 21] = [
     Edges {
         folder: "shared/domain",
         ours: &[],
@@ -40,8 +40,17 @@ const TABLE: [Edges; 20] = [
     Edges { folder: "shared/web", ours: &["domain"], never: &["sea-orm", "async-nats"] },
     Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
     Edges { folder: "shared/store", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
-    Edges { folder: "shared/ledger", ours: &["domain", "pricing", "store"], never: &["async-nats", "hyper", "axum"] },
-    Edges { folder: "shared/billing", ours: &["domain", "pricing", "store"], never: &["async-nats", "hyper", "axum"] },
+    Edges { folder: "shared/cards", ours: &["domain", "pricing", "store"], never: &["async-nats", "hyper", "axum"] },
+    Edges {
+        folder: "shared/ledger",
+        ours: &["domain", "pricing", "store", "cards"],
+        never: &["async-nats", "hyper", "axum"],
+    },
+    Edges {
+        folder: "shared/billing",
+        ours: &["domain", "pricing", "store", "cards"],
+        never: &["async-nats", "hyper", "axum"],
+    },
     Edges { folder: "shared/runtime", ours: &[], never: &["hyper", "sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/trace", ours: &["domain", "runtime"], never: &["sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/toolbox", ours: &[], never: &["tokio", "hyper"] },
@@ -112,7 +121,10 @@ const TABLE: [Edges; 20] = [
 /// Crates of others that only these crates of ours may use, tests included.
 const ONLY_IN: [(&str, &[&str]); 3] = [
     ("async-nats", &["shared/stream"]),
-    ("sea-orm", &["shared/store", "shared/ledger", "shared/testkit", "migrations", "e2e", "shared/billing"]),
+    (
+        "sea-orm",
+        &["shared/store", "shared/ledger", "shared/testkit", "migrations", "e2e", "shared/billing", "shared/cards"],
+    ),
     ("figment", &["shared/runtime"]),
 ];
 

@@ -6,33 +6,11 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use goldleaves_domain::{Timestamp, UsageEvent};
+use goldleaves_cards::{Newest, Which};
+use goldleaves_domain::UsageEvent;
 use goldleaves_pricing::{Place, RateCards};
-use goldleaves_store::{Params, Transaction, read};
 
-use crate::rates::{card, select_cards};
 use crate::{Ledger, LedgerError};
-
-/// The newest card. A card that gave way on an import may have had the same version, but not the same time of writing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Newest {
-    pub(crate) version: i64,
-    pub(crate) created_at: Timestamp,
-}
-
-/// Gives the newest card's mark.
-pub(crate) const NEWEST: &str = "SELECT version, created_at FROM rate_cards ORDER BY version DESC LIMIT 1";
-
-impl Newest {
-    /// The newest card there is.
-    pub(crate) async fn read(transaction: &Transaction) -> Result<Option<Self>, LedgerError> {
-        let rows = transaction.query(NEWEST, Params::default()).await?;
-        let of = |row| {
-            Ok(Self { version: read(row, "version")?, created_at: transaction.dialect().read_time(row, "created_at")? })
-        };
-        rows.first().map(of).transpose()
-    }
-}
 
 /// What a row is priced by, and what it costs by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,17 +63,9 @@ impl Ledger {
         if let Some(cards) = self.cache().get() {
             return Ok(cards);
         }
-        let rows = self.read(&select_cards(None), Params::default()).await?;
-        let mut newest: Option<Newest> = None;
-        let mut cards = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let card = card(self.dialect(), row)?;
-            if newest.is_none_or(|newest| newest.version < card.version) {
-                newest =
-                    Some(Newest { version: card.version, created_at: self.dialect().read_time(row, "created_at")? });
-            }
-            cards.push(card);
-        }
+        let stored = self.read_cards(Which::All).await?;
+        let newest = stored.last().map(|stored| Newest { version: stored.card.version, created_at: stored.created_at });
+        let cards = stored.into_iter().map(|stored| stored.card).collect();
         let cards = Arc::new(Cards { cards: RateCards::new(cards), newest });
         // A ledger without a card gets one soon, and what asks meanwhile is told so.
         if newest.is_some() {

@@ -5,12 +5,12 @@
 
 use std::fmt;
 
+use goldleaves_cards::{BEGINNING_MICROS, NewRow, StoredCard, Which, insert, next_version, select};
 use goldleaves_domain::Timestamp;
 use goldleaves_pricing::{Origin, Pricing, Rate, RateCard, Selector};
 use goldleaves_store::{Hold, Params, StoreError, Transaction};
-use sea_orm::QueryResult;
 
-use crate::rates::{beginning, card, insert_card, next_version, now, select_cards};
+use crate::rates::now;
 use crate::{Ledger, LedgerError};
 
 /// What the first card costs when nobody says.
@@ -114,10 +114,10 @@ struct Wanted {
 
 async fn apply(transaction: &Transaction, wanted: Wanted) -> Result<RateChange, LedgerError> {
     Hold::Alone.take(transaction).await?;
-    let sql = select_cards(Some(" WHERE tenant_id = '' AND route = '' AND action = ''"));
-    let rows = transaction.query(&sql, Params::default()).await?;
-    let of = |row: &QueryResult| card(transaction.dialect(), row);
-    let mut cards: Vec<RateCard> = rows.iter().map(of).collect::<Result<_, _>>()?;
+    let (dialect, mut params) = (transaction.dialect(), Params::default());
+    let rows = transaction.query(&select(dialect, Which::Default, &mut params), params).await?;
+    let stored = StoredCard::read_all(dialect, &rows)?;
+    let mut cards: Vec<RateCard> = stored.into_iter().map(|stored| stored.card).collect();
     cards.sort_by_key(|card| (card.effective_from, card.version));
     let now = now()?;
     let Some(in_force) = cards.iter().rfind(|card| card.effective_from <= now).or(cards.first()) else {
@@ -137,7 +137,7 @@ async fn apply(transaction: &Transaction, wanted: Wanted) -> Result<RateChange, 
     let not_before = wanted.not_before.unwrap_or(now);
     let effective_from = [after, latest].into_iter().flatten().fold(not_before, Timestamp::max);
     let to = RateCard { version: next_version(transaction).await?, effective_from, ..of_setting(rate)? };
-    insert_card(transaction, &to).await?;
+    insert(transaction, NewRow { card: &to, created_at: None }).await?;
     Ok(RateChange::Changed { from: in_force, to })
 }
 
@@ -159,7 +159,7 @@ async fn first(transaction: &Transaction, rate: Option<Rate>) -> Result<RateChan
     let default = Rate::from_micro_cents(FIRST_RATE_MICRO_CENTS).unwrap_or(Rate::ZERO);
     let version = next_version(transaction).await?;
     let card = RateCard { version, ..of_setting(rate.unwrap_or(default))? };
-    insert_card(transaction, &card).await?;
+    insert(transaction, NewRow { card: &card, created_at: None }).await?;
     Ok(RateChange::First(card))
 }
 
@@ -195,4 +195,8 @@ async fn last_priced(transaction: &Transaction) -> Result<Option<Timestamp>, Led
 async fn moment(transaction: &Transaction, sql: &str) -> Result<Option<Timestamp>, StoreError> {
     let rows = transaction.query(sql, Params::default()).await?;
     rows.first().map_or(Ok(None), |row| transaction.dialect().read_time_or_null(row, "ts"))
+}
+
+fn beginning() -> Result<Timestamp, LedgerError> {
+    Timestamp::from_unix_micros(BEGINNING_MICROS).map_err(|error| LedgerError::unreadable("effective_from", error))
 }

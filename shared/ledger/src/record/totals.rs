@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use goldleaves_cards::{NEWEST, Newest};
 use goldleaves_domain::Timestamp;
 use goldleaves_store::{Dialect, Params, Rows, Transaction, WIDE_LOW, read};
 use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::{Arrival, EventRow};
-use crate::rates::{NEWEST, Newest, Priced};
+use crate::rates::Priced;
 use crate::record::letters;
 use crate::record::receipts::{self, Receipts};
 

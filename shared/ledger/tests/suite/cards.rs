@@ -60,7 +60,7 @@ async fn cards_that_priced_something_never_change(database: Database) {
     ledger.record(&batch(&[event(1)])).await.unwrap();
     let before = database.dump().await;
     let refusal = async |given: &str| match ledger.import_rate_cards(&cards(given)).await.unwrap_err() {
-        ImportError::Ledger(error) => panic!("{error}"),
+        ImportError::Store(error) => panic!("{error}"),
         refusal => refusal.to_string(),
     };
     let words = refusal("30 from 0001-01-01").await;

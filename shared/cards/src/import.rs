@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use goldleaves_domain::Timestamp;
 use goldleaves_pricing::{Origin, RateCard};
-use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
+use goldleaves_store::{Dialect, Hold, Params, Rows, StoreError, Transaction, read};
 
-use crate::rates::text::follows;
-use crate::rates::{card, insert_card, select_cards};
-use crate::{Ledger, LedgerError};
+use crate::table::{self, NewRow, StoredCard, Which, select};
+use crate::text::follows;
 
 /// What an import did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,51 +39,52 @@ pub enum ImportError {
     },
     /// The database is away or refuses.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Store(#[from] StoreError),
 }
 
-impl Ledger {
-    /// Makes these cards the ledger's, all or none: what is there already is left, what is new is added. Cards of a ledger
-    /// that never priced anything give way to others of the same version; those of any other never do.
-    ///
-    /// # Errors
-    /// Cards that contradict what was priced, or a database that is away or refuses.
-    pub async fn import_rate_cards(&self, cards: &[RateCard]) -> Result<Imported, ImportError> {
-        self.write(async |transaction| import(transaction, cards).await).await?
-    }
-}
-
-async fn import(transaction: &Transaction, given: &[RateCard]) -> Result<Result<Imported, ImportError>, LedgerError> {
+/// Makes these cards the ledger's, all or none: what is there already is left, what is new is added. Cards of a ledger that
+/// never priced anything give way to others of the same version; those of any other never do. `written` says when a card
+/// was written in the ledger that it comes from, where that is known.
+///
+/// # Errors
+/// Cards that contradict what was priced, or a database that is away or refuses.
+pub async fn import(
+    transaction: &Transaction,
+    given: &[RateCard],
+    written: &HashMap<i64, Timestamp>,
+) -> Result<Imported, ImportError> {
     // Nobody prices an event until these cards are there, and whoever did before has finished.
     Hold::Alone.take(transaction).await?;
-    let rows = transaction.query(&select_cards(None), Params::default()).await?;
-    let there: Vec<RateCard> = rows.iter().map(|row| card(transaction.dialect(), row)).collect::<Result<_, _>>()?;
+    let (dialect, mut params) = (transaction.dialect(), Params::default());
+    let rows = transaction.query(&select(dialect, Which::All, &mut params), params).await?;
+    let there = StoredCard::read_all(dialect, &rows)?;
+    let there: Vec<RateCard> = there.into_iter().map(|stored| stored.card).collect();
     let mut imported = match plan(&there, given) {
         Ok(imported) => imported,
-        Err(conflict) if has_usage(transaction, None).await? => return Ok(Err(conflict)),
+        Err(conflict) if has_usage(transaction, None).await? => return Err(conflict),
         Err(_) => {
             transaction.execute("DELETE FROM rate_cards", Params::default()).await?;
             Imported { added: given.to_vec(), replaced: there.clone(), ..Imported::default() }
         }
     };
     if let Some(card) = too_late(transaction, &imported.added).await? {
-        return Ok(Err(ImportError::TooLate { given: Box::new(card) }));
+        return Err(ImportError::TooLate { given: Box::new(card) });
     }
     for card in &imported.added {
-        insert_card(transaction, card).await?;
+        table::insert(transaction, NewRow { card, created_at: written.get(&card.version).copied() }).await?;
     }
     // Workers look at the newest card alone.
     let newest = |cards: &[RateCard]| cards.iter().map(|card| card.version).max();
-    if !imported.added.is_empty() && newest(&imported.added) < newest(&there) {
+    if !imported.added.is_empty() && newest(&imported.added) <= newest(&there) {
         mark_newest(transaction).await?;
     }
     imported.replaced.retain(|card| !imported.added.contains(card));
-    Ok(Ok(imported))
+    Ok(imported)
 }
 
 /// The earliest of these new cards, if there is usage that was priced without it. A card that usage names is not new: it is
 /// one that was lost.
-async fn too_late(transaction: &Transaction, added: &[RateCard]) -> Result<Option<RateCard>, LedgerError> {
+async fn too_late(transaction: &Transaction, added: &[RateCard]) -> Result<Option<RateCard>, StoreError> {
     let earliest = |cards: &mut dyn Iterator<Item = &RateCard>| cards.min_by_key(|card| card.effective_from).cloned();
     let Some(card) = earliest(&mut added.iter()) else { return Ok(None) };
     if !has_usage(transaction, Some(&card)).await? {
@@ -97,7 +98,7 @@ async fn too_late(transaction: &Transaction, added: &[RateCard]) -> Result<Optio
 }
 
 /// The versions among these that usage was priced by.
-async fn named_by_usage(transaction: &Transaction, cards: &[RateCard]) -> Result<BTreeSet<i64>, LedgerError> {
+async fn named_by_usage(transaction: &Transaction, cards: &[RateCard]) -> Result<BTreeSet<i64>, StoreError> {
     let mut params = Params::default();
     let wanted = Rows::new(transaction.dialect()).column("wanted", cards.iter().map(|card| card.version));
     let sql = format!(
@@ -106,11 +107,11 @@ async fn named_by_usage(transaction: &Transaction, cards: &[RateCard]) -> Result
         wanted.query(&mut params)
     );
     let rows = transaction.query(&sql, params).await?;
-    Ok(rows.iter().map(|row| read(row, "wanted")).collect::<Result<_, _>>()?)
+    rows.iter().map(|row| read(row, "wanted")).collect()
 }
 
 /// Has every worker read the cards anew, though the newest is the one that it knows.
-async fn mark_newest(transaction: &Transaction) -> Result<(), LedgerError> {
+async fn mark_newest(transaction: &Transaction) -> Result<(), StoreError> {
     let now = match transaction.dialect() {
         Dialect::Postgres => "clock_timestamp()",
         Dialect::Sqlite => transaction.dialect().now(),
@@ -149,7 +150,7 @@ fn conflict(there: &RateCard, given: &RateCard) -> ImportError {
 }
 
 /// Whether anything was priced, or anything of the hour in which a card becomes valid or of a later one.
-async fn has_usage(transaction: &Transaction, since: Option<&RateCard>) -> Result<bool, LedgerError> {
+async fn has_usage(transaction: &Transaction, since: Option<&RateCard>) -> Result<bool, StoreError> {
     let mut params = Params::default();
     let (hours, times) = match since {
         Some(card) => {

@@ -7,7 +7,7 @@ use goldleaves_pricing::{Origin, Pricing, Rate, RateCard, Selector};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::BEGINNING_MICROS;
+use crate::table::BEGINNING_MICROS;
 
 /// What the cards are called that are for everybody and everything.
 const DEFAULT: &str = "default";
@@ -142,6 +142,15 @@ pub fn write_rate_cards(cards: &[RateCard]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Reads one line of what [`write_rate_cards`] wrote.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_rate_card(line: &str) -> Result<RateCard, String> {
+    let read: Line = serde_json::from_str(line).map_err(|error| format!("it is no rate card: {error}"))?;
+    read.card().map_err(|(member, what)| format!("{member} is {what}"))
 }
 
 /// Reads what [`write_rate_cards`] wrote; empty lines are skipped.
