@@ -2,6 +2,7 @@
 //! place does not compile.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use goldleaves_domain::{NormalPath, RequestId, RoutePattern, TenantId, Timestamp, UserId};
@@ -10,6 +11,7 @@ use goldleaves_web::WebBody;
 use http::{HeaderValue, Request};
 
 use crate::capture::Meter;
+use crate::edge::{Heading, Way};
 use crate::layers::OpenCall;
 use crate::proxy::UploadWatch;
 use crate::spans::CallTrace;
@@ -73,7 +75,7 @@ impl fmt::Display for Destination {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// Nobody is asked who they are.
-    Open(Destination),
+    Open,
     /// A valid token, no bill.
     Unbilled,
     /// A valid token with a tenant; billed as this route.
@@ -84,6 +86,7 @@ pub(crate) enum Admission {
 pub(crate) struct Routed {
     pub(crate) traced: Traced,
     pub(crate) path: NormalPath,
+    pub(crate) heading: Heading,
     pub(crate) admission: Admission,
 }
 
@@ -114,11 +117,11 @@ impl From<BilledCaller> for Caller {
 /// Let in.
 pub(crate) enum Admitted {
     /// Without being asked.
-    Open { traced: Traced, path: NormalPath, destination: Destination },
+    Open { traced: Traced, path: NormalPath, heading: Heading },
     /// With a token.
-    Unbilled { traced: Traced, path: NormalPath, caller: Caller },
+    Unbilled { traced: Traced, path: NormalPath, heading: Heading, caller: Caller },
     /// With a token and a tenant.
-    Billable { traced: Traced, path: NormalPath, caller: BilledCaller, route: RoutePattern },
+    Billable { traced: Traced, path: NormalPath, heading: Heading, caller: BilledCaller, route: RoutePattern },
 }
 
 /// Metered, if it is to be, and ready to become a request to the upstream.
@@ -126,7 +129,7 @@ pub(crate) struct Captured {
     pub(crate) traced: Traced,
     pub(crate) path: NormalPath,
     pub(crate) caller: Option<Caller>,
-    pub(crate) destination: Destination,
+    pub(crate) heading: Heading,
     pub(crate) meter: Option<Meter>,
     /// Sees the request's body, when there is one.
     pub(crate) watch: Option<UploadWatch>,
@@ -136,7 +139,7 @@ pub(crate) struct Captured {
 pub(crate) struct Outbound {
     pub(crate) request: Request<WebBody>,
     pub(crate) facts: Facts,
-    pub(crate) destination: Destination,
+    pub(crate) way: Arc<Way>,
     /// When the caller's token stops to be valid.
     pub(crate) expires: Option<Instant>,
     pub(crate) meter: Option<Meter>,

@@ -6,9 +6,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError};
+use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError, RoutePattern};
 use goldleaves_runtime::settings::{Common, Environment, GatewayLimits, Values, parse, table};
 
+use crate::edge::{self, Bills, EdgeConfig};
 use crate::layers::{AllowedOrigins, ExposedHeaders};
 use crate::proxy::Origin;
 
@@ -35,6 +36,8 @@ pub struct GatewayConfig {
     pub upstream: Option<Origin>,
     /// `BILLING_URL`.
     pub billing: Origin,
+    /// `[[upstreams]]` and `[[routes]]`.
+    pub(crate) edge: EdgeConfig,
     /// `BILLABLE_ROUTES`.
     pub routes: Arc<BillableRoutes>,
     /// `PUBLIC_ROUTES`.
@@ -62,12 +65,27 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// The most bytes that any request's body may have.
+    pub(crate) fn body_bytes_max(&self) -> u64 {
+        let of_entries = self.edge.routes.iter().filter_map(|entry| entry.body_bytes_max);
+        of_entries.fold(self.limits.request_body_bytes_max, u64::max)
+    }
+
+    /// Every pattern that something is billed as.
+    pub fn billed_patterns(&self) -> Vec<RoutePattern> {
+        Bills::new(Arc::clone(&self.routes), &self.edge.routes).patterns().to_vec()
+    }
+
     /// Reads it; `None` when there was a mistake, which `values` holds then.
     pub fn read(values: &mut Values, common: Option<&Common>, deployment: Deployment) -> Option<Self> {
         let here = if deployment == Deployment::Embedded { HERE } else { EVERYWHERE };
         let address = values.or_default(table::GATEWAY_ADDR, parse::socket_address, here);
         let upstream = origin(values, table::UPSTREAM_URL);
-        if upstream == Some(None) && deployment == Deployment::Distributed {
+        let edge = EdgeConfig::read(values);
+        if upstream == Some(None)
+            && deployment == Deployment::Distributed
+            && edge.as_ref().is_some_and(|edge| edge.upstreams.is_empty())
+        {
             values.mistake(table::UPSTREAM_URL, "is missing");
         }
         let billing = origin(values, table::BILLING_URL);
@@ -81,11 +99,16 @@ impl GatewayConfig {
         let exposed = values.optional(table::CORS_EXPOSE_HEADERS, parse::from_str::<ExposedHeaders>);
         let client_info = values.required(table::EVENT_CLIENT_INFO, parse::boolean);
         let limits = GatewayLimits::read(values);
+        let routes = Arc::new(routes?);
+        if let Some(edge) = &edge {
+            check_together(values, edge, (upstream.as_ref()?.is_some(), &routes));
+        }
         Some(Self {
             address: address?,
             upstream: upstream?,
             billing: billing??,
-            routes: Arc::new(routes?),
+            edge: edge?,
+            routes,
             public: Arc::new(public?),
             never_billed: never_billed?,
             statuses: Arc::new(statuses?),
@@ -99,6 +122,14 @@ impl GatewayConfig {
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         })
     }
+}
+
+/// Checks what the settings only say together.
+fn check_together(values: &mut Values, config: &EdgeConfig, (has_url, routes): (bool, &Arc<BillableRoutes>)) {
+    let bills = Bills::new(Arc::clone(routes), &config.routes);
+    Bills::check(values, routes, &config.routes);
+    edge::check(values, config, &bills);
+    config.check_addresses(values, has_url);
 }
 
 /// Reads an address to call. What is wrong with it is told in words that repeat nothing: it might hold a password.

@@ -13,6 +13,8 @@ use crate::route_metrics::RouteCounters;
 /// One core's share of the gateway.
 #[derive(Debug)]
 pub(crate) struct Core {
+    /// Its number, by which upstreams know its connections.
+    pub(crate) index: usize,
     pub(crate) recorder: Recorder,
     pub(crate) statuses: Arc<BillableStatuses>,
     /// Whether events say who called from where with what.
@@ -25,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Upgraded connections, which no request waits for any more.
     pub(crate) tunnels: TaskTracker,
+    /// Calls that go on without their clients.
+    pub(crate) finishing: TaskTracker,
 }
 
 impl Core {

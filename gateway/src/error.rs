@@ -1,5 +1,6 @@
 //! Every way a request can fail at the gateway, and the one place that says which status and code each is.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use goldleaves_domain::{PathError, TenantId};
@@ -17,6 +18,10 @@ pub(crate) enum GatewayError {
     Path(#[from] PathError),
     #[error("the request's target has no path")]
     Target,
+    #[error("the path can't be rewritten without ambiguity")]
+    Rewritten,
+    #[error("no route leads there")]
+    NoRoute,
     #[error("the gateway is no tunnel: CONNECT is not served")]
     Connect,
     #[error("the request's method is longer than any that is known")]
@@ -42,7 +47,7 @@ pub(crate) enum GatewayError {
     #[error("no such page here")]
     NotFound,
     #[error("only {allowed} are served here")]
-    MethodNotAllowed { allowed: &'static str },
+    MethodNotAllowed { allowed: Cow<'static, str> },
     #[error("no valid token")]
     Token(#[from] TokenError),
     #[error("X-Organization-ID and X-Tenant-ID must be given once and be equal")]
@@ -78,6 +83,12 @@ pub(crate) enum GatewayError {
 pub(crate) enum UpstreamError {
     #[error("can't be reached")]
     Unreachable(#[source] ConnectError),
+    #[error("can't be reached at any of its addresses")]
+    NoneReached(#[source] ConnectError),
+    #[error("has no address now")]
+    NoAddress,
+    #[error("has all the calls that it may have at once (requests_max)")]
+    RequestsMax,
     #[error("has all the connections that it may have (UPSTREAM_CONNECTIONS_MAX)")]
     Busy,
     #[error("broke off before its answer")]
@@ -94,8 +105,13 @@ impl UpstreamError {
         GatewayError::Upstream { whom, error: self }
     }
 
+    /// Whether the upstream may have seen the call.
+    const fn was_sent(&self) -> bool {
+        matches!(self, Self::Broke(_) | Self::Answer(_) | Self::Silent)
+    }
+
     const fn is_busy(&self) -> bool {
-        matches!(self, Self::Busy)
+        matches!(self, Self::Busy | Self::RequestsMax)
     }
 
     const fn is_late(&self) -> bool {
@@ -105,14 +121,15 @@ impl UpstreamError {
     const fn code(&self, whom: Destination) -> ProblemCode {
         match (whom, self) {
             (_, busy) if busy.is_busy() => ProblemCode::UpstreamBusy,
+            (_, Self::NoneReached(_) | Self::NoAddress) => ProblemCode::NoUpstream,
             (Destination::Upstream, late) if late.is_late() => ProblemCode::UpstreamTimeout,
             (Destination::Upstream, Self::Unreachable(_)) => ProblemCode::UpstreamUnreachable,
             (Destination::Upstream, Self::Answer(_)) => ProblemCode::UpstreamAnswerInvalid,
-            (Destination::Upstream, Self::Broke(_) | Self::Silent | Self::Busy) => ProblemCode::UpstreamFailed,
+            (Destination::Upstream, _) => ProblemCode::UpstreamFailed,
             (Destination::Billing, late) if late.is_late() => ProblemCode::BillingTimeout,
             (Destination::Billing, Self::Unreachable(_)) => ProblemCode::BillingUnreachable,
             (Destination::Billing, Self::Answer(_)) => ProblemCode::BillingAnswerInvalid,
-            (Destination::Billing, Self::Broke(_) | Self::Silent | Self::Busy) => ProblemCode::BillingFailed,
+            (Destination::Billing, _) => ProblemCode::BillingFailed,
         }
     }
 }
@@ -121,7 +138,9 @@ impl GatewayError {
     /// The status of the response.
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::Path(_) | Self::Target | Self::Host | Self::UpgradeRefused => StatusCode::BAD_REQUEST,
+            Self::Path(_) | Self::Target | Self::Rewritten | Self::Host | Self::UpgradeRefused => {
+                StatusCode::BAD_REQUEST
+            }
             Self::TenantChosenTwice { .. } => StatusCode::BAD_REQUEST,
             Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => StatusCode::BAD_REQUEST,
             Self::Connect | Self::Method | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
@@ -131,7 +150,7 @@ impl GatewayError {
             Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadFailure::Idle) => StatusCode::REQUEST_TIMEOUT,
             Self::Overloaded | Self::Unrecorded | Self::NotDurable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::TenantForbidden | Self::TenantMissing | Self::TenantNotChosen { .. } => StatusCode::FORBIDDEN,
@@ -146,7 +165,8 @@ impl GatewayError {
     /// The word for programs.
     pub(crate) const fn code(&self) -> ProblemCode {
         match self {
-            Self::Path(_) | Self::Target => ProblemCode::PathInvalid,
+            Self::Path(_) | Self::Target | Self::Rewritten => ProblemCode::PathInvalid,
+            Self::NoRoute => ProblemCode::NoRoute,
             Self::Host => ProblemCode::HostInvalid,
             Self::TenantChosenTwice { .. } | Self::TenantNotChosen { .. } => ProblemCode::TenantAmbiguous,
             Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => ProblemCode::BodyInvalid,
@@ -176,9 +196,7 @@ impl GatewayError {
     /// Why an announced call that failed like this leaves no event.
     pub(crate) const fn void_reason(&self) -> VoidReason {
         match self {
-            Self::Upstream { error: UpstreamError::Unreachable(_) | UpstreamError::Busy, .. } => {
-                VoidReason::UpstreamUnreachable
-            }
+            Self::Upstream { error, .. } if !error.was_sent() => VoidReason::UpstreamUnreachable,
             Self::Upstream { .. } => VoidReason::UpstreamFailed,
             Self::NotDurable => VoidReason::NotDurable,
             _ => VoidReason::Refused,

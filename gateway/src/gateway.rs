@@ -16,15 +16,16 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::call::Destination;
 use crate::config::GatewayConfig;
 use crate::core::Core;
 use crate::descriptors::{Shares, TooFewDescriptors};
+use crate::edge::{Edge, Workshop};
 use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
 use crate::metrics::{self, CoreMetrics};
-use crate::proxy::{Origin, Pool, PoolOptions, Proxy, ProxyOptions, Slots, UploadLimits};
+use crate::proxy::{PoolOptions, Proxy, Slots};
 use crate::route_metrics;
 use crate::stack::{Entry, StackParts, stack};
+use crate::upstream::{Plumbing, Upstreams};
 use crate::via::Via;
 
 /// How long an unused upstream connection is kept: less than the keep-alive time of common servers.
@@ -101,7 +102,9 @@ impl Gateway {
     /// # Errors
     /// The address can't be listened on, a thread can't be started, or there is no upstream.
     pub fn start(config: &GatewayConfig, parts: &GatewayParts) -> Result<Self, StartError> {
-        let upstream = config.upstream.clone().ok_or(StartError::NoUpstream)?;
+        if config.upstream.is_none() && config.edge.upstreams.is_empty() {
+            return Err(StartError::NoUpstream);
+        }
         let shares = Shares::of(descriptor_limit(), &config.limits)?;
         let slots = Slots::new(shares.upstreams);
         let listeners = listen(config.address, config.cores.get())?;
@@ -119,7 +122,11 @@ impl Gateway {
         let stats = ServeStats::default();
         metrics::register_connections(&parts.metrics, &stats, (shares.clients, &config.limits));
         metrics::register_upstream_connections(&parts.metrics, (slots.clone(), shares.upstreams));
-        let routes = route_metrics::register(&parts.metrics, &config.routes, config.cores.get());
+        let routes = route_metrics::register(&parts.metrics, &config.billed_patterns(), config.cores.get());
+        let plumbing = Plumbing { cores: config.cores.get(), pool: pool_options(config), slots };
+        let workshop = Workshop { plumbing, counters: Upstreams::register(&parts.metrics, config.cores.get()) };
+        let edge = Arc::new(Edge::build(config, &workshop, None));
+        edge.start();
         let shared = Shared {
             serve: ServeOptions { connections: ConnectionLimit::new(shares.clients), ..serve_options(config, stats) },
             stack: StackParts {
@@ -131,31 +138,22 @@ impl Gateway {
                 limits: LimitsOptions {
                     header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),
                     header_fields_max: config.limits.header_fields_max,
-                    body_bytes_max: config.limits.request_body_bytes_max,
+                    body_bytes_max: config.body_bytes_max(),
                     waiting_max: WAITING_MAX,
                 },
                 via: Via::new(),
-                routes: Arc::clone(&config.routes),
                 public: Arc::clone(&config.public),
+                edge: Arc::clone(&edge),
                 verifier: parts.verifier.clone(),
                 buckets: config.limits.rate_per_second.map(|limit| Arc::new(Buckets::new(limit))),
                 calls: Arc::new(OpenCalls::new(shares.calls_per_caller)),
             },
-            upstream,
-            billing: config.billing.clone(),
-            pool: PoolOptions {
-                connect_timeout: config.limits.upstream_connect_timeout,
-                idle_timeout: POOL_IDLE,
-                idle_max: config.limits.connections_max,
-                header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
-            },
-            slots,
-            proxy: proxy_options(config),
         };
         let counters = metrics.into_iter().zip(routes);
         for (index, ((listener, _), (metrics, routes))) in listeners.into_iter().zip(counters).enumerate() {
             let stop = gateway.stop_of_a_core();
             let core = Arc::new(Core {
+                index,
                 recorder: parts.recorder.clone(),
                 statuses: Arc::clone(&config.statuses),
                 client_info: config.client_info,
@@ -164,6 +162,7 @@ impl Gateway {
                 routes,
                 stopping: stop.hard.clone(),
                 tunnels: TaskTracker::new(),
+                finishing: TaskTracker::new(),
             });
             let parts = (shared.clone(), core, stop, gateway.died.clone());
             gateway.cores.push(RunningCore::start(index, listener, parts)?);
@@ -239,11 +238,6 @@ impl Drop for Gateway {
 struct Shared {
     serve: ServeOptions,
     stack: StackParts,
-    upstream: Origin,
-    billing: Origin,
-    pool: PoolOptions,
-    slots: Slots,
-    proxy: ProxyOptions,
 }
 
 /// Dropped at the end of a core's thread, also by a panic.
@@ -290,23 +284,25 @@ async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop)
             return Served { left: 0 };
         }
     };
-    let upstream = Pool::new(Destination::Upstream, shared.upstream, (shared.pool, &shared.slots));
-    let billing = Pool::new(Destination::Billing, shared.billing, (shared.pool, &shared.slots));
-    for pool in [&upstream, &billing] {
-        tokio::spawn(sweep(Arc::clone(pool)));
-    }
-    let proxy = Proxy::new((upstream, billing), shared.proxy, Arc::clone(&core.metrics));
+    tokio::spawn(sweep(Arc::clone(&shared.stack.edge), core.index));
+    let proxy = Proxy::new(core.index, shared.stack.limits.header_fields_max, Arc::clone(&core.metrics));
     let stack = stack(shared.stack, &core, proxy);
+    let hard = stop.hard.clone();
     let served = serve_peers(listener, |peer| Entry::new(stack.clone(), peer), shared.serve, stop).await;
     core.tunnels.close();
+    core.finishing.close();
+    tokio::select! {
+        () = core.finishing.wait() => {}
+        () = hard.cancelled() => {}
+    }
     served
 }
 
-/// Closes idle connections; ends with its runtime.
-async fn sweep(pool: Arc<Pool>) {
+/// Closes idle connections of one core; ends with its runtime.
+async fn sweep(edge: Arc<Edge>, core: usize) {
     loop {
-        tokio::time::sleep(pool.sweep_every()).await;
-        pool.sweep();
+        tokio::time::sleep(POOL_IDLE).await;
+        edge.upstreams().iter().for_each(|upstream| upstream.sweep(core));
     }
 }
 
@@ -341,14 +337,11 @@ fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
     }
 }
 
-const fn proxy_options(config: &GatewayConfig) -> ProxyOptions {
-    ProxyOptions {
-        head_timeout: config.limits.upstream_head_timeout,
-        body_idle: config.limits.body_idle_timeout,
-        call_timeout: config.limits.call_timeout,
-        stream_idle: config.limits.tunnel_idle_timeout,
-        header_fields_max: config.limits.header_fields_max,
-        upload: UploadLimits { bytes_max: config.limits.request_body_bytes_max, idle: config.limits.body_idle_timeout },
+const fn pool_options(config: &GatewayConfig) -> PoolOptions {
+    PoolOptions {
+        idle_timeout: POOL_IDLE,
+        idle_max: config.limits.connections_max,
+        header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use goldleaves_domain::RoutePattern;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,8 @@ const NAMED_MAX: usize = 20;
 
 /// What is billed, in words: the patterns and the statuses.
 pub(crate) fn billed(config: &GatewayConfig) -> String {
-    let patterns: Vec<&str> = config.routes.patterns().map(|pattern| pattern.as_str()).collect();
+    let patterns = config.billed_patterns();
+    let patterns: Vec<&str> = patterns.iter().map(RoutePattern::as_str).collect();
     let named = patterns.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
     let more = patterns.len().saturating_sub(NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

@@ -9,6 +9,7 @@ mod capture;
 mod config;
 mod core;
 mod descriptors;
+mod edge;
 mod error;
 mod gateway;
 mod hints;
@@ -22,6 +23,7 @@ mod spans;
 mod stack;
 mod stream;
 mod tokens;
+mod upstream;
 mod via;
 
 pub mod program;

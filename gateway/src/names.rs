@@ -25,6 +25,7 @@ names! {
     ORGANIZATION_ID = "x-organization-id";
     FORWARDED_FOR = "x-forwarded-for";
     FORWARDED_HOST = "x-forwarded-host";
+    FORWARDED_PREFIX = "x-forwarded-prefix";
     FORWARDED_PROTO = "x-forwarded-proto";
     TRACEPARENT = "traceparent";
     TRACESTATE = "tracestate";

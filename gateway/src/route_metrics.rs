@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use goldleaves_domain::{BillableRoutes, RoutePattern};
+use goldleaves_domain::RoutePattern;
 use goldleaves_runtime::Metrics;
 use http::StatusCode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -49,9 +49,9 @@ struct Counters {
 pub(crate) struct Row(usize);
 
 impl Rows {
-    fn new(routes: &BillableRoutes) -> Self {
-        let patterns: HashMap<RoutePattern, usize> = routes.patterns().take(PATTERNS_MAX).cloned().zip(0..).collect();
-        let mut names: Vec<String> = routes.patterns().take(PATTERNS_MAX).map(ToString::to_string).collect();
+    fn new(routes: &[RoutePattern]) -> Self {
+        let patterns: HashMap<RoutePattern, usize> = routes.iter().take(PATTERNS_MAX).cloned().zip(0..).collect();
+        let mut names: Vec<String> = routes.iter().take(PATTERNS_MAX).map(ToString::to_string).collect();
         names.push(OTHER_PATTERNS.to_owned());
         names.extend(RequestClass::ALL.map(|class| class.as_str().to_owned()));
         Self { names, patterns }
@@ -84,7 +84,7 @@ impl RouteCounters {
 }
 
 /// Makes the counters of all cores and shows their sums.
-pub(crate) fn register(metrics: &Metrics, routes: &BillableRoutes, cores: usize) -> Vec<Arc<RouteCounters>> {
+pub(crate) fn register(metrics: &Metrics, routes: &[RoutePattern], cores: usize) -> Vec<Arc<RouteCounters>> {
     let rows = Arc::new(Rows::new(routes));
     let core = || RouteCounters {
         rows: Arc::clone(&rows),
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn cores_are_summed_by_pattern_and_by_class() {
         let metrics = Metrics::new();
-        let routes = BillableRoutes::parse("/api/v1/documents,/api").unwrap();
+        let routes = ["/api/v1/documents".parse().unwrap(), "/api".parse().unwrap()];
         let cores = register(&metrics, &routes, 2);
         let pattern = "/api/v1/documents".parse().unwrap();
         for core in &cores {
@@ -203,10 +203,9 @@ mod tests {
     #[test]
     fn labels_stay_few() {
         let metrics = Metrics::new();
-        let list: Vec<String> = (0..200).map(|number| format!("/r{number}")).collect();
-        let routes = BillableRoutes::parse(&list.join(",")).unwrap();
+        let routes: Vec<RoutePattern> = (0..200).map(|number| format!("/r{number}").parse().unwrap()).collect();
         let core = register(&metrics, &routes, 1).remove(0);
-        for pattern in routes.patterns() {
+        for pattern in &routes {
             core.answered(core.row(RequestClass::Billable, Some(pattern)), StatusCode::OK, Duration::ZERO);
         }
         let text = metrics.text();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use goldleaves_domain::{BillableRoutes, PublicRoutes};
+use goldleaves_domain::PublicRoutes;
 use goldleaves_trace::Tracer;
 use goldleaves_web::{TokenVerifier, WebBody};
 use http::{HeaderValue, Request, Response};
@@ -14,6 +14,7 @@ use tower::{Service, ServiceBuilder};
 use crate::call::Arrived;
 use crate::capture::CaptureLayer;
 use crate::core::Core;
+use crate::edge::Edge;
 use crate::layers::{
     Auth, Buckets, ConcurrencyLimit, Cors, CorsRules, IdentityLayer, Limits, LimitsOptions, OpenCalls, RateLimit,
     RequestIds, RescueLayer, Route, Trace, step,
@@ -29,8 +30,8 @@ pub(crate) struct StackParts {
     pub(crate) cors: Option<Arc<CorsRules>>,
     pub(crate) limits: LimitsOptions,
     pub(crate) via: Via,
-    pub(crate) routes: Arc<BillableRoutes>,
     pub(crate) public: Arc<PublicRoutes>,
+    pub(crate) edge: Arc<Edge>,
     pub(crate) verifier: TokenVerifier,
     pub(crate) buckets: Option<Arc<Buckets>>,
     pub(crate) calls: Arc<OpenCalls>,
@@ -56,8 +57,8 @@ pub(crate) fn stack(
         .layer(step(Limits::new(parts.limits, parts.via.clone(), metrics())))
         // The one path, before anybody decides by it; what the gateway answers itself needs no token.
         .layer(step(Route {
-            routes: parts.routes,
             public: parts.public,
+            edge: parts.edge,
             cors_here: parts.cors.is_some(),
             counters: Arc::clone(&core.routes),
             metrics: metrics(),

@@ -42,6 +42,14 @@ impl Asked {
     }
 }
 
+/// When a call began, and what it counts when the upstream says nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Began {
+    pub(crate) arrived: Instant,
+    /// `None` = one.
+    pub(crate) units: Option<Units>,
+}
+
 /// The guard. Not announced yet, owing, or done.
 #[derive(Debug)]
 pub(crate) struct Meter(Box<Metered>);
@@ -50,6 +58,8 @@ pub(crate) struct Meter(Box<Metered>);
 struct Metered {
     core: Arc<Core>,
     arrived: Instant,
+    /// What it counts when the upstream says nothing.
+    units: Units,
     /// `None` = nobody will compare the request with another.
     asked: Option<Asked>,
     stage: Stage,
@@ -67,10 +77,11 @@ enum Stage {
 
 impl Meter {
     /// A call that may be handed over soon.
-    pub(crate) fn plan(core: Arc<Core>, call: Prepared, asked: Option<Asked>, arrived: Instant) -> Self {
+    pub(crate) fn plan(core: &Arc<Core>, call: Prepared, asked: Option<Asked>, began: Began) -> Self {
         Self(Box::new(Metered {
-            core,
-            arrived,
+            core: Arc::clone(core),
+            arrived: began.arrived,
+            units: began.units.unwrap_or(Units::ONE),
             asked,
             stage: Stage::Planned(call),
             status: None,
@@ -180,7 +191,7 @@ impl Meter {
         owed.publish(Settlement {
             outcome,
             status_code: metered.status.unwrap_or(CLIENT_CLOSED_REQUEST),
-            units: usage.units.unwrap_or(Units::ONE),
+            units: usage.units.unwrap_or(metered.units),
             action: usage.action,
             response_bytes: metered.response_bytes,
             processing_micros: u64::try_from(metered.arrived.elapsed().as_micros()).unwrap_or(u64::MAX),

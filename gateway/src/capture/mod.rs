@@ -1,6 +1,7 @@
 //! Metering: announces a billable call before the upstream hears of it, and settles it before its response ends.
 
 mod body;
+mod leaving;
 mod meter;
 mod skipped;
 mod usage;
@@ -10,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern};
+use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern, Units};
 use goldleaves_record::{CallIntent, Durability, NotDurable, Prepared, VoidReason};
 use goldleaves_web::WebBody;
 use http::header::USER_AGENT;
@@ -19,14 +20,16 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::call::{Admitted, BilledCaller, Caller, Captured, Destination, Facts, Traced};
+use crate::call::{Admitted, BilledCaller, Caller, Captured, Facts, Traced};
 use crate::core::Core;
+use crate::edge::ClientAbort;
 use crate::error::{Failure, GatewayError};
 use crate::names::{USAGE_EVENT_ID, USAGE_SKIPPED};
 use crate::proxy::{AnswerBody, Served, Tunnel, UploadWatch};
 
 use body::ResponseBody;
-pub(crate) use meter::{Asked, Meter};
+use leaving::Leaving;
+pub(crate) use meter::{Asked, Began, Meter};
 use skipped::Skipped;
 pub(crate) use usage::Usage;
 
@@ -52,6 +55,7 @@ impl<S> Layer<S> for CaptureLayer {
 impl<S> Service<Admitted> for Capture<S>
 where
     S: Service<Captured, Response = Served, Error = Failure>,
+    S::Future: Send + 'static,
 {
     type Response = Response<WebBody>;
     type Error = Failure;
@@ -64,36 +68,42 @@ where
     fn call(&mut self, call: Admitted) -> Self::Future {
         let unmetered = Skipped::of(&call);
         let captured = self.capture(call);
-        CaptureFuture { core: Arc::clone(&self.core), inner: self.inner.call(captured), unmetered, held: None }
+        // What nobody pays for need not go on.
+        let rule = if captured.meter.is_some() { captured.heading.way.client_abort } else { ClientAbort::Cancel };
+        let inner = Leaving::new(self.inner.call(captured), rule, &self.core);
+        CaptureFuture { core: Arc::clone(&self.core), inner, unmetered, held: None }
     }
+}
+
+/// Who pays for what, and how much when nobody says.
+struct Billing<'a> {
+    caller: &'a BilledCaller,
+    route: RoutePattern,
+    units: Option<Units>,
 }
 
 impl<S> Capture<S> {
     fn capture(&self, call: Admitted) -> Captured {
         match call {
-            Admitted::Open { traced, path, destination } => {
+            Admitted::Open { traced, path, heading } => {
                 let watch = upload_watch(&traced, || None);
-                Captured { traced, path, caller: None, destination, meter: None, watch }
+                Captured { traced, path, caller: None, heading, meter: None, watch }
             }
-            Admitted::Unbilled { traced, path, caller } => {
+            Admitted::Unbilled { traced, path, heading, caller } => {
                 let watch = upload_watch(&traced, || None);
-                let destination = Destination::Upstream;
-                Captured { traced, path, caller: Some(caller), destination, meter: None, watch }
+                Captured { traced, path, caller: Some(caller), heading, meter: None, watch }
             }
-            Admitted::Billable { traced, path, caller, route } => {
-                let (meter, watch) = self.plan(&traced, &path, (&caller, route));
+            Admitted::Billable { traced, path, heading, caller, route } => {
+                let (meter, watch) =
+                    self.plan(&traced, &path, Billing { caller: &caller, route, units: heading.way.units });
                 let caller = Some(Caller::from(caller));
-                Captured { traced, path, caller, destination: Destination::Upstream, meter: Some(meter), watch }
+                Captured { traced, path, caller, heading, meter: Some(meter), watch }
             }
         }
     }
 
-    fn plan(
-        &self,
-        traced: &Traced,
-        path: &NormalPath,
-        (caller, route): (&BilledCaller, RoutePattern),
-    ) -> (Meter, Option<UploadWatch>) {
+    fn plan(&self, traced: &Traced, path: &NormalPath, billing: Billing<'_>) -> (Meter, Option<UploadWatch>) {
+        let Billing { caller, route, units } = billing;
         let (request, facts) = (&traced.request, &traced.facts);
         // Only repeats of one chosen id are ever compared: an upload without one need not be hashed.
         let fingerprint = facts
@@ -117,7 +127,7 @@ impl<S> Capture<S> {
             user_agent: user_agent.as_deref(),
             client_ip: facts.peer.to_str().ok().filter(|_| client_info),
         });
-        (Meter::plan(Arc::clone(&self.core), call, asked, facts.arrived), watch)
+        (Meter::plan(&self.core, call, asked, Began { arrived: facts.arrived, units }), watch)
     }
 }
 
@@ -130,6 +140,8 @@ fn upload_watch(traced: &Traced, fingerprint: impl FnOnce() -> Option<Fingerprin
     (!traced.request.body().is_end_stream()).then(|| UploadWatch::new(fingerprint()))
 }
 
+/// What the upstream's side of a call comes to.
+type Answered = Result<Served, Failure>;
 type Durable = Pin<Box<dyn Future<Output = Result<(), NotDurable>> + Send>>;
 
 pin_project! {
@@ -137,7 +149,7 @@ pin_project! {
     pub(crate) struct CaptureFuture<F> {
         core: Arc<Core>,
         #[pin]
-        inner: F,
+        inner: Leaving<F>,
         unmetered: Option<Skipped>,
         held: Option<(Headed, Durable)>,
     }
@@ -145,7 +157,7 @@ pin_project! {
 
 impl<F> Future for CaptureFuture<F>
 where
-    F: Future<Output = Result<Served, Failure>>,
+    F: Future<Output = Answered>,
 {
     type Output = Result<Response<WebBody>, Failure>;
 

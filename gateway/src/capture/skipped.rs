@@ -19,11 +19,11 @@ pub(crate) enum Skipped {
 
 impl Skipped {
     /// Why this call is not metered at all; the billing API's own routes say nothing.
-    pub(crate) const fn of(call: &Admitted) -> Option<Self> {
+    pub(crate) fn of(call: &Admitted) -> Option<Self> {
         match call {
-            Admitted::Open { destination: Destination::Upstream, .. } => Some(Self::OpenRoute),
+            Admitted::Open { heading, .. } if heading.way.whom() == Destination::Upstream => Some(Self::OpenRoute),
             Admitted::Unbilled { .. } => Some(Self::RouteNotBillable),
-            Admitted::Open { destination: Destination::Billing, .. } | Admitted::Billable { .. } => None,
+            Admitted::Open { .. } | Admitted::Billable { .. } => None,
         }
     }
 

@@ -36,9 +36,9 @@ impl Step<Routed> for Auth {
 
 impl Auth {
     fn admit(&self, call: Routed) -> Result<Admitted, GatewayError> {
-        let Routed { traced, path, admission } = call;
-        if let Admission::Open(destination) = admission {
-            return Ok(Admitted::Open { traced, path, destination });
+        let Routed { traced, path, heading, admission } = call;
+        if admission == Admission::Open {
+            return Ok(Admitted::Open { traced, path, heading });
         }
         let headers = traced.request.headers();
         let principal = self.verifier.verify(headers)?;
@@ -47,7 +47,7 @@ impl Auth {
         let expires = expiry(&principal, &traced.facts);
         match (admission, tenant) {
             (Admission::Billable(route), Some(tenant)) => {
-                Ok(Admitted::Billable { traced, path, caller: BilledCaller { user, tenant, expires }, route })
+                Ok(Admitted::Billable { traced, path, heading, caller: BilledCaller { user, tenant, expires }, route })
             }
             (Admission::Billable(_), None) => {
                 self.metrics.tenant_missing();
@@ -56,7 +56,7 @@ impl Auth {
                     choices => GatewayError::TenantNotChosen { choices },
                 })
             }
-            (_, tenant) => Ok(Admitted::Unbilled { traced, path, caller: Caller { user, tenant, expires } }),
+            (_, tenant) => Ok(Admitted::Unbilled { traced, path, heading, caller: Caller { user, tenant, expires } }),
         }
     }
 }

@@ -10,9 +10,11 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use tower::{Layer, Service};
 
 use crate::call::{Caller, Captured, Facts, Outbound};
+use crate::edge::Heading;
 use crate::identity;
 use crate::names::{
-    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID, TRACEPARENT, USER_ID,
+    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID,
+    TRACEPARENT, USER_ID,
 };
 use crate::via::Via;
 
@@ -45,7 +47,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
     }
 
     fn call(&mut self, call: Captured) -> Self::Future {
-        let Captured { traced, path, caller, destination, meter, watch } = call;
+        let Captured { traced, path, caller, heading, meter, watch } = call;
         let (mut request, facts, place) = (traced.request, traced.facts, traced.place);
         let (traceparent, span) = traced.trace.toward_upstream(request.method());
         let version = request.version();
@@ -61,9 +63,16 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
             // So that the upstream may say in trailers what the call was worth.
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
-        set_target(&mut request, &path);
+        let Heading { way, target } = heading;
+        match target {
+            None => set_target(&mut request, &path),
+            Some(target) => {
+                request.headers_mut().insert(FORWARDED_PREFIX, target.cut.clone());
+                set_target(&mut request, &target.path);
+            }
+        }
         let expires = caller.and_then(|caller| caller.expires);
-        self.inner.call(Outbound { request, facts, destination, expires, meter, watch, span, place })
+        self.inner.call(Outbound { request, facts, way, expires, meter, watch, span, place })
     }
 }
 

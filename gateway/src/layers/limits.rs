@@ -49,7 +49,7 @@ impl Limits {
             return Err(GatewayError::Connect);
         }
         if *request.method() == Method::TRACE {
-            return Err(GatewayError::MethodNotAllowed { allowed: SERVED_METHODS });
+            return Err(GatewayError::MethodNotAllowed { allowed: SERVED_METHODS.into() });
         }
         if request.method().as_str().len() > METHOD_BYTES_MAX {
             return Err(GatewayError::Method);
@@ -124,7 +124,7 @@ fn head_bytes(request: &Request<WebBody>) -> usize {
     request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + target
 }
 
-fn announced_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

@@ -101,8 +101,10 @@ fn respond(failure: Failure, request_id: &RequestId) -> Response<WebBody> {
     if let Some(seconds) = error.retry_after_seconds() {
         problem = problem.header(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let GatewayError::MethodNotAllowed { allowed } = &error {
-        problem = problem.header(ALLOW, HeaderValue::from_static(allowed));
+    if let GatewayError::MethodNotAllowed { allowed } = &error
+        && let Ok(allowed) = HeaderValue::from_str(allowed)
+    {
+        problem = problem.header(ALLOW, allowed);
     }
     let mut response = problem.response(request_id);
     response.headers_mut().extend(headers);

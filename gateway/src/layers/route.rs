@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use goldleaves_domain::{BillableRoutes, LocalRoute, NormalPath, PublicRoutes, RouteClass};
+use goldleaves_domain::{LocalRoute, NormalPath, PublicRoutes, RouteClass};
 use goldleaves_web::WebBody;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Response};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response};
 
+use super::limits::announced_length;
 use super::{After, Answer, Inward, Step, is_preflight};
-use crate::call::{Admission, Destination, Routed, Traced};
+use crate::call::{Admission, Routed, Traced};
+use crate::edge::Edge;
 use crate::error::{Failure, GatewayError};
 use crate::metrics::{CoreMetrics, RequestClass};
 use crate::route_metrics::{RouteCounters, Row};
@@ -18,8 +20,8 @@ use crate::route_metrics::{RouteCounters, Row};
 /// The layer.
 #[derive(Debug)]
 pub(crate) struct Route {
-    pub(crate) routes: Arc<BillableRoutes>,
     pub(crate) public: Arc<PublicRoutes>,
+    pub(crate) edge: Arc<Edge>,
     /// Whether the gateway answers browsers' preflights; if not, they are the upstream's, as all of CORS is.
     pub(crate) cors_here: bool,
     pub(crate) counters: Arc<RouteCounters>,
@@ -51,19 +53,39 @@ impl Step<Traced> for Route {
                 return Inward::Refused(error.into());
             }
         };
-        let (class, admission) = match RouteClass::of(&path, &self.routes).opened_by(&path, &self.public) {
-            RouteClass::Local(local) => {
-                call.trace.matched(RequestClass::Local, None);
-                return self.answer(local, call.request.method());
+        let class = RouteClass::billed_by(&path, || self.edge.billed_as(&path, call.request.method()));
+        let class = class.opened_by(&path, &self.public);
+        if let RouteClass::Local(local) = class {
+            call.trace.matched(RequestClass::Local, None);
+            return self.answer(local, call.request.method());
+        }
+        let is_preflight = !self.cors_here && is_preflight(&call.request);
+        let method = if is_preflight { preflown(&call.request) } else { call.request.method().clone() };
+        let (heading, is_opened) = match self.edge.head_for(&path, &method, &class) {
+            Ok(found) => found,
+            Err(error) => {
+                self.metrics.request(RequestClass::Refused, error.status());
+                call.trace.matched(RequestClass::Refused, None);
+                return Inward::Refused(error.into());
             }
-            RouteClass::Open => (RequestClass::Open, Admission::Open(Destination::Upstream)),
-            RouteClass::Unbilled | RouteClass::Billable(_) if !self.cors_here && is_preflight(&call.request) => {
-                (RequestClass::Preflight, Admission::Open(Destination::Upstream))
+        };
+        let (class, admission) = match class {
+            RouteClass::Billing => (RequestClass::Billing, Admission::Open),
+            RouteClass::Unbilled | RouteClass::Billable(_) if is_preflight => {
+                (RequestClass::Preflight, Admission::Open)
             }
-            RouteClass::Billing => (RequestClass::Billing, Admission::Open(Destination::Billing)),
+            RouteClass::Unbilled | RouteClass::Billable(_) if is_opened => (RequestClass::Open, Admission::Open),
             RouteClass::Unbilled => (RequestClass::Unbilled, Admission::Unbilled),
             RouteClass::Billable(route) => (RequestClass::Billable, Admission::Billable(route)),
+            RouteClass::Open | RouteClass::Local(_) => (RequestClass::Open, Admission::Open),
         };
+        let bytes_max = heading.way.limits.body_bytes_max;
+        if announced_length(call.request.headers()).is_some_and(|length| length > bytes_max) {
+            let error = GatewayError::BodyTooLarge { bytes_max };
+            self.metrics.request(RequestClass::Refused, error.status());
+            call.trace.matched(RequestClass::Refused, None);
+            return Inward::Refused(error.into());
+        }
         let route = if let Admission::Billable(route) = &admission { Some(route) } else { None };
         call.trace.matched(class, route);
         let counted = Counted {
@@ -73,7 +95,7 @@ impl Step<Traced> for Route {
             counters: Arc::clone(&self.counters),
             metrics: Arc::clone(&self.metrics),
         };
-        Inward::On(Routed { traced: call, path, admission }, counted)
+        Inward::On(Routed { traced: call, path, heading, admission }, counted)
     }
 }
 
@@ -82,7 +104,7 @@ impl Route {
         let answered = match (local, method) {
             (LocalRoute::Metrics, _) => Err(GatewayError::NotFound),
             (LocalRoute::Health, &Method::GET | &Method::HEAD) => Ok(health()),
-            (LocalRoute::Health, _) => Err(GatewayError::MethodNotAllowed { allowed: "GET, HEAD" }),
+            (LocalRoute::Health, _) => Err(GatewayError::MethodNotAllowed { allowed: "GET, HEAD".into() }),
         };
         let status = answered.as_ref().map_or_else(GatewayError::status, Response::status);
         self.metrics.request(RequestClass::Local, status);
@@ -103,6 +125,12 @@ impl After<Failure> for Counted {
         self.counters.answered(self.row, status, self.arrived.elapsed());
         answer
     }
+}
+
+/// The method that a preflight asks for: its answer is for whoever serves that.
+fn preflown(request: &Request<WebBody>) -> Method {
+    let wanted = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD);
+    wanted.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).unwrap_or(Method::OPTIONS)
 }
 
 fn health() -> Response<WebBody> {

@@ -16,6 +16,7 @@ use super::pool::Pool;
 use super::stall::Stall;
 use super::upload::{UploadFailure, UploadWatch};
 use crate::layers::OpenCall;
+use crate::upstream::{Request, UnderWay};
 
 /// Why an answer did not reach its end.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +59,17 @@ pub(crate) struct AnswerBody {
     place: Option<OpenCall>,
 }
 
-/// A connection in use and where it goes afterwards.
+/// A connection in use, where it goes afterwards, and what the call holds of its upstream meanwhile.
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) held: Held,
+}
+
+/// What an upstream counts for as long as a call is under way.
+pub(crate) struct Held {
+    pub(crate) _under_way: UnderWay,
+    pub(crate) _request: Option<Request>,
 }
 
 impl AnswerBody {
@@ -162,7 +170,7 @@ impl AnswerBody {
 
     /// The exchange is over: hyper says so once it was polled after the last byte.
     fn release(&mut self, cx: Option<&mut Context<'_>>) {
-        let Some(Lease { mut connection, pool }) = self.lease.take() else { return };
+        let Some(Lease { mut connection, pool, held: _held }) = self.lease.take() else { return };
         if let Some(span) = self.span.take() {
             span.end();
         }

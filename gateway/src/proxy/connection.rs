@@ -9,14 +9,13 @@ use goldleaves_web::{Alarm, BUFFER_BYTES};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::io::{Heard, UpstreamIo};
-use super::origin::Origin;
 use super::pool::PoolOptions;
 use super::slots::Slot;
 use super::upload::Upload;
+use super::wire::Wire;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +54,8 @@ enum Driver {
 }
 
 impl Connection {
-    /// Connects, within the time-out.
-    pub(crate) async fn open(origin: &Origin, options: &PoolOptions, slot: Slot) -> Result<Self, ConnectError> {
-        let timeout = options.connect_timeout;
-        let connecting = TcpStream::connect((origin.host(), origin.port()));
-        let stream = tokio::time::timeout(timeout, connecting).await.map_err(|_| ConnectError::TimedOut(timeout))??;
-        stream.set_nodelay(true)?;
+    /// Speaks HTTP/1.1 over what was connected.
+    pub(crate) async fn open(stream: Wire, options: &PoolOptions, slot: Slot) -> Result<Self, ConnectError> {
         let heard = Heard::default();
         let io = TokioIo::new(UpstreamIo::new(stream, heard.clone(), slot));
         let mut builder = http1::Builder::new();

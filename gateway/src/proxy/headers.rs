@@ -5,18 +5,28 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-use super::origin::Origin;
 use crate::identity;
 use crate::names::{
-    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID, TRACEPARENT, USER_ID,
+    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID,
+    TRACEPARENT, USER_ID,
 };
 
 /// Fields that `Connection` must not name: taking them away would change what a message means.
 const NEVER_HOP_BY_HOP: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, AUTHORIZATION];
 
 /// What the gateway says to the upstream: the client's own are gone by then, and its `Connection` has no power over these.
-const SAID_BY_THE_GATEWAY: [HeaderName; 9] =
-    [REQUEST_ID, USER_ID, TENANT_ID, ORGANIZATION_ID, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, TRACEPARENT, VIA];
+const SAID_BY_THE_GATEWAY: [HeaderName; 10] = [
+    REQUEST_ID,
+    USER_ID,
+    TENANT_ID,
+    ORGANIZATION_ID,
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    FORWARDED_HOST,
+    FORWARDED_PREFIX,
+    TRACEPARENT,
+    VIA,
+];
 
 /// Fields that belong to one connection whether `Connection` names them or not. By their text: looking over the few
 /// names of a message costs less than to hash each of these and find it missing.
@@ -52,7 +62,7 @@ pub(crate) fn outward(
     headers: &mut HeaderMap,
     version: Version,
     framing: Framing,
-    origin: &Origin,
+    authority: Option<&HeaderValue>,
 ) -> Option<HeaderValue> {
     let upgrade = wanted_upgrade(headers, version);
     let trailers_wanted = names_token(headers, &TE, "trailers");
@@ -73,8 +83,10 @@ pub(crate) fn outward(
     if let Some(names) = connection {
         headers.insert(CONNECTION, HeaderValue::from_static(names));
     }
-    if !headers.contains_key(HOST) {
-        headers.insert(HOST, origin.authority().clone());
+    if let Some(authority) = authority
+        && !headers.contains_key(HOST)
+    {
+        headers.insert(HOST, authority.clone());
     }
     if version == Version::HTTP_2 {
         join_cookies(headers);
@@ -224,7 +236,7 @@ mod tests {
 
     fn sent(lines: &[(&str, &str)], version: Version, framing: Framing) -> (HeaderMap, Option<HeaderValue>) {
         let mut headers = map(lines);
-        let upgrade = outward(&mut headers, version, framing, &"http://up:1".parse().unwrap());
+        let upgrade = outward(&mut headers, version, framing, Some(&HeaderValue::from_static("up:1")));
         (headers, upgrade)
     }
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::slots::Slot;
+use super::wire::Wire;
 
 /// How much is read in one poll, so that other calls of the core get their turn.
 const POLL_BYTES_MAX: usize = 64 << 10;
@@ -85,7 +85,7 @@ impl Heard {
 /// exchange, with the answer or with the error that it finds.
 #[derive(Debug)]
 pub(crate) struct UpstreamIo {
-    stream: TcpStream,
+    stream: Wire,
     heard: Heard,
     /// Nothing more can be read.
     ended: bool,
@@ -94,7 +94,7 @@ pub(crate) struct UpstreamIo {
 }
 
 impl UpstreamIo {
-    pub(crate) const fn new(stream: TcpStream, heard: Heard, slot: Slot) -> Self {
+    pub(crate) const fn new(stream: Wire, heard: Heard, slot: Slot) -> Self {
         Self { stream, heard, ended: false, _slot: slot }
     }
 

@@ -1,10 +1,14 @@
-//! Where calls go: an `http://` origin, looked up at each connect.
+//! Where calls go, as it is written: an `http://` origin.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::HeaderValue;
 use http::uri::{Authority, Scheme, Uri};
+
+use crate::upstream::Target;
 
 /// An upstream as `UPSTREAM_URL` and `BILLING_URL` name it: scheme, host and port, no path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +16,8 @@ pub struct Origin {
     host: String,
     port: u16,
     authority: HeaderValue,
+    /// `unix:` and a path.
+    socket: Option<PathBuf>,
 }
 
 /// Why a text is no origin.
@@ -23,6 +29,9 @@ pub enum OriginError {
     /// `https://`.
     #[error("https is not spoken to the upstream yet: name an http:// address")]
     Https,
+    /// `unix:` without a whole path.
+    #[error("a socket is named by its whole path, such as unix:/run/docs.sock")]
+    RelativeSocket,
     /// A path, a query or a user.
     #[error("only scheme, host and port belong here: clients' paths are forwarded as they are")]
     MoreThanOrigin,
@@ -39,9 +48,27 @@ impl Origin {
         self.port
     }
 
+    /// The address itself, where the host is one and no name.
+    pub(crate) fn target(&self) -> Option<Target> {
+        if let Some(path) = &self.socket {
+            return Some(Target::Unix(path.clone()));
+        }
+        self.host.parse().ok().map(|address| Target::Tcp(SocketAddr::new(address, self.port)))
+    }
+
     /// `host:port`, for requests that came without `Host`.
     pub(crate) const fn authority(&self) -> &HeaderValue {
         &self.authority
+    }
+}
+
+impl Origin {
+    fn unix(path: &str) -> Result<Self, OriginError> {
+        if !path.starts_with('/') || path.contains('\0') {
+            return Err(OriginError::RelativeSocket);
+        }
+        let authority = HeaderValue::from_static("localhost");
+        Ok(Self { host: "localhost".to_owned(), port: 0, authority, socket: Some(PathBuf::from(path)) })
     }
 }
 
@@ -49,6 +76,9 @@ impl FromStr for Origin {
     type Err = OriginError;
 
     fn from_str(text: &str) -> Result<Self, OriginError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Self::unix(path);
+        }
         let uri: Uri = text.parse().map_err(|_| OriginError::Malformed)?;
         let scheme = uri.scheme().ok_or(OriginError::Malformed)?;
         if *scheme == Scheme::HTTPS {
@@ -69,12 +99,15 @@ impl FromStr for Origin {
         }
         let port = authority.port_u16().unwrap_or(80);
         let value = HeaderValue::from_str(authority.as_str()).map_err(|_| OriginError::Malformed)?;
-        Ok(Self { host, port, authority: value })
+        Ok(Self { host, port, authority: value, socket: None })
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.socket {
+            return write!(out, "unix:{}", path.display());
+        }
         match self.host.contains(':') {
             true => write!(out, "http://[{}]:{}", self.host, self.port),
             false => write!(out, "http://{}:{}", self.host, self.port),

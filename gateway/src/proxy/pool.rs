@@ -1,4 +1,4 @@
-//! Idle connections to one upstream, one pool a core.
+//! Idle connections to one address of an upstream, one pool a core.
 //!
 //! Invariant: a connection is either in the pool or owned by exactly one request. The lock is taken by the thread of one
 //! core, and by others only when there is no room for another connection: it is hardly ever waited for.
@@ -10,15 +10,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::connection::{ConnectError, Connection};
-use super::origin::Origin;
 use super::slots::Slots;
-use crate::call::Destination;
+use super::wire;
+use crate::upstream::{Plumbing, Target};
 
 /// How connections are made and kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PoolOptions {
-    /// How long a connection may take to be made.
-    pub(crate) connect_timeout: Duration,
     /// How long an unused connection is kept. Shorter than what upstreams allow, because a connection that the
     /// upstream closes while a request is on its way costs an error.
     pub(crate) idle_timeout: Duration,
@@ -30,9 +28,9 @@ pub(crate) struct PoolOptions {
 
 /// Idle connections, the last used first out.
 pub(crate) struct Pool {
-    /// Whose connections these are.
-    whom: Destination,
-    origin: Origin,
+    target: Target,
+    /// How long a connection may take to be made.
+    connect_timeout: Duration,
     options: PoolOptions,
     slots: Slots,
     idle: Mutex<Vec<Idle>>,
@@ -44,18 +42,11 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(whom: Destination, origin: Origin, (options, slots): (PoolOptions, &Slots)) -> Arc<Self> {
-        let pool = Arc::new(Self { whom, origin, options, slots: slots.clone(), idle: Mutex::default() });
-        slots.share_with(&pool);
+    pub(crate) fn new(target: Target, connect_timeout: Duration, parts: &Plumbing) -> Arc<Self> {
+        let (options, slots) = (parts.pool, parts.slots.clone());
+        let pool = Arc::new(Self { target, connect_timeout, options, slots, idle: Mutex::default() });
+        pool.slots.share_with(&pool);
         pool
-    }
-
-    pub(crate) const fn whom(&self) -> Destination {
-        self.whom
-    }
-
-    pub(crate) const fn origin(&self) -> &Origin {
-        &self.origin
     }
 
     /// A connection that the upstream had not closed a moment ago. It is polled once, which reads what came while it
@@ -79,10 +70,18 @@ impl Pool {
         }
     }
 
-    /// A new connection.
-    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+    /// A new connection, made within the time-out and before `latest`.
+    pub(crate) async fn connect(&self, latest: tokio::time::Instant) -> Result<Connection, ConnectError> {
         let slot = self.slots.take().ok_or(ConnectError::Busy)?;
-        Connection::open(&self.origin, &self.options, slot).await
+        let left = latest.saturating_duration_since(tokio::time::Instant::now());
+        let stream = wire::connect(&self.target, self.connect_timeout.min(left)).await?;
+        Connection::open(stream, &self.options, slot).await
+    }
+
+    /// Whether a connection can be made now; it is closed at once.
+    pub(crate) async fn try_connect(&self) -> Result<(), ConnectError> {
+        let _slot = self.slots.take().ok_or(ConnectError::Busy)?;
+        wire::connect(&self.target, self.connect_timeout).await.map(drop)
     }
 
     /// Closes the connection that has been unused for the longest; whether there was one.
@@ -112,10 +111,5 @@ impl Pool {
         let stale: Vec<Idle> = idle.drain(..stale).collect();
         drop(idle);
         drop(stale);
-    }
-
-    /// How often [`Self::sweep`] is worth calling.
-    pub(crate) const fn sweep_every(&self) -> Duration {
-        self.options.idle_timeout
     }
 }

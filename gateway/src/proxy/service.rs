@@ -17,18 +17,19 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::answer::{AnswerBody, Lease};
-use super::connection::{ConnectError, Connection};
 use super::exchange::{HeadLimits, NoHead, exchange};
 use super::headers::{self, Framing};
 use super::origin::Origin;
-use super::pool::Pool;
+use super::reach::{Course, Wanted};
 use super::stall::Stall;
 use super::tunnel::Tunnel;
 use super::upload::{Upload, UploadLimits, UploadWatch};
 use crate::call::{Destination, Outbound};
 use crate::capture::Meter;
+use crate::edge::Way;
 use crate::error::{Failure, GatewayError, UpstreamError};
 use crate::metrics::CoreMetrics;
+use crate::upstream::{Address, Answered, CallResult, RetryReason};
 
 /// An answer's head, its body to come, and the guard of the call.
 pub(crate) struct Served {
@@ -38,37 +39,21 @@ pub(crate) struct Served {
     pub(crate) tunnel: Option<Tunnel>,
 }
 
-/// How long things may take, and how much may come.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ProxyOptions {
-    pub(crate) head_timeout: Duration,
-    pub(crate) body_idle: Duration,
-    pub(crate) call_timeout: Duration,
-    /// The idle limit of what is quiet by nature: tunnels, event streams, gRPC.
-    pub(crate) stream_idle: Duration,
-    /// The most header fields of an answer.
-    pub(crate) header_fields_max: usize,
-    pub(crate) upload: UploadLimits,
-}
-
 /// The proxy of one core.
 #[derive(Clone)]
 pub(crate) struct Proxy(Arc<Inner>);
 
 struct Inner {
-    upstream: Arc<Pool>,
-    billing: Arc<Pool>,
-    options: ProxyOptions,
+    /// The core's number.
+    core: usize,
+    /// The most header fields of an answer.
+    header_fields_max: usize,
     metrics: Arc<CoreMetrics>,
 }
 
 impl Proxy {
-    pub(crate) fn new(
-        (upstream, billing): (Arc<Pool>, Arc<Pool>),
-        options: ProxyOptions,
-        metrics: Arc<CoreMetrics>,
-    ) -> Self {
-        Self(Arc::new(Inner { upstream, billing, options, metrics }))
+    pub(crate) fn new(core: usize, header_fields_max: usize, metrics: Arc<CoreMetrics>) -> Self {
+        Self(Arc::new(Inner { core, header_fields_max, metrics }))
     }
 }
 
@@ -85,12 +70,12 @@ impl Service<Outbound> for Proxy {
     fn call(&mut self, call: Outbound) -> Self::Future {
         let proxy = Arc::clone(&self.0);
         Box::pin(async move {
-            let Outbound { request, facts, destination, expires, mut meter, watch, span, place } = call;
-            let call = Instant::from_std(facts.arrived) + proxy.options.call_timeout;
+            let Outbound { request, facts, way, expires, mut meter, watch, span, place } = call;
+            let call = Instant::from_std(facts.arrived) + way.limits.call_timeout;
             let stream = expires.map_or(call, |expires| call.min(Instant::from_std(expires)));
             let ends = Ends { call, stream };
-            let prepared = proxy.prepare(request, destination, (watch, ends));
-            let span = span.map(|span| placed(span, prepared.pool.origin()));
+            let span = span.map(|span| placed(span, way.upstream.origin()));
+            let prepared = prepare(request, way, (watch, ends));
             match proxy.serve(prepared, meter.as_mut(), ends).await {
                 Ok((response, None)) => {
                     let response = told(response, span).map(|body| body.in_place(place));
@@ -126,7 +111,7 @@ struct Ends {
 /// A request as it is sent, and what is known of it.
 struct Prepared {
     request: Request<Upload>,
-    pool: Arc<Pool>,
+    way: Arc<Way>,
     watch: Option<UploadWatch>,
     /// It may be sent twice: it has no body and changes nothing the second time (RFC 9110, 9.2.2).
     repeatable: bool,
@@ -134,139 +119,159 @@ struct Prepared {
     client: Option<OnUpgrade>,
 }
 
-impl Inner {
-    fn prepare(
-        &self,
-        mut request: Request<WebBody>,
-        destination: Destination,
-        (watch, ends): (Option<UploadWatch>, Ends),
-    ) -> Prepared {
-        let pool = match destination {
-            Destination::Upstream => Arc::clone(&self.upstream),
-            Destination::Billing => Arc::clone(&self.billing),
-        };
-        let framing = match (&watch, request.body().size_hint().exact()) {
-            (None, _) => Framing::None,
-            (Some(_), Some(length)) => Framing::Length(length),
-            (Some(_), None) => Framing::Chunked,
-        };
-        let version = request.version();
-        let upgrade = headers::outward(request.headers_mut(), version, framing, pool.origin());
-        let client = upgrade.map(|_| hyper::upgrade::on(&mut request));
-        let repeatable = watch.is_none() && is_idempotent(request.method()) && client.is_none();
-        let (mut parts, body) = request.into_parts();
-        parts.version = Version::HTTP_11;
-        parts.extensions = http::Extensions::new();
-        let body = match &watch {
-            Some(watch) if is_grpc(&parts.headers) => {
-                let limits = UploadLimits { idle: self.options.stream_idle, ..self.options.upload };
-                Upload::streaming(body, watch.clone(), (limits, ends.stream))
-            }
-            Some(watch) => Upload::streaming(body, watch.clone(), (self.options.upload, ends.call)),
-            None => Upload::empty(),
-        };
-        Prepared { request: Request::from_parts(parts, body), pool, watch, repeatable, client }
-    }
+fn prepare(mut request: Request<WebBody>, way: Arc<Way>, (watch, ends): (Option<UploadWatch>, Ends)) -> Prepared {
+    let framing = match (&watch, request.body().size_hint().exact()) {
+        (None, _) => Framing::None,
+        (Some(_), Some(length)) => Framing::Length(length),
+        (Some(_), None) => Framing::Chunked,
+    };
+    let version = request.version();
+    let authority = way.upstream.origin().map(|origin| origin.authority());
+    let upgrade = headers::outward(request.headers_mut(), version, framing, authority);
+    let client = upgrade.map(|_| hyper::upgrade::on(&mut request));
+    let repeatable = watch.is_none() && is_idempotent(request.method()) && client.is_none();
+    let (mut parts, body) = request.into_parts();
+    parts.version = Version::HTTP_11;
+    parts.extensions = http::Extensions::new();
+    let body = match &watch {
+        Some(watch) if is_grpc(&parts.headers) => {
+            let limits = UploadLimits { idle: way.limits.stream_idle, ..way.limits.upload() };
+            Upload::streaming(body, watch.clone(), (limits, ends.stream))
+        }
+        Some(watch) => Upload::streaming(body, watch.clone(), (way.limits.upload(), ends.call)),
+        None => Upload::empty(),
+    };
+    Prepared { request: Request::from_parts(parts, body), way, watch, repeatable, client }
+}
 
+impl Inner {
     async fn serve(
         &self,
         prepared: Prepared,
         mut meter: Option<&mut Meter>,
         ends: Ends,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
-        let Prepared { request, pool, watch, repeatable, client } = prepared;
+        let Prepared { request, way, watch, repeatable, client } = prepared;
         if let Some(meter) = &mut meter {
             meter.check()?;
         }
-        let mut connection = match std::future::poll_fn(|cx| Poll::Ready(pool.take(cx))).await {
-            Some(connection) => connection,
-            None => self.connect(&pool).await?,
-        };
+        let mut course = Course::begin(&way, (self.core, &self.metrics), ends.call)?;
+        let mut reached = course.reach(Wanted::Any).await?;
         if let Some(meter) = meter
             && let Err(refused) = meter.hand_over().await
         {
-            pool.put(connection);
+            reached.give_back();
             return Err(refused);
         }
         if client.is_some() {
-            connection.allow_upgrade();
+            reached.connection.allow_upgrade();
         }
-        let spare = (repeatable && connection.is_reused()).then(|| copy_of(&request));
-        let limits = HeadLimits { timeout: self.options.head_timeout, call_deadline: ends.call };
-        let sent = std::time::Instant::now();
-        let mut head = exchange(&mut connection, request, watch.as_ref(), limits).await;
+        let spare = (repeatable && reached.connection.is_reused()).then(|| copy_of(&request));
+        let limits = HeadLimits { timeout: way.limits.head_timeout, call_deadline: ends.call };
+        let mut sent = std::time::Instant::now();
+        let mut head = exchange(&mut reached.connection, request, watch.as_ref(), limits).await;
         if let Err(NoHead::Broke { unsent, .. }) = &mut head
-            && connection.is_reused()
-            && !connection.heard_anything()
+            && reached.connection.is_reused()
+            && !reached.connection.heard_anything()
             && let Some(again) = unsent.take().map(|request| *request).or(spare)
+            && course.may_retry(RetryReason::Reused)
         {
             // The upstream closed the connection while the request was on its way to it.
-            self.metrics.upstream_retried();
-            drop(connection);
-            connection = self.connect(&pool).await?;
+            course.give_up(reached);
+            reached = course.reach(Wanted::New).await?;
             if client.is_some() {
-                connection.allow_upgrade();
+                reached.connection.allow_upgrade();
             }
-            head = exchange(&mut connection, again, watch.as_ref(), limits).await;
+            sent = std::time::Instant::now();
+            head = exchange(&mut reached.connection, again, watch.as_ref(), limits).await;
         }
-        let response = head.map_err(|no_head| no_head.into_error(watch.as_ref(), pool.whom()))?;
-        self.metrics.upstream_answered(sent.elapsed());
-        self.answered(response, Lease { connection, pool }, (watch, client, ends))
+        self.observe(&way, reached.address(), Seen { head: &head, took: sent.elapsed(), watch: watch.as_ref() });
+        let response = head.map_err(|no_head| no_head.into_error(watch.as_ref(), way.whom()))?;
+        let lease = course.lease(reached);
+        self.answered(response, lease, Asked { way: &way, watch, client, ends })
     }
 
-    async fn connect(&self, pool: &Pool) -> Result<Connection, GatewayError> {
-        self.metrics.upstream_connecting();
-        let failed = |error| match error {
-            ConnectError::Busy => UpstreamError::Busy,
-            error => UpstreamError::Unreachable(error),
+    /// Counts how the call went, so far.
+    fn observe(&self, way: &Way, address: &Arc<Address>, seen: Seen<'_>) {
+        let Seen { head, took, watch } = seen;
+        let upstream = &way.upstream;
+        let answered = |how| upstream.answered(self.core, address, (took, how));
+        let result = match head {
+            Ok(response) => {
+                self.metrics.upstream_answered(took);
+                upstream.metrics().answered(self.core, took);
+                let is_bad = matches!(response.status().as_u16(), 502..=504);
+                return answered(if is_bad { Answered::Badly } else { Answered::Well });
+            }
+            Err(_) if watch.is_some_and(|watch| watch.failure().is_some()) => CallResult::ClientLeft,
+            Err(NoHead::Broke { .. }) => CallResult::Broke,
+            Err(NoHead::Silent) => CallResult::Silent,
         };
-        pool.connect().await.map_err(|error| failed(error).of(pool.whom()))
+        if result != CallResult::ClientLeft {
+            answered(Answered::Badly);
+        }
+        upstream.metrics().called(self.core, result);
     }
 
     fn answered(
         &self,
         mut response: Response<Incoming>,
         lease: Lease,
-        (watch, client, ends): (Option<UploadWatch>, Option<OnUpgrade>, Ends),
+        asked: Asked<'_>,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
+        let Asked { way, watch, client, ends } = asked;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switched(response, lease, (client, ends.stream));
+            return switched(response, lease, (way, client, ends.stream));
         }
-        if response.headers().len() > self.options.header_fields_max {
+        if response.headers().len() > self.header_fields_max {
             let error = UpstreamError::Answer("it has more header fields than HEADER_FIELDS_MAX allows");
-            return Err(error.of(lease.pool.whom()));
+            return Err(error.of(way.whom()));
         }
         if headers::has_foreign_coding(response.headers()) {
-            return Err(UpstreamError::Answer("only the transfer coding chunked is known").of(lease.pool.whom()));
+            return Err(UpstreamError::Answer("only the transfer coding chunked is known").of(way.whom()));
         }
         headers::inward(response.headers_mut());
         let stall = match is_event_stream(response.headers()) || is_grpc(response.headers()) {
-            true => Stall::new(self.options.stream_idle, ends.stream),
-            false => Stall::new(self.options.body_idle, ends.call),
+            true => Stall::new(way.limits.stream_idle, ends.stream),
+            false => Stall::new(way.limits.body_idle, ends.call),
         };
         let response = plain(response, |incoming| AnswerBody::new(incoming, lease, stall).watching(watch));
         Ok((response, None))
     }
+}
 
-    fn switched(
-        &self,
-        mut response: Response<Incoming>,
-        lease: Lease,
-        (client, latest): (Option<OnUpgrade>, Instant),
-    ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
-        let unasked = || UpstreamError::Answer("101 to a request that did not ask for it").of(lease.pool.whom());
-        let client = client.ok_or_else(unasked)?;
-        let upstream = hyper::upgrade::on(&mut response);
-        let protocol = response.headers().get(UPGRADE).cloned();
-        headers::inward(response.headers_mut());
-        if let Some(protocol) = protocol {
-            response.headers_mut().insert(UPGRADE, protocol);
-        }
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        let (connection, idle) = (lease.connection, self.options.stream_idle);
-        let tunnel = Tunnel { client, upstream, connection, idle, latest, place: None };
-        Ok((plain(response, AnswerBody::switched), Some(tunnel)))
+/// What an attempt came to.
+struct Seen<'a> {
+    head: &'a Result<Response<Incoming>, NoHead>,
+    took: Duration,
+    watch: Option<&'a UploadWatch>,
+}
+
+/// What was asked, of an answer whose head came.
+struct Asked<'a> {
+    way: &'a Way,
+    watch: Option<UploadWatch>,
+    client: Option<OnUpgrade>,
+    ends: Ends,
+}
+
+fn switched(
+    mut response: Response<Incoming>,
+    lease: Lease,
+    (way, client, latest): (&Way, Option<OnUpgrade>, Instant),
+) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
+    let unasked = || UpstreamError::Answer("101 to a request that did not ask for it").of(way.whom());
+    let client = client.ok_or_else(unasked)?;
+    let upstream = hyper::upgrade::on(&mut response);
+    let protocol = response.headers().get(UPGRADE).cloned();
+    headers::inward(response.headers_mut());
+    if let Some(protocol) = protocol {
+        response.headers_mut().insert(UPGRADE, protocol);
     }
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    let Lease { connection, held, .. } = lease;
+    let tunnel = Tunnel { client, upstream, connection, held, idle: way.limits.stream_idle, latest, place: None };
+    Ok((plain(response, AnswerBody::switched), Some(tunnel)))
 }
 
 impl NoHead {
@@ -295,9 +300,11 @@ fn plain(response: Response<Incoming>, body: impl FnOnce(Incoming) -> AnswerBody
 }
 
 /// The span of a call says whom it calls.
-fn placed(mut span: OpenSpan, origin: &Origin) -> OpenSpan {
-    span.set("server.address", origin.host().to_owned());
-    span.set("server.port", origin.port());
+fn placed(mut span: OpenSpan, origin: Option<&Arc<Origin>>) -> OpenSpan {
+    if let Some(origin) = origin {
+        span.set("server.address", origin.host().to_owned());
+        span.set("server.port", origin.port());
+    }
     span
 }
 

@@ -32,7 +32,9 @@ impl Slots {
 
     /// From now on unused connections of this pool make room for others.
     pub(crate) fn share_with(&self, pool: &Arc<Pool>) {
-        self.0.pools.lock().push(Arc::downgrade(pool));
+        let mut pools = self.0.pools.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(pool));
     }
 
     /// A place, if there is one or an unused connection that can be closed for it.

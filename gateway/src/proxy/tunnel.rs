@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::Instant;
 
+use super::answer::Held;
 use super::connection::Connection;
 use crate::core::Core;
 use crate::layers::OpenCall;
@@ -22,6 +23,8 @@ pub(crate) struct Tunnel {
     pub(crate) client: OnUpgrade,
     pub(crate) upstream: OnUpgrade,
     pub(crate) connection: Connection,
+    /// What it holds of its upstream.
+    pub(crate) held: Held,
     /// How long nothing may move.
     pub(crate) idle: Duration,
     /// When the gateway ends it.
@@ -58,7 +61,7 @@ impl Tunnel {
     }
 
     async fn pump(self, traffic: &Arc<Traffic>) -> Outcome {
-        let Self { client, upstream, connection, idle, latest: _, place: _place } = self;
+        let Self { client, upstream, connection, held: _held, idle, latest: _, place: _place } = self;
         connection.finish().await;
         let Ok(upstream) = upstream.await else { return Outcome::UpstreamAborted };
         let Ok(client) = client.await else { return Outcome::ClientAborted };

@@ -33,13 +33,18 @@ pub enum LocalRoute {
 impl RouteClass {
     /// The class of this path; a trailing slash changes nothing.
     pub fn of(path: &NormalPath, routes: &BillableRoutes) -> Self {
+        Self::billed_by(path, || routes.longest_match(path).cloned())
+    }
+
+    /// The same, where something else than a list of routes says what is billed.
+    pub fn billed_by(path: &NormalPath, billed: impl FnOnce() -> Option<RoutePattern>) -> Self {
         let mut segments = path.segments();
         match (segments.next(), segments.next()) {
             (Some("health"), None) => Self::Local(LocalRoute::Health),
             (Some("metrics"), _) => Self::Local(LocalRoute::Metrics),
             (Some("health" | "docs" | "openapi.json" | "auth"), _) => Self::Open,
             (Some("billing"), _) => Self::Billing,
-            _ => routes.longest_match(path).cloned().map_or(Self::Unbilled, Self::Billable),
+            _ => billed().map_or(Self::Unbilled, Self::Billable),
         }
     }
 }

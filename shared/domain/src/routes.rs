@@ -216,7 +216,7 @@ impl Route {
 }
 
 /// A segment without its `;parameters`, also when the `;` is escaped: an upstream may cut before or after it decodes.
-fn without_parameters(segment: &str) -> &str {
+pub(crate) fn without_parameters(segment: &str) -> &str {
     parameters_start(segment).and_then(|start| segment.get(..start)).unwrap_or(segment)
 }
 

@@ -89,6 +89,10 @@ codes! {
     UpstreamAnswerInvalid = "upstream_answer_invalid";
     /// 503: the gateway has as many connections to upstreams as it may have.
     UpstreamBusy = "upstream_busy";
+    /// None of an upstream's addresses can be reached, or none is known.
+    NoUpstream = "no_upstream";
+    /// No route leads there, and there is no default upstream.
+    NoRoute = "no_route";
     /// 502: no connection to billing-api.
     BillingUnreachable = "billing_unreachable";
     /// 504: billing-api took no connection, or gave no answer, in time.

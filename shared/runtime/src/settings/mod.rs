@@ -4,6 +4,7 @@
 //! Nothing here looks at the process environment or at the clock: a [`Values`] is built from what it is given.
 
 mod common;
+mod entries;
 mod file;
 mod limits;
 mod mistakes;
@@ -17,6 +18,7 @@ mod well_known;
 mod tests;
 
 pub use common::{Common, Environment, JwtAlgorithm, JwtSettings, SecretNeed};
+pub use entries::{Entry, Key};
 pub use file::{CONFIG_FILE, File};
 pub use limits::GatewayLimits;
 pub use mistakes::{Mistake, Mistakes};

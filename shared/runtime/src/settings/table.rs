@@ -72,6 +72,8 @@ settings! {
     LOG_LEVEL = "log.level", Plain, "trace, debug, info, warn, error or off";
     LOG_FORMAT = "log.format", Plain, "text or json";
     UPSTREAM_URL = "upstream.url", Secret, "http://host:port of the service behind the gateway";
+    UPSTREAMS = "upstreams", Plain, "a list of tables such as {name = \"docs\", addresses = [\"http://docs:9000\"]}";
+    ROUTES = "routes", Plain, "a list of tables such as {path = \"/api/v1/documents\", upstream = \"docs\"}";
     NATS_URL = "nats.url", Secret, "nats://host:port, several separated by commas";
     NATS_CREDENTIALS_FILE = "nats.credentials_file", Plain, "the path of a .creds file";
     NATS_CA_FILE = "nats.ca_file", Plain, "the path of a PEM file";

@@ -276,6 +276,26 @@ impl Values {
         }
     }
 
+    pub(super) fn note(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    /// A list as it was written, for `entries`; an empty one when it is unset. `None` is a mistake, already noted.
+    pub(super) fn listed(&mut self, setting: Setting) -> Option<Value> {
+        if self.not_unicode.contains(setting.name) {
+            self.mistake(setting, "is not UTF-8");
+            return None;
+        }
+        let found = self.layers.find_value(setting.key).ok();
+        let layer = found.as_ref().map(|value| self.layer_of(value));
+        let shown = found.as_ref().map(|value| match value {
+            Value::Array(_, list) => format!("{} entries", list.len()),
+            _ => "a JSON array".to_owned(),
+        });
+        self.readings.insert(setting.name, Reading { setting, layer, shown });
+        Some(found.unwrap_or_else(|| Value::from(Vec::<Value>::new())))
+    }
+
     fn layer_of(&self, value: &Value) -> String {
         self.layers.get_metadata(value.tag()).map_or(DEFAULT_LAYER, |metadata| &metadata.name).to_owned()
     }
@@ -320,7 +340,7 @@ fn wrong(setting: Setting, text: &str, error: &impl Display) -> String {
 }
 
 /// A scalar as its text, a list as its texts joined by commas.
-fn as_text(value: &Value) -> Option<String> {
+pub(super) fn as_text(value: &Value) -> Option<String> {
     match value {
         Value::String(_, text) => Some(text.clone()),
         Value::Char(_, text) => Some(text.to_string()),

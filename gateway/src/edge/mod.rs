@@ -1,0 +1,154 @@
+//! The snapshot that a call is served by: its way, and everything on it, from the start of the call to its end.
+//!
+//! Immutable. A reload makes another one; calls that began under this one, tunnels too, end under it.
+
+mod config;
+mod routes;
+mod way;
+
+use std::sync::Arc;
+
+use goldleaves_domain::{NormalPath, RouteClass, RoutePattern};
+use http::Method;
+use tokio::runtime::Handle;
+
+use config::UpstreamEntry;
+pub(crate) use config::{ClientAbort, EdgeConfig, Health};
+use routes::Routes;
+pub(crate) use routes::{Bills, check};
+pub(crate) use way::{CallLimits, Heading, Way};
+
+use crate::GatewayConfig;
+use crate::call::Destination;
+use crate::error::GatewayError;
+use crate::proxy::Origin;
+use crate::upstream::{Plumbing, Upstream, UpstreamSpec, Upstreams, first_look_up};
+
+/// All ways that there are.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    upstreams: Vec<Arc<Upstream>>,
+    /// Where calls go that no entry says anything of.
+    default: Option<Arc<Way>>,
+    /// Where `/billing` goes.
+    billing: Arc<Way>,
+    /// `None` = there is no entry.
+    routes: Option<Routes>,
+    bills: Bills,
+}
+
+/// What upstreams are made with.
+#[derive(Clone)]
+pub(crate) struct Workshop {
+    pub(crate) plumbing: Plumbing,
+    pub(crate) counters: Upstreams,
+}
+
+impl Edge {
+    /// Makes it of what is told, and of the one before what has not changed.
+    pub(crate) fn build(config: &GatewayConfig, workshop: &Workshop, before: Option<&Self>) -> Self {
+        let upstreams: Vec<Arc<Upstream>> =
+            specs(config).into_iter().map(|spec| workshop.upstream(spec, before)).collect();
+        let named = |name: &str| upstreams.iter().find(|upstream| upstream.name() == name).cloned();
+        let limits = CallLimits::of(&config.limits);
+        let way = |upstream| Arc::new(Way::plain(upstream, limits));
+        let billing = named("billing").unwrap_or_else(|| workshop.upstream(billing_spec(config), before));
+        let entries = config.edge.routes.iter().filter_map(|entry| {
+            // Settings with an unknown upstream were refused.
+            let upstream = named(&entry.upstream)?;
+            Some((entry.clone(), Arc::new(Way::of(entry, upstream, limits))))
+        });
+        Self {
+            default: named("default").map(way),
+            billing: way(billing),
+            routes: (!config.edge.routes.is_empty()).then(|| Routes::new(entries)),
+            bills: Bills::new(Arc::clone(&config.routes), &config.edge.routes),
+            upstreams,
+        }
+    }
+
+    /// Looks names up, and keeps what is known of addresses true from now on.
+    pub(crate) fn start(&self) {
+        first_look_up(&self.upstreams);
+        if let Ok(control) = Handle::try_current() {
+            self.upstreams.iter().for_each(|upstream| upstream.keep_up(&control));
+        }
+    }
+
+    /// All upstreams.
+    pub(crate) fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
+    /// What the calls of a path are billed as.
+    pub(crate) fn billed_as(&self, path: &NormalPath, method: &Method) -> Option<RoutePattern> {
+        self.bills.pattern(path, method)
+    }
+
+    /// Where a call goes, and whether its entry opens it.
+    ///
+    /// # Errors
+    /// No entry leads there and there is no default, or the rewritten path would be read in two ways.
+    pub(crate) fn head_for(
+        &self,
+        path: &NormalPath,
+        method: &Method,
+        class: &RouteClass,
+    ) -> Result<(Heading, bool), GatewayError> {
+        let is_billing = *class == RouteClass::Billing;
+        let otherwise = if is_billing { Some(&self.billing) } else { self.default.as_ref() };
+        let allowed = match &self.routes {
+            None => Vec::new(),
+            // What is billing-api's is moved by nothing that is for all paths.
+            Some(routes) => match routes.find(path, method, |way| !is_billing || way.is_of_billing) {
+                Ok(found) => return Ok((found.way.toward(path, found.rest_bytes)?, routes::opens(&found))),
+                Err(allowed) => allowed,
+            },
+        };
+        match otherwise {
+            Some(way) => Ok((Heading { way: Arc::clone(way), target: None }, false)),
+            None => Err(routes::unserved(allowed)),
+        }
+    }
+}
+
+impl Workshop {
+    fn upstream(&self, spec: UpstreamSpec, before: Option<&Edge>) -> Arc<Upstream> {
+        let same_name = before.and_then(|edge| edge.upstreams.iter().find(|upstream| upstream.name() == spec.name));
+        match same_name {
+            Some(upstream) if *upstream.spec() == spec => Arc::clone(upstream),
+            other => Upstream::new(spec, self, other.map(|upstream| &**upstream)),
+        }
+    }
+}
+
+fn billing_spec(config: &GatewayConfig) -> UpstreamSpec {
+    let entry = config.edge.upstreams.iter().find(|entry| entry.name == "billing");
+    spec(config, "billing", (entry, Some(&config.billing)))
+}
+
+/// What all upstreams are told.
+fn specs(config: &GatewayConfig) -> Vec<UpstreamSpec> {
+    let entries = &config.edge.upstreams;
+    let default = entries.iter().find(|entry| entry.name == "default");
+    let has_default = config.upstream.is_some() || default.is_some_and(|entry| !entry.origins.is_empty());
+    let default = has_default.then(|| spec(config, "default", (default, config.upstream.as_ref())));
+    let others = entries.iter().filter(|entry| !matches!(entry.name.as_str(), "default" | "billing"));
+    let others = others.map(|entry| spec(config, &entry.name, (Some(entry), None)));
+    default.into_iter().chain(std::iter::once(billing_spec(config))).chain(others).collect()
+}
+
+fn spec(config: &GatewayConfig, name: &str, (entry, own): (Option<&UpstreamEntry>, Option<&Origin>)) -> UpstreamSpec {
+    let written = entry.map(|entry| entry.origins.clone()).filter(|origins| !origins.is_empty());
+    let own = || own.map(|origin| Arc::new(origin.clone())).into_iter().collect();
+    UpstreamSpec {
+        name: name.to_owned(),
+        whom: if name == "billing" { Destination::Billing } else { Destination::Upstream },
+        origins: written.unwrap_or_else(own),
+        requests_max: entry.and_then(|entry| entry.requests_max),
+        connect_timeout: entry
+            .and_then(|entry| entry.connect_timeout)
+            .unwrap_or(config.limits.upstream_connect_timeout),
+        health: entry.and_then(|entry| entry.health.clone()),
+    }
+}

@@ -1,0 +1,236 @@
+//! Which way a call goes, and what it is billed as: two questions, two trees.
+
+use std::sync::Arc;
+
+use goldleaves_domain::{BillableRoutes, Case, NormalPath, RoutePattern, SegmentTree};
+use goldleaves_runtime::settings::{Values, table};
+use http::Method;
+
+use super::config::{Access, EdgeConfig, RouteEntry};
+use super::way::Way;
+use crate::error::GatewayError;
+
+/// What holds for one path, by method.
+#[derive(Debug, Clone)]
+struct ByMethod<T> {
+    /// Entries with methods; at one path each method is there once.
+    some: Vec<(Vec<Method>, T)>,
+    /// The entry without.
+    any: Option<T>,
+}
+
+impl<T> Default for ByMethod<T> {
+    fn default() -> Self {
+        Self { some: Vec::new(), any: None }
+    }
+}
+
+impl<T> ByMethod<T> {
+    /// GET covers HEAD.
+    fn of(&self, method: &Method) -> Option<&T> {
+        let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+        let named = self.some.iter().find(|(methods, _)| methods.contains(wanted)).map(|(_, value)| value);
+        named.or(self.any.as_ref())
+    }
+
+    /// Adds a value; `false` when one of the methods is taken.
+    fn add(&mut self, methods: Option<&[Method]>, value: T) -> bool {
+        let Some(methods) = methods else {
+            let free = self.any.is_none();
+            self.any = Some(value);
+            return free;
+        };
+        let free = !methods.iter().any(|method| self.some.iter().any(|(taken, _)| taken.contains(method)));
+        self.some.push((methods.to_vec(), value));
+        free
+    }
+
+    fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.some.iter().flat_map(|(methods, _)| methods)
+    }
+}
+
+/// The ways of all entries.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    tree: SegmentTree<ByMethod<Arc<Way>>>,
+}
+
+/// The way that was found.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) way: &'a Arc<Way>,
+    /// How many bytes at the end of the path are beyond the entry's own.
+    pub(crate) rest_bytes: usize,
+    /// Whether the path begins with the entry's very segments.
+    pub(crate) is_literal: bool,
+}
+
+impl Routes {
+    pub(crate) fn new(entries: impl IntoIterator<Item = (RouteEntry, Arc<Way>)>) -> Self {
+        let mut tree = SegmentTree::new(Case::Exact);
+        for (entry, way) in entries {
+            tree.place(&entry.path).get_or_insert_with(ByMethod::default).add(entry.methods.as_deref(), way);
+        }
+        Self { tree }
+    }
+
+    /// The way of the entry with the most segments that serves the method, among those that count.
+    ///
+    /// # Errors
+    /// The methods of the longest path that serves others only, for `Allow`; none where no path matches.
+    pub(crate) fn find(
+        &self,
+        path: &NormalPath,
+        method: &Method,
+        counts: impl Fn(&Way) -> bool,
+    ) -> Result<Found<'_>, Vec<String>> {
+        let mut allowed = Vec::new();
+        let found = self.tree.longest(path, |here, matched| {
+            let way = here.of(method).filter(|way| counts(way));
+            if way.is_none() && here.any.is_none() {
+                allowed = here.methods().map(ToString::to_string).collect();
+            }
+            way.map(|way| Found { way, rest_bytes: matched.rest.len(), is_literal: matched.is_literal })
+        });
+        found.ok_or(allowed)
+    }
+}
+
+/// What calls are billed as, where entries have a say in it beside `BILLABLE_ROUTES`.
+#[derive(Debug, Clone)]
+pub(crate) struct Bills {
+    routes: Arc<BillableRoutes>,
+    /// `None` = no entry says anything. A pattern that is carved out is `None`.
+    tree: Option<SegmentTree<ByMethod<Option<RoutePattern>>>>,
+    patterns: Vec<RoutePattern>,
+}
+
+impl Bills {
+    /// What `BILLABLE_ROUTES` and the entries say together.
+    pub(crate) fn new(routes: Arc<BillableRoutes>, entries: &[RouteEntry]) -> Self {
+        Self::weighed(routes, entries, |_| ())
+    }
+
+    /// Notes each entry that contradicts another one, or `BILLABLE_ROUTES`.
+    pub(crate) fn check(values: &mut Values, routes: &Arc<BillableRoutes>, entries: &[RouteEntry]) {
+        Self::weighed(Arc::clone(routes), entries, |entry| {
+            let text = format!(
+                "{}.billable says of {} what another entry, or BILLABLE_ROUTES, says the other way",
+                entry.place, entry.path
+            );
+            values.mistake(table::ROUTES, &text);
+        });
+    }
+
+    fn weighed(routes: Arc<BillableRoutes>, entries: &[RouteEntry], mut contradicts: impl FnMut(&RouteEntry)) -> Self {
+        let mut patterns: Vec<RoutePattern> = routes.patterns().cloned().collect();
+        let said: Vec<(&RouteEntry, bool)> =
+            entries.iter().filter_map(|entry| entry.billable.map(|billable| (entry, billable))).collect();
+        if said.is_empty() {
+            return Self { routes, tree: None, patterns };
+        }
+        let mut tree: SegmentTree<ByMethod<Option<RoutePattern>>> = SegmentTree::new(Case::Ignored);
+        for pattern in &patterns {
+            tree.place(pattern).get_or_insert_with(ByMethod::default).any = Some(Some(pattern.clone()));
+        }
+        for (entry, billable) in said {
+            let here = tree.place(&entry.path).get_or_insert_with(ByMethod::default);
+            let verdict = billable.then(|| entry.path.clone());
+            let differs = |other: &Option<RoutePattern>| other.is_some() != billable;
+            let contradicted = match &entry.methods {
+                None => here.any.as_ref().is_some_and(differs),
+                Some(methods) => here
+                    .some
+                    .iter()
+                    .any(|(taken, other)| differs(other) && methods.iter().any(|method| taken.contains(method))),
+            };
+            if contradicted {
+                contradicts(entry);
+            }
+            if billable && !patterns.contains(&entry.path) {
+                patterns.push(entry.path.clone());
+            }
+            here.add(entry.methods.as_deref(), verdict);
+        }
+        Self { routes, tree: Some(tree), patterns }
+    }
+
+    /// What a call is billed as.
+    pub(crate) fn pattern(&self, path: &NormalPath, method: &Method) -> Option<RoutePattern> {
+        match &self.tree {
+            None => self.routes.longest_match(path).cloned(),
+            Some(tree) => tree.longest(path, |here, _| here.of(method)).cloned().flatten(),
+        }
+    }
+
+    /// Every pattern that something is billed as.
+    pub(crate) fn patterns(&self) -> &[RoutePattern] {
+        &self.patterns
+    }
+}
+
+/// What is wrong with the entries together: two for one path and method, and rewritten paths that would be billed.
+pub(crate) fn check(values: &mut Values, config: &EdgeConfig, bills: &Bills) {
+    let mut tree: SegmentTree<ByMethod<usize>> = SegmentTree::new(Case::Exact);
+    for (index, entry) in config.routes.iter().enumerate() {
+        let here = tree.place(&entry.path).get_or_insert_with(ByMethod::default);
+        if !here.add(entry.methods.as_deref(), index) {
+            let text = format!("{} is for a path and a method that another entry is for already", entry.place);
+            values.mistake(table::ROUTES, &text);
+        }
+        if let Some(prefix) = &entry.prefix
+            && entry.billable.is_none()
+            && bills_of(bills, &entry.path, entry).is_none()
+            && is_billed_there(bills, config, entry, prefix)
+        {
+            let text = format!(
+                "{}.prefix makes of {} what is billed under another path of the same upstream, and the entry does not say \
+                 `billable`",
+                entry.place, entry.path
+            );
+            values.doubt(table::ROUTES, &text);
+        }
+    }
+}
+
+fn bills_of(bills: &Bills, path: &RoutePattern, entry: &RouteEntry) -> Option<RoutePattern> {
+    let normal = NormalPath::normalise(path.as_str()).ok()?;
+    let methods = entry.methods.clone().unwrap_or_else(|| vec![Method::GET, Method::POST]);
+    methods.iter().find_map(|method| bills.pattern(&normal, method))
+}
+
+/// Whether what the upstream sees lies under a billable pattern whose calls go to the same upstream.
+fn is_billed_there(bills: &Bills, config: &EdgeConfig, entry: &RouteEntry, prefix: &str) -> bool {
+    let text = if prefix.is_empty() { "/" } else { prefix };
+    let Some(billed) = text.parse().ok().and_then(|path: RoutePattern| bills_of(bills, &path, entry)) else {
+        return false;
+    };
+    let longest = config
+        .routes
+        .iter()
+        .filter(|other| is_below(billed.as_str(), other.path.as_str()))
+        .max_by_key(|other| other.path.as_str().len());
+    longest.map_or("default", |other| other.upstream.as_str()) == entry.upstream
+}
+
+fn is_below(path: &str, pattern: &str) -> bool {
+    pattern == "/" || path.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether an entry opens what it matches.
+pub(crate) fn opens(found: &Found<'_>) -> bool {
+    // As all that is open: the very segments, nothing decoded or cut.
+    found.way.access == Some(Access::Open) && found.is_literal
+}
+
+/// What a path that no entry serves is answered with.
+pub(crate) fn unserved(mut allowed: Vec<String>) -> GatewayError {
+    if allowed.is_empty() {
+        return GatewayError::NoRoute;
+    }
+    if allowed.iter().any(|method| method == "GET") {
+        allowed.push("HEAD".to_owned());
+    }
+    GatewayError::MethodNotAllowed { allowed: allowed.join(", ").into() }
+}

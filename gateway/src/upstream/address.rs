@@ -1,0 +1,74 @@
+//! One address of an upstream: where it is, what is known of it, and each core's unused connections to it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::standing::Standing;
+use crate::proxy::{Origin, Pool};
+
+/// Where a connection goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Target {
+    /// One address of a name, or the one that was written.
+    Tcp(SocketAddr),
+    /// A socket of this machine.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(out),
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One address.
+pub(crate) struct Address {
+    pub(crate) target: Target,
+    /// As it was written: for `Host` of requests that had none, and for spans.
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) standing: Standing,
+    /// One a core.
+    pools: Box<[Arc<Pool>]>,
+}
+
+impl Address {
+    pub(crate) fn new(target: Target, origin: Arc<Origin>, pools: Box<[Arc<Pool>]>) -> Arc<Self> {
+        Arc::new(Self { target, origin, standing: Standing::default(), pools })
+    }
+
+    pub(crate) fn pool(&self, core: usize) -> Option<&Arc<Pool>> {
+        self.pools.get(core)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Address({})", self.target)
+    }
+}
+
+/// A call that is under way to an address.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Address>);
+
+impl UnderWay {
+    pub(crate) fn new(address: Arc<Address>) -> Self {
+        address.standing.begin();
+        Self(address)
+    }
+
+    pub(crate) const fn address(&self) -> &Arc<Address> {
+        &self.0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.standing.end();
+    }
+}

@@ -1,0 +1,115 @@
+//! What the look-ups of an upstream's names said, and which of it is used.
+//!
+//! Of a name's IPv4 and IPv6 addresses one family is used, the first in the resolver's order of which an address answers:
+//! `localhost` is one server, not two.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::address::{Address, Target};
+use super::{Upstream, UpstreamSpec};
+use crate::proxy::{Origin, Pool};
+
+/// More addresses of one name than these are not used.
+const ADDRESSES_MAX: usize = 256;
+
+/// All that is known.
+pub(super) struct Known(Vec<Named>);
+
+/// What one of the written addresses stands for.
+struct Named {
+    origin: Arc<Origin>,
+    /// The family that the resolver named first, and the other one.
+    families: [Vec<Arc<Address>>; 2],
+}
+
+impl Known {
+    /// Nothing, but for what the upstream before knew of the same addresses, where it made connections the same way.
+    pub(super) fn new(spec: &UpstreamSpec, before: Option<&Upstream>) -> Self {
+        let before = before.filter(|before| before.spec.connect_timeout == spec.connect_timeout);
+        let known = before.map(|before| before.known.lock());
+        let named = |origin: &Arc<Origin>| {
+            let same = known.as_ref().and_then(|known| known.0.iter().find(|named| named.origin == *origin));
+            let families = same.map(|named| named.families.clone()).unwrap_or_default();
+            Named { origin: Arc::clone(origin), families }
+        };
+        Self(spec.origins.iter().map(named).collect())
+    }
+
+    /// The addresses that calls may go to, each once.
+    pub(super) fn in_use(&self) -> Vec<Arc<Address>> {
+        let mut list: Vec<Arc<Address>> = Vec::new();
+        for address in self.0.iter().flat_map(Named::in_use) {
+            if !list.iter().any(|other| other.target == address.target) {
+                list.push(Arc::clone(address));
+            }
+        }
+        list
+    }
+
+    /// Every address, also of the family that is not used.
+    pub(super) fn all(&self) -> Vec<Arc<Address>> {
+        self.0.iter().flat_map(|named| named.families.iter().flatten()).cloned().collect()
+    }
+}
+
+impl Named {
+    fn in_use(&self) -> Box<dyn Iterator<Item = &Arc<Address>> + '_> {
+        let answers =
+            |family: &&Vec<Arc<Address>>| family.iter().any(|address| !address.standing.outage.is_unreachable());
+        match self.families.iter().find(answers) {
+            Some(family) => Box::new(family.iter()),
+            None => Box::new(self.families.iter().flatten()),
+        }
+    }
+}
+
+impl Upstream {
+    /// Takes the addresses that were written as such.
+    pub(super) fn learn_what_is_written(&self) {
+        for (index, origin) in self.spec.origins.iter().enumerate() {
+            if let Some(target) = origin.target() {
+                self.learn(index, vec![target]);
+            }
+        }
+    }
+
+    /// Takes what a look-up said; one that said nothing changes nothing.
+    pub(super) fn learned(&self, index: usize, mut found: Vec<SocketAddr>) {
+        if found.len() > ADDRESSES_MAX {
+            tracing::warn!(upstream = self.name(), found = found.len(), "a name has too many addresses; 256 are used");
+            found.truncate(ADDRESSES_MAX);
+        }
+        if !found.is_empty() {
+            self.learn(index, found.into_iter().map(Target::Tcp).collect());
+        }
+    }
+
+    fn learn(&self, index: usize, targets: Vec<Target>) {
+        let mut known = self.known.lock();
+        let Some(named) = known.0.get_mut(index) else { return };
+        let first_is_v4 = targets.first().is_some_and(is_v4);
+        let before = std::mem::take(&mut named.families);
+        for target in targets {
+            let family = usize::from(is_v4(&target) != first_is_v4);
+            let is_there = |address: &&Arc<Address>| address.target == target;
+            let address = before.iter().flatten().find(is_there).map(Arc::clone);
+            let address = address.unwrap_or_else(|| self.address(target, &named.origin));
+            if let Some(family) = named.families.get_mut(family) {
+                family.push(address);
+            }
+        }
+        drop(known);
+        self.refresh();
+    }
+
+    fn address(&self, target: Target, origin: &Arc<Origin>) -> Arc<Address> {
+        let pool = |_| Pool::new(target.clone(), self.spec.connect_timeout, &self.plumbing);
+        let pools = (0..self.plumbing.cores).map(pool).collect();
+        Address::new(target, Arc::clone(origin), pools)
+    }
+}
+
+const fn is_v4(target: &Target) -> bool {
+    matches!(target, Target::Tcp(SocketAddr::V4(_)))
+}
