@@ -22,6 +22,7 @@ mod metering;
 mod pool;
 mod protocol;
 mod recording;
+mod routes;
 mod routing;
 mod skipped;
 mod smuggling;
