@@ -95,7 +95,7 @@ impl<S> Capture<S> {
             }
             Admitted::Billable { traced, path, heading, caller, route } => {
                 let (meter, watch) =
-                    self.plan(&traced, &path, Billing { caller: &caller, route, units: heading.way.units });
+                    self.plan(&traced, &path, Billing { caller: &caller, route, units: heading.units });
                 let caller = Some(Caller::from(caller));
                 Captured { traced, path, caller, heading, meter: Some(meter), watch }
             }

@@ -95,7 +95,12 @@ impl Edge {
         method: &Method,
         class: &RouteClass,
     ) -> Result<(Heading, bool), GatewayError> {
-        let is_billing = *class == RouteClass::Billing;
+        let units = if matches!(class, RouteClass::Billable(_)) { self.bills.units(path, method) } else { None };
+        let (heading, is_opened) = self.head(path, method, *class == RouteClass::Billing)?;
+        Ok((Heading { units, ..heading }, is_opened))
+    }
+
+    fn head(&self, path: &NormalPath, method: &Method, is_billing: bool) -> Result<(Heading, bool), GatewayError> {
         let otherwise = if is_billing { Some(&self.billing) } else { self.default.as_ref() };
         let allowed = match &self.routes {
             None => Vec::new(),
@@ -106,7 +111,7 @@ impl Edge {
             },
         };
         match otherwise {
-            Some(way) => Ok((Heading { way: Arc::clone(way), target: None }, false)),
+            Some(way) => Ok((Heading { way: Arc::clone(way), target: None, units: None }, false)),
             None => Err(routes::unserved(allowed)),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use goldleaves_domain::{BillableRoutes, Case, NormalPath, RoutePattern, SegmentTree};
+use goldleaves_domain::{BillableRoutes, Case, NormalPath, RoutePattern, SegmentTree, Units};
 use goldleaves_runtime::settings::{Values, table};
 use http::Method;
 
@@ -104,12 +104,14 @@ pub(crate) struct Bills {
     /// `None` = no entry says anything. A pattern that is carved out is `None`.
     tree: Option<SegmentTree<ByMethod<Option<RoutePattern>>>>,
     patterns: Vec<RoutePattern>,
+    /// What calls count, by entry and without regard to case, as all that is money; `None` = no entry says it.
+    units: Option<SegmentTree<ByMethod<Option<Units>>>>,
 }
 
 impl Bills {
     /// What `BILLABLE_ROUTES` and the entries say together.
     pub(crate) fn new(routes: Arc<BillableRoutes>, entries: &[RouteEntry]) -> Self {
-        Self::weighed(routes, entries, |_| ())
+        Self { units: units(entries), ..Self::weighed(routes, entries, |_| ()) }
     }
 
     /// Notes each entry that contradicts another one, or `BILLABLE_ROUTES`.
@@ -128,7 +130,7 @@ impl Bills {
         let said: Vec<(&RouteEntry, bool)> =
             entries.iter().filter_map(|entry| entry.billable.map(|billable| (entry, billable))).collect();
         if said.is_empty() {
-            return Self { routes, tree: None, patterns };
+            return Self { routes, tree: None, patterns, units: None };
         }
         let mut tree: SegmentTree<ByMethod<Option<RoutePattern>>> = SegmentTree::new(Case::Ignored);
         for pattern in &patterns {
@@ -153,7 +155,7 @@ impl Bills {
             }
             here.add(entry.methods.as_deref(), verdict);
         }
-        Self { routes, tree: Some(tree), patterns }
+        Self { routes, tree: Some(tree), patterns, units: None }
     }
 
     /// What a call is billed as.
@@ -164,10 +166,27 @@ impl Bills {
         }
     }
 
+    /// What a call counts when the upstream says nothing; `None` = one.
+    pub(crate) fn units(&self, path: &NormalPath, method: &Method) -> Option<Units> {
+        self.units.as_ref()?.longest(path, |here, _| here.of(method)).copied().flatten()
+    }
+
     /// Every pattern that something is billed as.
     pub(crate) fn patterns(&self) -> &[RoutePattern] {
         &self.patterns
     }
+}
+
+/// Every entry has its place, so that the most specific one decides also when it says nothing.
+fn units(entries: &[RouteEntry]) -> Option<SegmentTree<ByMethod<Option<Units>>>> {
+    entries.iter().any(|entry| entry.units.is_some()).then(|| {
+        let mut tree: SegmentTree<ByMethod<Option<Units>>> = SegmentTree::new(Case::Ignored);
+        for entry in entries {
+            let here = tree.place(&entry.path).get_or_insert_with(ByMethod::default);
+            here.add(entry.methods.as_deref(), entry.units);
+        }
+        tree
+    })
 }
 
 /// What is wrong with the entries together: two for one path and method, and rewritten paths that would be billed.

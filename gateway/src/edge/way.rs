@@ -52,8 +52,6 @@ pub(crate) struct Way {
     /// What takes the place of the entry's segments.
     prefix: Option<String>,
     pub(crate) client_abort: ClientAbort,
-    /// What a call counts whose upstream says nothing.
-    pub(crate) units: Option<Units>,
     /// Whether the entry is for paths of the billing API.
     pub(super) is_of_billing: bool,
 }
@@ -64,6 +62,8 @@ pub(crate) struct Heading {
     pub(crate) way: Arc<Way>,
     /// `None` = the client's own.
     pub(crate) target: Option<Box<Target>>,
+    /// What the call counts when the upstream says nothing; `None` = one.
+    pub(crate) units: Option<Units>,
 }
 
 /// A rewritten path.
@@ -78,7 +78,7 @@ impl Way {
     /// The way of calls that no entry says anything of.
     pub(super) const fn plain(upstream: Arc<Upstream>, limits: CallLimits) -> Self {
         let client_abort = ClientAbort::Cancel;
-        Self { upstream, limits, access: None, prefix: None, client_abort, units: None, is_of_billing: false }
+        Self { upstream, limits, access: None, prefix: None, client_abort, is_of_billing: false }
     }
 
     /// The way of an entry's calls.
@@ -95,7 +95,6 @@ impl Way {
             access: entry.access,
             prefix: entry.prefix.clone(),
             client_abort: entry.client_abort,
-            units: entry.units,
             is_of_billing: entry.path.as_str().split('/').nth(1) == Some("billing"),
         }
     }
@@ -111,7 +110,7 @@ impl Way {
     /// The rewritten path would be read in two ways.
     pub(super) fn toward(self: &Arc<Self>, path: &NormalPath, rest_bytes: usize) -> Result<Heading, GatewayError> {
         let way = Arc::clone(self);
-        let Some(prefix) = &self.prefix else { return Ok(Heading { way, target: None }) };
+        let Some(prefix) = &self.prefix else { return Ok(Heading { way, target: None, units: None }) };
         let split = path.as_str().len().saturating_sub(rest_bytes);
         let (cut, rest) = path.as_str().split_at_checked(split).unwrap_or(("", path.as_str()));
         let text = match (prefix.as_str(), rest) {
@@ -124,6 +123,6 @@ impl Way {
         }
         // A normalised path is visible ASCII.
         let cut = HeaderValue::from_str(cut).unwrap_or(HeaderValue::from_static("/"));
-        Ok(Heading { way, target: Some(Box::new(Target { path: rewritten, cut })) })
+        Ok(Heading { way, target: Some(Box::new(Target { path: rewritten, cut })), units: None })
     }
 }
