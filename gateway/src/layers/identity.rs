@@ -63,7 +63,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
             // So that the upstream may say in trailers what the call was worth.
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
-        let Heading { way, target } = heading;
+        let Heading { way, target, units: _ } = heading;
         match target {
             None => set_target(&mut request, &path),
             Some(target) => {
