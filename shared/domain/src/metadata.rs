@@ -15,9 +15,6 @@ const SHORT_CHARS_MAX: usize = 64;
 const SAFE_AGENT_BYTES: usize = 800;
 
 impl CallMetadata {
-    /// The most characters of the metadata as JSON.
-    pub const JSON_CHARS_MAX: usize = CHARS_MAX;
-
     /// JSON with the guide's keys and types, never more than 2,000 characters whatever the client said: control
     /// characters are replaced, and the user agent is cut to what the rest leaves, counted after escaping. What is
     /// absent has no key.

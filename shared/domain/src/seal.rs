@@ -83,11 +83,6 @@ impl SetHash {
     pub fn insert_digest(&mut self, digest: &[u8; 32]) {
         self.0.iter_mut().zip(digest).for_each(|(byte, other)| *byte ^= other);
     }
-
-    /// Adds the events of another set that shares none with this one.
-    pub fn merge(&mut self, other: &Self) {
-        self.insert_digest(&other.0);
-    }
 }
 
 /// 64 lower-case hex digits.

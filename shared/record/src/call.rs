@@ -54,7 +54,7 @@ pub struct Settlement {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// Why an announced call leaves no event.
+/// Why an announced call leaves no event. The number 5 stood for a reason that no program gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum VoidReason {
@@ -66,8 +66,6 @@ pub enum VoidReason {
     UpstreamUnreachable = 3,
     /// The upstream gave no head in time, or broke off before one: the gateway answered 502 or 504.
     UpstreamFailed = 4,
-    /// The client left before the call was handed over.
-    ClientLeft = 5,
     /// `strict`: the INTENT could not be made durable, so the client got 503.
     NotDurable = 6,
     /// The gateway stopped before the call was handed over.
@@ -76,12 +74,11 @@ pub enum VoidReason {
 
 impl VoidReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::StatusNotBillable,
         Self::Refused,
         Self::UpstreamUnreachable,
         Self::UpstreamFailed,
-        Self::ClientLeft,
         Self::NotDurable,
         Self::Stopped,
     ];
@@ -93,7 +90,6 @@ impl VoidReason {
             Self::Refused => "refused",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamFailed => "upstream_failed",
-            Self::ClientLeft => "client_left",
             Self::NotDurable => "not_durable",
             Self::Stopped => "stopped",
         }

@@ -20,7 +20,7 @@ use super::metrics::RecordMetrics;
 use super::recorder::Recorder;
 use super::recovery::{self, RecoverError};
 use super::relay::{Relay, RelayPace};
-use super::sealer::{Found, Sealer};
+use super::sealer::{Sealer, SealerStart};
 use super::shown::show_spool;
 use crate::clock::{self, Clock};
 
@@ -155,7 +155,7 @@ impl Opening {
             settled => settled?,
         }
         let Memo { receipt, checkpoint } = Memo::read(&recovered.memo);
-        let found = Found { dead: recovered.epochs, checkpoint };
+        let found = SealerStart { dead: recovered.epochs, checkpoint };
         let sealer = Sealer::new(spool.clone(), found, self.clock, self.metrics.clone());
         let relay = Relay::new(spool.clone(), sealer, self.recorder.clone(), self.metrics.clone());
         self.recorder.records_in(spool);

@@ -78,13 +78,13 @@ impl fmt::Debug for Shared {
 
 /// A call's INTENT, ready to be written: what it says is in bytes already, so that it can be kept without its request.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedCall {
     event_id: EventId,
     request_id: RequestId,
     payload: Vec<u8>,
 }
 
-impl<T: AsRef<str>> From<CallIntent<T>> for Prepared {
+impl<T: AsRef<str>> From<CallIntent<T>> for PreparedCall {
     fn from(call: CallIntent<T>) -> Self {
         Self { payload: codec::encode_call(&call), event_id: call.event_id, request_id: call.request_id }
     }
@@ -166,7 +166,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When the spool does not take it; that is counted already.
-    pub fn intend(&self, call: impl Into<Prepared>) -> Result<Owed, Unrecorded> {
+    pub fn intend(&self, call: impl Into<PreparedCall>) -> Result<AnnouncedCall, Unrecorded> {
         self.try_intend(call.into()).map_err(|(call, refusal)| self.shared.unrecorded(&call, &refusal))
     }
 
@@ -174,7 +174,7 @@ impl Recorder {
     ///
     /// # Errors
     /// As [`Recorder::intend`].
-    pub async fn intend_soon(&self, call: impl Into<Prepared>) -> Result<Owed, Unrecorded> {
+    pub async fn intend_soon(&self, call: impl Into<PreparedCall>) -> Result<AnnouncedCall, Unrecorded> {
         let (mut call, mut since) = (call.into(), None);
         loop {
             match self.try_intend(call) {
@@ -196,7 +196,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When it is.
-    pub fn check(&self, call: &Prepared) -> Result<(), Unrecorded> {
+    pub fn check(&self, call: &PreparedCall) -> Result<(), Unrecorded> {
         if self.durability() == Durability::Available {
             return Ok(());
         }
@@ -211,13 +211,13 @@ impl Recorder {
         Err(self.shared.unrecorded(call, &refusal))
     }
 
-    fn try_intend(&self, call: Prepared) -> Result<Owed, (Prepared, Refusal)> {
+    fn try_intend(&self, call: PreparedCall) -> Result<AnnouncedCall, (PreparedCall, Refusal)> {
         let Some(log) = self.shared.log.get() else { return Err((call, Refusal::NoSpool)) };
         match log.spool.intent(codec::CALL_VERSION, &call.payload) {
             Ok(intent) => {
                 log_announced(&call.payload);
-                let Prepared { event_id, request_id, payload } = call;
-                Ok(Owed { log: Arc::clone(log), event_id, request_id, intent, payload: Some(payload) })
+                let PreparedCall { event_id, request_id, payload } = call;
+                Ok(AnnouncedCall { log: Arc::clone(log), event_id, request_id, intent, payload: Some(payload) })
             }
             Err(cause) => Err((call, cause.into())),
         }
@@ -235,8 +235,8 @@ impl Recorder {
 
 impl Shared {
     /// Counts a call that has no record. In `strict` it is not served either, so the seals do not speak of it.
-    fn unrecorded(&self, call: &Prepared, cause: &Refusal) -> Unrecorded {
-        let Prepared { event_id, request_id, payload } = call;
+    fn unrecorded(&self, call: &PreparedCall, cause: &Refusal) -> Unrecorded {
+        let PreparedCall { event_id, request_id, payload } = call;
         let cause: &(dyn Error + 'static) = cause;
         self.metrics.failed(FailedStep::Intent);
         if self.durability == Durability::Available {
@@ -357,7 +357,7 @@ pub(super) async fn durable(spool: &Spool, lsn: Lsn) -> Result<(), SpoolError> {
 /// Owes the spool exactly one SETTLE for one INTENT. Dropped unsettled (a bug, or a panic on its way up) it records the
 /// call as `unknown`, which is set aside where people look, and counts.
 #[must_use = "dropping it unsettled records the call as unknown and counts a bug"]
-pub struct Owed {
+pub struct AnnouncedCall {
     log: Arc<CallLog>,
     event_id: EventId,
     request_id: RequestId,
@@ -366,9 +366,9 @@ pub struct Owed {
     payload: Option<Vec<u8>>,
 }
 
-// === impl Owed ===
+// === impl AnnouncedCall ===
 
-impl Owed {
+impl AnnouncedCall {
     /// The event's id, for `X-Usage-Event-ID`.
     pub const fn event_id(&self) -> EventId {
         self.event_id
@@ -403,7 +403,7 @@ impl Owed {
     }
 }
 
-impl Drop for Owed {
+impl Drop for AnnouncedCall {
     fn drop(&mut self) {
         if let Some(payload) = self.payload.take() {
             self.log.metrics.failed(FailedStep::Dropped);
@@ -413,8 +413,8 @@ impl Drop for Owed {
     }
 }
 
-impl fmt::Debug for Owed {
+impl fmt::Debug for AnnouncedCall {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Owed").field("event_id", &self.event_id).finish_non_exhaustive()
+        out.debug_struct("AnnouncedCall").field("event_id", &self.event_id).finish_non_exhaustive()
     }
 }

@@ -86,7 +86,7 @@ pub(super) struct Relay {
 
 /// What one batch came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Passed {
+enum BatchSize {
     /// There was none.
     Nothing,
     /// Less than half of what a batch may have.
@@ -96,7 +96,7 @@ enum Passed {
 }
 
 /// Whether the cursor may move.
-enum Handed {
+enum HandOver {
     Over,
     /// The receiver lost what it had: start again from the oldest record.
     Rewound,
@@ -193,8 +193,8 @@ impl Relay {
             }
             let begun = tokio::time::Instant::now();
             earliest = match self.pass(publisher).await {
-                Passed::Nothing | Passed::Large => begun,
-                Passed::Small => begun + self.pace.gather,
+                BatchSize::Nothing | BatchSize::Large => begun,
+                BatchSize::Small => begun + self.pace.gather,
             };
         }
     }
@@ -210,26 +210,26 @@ impl Relay {
     }
 
     /// Relays one batch, if there is one.
-    async fn pass(&mut self, publisher: &dyn Publisher) -> Passed {
+    async fn pass(&mut self, publisher: &dyn Publisher) -> BatchSize {
         let records = match self.next_batch().await {
             Ok(records) => records,
             Err(cause) => {
                 self.heed(Err(cause)).await;
-                return Passed::Nothing;
+                return BatchSize::Nothing;
             }
         };
         let Some(next) = records.last().map(|last| last.next_lsn) else {
             self.sealer.close_dead(true).await;
-            return Passed::Nothing;
+            return BatchSize::Nothing;
         };
         let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
         let is_large = records.len() > BATCH_RECORDS / 2 || bytes > BATCH_BYTES / 2;
         let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
         match self.hand_over(publisher, &batch).await {
-            Handed::Over => self.advance(next, &publisher.receipt()).await,
-            Handed::Rewound => self.rewind().await,
+            HandOver::Over => self.advance(next, &publisher.receipt()).await,
+            HandOver::Rewound => self.rewind().await,
         }
-        if is_large { Passed::Large } else { Passed::Small }
+        if is_large { BatchSize::Large } else { BatchSize::Small }
     }
 
     /// Reads where it may block: a disk that stands still must not hold a thread that others need.
@@ -272,7 +272,7 @@ impl Relay {
     }
 
     /// Hands a batch over, however long that takes.
-    async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> Handed {
+    async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> HandOver {
         let (mut left, started) = (batch, Moment::now());
         let mut bytes_max = None;
         while !left.is_empty() {
@@ -287,7 +287,7 @@ impl Relay {
                 Err(PublishError::Rewound { reason }) => {
                     self.metrics.attempt(Attempt::Rewound);
                     warn!(reason, "the receiver lost what it had confirmed, everything retained is handed over again");
-                    return Handed::Rewound;
+                    return HandOver::Rewound;
                 }
                 Err(PublishError::TooLarge { bytes_max: most }) if bytes_max != Some(most) => {
                     self.name_oversized(window, most);
@@ -296,7 +296,7 @@ impl Relay {
                 Err(cause) => self.pause(&cause).await,
             }
         }
-        Handed::Over
+        HandOver::Over
     }
 
     /// The messages of these records; where one is larger than the receiver takes, its parts.
@@ -461,7 +461,7 @@ impl Relay {
     /// Relays until nothing is left. It starts from the cursor: a batch that was cut off is handed over again.
     async fn drain(&mut self, publisher: &dyn Publisher) {
         self.reader = Some(self.spool.reader());
-        while self.pass(publisher).await != Passed::Nothing {}
+        while self.pass(publisher).await != BatchSize::Nothing {}
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Sealer {
 }
 
 /// What a sealer starts from.
-pub(super) struct Found {
+pub(super) struct SealerStart {
     /// Epochs of earlier starts that have no last seal yet.
     pub(super) dead: Vec<EpochRecord>,
     /// What was kept beside the cursor; empty when there was nothing, or when it was lost with the cursor.
@@ -46,7 +46,7 @@ pub(super) struct Found {
 }
 
 impl Sealer {
-    pub(super) fn new(spool: Spool, found: Found, clock: Clock, metrics: RecordMetrics) -> Self {
+    pub(super) fn new(spool: Spool, found: SealerStart, clock: Clock, metrics: RecordMetrics) -> Self {
         let (source, current) = (Source::new(spool.id()), Epoch::new(spool.epoch()));
         let is_open = |epoch| found.dead.iter().any(|record| Epoch::new(record.epoch) == epoch);
         let mut book = match SealBook::restore(&found.checkpoint) {

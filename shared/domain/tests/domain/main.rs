@@ -10,6 +10,7 @@
 
 mod classes;
 mod common;
+mod fields;
 mod fingerprints;
 mod golden;
 mod metadata;

@@ -4,6 +4,7 @@
 mod cards;
 mod concurrent;
 mod events;
+mod fields;
 mod giving_way;
 mod harness;
 mod letters;

@@ -1,6 +1,8 @@
 //! Golden files, round trips and damage.
 
-use goldleaves_domain::{Fingerprint, Seal, SealBlock, SetHash};
+use std::collections::BTreeSet;
+
+use goldleaves_domain::{EVENT_FIELDS, Fingerprint, Kept, Seal, SealBlock, SetHash};
 use proptest::prelude::*;
 
 use super::*;
@@ -85,6 +87,31 @@ fn seal() -> Seal {
     }
 }
 
+/// The names in a struct; a field that is missing here does not compile.
+macro_rules! names {
+    ($kind:ty: $type:ident { $($field:ident)* }) => {{
+        fn _every_field(value: $kind) {
+            let $type { $($field: _,)* } = value;
+        }
+        BTreeSet::from([$(stringify!($field),)*])
+    }};
+}
+
+#[test]
+fn a_record_holds_each_field_where_the_list_says() {
+    let call = names!(CallIntent: CallIntent {
+        event_id tenant_id user_id ts traceparent request_id client_request_id route method user_agent client_ip
+    });
+    let settlement = names!(Settlement: Settlement {
+        outcome status_code units action response_bytes processing_micros fingerprint
+    });
+    let frame = names!(Place: Place { source epoch seq });
+    for (kept, names) in [(Kept::Call, call), (Kept::Settlement, settlement), (Kept::Frame, frame)] {
+        let listed = EVENT_FIELDS.iter().filter(|field| field.kept == kept).map(|field| field.name);
+        assert_eq!(listed.collect::<BTreeSet<_>>(), names, "{kept:?}");
+    }
+}
+
 #[test]
 fn bytes_written_once_are_written_and_read_for_ever() {
     for (name, call) in [("intent-full", full_call()), ("intent-least", least_call())] {
@@ -103,7 +130,7 @@ fn bytes_written_once_are_written_and_read_for_ever() {
 
 #[test]
 fn every_void_reason_has_its_own_number() {
-    let codes: std::collections::BTreeSet<_> = VoidReason::ALL.map(encode_void).into();
+    let codes: BTreeSet<_> = VoidReason::ALL.map(encode_void).into();
     assert_eq!(codes.len(), VoidReason::ALL.len());
 }
 

@@ -241,7 +241,7 @@ fn a_checkpoint_written_once_is_read_for_ever() {
         open_changed: true,
         open_cut: false,
         finished: vec![block(1, 1_024, 0xa5)],
-        sealed: Some(Sealed { last_seq: 1_024, unrecorded: 3 }),
+        sealed: Some(LastSeal { last_seq: 1_024, unrecorded: 3 }),
     };
     let book = SealBook { epochs: BTreeMap::from([(epoch(1), page)]) };
     let hex: String = book.checkpoint(usize::MAX).iter().map(|byte| format!("{byte:02x}")).collect();

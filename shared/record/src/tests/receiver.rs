@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{CallIntent, Durability, Owed, RecordOptions, Recorder, RelayPace, Settlement, open};
+use crate::{AnnouncedCall, CallIntent, Durability, RecordOptions, Recorder, RelayPace, Settlement, open};
 
 /// What the receiver does with the next batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +224,7 @@ pub(super) fn settlement() -> Settlement {
 }
 
 /// Announces a call. A burst may outrun the next small segment: then it is tried again, and counted as unrecorded once.
-pub(super) async fn announce(recorder: &Recorder) -> Owed {
+pub(super) async fn announce(recorder: &Recorder) -> AnnouncedCall {
     loop {
         if let Ok(owed) = recorder.intend(call(recorder)) {
             return owed;

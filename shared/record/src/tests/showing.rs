@@ -13,11 +13,11 @@ async fn every_metric_of_the_record_side_moves() {
         assert!(running.shows(&format!("goldleaves_{line}")), "{line}\n{}", running.metrics.text());
     }
     let open_call = announce(&running.recorder).await;
-    announce(&running.recorder).await.void(VoidReason::ClientLeft);
+    announce(&running.recorder).await.void(VoidReason::Stopped);
     capture(&running.recorder, 2).await;
     for line in [
         "captured_events_total{outcome=\"completed\"} 2",
-        "voided_calls_total{reason=\"client_left\"} 1",
+        "voided_calls_total{reason=\"stopped\"} 1",
         "spool_open_intents 1",
         "spool_unsent_records 2",
         "spool_segments 1",

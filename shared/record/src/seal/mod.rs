@@ -47,12 +47,12 @@ struct Page {
     open_cut: bool,
     /// Finished blocks that no seal holds yet.
     finished: Vec<SealBlock>,
-    sealed: Option<Sealed>,
+    sealed: Option<LastSeal>,
 }
 
 /// What the last seal said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sealed {
+struct LastSeal {
     last_seq: u64,
     unrecorded: u64,
 }
@@ -109,7 +109,7 @@ impl SealBook {
         if let Some(page) = self.epochs.get_mut(&epoch) {
             page.finished.clear();
             page.open_changed = false;
-            page.sealed = Some(Sealed { last_seq: page.last_seq, unrecorded });
+            page.sealed = Some(LastSeal { last_seq: page.last_seq, unrecorded });
         }
     }
 
@@ -235,7 +235,7 @@ impl Page {
     }
 
     fn draw(&self, epoch: Epoch, seal_as: SealAs) -> Vec<Seal> {
-        let said = Sealed { last_seq: self.last_seq, unrecorded: seal_as.unrecorded };
+        let said = LastSeal { last_seq: self.last_seq, unrecorded: seal_as.unrecorded };
         let nothing_ever = self.last_seq == 0 && seal_as.unrecorded == 0 && self.sealed.is_none();
         if nothing_ever || (self.sealed == Some(said) && !seal_as.closed) {
             return Vec::new();
@@ -265,7 +265,7 @@ impl Page {
         out.extend_from_slice(&self.last_seq.to_le_bytes());
         out.extend_from_slice(&self.count.to_le_bytes());
         out.extend([self.from_start, self.open_changed, self.open_cut, self.sealed.is_some()].map(u8::from));
-        let sealed = self.sealed.unwrap_or(Sealed { last_seq: 0, unrecorded: 0 });
+        let sealed = self.sealed.unwrap_or(LastSeal { last_seq: 0, unrecorded: 0 });
         out.extend_from_slice(&sealed.last_seq.to_le_bytes());
         out.extend_from_slice(&sealed.unrecorded.to_le_bytes());
         put_blocks(out, std::slice::from_ref(&self.open));
@@ -277,7 +277,7 @@ impl Page {
         let from_start = take_flag(cut, "from_start")?;
         let (open_changed, open_cut) = (take_flag(cut, "open_changed")?, take_flag(cut, "open_cut")?);
         let was_sealed = take_flag(cut, "sealed")?;
-        let sealed = Sealed { last_seq: cut.u64("sealed last_seq")?, unrecorded: cut.u64("sealed unrecorded")? };
+        let sealed = LastSeal { last_seq: cut.u64("sealed last_seq")?, unrecorded: cut.u64("sealed unrecorded")? };
         let open = take_blocks(cut)?.pop().ok_or(CodecError::Invalid("open block"))?;
         let finished = take_blocks(cut)?;
         let sealed = was_sealed.then_some(sealed);
