@@ -2,11 +2,12 @@
 //!
 //! Every problem is one line, `file:line: what is wrong: what would be right`.
 
+mod adding;
+mod circles;
 mod documents;
 mod edges;
-mod functions;
+mod exports;
 mod manifests;
-mod ratchet;
 mod rules;
 mod source;
 mod tree;
@@ -53,18 +54,19 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 /// Every problem of the repository at `root`, sorted by place.
 fn check(root: &Path) -> anyhow::Result<Vec<Problem>> {
     let tree = tree::Tree::read(root).context("cannot read the repository")?;
-    let ratchet = ratchet::Ratchet::read(root)?;
     let mut problems = Vec::new();
     for source in &tree.sources {
-        rules::check(source, &mut problems);
+        rules::check(source, &tree.sources, &mut problems);
     }
     for (path, text) in tree.texts() {
         rules::check_words(path, text, &mut problems);
     }
-    ratchet.check(&tree.sources, &mut problems);
     manifests::check(&tree, &mut problems)?;
     edges::check(&tree, &mut problems)?;
+    circles::check(&tree, &mut problems);
+    exports::check(&tree, &mut problems);
     documents::check(&tree, &mut problems);
+    adding::check(&tree, &mut problems);
     problems.sort();
     problems.dedup();
     Ok(problems)

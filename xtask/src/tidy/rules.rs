@@ -21,8 +21,11 @@ const FOREIGN: [&str; 9] = [
     concat!("index.crates", ".io"),
 ];
 
-/// Checks one Rust source.
-pub(crate) fn check(source: &Source, problems: &mut Vec<Problem>) {
+/// The most lines of a file; how long a function may be is clippy's to say.
+const FILE_LINES_MAX: usize = 600;
+
+/// Checks one Rust source of these.
+pub(crate) fn check(source: &Source, sources: &[Source], problems: &mut Vec<Problem>) {
     let mut found = |line, what: &str| problems.push(Problem::new(&source.path, line, what));
     if !source.text.starts_with("//!") {
         found(1, "no module docs: the first line is `//!` and says why this file exists");
@@ -32,14 +35,22 @@ pub(crate) fn check(source: &Source, problems: &mut Vec<Problem>) {
             found(source.line(at), "a static: hand the value down instead, or make it a const");
         }
     }
-    for name in ["todo", "unimplemented"] {
-        for at in source.pieces(&format!("{name}!")) {
-            found(source.line(at), "unfinished code: write it, or leave it out");
-        }
+    let lines = source.text.lines().count();
+    if lines > FILE_LINES_MAX {
+        found(1, &format!("{lines} lines; at most {FILE_LINES_MAX} are allowed, split it"));
+    }
+    if is_beside_its_folder(source, sources) {
+        found(1, "a module beside its own folder: modules with files below them are `mod.rs` in their folder");
     }
     for at in source.pieces("#[ignore").into_iter().chain(source.pieces("#[cfg_attr(any(), test")) {
         found(source.line(at), "an ignored test: mend it or delete it, nothing is skipped silently");
     }
+}
+
+/// Whether this is `x.rs` where files lie in `x/`.
+fn is_beside_its_folder(source: &Source, sources: &[Source]) -> bool {
+    let folder = source.path.with_extension("");
+    folder.iter().any(|part| part == "src") && sources.iter().any(|other| other.path.starts_with(&folder))
 }
 
 /// Checks one text, Rust or not, for words that have no place in it.
@@ -87,7 +98,7 @@ mod tests {
     fn lines(text: &str) -> Vec<usize> {
         let source = Source::new("x.rs".into(), text.to_owned());
         let mut problems = Vec::new();
-        check(&source, &mut problems);
+        check(&source, &[], &mut problems);
         check_words(Path::new("x.rs"), text, &mut problems);
         problems.iter().map(|problem| problem.line).collect()
     }
@@ -101,11 +112,19 @@ mod tests {
     }
 
     #[test]
+    fn a_module_with_files_below_it_is_in_their_folder() {
+        let file = |path: &str| Source::new(path.into(), String::new());
+        let sources = [file("a/src/x.rs"), file("a/src/x/y.rs"), file("a/src/z/mod.rs"), file("a/src/z/y.rs")];
+        let beside: Vec<bool> = sources.iter().map(|source| is_beside_its_folder(source, &sources)).collect();
+        assert_eq!(beside, [true, false, false, false]);
+    }
+
+    #[test]
     fn each_rule_finds_its_line() {
         assert_eq!(lines("fn f() {}\n"), [1]);
         assert!(is_of_tests(Path::new("a/tests/b.rs")) && !is_of_tests(Path::new("a/src/tests.rs")));
         assert_eq!(lines("//! Why.\nstatic X: u8 = 1;\n"), [2]);
-        assert_eq!(lines("//! Why.\n\nfn f() { todo!() }\n"), [3]);
+        assert_eq!(lines(&format!("//! Why.{}", "\n".repeat(FILE_LINES_MAX + 1))), [1]);
         assert_eq!(lines("//! Why.\n#[test]\n#[ignore]\nfn f() {}\n"), [3]);
         assert_eq!(lines(&format!("//! Why.\n// {}: later\n", UNFINISHED[0])), [2]);
         assert_eq!(lines(&format!("//! Why.\n// see {}x\n", FOREIGN[0])), [2]);

@@ -1,0 +1,179 @@
+//! `docs/ADDING.md` and the steps in it that a machine can check: each table has its rights and its line for operators, each
+//! step of the schema is in the plan, each metric and each route is written down.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::Problem;
+use super::source::{Source, is_identifier};
+use super::tree::Tree;
+
+const GUIDE: &str = "docs/ADDING.md";
+const OPERATORS: &str = "docs/DEPLOYMENT.md";
+const ROLES: &str = "deploy/roles.sql";
+const MIGRATIONS: &str = "migrations/src";
+const PLAN: &str = "migrations/src/lib.rs";
+const ROUTER: &str = "billing-api/src/router.rs";
+const CONTRACT: &str = "billing-api/assets/openapi.json";
+
+/// Checks all of it.
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
+    check_paths(tree, problems);
+    check_tables(tree, problems);
+    check_steps(tree, problems);
+    check_metrics(tree, problems);
+    check_routes(tree, problems);
+}
+
+/// Every path that the guide names is there.
+fn check_paths(tree: &Tree, problems: &mut Vec<Problem>) {
+    let paths: BTreeSet<&Path> = tree.texts().map(|(path, _)| path).collect();
+    let text = tree.text(GUIDE).unwrap_or_default();
+    for (number, line) in text.lines().enumerate() {
+        for named in line.split('`').skip(1).step_by(2).filter(|named| named.contains('/') && !named.contains(' ')) {
+            let is_there = paths.iter().any(|path| *path == Path::new(named) || path.starts_with(named));
+            if !is_there {
+                problems.push(Problem::new(
+                    Path::new(GUIDE),
+                    number + 1,
+                    format!("{named} is not there any more: name what is"),
+                ));
+            }
+        }
+    }
+}
+
+fn steps(tree: &Tree) -> impl Iterator<Item = &Source> {
+    let is_step = |path: &PathBuf| {
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        path.starts_with(MIGRATIONS) && name.starts_with("m2")
+    };
+    tree.sources.iter().filter(move |source| is_step(&source.path))
+}
+
+fn check_tables(tree: &Tree, problems: &mut Vec<Problem>) {
+    for step in steps(tree) {
+        for (number, line) in step.text.lines().enumerate() {
+            for table in line.split("CREATE TABLE ").skip(1) {
+                let table = table.trim_start_matches("IF NOT EXISTS ");
+                let name: String = table.chars().take_while(|c| is_identifier(*c)).collect();
+                for place in [ROLES, OPERATORS].iter().filter(|_| !name.is_empty()) {
+                    if !has_word(tree.text(place).unwrap_or_default(), &name) {
+                        let what = format!("the table {name} is not in {place}: see \"A table\" in {GUIDE}");
+                        problems.push(Problem::new(&step.path, number + 1, what));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_steps(tree: &Tree, problems: &mut Vec<Problem>) {
+    let plan = tree.text(PLAN).unwrap_or_default();
+    for step in steps(tree) {
+        let name = step.path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        if !plan.contains(&format!("({name}::Step")) {
+            problems.push(Problem::new(
+                &step.path,
+                1,
+                format!("the step is in no plan: see \"A migration\" in {GUIDE}"),
+            ));
+        }
+    }
+}
+
+/// A metric is registered by its name and a help text: `register("name", …)`, or a closure over it.
+fn check_metrics(tree: &Tree, problems: &mut Vec<Problem>) {
+    let written = tree.text(OPERATORS).unwrap_or_default();
+    let is_production = |source: &&Source| {
+        source.path.iter().any(|part| part == "src")
+            && !source.path.starts_with("e2e")
+            && !source.path.starts_with("xtask")
+    };
+    for source in tree.sources.iter().filter(is_production) {
+        for (line, name) in registered(source) {
+            let suffix = name.split_once('_').map_or("", |(_, rest)| rest);
+            if !written.contains(&format!("goldleaves_{name}")) && !written.contains(&format!("`_{suffix}`")) {
+                let what = format!("the metric {name} is not in {OPERATORS}: see \"A metric\" in {GUIDE}");
+                problems.push(Problem::new(&source.path, line, what));
+            }
+        }
+    }
+}
+
+fn registered(source: &Source) -> Vec<(usize, String)> {
+    let end = source.production_end();
+    let openers = ["register(\"", "counter(\"", "gauge(\"", "family(\""];
+    let text: Vec<char> = source.text.chars().take(end).collect();
+    let text: String = text.into_iter().collect();
+    let mut names = Vec::new();
+    for opener in openers {
+        for (at, _) in text.match_indices(opener) {
+            let name: String =
+                text.get(at + opener.len()..).unwrap_or_default().chars().take_while(|c| is_identifier(*c)).collect();
+            let line = text.get(..at).unwrap_or_default().lines().count();
+            names.push((line, name));
+        }
+    }
+    names
+}
+
+fn check_routes(tree: &Tree, problems: &mut Vec<Problem>) {
+    let contract = tree.text(CONTRACT).unwrap_or_default();
+    let router = tree.text(ROUTER).unwrap_or_default();
+    // The document itself, and the page that shows it, are not in it.
+    let own = ["/billing/openapi.json", "/billing/docs"];
+    for (number, line) in router.lines().enumerate() {
+        for path in
+            line.split('"').skip(1).step_by(2).filter(|path| path.starts_with("/billing/") && !own.contains(path))
+        {
+            if !contract.contains(&format!("\"{path}\"")) {
+                let what = format!("{path} is not in {CONTRACT}: see \"A route of the billing API\" in {GUIDE}");
+                problems.push(Problem::new(Path::new(ROUTER), number + 1, what));
+            }
+        }
+    }
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|c: char| !is_identifier(c)).any(|found| found == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(sources: &[(&str, &str)], others: &[(&str, &str)]) -> Vec<String> {
+        let sources = sources.iter().map(|(path, text)| Source::new((*path).into(), (*text).to_owned())).collect();
+        let others = others.iter().map(|(path, text)| ((*path).into(), (*text).to_owned())).collect();
+        let mut problems = Vec::new();
+        check(&Tree { sources, others }, &mut problems);
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn each_step_that_is_missed_is_named() {
+        let step = ("migrations/src/m20270101_000009_x.rs", "const UP: &str = \"CREATE TABLE usage_x (id text)\";\n");
+        let plan = (PLAN, "Planned::expanding(m20270101_000009_x::Step, FIRST)\n");
+        let metric = ("gateway/src/m.rs", "fn f() {\n    counter(\"lost_calls\", \"Calls\");\n}\n");
+        let route = (ROUTER, "router.route(\"/billing/x\", get(x))\n");
+        let missed = found(&[step, metric, route], &[(GUIDE, "`gateway/src/gone.rs`, `a b`, `cargo/no way`")]);
+        let parts = [
+            "is not there any more",
+            "usage_x is not in deploy",
+            "usage_x is not in docs",
+            "in no plan",
+            "lost_calls",
+            "/billing/x",
+        ];
+        assert!(parts.iter().all(|part| missed.iter().any(|line| line.contains(part))), "{missed:#?}");
+        assert_eq!(missed.len(), parts.len(), "{missed:#?}");
+        let others = [
+            (GUIDE, "`gateway/src/m.rs`, `gateway/src/`"),
+            (OPERATORS, "`usage_x`, `goldleaves_lost_calls_total`"),
+            (ROLES, "GRANT SELECT ON usage_x TO r;"),
+            (CONTRACT, "{\"/billing/x\": {}}"),
+        ];
+        assert!(found(&[step, plan, metric, route], &others).is_empty());
+    }
+}
