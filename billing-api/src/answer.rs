@@ -2,10 +2,11 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use goldleaves_auth::TokenError;
 use goldleaves_billing::{BillingError, Refusal, RefusalCode};
 use goldleaves_domain::{Timestamp, TimestampError};
 use goldleaves_runtime::process;
-use goldleaves_web::{Problem, ProblemCode, TokenError};
+use goldleaves_web::{Problem, ProblemCode};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 

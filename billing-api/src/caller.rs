@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use goldleaves_auth::{Principal, Role};
 use goldleaves_domain::TenantId;
-use goldleaves_web::{Principal, Role};
 
 use crate::answer::ApiError;
 

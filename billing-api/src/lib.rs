@@ -17,7 +17,6 @@ mod query;
 mod router;
 mod routes;
 mod state;
-mod tokens;
 mod turns;
 
 pub mod program;
@@ -26,4 +25,3 @@ pub use close::close_due_periods;
 pub use config::BillingConfig;
 pub use metrics::BillingMetrics;
 pub use state::BillingApi;
-pub use tokens::token_options;

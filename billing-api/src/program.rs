@@ -6,17 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
-use goldleaves_runtime::settings::{Common, Environment, JwtSettings, SecretNeed, Setting, Values, parse, table};
+use goldleaves_runtime::settings::{Common, Setting, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
-use goldleaves_store::{PoolUse, Store, StoreError, StoreOptions};
+use goldleaves_store::{PoolUse, Store, StoreOptions};
 use goldleaves_trace::TraceSettings;
-use goldleaves_web::{
-    Check, CheckState, Clock, ListenerOptions, Ops, ServeOptions, Stop, TokenVerifier, bind, serve_ops,
-};
+use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, ServeOptions, Stop, bind, serve_ops};
 use tokio::net::TcpListener;
 
-use crate::{BillingApi, BillingConfig, BillingMetrics, close_due_periods, token_options};
+use crate::{BillingApi, BillingConfig, BillingMetrics, close_due_periods};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
@@ -46,7 +45,8 @@ impl Config {
         let jwt = JwtSettings::read(values, environment, SecretNeed::Required);
         let billing = BillingConfig::read(values, common.as_ref(), BILLING_ADDR);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
-        let database_url = values.required_discreet(table::DATABASE_URL, |text| database_url(text, environment));
+        let database_url =
+            values.required_discreet(table::DATABASE_URL, |text| goldleaves_store::database_url(text, environment));
         let traces = TraceSettings::read(values);
         Some(Self {
             common: common?,
@@ -57,18 +57,6 @@ impl Config {
             traces: traces?,
         })
     }
-}
-
-/// `DATABASE_URL`: of a database there is a ledger for.
-///
-/// # Errors
-/// It is of none, or does not say in production what is encrypted.
-pub fn database_url(text: &str, environment: Option<Environment>) -> Result<Secret, StoreError> {
-    match environment {
-        Some(Environment::Production) => goldleaves_store::check_url_in_production(text)?,
-        _ => goldleaves_store::check_url(text)?,
-    }
-    Ok(Secret::new(text.to_owned()))
 }
 
 /// Runs until told to stop.
@@ -103,10 +91,10 @@ async fn serve(config: &Config) -> Result<Exit> {
 
     let mut supervisor = Supervisor::new(shutdown.clone());
     let ready = watch_database(&mut supervisor, billing.clone());
-    let verifier = TokenVerifier::new(token_options(&config.jwt), Clock::system());
+    let verifier = TokenVerifier::new(config.jwt.token_options(), WallClock::system());
     let counted = BillingMetrics::register(&metrics);
     spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
-    let api = BillingApi::new(billing.clone(), verifier, Clock::system(), counted);
+    let api = BillingApi::new(billing.clone(), verifier, WallClock::system(), counted);
     let api = api.traced(tracer);
     let docs = config.billing.docs;
     let options = ServeOptions { grace: config.common.shutdown_grace, ..ServeOptions::default() };

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use goldleaves_auth::{TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
 use goldleaves_domain::{Timestamp, TimestampError};
 use goldleaves_trace::Tracer;
-use goldleaves_web::{Clock, TokenVerifier};
 
 use crate::metrics::BillingMetrics;
 use crate::pulse::Pulse;
@@ -22,7 +22,7 @@ pub struct BillingApi {
 struct Inner {
     billing: Billing,
     verifier: TokenVerifier,
-    clock: Clock,
+    clock: WallClock,
     metrics: BillingMetrics,
     pulse: Pulse,
     turns: Turns,
@@ -30,7 +30,7 @@ struct Inner {
 
 impl BillingApi {
     /// Answers from this database whom this verifier lets in.
-    pub fn new(billing: Billing, verifier: TokenVerifier, clock: Clock, metrics: BillingMetrics) -> Self {
+    pub fn new(billing: Billing, verifier: TokenVerifier, clock: WallClock, metrics: BillingMetrics) -> Self {
         let (pulse, turns) = (Pulse::of(billing.store().clone()), Turns::at(billing.store().connections_max()));
         let inner = Inner { billing, verifier, clock, metrics, pulse, turns };
         Self { inner: Arc::new(inner), tracer: Tracer::off() }

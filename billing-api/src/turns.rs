@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use goldleaves_auth::Principal;
 use goldleaves_domain::{TenantId, UserId};
-use goldleaves_web::Principal;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

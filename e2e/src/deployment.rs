@@ -17,12 +17,11 @@ use goldleaves_testkit::token::Claims;
 use rustix::process::Signal;
 
 use crate::nats_wire::Wire;
+pub use crate::patience::PATIENCE;
 use crate::tables::Tables;
 
 /// The secret that tests sign with.
 pub const SECRET: &str = "a-secret-for-whole-system-tests-of-64-bytes-0123456789abcdefghij";
-/// How long anything that happens by itself may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which of the two deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,8 +20,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::deployment::{PATIENCE, SECRET};
+use crate::deployment::SECRET;
 use crate::nats_wire::Wire;
+use crate::patience::PATIENCE;
 use crate::tables::Tables;
 
 /// How long a nats-server may take to answer; one without a leader never does.

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod load;
 pub mod metrics;
 pub mod nats_wire;
+pub mod patience;
 pub mod process;
 pub mod seals;
 pub mod tables;

@@ -10,7 +10,7 @@ use sea_orm::{
     TransactionTrait as _,
 };
 
-use crate::deployment::PATIENCE;
+use crate::patience::PATIENCE;
 
 /// A database of the ledger.
 #[derive(Debug)]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError, RoutePattern};
-use goldleaves_runtime::settings::{Common, Environment, GatewayLimits, Values, parse, table};
+use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 
 use crate::edge::{self, Bills, EdgeConfig};
 use crate::layers::{AllowedOrigins, ExposedHeaders};
+use crate::limits::GatewayLimits;
 use crate::proxy::Origin;
 
 /// Where the gateway listens when nothing is said: everywhere, as a program of its own.

@@ -1,6 +1,6 @@
 //! Who gets how many of the process's file descriptors, so that nobody can take them all.
 
-use goldleaves_runtime::settings::GatewayLimits;
+use crate::limits::GatewayLimits;
 
 /// For spool, logs, operations, NATS or the database, and for accepting; of few descriptors an eighth.
 const RESERVED: usize = 256;

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use goldleaves_auth::TokenError;
 use goldleaves_domain::{PathError, TenantId};
 use goldleaves_record::VoidReason;
-use goldleaves_web::{ProblemCode, TokenError};
+use goldleaves_web::ProblemCode;
 use http::{HeaderMap, StatusCode};
 
 use crate::call::Destination;
@@ -183,7 +184,7 @@ impl GatewayError {
             Self::Unrecorded | Self::NotDurable => ProblemCode::CallUnrecorded,
             Self::NotFound => ProblemCode::NotFound,
             Self::MethodNotAllowed { .. } => ProblemCode::MethodNotAllowed,
-            Self::Token(error) => error.code(),
+            Self::Token(error) => ProblemCode::of_token(*error),
             Self::TenantForbidden => ProblemCode::TenantForbidden,
             Self::TenantMissing => ProblemCode::TenantMissing,
             Self::RateLimited { .. } => ProblemCode::RateLimited,

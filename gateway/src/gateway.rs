@@ -5,12 +5,11 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use goldleaves_auth::TokenVerifier;
 use goldleaves_record::Recorder;
 use goldleaves_runtime::{Metrics, descriptor_limit};
 use goldleaves_trace::Tracer;
-use goldleaves_web::{
-    ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, TokenVerifier, serve_peers,
-};
+use goldleaves_web::{ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, serve_peers};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;

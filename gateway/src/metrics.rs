@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use goldleaves_runtime::Metrics;
-use goldleaves_runtime::settings::GatewayLimits;
 use goldleaves_web::ServeStats;
 use http::StatusCode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -14,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::limits::GatewayLimits;
 use crate::proxy::Slots;
 
 const STATUSES: usize = 900;

@@ -4,18 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_runtime::settings::{Common, JwtSettings, SecretNeed, Values, parse, table};
+use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
+use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
     raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
 use goldleaves_trace::TraceSettings;
-use goldleaves_web::{Clock, ListenerOptions, Ops, Stop, TokenVerifier, bind, serve_ops};
+use goldleaves_web::{ListenerOptions, Ops, Stop, bind, serve_ops};
 
 use crate::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
 use crate::stream::StreamSettings;
-use crate::tokens::token_options;
 use crate::{Deployment, GatewayConfig};
 use goldleaves_record::RecordOptions;
 
@@ -107,7 +107,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let service = GatewayService {
         side,
         publisher: config.stream.publisher(connection),
-        verifier: TokenVerifier::new(token_options(&config.jwt), Clock::system()),
+        verifier: TokenVerifier::new(config.jwt.token_options(), WallClock::system()),
         metrics,
         tracer,
         shutdown: shutdown.clone(),

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use goldleaves_auth::TokenVerifier;
 use goldleaves_domain::Publisher;
 use goldleaves_record::{RecordSide, Recorder};
 use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule};
 use goldleaves_trace::Tracer;
-use goldleaves_web::{Check, CheckState, TokenVerifier};
+use goldleaves_web::{Check, CheckState};
 
 use crate::{Gateway, GatewayConfig, GatewayParts, StartError, hints};
 

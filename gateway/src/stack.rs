@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use goldleaves_auth::TokenVerifier;
 use goldleaves_domain::PublicRoutes;
 use goldleaves_trace::Tracer;
-use goldleaves_web::{TokenVerifier, WebBody};
+use goldleaves_web::WebBody;
 use http::{HeaderValue, Request, Response};
 use tower::{Service, ServiceBuilder};
 

@@ -3,13 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use goldleaves_billing_api::{BillingConfig, program};
+use goldleaves_auth::{JwtSettings, SecretNeed};
+use goldleaves_billing_api::BillingConfig;
 use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings};
 use goldleaves_ledger::sqlite_url;
 use goldleaves_pricing::Rate;
 use goldleaves_record::RecordOptions;
 use goldleaves_runtime::Secret;
-use goldleaves_runtime::settings::{Common, Environment, JwtSettings, SecretNeed, Values, parse, table};
+use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 use goldleaves_trace::TraceSettings;
 
 const BILLING_ADDR: SocketAddr = here(8081);
@@ -98,7 +99,7 @@ impl TokenConfig {
 
 /// `DATABASE_URL`, else the file in `DATA_DIR`.
 pub fn database_url(values: &mut Values, data_dir: Option<&Path>, environment: Option<Environment>) -> Option<Secret> {
-    match values.optional_discreet(table::DATABASE_URL, |text| program::database_url(text, environment))? {
+    match values.optional_discreet(table::DATABASE_URL, |text| goldleaves_ledger::database_url(text, environment))? {
         Some(url) => Some(url),
         None => data_dir.map(|data_dir| Secret::new(sqlite_url(&data_dir.join("goldleaves.db")))),
     }

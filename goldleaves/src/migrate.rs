@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use goldleaves_billing_api::program;
 use goldleaves_gateway::StreamSettings;
 use goldleaves_ledger::{Ledger, RateChange, StoreOptions};
 use goldleaves_migrations as migrations;
@@ -37,7 +36,9 @@ impl MigrateConfig {
                 let data_dir = values.required(table::DATA_DIR, parse::path);
                 config::database_url(values, data_dir.as_deref(), environment)
             }
-            _ => values.required_discreet(table::DATABASE_URL, |text| program::database_url(text, environment)),
+            _ => {
+                values.required_discreet(table::DATABASE_URL, |text| goldleaves_ledger::database_url(text, environment))
+            }
         };
         let rate = config::read_rate(values);
         let stream = config::read_stream(values);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
 use goldleaves_billing_api::program::{self, listen};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
@@ -21,7 +22,7 @@ use goldleaves_runtime::{
     raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
-use goldleaves_web::{Clock, Ops, ServeOptions, Stop, TokenOptions, TokenVerifier, serve_ops};
+use goldleaves_web::{Ops, ServeOptions, Stop, serve_ops};
 use tokio::net::TcpListener;
 
 use crate::banner::{Banner, Sample, reachable};
@@ -96,11 +97,11 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
         Some(stream) => broker::spawn(&mut supervisor, stream, (meter, ledger.clone()), &metrics).await?,
     };
     let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
-    let verifier = TokenVerifier::new(tokens.clone(), Clock::system());
+    let verifier = TokenVerifier::new(tokens.clone(), WallClock::system());
     let billing = Billing::new(ledger.store().clone(), config.billing.time_zone);
     let counted = BillingMetrics::register(&metrics);
     program::spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
-    let api = BillingApi::new(billing, verifier.clone(), Clock::system(), counted);
+    let api = BillingApi::new(billing, verifier.clone(), WallClock::system(), counted);
     let api = api.traced(tracer.clone());
     let docs = config.billing.docs;
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {

@@ -6,9 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use goldleaves_auth::{JwtSettings, TokenOptions};
 use goldleaves_runtime::Secret;
-use goldleaves_runtime::settings::JwtSettings;
-use goldleaves_web::TokenOptions;
 use uuid::Uuid;
 
 const FILE_NAME: &str = "jwt-secret";
@@ -24,7 +23,7 @@ pub(crate) fn token_options(jwt: &JwtSettings, data_dir: &Path) -> Result<(Token
         jwt.secret = Some(kept.secret);
         made = kept.made;
     }
-    Ok((goldleaves_billing_api::token_options(&jwt), made))
+    Ok((jwt.token_options(), made))
 }
 
 /// The secret in `DATA_DIR`.

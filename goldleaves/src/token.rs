@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use goldleaves_web::{Clock, TokenClaims, TokenOptions, TokenSigner};
 
 use crate::cli::TokenArguments;
+use goldleaves_auth::{TokenClaims, TokenOptions, TokenSigner, WallClock};
 
 /// A token for whom the arguments name.
 ///
@@ -21,5 +21,5 @@ pub(crate) fn sign(options: &TokenOptions, arguments: &TokenArguments, default_l
         roles: arguments.roles.clone(),
         lifetime,
     };
-    Ok(TokenSigner::new(options, Clock::system()).sign(&claims)?)
+    Ok(TokenSigner::new(options, WallClock::system()).sign(&claims)?)
 }

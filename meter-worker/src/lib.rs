@@ -4,6 +4,7 @@
 //! deployment it is the relay's own [`Publisher`](goldleaves_domain::Publisher); in the distributed one the worker's
 //! loop feeds it from JetStream, and `goldleaves replay` with what was there before. It knows no broker, no HTTP and no SQL.
 
+mod handed;
 mod meter;
 mod metrics;
 pub mod program;
@@ -12,4 +13,4 @@ mod spans;
 mod worker;
 
 pub use meter::Meter;
-pub use worker::{StreamMetrics, StreamSettings, StreamWatch, Unrecorded, WatchPace, Worker, WorkerHealth};
+pub use worker::{ConsumerSettings, StreamMetrics, StreamWatch, Unrecorded, WatchPace, Worker, WorkerHealth};

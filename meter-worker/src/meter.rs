@@ -13,8 +13,8 @@ use goldleaves_runtime::process::chain;
 use goldleaves_trace::{Moment, Tracer};
 use tracing::{debug, error, warn};
 
+use crate::handed::Handed;
 use crate::metrics::MeterMetrics;
-use crate::publisher::Handed;
 use crate::spans::{Arrival, BatchSpans};
 
 /// Records messages in the ledger. Cheap to clone.

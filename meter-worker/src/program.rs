@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Ledger, PoolUse, StoreError, StoreOptions};
-use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
+use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
+use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
 
 use crate::Meter;
-use crate::worker::{StreamMetrics, StreamSettings, StreamWatch, Worker};
+use crate::worker::{ConsumerSettings, StreamMetrics, StreamWatch, Worker};
 
 const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092);
@@ -21,7 +21,7 @@ const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 90
 #[derive(Debug)]
 pub struct Config {
     common: Common,
-    stream: StreamSettings,
+    stream: ConsumerSettings,
     ops_addr: SocketAddr,
     database_url: Secret,
     traces: TraceSettings,
@@ -32,9 +32,10 @@ impl Config {
     pub fn read(values: &mut Values) -> Option<Self> {
         let common = Common::read(values);
         let environment = common.as_ref().map(|common| common.environment);
-        let stream = StreamSettings::read(values);
+        let stream = ConsumerSettings::read(values);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
-        let database_url = values.required_discreet(table::DATABASE_URL, |text| database_url(text, environment));
+        let database_url =
+            values.required_discreet(table::DATABASE_URL, |text| goldleaves_ledger::database_url(text, environment));
         let traces = TraceSettings::read(values);
         Some(Self {
             common: common?,
@@ -44,18 +45,6 @@ impl Config {
             traces: traces?,
         })
     }
-}
-
-/// `DATABASE_URL`: of a database there is a ledger for.
-///
-/// # Errors
-/// It is of none, or does not say in production what is encrypted.
-pub fn database_url(text: &str, environment: Option<Environment>) -> Result<Secret, StoreError> {
-    match environment {
-        Some(Environment::Production) => goldleaves_ledger::check_url_in_production(text)?,
-        _ => goldleaves_ledger::check_url(text)?,
-    }
-    Ok(Secret::new(text.to_owned()))
 }
 
 /// Runs until told to stop.

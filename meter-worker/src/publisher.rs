@@ -3,62 +3,16 @@
 //! What is handed over is counted, and each transaction says which of it it holds. The count stands beside the spool's
 //! cursor as well: a ledger that has less of it was restored from a backup, or failed over to a standby that was behind.
 
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher, Timestamp};
-use goldleaves_ledger::{Course, Incoming, Place, Sequences};
+use goldleaves_ledger::Incoming;
 use goldleaves_runtime::process::chain;
 use uuid::Uuid;
 
-use crate::Meter;
-
-/// What stands for the stream's name in `ledger_progress`.
-const SPOOL: &str = "spool";
-
-/// What was handed over since the count began. `None` before the relay told what it remembers.
-#[derive(Debug, Default)]
-pub(crate) struct Handed(Mutex<Option<Count>>);
-
-#[derive(Debug, Clone)]
-struct Count {
-    /// Which count: a spool that is made anew begins another one.
-    course: Arc<Course>,
-    /// So many messages are committed.
-    messages: u64,
-}
-
-impl Handed {
-    fn get(&self) -> Option<Count> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, count: Count) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
-    }
-}
-
-impl Count {
-    fn of(id: Uuid, messages: u64) -> Self {
-        Self { course: Arc::new(Course { stream: SPOOL.to_owned(), created: id.to_string() }), messages }
-    }
-
-    fn place(&self, index: usize) -> Place {
-        let sequence = self.messages + 1 + index as u64;
-        Place { course: Arc::clone(&self.course), sequences: Sequences { first: sequence, last: sequence } }
-    }
-}
-
-impl FromStr for Count {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (id, messages) = text.split_once(' ').ok_or(())?;
-        Ok(Self::of(id.parse().map_err(drop)?, messages.parse().map_err(drop)?))
-    }
-}
+use crate::handed::Count;
+use crate::meter::Meter;
 
 /// The ledger of this process stores what it is handed at once. A clock outside the years 1 to 9999 says nothing.
 fn now() -> Option<Timestamp> {

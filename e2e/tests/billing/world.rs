@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use goldleaves_auth::{TokenClaims, TokenOptions, TokenSigner, TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::Timestamp;
@@ -12,7 +13,7 @@ use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions, sqlite_url};
 use goldleaves_pricing::TimeZone;
 use goldleaves_runtime::Metrics;
 use goldleaves_testkit::postgres::Postgres;
-use goldleaves_web::{Clock, RequestIdService, TokenClaims, TokenOptions, TokenSigner, TokenVerifier};
+use goldleaves_web::RequestIdService;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -62,10 +63,10 @@ impl Answer {
     }
 }
 
-pub(crate) fn clock() -> Clock {
+pub(crate) fn clock() -> WallClock {
     let now: Timestamp = NOW.parse().unwrap();
     let now = SystemTime::UNIX_EPOCH + Duration::from_micros(now.unix_micros().unsigned_abs());
-    Clock::new(move || now)
+    WallClock::new(move || now)
 }
 
 /// How an API is started.

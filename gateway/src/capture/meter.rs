@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use goldleaves_domain::{EventId, Fingerprint, FingerprintBuilder, Outcome, Units};
-use goldleaves_record::{Durability, Owed, Prepared, Settlement, VoidReason};
+use goldleaves_record::{AnnouncedCall, Durability, PreparedCall, Settlement, VoidReason};
 
 use super::usage::Usage;
 use crate::core::Core;
@@ -70,14 +70,14 @@ struct Metered {
 
 #[derive(Debug)]
 enum Stage {
-    Planned(Prepared),
-    Owing(Owed),
+    Planned(PreparedCall),
+    Owing(AnnouncedCall),
     Done,
 }
 
 impl Meter {
     /// A call that may be handed over soon.
-    pub(crate) fn plan(core: &Arc<Core>, call: Prepared, asked: Option<Asked>, began: Began) -> Self {
+    pub(crate) fn plan(core: &Arc<Core>, call: PreparedCall, asked: Option<Asked>, began: Began) -> Self {
         Self(Box::new(Metered {
             core: Arc::clone(core),
             arrived: began.arrived,
@@ -122,8 +122,8 @@ impl Meter {
         Ok(())
     }
 
-    /// The event's id, when its INTENT was recorded and is not settled yet.
-    pub(crate) fn owed(&self) -> Option<&Owed> {
+    /// The announced call, until it is settled.
+    pub(crate) fn owed(&self) -> Option<&AnnouncedCall> {
         match &self.0.stage {
             Stage::Owing(owed) => Some(owed),
             Stage::Planned(_) | Stage::Done => None,
@@ -132,7 +132,7 @@ impl Meter {
 
     /// The event's id, when there will be one.
     pub(crate) fn event_id(&self) -> Option<EventId> {
-        self.owed().map(Owed::event_id)
+        self.owed().map(AnnouncedCall::event_id)
     }
 
     /// The upstream's head came, with a billable status.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use goldleaves_domain::{FingerprintBuilder, NormalPath, RoutePattern, Units};
-use goldleaves_record::{CallIntent, Durability, NotDurable, Prepared, VoidReason};
+use goldleaves_record::{CallIntent, Durability, NotDurable, PreparedCall, VoidReason};
 use goldleaves_web::WebBody;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Response};
@@ -114,7 +114,7 @@ impl<S> Capture<S> {
         let client_info = self.core.client_info;
         let user_agent = request.headers().get(USER_AGENT).filter(|_| client_info);
         let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
-        let call = Prepared::from(CallIntent {
+        let call = PreparedCall::from(CallIntent {
             event_id: self.core.recorder.event_id(),
             tenant_id: caller.tenant.clone(),
             user_id: caller.user.clone(),

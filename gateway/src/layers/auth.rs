@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use goldleaves_auth::{Principal, TenantChoiceError, TokenVerifier};
 use goldleaves_domain::TenantId;
-use goldleaves_web::{Principal, TenantChoiceError, TokenVerifier};
 
 use super::{Inward, Step};
 use crate::call::{Admission, Admitted, BilledCaller, Caller, Facts, Routed};

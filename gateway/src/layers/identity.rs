@@ -2,8 +2,8 @@
 
 use std::task::{Context, Poll};
 
+use goldleaves_auth::wire_name;
 use goldleaves_domain::NormalPath;
-use goldleaves_web::wire_name;
 use http::header::{HOST, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Uri};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
 use goldleaves_domain::wire::{self, Message};
 use goldleaves_domain::{Delivery, Outcome, PublishError, PublishFuture, Publisher, UsageEvent};
 use goldleaves_gateway::{Deployment, Gateway, GatewayConfig, GatewayParts, StartError};
@@ -17,7 +18,6 @@ use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::token::Claims;
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use goldleaves_trace::{Exporting, TraceSettings};
-use goldleaves_web::{Clock, TokenOptions, TokenVerifier};
 use tokio_util::sync::CancellationToken;
 
 use crate::recording::Disk;
@@ -124,7 +124,7 @@ impl Plan {
         let relay_stop = CancellationToken::new();
         let publisher: Arc<dyn Publisher> = Arc::clone(&taker) as _;
         let relay = tokio::spawn(side.relay.run(publisher, relay_stop.clone(), Duration::from_secs(30)));
-        let verifier = TokenVerifier::new(TokenOptions::new(SECRET), Clock::system());
+        let verifier = TokenVerifier::new(TokenOptions::new(SECRET), WallClock::system());
         let parts = GatewayParts { verifier, recorder: side.recorder, metrics: metrics.clone(), tracer };
         let gateway = Gateway::start(&config, &parts)?;
         Ok(World { gateway, upstream: None, billing, metrics, taker, relay, relay_stop, exporting, scratch })

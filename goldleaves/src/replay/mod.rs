@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use goldleaves_ledger::{Ledger, Recorded};
-use goldleaves_meter_worker::{Meter, StreamSettings};
+use goldleaves_meter_worker::{ConsumerSettings, Meter};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, Secret, Shutdown, process};
 use goldleaves_stream::{Position, Reader, ReaderOptions, Span};
@@ -28,7 +28,7 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct ReplayConfig {
     common: Common,
-    stream: StreamSettings,
+    stream: ConsumerSettings,
     database_url: Secret,
 }
 
@@ -38,7 +38,7 @@ impl ReplayConfig {
         let common = Common::read(values);
         let environment = common.as_ref().map(|common| common.environment);
         let stream = if values.is_set(table::NATS_URL) {
-            StreamSettings::read(values)
+            ConsumerSettings::read(values)
         } else {
             let text = "is missing, and a replay reads JetStream's stream USAGE: a deployment without NATS has none, its \
                         spool hands events to the ledger until they are recorded";

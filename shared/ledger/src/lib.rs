@@ -28,9 +28,7 @@ mod schema;
 pub use batch::{Incoming, Recorded, reasons_to_set_aside};
 pub use error::LedgerError;
 pub use goldleaves_cards::{ImportError, Imported, RateCardsError, read_rate_cards, write_rate_cards};
-pub use goldleaves_store::{
-    PoolUse, StoreError, StoreOptions, check_url, check_url_in_production, is_of_the_disk, sqlite_url,
-};
+pub use goldleaves_store::{PoolUse, StoreError, StoreOptions, database_url, is_of_the_disk, sqlite_url};
 pub use ledger::Ledger;
 pub use progress::{Course, Place, Sequences};
 pub use push::{METER, PushState, UsagePush};

@@ -8,8 +8,9 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command};
 
+use crate::exit::Exit;
 use crate::settings::edit_distance;
-use crate::{Exit, process};
+use crate::terminal;
 
 /// The version of this build and the commit it was made from, as `--version` says it.
 pub const VERSION: &str =
@@ -46,10 +47,10 @@ pub fn parse(command: Command, line: impl IntoIterator<Item = OsString>) -> Resu
     let line: Vec<OsString> = line.into_iter().collect();
     command.clone().try_get_matches_from(&line).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            process::answer(&format!("{}\n", error.render().to_string().trim_end()))
+            terminal::answer(&format!("{}\n", error.render().to_string().trim_end()))
         }
         _ => {
-            process::say(&mistake(&command, &line, &error));
+            terminal::say(&mistake(&command, &line, &error));
             Exit::Usage
         }
     })

@@ -14,6 +14,7 @@ mod secret;
 mod shutdown;
 mod signals;
 mod supervisor;
+mod terminal;
 
 pub mod settings;
 pub mod telemetry;

@@ -5,7 +5,7 @@ use goldleaves_domain::Timestamp;
 use sea_orm::{DbBackend, QueryResult, Value};
 use uuid::Uuid;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,6 @@ use std::io;
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
-use crate::pooler::is_of_shared_sessions;
-use crate::store::away;
-
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -212,6 +209,19 @@ fn is_data_code(code: &str) -> bool {
         return DATA_CODES.contains(&code);
     }
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18 | 20))
+}
+
+/// A connection that is not there, or not there any more.
+pub(crate) fn away(error: SqlxError) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(error.into()))
+}
+
+/// Whether an error says that a session is not a connection's own: a prepared statement is there that the driver did not
+/// prepare, or not there that it did; or PgBouncer lets no transaction last for more than a statement.
+pub(crate) fn is_of_shared_sessions(error: &SqlxError) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    let code = error.code().unwrap_or_default();
+    matches!(&*code, "42P05" | "26000") || error.message().contains("statement pooling mode")
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use sea_orm::SqlxError;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
 use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Row as _, raw_sql};
-use sea_orm::{SqlxError, sqlx};
 
-use crate::StoreError;
+use crate::error::{StoreError, is_of_shared_sessions};
 
 /// How long the second connection may take; without it nothing is found out, which is no reason not to start.
 const LOOK_MAX: Duration = Duration::from_millis(500);
@@ -53,12 +53,4 @@ async fn marked(connection: &mut PgConnection) -> Result<Option<String>, SqlxErr
 
 fn of(error: SqlxError) -> StoreError {
     if is_of_shared_sessions(&error) { StoreError::Pooled } else { StoreError::of_the_login(error) }
-}
-
-/// Whether an error says that a session is not a connection's own: a prepared statement is there that the driver did not
-/// prepare, or not there that it did; or PgBouncer lets no transaction last for more than a statement.
-pub(crate) fn is_of_shared_sessions(error: &sqlx::Error) -> bool {
-    let Some(error) = error.as_database_error() else { return false };
-    let code = error.code().unwrap_or_default();
-    matches!(&*code, "42P05" | "26000") || error.message().contains("statement pooling mode")
 }

@@ -15,8 +15,10 @@ use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, sqlx};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use crate::error::StoreError;
+use crate::options::StoreOptions;
+use crate::pooler;
 use crate::url::PostgresUrl;
-use crate::{StoreError, StoreOptions, pooler};
 
 /// The least time between two pools, so that a server that is only slow is not given ever more to do.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);

@@ -9,47 +9,19 @@ use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolO
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult, IsolationLevel,
-    QueryResult, RuntimeErr, SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions,
-    TransactionTrait, sqlx,
+    QueryResult, SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::sync::watch;
 
-use crate::StoreError;
 use crate::dialect::Dialect;
-use crate::error::{is_full, is_of_the_disk};
+use crate::error::{StoreError, away, is_full, is_of_the_disk};
+use crate::options::StoreOptions;
 use crate::postgres::{Numbered, Postgres};
 use crate::rows::Params;
 use crate::url::sqlite_path;
 
 /// Between giving a lock up and asking for it again: who waited behind it has to have its turn.
 const LOCK_PAUSE: Duration = Duration::from_millis(250);
-
-/// How the database is used.
-#[derive(Debug, Clone)]
-pub struct StoreOptions {
-    /// The most connections: all of them on PostgreSQL, those that read on SQLite.
-    pub connections_max: u32,
-    /// How long a connection, and the turn to write on SQLite, is waited for.
-    pub acquire_timeout: Duration,
-    /// How long a transaction or a query may take.
-    pub work_timeout: Duration,
-    /// How long [`Store::ping`] waits.
-    pub ping_timeout: Duration,
-    /// Whether a missing SQLite file is made; if not, it is an error.
-    pub create_missing: bool,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            connections_max: 8,
-            acquire_timeout: Duration::from_secs(10),
-            work_timeout: Duration::from_secs(60),
-            ping_timeout: Duration::from_secs(2),
-            create_missing: true,
-        }
-    }
-}
 
 impl Target {
     fn of(Numbered { pool, number }: Numbered) -> Self {
@@ -475,10 +447,6 @@ fn has_no_room(path: &Path) -> bool {
     // It is empty, and of no use to anybody.
     let _ = std::fs::remove_file(probe);
     made.is_err_and(|error| is_full(&error))
-}
-
-pub(crate) fn away(error: sqlx::Error) -> DbErr {
-    DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }
 
 /// Makes the file with mode 0600 when it is missing; SQLite gives its two companions the same mode.

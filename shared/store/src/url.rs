@@ -7,7 +7,7 @@ use sea_orm::sqlx::ConnectOptions as _;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// The URL of an SQLite file, whatever characters its path has.
 pub fn sqlite_url(path: &Path) -> String {
@@ -27,7 +27,7 @@ pub(crate) fn sqlite_path(rest: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// It is of none, or can't be read. The error repeats nothing of it but the names of parameters.
-pub fn check_url(url: &str) -> Result<(), StoreError> {
+pub(crate) fn check_url(url: &str) -> Result<(), StoreError> {
     match url.split_once(':') {
         Some(("sqlite", rest)) => sqlite_path(rest).map(drop).ok_or_else(StoreError::unknown_url),
         Some(("postgres" | "postgresql", _)) => PostgresUrl::parse(url).map(drop),
@@ -40,7 +40,7 @@ pub fn check_url(url: &str) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// As [`check_url`], or it does not say whether.
-pub fn check_url_in_production(url: &str) -> Result<(), StoreError> {
+pub(crate) fn check_url_in_production(url: &str) -> Result<(), StoreError> {
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => {
             let url = PostgresUrl::parse(url)?;

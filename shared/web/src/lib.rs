@@ -1,4 +1,4 @@
-//! What both HTTP servers need: a body type, the serve loop, request ids, verified tokens, problem documents, the ops
+//! What both HTTP servers need: a body type, the serve loop, request ids, problem documents, the ops
 //! endpoints.
 //!
 //! It knows of the domain only names (tenant, user, request id): routes, metering and storage are not its business.
@@ -7,23 +7,17 @@ mod alarm;
 mod body;
 mod classic;
 mod ops;
-mod principal;
 mod problem;
 mod problem_code;
 mod request_id;
 mod serve;
-mod token;
 
 pub use alarm::Alarm;
 pub use body::{BodyError, WebBody};
 pub use ops::{Check, CheckState, Ops, serve_ops};
-pub use principal::{Principal, Role, TenantChoiceError, wire_name};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use problem_code::ProblemCode;
 pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};
 pub use serve::{
     BUFFER_BYTES, ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, bind, serve, serve_peers,
-};
-pub use token::{
-    Algorithm, Clock, SignError, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, bearer_token,
 };

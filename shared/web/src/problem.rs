@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
+use goldleaves_auth::TokenError;
 use goldleaves_domain::RequestId;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{ProblemCode, TokenError, WebBody};
+use crate::{ProblemCode, WebBody};
 
 /// The media type of a problem document.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -43,7 +44,7 @@ impl Problem {
 
     /// 401 with the challenge of RFC 6750, section 3.
     pub fn unauthorized(error: TokenError) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, error.code(), error.to_string())
+        Self::new(StatusCode::UNAUTHORIZED, ProblemCode::of_token(error), error.to_string())
             .header(http::header::WWW_AUTHENTICATE, challenge(error))
     }
 
@@ -95,6 +96,17 @@ impl Problem {
         response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
+    }
+}
+
+impl ProblemCode {
+    /// The word for programs: three are enough to know what to do next (log in, renew, look into it).
+    pub const fn of_token(error: TokenError) -> Self {
+        match error {
+            TokenError::Missing => Self::TokenMissing,
+            TokenError::Expired => Self::TokenExpired,
+            _ => Self::TokenInvalid,
+        }
     }
 }
 

@@ -37,9 +37,14 @@ const TABLE: [Edges; 21] = [
         ours: &["domain", "spool", "runtime", "trace"],
         never: &["http", "hyper", "sea-orm", "async-nats", "figment", "axum"],
     },
-    Edges { folder: "shared/web", ours: &["domain"], never: &["sea-orm", "async-nats"] },
+    Edges {
+        folder: "shared/auth",
+        ours: &["domain", "runtime"],
+        never: &["tokio", "hyper", "sea-orm", "async-nats", "figment", "axum"],
+    },
+    Edges { folder: "shared/web", ours: &["domain", "auth"], never: &["sea-orm", "async-nats"] },
     Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
-    Edges { folder: "shared/store", ours: &["domain"], never: &["async-nats", "hyper", "axum"] },
+    Edges { folder: "shared/store", ours: &["domain", "runtime"], never: &["async-nats", "hyper", "axum"] },
     Edges { folder: "shared/cards", ours: &["domain", "pricing", "store"], never: &["async-nats", "hyper", "axum"] },
     Edges {
         folder: "shared/ledger",
@@ -58,7 +63,7 @@ const TABLE: [Edges; 21] = [
     Edges { folder: "migrations", ours: &[], never: &["hyper", "async-nats", "axum"] },
     Edges {
         folder: "gateway",
-        ours: &["domain", "web", "spool", "record", "runtime", "stream", "trace"],
+        ours: &["domain", "auth", "web", "spool", "record", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats", "axum"],
     },
     Edges {
@@ -68,7 +73,7 @@ const TABLE: [Edges; 21] = [
     },
     Edges {
         folder: "billing-api",
-        ours: &["domain", "pricing", "web", "store", "billing", "runtime", "stream", "trace"],
+        ours: &["domain", "pricing", "auth", "web", "store", "billing", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats"],
     },
     Edges {
@@ -76,6 +81,7 @@ const TABLE: [Edges; 21] = [
         ours: &[
             "domain",
             "pricing",
+            "auth",
             "web",
             "spool",
             "record",
@@ -97,6 +103,7 @@ const TABLE: [Edges; 21] = [
         ours: &[
             "domain",
             "pricing",
+            "auth",
             "web",
             "spool",
             "record",

@@ -1,16 +1,13 @@
-//! The settings that several programs read: the environment, logs, and what tokens are verified with.
+//! The settings that every program reads: the environment, logs, and how a stop goes.
 
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 use super::parse::{self, Invalid};
-use super::{Values, table, well_known};
-use crate::Secret;
+use super::{Values, table};
 use crate::telemetry::{self, LogFormat, LogOptions, Logs, TryInitError};
 
-/// The fewest bytes a secret must have in production.
-const SECRET_BYTES_MIN: usize = 32;
 /// Which kind of place the program runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Environment {
@@ -82,93 +79,6 @@ impl Environment {
             "development" | "local" | "test" | "testing" | "ci" | "staging" => Ok(Self::Development),
             _ => Err(Invalid::new("is no environment")),
         }
-    }
-}
-
-/// The HMAC that tokens are signed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JwtAlgorithm {
-    /// HMAC with SHA-256.
-    Hs256,
-    /// HMAC with SHA-384.
-    Hs384,
-    /// HMAC with SHA-512.
-    Hs512,
-}
-
-/// Whether a program can do without `JWT_SECRET`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretNeed {
-    /// It must be set.
-    Required,
-    /// Outside production the program makes one when it is unset.
-    Generated,
-}
-
-/// What tokens are verified and signed with.
-#[derive(Debug, Clone)]
-pub struct JwtSettings {
-    /// `JWT_SECRET`; `None` only with [`SecretNeed::Generated`] outside production.
-    pub secret: Option<Secret>,
-    /// `JWT_ALGORITHM`.
-    pub algorithm: JwtAlgorithm,
-    /// `JWT_EXPIRATION_MINUTES`: how long a token made here lives.
-    pub lifetime: Duration,
-    /// `JWT_ISSUER`.
-    pub issuer: Option<String>,
-    /// `JWT_AUDIENCE`.
-    pub audience: Option<String>,
-}
-
-impl JwtSettings {
-    /// Reads them. `environment` = `None` (it was wrong itself) is not held against the secret.
-    pub fn read(values: &mut Values, environment: Option<Environment>, need: SecretNeed) -> Option<Self> {
-        let secret = values.optional(table::JWT_SECRET, parse::secret);
-        let production = environment == Some(Environment::Production);
-        if let Some(secret) = &secret {
-            check_secret(values, secret.as_ref(), (production, need));
-        }
-        let algorithm = values.required(table::JWT_ALGORITHM, algorithm);
-        let minutes = values.required(table::JWT_EXPIRATION_MINUTES, parse::whole(1..=5_256_000_u32));
-        let issuer = values.optional(table::JWT_ISSUER, parse::text);
-        let audience = values.optional(table::JWT_AUDIENCE, parse::text);
-        Some(Self {
-            secret: secret?,
-            algorithm: algorithm?,
-            lifetime: Duration::from_secs(u64::from(minutes?) * 60),
-            issuer: issuer?,
-            audience: audience?,
-        })
-    }
-}
-
-fn check_secret(values: &mut Values, secret: Option<&Secret>, (production, need): (bool, SecretNeed)) {
-    let Some(secret) = secret.map(Secret::expose) else {
-        if production || need == SecretNeed::Required {
-            values.mistake(table::JWT_SECRET, "is missing");
-        }
-        return;
-    };
-    // The same secret without it, in another program, is another secret.
-    if secret.trim() != secret {
-        values.mistake(table::JWT_SECRET, "begins or ends with a blank or a line break");
-    }
-    if !production {
-        return;
-    }
-    if let Some(fault) = well_known::fault(secret) {
-        values.mistake(table::JWT_SECRET, fault);
-    } else if secret.len() < SECRET_BYTES_MIN {
-        values.mistake(table::JWT_SECRET, &format!("has fewer than {SECRET_BYTES_MIN} bytes"));
-    }
-}
-
-fn algorithm(text: &str) -> Result<JwtAlgorithm, Invalid> {
-    match text.trim().to_ascii_uppercase().as_str() {
-        "HS256" => Ok(JwtAlgorithm::Hs256),
-        "HS384" => Ok(JwtAlgorithm::Hs384),
-        "HS512" => Ok(JwtAlgorithm::Hs512),
-        _ => Err(Invalid::new("is not supported")),
     }
 }
 

@@ -6,7 +6,6 @@
 mod common;
 mod entries;
 mod file;
-mod limits;
 mod mistakes;
 mod nearest;
 pub mod parse;
@@ -17,13 +16,14 @@ mod well_known;
 #[cfg(test)]
 mod tests;
 
-pub use common::{Common, Environment, JwtAlgorithm, JwtSettings, SecretNeed};
+pub use common::{Common, Environment};
 pub use entries::{Entry, Key};
 pub use file::{CONFIG_FILE, File};
-pub use limits::GatewayLimits;
 pub use mistakes::{Mistake, Mistakes};
+pub use parse::Invalid;
 pub use table::{Kind, Setting};
 pub use values::{Reading, Values};
+pub use well_known::fault as secret_fault;
 
 pub(crate) use nearest::edit_distance;
 

@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use url::Url;
-
 use crate::Secret;
 
 /// Why a text is not a value of the kind that was asked for. Never holds the text.
@@ -194,37 +192,6 @@ pub fn socket_address(text: &str) -> Result<SocketAddr, Invalid> {
     written.parse().map_err(|_| Invalid::new("is not an IP address and a port"))
 }
 
-/// An `http` or `https` URL with a host and without user, query or fragment.
-///
-/// # Errors
-/// Anything else.
-pub fn http_url(text: &str) -> Result<Url, Invalid> {
-    let url = Url::parse(text.trim()).map_err(|error| Invalid::new(format!("is not a URL ({error})")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Invalid::new("does not start with http:// or https://"));
-    }
-    if !url.has_host() {
-        return Err(Invalid::new("names no host"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Invalid::new("holds a user or a password"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(Invalid::new("holds a query or a fragment"));
-    }
-    Ok(url)
-}
-
-/// Texts separated by commas; blanks around each and empty ones cut off.
-///
-/// # Errors
-/// Not one text.
-pub fn list(text: &str) -> Result<Vec<String>, Invalid> {
-    let items: Vec<String> =
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();
-    if items.is_empty() { Err(Invalid::new("names nothing")) } else { Ok(items) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,30 +248,9 @@ mod tests {
     }
 
     #[test]
-    fn urls() {
-        for text in ["http://127.0.0.1:3000", "https://api.example.com/base", "http://[::1]:80/"] {
-            assert!(http_url(text).is_ok(), "{text}");
-        }
-        for text in [
-            "",
-            "127.0.0.1:3000",
-            "ftp://host",
-            "http://",
-            "http://u:p@host",
-            "http://u@host",
-            "http://h/?q",
-            "http://h/#f",
-        ] {
-            assert!(http_url(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn booleans_lists_and_ranges() {
+    fn booleans_and_ranges() {
         assert_eq!((boolean("TRUE"), boolean("off"), boolean("1")), (Ok(true), Ok(false), Ok(true)));
         assert!(boolean("maybe").is_err() && boolean("").is_err());
-        assert_eq!(list(" a, b ,,c "), Ok(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()]));
-        assert!(list(" , ").is_err());
         assert_eq!(whole(1..=10)("10"), Ok(10));
         assert!(whole(1..=10)("11").is_err() && whole(1..=10)("1.5").is_err() && whole(1..=10u8)("-1").is_err());
     }

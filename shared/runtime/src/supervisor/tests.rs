@@ -153,8 +153,6 @@ async fn restarted_and_reported_tasks_do_not_stop_the_process() {
             }
         }
     });
-    let report = TaskRule { on_failure: OnFailure::Report, ..rule("dispensable", Stage::Flow) };
-    supervisor.spawn(report, |_| async { Err::<(), _>("gone") });
     let asking = shutdown.clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -162,24 +160,4 @@ async fn restarted_and_reported_tasks_do_not_stop_the_process() {
     });
     assert_eq!(supervisor.run(GRACE).await, Exit::Done);
     assert_eq!(starts.load(Ordering::Relaxed), 3);
-}
-
-#[tokio::test]
-async fn threads_have_rules_too() {
-    let shutdown = Shutdown::new();
-    let mut supervisor = Supervisor::new(shutdown.clone());
-    supervisor
-        .spawn_thread(rule("core", Stage::Edge), |token| {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(token.cancelled());
-            Ok::<_, String>(())
-        })
-        .unwrap();
-    let ask = shutdown.clone();
-    tokio::spawn(async move { ask.ask() });
-    assert_eq!(supervisor.run(GRACE).await, Exit::Done);
-
-    let mut supervisor = Supervisor::new(Shutdown::new());
-    supervisor.spawn_thread(rule("core", Stage::Edge), |_| -> Result<(), String> { panic!("as it was told") }).unwrap();
-    assert_eq!(supervisor.run(GRACE).await, Exit::Failed("core".to_owned()));
 }

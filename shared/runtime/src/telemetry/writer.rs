@@ -33,7 +33,6 @@ pub struct LogWriter {
 #[derive(Debug)]
 pub struct Logs {
     queue: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
 }
 
 /// One line, handed over when it is dropped.
@@ -50,7 +49,7 @@ pub(super) fn to(sink: impl Write + Send + 'static) -> (LogWriter, Logs) {
     let counted = Arc::clone(&lost);
     // Without a thread every line is lost and counted; a process that cannot log still serves.
     let _thread = thread::Builder::new().name("logs".to_owned()).spawn(move || write_lines(sink, &lines, &counted));
-    (LogWriter { queue: queue.clone(), lost: Arc::clone(&lost) }, Logs { queue, lost })
+    (LogWriter { queue: queue.clone(), lost }, Logs { queue })
 }
 
 fn write_lines(mut sink: impl Write, lines: &Receiver<Message>, lost: &AtomicU64) {
@@ -73,11 +72,6 @@ fn write_lines(mut sink: impl Write, lines: &Receiver<Message>, lost: &AtomicU64
 }
 
 impl Logs {
-    /// Lines lost and not yet written about.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
     /// Writes what is waiting, for two seconds at most.
     pub fn flush(&self) {
         let (done, written) = sync_channel(1);

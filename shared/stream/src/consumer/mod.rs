@@ -18,7 +18,7 @@ pub use batch::{Batch, Message};
 use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer};
-use pull::{Heard, Pull};
+use pull::{Pull, PullSignal};
 
 /// How often a consumer that stops looks whether a pull that is over still got something.
 const LATE_LOOK: Duration = Duration::from_millis(50);
@@ -226,16 +226,16 @@ impl Consumer {
             biased;
             heard = pull.hear() => heard,
             () = sleep_until(deadline) => return,
-            () = self.connection.disconnected() => Heard::Over("the connection is lost".to_owned()),
+            () = self.connection.disconnected() => PullSignal::Over("the connection is lost".to_owned()),
             _ = stop.wait_for(|stop| *stop), if !stopping => return,
         };
         match heard {
-            Heard::Message(message) => {
+            PullSignal::Message(message) => {
                 self.backoff.reset();
                 self.buffer.push_back(message);
             }
-            Heard::Sign => self.backoff.reset(),
-            Heard::Over(reason) => self.close(&reason),
+            PullSignal::Sign => self.backoff.reset(),
+            PullSignal::Over(reason) => self.close(&reason),
         }
     }
 
@@ -303,9 +303,9 @@ impl Consumer {
         let Some(pull) = &mut self.pull else { return };
         while let Some(heard) = pull.heard_already() {
             match heard {
-                Heard::Message(message) => self.buffer.push_back(message),
-                Heard::Sign => {}
-                Heard::Over(reason) => return self.close(&reason),
+                PullSignal::Message(message) => self.buffer.push_back(message),
+                PullSignal::Sign => {}
+                PullSignal::Over(reason) => return self.close(&reason),
             }
         }
     }
@@ -316,9 +316,9 @@ impl Consumer {
         self.parting.retain_mut(|(pull, until)| {
             while let Some(heard) = pull.heard_already() {
                 match heard {
-                    Heard::Message(message) => buffer.push_back(message),
-                    Heard::Sign => {}
-                    Heard::Over(_) => break,
+                    PullSignal::Message(message) => buffer.push_back(message),
+                    PullSignal::Sign => {}
+                    PullSignal::Over(_) => break,
                 }
             }
             now < *until

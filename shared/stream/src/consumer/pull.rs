@@ -18,7 +18,7 @@ const SEND_SECS: u64 = 5;
 
 /// What came out of the inbox.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum PullSignal {
     /// A message of the stream.
     Message(Message),
     /// A heartbeat, or a request that ended as it should.
@@ -101,43 +101,43 @@ impl Pull {
     }
 
     /// Waits for the next thing, at most until heartbeats are missing.
-    pub(crate) async fn hear(&mut self) -> Heard {
+    pub(crate) async fn hear(&mut self) -> PullSignal {
         // One heartbeat may be late; two and a half are no coincidence.
         let silent_at = self.last_sign + self.heartbeat * 5 / 2;
         tokio::select! {
             biased;
             message = self.inbox.next() => self.read(message),
-            () = tokio::time::sleep_until(silent_at) => Heard::Over("heartbeats are missing".to_owned()),
+            () = tokio::time::sleep_until(silent_at) => PullSignal::Over("heartbeats are missing".to_owned()),
         }
     }
 
     /// What has arrived and waits to be read.
-    pub(crate) fn heard_already(&mut self) -> Option<Heard> {
+    pub(crate) fn heard_already(&mut self) -> Option<PullSignal> {
         // Without tokio's budget: an exhausted one says that nothing has arrived.
         let message = tokio::task::unconstrained(self.inbox.next()).now_or_never()?;
         Some(self.read(message))
     }
 
-    fn read(&mut self, message: Option<async_nats::Message>) -> Heard {
-        let Some(message) = message else { return Heard::Over("the client is closed".to_owned()) };
+    fn read(&mut self, message: Option<async_nats::Message>) -> PullSignal {
+        let Some(message) = message else { return PullSignal::Over("the client is closed".to_owned()) };
         self.last_sign = Instant::now();
         match message.status {
             None | Some(StatusCode::OK) => {
                 self.owed = self.owed.saturating_sub(1);
-                Message::from_nats(message).map_or(Heard::Sign, Heard::Message)
+                Message::from_nats(message).map_or(PullSignal::Sign, PullSignal::Message)
             }
-            Some(StatusCode::IDLE_HEARTBEAT) => Heard::Sign,
+            Some(StatusCode::IDLE_HEARTBEAT) => PullSignal::Sign,
             // The request ended with so many messages never sent.
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
                 let unsent = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
                 let unsent = unsent.and_then(|count| count.as_str().parse().ok()).unwrap_or(self.owed);
                 self.owed = self.owed.saturating_sub(unsent);
-                Heard::Sign
+                PullSignal::Sign
             }
-            Some(StatusCode::NO_RESPONDERS) => Heard::Over("nobody answers for the consumer".to_owned()),
+            Some(StatusCode::NO_RESPONDERS) => PullSignal::Over("nobody answers for the consumer".to_owned()),
             Some(status) => {
                 let words = message.description.unwrap_or_default();
-                Heard::Over(format!("the server ended it: {words} ({status})"))
+                PullSignal::Over(format!("the server ended it: {words} ({status})"))
             }
         }
     }

@@ -15,7 +15,7 @@ pub use span::{Mark, Position, PositionError, Span};
 use crate::api::{Api, ApiError};
 use crate::backoff::Backoff;
 use crate::connection::Connection;
-use crate::consumer::pull::{Heard, Pull};
+use crate::consumer::pull::{Pull, PullSignal};
 use crate::consumer::{ConsumerOptions, Message};
 use crate::topology::STREAM;
 
@@ -244,16 +244,16 @@ impl Source {
         let heard = tokio::select! {
             biased;
             heard = self.pull.hear() => heard,
-            () = connection.disconnected() => Heard::Over("the connection is lost".to_owned()),
+            () = connection.disconnected() => PullSignal::Over("the connection is lost".to_owned()),
         };
         match heard {
-            Heard::Message(message) if message.place == self.places + 1 => {
+            PullSignal::Message(message) if message.place == self.places + 1 => {
                 self.places += 1;
                 Ok(Step::Message(message))
             }
-            Heard::Message(_) => Err(away("messages were lost on their way".to_owned())),
-            Heard::Sign => Ok(Step::Sign),
-            Heard::Over(reason) => Err(away(reason)),
+            PullSignal::Message(_) => Err(away("messages were lost on their way".to_owned())),
+            PullSignal::Sign => Ok(Step::Sign),
+            PullSignal::Over(reason) => Err(away(reason)),
         }
     }
 }

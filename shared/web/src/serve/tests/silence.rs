@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::sync::Mutex;
 
+use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::{Clock, Problem, TokenOptions, TokenVerifier};
+use crate::Problem;
 
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);
@@ -31,7 +32,7 @@ async fn no_token_is_logged_or_answered() {
     let ours = Targets::new().with_target("goldleaves", LevelFilter::TRACE);
     let _logs = tracing::subscriber::set_default(tracing_subscriber::registry().with(ours).with(lines));
 
-    let verifier = TokenVerifier::new(TokenOptions::new("secret-of-the-server"), Clock::system());
+    let verifier = TokenVerifier::new(TokenOptions::new("secret-of-the-server"), WallClock::system());
     let server = Server::start(hasty(), move |request: Request<WebBody>| {
         let problem = verifier.verify(request.headers()).unwrap_err();
         let response = Problem::unauthorized(problem).response(&"r".parse().unwrap());

@@ -5,7 +5,6 @@ use std::str::FromStr;
 use goldleaves_domain::TenantId;
 use serde_json::{Map, Value};
 
-use crate::ProblemCode;
 use crate::principal::{Principal, Role};
 
 /// Why a request has no valid token. None of the texts repeats anything of the token.
@@ -56,17 +55,6 @@ pub enum TokenError {
     /// `aud` is another.
     #[error("the token's audience is not accepted")]
     Audience,
-}
-
-impl TokenError {
-    /// The word for programs: three are enough to know what to do next (log in, renew, look into it).
-    pub const fn code(self) -> ProblemCode {
-        match self {
-            Self::Missing => ProblemCode::TokenMissing,
-            Self::Expired => ProblemCode::TokenExpired,
-            _ => ProblemCode::TokenInvalid,
-        }
-    }
 }
 
 /// What was read from a token: from when until when it is good, and for whom.

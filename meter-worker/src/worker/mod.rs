@@ -47,13 +47,13 @@ const BATCH_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 /// `NATS_URL` and what belongs to it.
 #[derive(Debug, Clone)]
-pub struct StreamSettings {
+pub struct ConsumerSettings {
     servers: Servers,
     credentials_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
 }
 
-impl StreamSettings {
+impl ConsumerSettings {
     /// Reads them; `None` when there was a mistake, which `values` holds then.
     pub fn read(values: &mut Values) -> Option<Self> {
         let servers = values.required(table::NATS_URL, parse::from_str::<Servers>);

@@ -2,137 +2,23 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use goldleaves_domain::{Timestamp, TimestampError};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
-use super::cache::TokenCache;
-use super::claims::{self, Claims, TokenError};
-use super::json;
-use crate::Principal;
+use crate::cache::TokenCache;
+use crate::claims::{self, Claims, TokenError};
+use crate::clock::WallClock;
+use crate::json;
+use crate::principal::Principal;
+use crate::settings::{Algorithm, TokenOptions};
 
 /// The longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8_192;
-
-/// The HMAC a token must be signed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// HMAC with SHA-256.
-    Hs256,
-    /// HMAC with SHA-384.
-    Hs384,
-    /// HMAC with SHA-512.
-    Hs512,
-}
-
-impl Algorithm {
-    /// Its name in a token's `alg`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::Hs384 => "HS384",
-            Self::Hs512 => "HS512",
-        }
-    }
-
-    pub(super) const fn of_library(self) -> jsonwebtoken::Algorithm {
-        match self {
-            Self::Hs256 => jsonwebtoken::Algorithm::HS256,
-            Self::Hs384 => jsonwebtoken::Algorithm::HS384,
-            Self::Hs512 => jsonwebtoken::Algorithm::HS512,
-        }
-    }
-}
-
-/// Where the time comes from.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
-
-impl Clock {
-    /// The system's clock.
-    pub fn system() -> Self {
-        Self(Arc::new(SystemTime::now))
-    }
-
-    /// A clock of one's own, for tests.
-    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// Now.
-    pub fn now(&self) -> SystemTime {
-        (self.0)()
-    }
-
-    /// Now in UTC, cut to microseconds.
-    ///
-    /// # Errors
-    /// Outside the years 1 to 9999.
-    pub fn timestamp(&self) -> Result<Timestamp, TimestampError> {
-        let micros = match self.now().duration_since(UNIX_EPOCH) {
-            Ok(since) => i64::try_from(since.as_micros()),
-            Err(before) => i64::try_from(before.duration().as_nanos().div_ceil(1_000)).map(|micros| -micros),
-        };
-        micros.map_err(|_| TimestampError::OutOfRange).and_then(Timestamp::from_unix_micros)
-    }
-
-    /// Seconds since 1970; before it, 0.
-    pub(super) fn seconds(&self) -> f64 {
-        self.now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Clock")
-    }
-}
-
-/// What tokens are verified and signed with.
-#[derive(Clone)]
-pub struct TokenOptions {
-    /// The shared secret.
-    pub secret: Vec<u8>,
-    /// The only algorithm that is accepted.
-    pub algorithm: Algorithm,
-    /// Set = `iss` must equal it.
-    pub issuer: Option<String>,
-    /// Set = `aud` must hold it.
-    pub audience: Option<String>,
-    /// How many bytes of verified tokens are remembered; 0 = none.
-    pub cache_bytes_max: usize,
-}
-
-impl TokenOptions {
-    /// HS256, any issuer and audience, 16 MiB of remembered tokens.
-    pub fn new(secret: impl Into<Vec<u8>>) -> Self {
-        Self {
-            secret: secret.into(),
-            algorithm: Algorithm::Hs256,
-            issuer: None,
-            audience: None,
-            cache_bytes_max: 16 << 20,
-        }
-    }
-}
-
-impl fmt::Debug for TokenOptions {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("TokenOptions")
-            .field("secret", &"[secret]")
-            .field("algorithm", &self.algorithm)
-            .field("issuer", &self.issuer)
-            .field("audience", &self.audience)
-            .field("cache_bytes_max", &self.cache_bytes_max)
-            .finish()
-    }
-}
 
 /// Verifies tokens and remembers them. Clones share what is remembered.
 #[derive(Clone)]
@@ -146,12 +32,12 @@ struct Inner {
     issuer: Option<String>,
     audience: Option<String>,
     cache: TokenCache,
-    clock: Clock,
+    clock: WallClock,
 }
 
 impl TokenVerifier {
     /// Verifies by these rules and this clock.
-    pub fn new(options: TokenOptions, clock: Clock) -> Self {
+    pub fn new(options: TokenOptions, clock: WallClock) -> Self {
         let inner = Inner {
             key: DecodingKey::from_secret(&options.secret),
             algorithm: options.algorithm,

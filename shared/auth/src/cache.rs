@@ -5,8 +5,8 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::claims::{TokenError, Window};
-use crate::Principal;
+use crate::claims::{TokenError, Window};
+use crate::principal::Principal;
 
 /// Parts with a lock each, so that cores seldom wait for one another. A power of two.
 const SHARDS: usize = 32;

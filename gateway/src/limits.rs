@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Values, parse, table};
+use goldleaves_runtime::settings::{Values, parse, table};
 
 /// Sizes, counts and time-outs of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,5 +70,22 @@ impl GatewayLimits {
             rate_per_second: rate_per_second?,
             calls_per_tenant_max: calls_per_tenant_max?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(file: Option<&str>) -> GatewayLimits {
+        GatewayLimits::read(&mut Values::load([] as [(&str, &str); 0], file)).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_are_promised() {
+        let limits = read(None);
+        assert_eq!((limits.request_body_bytes_max, limits.header_bytes_max), (1 << 30, 32 << 10));
+        assert_eq!(limits.rate_per_second, None);
+        assert_eq!(read(Some("[rate_limit]\nper_second = 100\n")).rate_per_second, Some(100));
     }
 }

@@ -50,8 +50,6 @@ pub enum OnCancel {
 pub enum OnFailure {
     /// The process stops in order, exit code 70.
     Stop,
-    /// It is reported and the process goes on without it.
-    Report,
     /// It is reported and started again, after a pause that grows from 0.1 s to 10 s.
     Restart,
 }
@@ -154,27 +152,6 @@ impl Supervisor {
                 }
             }
         });
-    }
-
-    /// Starts a thread, for what runs a runtime of its own. It is never restarted and cannot be aborted: at the
-    /// deadline it is named and left behind.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn spawn_thread<S, E>(&mut self, rule: TaskRule, body: S) -> std::io::Result<()>
-    where
-        S: FnOnce(CancellationToken) -> Result<(), E> + Send + 'static,
-        E: Display,
-    {
-        let token = self.token(rule.stage);
-        let report = self.reports.0.clone();
-        let end = self.end_of(rule, None);
-        let thread = std::thread::Builder::new().name(rule.name.to_owned()).spawn(move || {
-            let _end = end;
-            let result = std::panic::catch_unwind(AssertUnwindSafe(|| body(token.clone())));
-            judge(rule, &token, &report, result);
-        });
-        thread.map(drop)
     }
 
     /// The token that asks a stage to stop.
@@ -316,7 +293,7 @@ fn judge<E: Display>(
     result: Result<Result<(), E>, Box<dyn Any + Send>>,
 ) {
     match result {
-        Ok(Ok(())) if token.is_cancelled() || rule.on_failure == OnFailure::Report => return,
+        Ok(Ok(())) if token.is_cancelled() => return,
         Ok(Err(error)) if token.is_cancelled() => {
             tracing::warn!(task = rule.name, %error, "a task stopped before it had finished");
             // Nobody listens once the supervisor is gone; so below.

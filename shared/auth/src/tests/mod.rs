@@ -1,6 +1,7 @@
 //! Tokens and their verdicts, and what is remembered of them.
 
 mod cache;
+mod settings;
 mod table;
 
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use http::{HeaderMap, HeaderValue};
 use jsonwebtoken::EncodingKey;
 use proptest::prelude::{ProptestConfig, proptest};
 
-use super::{Algorithm, Clock, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, bearer_token};
 use crate::principal::Role;
+use crate::{Algorithm, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, WallClock, bearer_token};
 
 const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 /// When the tests take place, in seconds since 1970.
@@ -34,9 +35,9 @@ impl Hand {
         self.0.store(millis, Ordering::Relaxed);
     }
 
-    fn clock(&self) -> Clock {
+    fn clock(&self) -> WallClock {
         let hand = self.clone();
-        Clock::new(move || UNIX_EPOCH + Duration::from_millis(hand.0.load(Ordering::Relaxed)))
+        WallClock::new(move || UNIX_EPOCH + Duration::from_millis(hand.0.load(Ordering::Relaxed)))
     }
 }
 
@@ -157,8 +158,8 @@ fn no_bit_of_a_token_can_be_changed() {
 #[test]
 fn prints_neither_secret_nor_token() {
     let options = TokenOptions::new(SECRET);
-    let signer = TokenSigner::new(&options, Clock::system());
-    let verifier = TokenVerifier::new(options.clone(), Clock::system());
+    let signer = TokenSigner::new(&options, WallClock::system());
+    let verifier = TokenVerifier::new(options.clone(), WallClock::system());
     let good = token(r#"{"sub":"u","exp":1}"#);
     let error = verifier.verify_token(&good).unwrap_err();
     let bad = token(r#"{"sub":"peter-the-user","exp":"tomorrow-or-so"}"#);

@@ -11,7 +11,7 @@ mod words;
 use words::Words;
 
 /// Secrets that documentation and tutorials of others print and that look random: one per line, `#` begins a comment.
-const PUBLISHED: &str = include_str!("well_known/published.txt");
+const PUBLISHED: &str = include_str!("published.txt");
 /// The fewest letters of a published secret that are enough to know it by.
 const PUBLISHED_PART: usize = 24;
 /// The beginning of every key that Django's project template makes.
@@ -26,7 +26,7 @@ const UNKNOWN_MIN: usize = 16;
 const DIFFERENT_MIN: usize = 8;
 
 /// The reason why others could guess this secret; `None` when nothing speaks for it.
-pub(super) fn fault(secret: &str) -> Option<&'static str> {
+pub fn fault(secret: &str) -> Option<&'static str> {
     let secret = secret.trim().as_bytes();
     let (published, words) = (published(), Words::new());
     let is_guessable = |text: &[u8]| pattern(text, &published).is_some() || is_made_of_words(text, &words);

@@ -1,17 +1,17 @@
-//! What a remembered token costs beside one that is verified: `cargo bench -p goldleaves-web --bench token`.
+//! What a remembered token costs beside one that is verified: `cargo bench -p goldleaves-auth --bench token`.
 
 #![expect(clippy::unwrap_used, reason = "a measurement")]
 
 use std::time::{Duration, Instant};
 
-use goldleaves_web::{Clock, TokenClaims, TokenOptions, TokenSigner, TokenVerifier};
+use goldleaves_auth::{TokenClaims, TokenOptions, TokenSigner, TokenVerifier, WallClock};
 
 const TOKENS: u32 = 500;
 const ROUNDS: u32 = 1_000;
 
 fn main() {
     let mut options = TokenOptions::new("a-secret-of-the-measurement-0123456789");
-    let signer = TokenSigner::new(&options, Clock::system());
+    let signer = TokenSigner::new(&options, WallClock::system());
     let tokens: Vec<String> = (0..TOKENS)
         .map(|user| {
             let claims = TokenClaims {
@@ -24,9 +24,9 @@ fn main() {
             signer.sign(&claims).unwrap()
         })
         .collect();
-    let remembering = TokenVerifier::new(options.clone(), Clock::system());
+    let remembering = TokenVerifier::new(options.clone(), WallClock::system());
     options.cache_bytes_max = 0;
-    let forgetful = TokenVerifier::new(options, Clock::system());
+    let forgetful = TokenVerifier::new(options, WallClock::system());
     measure("verified", &forgetful, &tokens, 20);
     measure("remembered", &remembering, &tokens, ROUNDS);
 }

@@ -9,7 +9,8 @@ use goldleaves_domain::{TenantId, UserId};
 use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
-use super::verifier::{Algorithm, Clock, TokenOptions};
+use crate::clock::WallClock;
+use crate::settings::{Algorithm, TokenOptions};
 
 /// What a token is to say.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ pub struct TokenSigner {
     algorithm: Algorithm,
     issuer: Option<String>,
     audience: Option<String>,
-    clock: Clock,
+    clock: WallClock,
 }
 
 /// The cryptography refused the secret.
@@ -42,7 +43,7 @@ pub struct SignError(#[source] jsonwebtoken::errors::Error);
 
 impl TokenSigner {
     /// Signs by these rules and this clock.
-    pub fn new(options: &TokenOptions, clock: Clock) -> Self {
+    pub fn new(options: &TokenOptions, clock: WallClock) -> Self {
         Self {
             key: EncodingKey::from_secret(&options.secret),
             algorithm: options.algorithm,

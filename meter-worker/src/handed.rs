@@ -1,0 +1,53 @@
+//! The count of messages that the relay of this process handed to the meter, which stands for a place in a stream.
+
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use goldleaves_ledger::{Course, Place, Sequences};
+use uuid::Uuid;
+
+/// What stands for the stream's name in `ledger_progress`.
+const SPOOL: &str = "spool";
+
+/// What was handed over since the count began. `None` before the relay told what it remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Handed(Mutex<Option<Count>>);
+
+/// A count of messages, and which count it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Count {
+    /// Which count: a spool that is made anew begins another one.
+    pub(crate) course: Arc<Course>,
+    /// So many messages are committed.
+    pub(crate) messages: u64,
+}
+
+impl Handed {
+    pub(crate) fn get(&self) -> Option<Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, count: Count) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
+    }
+}
+
+impl Count {
+    pub(crate) fn of(id: Uuid, messages: u64) -> Self {
+        Self { course: Arc::new(Course { stream: SPOOL.to_owned(), created: id.to_string() }), messages }
+    }
+
+    pub(crate) fn place(&self, index: usize) -> Place {
+        let sequence = self.messages + 1 + index as u64;
+        Place { course: Arc::clone(&self.course), sequences: Sequences { first: sequence, last: sequence } }
+    }
+}
+
+impl FromStr for Count {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (id, messages) = text.split_once(' ').ok_or(())?;
+        Ok(Self::of(id.parse().map_err(drop)?, messages.parse().map_err(drop)?))
+    }
+}

@@ -1,0 +1,30 @@
+//! How a database is used: how many connections, and how long anything is waited for.
+
+use std::time::Duration;
+
+/// How the database is used.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The most connections: all of them on PostgreSQL, those that read on SQLite.
+    pub connections_max: u32,
+    /// How long a connection, and the turn to write on SQLite, is waited for.
+    pub acquire_timeout: Duration,
+    /// How long a transaction or a query may take.
+    pub work_timeout: Duration,
+    /// How long [`Store::ping`](crate::Store::ping) waits.
+    pub ping_timeout: Duration,
+    /// Whether a missing SQLite file is made; if not, it is an error.
+    pub create_missing: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 8,
+            acquire_timeout: Duration::from_secs(10),
+            work_timeout: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(2),
+            create_missing: true,
+        }
+    }
+}
