@@ -1,9 +1,8 @@
 //! Invoices and the lines that they are made of: what a period costs, and what earlier ones cost more or less since.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use goldleaves_domain::{Period, Timestamp};
+use goldleaves_domain::{Period, Timestamp, hex_text};
 use goldleaves_pricing::{Cents, Pricing};
 use goldleaves_store::{Params, Rows, Transaction, read};
 use sha2::{Digest, Sha256};
@@ -285,11 +284,7 @@ pub(crate) fn hash(lines: &[InvoiceLine]) -> String {
         ]);
         digest.update(format!("{fields}\n").as_bytes());
     }
-    digest.finalize().iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text never fails.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex_text(&digest.finalize())
 }
 
 /// A moment after which a hour's changes are certainly seen by whoever reads now: no transaction lives so long.

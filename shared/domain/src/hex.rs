@@ -1,4 +1,4 @@
-//! Lower-case hex for 32-byte digests.
+//! Lower-case hex: digests of 32 bytes, which are also read, and bytes of any length, which are only written.
 
 use std::fmt;
 
@@ -13,7 +13,12 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// Writes two digits a byte, as far as there is room.
+/// Returns bytes of any length as lower-case hex.
+pub fn hex_text(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [lower_hex(byte >> 4), lower_hex(byte & 15)]).map(char::from).collect()
+}
+
+/// Writes two digits per byte, as far as there is room.
 pub(crate) fn write(bytes: &[u8], text: &mut [u8]) {
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
         pair.copy_from_slice(&[lower_hex(byte >> 4), lower_hex(byte & 15)]);

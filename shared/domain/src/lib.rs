@@ -34,6 +34,7 @@ pub use delivery::{Delivery, PublishError, PublishFuture, Publisher, RECEIPT_BYT
 pub use event::{Action, ActionError, CallMetadata, Outcome, OutcomeError, UsageEvent};
 pub use fields::{Canonical, EVENT_FIELDS, EventField, Kept};
 pub use fingerprint::{Fingerprint, FingerprintBuilder, FingerprintError};
+pub use hex::hex_text;
 pub use identity::{Epoch, EventId, IdentityError, RequestId, Source, TenantId, UserId};
 pub use path::{NormalPath, PathError};
 pub use public::PublicRoutes;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use goldleaves_domain::wire::{self, Message, Unreadable, UnreadableReason};
-use goldleaves_domain::{Candidate, EventId, ImmutableColumns, Outcome, Seal, Timestamp, UsageEvent};
+use goldleaves_domain::{Candidate, EventId, ImmutableColumns, Outcome, Seal, Timestamp, UsageEvent, hex_text};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -289,5 +289,5 @@ pub(crate) fn refused_letter<'a>(message: &'a Incoming, detail: &'a str) -> Dead
 
 /// SHA-256 of the bytes, in hex.
 pub(crate) fn content_id(payload: &[u8]) -> String {
-    Sha256::digest(payload).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex_text(&Sha256::digest(payload))
 }

@@ -1,7 +1,7 @@
 //! From a record of the spool to a message: the wire's JSON is built here, off the request path.
 
 use bytes::Bytes;
-use goldleaves_domain::{Delivery, Epoch, Seal, Source, UsageEvent, wire};
+use goldleaves_domain::{Delivery, Epoch, Seal, Source, UsageEvent, hex_text, wire};
 use goldleaves_spool::{Record, RecordKind};
 
 use super::codec::{self, CodecError, Place};
@@ -57,7 +57,7 @@ pub(super) fn parts(record: &Record, whole: &Delivery, (source, bytes_max): (Sou
     let part = |(number, bytes): (usize, &[u8])| {
         let id = format!("{}-part-{}-of-{count}", whole.message_id, number + 1);
         let mut data = serde_json::json!({
-            "message_id": whole.message_id, "part": number + 1, "parts": count, "bytes": hex(bytes),
+            "message_id": whole.message_id, "part": number + 1, "parts": count, "bytes": hex_text(bytes),
         });
         if let (RecordKind::Publish { seq }, 0, Some(data)) = (record.kind, number, data.as_object_mut()) {
             data.insert("epoch".to_owned(), record.epoch.to_string().into());
@@ -81,7 +81,7 @@ fn unreadable(record: &Record, cause: &CodecError, source: Source) -> Delivery {
     };
     let id = format!("{}-{}", record.epoch.as_hyphenated(), record.lsn);
     let data = serde_json::json!({
-        "kind": kind, "version": record.version, "epoch": record.epoch, "seq": seq, "bytes": hex(&record.payload),
+        "kind": kind, "version": record.version, "epoch": record.epoch, "seq": seq, "bytes": hex_text(&record.payload),
     });
     foreign(Foreign { what, id, source, data })
 }
@@ -105,8 +105,4 @@ fn foreign(Foreign { what, id, source, data }: Foreign) -> Delivery {
     });
     let payload = Bytes::from(event.to_string());
     Delivery { subject: wire::seal_subject(&source), message_id: id, payload, traceparent: None }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

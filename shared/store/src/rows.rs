@@ -1,7 +1,7 @@
 //! Many rows as one parameter list: arrays for `unnest` on PostgreSQL, one JSON text for `json_each` on SQLite, so that a
 //! statement's text does not depend on how many rows it takes.
 
-use goldleaves_domain::Timestamp;
+use goldleaves_domain::{Timestamp, hex_text};
 use sea_orm::Value;
 use sea_orm::sea_query::ArrayType;
 use uuid::Uuid;
@@ -174,7 +174,7 @@ impl Cell for &[u8] {
     }
 
     fn json(self) -> serde_json::Value {
-        self.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+        hex_text(self).into()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use goldleaves_domain::hex_text;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -192,9 +193,9 @@ fn read_span(service: &str, span: otlp::Span) -> Result<Span> {
         service: service.to_owned(),
         name: span.name,
         kind: format!("{kind:?}"),
-        trace_id: hex(&span.trace_id),
-        span_id: hex(&span.span_id),
-        parent_id: hex(&span.parent_span_id),
+        trace_id: hex_text(&span.trace_id),
+        span_id: hex_text(&span.span_id),
+        parent_id: hex_text(&span.parent_span_id),
         times: (start, end),
         failed,
         attributes: attributes(span.attributes)?,
@@ -212,8 +213,4 @@ fn attributes(list: Vec<KeyValue>) -> Result<BTreeMap<String, String>> {
         ensure!(attributes.insert(key.clone(), text).is_none(), "the attribute {key} is there twice");
     }
     Ok(attributes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use goldleaves_domain::{Seal, SetHash};
+use goldleaves_domain::{Seal, SetHash, hex_text};
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 use uuid::Uuid;
 
@@ -138,7 +138,7 @@ pub(super) async fn merge(
 /// Hex; PostgreSQL takes it as bits with an `x` before it.
 fn source(dialect: Dialect, receipts: &BTreeMap<(Uuid, i64), Receipt>, params: &mut Params) -> String {
     let prefix = if dialect == Dialect::Postgres { "x" } else { "" };
-    let hex = |bytes: &[u8]| bytes.iter().fold(prefix.to_owned(), |hex, byte| hex + &format!("{byte:02x}"));
+    let hex = |bytes: &[u8]| prefix.to_owned() + &hex_text(bytes);
     Rows::new(dialect)
         .column("epoch", receipts.keys().map(|key| key.0))
         .column("block", receipts.keys().map(|key| key.1))
