@@ -9,6 +9,7 @@ use goldleaves_domain::wire::Message as Content;
 use goldleaves_domain::{TenantId, Timestamp};
 use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded};
 use goldleaves_meter_worker::Meter;
+use goldleaves_runtime::Backoff;
 use goldleaves_stream::{Mark, Message, ReadError, Reader};
 use tokio_util::sync::CancellationToken;
 
@@ -140,16 +141,15 @@ impl Replay {
         stop: &CancellationToken,
     ) -> Result<Recorded, LedgerError> {
         let deadline = Instant::now() + self.patience;
-        let mut pause = PAUSE_MIN;
+        let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             match meter.record_incoming(batch.iter().map(incoming).collect()).await {
                 Err(error) if error.is_transient() && Instant::now() < deadline => {
                     tracing::debug!(%error, "the ledger can't record now, trying again");
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = tokio::time::sleep(backoff.next()) => {}
                         () = stop.cancelled() => return Err(error),
                     }
-                    pause = (pause * 2).min(PAUSE_MAX);
                 }
                 recorded => return recorded,
             }

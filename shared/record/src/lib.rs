@@ -4,7 +4,6 @@
 //! exactly once before the response ends ([`AnnouncedCall::publish`] or [`AnnouncedCall::void`]). Everything behind that door runs off
 //! the request path. Nothing here knows HTTP, and nothing here waits for NATS or a database.
 
-mod backoff;
 mod call;
 mod clock;
 mod codec;
@@ -13,6 +12,7 @@ mod delivery;
 mod memo;
 mod metrics;
 mod open;
+mod outage;
 mod recorder;
 mod recovery;
 mod relay;

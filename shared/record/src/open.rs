@@ -13,10 +13,10 @@ use goldleaves_trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::backoff::Backoff;
 use super::call::Durability;
 use super::memo::Memo;
 use super::metrics::RecordMetrics;
+use super::outage::OutageWatch;
 use super::recorder::Recorder;
 use super::recovery::{self, RecoverError};
 use super::relay::{Relay, RelayPace};
@@ -112,14 +112,14 @@ impl Opening {
 
     /// Tries until it works.
     async fn wait(&self, pause: Duration) -> Relay {
-        let mut backoff = Backoff::default();
+        let mut outage = OutageWatch::default();
         // The start has spoken already.
-        backoff.may_speak(Instant::now());
+        outage.may_speak(Instant::now());
         loop {
             tokio::time::sleep(pause).await;
             match self.retry().await {
                 Ok(relay) => return relay,
-                Err(cause) if backoff.may_speak(Instant::now()) => self.say(&cause),
+                Err(cause) if outage.may_speak(Instant::now()) => self.say(&cause),
                 Err(_) => {}
             }
         }

@@ -17,10 +17,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::backoff::Backoff;
 use super::delivery::{self, Read};
 use super::memo::Memo;
 use super::metrics::{Attempt, RecordMetrics};
+use super::outage::OutageWatch;
 use super::recorder::Recorder;
 use super::recovery;
 use super::sealer::Sealer;
@@ -76,8 +76,8 @@ pub(super) struct Relay {
     /// What an earlier start kept of what the receiver confirmed last.
     receipt: Bytes,
     recorder: Recorder,
-    backoff: Backoff,
-    read_failures: Backoff,
+    outage: OutageWatch,
+    read_failures: OutageWatch,
     metrics: RecordMetrics,
     tracer: Tracer,
     pace: RelayPace,
@@ -105,7 +105,7 @@ enum HandOver {
 impl Relay {
     pub(super) fn new(spool: Spool, sealer: Sealer, recorder: Recorder, metrics: RecordMetrics) -> Self {
         let (reader, source) = (Some(spool.reader()), Source::new(spool.id()));
-        let (backoff, read_failures) = (Backoff::default(), Backoff::default());
+        let (outage, read_failures) = (OutageWatch::default(), OutageWatch::default());
         let (tracer, pace, hurry) = (Tracer::off(), RelayPace::default(), CancellationToken::new());
         let (orphans, receipt) = (VecDeque::new(), Bytes::new());
         Self {
@@ -116,7 +116,7 @@ impl Relay {
             orphans,
             receipt,
             recorder,
-            backoff,
+            outage,
             read_failures,
             metrics,
             tracer,
@@ -276,7 +276,7 @@ impl Relay {
         let (mut left, started) = (batch, Moment::now());
         let mut bytes_max = None;
         while !left.is_empty() {
-            let length = if self.backoff.is_probing() { 1 } else { left.len() };
+            let length = if self.outage.is_probing() { 1 } else { left.len() };
             let (window, rest) = left.split_at(length);
             match publisher.publish(self.messages(window, bytes_max)).await {
                 Ok(()) => {
@@ -330,7 +330,7 @@ impl Relay {
         self.metrics.attempt(Attempt::Confirmed);
         self.metrics.failures_in_a_row.set(0);
         self.metrics.relayed.inc_by(window.len() as u64);
-        if let Some(outage) = self.backoff.succeeded(Instant::now()) {
+        if let Some(outage) = self.outage.succeeded(Instant::now()) {
             let lasted_secs = outage.lasted.as_secs();
             info!(failures = outage.failures, lasted_secs, "the receiver confirms again");
         }
@@ -362,10 +362,10 @@ impl Relay {
     async fn pause(&mut self, cause: &PublishError) {
         self.metrics.attempt(Attempt::Retried);
         let (now, random) = (Instant::now(), rand::random());
-        let pause = self.backoff.failed(now, random);
-        self.metrics.failures_in_a_row.set(self.backoff.failures().into());
-        if self.backoff.may_speak(now) {
-            let failures = self.backoff.failures();
+        let pause = self.outage.failed(now, random);
+        self.metrics.failures_in_a_row.set(self.outage.failures().into());
+        if self.outage.may_speak(now) {
+            let failures = self.outage.failures();
             warn!(failures, cause = cause as &dyn Error, "no receipt, the same batch is handed over again");
         }
         tokio::time::sleep(pause).await;

@@ -5,6 +5,7 @@
 
 mod about;
 pub mod arguments;
+mod backoff;
 mod clock;
 mod descriptors;
 mod exit;
@@ -20,6 +21,7 @@ pub mod settings;
 pub mod telemetry;
 
 pub use arguments::Program;
+pub use backoff::{Backoff, Quiet};
 pub use clock::{ClockBehind, check_clock};
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use exit::Exit;

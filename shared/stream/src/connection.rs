@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use goldleaves_runtime::Backoff;
 use tokio::sync::{mpsc, watch};
 
 use crate::address::{Login, Servers};
 use crate::api::Api;
-use crate::backoff::reconnect_delay;
 
 /// How long the start waits for a first answer before it goes on in the background.
 const FIRST_ANSWER_SECS: u64 = 5;
@@ -283,5 +283,25 @@ async fn follow_events(client: Client, mut events: mpsc::UnboundedReceiver<Event
                 link.complaint = complaint;
             }
         });
+    }
+}
+
+/// The delay before the client's attempt number `attempt` (from 1) to reach a server again.
+fn reconnect_delay(attempt: usize) -> Duration {
+    if attempt <= 1 {
+        return Duration::ZERO;
+    }
+    let failures = u32::try_from(attempt - 2).unwrap_or(u32::MAX);
+    Backoff::after(Duration::from_millis(50), Duration::from_secs(2), failures).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reconnect_is_immediate_and_no_attempt_overflows() {
+        assert_eq!(reconnect_delay(1), Duration::ZERO);
+        assert!(reconnect_delay(usize::MAX) <= Duration::from_secs(2));
     }
 }

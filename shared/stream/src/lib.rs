@@ -6,7 +6,6 @@
 
 mod address;
 mod api;
-mod backoff;
 mod connection;
 mod consumer;
 mod footing;

@@ -43,7 +43,7 @@ const TABLE: [Edges; 21] = [
         never: &["tokio", "hyper", "sea-orm", "async-nats", "figment", "axum"],
     },
     Edges { folder: "shared/web", ours: &["domain", "auth"], never: &["sea-orm", "async-nats"] },
-    Edges { folder: "shared/stream", ours: &["domain"], never: &["sea-orm", "hyper", "axum"] },
+    Edges { folder: "shared/stream", ours: &["domain", "runtime"], never: &["sea-orm", "hyper", "axum"] },
     Edges { folder: "shared/store", ours: &["domain", "runtime"], never: &["async-nats", "hyper", "axum"] },
     Edges { folder: "shared/cards", ours: &["domain", "pricing", "store"], never: &["async-nats", "hyper", "axum"] },
     Edges {

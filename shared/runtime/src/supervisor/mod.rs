@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::{Exit, Shutdown};
 
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -263,7 +264,7 @@ async fn run_by_rule<S, F, E>(
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Display + Send + 'static,
 {
-    let mut pause = RESTART_PAUSE_MIN;
+    let mut backoff = Backoff::new(RESTART_PAUSE_MIN, RESTART_PAUSE_MAX);
     loop {
         let began = Instant::now();
         let result = match std::panic::catch_unwind(AssertUnwindSafe(|| start(token.clone()))) {
@@ -275,13 +276,12 @@ async fn run_by_rule<S, F, E>(
             return;
         }
         if began.elapsed() > RESTART_PAUSE_MAX {
-            pause = RESTART_PAUSE_MIN;
+            backoff.reset();
         }
         tokio::select! {
             () = token.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(backoff.next()) => {}
         }
-        pause = (pause * 2).min(RESTART_PAUSE_MAX);
     }
 }
 

@@ -10,12 +10,12 @@ pub(crate) mod pull;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use goldleaves_runtime::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use batch::{Batch, Message};
 
-use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer};
 use pull::{Pull, PullSignal};

@@ -8,13 +8,13 @@ use async_nats::header::{HeaderMap, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESS
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
 use goldleaves_domain::{Delivery, PublishError};
+use goldleaves_runtime::Backoff;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::StreamPublisher;
 use super::run::Run;
 use super::witness::Anchor;
-use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::topology::STREAM;
 

@@ -7,13 +7,13 @@ mod span;
 
 use std::time::Duration;
 
+use goldleaves_runtime::Backoff;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 pub use span::{Mark, Position, PositionError, Span};
 
 use crate::api::{Api, ApiError};
-use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::consumer::pull::{Pull, PullSignal};
 use crate::consumer::{ConsumerOptions, Message};

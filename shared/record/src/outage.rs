@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use goldleaves_runtime::{Backoff, Quiet};
+
 /// The first pause.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause.
@@ -12,11 +14,17 @@ const QUIET: Duration = Duration::from_secs(30);
 const PROBE_FAILURES: u32 = 2;
 
 /// One outage, or none.
-#[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    failures: u32,
+#[derive(Debug)]
+pub(crate) struct OutageWatch {
+    pauses: Backoff,
     since: Option<Instant>,
-    spoke: Option<Instant>,
+    lines: Quiet,
+}
+
+impl Default for OutageWatch {
+    fn default() -> Self {
+        Self { pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX), since: None, lines: Quiet::new(QUIET) }
+    }
 }
 
 /// An outage that is over.
@@ -28,40 +36,34 @@ pub(crate) struct Outage {
     pub(crate) lasted: Duration,
 }
 
-impl Backoff {
+impl OutageWatch {
     /// Failures since the last receipt.
     pub(crate) const fn failures(&self) -> u32 {
-        self.failures
+        self.pauses.failures()
     }
 
     /// Whether the next attempt should be a single record: a receiver that is away need not be shown a whole batch each
     /// time.
     pub(crate) const fn is_probing(&self) -> bool {
-        self.failures >= PROBE_FAILURES
+        self.pauses.failures() >= PROBE_FAILURES
     }
 
     /// Counts a failure and says how long to wait: doubling, at most 5 s, of which a random half (`random` in `0.0..1.0`)
     /// is cut so that gateways do not come back in step.
     pub(crate) fn failed(&mut self, now: Instant, random: f64) -> Duration {
         self.since.get_or_insert(now);
-        let doubled = PAUSE_MIN.saturating_mul(1 << self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
-        doubled.min(PAUSE_MAX).mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+        self.pauses.next_by(random)
     }
 
     /// Whether this failure is worth a log line: the first of an outage, then one every 30 s.
     pub(crate) fn may_speak(&mut self, now: Instant) -> bool {
-        let quiet = self.spoke.is_some_and(|spoke| now.duration_since(spoke) < QUIET);
-        if !quiet {
-            self.spoke = Some(now);
-        }
-        !quiet
+        self.lines.may_speak(now)
     }
 
     /// Ends the outage, if there was one.
     pub(crate) fn succeeded(&mut self, now: Instant) -> Option<Outage> {
         let since = self.since.take()?;
-        let outage = Outage { failures: self.failures, lasted: now.duration_since(since) };
+        let outage = Outage { failures: self.pauses.failures(), lasted: now.duration_since(since) };
         *self = Self::default();
         Some(outage)
     }
@@ -72,31 +74,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_to_a_limit_and_keep_at_least_half() {
-        let (mut longest, mut shortest) = (Backoff::default(), Backoff::default());
-        let now = Instant::now();
-        let pauses: Vec<_> = (0..40).map(|_| (longest.failed(now, 0.0), shortest.failed(now, 1.0))).collect();
-        assert_eq!(pauses[0].0, PAUSE_MIN);
-        assert_eq!(pauses[1].0, PAUSE_MIN * 2);
-        assert_eq!(pauses[39].0, PAUSE_MAX);
-        assert!(pauses.iter().all(|(long, short)| *short * 2 == *long));
-    }
-
-    #[test]
-    fn an_outage_speaks_once_and_then_every_half_minute() {
-        let mut backoff = Backoff::default();
-        let start = Instant::now();
-        let spoken = |backoff: &mut Backoff, secs: u64| backoff.may_speak(start + Duration::from_secs(secs));
-        assert!(spoken(&mut backoff, 0));
-        assert!(!spoken(&mut backoff, 1));
-        assert!(!spoken(&mut backoff, 29));
-        assert!(spoken(&mut backoff, 30));
-        assert!(!spoken(&mut backoff, 31));
-    }
-
-    #[test]
     fn a_receipt_ends_the_outage_and_says_how_long_it_was() {
-        let mut backoff = Backoff::default();
+        let mut backoff = OutageWatch::default();
         let start = Instant::now();
         assert_eq!(backoff.succeeded(start), None);
         backoff.failed(start, 0.5);
