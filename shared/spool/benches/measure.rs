@@ -27,15 +27,14 @@ fn main() -> Result<()> {
     // The target directory is on a disk; the system's folder for temporary files may be memory.
     let folder = tempfile::Builder::new().prefix("bench-spool-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     println!("\n### Durable records of {} B a second\n", PAYLOAD.len());
-    println!("| writers | bare loop | tasks | ratio | threads | ratio | bare loop, one write for all |");
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    println!("| writers | bare loop | tasks | ratio | bare loop, one write for all |");
+    println!("|---|---:|---:|---:|---:|");
     for writers in WRITERS {
         println!("{}", compare(folder.path(), writers, &effort)?);
     }
     println!(
         "\nThe bare loop is one thread that writes a frame for each writer, a write(2) each, then calls fdatasync, on a file \
-         whose blocks exist. Tasks wait on one current-thread runtime, as in a core of the gateway; threads wait for \
-         themselves. Medians of {} turns of {} ms, in turns.",
+         whose blocks exist. Tasks wait on one current-thread runtime, as in a core of the gateway. Medians of {} turns of {} ms, in turns.",
         effort.turns,
         effort.turn.as_millis()
     );
@@ -83,22 +82,17 @@ fn compare(folder: &Path, writers: usize, effort: &Effort) -> Result<String> {
     let mut bare = Bare::new(&folder)?;
     let (spool, _) = Spool::open(SpoolOptions::new(folder.join("spool")), RealFileSystem)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut rates = [const { Vec::new() }; 4];
+    let mut rates = [const { Vec::new() }; 3];
     for _ in 0..effort.turns {
-        let [loops, tasks, threads, together] = &mut rates;
+        let [loops, tasks, together] = &mut rates;
         loops.push(bare.run(writers, effort.turn, Writes::Each)?);
         tasks.push(in_tasks(&runtime, &spool, writers, effort.turn)?);
-        threads.push(in_threads(&spool, writers, effort.turn)?);
         together.push(bare.run(writers, effort.turn, Writes::Together)?);
     }
     spool.close();
     std::fs::remove_dir_all(&folder)?;
-    let [bare, tasks, threads, together] = rates.map(median);
-    Ok(format!(
-        "| {writers} | {bare:.0} | {tasks:.0} | {:.2} | {threads:.0} | {:.2} | {together:.0} |",
-        tasks / bare,
-        threads / bare
-    ))
+    let [bare, tasks, together] = rates.map(median);
+    Ok(format!("| {writers} | {bare:.0} | {tasks:.0} | {:.2} | {together:.0} |", tasks / bare))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -177,28 +171,6 @@ fn in_tasks(runtime: &Runtime, spool: &Spool, writers: usize, turn: Duration) ->
             records += task.await?;
         }
         Ok::<_, Box<dyn Error>>(records)
-    })?;
-    Ok(records as f64 / start.elapsed().as_secs_f64())
-}
-
-fn in_threads(spool: &Spool, writers: usize, turn: Duration) -> Result<f64> {
-    let start = Instant::now();
-    let write = || {
-        let mut records = 0_usize;
-        while start.elapsed() < turn {
-            match append(spool) {
-                Some(lsn) => records += usize::from(spool.wait_durable(lsn).is_ok()),
-                None => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
-        records
-    };
-    let records = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..writers).map(|_| scope.spawn(write)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| "a writer panicked"))
-            .sum::<std::result::Result<usize, _>>()
     })?;
     Ok(records as f64 / start.elapsed().as_secs_f64())
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::IntentId;
+use crate::ids::IntentId;
 
 /// Why a spool could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use crate::clock::unix_secs;
 use crate::error::OpenError;
 use crate::fs::{FileSystem, OpenMode, RealFileSystem};
 use crate::state::{self, State};
 use crate::survey::{self, Survey};
-use crate::{quarantine, resend, unix_secs};
+use crate::{quarantine, resend};
 
 /// What a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

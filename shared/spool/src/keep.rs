@@ -8,13 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::clock::unix_secs;
 use crate::error::AppendError;
 use crate::frame::{Kind, OpenId};
 use crate::fs::ZEROS;
+use crate::past::Past;
 use crate::scan::{OnReadError, Scan, Step};
 use crate::segment::{DATA, Header, PAGE, Segment};
 use crate::shared::Shared;
-use crate::{state, unix_secs};
+use crate::state::{self, State};
 
 const TICK: Duration = Duration::from_millis(200);
 const TICK_IDLE: Duration = Duration::from_secs(1);
@@ -30,6 +35,27 @@ pub(crate) enum Round {
     Quiet,
     /// Something could not be done and wants another round.
     Unfinished,
+}
+
+/// What the state file is to say.
+struct NextState {
+    cursor: u64,
+    past: Past,
+    memo: Bytes,
+    checkpoint: u64,
+    floor: u64,
+    /// Epochs whose closing is durable.
+    closed: Vec<Uuid>,
+    /// Everything before was durable when this was made.
+    durable: u64,
+    unrecorded: u64,
+}
+
+impl NextState {
+    fn differs_from(&self, current: &State) -> bool {
+        let places = (self.cursor, self.past, self.floor, self.checkpoint);
+        places != (current.cursor, current.past, current.floor, current.checkpoint) || !self.closed.is_empty()
+    }
 }
 
 impl Shared {
@@ -152,68 +178,80 @@ impl Shared {
     /// retention, and as many more as `pressure` bytes need. Whether all of that worked.
     pub(crate) fn persist_and_delete(&self, pressure: u64) -> bool {
         let _persisting = self.persisting.lock();
+        let current = self.state.lock().state().clone();
+        let mut next = self.next_state(&current);
+        let (expendable, floor) = self.expendable(&next, pressure);
+        next.floor = floor.max(current.floor);
+        if next.differs_from(&current) || self.is_state_dirty(next.unrecorded) {
+            if !self.persist(&next, current.floor) {
+                return false;
+            }
+            self.forget_persisted(&next, expendable);
+        }
+        self.delete_garbage()
+    }
+
+    /// What the state file should say now, but for the floor.
+    fn next_state(&self, current: &State) -> NextState {
         let (cursor, past, memo) = {
             let mut relay = self.relay.lock();
             (relay.cursor(), relay.settled(self.options.settle_after), relay.memo.clone())
         };
-        let (checkpoint, closed, durable) = {
-            let log = self.log.lock();
-            let checkpoint = log.checkpoints.iter().rev().find(|(lsn, _)| *lsn <= log.durable).map(|(_, first)| *first);
-            let closed: Vec<_> = log.closings.iter().filter(|(lsn, _)| *lsn < log.durable).map(|(_, id)| *id).collect();
-            (checkpoint, closed, log.durable)
-        };
-        let current = self.state.lock().state().clone();
-        let checkpoint = checkpoint.unwrap_or(current.checkpoint);
-        let (expendable, floor) = self.expendable((cursor, past.settled()), checkpoint, pressure);
-        let floor = floor.max(current.floor);
-        let moved =
-            (cursor, past, floor, checkpoint) != (current.cursor, current.past, current.floor, current.checkpoint);
+        let log = self.log.lock();
+        let durable = log.durable;
+        let checkpoint = log.checkpoints.iter().rev().find(|(lsn, _)| *lsn <= durable).map(|(_, first)| *first);
+        let closed = log.closings.iter().filter(|(lsn, _)| *lsn < durable).map(|(_, id)| *id).collect();
+        drop(log);
+        let (checkpoint, floor) = (checkpoint.unwrap_or(current.checkpoint), current.floor);
         let unrecorded = self.unrecorded.to_keep();
-        let is_dirty = {
-            let state = self.state.lock();
-            state.is_dirty() || !state.holds_unrecorded(self.epoch, unrecorded)
-        };
-        if moved || !closed.is_empty() || is_dirty {
-            let persisted = state::persist(&self.state, |state| {
-                (state.cursor, state.past) = (cursor, past);
-                (state.floor, state.checkpoint) = (floor, checkpoint);
-                state.memo.clone_from(&memo);
-                state.set_unrecorded(self.epoch, unrecorded);
-                state.unrecorded.retain(|(epoch, _)| !closed.contains(epoch));
-            });
-            if let Err(error) = persisted {
-                // Nothing was deleted, so a rewind may still go back there.
-                self.state.lock().set_floor(current.floor);
-                tracing::error!(%error, "the spool's cursor could not be persisted; nothing is deleted meanwhile");
-                return false;
-            }
-            if closed.contains(&self.epoch) {
-                self.unrecorded.forget();
-            }
-            let mut log = self.log.lock();
-            log.closings.retain(|(lsn, _)| *lsn >= durable);
-            log.times.forget_before(floor);
-            for segment in &expendable {
-                log.unlist(segment.header.number);
-            }
-            log.garbage.extend(expendable);
-            while log.checkpoints.len() > 1 && log.checkpoints.get(1).is_some_and(|(lsn, _)| *lsn <= durable) {
-                log.checkpoints.pop_front();
-            }
+        NextState { cursor, past, memo, checkpoint, floor, closed, durable, unrecorded }
+    }
+
+    fn is_state_dirty(&self, unrecorded: u64) -> bool {
+        let state = self.state.lock();
+        state.is_dirty() || !state.holds_unrecorded(self.epoch, unrecorded)
+    }
+
+    /// Whether the state is durable now. Where it is not, `floor_before` holds: nothing was deleted, so a rewind may still
+    /// go back there.
+    fn persist(&self, next: &NextState, floor_before: u64) -> bool {
+        let persisted = state::persist(&self.state, |state| {
+            (state.cursor, state.past) = (next.cursor, next.past);
+            (state.floor, state.checkpoint) = (next.floor, next.checkpoint);
+            state.memo.clone_from(&next.memo);
+            state.set_unrecorded(self.epoch, next.unrecorded);
+            state.unrecorded.retain(|(epoch, _)| !next.closed.contains(epoch));
+        });
+        if let Err(error) = &persisted {
+            self.state.lock().set_floor(floor_before);
+            tracing::error!(%error, "the spool's cursor could not be persisted; nothing is deleted meanwhile");
         }
-        self.delete_garbage()
+        persisted.is_ok()
+    }
+
+    /// What the durable state says need not be remembered, and what lies below its floor becomes garbage.
+    fn forget_persisted(&self, next: &NextState, expendable: Vec<Arc<Segment>>) {
+        if next.closed.contains(&self.epoch) {
+            self.unrecorded.forget();
+        }
+        let mut log = self.log.lock();
+        log.closings.retain(|(lsn, _)| *lsn >= next.durable);
+        log.times.forget_before(next.floor);
+        for segment in &expendable {
+            log.unlist(segment.header.number);
+        }
+        log.garbage.extend(expendable);
+        while log.checkpoints.len() > 1 && log.checkpoints.get(1).is_some_and(|(lsn, _)| *lsn <= next.durable) {
+            log.checkpoints.pop_front();
+        }
     }
 
     /// Oldest first, never past one that must stay; and the first LSN of that one.
     ///
     /// What was acknowledged is kept for as long as the receiver may still lose it, however old it is: after an outage of a
     /// day the oldest segments have only just been acknowledged.
-    fn expendable(
-        &self,
-        (cursor, settled): (u64, u64),
-        checkpoint: u64,
-        mut pressure: u64,
-    ) -> (Vec<Arc<Segment>>, u64) {
+    fn expendable(&self, next: &NextState, mut pressure: u64) -> (Vec<Arc<Segment>>, u64) {
+        let (acknowledged, settled) = (next.cursor.min(next.checkpoint), next.past.settled());
         let (segments, writing) = {
             let log = self.log.lock();
             let writing: Vec<_> = log.writing.iter().map(|writing| writing.segment.header.number).collect();
@@ -221,7 +259,7 @@ impl Shared {
         };
         let mut expendable = Vec::new();
         for segment in segments.iter() {
-            let done = segment.end() <= cursor.min(checkpoint) && !writing.contains(&segment.header.number);
+            let done = segment.end() <= acknowledged && !writing.contains(&segment.header.number);
             let old = segment.age() >= self.options.retain;
             let is_settled = segment.end() <= settled;
             let may_go = done && (old && is_settled || pressure > 0);
@@ -396,7 +434,7 @@ impl Shared {
 }
 
 /// What an open intent's frame, or a copy of it, says.
-fn intent_at(segments: &[Arc<Segment>], home: u64, durable: u64) -> Option<(u8, bytes::Bytes)> {
+fn intent_at(segments: &[Arc<Segment>], home: u64, durable: u64) -> Option<(u8, Bytes)> {
     match Scan::new(home, OnReadError::Fail).step(segments, durable) {
         Ok(Step::Frame(frame)) if frame.head.lsn == home => {
             matches!(frame.head.kind, Kind::Intent | Kind::Carried).then_some((frame.head.version, frame.payload))

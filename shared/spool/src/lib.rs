@@ -37,54 +37,55 @@
 //!
 //! # Writing, reading, deleting
 //! `log.rs` appends: head and payload are copied into the stage (`tail.rs`) and stay there until they are durable. `sync.rs` writes to the
-//! segment and syncs whatever came while the last sync ran, in a thread of its own or in one that waits
-//! (`waiters.rs`); a segment whose sync failed is never synced again, its tail is written into a new one under the same LSNs. `keep.rs`, the other thread, prepares
-//! segments ahead, persists the cursor, then deletes. `scan.rs` reads over damage, `relay.rs` hands out and remembers what was
-//! acknowledged. `survey.rs` finds out what a directory holds, `recover.rs` makes that durable and opens a new epoch.
+//! segment and syncs whatever came while the last sync ran, in a thread of its own, and wakes those who wait (`waiters.rs`); a segment whose sync failed is never synced again, its tail is written into a new one under the same LSNs. `keep.rs`, the other thread, prepares
+//! segments ahead, persists the cursor, then deletes. `scan.rs` reads over damage, `reader.rs` hands out, `cursor.rs` remembers what was
+//! acknowledged. `room.rs` is the one account of room. `survey.rs` finds out what a directory holds, `recover.rs` makes that durable and opens a new epoch.
 
+mod clock;
+mod cursor;
+mod durability;
 mod error;
 mod frame;
 mod fs;
+mod ids;
 mod inspect;
 mod keep;
 mod log;
+mod options;
 mod past;
 mod quarantine;
+mod reader;
 mod recover;
-mod relay;
+mod recovered;
+
 mod resend;
+mod room;
 mod scan;
 mod segment;
 mod shared;
 mod spool;
 mod stage;
+mod stall;
 mod state;
 mod survey;
 mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod times;
+mod unrecorded;
 mod waiters;
 
 pub use error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 pub use frame::PAYLOAD_BYTES_MAX;
 pub use fs::{FileSystem, OpenMode, RealFileSystem, SpoolFile};
+pub use ids::{Appended, IntentId, Lsn};
 pub use inspect::{Inspection, inspect, inspect_since};
-pub use relay::{History, Reader, Record, RecordKind};
+pub use options::{SEGMENT_BYTES_MIN, STAGE_DIRECTORY, SpoolOptions};
+pub use reader::{History, Reader, Record, RecordKind};
+pub use recovered::{EpochRecord, Orphan, Recovered};
 pub use resend::{ask_resend, is_resend_asked};
-pub use spool::{
-    Appended, EpochRecord, IntentId, Lsn, Orphan, Recovered, SEGMENT_BYTES_MIN, STAGE_DIRECTORY, Spool, SpoolOptions,
-    Stats,
-};
+pub use spool::{Spool, Stats};
 pub use stage::Stage;
 pub use state::MEMO_BYTES_MAX;
-
-/// Seconds since 1970.
-pub(crate) fn unix_secs() -> u64 {
-    #[cfg(test)]
-    if let Some(leapt) = tests::clock() {
-        return leapt;
-    }
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}

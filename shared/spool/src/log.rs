@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::clock::unix_secs;
 use crate::error::AppendError;
 use crate::frame::{EpochMark, HEAD, Head, Kind, OpenId, PAYLOAD_BYTES_MAX, Start, frame_bytes};
+use crate::ids::{Appended, IntentId, Lsn};
+use crate::room::{Claim, Opening, Room};
 use crate::segment::{DATA, Segment};
 use crate::stage::Chunks;
 use crate::tail::Tail;
 use crate::times::Times;
-use crate::{Appended, IntentId, Lsn, unix_secs};
 
 const PADDING: [u8; 8] = [0; 8];
 /// At most so much is copied out of the stage at once, with the mutex held.
@@ -44,7 +46,7 @@ pub(crate) struct Writing {
 
 /// What a sync made superfluous; to be dropped and removed outside of the lock.
 #[derive(Default)]
-pub(crate) struct Freed {
+pub(crate) struct SyncRelease {
     /// Sealed and durable.
     pub(crate) done: Vec<Writing>,
     /// Written anew elsewhere, durably.
@@ -149,7 +151,7 @@ pub(crate) struct Log {
     pub(crate) spares_min: usize,
     pub(crate) spares_max: usize,
     /// How fast segments fill, to have those ready that the next seconds need.
-    pub(crate) filled: Option<Filled>,
+    pub(crate) filled: Option<FillRate>,
     /// The base of the segment after the last spare.
     pub(crate) next_base: u64,
     /// Why there is no further spare.
@@ -164,15 +166,13 @@ pub(crate) struct Log {
 
 /// When the last segment was full, and how long it lasted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Filled {
+pub(crate) struct FillRate {
     at: Instant,
     lasted: Option<Duration>,
 }
 
 /// Spares are kept for so long at the rate of the last two segments: a slow disk has that time to make the next.
 const SPARES_AHEAD: Duration = Duration::from_secs(5);
-/// The part of a segment that its beginning may take.
-const OPENING_SHARE: u64 = 4;
 
 /// Largest payload in segments of this size.
 pub(crate) fn payload_bytes_max(segment_bytes: u64) -> usize {
@@ -185,8 +185,8 @@ impl Log {
         if let Some(kind) = self.broken {
             return Err(AppendError::Unwritable { kind });
         }
-        let reserved = frame_bytes(entry.payload.len() + self.slack);
-        self.admit(entry.bytes(), self.open.len() + 1, self.reserved + reserved)?;
+        let (claim, reserved) = self.intent_claim(entry.payload.len());
+        self.admit(claim)?;
         let lsn = self.append(entry, 0)?;
         self.used = true;
         self.open.insert(lsn, Open { home: lsn, reserved });
@@ -199,7 +199,8 @@ impl Log {
         self.check(&entry)?;
         let reserved = self.open.get(&intent.0).ok_or(AppendError::NotOpen(intent))?.reserved;
         if entry.bytes() > reserved {
-            self.admit(entry.bytes(), self.open.len(), self.reserved - reserved)?;
+            let (frame, open) = (entry.bytes(), self.open.len());
+            self.admit(Claim { frame, open, reserved: self.reserved - reserved })?;
         }
         entry.link = intent.0;
         let seq = if entry.kind == Kind::Publish { self.last_seq + 1 } else { 0 };
@@ -213,7 +214,7 @@ impl Log {
 
     pub(crate) fn note(&mut self, entry: Entry<'_>) -> Result<Lsn, AppendError> {
         self.check(&entry)?;
-        self.admit(entry.bytes(), self.open.len(), self.reserved)?;
+        self.admit(self.claim(&entry))?;
         let lsn = self.append(entry, 0)?;
         self.used = true;
         Ok(Lsn(lsn))
@@ -225,7 +226,7 @@ impl Log {
         let payload = mark.encode();
         let entry = Entry::new(Kind::EpochClosed, 1, &payload);
         self.check(&entry)?;
-        self.admit(entry.bytes(), self.open.len(), self.reserved)?;
+        self.admit(self.claim(&entry))?;
         let lsn = self.append(entry, 0)?;
         self.earlier.retain(|mark| mark.epoch != epoch);
         self.closings.push((lsn, epoch));
@@ -241,7 +242,7 @@ impl Log {
         if !self.open.contains_key(&lsn) {
             return Ok(false);
         }
-        self.admit(entry.bytes(), self.open.len(), self.reserved)?;
+        self.admit(self.claim(&entry))?;
         let home = self.append(entry, 0)?;
         if let Some(open) = self.open.get_mut(&lsn) {
             open.home = home;
@@ -278,41 +279,58 @@ impl Log {
 
     // === room ===
 
-    /// Takes a frame of this size only if the promise holds afterwards, with so many open intents and reservations.
-    fn admit(&mut self, frame: u64, open: usize, reserved: u64) -> Result<(), AppendError> {
-        let left = self.would_admit(frame, open, reserved);
+    /// The room as it is now.
+    fn room(&self) -> Room<'_> {
+        Room {
+            active: self.active_room(),
+            spares: &self.spares,
+            opening: self.opening(),
+            open: self.open.len(),
+            frame_max: frame_bytes(self.payload_bytes_max),
+            segment_bytes: self.segment_bytes,
+            stage_has_room: self.chunks.has_room(),
+            obstacle: self.obstacle,
+        }
+    }
+
+    /// What a frame asks for that opens and settles nothing.
+    fn claim(&self, entry: &Entry<'_>) -> Claim {
+        Claim { frame: entry.bytes(), open: self.open.len(), reserved: self.reserved }
+    }
+
+    /// What an intent with so large a payload asks for, and the part of it that is reserved for the settlement.
+    fn intent_claim(&self, payload_bytes: usize) -> (Claim, u64) {
+        let reserved = frame_bytes(payload_bytes + self.slack);
+        let (frame, open) = (frame_bytes(payload_bytes), self.open.len() + 1);
+        (Claim { frame, open, reserved: self.reserved + reserved }, reserved)
+    }
+
+    /// Takes this only if the promise holds afterwards.
+    fn admit(&mut self, claim: Claim) -> Result<(), AppendError> {
+        let left = self.room().after(claim);
         self.wants_spare |= match left {
-            Ok(left) => left < reserved + self.segment_bytes / 2 || self.spares.len() < self.spares_wanted(),
+            Ok(left) => left < claim.reserved + self.segment_bytes / 2 || self.spares.len() < self.spares_wanted(),
             Err(_) => true,
         };
         left.map(drop)
     }
 
-    /// The room that would be left for further reservations.
-    fn would_admit(&self, frame: u64, open: usize, reserved: u64) -> Result<u64, AppendError> {
-        if !self.chunks.has_room() {
-            return Err(AppendError::Behind);
+    /// Why an intent of any size would not be taken: what [`Self::intent`] would say of the largest.
+    pub(crate) fn refuses(&self) -> Option<AppendError> {
+        if self.closed {
+            return Some(AppendError::Closed);
         }
-        let active = self.active_room();
-        let room = if frame <= active {
-            (active - frame).saturating_sub(self.waste()) + self.spare_room(0, open)
-        } else if let Some(first) = self.spares.front() {
-            let opened = self.room_of(first, self.open.len());
-            let left = opened.checked_sub(frame).ok_or(AppendError::Full)?;
-            left.saturating_sub(self.waste()) + self.spare_room(1, open)
-        } else {
-            return Err(self.no_room());
-        };
-        // The list of what is open must leave a new segment most of its room.
-        if open > self.open.len() && self.opening_bytes(open) > self.segment_bytes / OPENING_SHARE {
-            return Err(AppendError::Full);
+        if let Some(kind) = self.broken {
+            return Some(AppendError::Unwritable { kind });
         }
-        room.checked_sub(reserved).ok_or_else(|| self.no_room())
+        let (claim, _) = self.intent_claim(self.payload_bytes_max);
+        self.room().after(claim).err()
     }
 
     /// Whether a further spare would be good to have.
     pub(crate) fn is_short(&self) -> bool {
-        self.spares.len() < self.spares_wanted() || self.settlement_room() < 2 * self.reserved + self.segment_bytes
+        let enough = 2 * self.reserved + self.segment_bytes;
+        self.spares.len() < self.spares_wanted() || self.room().for_settlements() < enough
     }
 
     /// How many segments are to be ready, for the rate at which they fill.
@@ -322,57 +340,14 @@ impl Log {
         usize::try_from(soon).unwrap_or(self.spares_max).clamp(self.spares_min, self.spares_max)
     }
 
-    /// Whether an intent of any size would be taken.
-    pub(crate) fn is_writable(&self) -> bool {
-        self.refuses().is_none()
-    }
-
-    /// Why not: what [`Self::intent`] would say.
-    pub(crate) fn refuses(&self) -> Option<AppendError> {
-        if self.closed {
-            return Some(AppendError::Closed);
-        }
-        if let Some(kind) = self.broken {
-            return Some(AppendError::Unwritable { kind });
-        }
-        let (frame, reserved) = (self.waste(), self.waste() + frame_bytes(self.slack));
-        self.would_admit(frame, self.open.len() + 1, self.reserved + reserved).err()
-    }
-
-    fn settlement_room(&self) -> u64 {
-        self.active_room().saturating_sub(self.waste()) + self.spare_room(0, self.open.len())
-    }
-
-    fn no_room(&self) -> AppendError {
-        self.obstacle.unwrap_or(AppendError::Behind)
-    }
-
     fn active_room(&self) -> u64 {
         self.writing.back().map_or(0, |active| active.segment.limit().saturating_sub(active.end))
     }
 
-    /// What may be lost at the end of a segment because the next frame does not fit.
-    fn waste(&self) -> u64 {
-        frame_bytes(self.payload_bytes_max)
-    }
-
-    fn spare_room(&self, skip: usize, open: usize) -> u64 {
-        self.spares.iter().skip(skip).map(|spare| self.room_of(spare, open).saturating_sub(self.waste())).sum()
-    }
-
-    fn room_of(&self, spare: &Segment, open: usize) -> u64 {
-        (spare.header.capacity - DATA).saturating_sub(self.opening_bytes(open))
-    }
-
-    /// What a new segment begins with when so many intents are open.
-    pub(crate) fn opening_bytes(&self, open: usize) -> u64 {
-        let lists = open.div_ceil(self.ids_max()) as u64 * frame_bytes(0) + (open * OpenId::BYTES) as u64;
-        frame_bytes(Start::BYTES) + self.earlier.len() as u64 * frame_bytes(EpochMark::BYTES) + lists
-    }
-
-    /// Open intents that one frame lists.
-    fn ids_max(&self) -> usize {
-        (self.payload_bytes_max / OpenId::BYTES).max(1)
+    /// What the next segment begins with.
+    pub(crate) fn opening(&self) -> Opening {
+        let ids_max = (self.payload_bytes_max / OpenId::BYTES).max(1);
+        Opening { epochs: self.earlier.len(), ids_max }
     }
 
     // === appending ===
@@ -416,7 +391,7 @@ impl Log {
     fn rotate(&mut self) -> Result<(), AppendError> {
         let Some(spare) = self.spares.pop_front() else {
             self.wants_spare = true;
-            return Err(self.no_room());
+            return Err(self.room().none());
         };
         if let Some(active) = self.writing.back_mut() {
             active.sealed = true;
@@ -424,7 +399,7 @@ impl Log {
             active.segment.seal();
         }
         let now = Instant::now();
-        self.filled = Some(Filled { at: now, lasted: self.filled.map(|filled| now - filled.at) });
+        self.filled = Some(FillRate { at: now, lasted: self.filled.map(|filled| now - filled.at) });
         self.wants_spare = true;
         self.begin(spare);
         Ok(())
@@ -439,7 +414,8 @@ impl Log {
         self.writing.push_back(Writing::new(spare));
         let mut ids = Vec::with_capacity(self.open.len() * OpenId::BYTES);
         self.open.iter().for_each(|(lsn, open)| OpenId { lsn: *lsn, home: open.home }.encode(&mut ids));
-        let lists = self.open.len().div_ceil(self.ids_max());
+        let ids_max = self.opening().ids_max;
+        let lists = self.open.len().div_ceil(ids_max);
         let earlier = self.earlier.clone();
         let start = Start {
             epoch: self.epoch,
@@ -452,7 +428,7 @@ impl Log {
         for mark in earlier {
             self.put(Entry::new(Kind::EpochOpen, 1, &mark.encode()), 0);
         }
-        for list in ids.chunks(self.ids_max() * OpenId::BYTES) {
+        for list in ids.chunks(ids_max * OpenId::BYTES) {
             self.put(Entry::new(Kind::OpenIds, 1, list), 0);
         }
         let end = self.end();
@@ -470,7 +446,7 @@ impl Log {
         if !self.writing.is_empty() || !self.spares.is_empty() {
             return self.segment_bytes;
         }
-        let needed = DATA + 2 * self.opening_bytes(self.open.len()) + 2 * self.reserved;
+        let needed = DATA + 2 * self.opening().bytes(self.open.len()) + 2 * self.reserved;
         self.segment_bytes.max(needed.next_multiple_of(DATA))
     }
 
@@ -524,9 +500,9 @@ impl Log {
     }
 
     /// Notes a sync.
-    pub(crate) fn synced(&mut self, target: &Target) -> Freed {
+    pub(crate) fn synced(&mut self, target: &Target) -> SyncRelease {
         let number = target.segment.header.number;
-        let mut freed = Freed::default();
+        let mut freed = SyncRelease::default();
         if let Some(writing) = self.writing.iter_mut().find(|writing| writing.segment.header.number == number) {
             writing.synced = writing.synced.max(target.end);
             writing.ever_synced = true;

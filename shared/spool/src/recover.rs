@@ -13,20 +13,25 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
+use crate::clock::unix_secs;
+use crate::cursor::CursorState;
 use crate::error::{AppendError, OpenError, is_disk};
 use crate::frame::EpochMark;
 use crate::fs::{FileSystem, OpenMode, read_patiently};
+use crate::ids::{IntentId, Lsn};
 use crate::log::{Log, Open, payload_bytes_max};
+use crate::options::SpoolOptions;
 use crate::quarantine::{Quarantine, is_blank};
-use crate::relay::Relay;
+use crate::recovered::{EpochRecord, Orphan, Recovered};
 use crate::segment::{DATA, Header, Segment};
-use crate::shared::{KeeperSignal, Progress, Shared, Stall, Unrecorded};
+use crate::shared::{KeeperSignal, Progress, Shared};
 use crate::stage::{self, Chunks, Leftover, Owner, Stage};
+use crate::stall::Stall;
 use crate::state::{self, State, StateFile};
-use crate::survey::{self, Survey};
+use crate::survey::{self, DirectoryFiles, Survey};
 use crate::times::Times;
+use crate::unrecorded::Unrecorded;
 use crate::waiters::{Bell, Waiters};
-use crate::{EpochRecord, IntentId, Lsn, Orphan, Recovered, SpoolOptions, unix_secs};
 
 const LOCK_RETRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -39,7 +44,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         fs.sync_dir(parent).map_err(OpenError::io("sync", parent))?;
     }
     let lock = lock(&*fs, &directory)?;
-    let mut left = Left::read(&fs, &options)?;
+    let mut left = EarlierEpochs::read(&fs, &options)?;
     let state = left.state.clone();
     let path = directory.join("state");
     let mut state_file =
@@ -52,13 +57,13 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
     let recovered = left.recovered(&state, epoch);
     let progress = Progress { durable: 0, broken: false, closed: false, rewinds: 0 };
     let cursor = state.cursor.min(left.next_base);
-    let relay = Relay {
+    let relay = CursorState {
         position: cursor,
         acknowledged: cursor,
         memo: state.memo.clone(),
         past: state.past.again(unix_secs()),
         acknowledged_records: left.survey.relayed.saturating_sub(left.survey.unsent),
-        ..Relay::default()
+        ..CursorState::default()
     };
     let last_number = left.last_number;
     let leftovers = std::mem::take(&mut left.leftovers);
@@ -71,7 +76,6 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         options,
         bell: Bell::default(),
         waiters: Waiters::default(),
-        turn: Mutex::default(),
         sync_failures: AtomicU32::new(0),
         progress: tokio::sync::watch::Sender::new(progress),
         state: Mutex::new(state_file),
@@ -86,7 +90,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         stage: stage_path,
         _lock: lock,
     };
-    if begin(&shared)? == Begun::WithSegment {
+    if begin(&shared)? == Beginning::WithSegment {
         // What they held is in segments and durable.
         leftovers.iter().for_each(|leftover| remove_stage(&*shared.fs, &leftover.path));
         shared.options.stage_directory.iter().for_each(|directory| shared.fs.sweep_stages(directory));
@@ -117,7 +121,7 @@ fn remove_stage(fs: &dyn FileSystem, path: &Path) {
 
 /// What the new epoch begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begun {
+enum Beginning {
     WithSegment,
     /// As soon as the disk has room.
     Without,
@@ -141,7 +145,7 @@ fn lock(fs: &dyn FileSystem, directory: &Path) -> Result<Box<dyn Send + Sync>, O
 }
 
 /// The new epoch's first segment: durable with all it carries before anything else happens.
-fn begin(shared: &Shared) -> Result<Begun, OpenError> {
+fn begin(shared: &Shared) -> Result<Beginning, OpenError> {
     let directory = &shared.options.directory;
     let header = {
         let log = shared.log.lock();
@@ -158,7 +162,7 @@ fn begin(shared: &Shared) -> Result<Begun, OpenError> {
         Ok(segment) => Arc::new(segment),
         Err(error) if is_disk(&error) => {
             begin_without(shared, &error);
-            return Ok(Begun::Without);
+            return Ok(Beginning::Without);
         }
         Err(error) => return Err(OpenError::io("create a segment in", directory)(error)),
     };
@@ -185,7 +189,7 @@ fn begin(shared: &Shared) -> Result<Begun, OpenError> {
         state.unrecorded.retain(|(epoch, _)| *epoch == shared.epoch || earlier.contains(epoch));
     })
     .map_err(OpenError::io("write the state in", directory))?;
-    Ok(Begun::WithSegment)
+    Ok(Beginning::WithSegment)
 }
 
 /// Nothing can be appended yet, but what earlier epochs left is durable and can be handed on, which may make the room.
@@ -203,8 +207,39 @@ fn begin_without(shared: &Shared, error: &std::io::Error) {
     shared.publish(durable, false);
 }
 
+/// The state as it was read, or that of a spool that begins.
+fn state_of(read: Option<State>, found: &DirectoryFiles, options: &SpoolOptions) -> State {
+    let mut state = read.unwrap_or_else(|| {
+        let known = found.segments.last().map(|segment| segment.header.spool);
+        State::new(known.unwrap_or_else(Uuid::new_v4))
+    });
+    if !options.settle_after.is_zero() {
+        // What a power cut may have taken from the receiver is handed on once more.
+        state.cursor = state.cursor.min(state.past.settled());
+    }
+    state
+}
+
+/// Writes into segments what the stages of dead processes hold.
+fn restore(leftovers: &[Leftover], found: &DirectoryFiles, state: &mut State) -> Result<(), OpenError> {
+    for leftover in leftovers {
+        state.set_unrecorded(leftover.epoch, leftover.unrecorded);
+        let restored = leftover.restore(&found.segments).map_err(OpenError::io("restore", &leftover.path))?;
+        tracing::info!(epoch = %leftover.epoch, bytes = restored, "what an earlier start had no time to write was taken from its stage");
+    }
+    Ok(())
+}
+
+/// No LSN is ever given twice, also none that a file which says nothing may have held.
+fn next_base(found: &DirectoryFiles, state: &State) -> u64 {
+    let limit = found.segments.iter().map(|segment| segment.limit()).max().unwrap_or(0).max(state.checkpoint);
+    let largest = found.segments.iter().map(|segment| segment.header.capacity).max().unwrap_or(DATA);
+    let next_base = limit + found.damaged.len() as u64 * largest + found.damaged_bytes;
+    next_base.next_multiple_of(DATA)
+}
+
 /// What earlier epochs left, cleaned up.
-struct Left {
+struct EarlierEpochs {
     fs: Arc<dyn FileSystem>,
     directory: PathBuf,
     state: State,
@@ -218,32 +253,19 @@ struct Left {
     leftovers: Vec<Leftover>,
 }
 
-impl Left {
+impl EarlierEpochs {
+    /// Step by step: the state, what stages hold, what is damaged, what the floor says is gone, and then the survey.
     fn read(shared_fs: &Arc<dyn FileSystem>, options: &SpoolOptions) -> Result<Self, OpenError> {
         let (fs, directory) = (&**shared_fs, &*options.directory);
         let read = state::read(fs, directory).map_err(OpenError::io("read the state in", directory))?;
         let found = survey::find(fs, directory, OpenMode::Write)?;
-        let mut state = read.unwrap_or_else(|| {
-            let known = found.segments.last().map(|segment| segment.header.spool);
-            State::new(known.unwrap_or_else(Uuid::new_v4))
-        });
-        if !options.settle_after.is_zero() {
-            // What a power cut may have taken from the receiver is handed on once more.
-            state.cursor = state.cursor.min(state.past.settled());
-        }
+        let mut state = state_of(read, &found, options);
         let leftovers = leftovers(fs, options, state.spool);
-        for leftover in &leftovers {
-            state.set_unrecorded(leftover.epoch, leftover.unrecorded);
-            let restored = leftover.restore(&found.segments).map_err(OpenError::io("restore", &leftover.path))?;
-            tracing::info!(epoch = %leftover.epoch, bytes = restored, "what an earlier start had no time to write was taken from its stage");
-        }
+        restore(&leftovers, &found, &mut state)?;
         let mut quarantine = Quarantine::new(fs, directory);
         set_damaged_aside(fs, &found.damaged, &mut quarantine)?;
-        // No LSN is ever given twice, also none that a file which says nothing may have held.
-        let limit = found.segments.iter().map(|segment| segment.limit()).max().unwrap_or(0).max(state.checkpoint);
-        let largest = found.segments.iter().map(|segment| segment.header.capacity).max().unwrap_or(DATA);
-        let next_base = limit + found.damaged.len() as u64 * largest + found.damaged_bytes;
-        let (gone, mut segments): (Vec<_>, Vec<_>) =
+        let (next_base, last_number) = (next_base(&found, &state), found.last_number);
+        let (gone, segments): (Vec<_>, Vec<_>) =
             found.segments.into_iter().partition(|segment| segment.limit() <= state.floor);
         gone.iter().for_each(|segment| remove(fs, segment));
         let survey = Survey::take(&segments, &state, &mut |gap| quarantine.look(gap))
@@ -256,25 +278,27 @@ impl Left {
             state,
             survey,
             segments: Vec::new(),
-            next_base: next_base.next_multiple_of(DATA),
-            last_number: found.last_number,
+            next_base,
+            last_number,
             quarantined: quarantine.regions,
             quarantined_bytes: quarantine.bytes,
             leftovers,
         };
-        segments.retain(|segment| {
-            let keep = !left.is_empty(segment) || kept.contains(&segment.header.number);
-            if !keep {
-                remove(fs, segment);
-            }
-            keep
-        });
-        for segment in segments {
-            let segment = left.settle(segment, &kept)?;
-            left.segments.push(segment);
-        }
+        left.keep(segments, &kept)?;
         left.date();
         Ok(left)
+    }
+
+    /// Takes what holds something, durably; the rest is removed.
+    fn keep(&mut self, segments: Vec<Arc<Segment>>, kept: &BTreeSet<u64>) -> Result<(), OpenError> {
+        let is_empty = |segment: &Arc<Segment>| self.is_empty(segment) && !kept.contains(&segment.header.number);
+        let (empty, segments): (Vec<_>, Vec<_>) = segments.into_iter().partition(is_empty);
+        empty.iter().for_each(|segment| remove(&*self.fs, segment));
+        for segment in segments {
+            let segment = self.settle(segment, kept)?;
+            self.segments.push(segment);
+        }
+        Ok(())
     }
 
     /// How long segments had been sealed when the last record was appended: by the records' own times, not by the clock of now.

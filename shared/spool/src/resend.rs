@@ -7,14 +7,16 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock::unix_secs;
 use crate::error::OpenError;
 use crate::frame::{Kind, Start};
 use crate::fs::{FileSystem, OpenMode, RealFileSystem, read_patiently};
+use crate::ids::Lsn;
 use crate::past::Past;
 use crate::scan::{OnReadError, Scan, Step};
 use crate::segment::Segment;
 use crate::shared::Shared;
-use crate::{Lsn, state, survey, unix_secs};
+use crate::{state, survey};
 
 const NAME: &str = "resend";
 const NAME_NEW: &str = "resend.new";

@@ -37,7 +37,7 @@ pub(crate) struct Header {
 }
 
 /// What the first pages of a file turned out to be.
-pub(crate) enum Recognised {
+pub(crate) enum FileHead {
     Header(Header),
     Newer(u32),
     /// Of so many bytes.
@@ -59,21 +59,21 @@ impl Header {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Recognised {
-        Self::parse(bytes).unwrap_or(Recognised::Damaged(bytes.len() as u64))
+    fn decode(bytes: &[u8]) -> FileHead {
+        Self::parse(bytes).unwrap_or(FileHead::Damaged(bytes.len() as u64))
     }
 
-    fn parse(bytes: &[u8]) -> Option<Recognised> {
+    fn parse(bytes: &[u8]) -> Option<FileHead> {
         let body = bytes.get(12..HEADER_BYTES)?;
         if bytes.get(..8)? != MAGIC {
             return None;
         }
         let format = u32_at(body, 0)?;
         if format > FORMAT {
-            return Some(Recognised::Newer(format));
+            return Some(FileHead::Newer(format));
         }
         (crc32c::crc32c(body) == u32_at(bytes, 8)?).then_some(())?;
-        Some(Recognised::Header(Self {
+        Some(FileHead::Header(Self {
             spool: uuid_at(body, 4)?,
             epoch: uuid_at(body, 20)?,
             base: u64_at(body, 36)?,
@@ -98,7 +98,7 @@ pub(crate) struct Segment {
     /// Where the log ended when no open intent's payload lay here any more; 0 = one may.
     pub(crate) left_at: AtomicU64,
     /// When the next segment took over.
-    sealed: OnceLock<Sealed>,
+    sealed: OnceLock<SealTime>,
     /// Zeros were written up to this offset, or need not be.
     pub(crate) filled: AtomicU64,
     /// Held while zeros are written ahead of the first frame; `true` once frames are written and no zeros may follow.
@@ -107,7 +107,7 @@ pub(crate) struct Segment {
 
 /// When a segment took its last frame, in times that no change of the clock touches.
 #[derive(Debug, Clone, Copy)]
-enum Sealed {
+enum SealTime {
     /// In this process.
     At(Instant),
     /// By an earlier process, which wrote records for so long afterwards.
@@ -163,10 +163,10 @@ impl Segment {
     }
 
     /// Opens a file and reads its header.
-    pub(crate) fn open(fs: &dyn FileSystem, path: &Path, mode: OpenMode) -> io::Result<Result<Self, Recognised>> {
+    pub(crate) fn open(fs: &dyn FileSystem, path: &Path, mode: OpenMode) -> io::Result<Result<Self, FileHead>> {
         let file = fs.open(path, mode)?;
         let bytes = file.length()?;
-        let mut newest = Recognised::Damaged(bytes);
+        let mut newest = FileHead::Damaged(bytes);
         let mut unread = None;
         for offset in [0, PAGE] {
             let mut buffer = [0; HEADER_BYTES];
@@ -175,9 +175,9 @@ impl Segment {
                 continue;
             }
             match Header::decode(&buffer) {
-                Recognised::Header(header) => return Ok(Ok(Self::new(header, path.to_owned(), file, bytes))),
-                Recognised::Newer(format) => newest = Recognised::Newer(format),
-                Recognised::Damaged(_) => {}
+                FileHead::Header(header) => return Ok(Ok(Self::new(header, path.to_owned(), file, bytes))),
+                FileHead::Newer(format) => newest = FileHead::Newer(format),
+                FileHead::Damaged(_) => {}
             }
         }
         unread.map_or(Ok(Err(newest)), Err)
@@ -226,12 +226,12 @@ impl Segment {
 
     /// The next segment takes over.
     pub(crate) fn seal(&self) {
-        let _ = self.sealed.set(Sealed::At(Instant::now()));
+        let _ = self.sealed.set(SealTime::At(Instant::now()));
     }
 
     /// An earlier process sealed it, so long before the last record that it wrote.
     pub(crate) fn was_sealed(&self, older: Duration) {
-        let _ = self.sealed.set(Sealed::Before { opened: Instant::now(), older });
+        let _ = self.sealed.set(SealTime::Before { opened: Instant::now(), older });
     }
 
     /// As the segment that it is written anew in place of.
@@ -246,8 +246,8 @@ impl Segment {
     pub(crate) fn age(&self) -> Duration {
         match self.sealed.get() {
             None => Duration::ZERO,
-            Some(Sealed::At(at)) => at.elapsed(),
-            Some(Sealed::Before { opened, older }) => opened.elapsed() + *older,
+            Some(SealTime::At(at)) => at.elapsed(),
+            Some(SealTime::Before { opened, older }) => opened.elapsed() + *older,
         }
     }
 

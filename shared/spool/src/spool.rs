@@ -1,7 +1,7 @@
-//! The public face: options, what was recovered, and the operations. Each is a few lines over the modules that know.
+//! The public face: the operations of a spool. Each is a few lines over the modules that know; options, ids and what was
+//! recovered stand below them in files of their own.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,164 +9,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::clock::unix_secs;
+use crate::durability::Durability;
 use crate::error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 use crate::frame::Kind;
 use crate::fs::FileSystem;
+use crate::ids::{Appended, IntentId, Lsn};
 use crate::log::Entry;
-use crate::relay::{History, Reader};
-use crate::shared::{Shared, Threads};
+use crate::options::SpoolOptions;
+use crate::reader::{History, Reader};
+use crate::recover;
+use crate::recovered::Recovered;
+use crate::shared::Shared;
 use crate::state::MEMO_BYTES_MAX;
-use crate::waiters::Durability;
-use crate::{recover, unix_secs};
-
-/// A segment is at least this large.
-pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
-
-/// How a spool is kept.
-#[derive(Debug, Clone)]
-pub struct SpoolOptions {
-    /// Where. Made if missing.
-    pub directory: PathBuf,
-    /// All files together stay below this; at least four segments.
-    pub bytes_max: u64,
-    /// How long acknowledged segments are kept for a rewind, unless room is needed.
-    pub retain: Duration,
-    /// How long a receiver may still lose what it acknowledged, to a power cut: each start hands that on once more, and until
-    /// then it is retained, unless room is needed. Zero = what is acknowledged is never lost.
-    pub settle_after: Duration,
-    /// Size of a segment, at least [`SEGMENT_BYTES_MIN`], a multiple of 4096.
-    pub segment_bytes: u64,
-    /// Pause before a sync that nobody waits for; zero = sync at once.
-    pub sync_pause: Duration,
-    /// A settlement's payload is at most its intent's payload and so many bytes; room for that is reserved.
-    pub settlement_slack: usize,
-    /// A folder on a tmpfs that outlives the process: appended bytes wait there for the disk. `None`, or one that cannot be
-    /// used: an append writes to the disk itself, and waits when that stands still.
-    pub stage_directory: Option<PathBuf>,
-    /// How much may wait there.
-    pub stage_bytes: usize,
-}
-
-/// Where a stage lies unless something else is said.
-pub const STAGE_DIRECTORY: &str = "/dev/shm";
-
-impl SpoolOptions {
-    /// 8 GiB, 24 hours, nothing acknowledged is ever lost, segments of 16 MiB, a pause of 5 ms, 1 KiB of slack, a stage of
-    /// 8 MiB in [`STAGE_DIRECTORY`].
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-            bytes_max: 8 << 30,
-            retain: Duration::from_secs(24 * 3600),
-            settle_after: Duration::ZERO,
-            segment_bytes: 16 << 20,
-            sync_pause: Duration::from_millis(5),
-            settlement_slack: 1024,
-            stage_directory: Some(PathBuf::from(STAGE_DIRECTORY)),
-            stage_bytes: 8 << 20,
-        }
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
-        let problem = if self.segment_bytes < SEGMENT_BYTES_MIN || !self.segment_bytes.is_multiple_of(4096) {
-            format!("segment_bytes is {}; a multiple of 4096, at least {SEGMENT_BYTES_MIN}", self.segment_bytes)
-        } else if self.bytes_max < 4 * self.segment_bytes {
-            format!("bytes_max is {}; at least four segments, {}", self.bytes_max, 4 * self.segment_bytes)
-        } else {
-            return Ok(());
-        };
-        Err(OpenError::Options { problem })
-    }
-}
-
-/// A place in the log. Grows with every append, over all epochs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lsn(pub(crate) u64);
-
-impl Lsn {
-    /// As a number.
-    #[must_use]
-    pub fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for Lsn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// An intent that owes a settlement: the LSN it was first appended at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IntentId(pub(crate) u64);
-
-impl IntentId {
-    /// Where the intent is, to wait for it to be durable.
-    #[must_use]
-    pub fn lsn(self) -> Lsn {
-        Lsn(self.0)
-    }
-}
-
-impl fmt::Display for IntentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A settlement that was appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Where.
-    pub lsn: Lsn,
-    /// Its place in the epoch, from 1 (0 for a VOID, which is not counted).
-    pub seq: u64,
-}
-
-/// An intent of an earlier epoch without a settlement. It stays open until it is published or voided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Orphan {
-    /// To settle it by.
-    pub intent: IntentId,
-    /// The payload's version, as given.
-    pub version: u8,
-    /// The payload, as given.
-    pub payload: Bytes,
-}
-
-/// An earlier epoch whose end nobody has recorded yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EpochRecord {
-    /// Which.
-    pub epoch: Uuid,
-    /// Of its last PUBLISH, 0 when there was none.
-    pub last_seq: u64,
-    /// Records that could not be appended.
-    pub unrecorded: u64,
-    /// Where its retained records begin, for [`Spool::history`].
-    pub first_lsn: Option<Lsn>,
-}
-
-/// What was found at the start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovered {
-    /// The epoch that begins now.
-    pub epoch: Uuid,
-    /// Open intents, in LSN order.
-    pub orphans: Vec<Orphan>,
-    /// Earlier epochs that [`Spool::close_epoch`] was not called for, oldest first.
-    pub epochs: Vec<EpochRecord>,
-    /// Stretches of unreadable bytes set aside now.
-    pub quarantined: u64,
-    /// Their bytes.
-    pub quarantined_bytes: u64,
-    /// Records that wait to be handed on.
-    pub unsent: u64,
-    /// The last memo of [`Spool::advance_with`] that is durable; empty when there was none, or when it was lost with the
-    /// cursor.
-    pub memo: Bytes,
-}
+use crate::threads::Threads;
 
 /// Numbers for metrics and health.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -317,14 +173,6 @@ impl Spool {
         Durability::new(&self.shared, lsn.0)
     }
 
-    /// As [`Spool::durable`], in a thread that may block: it then syncs itself, for all who wait, when nobody else does.
-    ///
-    /// # Errors
-    /// As [`Spool::durable`].
-    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), SpoolError> {
-        self.shared.wait_durable(lsn.0)
-    }
-
     /// Resolves when everything appended so far is durable.
     ///
     /// # Errors
@@ -351,14 +199,14 @@ impl Spool {
     /// A reader from the cursor on. It takes the place of any earlier one.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader::new(self.clone())
+        Reader::new(&self.shared, &self.threads)
     }
 
     /// Reads retained records from `from` on (`None`: the oldest), acknowledged or not, beside the reader.
     #[must_use]
     pub fn history(&self, from: Option<Lsn>) -> History {
         let oldest = self.shared.log.lock().segments.first().map_or(0, |segment| segment.first());
-        History::new(self.clone(), from.unwrap_or(Lsn(oldest)))
+        History::new(&self.shared, &self.threads, from.unwrap_or(Lsn(oldest)))
     }
 
     /// Everything before `next_lsn` was acknowledged. Returns at once; the cursor becomes durable in the background and
@@ -406,7 +254,7 @@ impl Spool {
     /// Whether an intent would be taken now; asks no disk.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.shared.log.lock().is_writable()
+        self.refuses().is_none()
     }
 
     /// Whether the disk has been at the same write for so long that it is not to be waited for.
@@ -438,7 +286,7 @@ impl Spool {
                 + active.map_or(0, |active| unsent(log.end(), active.first())),
             oldest_unsent: (unsent_records > 0).then(|| log.times.at(cursor).map_or(Duration::ZERO, age)),
             open_intents: log.open.len(),
-            writable: log.is_writable(),
+            writable: log.refuses().is_none(),
             durable: Lsn(log.durable),
             end: Lsn(log.end()),
             last_seq: log.last_seq,

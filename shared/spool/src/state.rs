@@ -132,14 +132,14 @@ pub(crate) fn read(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<S
     Ok(newest(&*file).map(|found| found.state))
 }
 
-struct Found {
+struct NewestPage {
     page: u64,
     generation: u64,
     state: State,
 }
 
-fn newest(file: &dyn SpoolFile) -> Option<Found> {
-    let mut best: Option<Found> = None;
+fn newest(file: &dyn SpoolFile) -> Option<NewestPage> {
+    let mut best: Option<NewestPage> = None;
     for page in 0..2 {
         let mut buffer = [0; PAGE_BYTES];
         if read_patiently(file, page * PAGE, &mut buffer).is_err() {
@@ -148,7 +148,7 @@ fn newest(file: &dyn SpoolFile) -> Option<Found> {
         if let Some((generation, state)) = State::decode(&buffer)
             && best.as_ref().is_none_or(|best| best.generation < generation)
         {
-            best = Some(Found { page, generation, state });
+            best = Some(NewestPage { page, generation, state });
         }
     }
     best
@@ -171,7 +171,7 @@ impl StateFile {
         if let Ok(file) = fs.open(&directory.join(NAME), OpenMode::Write)
             && let Some(found) = newest(&*file)
         {
-            let Found { page, generation, state } = found;
+            let NewestPage { page, generation, state } = found;
             return Ok(Self {
                 fs,
                 directory: directory.to_owned(),

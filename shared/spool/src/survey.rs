@@ -17,11 +17,11 @@ use crate::error::OpenError;
 use crate::frame::{EpochMark, HEAD, Head, Kind, OpenId, Start};
 use crate::fs::{FileSystem, OpenMode, read_patiently};
 use crate::scan::{Frame, Gap, OnReadError, Scan, Step};
-use crate::segment::{FORMAT, Recognised, Segment};
+use crate::segment::{FORMAT, FileHead, Segment};
 use crate::state::State;
 
 /// The segment files of a directory.
-pub(crate) struct Found {
+pub(crate) struct DirectoryFiles {
     /// By first LSN.
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Files that should be segments but whose headers cannot be read.
@@ -33,8 +33,8 @@ pub(crate) struct Found {
 }
 
 /// Opens every segment of a directory.
-pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Result<Found, OpenError> {
-    let mut found = Found { segments: Vec::new(), damaged: Vec::new(), damaged_bytes: 0, last_number: 0 };
+pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Result<DirectoryFiles, OpenError> {
+    let mut found = DirectoryFiles { segments: Vec::new(), damaged: Vec::new(), damaged_bytes: 0, last_number: 0 };
     let mut names = fs.list(directory).map_err(OpenError::io("list", directory))?;
     names.sort();
     for name in names.into_iter().filter(|name| Segment::is_name(name)) {
@@ -45,14 +45,14 @@ pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Res
                 found.last_number = found.last_number.max(segment.header.number);
                 found.segments.push(Arc::new(segment));
             }
-            Ok(Err(Recognised::Newer(format))) => {
+            Ok(Err(FileHead::Newer(format))) => {
                 return Err(OpenError::Newer { path, found: format, known: FORMAT });
             }
-            Ok(Err(Recognised::Damaged(bytes))) => {
+            Ok(Err(FileHead::Damaged(bytes))) => {
                 found.damaged.push(path);
                 found.damaged_bytes += bytes;
             }
-            Ok(Err(Recognised::Header(_))) => {}
+            Ok(Err(FileHead::Header(_))) => {}
             // The process that owns the spool removes segments while an onlooker looks.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(OpenError::io("open", &path)(error)),

@@ -8,18 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::MutexGuard;
-
+use crate::clock::unix_secs;
 use crate::error::SpoolError;
 use crate::log::Target;
 use crate::segment::{DATA, Header, Segment};
 use crate::shared::Shared;
-use crate::unix_secs;
-use crate::waiters::Standing;
+use crate::waiters::Waiters;
 
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-const RETURN_MIN: Duration = Duration::from_millis(1);
 /// About what a sync of a quiet disk takes.
 const LINGER_MAX: Duration = Duration::from_micros(100);
 
@@ -35,7 +32,7 @@ pub(crate) enum Step {
 /// Those whose wait just ended append again within microseconds. A sync that sets off with the first of them leaves the others
 /// to the next one and halves the throughput, so it waits until as many have come as last time, but not for long.
 #[derive(Default)]
-pub(crate) struct Company {
+struct Company {
     began: Option<Instant>,
     /// How many had come to wait when the last sync began, ever.
     came: u64,
@@ -45,8 +42,8 @@ pub(crate) struct Company {
 }
 
 impl Company {
-    fn gather(&mut self, shared: &Shared) {
-        let since = || shared.waiters.came().saturating_sub(self.came);
+    fn gather(&mut self, waiters: &Waiters) {
+        let since = || waiters.came().saturating_sub(self.came);
         if self.size > 1 {
             let patience = self.took / 4;
             let began = Instant::now();
@@ -64,42 +61,7 @@ impl Company {
     }
 }
 
-/// The right to sync: one at a time has it, the thread of that name or one that waits. When it goes, also by a panic, whoever
-/// still waits is told to take it.
-pub(crate) struct Turn<'a> {
-    shared: &'a Shared,
-    company: Option<MutexGuard<'a, Company>>,
-}
-
-impl Turn<'_> {
-    fn sync(&mut self) -> Step {
-        let Some(company) = &mut self.company else { return Step::Idle };
-        company.gather(self.shared);
-        let step = self.shared.sync_step();
-        company.went();
-        step
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.company = None;
-        self.shared.hand_on();
-    }
-}
-
 impl Shared {
-    /// Tells one of those who wait, if there are any, that somebody has to sync.
-    pub(crate) fn hand_on(&self) {
-        if self.waiters.is_empty() {
-            return;
-        }
-        match self.waiters.first_thread() {
-            Some(thread) => thread.unpark(),
-            None => self.bell.ring(),
-        }
-    }
-
     /// What a wait for this LSN has come to, if it is over.
     pub(crate) fn outcome(&self, lsn: u64) -> Option<Result<(), SpoolError>> {
         let now = *self.progress.borrow();
@@ -114,48 +76,19 @@ impl Shared {
         }
     }
 
-    /// Waits in the calling thread, and syncs in it when nobody else is at it: that saves waking two threads.
-    pub(crate) fn wait_durable(&self, lsn: u64) -> Result<(), SpoolError> {
-        let mut standing = None;
-        loop {
-            if let Some(outcome) = self.outcome(lsn) {
-                return outcome;
-            }
-            if standing.is_none() {
-                standing = Some(Standing::new(self, lsn));
-            }
-            match self.turn.try_lock() {
-                Some(company) => {
-                    let mut turn = Turn { shared: self, company: Some(company) };
-                    // It may have been reached before the turn came.
-                    if self.outcome(lsn).is_none() && turn.sync() == Step::Failed {
-                        self.bell.ring();
-                    }
-                }
-                // Whoever has the turn wakes this thread, be it to take over.
-                None => std::thread::park(),
-            }
-        }
-    }
-
     /// The thread's loop: until the spool is closed and everything is durable, or cannot be made so.
     pub(crate) fn sync_loop(&self) {
         self.bell.belongs_here();
         let mut retry = RETRY_MIN;
         let mut served = Duration::ZERO;
+        let mut company = Company::default();
         loop {
             let closing = self.await_work(served);
             let began = Instant::now();
-            let Some(company) = self.take_turn(closing) else {
-                // A waiter syncs, and rings if another waits for this thread. What nobody waits for is looked at again soon.
-                self.bell.rest(Some(self.options.sync_pause.max(RETURN_MIN)));
-                served = Duration::ZERO;
-                continue;
-            };
             let is_awaited = !self.waiters.is_empty();
-            let mut turn = Turn { shared: self, company: Some(company) };
-            let step = turn.sync();
-            drop(turn);
+            company.gather(&self.waiters);
+            let step = self.sync_step();
+            company.went();
             served = if is_awaited { began.elapsed() } else { Duration::ZERO };
             match step {
                 Step::Idle if closing => return,
@@ -167,23 +100,6 @@ impl Shared {
                 Step::Idle | Step::Done => retry = RETRY_MIN,
             }
         }
-    }
-
-    /// When it answers `None`, the bell is armed.
-    fn take_turn(&self, closing: bool) -> Option<MutexGuard<'_, Company>> {
-        if closing {
-            return Some(self.turn.lock());
-        }
-        let free = self.turn.try_lock();
-        if free.is_some() {
-            return free;
-        }
-        self.bell.arm();
-        let free = self.turn.try_lock();
-        if free.is_some() {
-            self.bell.disarm();
-        }
-        free
     }
 
     /// Returns when there is something to sync; `true` when the spool is closing.

@@ -245,6 +245,25 @@ fn open_intents_are_not_bounded_by_one_segment() {
 }
 
 #[test]
+fn readiness_says_what_the_largest_intent_is_told() {
+    let disk = MemoryDisk::new(8);
+    let spool = open(&disk, options());
+    let largest = vec![1; (SEGMENT_BYTES_MIN / 16) as usize];
+    let mut refusals = 0;
+    for number in 0..400 {
+        // Others of every size come between, so that each amount of room is met.
+        let _ = spool.note(1, &vec![2; number * 8 % 512]);
+        let said = spool.refuses();
+        assert_eq!(spool.intent(1, &largest).err(), said, "after {number}");
+        refusals += usize::from(said.is_some());
+        if number % 3 == 0 {
+            step(&spool);
+        }
+    }
+    assert!(refusals > 0);
+}
+
+#[test]
 fn an_intent_that_stays_open_holds_no_segment_back() {
     let disk = MemoryDisk::new(9);
     let brief = SpoolOptions { retain: Duration::ZERO, ..options() };

@@ -99,7 +99,6 @@ struct Disk {
     failed: u64,
     failed_syncs: u64,
     fault: Option<Fault>,
-    before_sync: Option<Box<dyn FnOnce() + Send>>,
     dice: Dice,
 }
 
@@ -132,7 +131,6 @@ impl MemoryDisk {
             failed: 0,
             failed_syncs: 0,
             fault: None,
-            before_sync: None,
             dice: Dice(seed),
         }));
         Self(disk, Arc::default())
@@ -174,11 +172,6 @@ impl MemoryDisk {
         disk.seen = 0;
         disk.failed = 0;
         disk.failed_syncs = 0;
-    }
-
-    /// Happens in the thread that syncs next.
-    pub(super) fn before_next_sync(&self, act: impl FnOnce() + Send + 'static) {
-        self.0.lock().before_sync = Some(Box::new(act));
     }
 
     pub(super) fn has_fault(&self) -> bool {
@@ -510,8 +503,6 @@ impl SpoolFile for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let act = self.disk.0.lock().before_sync.take();
-        act.into_iter().for_each(|act| act());
         let takes = {
             let mut disk = self.disk.0.lock();
             let rate = disk.bytes_per_second;

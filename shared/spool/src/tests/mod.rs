@@ -16,6 +16,12 @@ mod threads;
 mod waiting;
 
 use std::cell::Cell;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use crate::{Lsn, Spool, SpoolError};
 
 thread_local! {
     static CLOCK: Cell<Option<u64>> = const { Cell::new(None) };
@@ -28,4 +34,24 @@ pub(crate) fn clock() -> Option<u64> {
 
 fn set_clock(unix_secs: u64) {
     CLOCK.set(Some(unix_secs));
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits in this thread until the record is durable; a spool without threads is synced by somebody else.
+fn wait_durable(spool: &Spool, lsn: Lsn) -> Result<(), SpoolError> {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut wait = pin!(spool.durable(lsn));
+    loop {
+        match wait.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(outcome) => return outcome,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }

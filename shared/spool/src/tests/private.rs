@@ -7,6 +7,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::basics::options;
+use super::wait_durable;
 use crate::*;
 
 fn mode(path: &Path) -> u32 {
@@ -22,7 +23,7 @@ fn only_the_owner_reads_a_spool() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("spool");
     let (spool, _) = Spool::open(options(&directory), RealFileSystem).unwrap();
-    spool.wait_durable(spool.note(1, b"who called what").unwrap()).unwrap();
+    wait_durable(&spool, spool.note(1, b"who called what").unwrap()).unwrap();
     assert_eq!(mode(&directory), 0o700);
     let files = modes(&directory);
     assert!(files.len() > 2 && files.iter().all(|mode| *mode == 0o600), "{files:?}");
@@ -42,7 +43,7 @@ fn only_the_owner_reads_a_spool() {
 fn a_segment_cut_by_somebody_kills_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(options(directory.path()), RealFileSystem).unwrap();
-    spool.wait_durable(spool.note(1, b"before").unwrap()).unwrap();
+    wait_durable(&spool, spool.note(1, b"before").unwrap()).unwrap();
     for entry in std::fs::read_dir(directory.path()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "seg") {
@@ -53,7 +54,7 @@ fn a_segment_cut_by_somebody_kills_nobody() {
     for number in 0..100_u32 {
         last = spool.note(1, &number.to_le_bytes().repeat(50)).ok().or(last);
     }
-    spool.wait_durable(last.unwrap()).unwrap();
+    wait_durable(&spool, last.unwrap()).unwrap();
     let records = spool.reader().next_batch(1000, usize::MAX).unwrap();
     assert_eq!(records.last().unwrap().lsn, last.unwrap());
 }

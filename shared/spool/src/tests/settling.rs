@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::disk::MemoryDisk;
 use super::model::options;
+use crate::clock::unix_secs;
 use crate::inspect::inspect_in;
 use crate::resend::ask_in;
 use crate::*;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::disk::MemoryDisk;
 use super::model::options;
+use super::wait_durable;
 use crate::*;
 
 fn large() -> SpoolOptions {
@@ -84,7 +85,7 @@ fn nobody_who_appends_or_asks_waits_for_a_disk_that_stands_still() {
     until(|| spool.stands_still());
     drop(moves);
     until(|| spool.is_writable() && !spool.stands_still());
-    spool.wait_durable(spool.note(1, b"last").unwrap()).unwrap();
+    wait_durable(&spool, spool.note(1, b"last").unwrap()).unwrap();
     let mut expected = taken;
     expected.extend([b"settled".to_vec(), b"last".to_vec()]);
     assert!(read_all(&spool) == expected);
@@ -124,7 +125,7 @@ fn a_slow_disk_loses_no_event() {
         let due = Duration::from_micros(published * 1250);
         std::thread::sleep(due.saturating_sub(start.elapsed()));
     }
-    spool.wait_durable(spool.note(1, b"last").unwrap()).unwrap();
+    wait_durable(&spool, spool.note(1, b"last").unwrap()).unwrap();
     assert_eq!(spool.stats().unsent_records, published + 1);
     assert!(spool.stats().segments > 1, "it went through more than one segment");
 }

@@ -1,5 +1,4 @@
-//! Waiting for durability, in tasks and in threads: who syncs, who is woken, and what becomes of the others when a sync fails
-//! or the thread that syncs dies.
+//! Waiting for durability: who is woken, and what becomes of the others when a sync fails.
 
 use std::io::ErrorKind;
 use std::pin::{Pin, pin};
@@ -11,6 +10,7 @@ use std::time::Duration;
 use super::disk::{Fault, MemoryDisk, Op};
 use super::model::options;
 use super::threads::disturb;
+use super::wait_durable;
 use crate::*;
 
 #[derive(Default)]
@@ -40,13 +40,6 @@ fn stepped(disk: &MemoryDisk) -> Spool {
 
 fn sync_fails(count: u64) -> Option<Fault> {
     Some(Fault { from: 0, count, kind: ErrorKind::Other, only: Some(Op::Sync) })
-}
-
-/// Returns once so many wait.
-fn until_waiting(spool: &Spool, count: u64) {
-    while spool.shared.waiters.came() < count {
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -95,19 +88,19 @@ fn a_task_that_moved_is_woken_where_it_is() {
     assert_eq!((before.times(), after.times()), (0, 1));
 }
 
-/// `count` threads append and wait on a spool that has no thread of its own.
+/// `count` threads append and wait.
 fn wait_in_threads(spool: &Spool, count: u64) -> Vec<Result<(), SpoolError>> {
     std::thread::scope(|scope| {
-        let wait = |number: u64| spool.wait_durable(spool.note(1, &number.to_le_bytes()).unwrap());
+        let wait = |number: u64| wait_durable(spool, spool.note(1, &number.to_le_bytes()).unwrap());
         let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || wait(number))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
 
 #[test]
-fn threads_that_wait_sync_for_each_other() {
+fn what_many_threads_wait_for_is_durable() {
     let disk = MemoryDisk::new(1);
-    let spool = stepped(&disk);
+    let (spool, _) = Spool::open(options(), disk.clone()).unwrap();
     for _ in 0..20 {
         assert!(wait_in_threads(&spool, 8).iter().all(Result::is_ok));
     }
@@ -120,8 +113,8 @@ fn threads_that_wait_sync_for_each_other() {
 #[test]
 fn when_the_sync_of_one_fails_the_records_of_all_move_to_a_new_segment() {
     let disk = MemoryDisk::new(1);
-    let spool = stepped(&disk);
-    assert!(spool.wait_durable(spool.note(1, b"before").unwrap()).is_ok());
+    let (spool, _) = Spool::open(options(), disk.clone()).unwrap();
+    assert!(wait_durable(&spool, spool.note(1, b"before").unwrap()).is_ok());
     disk.fail(sync_fails(1));
     let waited = wait_in_threads(&spool, 8);
     assert!(waited.iter().all(Result::is_ok), "{waited:?}");
@@ -146,7 +139,7 @@ fn when_syncs_go_on_failing_all_are_told_and_the_thread_tries_again() {
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     };
-    while spool.wait_durable(note).is_err() {
+    while wait_durable(&spool, note).is_err() {
         std::thread::sleep(Duration::from_millis(1));
     }
     spool.close();
@@ -154,52 +147,6 @@ fn when_syncs_go_on_failing_all_are_told_and_the_thread_tries_again() {
     disk.cut_power();
     let (_, recovered) = Spool::open(options(), disk).unwrap();
     assert_eq!(recovered.unsent, 9);
-}
-
-#[test]
-fn when_the_thread_that_syncs_dies_another_takes_over() {
-    let disk = MemoryDisk::new(1);
-    let spool = stepped(&disk);
-    let (first, second) = (spool.note(1, b"first").unwrap(), spool.note(1, b"second").unwrap());
-    let seen = spool.clone();
-    disk.before_next_sync(move || {
-        until_waiting(&seen, 2);
-        panic!("this thread dies in its sync");
-    });
-    std::thread::scope(|scope| {
-        let dies = scope.spawn(|| spool.wait_durable(first));
-        until_waiting(&spool, 1);
-        let lives = scope.spawn(|| spool.wait_durable(second));
-        assert!(dies.join().is_err());
-        assert!(lives.join().unwrap().is_ok());
-    });
-    assert!(spool.wait_durable(first).is_ok());
-    assert!(spool.shared.waiters.is_empty());
-}
-
-#[test]
-fn a_task_is_served_when_a_thread_has_the_turn() {
-    let disk = MemoryDisk::new(1);
-    let (spool, _) =
-        Spool::open(SpoolOptions { sync_pause: Duration::from_secs(3600), ..options() }, disk.clone()).unwrap();
-    let (seen, syncing) = (spool.clone(), Arc::new(AtomicBool::new(false)));
-    let began = Arc::clone(&syncing);
-    disk.before_next_sync(move || {
-        began.store(true, Ordering::SeqCst);
-        until_waiting(&seen, 2);
-    });
-    let first = spool.note(1, b"first").unwrap();
-    std::thread::scope(|scope| {
-        let leads = scope.spawn(|| spool.wait_durable(first));
-        while !syncing.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
-        // What comes now is not covered by the sync that runs.
-        let second = spool.note(1, b"second").unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(spool.durable(second)).unwrap();
-        leads.join().unwrap().unwrap();
-    });
 }
 
 #[test]
@@ -222,7 +169,7 @@ fn tasks_and_threads_wait_beside_a_failing_disk() {
                             continue;
                         };
                         written += 1;
-                        while spool.wait_durable(note).is_err() {
+                        while wait_durable(&spool, note).is_err() {
                             std::thread::sleep(moment);
                         }
                     }

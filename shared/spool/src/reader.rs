@@ -1,21 +1,19 @@
-//! Reading what is durable, in order, and remembering what was acknowledged.
+//! Reading what is durable, in order.
 //!
 //! There is one reader that matters (the relay's); [`History`] reads beside it and moves nothing.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::SpoolError;
 use crate::frame::Kind;
-use crate::past::Past;
+use crate::ids::Lsn;
 use crate::scan::{Frame, Gap, OnReadError, Scan, Step};
 use crate::shared::Shared;
-use crate::{Lsn, Spool, unix_secs};
+use crate::threads::Threads;
 
 /// So often a position is tried again before its unreadable pages are passed over.
 const READ_ATTEMPTS: u32 = 8;
@@ -37,7 +35,7 @@ pub enum RecordKind {
 pub struct Record {
     /// Its LSN.
     pub lsn: Lsn,
-    /// What to give [`Spool::advance`] once it and all before it were acknowledged.
+    /// What to give [`Spool::advance`](crate::Spool::advance) once it and all before it were acknowledged.
     pub next_lsn: Lsn,
     /// What it is.
     pub kind: RecordKind,
@@ -71,77 +69,26 @@ impl Record {
     }
 }
 
-/// Where the reader is and what was acknowledged.
-#[derive(Debug, Default)]
-pub(crate) struct Relay {
-    pub(crate) position: u64,
-    pub(crate) acknowledged: u64,
-    /// What is kept with the cursor.
-    pub(crate) memo: Bytes,
-    /// How many relayed records of the whole log lie before `acknowledged`.
-    pub(crate) acknowledged_records: u64,
-    /// Ends of what was handed out and not acknowledged.
-    pub(crate) delivered: VecDeque<u64>,
-    pub(crate) generation: u64,
-    pub(crate) past: Past,
-}
-
-impl Relay {
-    /// Every relayed record before this LSN was acknowledged. With nothing in flight that is all that was read, also
-    /// where the last thing read was not a relayed record.
-    pub(crate) fn cursor(&self) -> u64 {
-        if self.delivered.is_empty() { self.position.max(self.acknowledged) } else { self.acknowledged }
-    }
-
-    pub(crate) fn advance(&mut self, next: u64, memo: Option<Bytes>) -> bool {
-        if let Some(memo) = memo {
-            self.memo = memo;
-        }
-        let next = next.min(self.position);
-        if next <= self.acknowledged {
-            return false;
-        }
-        self.acknowledged = next;
-        while self.delivered.front().is_some_and(|end| *end <= next) {
-            self.delivered.pop_front();
-            self.acknowledged_records += 1;
-        }
-        true
-    }
-
-    pub(crate) fn back_to(&mut self, lsn: u64, records_before: u64) {
-        self.position = lsn;
-        self.acknowledged = lsn;
-        self.acknowledged_records = records_before;
-        self.delivered.clear();
-        self.generation += 1;
-    }
-
-    /// Every relayed record before this LSN was acknowledged so long ago that no receiver loses it any more.
-    pub(crate) fn settled(&mut self, after: Duration) -> Past {
-        let cursor = self.cursor();
-        self.past.follow(cursor, (unix_secs(), after.as_secs()));
-        self.past
-    }
-}
-
-/// Hands out durable records from the cursor on. Making a new one (or [`Spool::rewind`]) takes the place of the old.
+/// Hands out durable records from the cursor on. Making a new one (or [`Spool::rewind`](crate::Spool::rewind)) takes the place of the old.
 pub struct Reader {
-    spool: Spool,
+    shared: Arc<Shared>,
+    /// Keeps the spool open.
+    _threads: Arc<Threads>,
     scan: Scan,
     generation: u64,
     failures: u32,
 }
 
 impl Reader {
-    pub(crate) fn new(spool: Spool) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, threads: &Arc<Threads>) -> Self {
         let (position, generation) = {
-            let mut relay = spool.shared.relay.lock();
+            let mut relay = shared.relay.lock();
             let (cursor, records) = (relay.cursor(), relay.acknowledged_records);
             relay.back_to(cursor, records);
             (relay.position, relay.generation)
         };
-        Self { spool, scan: Scan::new(position, OnReadError::Fail), generation, failures: 0 }
+        let (shared, scan) = (Arc::clone(shared), Scan::new(position, OnReadError::Fail));
+        Self { shared, _threads: Arc::clone(threads), scan, generation, failures: 0 }
     }
 
     /// The next records: at most `records_max`, ending with the one that reaches `bytes_max`. Empty when nothing durable
@@ -151,7 +98,7 @@ impl Reader {
     /// When a segment cannot be read. Asking again tries again; after some failures the unreadable pages are passed over,
     /// counted and logged.
     pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Record>, SpoolError> {
-        let shared = Arc::clone(&self.spool.shared);
+        let shared = Arc::clone(&self.shared);
         self.follow_rewind(&shared);
         let read = read(&shared, &mut self.scan, records_max, bytes_max);
         let records = match read {
@@ -190,10 +137,10 @@ impl Reader {
     /// # Errors
     /// [`SpoolError::Closed`] when the spool was closed and everything was read.
     pub async fn wait_ready(&mut self) -> Result<(), SpoolError> {
-        let mut progress = self.spool.shared.progress.subscribe();
+        let mut progress = self.shared.progress.subscribe();
         loop {
             let now = *progress.borrow_and_update();
-            if self.spool.shared.relay.lock().position < now.durable {
+            if self.shared.relay.lock().position < now.durable {
                 return Ok(());
             }
             if now.closed || progress.changed().await.is_err() {
@@ -203,15 +150,18 @@ impl Reader {
     }
 }
 
-/// Reads retained records beside the relay, without moving the cursor. Made by [`Spool::history`].
+/// Reads retained records beside the relay, without moving the cursor. Made by [`Spool::history`](crate::Spool::history).
 pub struct History {
-    spool: Spool,
+    shared: Arc<Shared>,
+    /// Keeps the spool open.
+    _threads: Arc<Threads>,
     scan: Scan,
 }
 
 impl History {
-    pub(crate) fn new(spool: Spool, from: Lsn) -> Self {
-        Self { spool, scan: Scan::new(from.0, OnReadError::Skip) }
+    pub(crate) fn new(shared: &Arc<Shared>, threads: &Arc<Threads>, from: Lsn) -> Self {
+        let scan = Scan::new(from.0, OnReadError::Skip);
+        Self { shared: Arc::clone(shared), _threads: Arc::clone(threads), scan }
     }
 
     /// As [`Reader::next_batch`]; pages that cannot be read are passed over.
@@ -219,7 +169,7 @@ impl History {
     /// # Errors
     /// None at present; kept for symmetry with the reader.
     pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Record>, SpoolError> {
-        read(&self.spool.shared, &mut self.scan, records_max, bytes_max).map_err(SpoolError::Read)
+        read(&self.shared, &mut self.scan, records_max, bytes_max).map_err(SpoolError::Read)
     }
 }
 

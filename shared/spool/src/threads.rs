@@ -1,0 +1,64 @@
+//! The two threads of an open spool, above everything that they run.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::shared::Shared;
+
+/// The two threads; stops and joins them when the last handle goes.
+#[derive(Default)]
+pub(crate) struct Threads {
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    sync: JoinHandle<()>,
+    keep: JoinHandle<()>,
+}
+
+impl Threads {
+    pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<Self> {
+        let (syncing, keeping) = (Arc::clone(shared), Arc::clone(shared));
+        let sync = std::thread::Builder::new().name("spool-sync".to_owned()).spawn(move || syncing.sync_loop())?;
+        let keep = std::thread::Builder::new().name("spool-keep".to_owned()).spawn(move || keeping.keep_loop());
+        match keep {
+            Ok(keep) => Ok(Self { running: Mutex::new(Some(Running { shared: Arc::clone(shared), sync, keep })) }),
+            Err(error) => {
+                shared.shut();
+                let _ = sync.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything durable, then the cursor, then the end. Does it once; blocks.
+    pub(crate) fn stop(&self) {
+        let Some(Running { shared, sync, keep }) = self.running.lock().take() else { return };
+        shared.shut();
+        let synced = sync.join().is_ok();
+        {
+            let mut signal = shared.keeper.lock();
+            signal.stop = true;
+            signal.wanted = true;
+        }
+        shared.keep_wake.notify_all();
+        let kept = keep.join().is_ok();
+        if !(synced && kept) {
+            tracing::error!("a thread of the spool panicked");
+        }
+        shared.keep_round();
+        shared.remove_spares();
+        shared.remove_stage();
+        shared.progress.send_modify(|progress| progress.closed = true);
+        shared.waiters.wake_before(u64::MAX);
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
