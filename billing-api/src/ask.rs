@@ -21,7 +21,7 @@ const TENANT: &str = "tenant_id";
 /// A call.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    /// Whoever calls.
+    /// The caller.
     pub(crate) caller: Caller,
     request_id: String,
     query: String,
@@ -48,7 +48,7 @@ impl Ask {
         Ok(Asked { tenant: self.caller.tenant_to_read(&name)?, rest, is_in_query })
     }
 
-    /// Whether the path or a parameter names a tenant, where none need be named.
+    /// Returns whether the path or a parameter names a tenant, where none need be named.
     pub(crate) fn names_tenant(&self) -> bool {
         !self.segments.is_empty() || form_urlencoded::parse(self.query.as_bytes()).any(|(name, _)| name == TENANT)
     }
@@ -104,7 +104,7 @@ impl Ask {
         self.turn.again()
     }
 
-    /// Whoever changes something with this call.
+    /// The author of the change that this call makes.
     pub(crate) fn author(&self) -> Author {
         Author { actor: self.caller.user().to_owned(), roles: self.caller.roles(), request_id: self.request_id.clone() }
     }

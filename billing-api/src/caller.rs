@@ -1,4 +1,4 @@
-//! Who calls, and what the token allows: nothing else is asked.
+//! The caller, and what the token allows: nothing else is asked.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use goldleaves_domain::TenantId;
 
 use crate::answer::ApiError;
 
-/// Whoever the token speaks for.
+/// The principal that the token speaks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller(pub(crate) Arc<Principal>);
 

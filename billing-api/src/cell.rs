@@ -1,4 +1,4 @@
-//! What answers are made of: objects whose members stand in a fixed order, as JSON that loses nothing and as rows of CSV.
+//! Describes what answers are made of: objects whose members stand in a fixed order, as JSON that loses nothing and as rows of CSV.
 
 use std::fmt::Display;
 
@@ -69,7 +69,7 @@ impl Item {
         &self.cells
     }
 
-    /// As an answer.
+    /// Writes it as an answer.
     pub(crate) fn answer(&self, status: StatusCode) -> Response {
         (status, Json(self)).into_response()
     }

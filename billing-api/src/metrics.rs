@@ -1,4 +1,4 @@
-//! What the billing API counts.
+//! Describes what the billing API counts.
 
 use goldleaves_runtime::{LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 use http::StatusCode;

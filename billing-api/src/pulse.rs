@@ -1,4 +1,4 @@
-//! Whether the database answers, found out once for all who ask: at most once per second, however many they are.
+//! Decides whether the database answers, found out once for all who ask: at most once per second, however many they are.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 /// How long an answer is good for.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
-/// What asks. Cheap to clone; clones share what was found out.
+/// Describes what asks. Cheap to clone; clones share what was found out.
 #[derive(Debug, Clone)]
 pub(crate) struct Pulse {
     store: Store,

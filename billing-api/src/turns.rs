@@ -58,7 +58,7 @@ pub(crate) struct Turn {
     place: Place,
 }
 
-/// Whoever had a turn, for further ones.
+/// The tenants that had a turn, for further ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Again {
     turns: Turns,
@@ -99,7 +99,7 @@ impl Turns {
 }
 
 impl Turn {
-    /// What takes further turns of the same caller, once this one is over.
+    /// Returns what takes further turns of the same caller, once this one is over.
     pub(crate) fn again(&self) -> Again {
         Again { turns: self.place.turns.clone(), who: self.place.who.clone() }
     }

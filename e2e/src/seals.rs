@@ -1,4 +1,4 @@
-//! What gateways sealed beside what the ledger received, read with plain SQL.
+//! Compares what gateways sealed with what the ledger received, by plain SQL.
 
 use anyhow::{Context as _, Result};
 use sea_orm::{ConnectionTrait, QueryResult, Statement};

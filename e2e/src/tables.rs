@@ -89,7 +89,7 @@ impl Tables {
         Ok(Contents { events, duplicates, dead_letters })
     }
 
-    /// What is recorded once `settled` holds.
+    /// Returns what is recorded once `settled` holds.
     ///
     /// # Errors
     /// It never does.
@@ -158,7 +158,7 @@ impl Contents {
         self.events.len() + self.duplicates.len() + self.dead_letters.len()
     }
 
-    /// Whether nothing was recorded.
+    /// Returns whether nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

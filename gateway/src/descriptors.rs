@@ -1,4 +1,4 @@
-//! Who gets how many of the process's file descriptors, so that nobody can take them all.
+//! Shares the process's file descriptors out, so that nobody can take them all.
 
 use crate::limits::GatewayLimits;
 

@@ -1,4 +1,4 @@
-//! Who a request comes from is what the gateway says, never what the client says: its own words are taken out here.
+//! The headers that say who a request comes from: the gateway sets them, and what the client says is removed here.
 
 use http::{HeaderMap, HeaderName};
 

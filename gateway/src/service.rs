@@ -15,7 +15,7 @@ use crate::{Gateway, GatewayConfig, GatewayParts, StartError, hints};
 
 /// How long what was recorded is still handed on, once nothing more comes in.
 const RELAY_GRACE: Duration = Duration::from_secs(5);
-/// What dropping the last connections and closing the spool may take besides.
+/// Holds what dropping the last connections and closing the spool may take besides.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
 /// How long a gateway may take to stop: a program waits no shorter, or it would name what was about to finish.
@@ -24,17 +24,17 @@ pub fn stop_grace(config: &GatewayConfig) -> Duration {
     config.drain_delay + config.shutdown_grace + RELAY_GRACE + CLOSE_GRACE
 }
 
-/// What a stop did not get to: the spool keeps it for the next start.
+/// Describes what a stop did not get to: the spool keeps it for the next start.
 #[derive(Debug, thiserror::Error)]
 #[error("{records} records are left in the spool for the next start")]
 struct Left {
     records: u64,
 }
 
-/// What the metric `ready` says.
+/// Holds what the metric `ready` says.
 pub const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
 
-/// What the tasks are made from.
+/// Describes what the tasks are made from.
 pub struct GatewayService {
     /// Opened already, so that what an earlier start left is settled before anything is served.
     pub side: RecordSide,
@@ -104,12 +104,12 @@ impl GatewayService {
     }
 }
 
-/// What is billed, in words for the start: which routes, and with which statuses.
+/// Returns what is billed, in words for the start: which routes, and with which statuses.
 pub fn billed(config: &GatewayConfig) -> String {
     hints::billed(config)
 }
 
-/// Whether the spool takes records.
+/// Returns whether the spool takes records.
 pub fn spool_check(recorder: Recorder) -> Check {
     Check::new("spool", move || {
         let health = recorder.health();
@@ -117,7 +117,7 @@ pub fn spool_check(recorder: Recorder) -> Check {
     })
 }
 
-/// Whether the process goes on: a balancer must hear of a stop first.
+/// Returns whether the process goes on: a balancer must hear of a stop first.
 pub fn running_check(shutdown: Shutdown) -> Check {
     Check::new(
         "running",

@@ -37,7 +37,7 @@ impl StreamSettings {
         Some(Self { servers: servers?, credentials_file: credentials_file?, ca_file: ca_file?, topology })
     }
 
-    /// What is declared.
+    /// Returns what is declared.
     pub const fn topology(&self) -> &Topology {
         &self.topology
     }

@@ -25,7 +25,7 @@ impl Via {
         Self { name, http1, h2 }
     }
 
-    /// Whether a request with these headers has passed this gateway before.
+    /// Returns whether a request with these headers has passed this gateway before.
     pub(crate) fn was_here(&self, headers: &HeaderMap) -> bool {
         let is_own = |member: &[u8]| {
             let received_by = member.trim_ascii().split(u8::is_ascii_whitespace).nth(1);

@@ -4,22 +4,22 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// What a person is told at the start.
+/// Describes what a person is told at the start.
 #[derive(Debug)]
 pub(crate) struct Banner {
     /// Where the gateway listens.
     pub(crate) gateway: SocketAddr,
     /// Where the billing API listens.
     pub(crate) billing: SocketAddr,
-    /// Whether it shows its documentation.
+    /// True if it shows its documentation.
     pub(crate) docs: bool,
     /// Where metrics and health are.
     pub(crate) ops: SocketAddr,
     /// Where calls go, in words.
     pub(crate) upstream: String,
-    /// Whether `UPSTREAM_URL` named it; the demo answers everything.
+    /// True if `UPSTREAM_URL` named it; the demo answers everything.
     pub(crate) is_own: bool,
-    /// What is billed, in words.
+    /// Holds what is billed, in words.
     pub(crate) billed: String,
     /// `DATA_DIR`.
     pub(crate) data_dir: PathBuf,

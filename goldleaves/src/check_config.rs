@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::migrate::MigrateConfig;
 use crate::stream_room;
 
-/// What was found.
+/// Describes what was found.
 #[derive(Default)]
 struct Checked {
     readings: Vec<Reading>,

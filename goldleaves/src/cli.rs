@@ -20,20 +20,20 @@ pub struct Arguments {
     /// Print addresses, a sample token and curl lines on standard output, also where that is no terminal
     #[arg(long)]
     pub banner: bool,
-    /// What to do instead of running.
+    /// Holds what to do instead of running.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
 impl Arguments {
-    /// Whether somebody is to be shown addresses and lines to paste: a token belongs on a screen, not into whatever keeps
+    /// Returns whether somebody is to be shown addresses and lines to paste: a token belongs on a screen, not into whatever keeps
     /// what a service prints.
     pub fn banner(&self) -> Banner {
         if self.banner || std::io::stdout().is_terminal() { Banner::Shown } else { Banner::Hidden }
     }
 }
 
-/// Whether addresses, a token and lines to paste are printed at the start.
+/// Says whether addresses, a token and lines to paste are printed at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Banner {
     /// Printed.
@@ -42,7 +42,7 @@ pub enum Banner {
     Hidden,
 }
 
-/// What to do instead of running.
+/// Describes what to do instead of running.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print a signed token for development, alone on standard output
@@ -53,7 +53,7 @@ pub enum Command {
     CheckConfig(CheckConfigArguments),
     /// Record again what the stream holds between two places; what the ledger has changes nothing
     Replay(ReplayArguments),
-    /// Take the rate cards out of a ledger, or into one, before it is built again from the stream
+    /// Export rate cards from a ledger, or import them before it is built again from the stream
     RateCards {
         /// Which way
         #[command(subcommand)]
@@ -67,7 +67,7 @@ pub enum Command {
     },
     /// Look at the spool in DATA_DIR
     Spool {
-        /// What to do with it
+        /// Holds what to do with it
         #[command(subcommand)]
         command: SpoolCommand,
     },
@@ -115,16 +115,16 @@ pub struct ReplayArguments {
     pub dry_run: bool,
 }
 
-/// What can be done with rate cards.
+/// Describes what can be done with rate cards.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum RateCardsCommand {
-    /// Print every version on standard output, one JSON object a line
+    /// Print every version on standard output, one JSON object per line
     Export,
     /// Read what export printed from standard input; what contradicts cards that were used is refused
     Import,
 }
 
-/// What can be done with what bills are made by.
+/// Describes what can be done with what bills are made by.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum BillingCommand {
     /// Print every row on standard output, one JSON object per line
@@ -133,7 +133,7 @@ pub enum BillingCommand {
     Import,
 }
 
-/// What can be done with a spool from outside.
+/// Describes what can be done with a spool from outside.
 #[derive(Debug, Subcommand)]
 pub enum SpoolCommand {
     /// Say what it holds, also while a program uses it

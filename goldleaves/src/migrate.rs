@@ -17,7 +17,7 @@ use crate::{config, migrate_status, prepare, stream_room};
 /// How long JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What `migrate` is told.
+/// Describes what `migrate` is told.
 #[derive(Debug)]
 pub struct MigrateConfig {
     common: Common,

@@ -10,7 +10,7 @@ use goldleaves_runtime::{Exit, Secret, process};
 use crate::cli::RateCardsCommand;
 use crate::{config, prepare};
 
-/// What the command is told.
+/// Describes what the command is told.
 #[derive(Debug)]
 pub(crate) struct RateCardsConfig {
     common: Common,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 const FILE_NAME: &str = "jwt-secret";
 
-/// What tokens are signed and verified with, and the file of the secret if it was made just now.
+/// Returns what tokens are signed and verified with, and the file of the secret if it was made just now.
 ///
 /// # Errors
 /// The kept secret can't be read or made.

@@ -58,7 +58,7 @@ fn text(directory: &Path, found: &Inspection) -> String {
     lines.join("\n") + "\n"
 }
 
-/// What `spool resend` could still bring.
+/// Returns what `spool resend` could still bring.
 fn resendable(found: &Inspection) -> String {
     match (found.resendable_records, found.oldest_retained_secs) {
         (0, _) | (_, None) => "nothing that was sent is retained".to_owned(),

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use goldleaves_ledger::{Course, Place, Sequences};
 use uuid::Uuid;
 
-/// What stands for the stream's name in `ledger_progress`.
+/// Holds what stands for the stream's name in `ledger_progress`.
 const SPOOL: &str = "spool";
 
-/// What was handed over since the count began. `None` before the relay told what it remembers.
+/// Describes what was handed over since the count began. `None` before the relay told what it remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Handed(Mutex<Option<Count>>);
 

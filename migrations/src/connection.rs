@@ -22,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Between two looks whether another run is over.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What one run works with. No other run works at the same time.
+/// Describes what one run works with. No other run works at the same time.
 pub(crate) enum Session {
     /// Everything in one transaction, which is the lock as well.
     Sqlite(DatabaseTransaction),
@@ -45,7 +45,7 @@ impl Session {
         }
     }
 
-    /// What statements run on that belong to no step.
+    /// Returns what statements run on that belong to no step.
     pub(crate) fn connection(&self) -> SchemaManagerConnection<'_> {
         match self {
             Self::Sqlite(transaction) => transaction.into(),

@@ -1,4 +1,4 @@
-//! What taking a step back destroys. It is found by trying: the step is undone inside a savepoint, and the rows of what is
+//! The rows that taking a step back destroys. They are found by trying: the step is undone inside a savepoint, and the rows of what is
 //! gone are counted. So no step has to say by itself what it loses, and none can forget to.
 
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ impl fmt::Display for Losses {
     }
 }
 
-/// Whether a row has another value than the default in one of these columns; `None` where there is no column.
+/// Returns whether a row has another value than the default in one of these columns; `None` where there is no column.
 fn holds_something(columns: impl Iterator<Item = (String, Option<String>)>) -> Option<String> {
     let differs = |(name, default): (String, Option<String>)| {
         format!("\"{name}\" IS DISTINCT FROM ({})", default.as_deref().unwrap_or("NULL"))

@@ -4,7 +4,7 @@ use sea_orm_migration::prelude::*;
 
 use crate::dialect;
 
-/// Whether anything was priced from a moment on is asked before a rate card is added, and what a tenant repeated is listed.
+/// Says whether anything was priced from a moment on is asked before a rate card is added, and what a tenant repeated is listed.
 const INDEXES: [(&str, &str); 3] = [
     ("idx_usage_duplicates_tenant_ts", "usage_duplicates (tenant_id, ts)"),
     ("idx_usage_duplicates_ts", "usage_duplicates (ts)"),

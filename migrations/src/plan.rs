@@ -34,7 +34,7 @@ pub struct Planned {
 /// The steps of a schema, in their order.
 pub struct Plan(Vec<Planned>);
 
-/// Whether steps are done or undone.
+/// Says whether steps are done or undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Up,
@@ -93,7 +93,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What taking the last step back would destroy.
+    /// Returns what taking the last step back would destroy.
     ///
     /// # Errors
     /// As [`crate::losses`].
@@ -224,7 +224,7 @@ impl Planned {
         Ok(self.run(transaction.into(), direction).await?)
     }
 
-    /// What undoing the step destroys. One that runs outside a transaction only makes indexes.
+    /// Returns what undoing the step destroys. One that runs outside a transaction only makes indexes.
     async fn losses(&self, transaction: &DatabaseTransaction) -> Result<Losses, DbErr> {
         if self.step.use_transaction() == Some(false) {
             return Ok(Losses::default());

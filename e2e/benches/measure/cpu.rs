@@ -10,7 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 /// Nanoseconds of CPU by the name of the thread.
 pub(crate) type Used = BTreeMap<String, u64>;
 
-/// What each thread of a process has used so far. Threads that ended are not in it: servers keep theirs.
+/// Returns what each thread of a process has used so far. Threads that ended are not in it: servers keep theirs.
 pub(crate) fn used(process: u32) -> Result<Used> {
     let mut used = Used::new();
     for thread in fs::read_dir(format!("/proc/{process}/task")).context("reading a process's threads")? {
@@ -23,7 +23,7 @@ pub(crate) fn used(process: u32) -> Result<Used> {
     Ok(used)
 }
 
-/// What was used between two readings, in nanoseconds, by thread name.
+/// Returns what was used between two readings, in nanoseconds, by thread name.
 pub(crate) fn between(before: &Used, after: &Used) -> Used {
     let since =
         |(name, nanos): (&String, &u64)| (name.clone(), nanos.saturating_sub(before.get(name).copied().unwrap_or(0)));

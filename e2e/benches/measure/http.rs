@@ -11,7 +11,7 @@ use crate::load::{self, Seen, Size};
 use crate::server::{self, BILLED, LOAD_CORE, Ours, SECRET, SERVER_CORE, Server, UNBILLED};
 use crate::table::{median, number, print};
 
-/// What later ratios are made against: the gateway that meters nothing.
+/// Holds what later ratios are made against: the gateway that meters nothing.
 const BASE: &str = "gateway, not metered";
 
 /// Our programs. In one process the ledger's writing is on the server's core too; in a program of its own the gateway
@@ -27,9 +27,9 @@ const OURS: [Ours; 5] = [
 /// One measurement of one server.
 struct Sample {
     per_second: f64,
-    /// Of the whole process, what it does afterwards included, a request.
+    /// The CPU time per request of the whole process, work after the response included.
     cpu_micros: f64,
-    /// Of the threads that serve requests alone.
+    /// The CPU time per request of the threads that serve requests.
     path_micros: f64,
     p50_micros: f64,
     p99_micros: f64,
@@ -101,7 +101,7 @@ impl Sample {
     }
 }
 
-/// Whether threads of this name serve requests. Peers do nothing else.
+/// Returns whether threads of this name serve requests. Peers do nothing else.
 fn serves(thread: &str) -> bool {
     ["gateway", "nginx", "haproxy", "measure"].iter().any(|name| thread.starts_with(name))
 }

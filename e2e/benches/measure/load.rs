@@ -59,7 +59,7 @@ impl Size {
     }
 }
 
-/// What a load saw.
+/// Describes what a load saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Answers read to their end.

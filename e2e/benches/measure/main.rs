@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-/// What to measure.
+/// Describes what to measure.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench --")]
 struct Arguments {
@@ -27,7 +27,7 @@ struct Arguments {
     /// How long one measurement of a server takes.
     #[arg(long, global = true, default_value_t = 1500)]
     millis: u64,
-    /// What Cargo passes to every benchmark.
+    /// Holds what Cargo passes to every benchmark.
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }

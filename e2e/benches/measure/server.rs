@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 pub(crate) const SERVER_CORE: usize = 0;
 /// The core of load and upstream.
 pub(crate) const LOAD_CORE: usize = 1;
-/// What tokens are signed with.
+/// Holds what tokens are signed with.
 pub(crate) const SECRET: &str = "a-secret-for-measuring-of-enough-bytes-0123456789";
 
 /// A server that runs, and where to ask it.
@@ -29,7 +29,7 @@ pub(crate) struct Server {
     pub(crate) path: &'static str,
     pub(crate) process: u32,
     _process: Process,
-    /// What it stands on.
+    /// Holds what it stands on.
     _broker: Option<NatsServer>,
 }
 
@@ -185,7 +185,7 @@ fn haproxy_configuration(upstream: SocketAddr, rules: &str) -> String {
     )
 }
 
-/// What the gateway does short of metering: verify HS256 and expiry, make an id, limit a rate.
+/// Returns what the gateway does short of metering: verify HS256 and expiry, make an id, limit a rate.
 fn haproxy_rules() -> String {
     let rules = [
         "unique-id-format %[uuid()]".to_owned(),

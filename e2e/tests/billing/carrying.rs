@@ -1,4 +1,4 @@
-//! What bills are made by, carried into a ledger that is built anew: the same bills come out.
+//! Carries what bills are made by into a ledger that is built anew: the same bills come out.
 
 use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +31,7 @@ async fn export(api: &Api) -> Vec<String> {
     lines
 }
 
-/// What an import came to, and the corrections that wait.
+/// Returns what an import came to, and the corrections that wait.
 async fn import(api: &Api, lines: &[String]) -> Result<(Transfer, Vec<String>), BillingError> {
     let mut waiting = Vec::new();
     let mut file = Cursor::new(lines.join("\n"));
@@ -111,7 +111,7 @@ async fn a_rebuilt_ledger_has_the_same_bills(api: Api) {
     check_refusals(&other).await;
 }
 
-/// What contradicts what is there, or can't be read, changes nothing and is named.
+/// An import that contradicts what is there, or can't be read, changes nothing and is named.
 async fn check_refusals(other: &Api) {
     assert_eq!(import(other, &[OLD.to_owned()]).await.unwrap().0.tables[0].there, 1);
     let zone = r#"{"table":"billing_tenants","tenant_id":"acme","time_zone":"Europe/Paris","updated_at":"2026-01-01T00:00:00.000000Z"}"#;

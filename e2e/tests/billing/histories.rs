@@ -18,7 +18,7 @@ const DAY: i64 = Timestamp::DAY_MICROS;
 /// The months that are closed; a last one carries what came after.
 const MONTHS: [&str; 6] = ["2026-01-01", "2026-02-01", "2026-03-01", "2026-04-01", "2026-05-01", "2026-06-01"];
 
-/// What happens, in whichever order.
+/// Describes what happens, in whichever order.
 #[derive(Debug, Clone)]
 enum Act {
     Event(Box<Event>),
@@ -76,7 +76,7 @@ async fn price(api: &Api) {
     }
 }
 
-/// What happens to a tenant: the same of every order, but for the tenant's name.
+/// Returns what happens to a tenant: the same of every order, but for the tenant's name.
 fn history_of(tenant: &str, (history, order): (u64, u64)) -> (Vec<Act>, Vec<Uuid>) {
     let mut random = StdRng::seed_from_u64(history);
     let start: Timestamp = MONTHS[0].parse().unwrap();
@@ -154,7 +154,7 @@ async fn live(api: &Api, name: &str, (history, order): (u64, u64)) -> Vec<i128> 
     due
 }
 
-/// Whether the event was there to be corrected.
+/// Returns whether the event was there to be corrected.
 async fn correct(api: &Api, tenant: &TenantId, (event_id, units): (Uuid, Option<i64>)) -> bool {
     let wanted = match units {
         Some(units_micro) => Wanted::Adjust { event_id, units_micro },

@@ -1,4 +1,4 @@
-//! What `compose.yaml`, `deploy/` and the two guides for operations say, against the programs and servers they speak of.
+//! Tests `compose.yaml`, `deploy/` and the two guides for operations against the programs and servers they speak of.
 //!
 //! No image is built or pulled by a test: `docker compose up --build` alone tries the Dockerfile and the named images.
 

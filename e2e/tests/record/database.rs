@@ -72,7 +72,7 @@ impl Tables {
         rows
     }
 
-    /// What billed events and repeats hold, by id.
+    /// Returns what billed events and repeats hold, by id.
     pub(crate) async fn stored(&self) -> Vec<(String, Stored)> {
         let sql = "SELECT CAST(id AS VARCHAR(64)) AS id, tenant_id, route, units_micro FROM usage_events
             UNION ALL SELECT CAST(id AS VARCHAR(64)), tenant_id, route, units_micro FROM usage_duplicates";

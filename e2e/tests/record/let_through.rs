@@ -23,7 +23,7 @@ fn any_name() -> impl Strategy<Value = String> {
         .prop_filter("legal", |name| name.parse::<TenantId>().is_ok())
 }
 
-/// What a client may say of itself.
+/// Returns what a client may say of itself.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[ -~]{0,80}",

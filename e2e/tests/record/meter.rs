@@ -93,7 +93,7 @@ async fn every_number_moves(url: &str) {
     assert_eq!(rows.len(), 6);
 }
 
-/// What the database refuses stands for whatever nobody thought of.
+/// A refusal of the database stands for whatever nobody thought of.
 async fn poison_is_found_and_set_aside_alone(url: &str) {
     let tables = Tables::open(url).await;
     let postgres = "CREATE FUNCTION no_poison() RETURNS trigger LANGUAGE plpgsql AS
@@ -121,7 +121,7 @@ async fn poison_is_found_and_set_aside_alone(url: &str) {
     assert_shows(&metrics, &["billed_events_total 47", "dead_letters_total{reason=\"refused\"} 3"]);
 }
 
-/// What the server says of a value, and what it says of anything else: a constraint somebody made, a partition that is
+/// The server's errors about a value, and those about anything else: a constraint somebody made, a partition that is
 /// missing, a column of another type.
 async fn only_what_is_said_of_a_value_is_poison(url: &str) {
     let tables = Tables::open(url).await;

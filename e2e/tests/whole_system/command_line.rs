@@ -1,4 +1,4 @@
-//! What all programs have in common from outside: their arguments, the signals that end none of them, and that a start
+//! Tests what all programs have in common from outside: their arguments, the signals that end none of them, and that a start
 //! depends on nobody who reads what it prints.
 
 use std::fs::File;

@@ -169,7 +169,7 @@ async fn units_and_action_come_from_headers_and_trailers(kind: Kind) {
     assert_eq!(summary["total_units"].to_string(), "1000000008.500001", "{summary}");
 }
 
-/// Whoever opens the tables with another program and closes them again takes the write-ahead log away, unless it sees by
+/// A program that opens the tables and closes them again takes the write-ahead log away, unless it sees by
 /// the lock on the file that somebody works with it (SQLite before 3.51 looks at nothing else). Closing any descriptor of
 /// the file drops that lock, so nothing but SQLite may open it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

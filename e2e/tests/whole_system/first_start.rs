@@ -1,4 +1,4 @@
-//! What a newcomer does: start it, paste the printed lines, read what the call cost, stop it, start it again.
+//! The first steps of a newcomer: start it, paste the printed lines, read what the call cost, stop it, start it again.
 
 use goldleaves_e2e::curl;
 use goldleaves_e2e::deployment::{Deployment, Kind};

@@ -1,4 +1,4 @@
-//! What is written for others, read by parsers that others wrote: metrics in both text formats, events, traces.
+//! Formats written for others, read by parsers that others wrote: metrics in both text formats, events, traces.
 
 use goldleaves_e2e::deployment::{Deployment, Kind};
 use goldleaves_testkit::checkers::{Format, check};

@@ -18,14 +18,14 @@ use crate::chaos::{ACK_WAIT, judge};
 use crate::soak;
 
 const CLIENTS: usize = 4;
-/// What an allocator may keep or give back by itself.
+/// Holds what an allocator may keep or give back by itself.
 const MEMORY_KIB: u64 = 16 * 1024;
 /// How many times faster than it came a backlog drains at least.
 const DRAIN_TIMES: f64 = 5.0;
 /// The longest that a program waits before it tries again what was away.
 const BACKOFF: Duration = Duration::from_secs(15);
 
-/// What is away.
+/// Describes what is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Away {
     NatsRefuses,
@@ -53,7 +53,7 @@ impl Away {
         }
     }
 
-    /// What has gathered before whatever is away: in the spool, or in the stream.
+    /// Returns what has gathered before whatever is away: in the spool, or in the stream.
     async fn backlog(self, fleet: &Fleet) -> u64 {
         match self {
             Self::NatsRefuses | Self::NatsHangs => fleet.count("goldleaves_spool_unsent_records").await.unwrap(),
@@ -73,7 +73,7 @@ fn lengths() -> (Duration, Duration) {
     (Duration::from_secs(healthy), Duration::from_secs(away))
 }
 
-/// What was seen of an outage.
+/// Describes what was seen of an outage.
 #[derive(Debug)]
 struct Seen {
     away: [Instant; 2],

@@ -1,4 +1,4 @@
-//! What no ledger can hold lies among good events: it is set aside alone, soon, and nobody waits for it.
+//! An event that no ledger can hold lies among good ones: it is set aside alone, soon, and nobody waits for it.
 
 use bytes::Bytes;
 use goldleaves_e2e::fleet::Fleet;

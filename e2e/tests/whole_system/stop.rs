@@ -37,7 +37,7 @@ async fn finished(load: &SteadyLoad, count: u64) {
     wait_for("responses", PATIENCE, async || Ok((load.finished() >= count).then_some(()))).await.unwrap();
 }
 
-/// What clients saw when the program they talked to stopped: a request that the upstream has got has its whole answer. Only a
+/// Checks what clients saw when the program they talked to stopped: a request that the upstream has got has its whole answer. Only a
 /// connection that was idle, or new, may find nobody there.
 fn whole_or_never_begun(asked: &[Asked], upstream: &Upstream) {
     let served: BTreeSet<String> = upstream.request_ids().into_iter().collect();

@@ -185,7 +185,7 @@ pub(crate) async fn epochs(tables: &Tables) -> Vec<String> {
     tables.texts(sql).await.unwrap()
 }
 
-/// What of a ledger depends on its events and rates alone: neither when a row was written, nor under which label, nor in
+/// Returns what of a ledger depends on its events and rates alone: neither when a row was written, nor under which label, nor in
 /// which part of a sum.
 pub(crate) async fn meaning(tables: &Tables) -> Vec<String> {
     let mut rows = Vec::new();
@@ -216,7 +216,7 @@ pub(crate) fn assert_same(found: &[String], expected: &[String]) {
     assert_eq!(found.len(), expected.len());
 }
 
-/// What billing-api says of a database: summary and report of every tenant.
+/// Returns what billing-api says of a database: summary and report of every tenant.
 pub(crate) async fn bills(fleet: &Fleet, database: &str) -> Vec<Value> {
     let mut program = fleet.program("billing-api").setting("DATABASE_URL", database).start().unwrap();
     let address = program.address("billing listens on").await.unwrap();

@@ -1,4 +1,4 @@
-//! What is wrong rather than away is said at the start, by name, and before anything is touched.
+//! Mistakes, unlike outages, are said at the start, by name, and before anything is touched.
 
 use std::process::Output;
 

@@ -1,4 +1,4 @@
-//! What the upstream says a call was worth, in headers or trailers.
+//! Tests the upstream's word on what a call was worth, in headers or trailers.
 
 use goldleaves_domain::{Action, Units};
 use http::{HeaderMap, HeaderValue};

@@ -36,10 +36,10 @@ pub(crate) use rescue::RescueLayer;
 pub(crate) use route::Route;
 pub(crate) use trace::Trace;
 
-/// What goes out: a response, or an error that the rescue layer turns into one.
+/// Describes what goes out: a response, or an error that the rescue layer turns into one.
 pub(crate) type Answer<E> = Result<Response<WebBody>, E>;
 
-/// What a layer makes of a call on its way in.
+/// Describes what a layer makes of a call on its way in.
 pub(crate) enum Inward<Out, After, E> {
     /// It goes on; the second half sees the answer.
     On(Out, After),
@@ -51,9 +51,9 @@ pub(crate) enum Inward<Out, After, E> {
 
 /// One layer.
 pub(crate) trait Step<In> {
-    /// What the next layer gets.
+    /// Describes what the next layer gets.
     type Out;
-    /// What is to be done with the answer.
+    /// Describes what is to be done with the answer.
     type After: After<Self::Error>;
     /// How it refuses.
     type Error;

@@ -19,7 +19,7 @@ const TRACESTATE_MEMBERS_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Trace(pub(crate) Tracer);
 
-/// What is left to do: a call that is neither exported nor logged costs nothing here.
+/// Describes what is left to do: a call that is neither exported nor logged costs nothing here.
 pub(crate) struct Told {
     span: Option<ServerSpan>,
     /// One line a call, at level debug only.
@@ -80,7 +80,7 @@ fn parent(headers: &mut HeaderMap) -> Option<TraceContext> {
     parent
 }
 
-/// Whether the list of all lines is a `tracestate` (W3C Trace Context, 3.3.1).
+/// Returns whether the list of all lines is a `tracestate` (W3C Trace Context, 3.3.1).
 fn is_tracestate(headers: &HeaderMap) -> bool {
     let mut count = 0_usize;
     headers.get_all(TRACESTATE).iter().all(|line| {

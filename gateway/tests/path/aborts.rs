@@ -1,4 +1,4 @@
-//! Whoever leaves, at whatever moment: each announced call is settled once, with the outcome that is true.
+//! Clients and upstreams leave at every moment: each announced call is settled once, with the outcome that is true.
 
 use std::time::Duration;
 

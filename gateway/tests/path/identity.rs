@@ -1,4 +1,4 @@
-//! What the upstream is told of a request is the gateway's word alone.
+//! Tests that what the upstream is told of a request is the gateway's word alone.
 
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::token::Claims;

@@ -71,7 +71,7 @@ async fn a_tenants_open_calls_are_limited() {
     assert!(events.iter().all(|event| event.metadata.status_code == 200), "429 is never billed");
 }
 
-/// Whoever speaks for no tenant shares the places of an address; tenants that come from there have their own.
+/// A caller without a tenant shares the places of an address; tenants that come from there have their own.
 #[tokio::test]
 async fn without_a_tenant_the_open_calls_of_an_address_are_limited() {
     let upstream = Upstream::start(|received| match received.target().ends_with("held") {

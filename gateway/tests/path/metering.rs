@@ -1,4 +1,4 @@
-//! What an event says, and which responses are billed.
+//! Tests what an event says, and which responses are billed.
 
 use std::collections::BTreeSet;
 

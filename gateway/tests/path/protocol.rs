@@ -1,4 +1,4 @@
-//! What the protocol says no to, each with its status, and none of it billed.
+//! Requests that the protocol forbids, each with its status, and none of them billed.
 
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::{Answer, Upstream};

@@ -1,4 +1,4 @@
-//! What happens when calls can't be recorded: `available` serves on and counts, `strict` answers 503.
+//! Calls that can't be recorded: `available` serves on and counts, `strict` answers 503.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Who calls, and for which tenant.
+//! Tests who calls, and for which tenant.
 
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::token::Claims;

@@ -1,4 +1,4 @@
-//! What is exported of a call: which spans, how they hang together, what they say and what they never say.
+//! Tests the spans of a call: how they hang together, what they say and what they never say.
 
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::collector::{Collector, Span};

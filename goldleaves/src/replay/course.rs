@@ -29,7 +29,7 @@ pub(crate) struct Progress {
     pub(crate) elapsed: Duration,
 }
 
-/// Whether a replay came to its end.
+/// Says whether a replay came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// Everything in the span is done.
@@ -38,7 +38,7 @@ pub(crate) enum Ending {
     Stopped,
 }
 
-/// What lies in a part of the stream.
+/// Describes what lies in a part of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     /// Messages.
@@ -47,7 +47,7 @@ pub(crate) struct Contents {
     pub(crate) events: BTreeMap<&'static str, u64>,
     /// Seals.
     pub(crate) seals: u64,
-    /// What can't be read, by reason.
+    /// Holds what can't be read, by reason.
     pub(crate) unreadable: BTreeMap<&'static str, u64>,
     /// Whose events they are.
     pub(crate) tenants: BTreeSet<TenantId>,

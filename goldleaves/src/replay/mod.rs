@@ -24,7 +24,7 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
 /// How often it says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
-/// What the command is told.
+/// Describes what the command is told.
 #[derive(Debug)]
 pub(crate) struct ReplayConfig {
     common: Common,

@@ -95,7 +95,7 @@ pub struct Worker {
     follower: Option<Follower>,
 }
 
-/// Whether a worker works. Cheap to clone.
+/// Says whether a worker works. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkerHealth {
     consumer: watch::Receiver<ConsumerState>,
@@ -282,7 +282,7 @@ fn incoming(message: &Message, course: Option<&Arc<Course>>) -> Incoming {
 }
 
 impl WorkerHealth {
-    /// What keeps the worker from working, in words; `None` when nothing does.
+    /// Returns what keeps the worker from working, in words; `None` when nothing does.
     pub fn trouble(&self) -> Option<String> {
         if let Some(cause) = self.trouble.borrow().as_ref() {
             return Some(format!("the ledger can't record: {cause}"));

@@ -1,4 +1,4 @@
-//! What a remembered token costs beside one that is verified: `cargo bench -p goldleaves-auth --bench token`.
+//! Measures what a remembered token costs beside one that is verified: `cargo bench -p goldleaves-auth --bench token`.
 
 #![expect(clippy::unwrap_used, reason = "a measurement")]
 

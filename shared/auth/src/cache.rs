@@ -10,7 +10,7 @@ use crate::principal::Principal;
 
 /// Parts with a lock each, so that cores seldom wait for one another. A power of two.
 const SHARDS: usize = 32;
-/// What an entry costs beside its token.
+/// Holds what an entry costs beside its token.
 const ENTRY_BYTES: usize = 512;
 
 /// Only valid tokens get in, so nobody without one can fill it or choose what collides in it.
@@ -36,7 +36,7 @@ impl TokenCache {
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), shard_bytes_max: bytes_max / SHARDS }
     }
 
-    /// What is remembered of a token, judged by the clock as it is now; `None` = verify it.
+    /// Returns what is remembered of a token, judged by the clock as it is now; `None` = verify it.
     pub(super) fn get(&self, token: &str, now: f64) -> Option<Result<Arc<Principal>, TokenError>> {
         let mut shard = self.shard(token)?.lock();
         let entry = shard.entries.get(token)?;

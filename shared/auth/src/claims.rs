@@ -1,4 +1,4 @@
-//! What a token's claims must be, and the principal they make.
+//! The rules for a token's claims, and the principal that they make.
 
 use std::str::FromStr;
 
@@ -57,7 +57,7 @@ pub enum TokenError {
     Audience,
 }
 
-/// What was read from a token: from when until when it is good, and for whom.
+/// Describes what was read from a token: from when until when it is good, and for whom.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Claims {
     pub(super) principal: Principal,
@@ -112,7 +112,7 @@ impl Claims {
     }
 }
 
-/// Whether `iss` is the wanted one.
+/// Returns whether `iss` is the wanted one.
 pub(super) fn check_issuer(claims: &Map<String, Value>, wanted: &str) -> Result<(), TokenError> {
     match text(claims, "iss")? {
         Some(issuer) if issuer == wanted => Ok(()),
@@ -121,7 +121,7 @@ pub(super) fn check_issuer(claims: &Map<String, Value>, wanted: &str) -> Result<
     }
 }
 
-/// Whether `aud`, a text or a list of texts, holds the wanted one.
+/// Returns whether `aud`, a text or a list of texts, holds the wanted one.
 pub(super) fn check_audience(claims: &Map<String, Value>, wanted: &str) -> Result<(), TokenError> {
     let found = match present(claims, "aud") {
         None => return Err(TokenError::Lacks("aud")),

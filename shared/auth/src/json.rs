@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// A JSON object in which no key, at any depth, is there twice.
+/// A JSON object in which no key, at any depth, appears twice.
 pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(bytes) {
         Ok(Unique(Value::Object(object))) => Some(object),
@@ -70,7 +70,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         let mut object = Map::new();
         while let Some((key, Unique(value))) = entries.next_entry::<String, Unique>()? {
             if object.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key is there twice"));
+                return Err(A::Error::custom("a key appears twice"));
             }
         }
         Ok(Value::Object(object))

@@ -1,4 +1,4 @@
-//! Who somebody is, and what that allows: tokens, the keys they are signed with, and the principal that a valid one makes.
+//! Authentication and permissions: tokens, the keys they are signed with, and the principal that a valid one makes.
 //!
 //! It serves nothing and asks nobody: a token is judged by its bytes, the secret and the clock alone.
 

@@ -1,4 +1,4 @@
-//! Who a verified token speaks for, and what that allows.
+//! The principal that a verified token speaks for, and what it may do.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use http::HeaderMap;
 /// The headers that select a tenant.
 const TENANT_HEADERS: [&str; 2] = ["x-organization-id", "x-tenant-id"];
 
-/// A right beyond the own tenant. Roles give no tenants at the gateway.
+/// A permission that reaches beyond the caller's tenant. The gateway ignores roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Everything.
@@ -32,7 +32,7 @@ impl Role {
     }
 }
 
-/// Who a verified token speaks for.
+/// The principal that a verified token speaks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Principal {
     /// The token's `sub`.
@@ -108,12 +108,12 @@ impl Principal {
         self.tenant.iter().chain(&self.orgs)
     }
 
-    /// Whether the user may see a tenant's usage.
+    /// Returns whether the user may see a tenant's usage.
     pub fn may_read(&self, tenant: &TenantId) -> bool {
         !self.roles.is_empty() || self.tenants().any(|own| own == tenant)
     }
 
-    /// Whether the user may report usage, of any tenant, the own included.
+    /// Returns whether the user may report usage, of any tenant, the user's included.
     pub fn may_report(&self) -> bool {
         self.roles.iter().any(|role| matches!(role, Role::Admin | Role::BillingWrite))
     }

@@ -39,7 +39,7 @@ impl Algorithm {
     }
 }
 
-/// What tokens are verified and signed with.
+/// Describes what tokens are verified and signed with.
 #[derive(Clone)]
 pub struct TokenOptions {
     /// The shared secret.
@@ -79,7 +79,7 @@ impl fmt::Debug for TokenOptions {
     }
 }
 
-/// Whether a program can do without `JWT_SECRET`.
+/// Says whether a program can do without `JWT_SECRET`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretNeed {
     /// It must be set.
@@ -124,7 +124,7 @@ impl JwtSettings {
         })
     }
 
-    /// What tokens are verified with.
+    /// Returns what tokens are verified with.
     pub fn token_options(&self) -> TokenOptions {
         let secret = self.secret.as_ref().map(|secret| secret.expose()).unwrap_or_default();
         TokenOptions {

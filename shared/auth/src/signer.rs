@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::clock::WallClock;
 use crate::settings::{Algorithm, TokenOptions};
 
-/// What a token is to say.
+/// Describes what a token is to say.
 #[derive(Debug, Clone)]
 pub struct TokenClaims {
     /// `sub`.

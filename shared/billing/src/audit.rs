@@ -10,7 +10,7 @@ use crate::{Billing, BillingError, Refusal, RefusalCode};
 /// The longest body that is kept whole.
 const BODY_CHARS_MAX: usize = 8_000;
 
-/// Whoever changes something, and in which call.
+/// The author of a change, and the call in which it was made.
 #[derive(Debug, Clone)]
 pub struct Author {
     /// The token's `sub`.

@@ -23,7 +23,7 @@ pub enum CorrectionKind {
     Adjust,
     /// Changes the bill by an amount.
     Amount,
-    /// What earlier ones come to since a verdict changed.
+    /// The change of earlier corrections since a verdict changed.
     Follow,
 }
 
@@ -52,7 +52,7 @@ pub struct Correction {
     pub id: Uuid,
     /// Whose bill.
     pub tenant_id: String,
-    /// What it does.
+    /// Holds what it does.
     pub kind: CorrectionKind,
     /// The event that it names.
     pub event_id: Option<Uuid>,
@@ -80,7 +80,7 @@ pub struct Correction {
     pub created_at: Timestamp,
 }
 
-/// What a call for a correction did.
+/// Describes what a call for a correction did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corrected {
     /// The correction, new or found there already.
@@ -89,7 +89,7 @@ pub struct Corrected {
     pub late_changes: u64,
 }
 
-/// What a correction shall do.
+/// Describes what a correction shall do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// Take an event off the bill.
@@ -120,7 +120,7 @@ pub struct NewCorrection {
     pub id: Uuid,
     /// Whose bill.
     pub tenant_id: TenantId,
-    /// What it shall do.
+    /// Holds what it shall do.
     pub wanted: Wanted,
     /// Why.
     pub reason: String,
@@ -375,7 +375,7 @@ async fn of_one_event(
     Ok(1 + settle(transaction, &asked.tenant_id, event_id).await?)
 }
 
-/// Whether an event is billed, or repeats one that is.
+/// Returns whether an event is billed, or repeats one that is.
 pub(crate) async fn is_there(transaction: &Transaction, tenant: &str, event_id: Uuid) -> Result<bool, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();

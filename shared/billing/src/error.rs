@@ -1,4 +1,4 @@
-//! What can go wrong with billing, and what is refused.
+//! The errors of billing, and its refusals.
 
 use std::fmt;
 
@@ -82,7 +82,7 @@ impl Refusal {
 }
 
 impl BillingError {
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(_) | Self::MissingCard { .. } => false,
@@ -106,7 +106,7 @@ impl From<StoreError> for BillingError {
     }
 }
 
-/// Whether PostgreSQL stopped a statement that took too long.
+/// Returns whether PostgreSQL stopped a statement that took too long.
 fn is_cancelled(error: &StoreError) -> bool {
     let StoreError::Database(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
         error

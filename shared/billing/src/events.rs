@@ -12,7 +12,7 @@ use crate::items::{self, EventItem};
 use crate::list::{Cursor, Page, PageOf};
 use crate::{Billing, BillingError};
 
-/// What became of an event, and which of them are asked for.
+/// Describes what became of an event, and which of them are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventState {
     /// On the bill.
@@ -74,19 +74,19 @@ pub enum Order {
 pub struct EventFilter {
     /// When.
     pub range: Period,
-    /// What became of them.
+    /// Holds what became of them.
     pub state: EventState,
-    /// Of one route.
+    /// The one route, if only one is wanted.
     pub route: Option<String>,
-    /// Of one action.
+    /// The one action, if only one is wanted.
     pub action: Option<String>,
-    /// Of one user.
+    /// The one user, if only one is wanted.
     pub user_id: Option<String>,
     /// In which order.
     pub order: Order,
 }
 
-/// Of a tenant's events those that are void: named by a void, or billed with a repeat that is.
+/// Selects the void events of a tenant: named by a void, or billed with a repeat that is.
 pub(crate) fn voided(tenant: &str) -> String {
     format!(
         "SELECT c.event_id AS id FROM usage_corrections AS c WHERE c.tenant_id = {tenant} AND c.kind = 'void' \

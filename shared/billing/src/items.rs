@@ -27,11 +27,11 @@ pub struct EventItem {
     pub route: Option<String>,
     /// The action.
     pub action: Option<String>,
-    /// What it counts by itself.
+    /// Holds what it counts by itself.
     pub units: UnitsTotal,
     /// How the call ended.
     pub outcome: Option<String>,
-    /// What became of it.
+    /// Holds what became of it.
     pub state: EventState,
     /// The billed event that it repeats.
     pub duplicate_of: Option<Uuid>,
@@ -39,7 +39,7 @@ pub struct EventItem {
     pub set_aside_reason: Option<String>,
     /// The card that prices it.
     pub rate_version: Option<i64>,
-    /// What it would cost by itself.
+    /// Holds what it would cost by itself.
     pub cost_cents: Option<i64>,
     /// The call's circumstances, as JSON.
     pub metadata: Option<String>,
@@ -60,7 +60,7 @@ pub(crate) fn of_events(dialect: Dialect, alias: &str, voided: &str) -> String {
     )
 }
 
-/// As [`of_events`], of repeats.
+/// Works like [`of_events`], of repeats.
 pub(crate) fn of_repeats(dialect: Dialect, alias: &str) -> String {
     let id = dialect.uuid_text(&format!("{alias}.id"));
     format!(
@@ -72,7 +72,7 @@ pub(crate) fn of_repeats(dialect: Dialect, alias: &str) -> String {
     )
 }
 
-/// As [`of_events`], of what was set aside.
+/// Works like [`of_events`], of what was set aside.
 pub(crate) fn of_letters(dialect: Dialect, alias: &str) -> String {
     format!(
         "COALESCE({alias}.ts, {alias}.created_at) AS ts, {alias}.id AS event_id, {alias}.request_id, \

@@ -12,7 +12,7 @@ use crate::source::Source;
 use crate::usage::{Dimension, Question};
 use crate::{BillingError, cards};
 
-/// Whether a period is closed.
+/// Says whether a period is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeriodState {
     /// Its lines may still change.
@@ -31,12 +31,12 @@ impl PeriodState {
     }
 }
 
-/// What a line bills.
+/// Describes what a line bills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LineKind {
     /// The period's own usage.
     Usage,
-    /// What an earlier period costs more, or less, since it was billed.
+    /// The amount that an earlier period costs more, or less, since it was billed.
     Late,
     /// Corrections by an amount.
     Amount,
@@ -61,7 +61,7 @@ impl LineKind {
 /// A line of an invoice: the share of a rate version's line that a route and an action have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceLine {
-    /// What it bills.
+    /// Holds what it bills.
     pub kind: LineKind,
     /// The period that the usage is of.
     pub for_number: i64,
@@ -81,20 +81,20 @@ pub struct InvoiceLine {
     pub cents: Cents,
 }
 
-/// What a tenant is billed for a period.
+/// Describes what a tenant is billed for a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoice {
     /// Whose.
     pub tenant_id: String,
     /// Counts from 1.
     pub number: i64,
-    /// Whether it can still change.
+    /// True if it can still change.
     pub state: PeriodState,
     /// When.
     pub period: Period,
     /// The zone that the period's ends were chosen in.
     pub time_zone: String,
-    /// What it is made of.
+    /// Holds what it is made of.
     pub lines: Vec<InvoiceLine>,
     /// The sum of the lines.
     pub total: Cents,
@@ -102,7 +102,7 @@ pub struct Invoice {
     pub lines_hash: String,
 }
 
-/// What keeps two lines apart.
+/// Describes what keeps two lines apart.
 type Key = (LineKind, String, String, i64);
 
 /// The lines of a period as its usage is now.
@@ -149,7 +149,7 @@ fn amount(for_number: i64, cents: i128) -> InvoiceLine {
     }
 }
 
-/// What a closed period costs more, or less, than was billed for it: each line as it is now, less what was frozen.
+/// Returns what a closed period costs more, or less, than was billed for it: each line as it is now, less what was frozen.
 pub(crate) async fn late(
     source: Source<'_>,
     tenant: &str,

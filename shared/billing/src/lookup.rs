@@ -33,7 +33,7 @@ pub enum By {
 pub struct PeriodOfEvent {
     /// Which period.
     pub number: i64,
-    /// Whether it is closed.
+    /// True if it is closed.
     pub state: PeriodState,
     /// Since when.
     pub closed_at: Option<Timestamp>,
@@ -48,7 +48,7 @@ pub struct Match {
     pub card: Option<Card>,
     /// The period; `None` for what lies before the first.
     pub period: Option<PeriodOfEvent>,
-    /// What was corrected of it and of its repeats, oldest first.
+    /// Holds what was corrected of it and of its repeats, oldest first.
     pub corrections: Vec<Correction>,
     /// How far its hour has come on its way to Stripe.
     pub stripe: Vec<MeterState>,

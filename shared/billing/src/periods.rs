@@ -16,7 +16,7 @@ const SETTLED_MICROS: i64 = Timestamp::HOUR_MICROS;
 /// The least length of a period whose end nobody chose: the zones of a tenant that moves lie up to 26 hours apart.
 const LEAST_MICROS: i64 = 27 * Timestamp::HOUR_MICROS;
 
-/// What closing by the clock came to.
+/// Describes what closing by the clock came to.
 #[derive(Debug, Default)]
 pub struct DueClosed {
     /// The number of periods that were closed.
@@ -36,15 +36,15 @@ pub struct ClosedPeriod {
     pub time_zone: String,
     /// Since when it is closed.
     pub closed_at: Timestamp,
-    /// Who closed it.
+    /// The user that closed it.
     pub actor: String,
     /// Why.
     pub reason: String,
-    /// What was billed with it.
+    /// Holds what was billed with it.
     pub total: Cents,
     /// SHA-256 of its lines.
     pub lines_hash: String,
-    /// What it costs more, or less, since: the next close bills it.
+    /// Holds what it costs more, or less, since: the next close bills it.
     pub unbilled_late: Cents,
 }
 
@@ -55,7 +55,7 @@ pub struct NewPeriod {
     pub tenant_id: TenantId,
     /// The next one.
     pub number: i64,
-    /// Of the first one only; `None` is the month of the first usage.
+    /// The start of the first period only; `None` is the month of the first usage.
     pub starts_at: Option<Timestamp>,
     /// `None` is the end of the month in the tenant's zone.
     pub ends_at: Option<Timestamp>,

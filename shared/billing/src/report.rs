@@ -34,7 +34,7 @@ pub struct Summary {
     pub current_rate: Option<Rate>,
     /// Corrections by an amount.
     pub adjustments_cents: Cents,
-    /// What corrections of events come to; it is in the totals.
+    /// Holds what corrections of events come to; it is in the totals.
     pub corrections: Used,
 }
 
@@ -66,7 +66,7 @@ pub struct Report {
 }
 
 impl Billing {
-    /// What the tenant used in the range, `[start, end)`. Never stale: what is recorded is in it.
+    /// Returns what the tenant used in the range, `[start, end)`. Never stale: what is recorded is in it.
     ///
     /// # Errors
     /// A database that is away or refuses.

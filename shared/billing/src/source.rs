@@ -68,7 +68,7 @@ pub(crate) mod wide {
         }
     }
 
-    /// What [`goldleaves_store::read_wide`] reads as `units_micro`.
+    /// Returns what [`goldleaves_store::read_wide`] reads as `units_micro`.
     pub(crate) const fn sums(dialect: Dialect) -> &'static str {
         match dialect {
             Dialect::Postgres => "COALESCE(SUM(units), 0)::text AS units_micro",
@@ -84,7 +84,7 @@ pub(crate) mod wide {
         }
     }
 
-    /// Whether the units come to anything.
+    /// Returns whether the units come to anything.
     pub(crate) const fn has_units(dialect: Dialect) -> &'static str {
         match dialect {
             Dialect::Postgres => "SUM(units) <> 0",

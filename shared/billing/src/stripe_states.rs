@@ -159,7 +159,7 @@ async fn pushes(
     Ok(meters)
 }
 
-/// What an hour counts, net of corrections.
+/// Returns what an hour counts, net of corrections.
 async fn used_by_route(
     source: Source<'_>,
     tenant: &TenantId,

@@ -32,7 +32,7 @@ impl fmt::Display for UnitsTotal {
     }
 }
 
-/// What usage can be told by.
+/// Describes what usage can be told by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dimension {
     /// The matched pattern.
@@ -79,7 +79,7 @@ impl FromStr for Dimension {
     }
 }
 
-/// What is asked for: whose usage, when, and by what.
+/// Describes what is asked for: whose usage, when, and by what.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question<'a> {
     pub(crate) tenant: &'a str,
@@ -102,9 +102,9 @@ pub(crate) struct Part {
 pub(crate) struct Usage {
     /// Net of corrections.
     pub(crate) parts: Vec<Part>,
-    /// What corrections of events come to.
+    /// Holds what corrections of events come to.
     pub(crate) corrected: Used,
-    /// What corrections by an amount come to.
+    /// Holds what corrections by an amount come to.
     pub(crate) adjustments_cents: i128,
 }
 

@@ -9,7 +9,7 @@ use goldleaves_store::{Dialect, Hold, Params, Rows, StoreError, Transaction, rea
 use crate::table::{self, NewRow, StoredCard, Which, select};
 use crate::text::follows;
 
-/// What an import did.
+/// Describes what an import did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     /// Cards that were there already.
@@ -26,15 +26,15 @@ pub enum ImportError {
     /// A version can't be two cards, and this ledger has used its own.
     #[error("the ledger has usage that is priced by other cards: it has {there}; the file has {given}")]
     Conflict {
-        /// What the ledger has.
+        /// Holds what the ledger has.
         there: Box<RateCard>,
-        /// What it was given.
+        /// Holds what it was given.
         given: Box<RateCard>,
     },
-    /// What is there already was priced without it.
+    /// The usage that is there was priced without it.
     #[error("the ledger has usage of {} or later, priced without the file's {given}", given.effective_from.hour())]
     TooLate {
-        /// What it was given.
+        /// Holds what it was given.
         given: Box<RateCard>,
     },
     /// The database is away or refuses.
@@ -121,7 +121,7 @@ async fn mark_newest(transaction: &Transaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What is to be added, unless a version or an id is another card here, or the setting's cards of both would be out of
+/// Returns what is to be added, unless a version or an id is another card here, or the setting's cards of both would be out of
 /// order.
 fn plan(there: &[RateCard], given: &[RateCard]) -> Result<Imported, ImportError> {
     let mut imported = Imported::default();
@@ -149,7 +149,7 @@ fn conflict(there: &RateCard, given: &RateCard) -> ImportError {
     ImportError::Conflict { there: Box::new(there.clone()), given: Box::new(given.clone()) }
 }
 
-/// Whether anything was priced, or anything of the hour in which a card becomes valid or of a later one.
+/// Returns whether anything was priced, or anything of the hour in which a card becomes valid or of a later one.
 async fn has_usage(transaction: &Transaction, since: Option<&RateCard>) -> Result<bool, StoreError> {
     let mut params = Params::default();
     let (hours, times) = match since {

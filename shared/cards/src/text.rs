@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use crate::table::BEGINNING_MICROS;
 
-/// What the cards are called that are for everybody and everything.
+/// Holds what the cards are called that are for everybody and everything.
 const DEFAULT: &str = "default";
-/// What all others are called.
+/// Holds what all others are called.
 const SELECTOR: &str = "selector";
 
-/// What is wrong with a file of rate cards.
+/// Describes what is wrong with a file of rate cards.
 #[derive(Debug, thiserror::Error)]
 pub enum RateCardsError {
     /// A line is no card.
@@ -22,7 +22,7 @@ pub enum RateCardsError {
     Line {
         /// Counts from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Holds what is wrong with it.
         source: serde_json::Error,
     },
     /// A member of a card is out of its range.
@@ -32,7 +32,7 @@ pub enum RateCardsError {
         line: usize,
         /// The member.
         member: &'static str,
-        /// What is wrong with it.
+        /// Holds what is wrong with it.
         what: String,
     },
     /// Versions count up, and none of the setting is valid before an older one.
@@ -178,7 +178,7 @@ pub fn read_rate_cards(text: &str) -> Result<Vec<RateCard>, RateCardsError> {
     }
 }
 
-/// Whether `card` may stand after `before`. Cards that somebody made may become valid in any order.
+/// Returns whether `card` may stand after `before`. Cards that somebody made may become valid in any order.
 pub(super) fn follows(before: &RateCard, card: &RateCard) -> bool {
     let both_of_setting = [before, card].into_iter().all(|card| card.origin == Origin::Setting);
     before.version < card.version && (!both_of_setting || before.effective_from <= card.effective_from)

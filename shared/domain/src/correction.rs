@@ -28,7 +28,7 @@ pub struct BilledRow {
     pub event_id: EventId,
     /// Where it counts.
     pub place: Place,
-    /// What it counts.
+    /// Holds what it counts.
     pub units_micro: i64,
     /// Its repeats.
     pub repeats: Vec<EventId>,
@@ -48,7 +48,7 @@ struct Numbers {
     units_micro: i128,
 }
 
-/// What is still to be written at a place.
+/// Describes what is still to be written at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The event that it is written for.
@@ -79,12 +79,12 @@ impl Corrections {
         written.units_micro += change.units_micro;
     }
 
-    /// Whether a row is void.
+    /// Returns whether a row is void.
     pub fn is_void(&self, row: &BilledRow) -> bool {
         row.members().any(|id| self.voids.contains(&id))
     }
 
-    /// What is adjusted of a row. A row never counts less than nothing.
+    /// Returns what is adjusted of a row. A row never counts less than nothing.
     pub fn adjusted(&self, row: &BilledRow) -> i128 {
         let asked: i128 = row.members().filter_map(|id| self.adjusts.get(&id)).sum();
         asked.max(-i128::from(row.units_micro))

@@ -24,7 +24,7 @@ pub enum PublishError {
     /// The receiver is away, slow or full: the same batch, later.
     #[error("the receiver did not confirm the batch: {reason}")]
     Unconfirmed {
-        /// What the receiver or the transport said.
+        /// Holds what the receiver or the transport said.
         reason: String,
     },
     /// A message of the batch is larger than the receiver takes: the same batch, in smaller messages.
@@ -41,12 +41,12 @@ pub enum PublishError {
     },
 }
 
-/// Who takes events, as traces name it.
+/// The receiver of events, as traces name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receiver {
     /// The messaging system.
     pub system: &'static str,
-    /// What in it takes them.
+    /// Holds what in it takes them.
     pub destination: &'static str,
 }
 
@@ -55,7 +55,7 @@ impl Receiver {
     pub const LEDGER: Self = Self { system: "goldleaves", destination: "ledger" };
 }
 
-/// What [`Publisher::publish`] returns.
+/// Describes what [`Publisher::publish`] returns.
 pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
 
 /// The most bytes of a [`Publisher::receipt`] that are kept.
@@ -67,7 +67,7 @@ pub trait Publisher: Send + Sync + 'static {
     /// same batch, and with what was confirmed before.
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_>;
 
-    /// Who that is.
+    /// Returns the receiver's name for traces.
     fn receiver(&self) -> Receiver {
         Receiver::LEDGER
     }
@@ -77,7 +77,7 @@ pub trait Publisher: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// What the receiver confirmed last, in its own words and in at most [`RECEIPT_BYTES_MAX`]: kept beside the place up to
+    /// Returns what the receiver confirmed last, in its own words and in at most [`RECEIPT_BYTES_MAX`]: kept beside the place up to
     /// which everything was confirmed, and given to [`Publisher::recall`] by the next start.
     fn receipt(&self) -> Bytes {
         Bytes::new()

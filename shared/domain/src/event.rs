@@ -1,4 +1,4 @@
-//! What one billable request leaves behind.
+//! The event that one billable request leaves behind.
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,7 +31,7 @@ impl Outcome {
     pub const ALL: [Self; 5] =
         [Self::Completed, Self::ClientAborted, Self::GatewayStopped, Self::UpstreamAborted, Self::Unknown];
 
-    /// Whether events of this outcome are billed (or are repeats); the others are set aside.
+    /// Returns whether events of this outcome are billed (or are repeats); the others are set aside.
     pub const fn is_billable(self) -> bool {
         matches!(self, Self::Completed | Self::ClientAborted | Self::GatewayStopped)
     }
@@ -62,7 +62,7 @@ impl FromStr for Outcome {
     }
 }
 
-/// What was done: the method's word, or what the upstream said, 1 to 255 visible ASCII characters.
+/// Describes what was done: the method's word, or what the upstream said, 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Action(Arc<str>);
 
@@ -108,7 +108,7 @@ impl FromStr for Action {
     }
 }
 
-/// What is kept of a call beside its price: the guide's metadata.
+/// Describes what is kept of a call beside its price: the guide's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallMetadata {
     /// The request's method.
@@ -134,7 +134,7 @@ pub struct UsageEvent {
     pub source: Source,
     /// Whose usage it is.
     pub tenant_id: TenantId,
-    /// Who called.
+    /// The user that called.
     pub user_id: UserId,
     /// When the request's head arrived.
     pub ts: Timestamp,
@@ -146,15 +146,15 @@ pub struct UsageEvent {
     pub client_request_id: Option<RequestId>,
     /// The matched pattern.
     pub route: RoutePattern,
-    /// What was done.
+    /// Holds what was done.
     pub action: Action,
-    /// What it was worth.
+    /// Holds what it was worth.
     pub units: Units,
     /// The guide's metadata.
     pub metadata: CallMetadata,
     /// How it ended.
     pub outcome: Outcome,
-    /// What was asked, for the repeat rule; `None` matches nothing.
+    /// Holds what was asked, for the repeat rule; `None` matches nothing.
     pub fingerprint: Option<Fingerprint>,
     /// The start of the gateway that settled it.
     pub epoch: Epoch,
@@ -171,7 +171,7 @@ impl UsageEvent {
         self.ts.unix_micros().saturating_sub(stored.unix_micros())
     }
 
-    /// Whether its gateway's clock can't have been right: a bill of a month that has not come would hold it.
+    /// Returns whether its gateway's clock can't have been right: a bill of a month that has not come would hold it.
     pub const fn is_from_a_wrong_clock(&self, stored: Timestamp) -> bool {
         self.ahead_of(stored) > AHEAD_MICROS_MAX
     }

@@ -30,7 +30,7 @@ pub enum Kept {
     Frame,
 }
 
-/// Whether a field is part of the canonical bytes.
+/// Says whether a field is part of the canonical bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Canonical {
     /// It never changes, so it is covered.

@@ -1,4 +1,4 @@
-//! What was asked, as a digest: the same request sent again has the same fingerprint.
+//! The digest of a request: the same request sent again has the same fingerprint.
 //!
 //! It covers user, method, normalised path, query and body, each with its length before it (the body, streamed, comes
 //! last), so that no two requests share their bytes. Headers are not in it. The tenant need not be: the repeat rule

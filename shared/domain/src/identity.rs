@@ -1,4 +1,4 @@
-//! Who and which: the ids of events, requests, tenants, users, epochs and sources.
+//! The ids of events, requests, tenants, users, epochs and sources.
 
 use std::fmt;
 use std::str::FromStr;
@@ -136,7 +136,7 @@ name_identity!(
     TenantId
 );
 name_identity!(
-    /// Who called: the token's `sub`, 1 to 255 characters without control characters.
+    /// The user that called: the token's `sub`, 1 to 255 characters without control characters.
     UserId
 );
 

@@ -76,7 +76,7 @@ fn appended(mut text: String, value: impl fmt::Display) -> String {
     text
 }
 
-/// Whether this byte of a text stands for itself inside a JSON string.
+/// Returns whether this byte of a text stands for itself inside a JSON string.
 pub(crate) fn is_plain(byte: u8) -> bool {
     byte >= b' ' && !matches!(byte, b'"' | b'\\')
 }

@@ -104,7 +104,7 @@ fn check_characters(decoded: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Whether a decoded segment is kept (`true`) or, being empty or `.`, dropped.
+/// Returns whether a decoded segment is kept (`true`) or, being empty or `.`, dropped.
 fn is_name(decoded: &str) -> Result<bool, PathError> {
     if !decoded.starts_with('.') {
         return Ok(!decoded.is_empty());
@@ -118,7 +118,7 @@ fn is_name(decoded: &str) -> Result<bool, PathError> {
     }
 }
 
-/// What a segment says once its escapes are read.
+/// Returns what a segment says once its escapes are read.
 fn decode(segment: &str) -> Result<String, PathError> {
     let mut decoded = Vec::with_capacity(segment.len());
     for piece in Pieces(segment.as_bytes()) {
@@ -143,7 +143,7 @@ fn push_normal(segment: &str, path: &mut String) {
     }
 }
 
-/// Whether an escaped segment, decoded and in lower case, says `name`, which is in lower case. Allocates nothing.
+/// Returns whether an escaped segment, decoded and in lower case, says `name`, which is in lower case. Allocates nothing.
 pub(crate) fn says(segment: &str, name: &[u8]) -> bool {
     if !segment.contains('%') {
         return segment.as_bytes().eq_ignore_ascii_case(name);
@@ -155,7 +155,7 @@ pub(crate) fn says(segment: &str, name: &[u8]) -> bool {
     decoded.eq(name.iter().copied().map(Some))
 }
 
-/// What an escaped segment says; a bad escape, which a normalised segment has not, says nothing.
+/// Returns what an escaped segment says; a bad escape, which a normalised segment has not, says nothing.
 pub(crate) fn decoded(segment: &str) -> Vec<u8> {
     let pieces = Pieces(segment.as_bytes()).flatten();
     pieces.map(|(Piece::Raw(byte) | Piece::Escaped(byte))| byte).collect()
@@ -166,7 +166,7 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// What may stand bare in a segment: RFC 3986, 3.3, `pchar` without escapes.
+/// Returns what may stand bare in a segment: RFC 3986, 3.3, `pchar` without escapes.
 fn is_allowed(byte: u8) -> bool {
     is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b',' | b';' | b'=' | b':' | b'@')
 }

@@ -35,7 +35,7 @@ impl PublicRoutes {
         if errors.is_empty() { Ok(Self(patterns)) } else { Err(errors) }
     }
 
-    /// Whether this path lies below one of the prefixes.
+    /// Returns whether this path lies below one of the prefixes.
     pub fn contains(&self, path: &NormalPath) -> bool {
         self.0.iter().any(|pattern| {
             let mut segments = path.segments();

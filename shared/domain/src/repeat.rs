@@ -10,14 +10,14 @@ use crate::{EventId, Timestamp};
 /// constant id does not buy a thousand calls, and the ledger never reads more rows than this per outcome and table.
 pub const RANKED_MAX: usize = 4;
 
-/// What the rule needs of an event: one tenant's, of one client id and one fingerprint, with a billable outcome.
+/// Describes what the rule needs of an event: one tenant's, of one client id and one fingerprint, with a billable outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// Which event.
     pub event_id: EventId,
     /// When its request arrived.
     pub ts: Timestamp,
-    /// Whether its outcome is `completed`; those rank before the others.
+    /// True if its outcome is `completed`; those rank before the others.
     pub completed: bool,
 }
 
@@ -33,7 +33,7 @@ impl Candidate {
     }
 }
 
-/// What becomes of an event.
+/// Describes what becomes of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It is a usage event.

@@ -47,7 +47,7 @@ pub enum RouteFault {
     #[error("matches no request: {0}")]
     Path(PathError),
     /// The same pattern twice.
-    #[error("is there twice")]
+    #[error("is listed twice")]
     Double,
     /// `/` among the open routes.
     #[error("would open everything")]

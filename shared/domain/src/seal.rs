@@ -1,4 +1,4 @@
-//! What a gateway says it handed out, for the ledger to be compared with.
+//! A gateway's statement of what it handed out, for the ledger to be compared with.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,7 +25,7 @@ pub struct Seal {
     pub count: u64,
     /// The billable requests that were served but could not be recorded.
     pub unrecorded: u64,
-    /// Whether the epoch is over: nothing follows.
+    /// True if the epoch is over: nothing follows.
     pub closed: bool,
     /// The blocks that changed since the seal before, each as it is now.
     pub blocks: Vec<SealBlock>,
@@ -64,7 +64,7 @@ impl SetHash {
     /// The hash of no event.
     pub const EMPTY: Self = Self([0; 32]);
 
-    /// As it was kept.
+    /// Takes the hash as it was kept.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

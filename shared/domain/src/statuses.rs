@@ -19,7 +19,7 @@ pub struct StatusesError {
 }
 
 impl BillableStatuses {
-    /// What is billed unless the setting says otherwise.
+    /// Holds what is billed unless the setting says otherwise.
     pub const DEFAULT: &str = "2xx,3xx";
 
     /// Parses words separated by commas; blanks around them are ignored. With `2xx`, 101 is billed too; no other 1xx
@@ -47,7 +47,7 @@ impl BillableStatuses {
         Ok(Self { statuses })
     }
 
-    /// Whether a response with this final status is billed.
+    /// Returns whether a response with this final status is billed.
     pub fn contains(&self, status: u16) -> bool {
         self.statuses.binary_search(&status).is_ok()
     }

@@ -78,7 +78,7 @@ impl Timestamp {
         Self::from_unix_micros(moment.timestamp_micros())
     }
 
-    /// As the calendar's type, which both databases' drivers take.
+    /// Returns it as the calendar's type, which both databases' drivers take.
     pub const fn to_date_time(self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.0)
     }

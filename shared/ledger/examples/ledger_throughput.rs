@@ -1,5 +1,5 @@
-//! How many events a second the ledger records and replays, on both databases, from one worker and from two. Run with
-//! `cargo run --release -p goldleaves-ledger --example ledger_throughput [batches] [events a batch]`.
+//! How many events per second the ledger records and replays, on both databases, from one worker and from two. Run with
+//! `cargo run --release -p goldleaves-ledger --example ledger_throughput [batches] [events per batch]`.
 
 use std::time::Instant;
 

@@ -27,7 +27,7 @@ pub fn reasons_to_set_aside() -> impl Iterator<Item = &'static str> {
 pub struct Incoming {
     /// The bytes, kept when the message is set aside.
     pub payload: Bytes,
-    /// What they say.
+    /// Holds what they say.
     pub parsed: Result<Message, Unreadable>,
     /// Which part of a stream is done with it, if it came from one.
     pub place: Option<Place>,
@@ -42,7 +42,7 @@ impl Incoming {
         Self { payload, parsed, place: None, stored: None }
     }
 
-    /// Whether it is a seal, which the ledger does not keep by its id.
+    /// Returns whether it is a seal, which the ledger does not keep by its id.
     pub const fn is_seal(&self) -> bool {
         matches!(self.parsed, Ok(Message::Seal(_)))
     }
@@ -60,7 +60,7 @@ impl Incoming {
     }
 }
 
-/// What a batch changed, counted from rows.
+/// Describes what a batch changed, counted from rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Events billed.
@@ -79,7 +79,7 @@ pub struct Recorded {
     pub rate_card_retries: u64,
     /// Hours that were marked because they changed after their end, once for each transaction.
     pub late_changes: u64,
-    /// What the rows billed cost by route, each rounded by itself, less what was displaced: for watching, not for
+    /// Holds what the rows billed cost by route, each rounded by itself, less what was displaced: for watching, not for
     /// billing.
     pub cost_cents: BTreeMap<String, i64>,
 }
@@ -120,7 +120,7 @@ impl EventRow<'_> {
     }
 }
 
-/// What is set aside.
+/// Describes what is set aside.
 #[derive(Debug)]
 pub(crate) struct DeadLetter<'a> {
     pub(crate) id: String,

@@ -1,4 +1,4 @@
-//! What can go wrong with the ledger, and whether the same call may succeed later.
+//! The errors of the ledger, and whether the same call may succeed later.
 
 use goldleaves_store::StoreError;
 
@@ -22,7 +22,7 @@ pub enum LedgerError {
     Unstorable {
         /// The event's or the seal's id.
         message_id: String,
-        /// What does not fit.
+        /// Holds what does not fit.
         what: &'static str,
     },
     /// A rate card appeared after the rows of a batch were priced.
@@ -37,7 +37,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether the same call may succeed later. When not, something in what was handed over, or in how the program is
+    /// Returns whether the same call may succeed later. When not, something in what was handed over, or in how the program is
     /// set up, is wrong. Every call may be made again: the ledger does nothing twice.
     pub fn is_transient(&self) -> bool {
         match self {

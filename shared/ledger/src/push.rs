@@ -1,4 +1,4 @@
-//! What Stripe is to be told: a row a tenant, meter and hour, and for what comes later a further revision with the
+//! Describes what Stripe is to be told: a row per tenant, meter and hour, and for what comes later a further revision with the
 //! difference. A row is never changed but by the pusher.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl FromStr for PushState {
     }
 }
 
-/// What a report came to.
+/// Describes what a report came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsagePush {
     /// The same for the same tenant and period.
@@ -70,7 +70,7 @@ pub struct UsagePush {
     pub period: Period,
     /// Units of the period's settled hours.
     pub reported: UnitsTotal,
-    /// Of these, what Stripe has.
+    /// The part of these that Stripe has.
     pub pushed: UnitsTotal,
     /// The state of the whole.
     pub state: PushState,

@@ -1,4 +1,4 @@
-//! What a tenant used in a period, and what it costs.
+//! The usage of a tenant in a period, and its cost.
 //!
 //! Whole hours come from the rollups, the ragged edges from the events, in one statement and so in one snapshot. A line is
 //! a rate version, rounded once; routes share the cents of each line (`goldleaves_pricing::Bill`).
@@ -72,7 +72,7 @@ pub struct UsageReport {
 }
 
 impl Ledger {
-    /// What the tenant used in the period, `[start, end)`. Never stale: what is recorded is in it.
+    /// Returns what the tenant used in the period, `[start, end)`. Never stale: what is recorded is in it.
     ///
     /// # Errors
     /// A database that is away or refuses.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::exact::multiply_divide;
 use crate::{Cents, Pricing};
 
-/// What was used: how often, and how much in millionths of units.
+/// Describes what was used: how often, and how much in millionths of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Used {
     /// Billed events.
@@ -24,12 +24,12 @@ impl std::ops::AddAssign for Used {
     }
 }
 
-/// What a group used, and its share of the lines.
+/// Describes what a group used, and its share of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Group {
-    /// What it used.
+    /// Holds what it used.
     pub used: Used,
-    /// What it costs.
+    /// Holds what it costs.
     pub cents: Cents,
 }
 
@@ -58,7 +58,7 @@ impl<K: Ord> Bill<K> {
         *self.lines.entry(version).or_insert_with(line).parts.entry(key).or_default() += used;
     }
 
-    /// What was used.
+    /// Returns what was used.
     pub fn used(&self) -> Used {
         let mut sum = Used::default();
         self.lines.values().flat_map(|line| line.parts.values()).for_each(|used| sum += *used);
@@ -70,7 +70,7 @@ impl<K: Ord> Bill<K> {
         self.lines.values().map(Line::cents).sum()
     }
 
-    /// What each group used and costs: of every line its share. The shares of all groups add up to [`Bill::total`].
+    /// Returns what each group used and costs: of every line its share. The shares of all groups add up to [`Bill::total`].
     pub fn groups<'a, G: Ord + Clone>(&'a self, group_of: impl Fn(&'a K) -> G) -> BTreeMap<G, Group> {
         let mut groups: BTreeMap<G, Group> = BTreeMap::new();
         for ((_, group), part) in self.line_groups(group_of) {
@@ -81,7 +81,7 @@ impl<K: Ord> Bill<K> {
         groups
     }
 
-    /// As [`Bill::groups`], with the lines of each rate version apart.
+    /// Works like [`Bill::groups`], with the lines of each rate version apart.
     pub fn line_groups<'a, G: Ord + Clone>(&'a self, group_of: impl Fn(&'a K) -> G) -> BTreeMap<(i64, G), Group> {
         let mut groups = BTreeMap::new();
         for (version, line) in &self.lines {

@@ -31,13 +31,13 @@ impl Selector {
         parts.into_iter().filter(|(_, part)| !part.is_empty()).map(|(weight, _)| weight).sum()
     }
 
-    /// Whether a row is among those that it is for.
+    /// Returns whether a row is among those that it is for.
     pub fn fits(&self, row: Place<'_>) -> bool {
         let parts = [(&self.tenant_id, row.tenant_id), (&self.route, row.route), (&self.action, row.action)];
         parts.into_iter().all(|(part, of_row)| part.is_empty() || part == of_row)
     }
 
-    /// Whether it is for everybody and everything: the selector of the default card.
+    /// Returns whether it is for everybody and everything: the selector of the default card.
     pub fn is_default(&self) -> bool {
         self.tenant_id.is_empty() && self.route.is_empty() && self.action.is_empty()
     }
@@ -79,7 +79,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// As a column holds it.
+    /// Returns the text that a column holds.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Setting => "setting",
@@ -156,7 +156,7 @@ impl RateCards {
         self.choose_but_for(row, ts, None)
     }
 
-    /// As [`RateCards::choose`], with one further card in force at all times, for a question of what would be.
+    /// Works like [`RateCards::choose`], with one further card in force at all times, for a question of what would be.
     pub fn choose_with<'a>(&'a self, row: Place<'_>, ts: Timestamp, with: &'a RateCard) -> Option<&'a RateCard> {
         self.choose_but_for(row, ts, Some(with))
     }

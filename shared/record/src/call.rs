@@ -1,4 +1,4 @@
-//! What the request path says of a call: when it starts, and when it ends.
+//! The words in which the request path describes a call: when it starts, and when it ends.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct CallIntent<T = String> {
     pub event_id: EventId,
     /// Whose usage it is, from the verified token.
     pub tenant_id: TenantId,
-    /// Who called, from the verified token.
+    /// The user that called, from the verified token.
     pub user_id: UserId,
     /// When the request's head arrived.
     pub ts: Timestamp,
@@ -42,15 +42,15 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// The status the client got; 499 when it left before one came.
     pub status_code: u16,
-    /// What it was worth. Outcomes that are not billable are recorded with 0 units whatever stands here.
+    /// Holds what it was worth. Outcomes that are not billable are recorded with 0 units whatever stands here.
     pub units: Units,
-    /// What the upstream said was done; `None` is the method's own word.
+    /// Holds what the upstream said was done; `None` is the method's own word.
     pub action: Option<Action>,
     /// Bytes of the response body handed over.
     pub response_bytes: u64,
     /// From the request's head to this settlement.
     pub processing_micros: u64,
-    /// What was asked; `None` when the request's body was not read to its end.
+    /// Holds what was asked; `None` when the request's body was not read to its end.
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -102,10 +102,11 @@ impl fmt::Display for VoidReason {
     }
 }
 
-/// What a call waits for (`METER_DURABILITY`).
+/// Describes what a call waits for (`METER_DURABILITY`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// For the kernel only: a full or broken spool is served on, counted and red.
+    /// For the kernel only. When the spool is full or broken, calls are still served and counted as unrecorded, and
+    /// readiness is red.
     #[default]
     Available,
     /// For the disk: the response's head is held until the INTENT is durable, and 503 when it cannot be.

@@ -6,7 +6,7 @@ use goldleaves_spool::{Record, RecordKind};
 
 use super::codec::{self, CodecError, Place};
 
-/// What one record says.
+/// Describes what one record says.
 #[derive(Debug)]
 pub(super) enum Read {
     /// A usage event.
@@ -40,7 +40,7 @@ pub(super) fn message(record: &Record, read: &Read, source: Source) -> Delivery 
     }
 }
 
-/// What a part says beside its bytes.
+/// Holds what a part says beside its bytes.
 const PART_ENVELOPE_BYTES: usize = 1_024;
 /// Smaller parts than this are of no use.
 const PART_BYTES_MIN: usize = 64;

@@ -126,10 +126,7 @@ impl RecordMetrics {
             unrecorded: counter("unrecorded_calls", "Calls served without a record"),
             recovered: counter("recovered_calls", "Calls of earlier starts settled as unknown"),
             relayed: counter("relayed_records", "Records the relay handed over"),
-            unreadable: counter(
-                "relay_unreadable_records",
-                "Spool records handed on as bytes because none could read them",
-            ),
+            unreadable: counter("relay_unreadable_records", "Spool records forwarded undecoded"),
             oversized: counter(
                 "relay_oversized_records",
                 "Spool records larger than the receiver takes, whose bytes were set aside in parts",

@@ -42,7 +42,7 @@ impl OutageWatch {
         self.pauses.failures()
     }
 
-    /// Whether the next attempt should be a single record: a receiver that is away need not be shown a whole batch each
+    /// Returns whether the next attempt should be a single record: a receiver that is away need not be shown a whole batch each
     /// time.
     pub(crate) const fn is_probing(&self) -> bool {
         self.pauses.failures() >= PROBE_FAILURES
@@ -55,7 +55,7 @@ impl OutageWatch {
         self.pauses.next_by(random)
     }
 
-    /// Whether this failure is worth a log line: the first of an outage, then one every 30 s.
+    /// Returns whether this failure is worth a log line: the first of an outage, then one every 30 s.
     pub(crate) fn may_speak(&mut self, now: Instant) -> bool {
         self.lines.may_speak(now)
     }

@@ -1,4 +1,4 @@
-//! What a start does for the starts before it, before anything live is published: calls whose end nobody saw become
+//! The work of a start for the runs before it, before anything live is published: calls whose end nobody saw become
 //! `unknown` events of the new epoch, durably.
 
 use std::collections::VecDeque;
@@ -35,19 +35,19 @@ pub(super) async fn settle_orphans(
             Ok(call) => {
                 warn!(
                     request_id = %call.request_id, event_id = %call.event_id, tenant_id = %call.tenant_id,
-                    "nobody saw this call of an earlier start end, it is recorded as unknown"
+                    "call from a previous run has no recorded end; recorded as unknown"
                 );
                 let mut payload = codec::encode_call(&call);
                 codec::append_settlement(&mut payload, &codec::unknown_settlement());
                 (codec::CALL_VERSION, payload)
             }
             Err(CodecError::NewerVersion(version)) => {
-                error!(version, "a newer program left an open call, it stays open for that program");
+                error!(version, "a newer program left an open call; it stays open for that program");
                 orphans.pop_front();
                 continue;
             }
             Err(unreadable) => {
-                error!(%unreadable, "an open call of an earlier start cannot be read, its bytes are set aside");
+                error!(%unreadable, "an open call of a previous run cannot be read; its bytes are set aside");
                 (orphan.version, orphan.payload.to_vec())
             }
         };

@@ -33,15 +33,15 @@ pub(super) struct Sealer {
     book: SealBook,
     clock: Clock,
     metrics: RecordMetrics,
-    /// Whether the last attempt failed, so that an outage is one log line.
+    /// True if the last attempt failed, so that an outage is one log line.
     failing: bool,
 }
 
-/// What a sealer starts from.
+/// Describes what a sealer starts from.
 pub(super) struct SealerStart {
     /// Epochs of earlier starts that have no last seal yet.
     pub(super) dead: Vec<EpochRecord>,
-    /// What was kept beside the cursor; empty when there was nothing, or when it was lost with the cursor.
+    /// Holds what was kept beside the cursor; empty when there was nothing, or when it was lost with the cursor.
     pub(super) checkpoint: bytes::Bytes,
 }
 
@@ -75,12 +75,12 @@ impl Sealer {
         self.book.absorb(event);
     }
 
-    /// What has to be kept beside the cursor, in at most so many bytes.
+    /// Returns what has to be kept beside the cursor, in at most so many bytes.
     pub(super) fn checkpoint(&self, bytes_max: usize) -> Vec<u8> {
         self.book.checkpoint(bytes_max)
     }
 
-    /// Whether so much waits for a seal that the timer is too far.
+    /// Returns whether so much waits for a seal that the timer is too far.
     pub(super) fn is_crowded(&self) -> bool {
         self.book.is_crowded()
     }

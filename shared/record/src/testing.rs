@@ -25,7 +25,7 @@ fn any_route() -> impl Strategy<Value = RoutePattern> {
         .prop_map(|text| text.parse().unwrap())
 }
 
-/// What a client may say of itself: anything at all, very long too.
+/// Returns what a client may say of itself: anything at all, very long too.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[ -~]{0,80}",

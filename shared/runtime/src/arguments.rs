@@ -25,7 +25,7 @@ const CONFIG: &str = "config";
 pub struct Program {
     /// Its name.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// Holds what it does, in one line.
     pub about: &'static str,
 }
 
@@ -38,7 +38,7 @@ impl Program {
     }
 }
 
-/// What the command line says. Help, the version and mistakes are printed here.
+/// Returns what the command line says. Help, the version and mistakes are printed here.
 ///
 /// # Errors
 /// [`Exit::Done`] after help or the version, [`Exit::Usage`] after a mistake.
@@ -71,7 +71,7 @@ fn with_common(command: Command) -> Command {
     command.version(VERSION).propagate_version(true).arg(config)
 }
 
-/// What is wrong with a command line.
+/// Returns what is wrong with a command line.
 fn mistake(command: &Command, line: &[OsString], error: &clap::Error) -> String {
     let unknown = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| {
         match (error.kind(), error.get(kind)) {

@@ -1,4 +1,4 @@
-//! Whether the wall clock can be right: it can't stand before the program was built. Nothing else is known of it.
+//! Judges the wall clock: it can't stand before the program was built. Nothing else is known of it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ pub struct ClockBehind {
     built: u64,
 }
 
-/// Whether the machine's clock can be right.
+/// Returns whether the machine's clock can be right.
 ///
 /// # Errors
 /// It stands before the moment this program was built.

@@ -120,12 +120,12 @@ impl Shutdown {
         self.at_once.cancel();
     }
 
-    /// Whether a stop was asked for.
+    /// Returns whether a stop was asked for.
     pub fn is_asked(&self) -> bool {
         self.asked.is_cancelled()
     }
 
-    /// Whether a stop without waiting was asked for.
+    /// Returns whether a stop without waiting was asked for.
     pub fn is_at_once(&self) -> bool {
         self.at_once.is_cancelled()
     }

@@ -14,7 +14,7 @@ pub(crate) fn survive() {
     }
 }
 
-/// Whether somebody sits before this process. A hangup then says that the window was closed, and otherwise comes from a
+/// Returns whether somebody sits before this process. A hangup then says that the window was closed, and otherwise comes from a
 /// service manager or a script. (`nohup` leaves none of the three on the terminal.)
 pub(crate) fn on_a_terminal() -> bool {
     std::io::stdin().is_terminal() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal()

@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let effort = Effort::parse(std::env::args().skip(1))?;
     // The target directory is on a disk; the system's folder for temporary files may be memory.
     let folder = tempfile::Builder::new().prefix("bench-spool-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    println!("\n### Durable records of {} B a second\n", PAYLOAD.len());
+    println!("\n### Durable records of {} B per second\n", PAYLOAD.len());
     println!("| writers | bare loop | tasks | ratio | bare loop, one write for all |");
     println!("|---|---:|---:|---:|---:|");
     for writers in WRITERS {
@@ -38,7 +38,7 @@ fn main() -> Result<()> {
         effort.turns,
         effort.turn.as_millis()
     );
-    println!("\n### One frame written and synced, by one thread, times a second\n");
+    println!("\n### One frame written and synced, by one thread, times per second\n");
     println!("{:.0} with `pwrite`", append_and_sync(folder.path(), &effort)?);
     println!("\n### One append of {} B beside a greedy fdatasync, µs\n", FRAME.len());
     println!("| | mean | p50 | p99 | p99.9 |\n|---|---:|---:|---:|---:|");
@@ -104,9 +104,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[derive(Clone, Copy)]
 enum Writes {
-    /// As writers do who know nothing of each other.
+    /// Writers that know nothing of each other.
     Each,
-    /// As if somebody had gathered them.
+    /// One write for all of them.
     Together,
 }
 
@@ -182,7 +182,7 @@ fn append(spool: &Spool) -> Option<Lsn> {
 
 // === one append ===
 
-/// What the kernel makes of it.
+/// Returns what the kernel makes of it.
 fn append_and_sync(folder: &Path, effort: &Effort) -> Result<f64> {
     let length = 64 << 20;
     let path = folder.join("synced");
@@ -275,7 +275,7 @@ fn one_append(folder: &Path, way: Way) -> Result<Vec<u64>> {
     Ok(nanos)
 }
 
-/// Nanoseconds of a call's two appends, 20,000 calls a second and thread, as the request path makes them.
+/// Nanoseconds of a call's two appends, 20,000 calls per second and thread, as the request path makes them.
 fn calls(folder: &Path, threads: usize) -> Result<Vec<u64>> {
     let folder = folder.join(format!("calls-{threads}"));
     let (spool, _) = Spool::open(SpoolOptions::new(folder), RealFileSystem)?;

@@ -1,4 +1,4 @@
-//! What can go wrong, as types a caller can decide by.
+//! The errors of the spool, as types a caller can decide by.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub enum OpenError {
     /// An option makes no sense.
     #[error("spool: {problem}")]
     Options {
-        /// What, and what would be right.
+        /// Holds what, and what would be right.
         problem: String,
     },
     /// A file was written by a version of this program that is newer than this one.
@@ -35,7 +35,7 @@ pub enum OpenError {
     Io {
         /// A verb.
         action: &'static str,
-        /// Of what.
+        /// The path of it.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -43,7 +43,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the disk is what is wrong: it is full, broken or may only be read. That may pass without anybody touching the
+    /// Returns whether the disk is what is wrong: it is full, broken or may only be read. That may pass without anybody touching the
     /// directory, so trying again later makes sense.
     #[must_use]
     pub fn may_pass(&self) -> bool {
@@ -57,7 +57,7 @@ impl OpenError {
     }
 }
 
-/// Whether the disk refused, not the permissions or the caller.
+/// Returns whether the disk refused, not the permissions or the caller.
 pub(crate) fn is_disk(error: &io::Error) -> bool {
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
     full.contains(&error.kind()) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
@@ -72,7 +72,7 @@ pub enum AppendError {
     /// The file system is full or broken; the spool goes on trying.
     #[error("the spool cannot write: {kind}")]
     Unwritable {
-        /// What the file system said last.
+        /// Holds what the file system said last.
         kind: io::ErrorKind,
     },
     /// Appends outran the preparation of the next segment.
@@ -81,7 +81,7 @@ pub enum AppendError {
     /// The payload is larger than any record may be.
     #[error("a record of {bytes} bytes exceeds the limit of {bytes_max}")]
     TooLarge {
-        /// Of the payload.
+        /// The size of the payload.
         bytes: usize,
         /// The limit.
         bytes_max: usize,
@@ -98,7 +98,7 @@ pub enum AppendError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a memo of {bytes} bytes exceeds the limit of {}", crate::MEMO_BYTES_MAX)]
 pub struct MemoTooLarge {
-    /// Of the memo.
+    /// The size of the memo.
     pub bytes: usize,
 }
 

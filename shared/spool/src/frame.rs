@@ -9,7 +9,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Frames start at multiples of this, which is where the search for the next good frame looks.
 pub(crate) const ALIGN: u64 = 8;
 
-/// What a frame is.
+/// Describes what a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Intent,
@@ -76,7 +76,7 @@ pub(crate) struct Head {
     pub(crate) unix_secs: u32,
     /// The INTENT that is settled or carried, else 0.
     pub(crate) link: u64,
-    /// Of a PUBLISH, else 0.
+    /// The number of a PUBLISH, else 0.
     pub(crate) seq: u64,
     pub(crate) payload_bytes: u32,
 }
@@ -153,7 +153,7 @@ pub(crate) struct Start {
     pub(crate) relayed: u64,
     /// How many CARRIED, OPEN IDS and EPOCH frames follow at once.
     pub(crate) carried: u32,
-    /// Whether anything of this epoch was recorded before.
+    /// True if anything of this epoch was recorded before.
     pub(crate) used: bool,
 }
 

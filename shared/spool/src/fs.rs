@@ -76,7 +76,7 @@ pub trait SpoolFile: Send + Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Sets the length to `bytes`, all of them zeros with room on the device. Writes as little as the file system allows.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
-    /// As [`SpoolFile::allocate`] for a file that holds something, whose room is used again.
+    /// Works like [`SpoolFile::allocate`] for a file that holds something, whose room is used again.
     ///
     /// # Errors
     /// When the file system refuses, or has no way that is cheaper than another file.

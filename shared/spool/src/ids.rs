@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Lsn(pub(crate) u64);
 
 impl Lsn {
-    /// As a number.
+    /// Returns it as a number.
     #[must_use]
     pub fn as_u64(self) -> u64 {
         self.0

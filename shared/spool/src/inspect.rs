@@ -13,12 +13,12 @@ use crate::state::{self, State};
 use crate::survey::{self, Survey};
 use crate::{quarantine, resend};
 
-/// What a directory holds.
+/// Describes what a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
     /// The spool's id; `None` when nothing was ever written here.
     pub id: Option<Uuid>,
-    /// Whether a process has it open.
+    /// True if a process has it open.
     pub in_use: bool,
     /// Segment files.
     pub segments: usize,
@@ -50,7 +50,7 @@ pub fn inspect(directory: &Path) -> Result<Inspection, OpenError> {
     inspect_in(&RealFileSystem, directory, 0)
 }
 
-/// As [`inspect`]; what may be resent is counted from the first record that was appended at `since` or later, seconds since
+/// Works like [`inspect`]; what may be resent is counted from the first record that was appended at `since` or later, seconds since
 /// 1970.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ const REUSABLE_MAX: usize = 2;
 const FILL_STEP: u64 = 1 << 20;
 const FILL_STEP_MAX: Duration = Duration::from_millis(50);
 
-/// What one round found.
+/// Describes what one round found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Round {
     Quiet,
@@ -37,7 +37,7 @@ pub(crate) enum Round {
     Unfinished,
 }
 
-/// What the state file is to say.
+/// Describes what the state file is to say.
 struct NextState {
     cursor: u64,
     past: Past,
@@ -191,7 +191,7 @@ impl Shared {
         self.delete_garbage()
     }
 
-    /// What the state file should say now, but for the floor.
+    /// Returns what the state file should say now, but for the floor.
     fn next_state(&self, current: &State) -> NextState {
         let (cursor, past, memo) = {
             let mut relay = self.relay.lock();
@@ -212,7 +212,7 @@ impl Shared {
         state.is_dirty() || !state.holds_unrecorded(self.epoch, unrecorded)
     }
 
-    /// Whether the state is durable now. Where it is not, `floor_before` holds: nothing was deleted, so a rewind may still
+    /// Returns whether the state is durable now. Where it is not, `floor_before` holds: nothing was deleted, so a rewind may still
     /// go back there.
     fn persist(&self, next: &NextState, floor_before: u64) -> bool {
         let persisted = state::persist(&self.state, |state| {
@@ -229,7 +229,7 @@ impl Shared {
         persisted.is_ok()
     }
 
-    /// What the durable state says need not be remembered, and what lies below its floor becomes garbage.
+    /// Forgets what the durable state says, and makes garbage of what lies below its floor.
     fn forget_persisted(&self, next: &NextState, expendable: Vec<Arc<Segment>>) {
         if next.closed.contains(&self.epoch) {
             self.unrecorded.forget();
@@ -298,7 +298,7 @@ impl Shared {
         false
     }
 
-    /// Of segments that are gone for good (the floor that says so is durable) a few files are kept, the others removed.
+    /// Keeps a few files of segments that are gone for good (the floor that says so is durable) and removes the others.
     fn delete_garbage(&self) -> bool {
         let garbage = self.log.lock().garbage.clone();
         garbage.iter().for_each(|segment| self.set_aside(segment));
@@ -433,7 +433,7 @@ impl Shared {
     }
 }
 
-/// What an open intent's frame, or a copy of it, says.
+/// Returns what an open intent's frame, or a copy of it, says.
 fn intent_at(segments: &[Arc<Segment>], home: u64, durable: u64) -> Option<(u8, Bytes)> {
     match Scan::new(home, OnReadError::Fail).step(segments, durable) {
         Ok(Step::Frame(frame)) if frame.head.lsn == home => {

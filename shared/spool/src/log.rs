@@ -44,7 +44,7 @@ pub(crate) struct Writing {
     pub(crate) supersedes: Vec<Arc<Segment>>,
 }
 
-/// What a sync made superfluous; to be dropped and removed outside of the lock.
+/// Describes what a sync made superfluous; to be dropped and removed outside of the lock.
 #[derive(Default)]
 pub(crate) struct SyncRelease {
     /// Sealed and durable.
@@ -105,7 +105,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// What the sync thread works on next.
+/// Describes what the sync thread works on next.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) segment: Arc<Segment>,
@@ -123,7 +123,7 @@ pub(crate) struct Log {
     pub(crate) reserved: u64,
     pub(crate) epoch: Uuid,
     pub(crate) last_seq: u64,
-    /// Whether this epoch holds anything of its own.
+    /// True if this epoch holds anything of its own.
     pub(crate) used: bool,
     /// Relayed records in the log, ever.
     pub(crate) relayed: u64,
@@ -137,7 +137,7 @@ pub(crate) struct Log {
     pub(crate) finished: Vec<Arc<Segment>>,
     /// Deleted by the floor, their files not removed yet.
     pub(crate) garbage: Vec<Arc<Segment>>,
-    /// As garbage, but kept because their room can be used again.
+    /// The garbage that is kept because its room can be used again.
     pub(crate) reusable: Vec<Arc<Segment>>,
     /// Where appended bytes wait for the disk.
     pub(crate) chunks: Chunks,
@@ -156,7 +156,7 @@ pub(crate) struct Log {
     pub(crate) next_base: u64,
     /// Why there is no further spare.
     pub(crate) obstacle: Option<AppendError>,
-    /// What the file system said when the tail could not be written anew.
+    /// Holds what the file system said when the tail could not be written anew.
     pub(crate) broken: Option<io::ErrorKind>,
     pub(crate) closed: bool,
     pub(crate) sync_idle: bool,
@@ -250,7 +250,7 @@ impl Log {
         Ok(true)
     }
 
-    /// Whether no open intent's payload lies in a segment that takes no more frames. The first time that is so it notes where
+    /// Returns whether no open intent's payload lies in a segment that takes no more frames. The first time that is so it notes where
     /// the log ends: up to there lie the settlements and copies that made it so.
     pub(crate) fn is_left(&self, segment: &Segment) -> bool {
         let noted = segment.left_at.load(Ordering::Relaxed) > 0;
@@ -293,12 +293,12 @@ impl Log {
         }
     }
 
-    /// What a frame asks for that opens and settles nothing.
+    /// Returns what a frame asks for that opens and settles nothing.
     fn claim(&self, entry: &Entry<'_>) -> Claim {
         Claim { frame: entry.bytes(), open: self.open.len(), reserved: self.reserved }
     }
 
-    /// What an intent with so large a payload asks for, and the part of it that is reserved for the settlement.
+    /// Returns what an intent with so large a payload asks for, and the part of it that is reserved for the settlement.
     fn intent_claim(&self, payload_bytes: usize) -> (Claim, u64) {
         let reserved = frame_bytes(payload_bytes + self.slack);
         let (frame, open) = (frame_bytes(payload_bytes), self.open.len() + 1);
@@ -327,7 +327,7 @@ impl Log {
         self.room().after(claim).err()
     }
 
-    /// Whether a further spare would be good to have.
+    /// Returns whether a further spare would be good to have.
     pub(crate) fn is_short(&self) -> bool {
         let enough = 2 * self.reserved + self.segment_bytes;
         self.spares.len() < self.spares_wanted() || self.room().for_settlements() < enough
@@ -344,7 +344,7 @@ impl Log {
         self.writing.back().map_or(0, |active| active.segment.limit().saturating_sub(active.end))
     }
 
-    /// What the next segment begins with.
+    /// Returns what the next segment begins with.
     pub(crate) fn opening(&self) -> Opening {
         let ids_max = (self.payload_bytes_max / OpenId::BYTES).max(1);
         Opening { epochs: self.earlier.len(), ids_max }
@@ -440,7 +440,7 @@ impl Log {
         self.writing.back().map_or(self.durable, |active| active.end)
     }
 
-    /// Of the segment that is made next. The first of an epoch has room for what it carries and for the settlements of all
+    /// The capacity of the segment that is made next. The first of an epoch has room for what it carries and for the settlements of all
     /// that; what comes later is only admitted when it fits.
     pub(crate) fn next_capacity(&self) -> u64 {
         if !self.writing.is_empty() || !self.spares.is_empty() {
@@ -493,7 +493,7 @@ impl Log {
         }
     }
 
-    /// What is to be synced next, if anything.
+    /// Returns what is to be synced next, if anything.
     pub(crate) fn target(&self) -> Option<Target> {
         let writing = self.writing.iter().find(|writing| writing.synced < writing.end)?;
         Some(Target { segment: Arc::clone(&writing.segment), end: writing.end, poisoned: writing.poisoned })

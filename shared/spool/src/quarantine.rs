@@ -48,7 +48,7 @@ impl<'a> Quarantine<'a> {
         self.bytes += to - from;
     }
 
-    /// Whether they were not copied before.
+    /// Returns whether they were not copied before.
     fn copy(&self, segment: &Segment, from: u64, to: u64) -> io::Result<bool> {
         let directory = self.ready()?;
         let path = directory.join(format!("{:016x}-{from:08x}.bin", segment.header.number));
@@ -100,7 +100,7 @@ pub(crate) fn files(fs: &dyn FileSystem, directory: &Path) -> usize {
     fs.list(&directory.join(DIRECTORY)).map_or(0, |names| names.len())
 }
 
-/// Whether a gap is more than room that was never written.
+/// Returns whether a gap is more than room that was never written.
 pub(crate) fn is_damage(gap: &Gap) -> bool {
     written_within(&gap.segment, gap.segment.offset(gap.from), gap.segment.offset(gap.to)).is_some()
 }
@@ -126,7 +126,7 @@ fn written_within(segment: &Arc<Segment>, from: u64, to: u64) -> Option<(u64, u6
     written
 }
 
-/// Whether a file holds nothing but zeros.
+/// Returns whether a file holds nothing but zeros.
 pub(crate) fn is_blank(fs: &dyn FileSystem, path: &Path) -> io::Result<bool> {
     let file = fs.open(path, OpenMode::Read)?;
     let mut at = 0;

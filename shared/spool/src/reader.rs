@@ -18,7 +18,7 @@ use crate::threads::Threads;
 /// So often a position is tried again before its unreadable pages are passed over.
 const READ_ATTEMPTS: u32 = 8;
 
-/// What a record is.
+/// Describes what a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
     /// A settlement to be handed on.
@@ -35,9 +35,9 @@ pub enum RecordKind {
 pub struct Record {
     /// Its LSN.
     pub lsn: Lsn,
-    /// What to give [`Spool::advance`](crate::Spool::advance) once it and all before it were acknowledged.
+    /// Holds what to give [`Spool::advance`](crate::Spool::advance) once it and all before it were acknowledged.
     pub next_lsn: Lsn,
-    /// What it is.
+    /// Holds what it is.
     pub kind: RecordKind,
     /// The payload's version, as given at the append.
     pub version: u8,
@@ -164,7 +164,7 @@ impl History {
         Self { shared: Arc::clone(shared), _threads: Arc::clone(threads), scan }
     }
 
-    /// As [`Reader::next_batch`]; pages that cannot be read are passed over.
+    /// Works like [`Reader::next_batch`]; pages that cannot be read are passed over.
     ///
     /// # Errors
     /// None at present; kept for symmetry with the reader.

@@ -119,11 +119,11 @@ fn remove_stage(fs: &dyn FileSystem, path: &Path) {
     }
 }
 
-/// What the new epoch begins with.
+/// Describes what the new epoch begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beginning {
     WithSegment,
-    /// As soon as the disk has room.
+    /// No segment yet: it is made as soon as the disk has room.
     Without,
 }
 
@@ -238,7 +238,7 @@ fn next_base(found: &DirectoryFiles, state: &State) -> u64 {
     next_base.next_multiple_of(DATA)
 }
 
-/// What earlier epochs left, cleaned up.
+/// Describes what earlier epochs left, cleaned up.
 struct EarlierEpochs {
     fs: Arc<dyn FileSystem>,
     directory: PathBuf,

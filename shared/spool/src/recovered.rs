@@ -1,4 +1,4 @@
-//! What the opening of a spool found of earlier epochs, as its caller sees it. How it is found is in `recover.rs`.
+//! Describes what the opening of a spool found of earlier epochs, as its caller sees it. How it is found is in `recover.rs`.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub struct Orphan {
 pub struct EpochRecord {
     /// Which.
     pub epoch: Uuid,
-    /// Of its last PUBLISH, 0 when there was none.
+    /// The number of its last PUBLISH, 0 when there was none.
     pub last_seq: u64,
     /// Records that could not be appended.
     pub unrecorded: u64,
@@ -29,7 +29,7 @@ pub struct EpochRecord {
     pub first_lsn: Option<Lsn>,
 }
 
-/// What was found at the start.
+/// Describes what was found at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     /// The epoch that begins now.

@@ -34,7 +34,7 @@ pub fn ask_resend(directory: &Path, since: u64) -> io::Result<()> {
     ask_in(&RealFileSystem, directory, since)
 }
 
-/// Whether a wish waits to be taken.
+/// Returns whether a wish waits to be taken.
 #[must_use]
 pub fn is_resend_asked(directory: &Path) -> bool {
     directory.join(NAME).exists()

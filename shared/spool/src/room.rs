@@ -12,7 +12,7 @@ use crate::segment::{DATA, Segment};
 /// The part of a segment that its beginning may take.
 const OPENING_SHARE: u64 = 4;
 
-/// What an append asks for: the room of its frame, and what is open and reserved once it is there.
+/// Describes what an append asks for: the room of its frame, and what is open and reserved once it is there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
     pub(crate) frame: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Claim {
     pub(crate) reserved: u64,
 }
 
-/// What a new segment begins with: how the epochs stand, and where the open intents lie.
+/// Describes what a new segment begins with: how the epochs stand, and where the open intents lie.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opening {
     pub(crate) epochs: usize,
@@ -47,7 +47,7 @@ pub(crate) struct Room<'a> {
     /// The largest frame. So much may be lost at the end of a segment because the next frame does not fit.
     pub(crate) frame_max: u64,
     pub(crate) segment_bytes: u64,
-    /// Whether the stage takes another frame.
+    /// True if the stage takes another frame.
     pub(crate) stage_has_room: bool,
     /// Why there is no further spare.
     pub(crate) obstacle: Option<AppendError>,

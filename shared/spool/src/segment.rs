@@ -25,7 +25,7 @@ const MAGIC: &[u8; 8] = b"GLSPOOL\0";
 const HEADER_BYTES: usize = 80;
 const SUFFIX: &str = ".seg";
 
-/// What a segment says about itself.
+/// Describes what a segment says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) spool: Uuid,
@@ -36,11 +36,11 @@ pub(crate) struct Header {
     pub(crate) created_unix_secs: u64,
 }
 
-/// What the first pages of a file turned out to be.
+/// Describes what the first pages of a file turned out to be.
 pub(crate) enum FileHead {
     Header(Header),
     Newer(u32),
-    /// Of so many bytes.
+    /// A damaged file of so many bytes.
     Damaged(u64),
 }
 
@@ -131,7 +131,7 @@ impl Segment {
         Ok(Self::new(header, path, file, header.capacity))
     }
 
-    /// As [`Segment::create`], from the file of a segment that is gone for good, whose room it takes over. At no moment does
+    /// Works like [`Segment::create`], from the file of a segment that is gone for good, whose room it takes over. At no moment does
     /// the file say that it holds what it does not.
     pub(crate) fn reuse(fs: &dyn FileSystem, old: &Self, header: Header) -> io::Result<Self> {
         let directory = old.path.parent().unwrap_or(Path::new("."));
@@ -234,7 +234,7 @@ impl Segment {
         let _ = self.sealed.set(SealTime::Before { opened: Instant::now(), older });
     }
 
-    /// As the segment that it is written anew in place of.
+    /// Seals it like the segment that it is written anew in place of.
     pub(crate) fn seal_as(&self, other: &Self) {
         if let Some(sealed) = other.sealed.get() {
             let _ = self.sealed.set(*sealed);

@@ -1,4 +1,4 @@
-//! What the handles and the two threads share, and how they wake each other. What the threads do is in `sync.rs` and `keep.rs`.
+//! Describes what the handles and the two threads share, and how they wake each other. What the threads do is in `sync.rs` and `keep.rs`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::state::StateFile;
 use crate::unrecorded::Unrecorded;
 use crate::waiters::{Bell, Waiters};
 
-/// What waiters see.
+/// Describes what waiters see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// Every frame before this LSN is durable.

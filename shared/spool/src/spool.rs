@@ -41,19 +41,19 @@ pub struct Stats {
     pub oldest_unsent: Option<Duration>,
     /// Intents without a settlement.
     pub open_intents: usize,
-    /// Whether an intent would be taken now.
+    /// True if an intent would be taken now.
     pub writable: bool,
     /// Everything before is durable.
     pub durable: Lsn,
     /// The next append's place.
     pub end: Lsn,
-    /// Of this epoch's last PUBLISH.
+    /// The number of this epoch's last PUBLISH.
     pub last_seq: u64,
     /// Records of this epoch that could not be appended.
     pub unrecorded: u64,
-    /// Whether appended bytes wait in memory that outlives the process, so that no append waits for the disk.
+    /// True if appended bytes wait in memory that outlives the process, so that no append waits for the disk.
     pub staged: bool,
-    /// Whether the disk does not answer.
+    /// True if the disk does not answer.
     pub stands_still: bool,
     /// Bytes that the reader had to pass over since the start.
     pub unreadable_bytes: u64,
@@ -217,7 +217,7 @@ impl Spool {
         }
     }
 
-    /// As [`Spool::advance`], with at most [`MEMO_BYTES_MAX`] bytes that are kept with the cursor and given back by the
+    /// Works like [`Spool::advance`], with at most [`MEMO_BYTES_MAX`] bytes that are kept with the cursor and given back by the
     /// next start ([`Recovered::memo`]): whoever derives something from what it reads keeps there what it derived from all
     /// that lies before the cursor, for that may be deleted. They become durable with the cursor or, in the moment before a
     /// crash, neither does.
@@ -251,13 +251,13 @@ impl Spool {
         self.shared.log.lock().refuses()
     }
 
-    /// Whether an intent would be taken now; asks no disk.
+    /// Returns whether an intent would be taken now; asks no disk.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.refuses().is_none()
     }
 
-    /// Whether the disk has been at the same write for so long that it is not to be waited for.
+    /// Returns whether the disk has been at the same write for so long that it is not to be waited for.
     #[must_use]
     pub fn stands_still(&self) -> bool {
         self.shared.stall.stands_still()

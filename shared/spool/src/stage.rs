@@ -54,7 +54,7 @@ pub trait Stage: Send + Sync {
     fn store(&self, offset: usize, bytes: &[u8]);
     /// Copies from `offset` on, as much as `into` holds and there is.
     fn load(&self, offset: usize, into: &mut [u8]);
-    /// Whether the next start would still find it.
+    /// Returns whether the next start would still find it.
     fn is_linked(&self) -> bool;
 }
 
@@ -156,7 +156,7 @@ fn is_released(file: &File) -> bool {
     })
 }
 
-/// Whether the directory of a stage's spool is gone, and nothing was stored for a while.
+/// Returns whether the directory of a stage's spool is gone, and nothing was stored for a while.
 fn is_abandoned(file: &File) -> bool {
     let age = file.metadata().and_then(|meta| meta.modified()).ok().and_then(|modified| modified.elapsed().ok());
     age.is_some_and(|age| age > ABANDONED_AFTER) && directory_of(file).is_some_and(|spool| !spool.exists())
@@ -210,7 +210,7 @@ fn is_memory(directory: &Path) -> io::Result<bool> {
     Ok(kind == TMPFS || kind == RAMFS)
 }
 
-/// What the file of an epoch's stage is called. Stages of one spool begin with [`prefix`].
+/// Returns what the file of an epoch's stage is called. Stages of one spool begin with [`prefix`].
 pub(crate) fn name(spool: Uuid, epoch: Uuid) -> String {
     format!("{}{}{SUFFIX}", prefix(spool), epoch.simple())
 }
@@ -258,17 +258,17 @@ impl Chunks {
         Self { stage: Some(stage), free: (0..count).rev().collect(), reserve: (count / 8).max(1) }
     }
 
-    /// Whether bytes survive this process at once.
+    /// Returns whether bytes survive this process at once.
     pub(crate) fn is_staged(&self) -> bool {
         self.stage.is_some()
     }
 
-    /// Whether the next start would not find the stage.
+    /// Returns whether the next start would not find the stage.
     pub(crate) fn is_gone(&self) -> bool {
         self.stage.as_ref().is_some_and(|stage| !stage.is_linked())
     }
 
-    /// Whether a record that may be refused would still be taken.
+    /// Returns whether a record that may be refused would still be taken.
     pub(crate) fn has_room(&self) -> bool {
         self.stage.is_none() || self.free.len() > self.reserve
     }

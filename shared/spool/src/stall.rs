@@ -1,4 +1,4 @@
-//! Whether the disk answers at all: since when it works at the same write or sync.
+//! Notices that the disk does not answer: since when it works at the same write or sync.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -31,13 +31,13 @@ const MEMO: usize = 56 + UNRECORDED_MAX * 24;
 const PAST: usize = MEMO + 2 + MEMO_BYTES_MAX;
 const PAGE_BYTES: usize = 4096;
 
-/// What is kept.
+/// Describes what is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) spool: Uuid,
     /// Every relayed record before this LSN was acknowledged.
     pub(crate) cursor: u64,
-    /// What the reader's owner wants to know at the next start, as of the cursor.
+    /// Holds what the reader's owner wants to know at the next start, as of the cursor.
     pub(crate) memo: Bytes,
     /// Where the cursor was some minutes ago.
     pub(crate) past: Past,
@@ -200,7 +200,7 @@ impl StateFile {
         self.dirty
     }
 
-    /// Whether the count of an epoch's unrecorded is what was written last.
+    /// Returns whether the count of an epoch's unrecorded is what was written last.
     pub(crate) fn holds_unrecorded(&self, epoch: Uuid, count: u64) -> bool {
         let found = self.state.unrecorded.iter().find(|(of, _)| *of == epoch);
         found.map_or(0, |(_, count)| *count) == count

@@ -1,4 +1,4 @@
-//! What a directory holds, found by reading only: shared by recovery and by the offline look at a spool.
+//! Finds what a directory holds, by reading only: shared by recovery and by the offline look at a spool.
 //!
 //! Reads from the checkpoint to the end, over holes and damage. Of what lies before, however much waits there to be handed on,
 //! it reads the first frame of each segment, one segment up to the cursor, and the open intents. Memory is bounded by those:
@@ -62,7 +62,7 @@ pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Res
     Ok(found)
 }
 
-/// What is known of an epoch.
+/// Describes what is known of an epoch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct EpochSeen {
     pub(crate) last_seq: u64,
@@ -87,7 +87,7 @@ pub(crate) struct Survey {
     pub(crate) epochs: BTreeMap<Uuid, EpochSeen>,
     /// Relayed records in the log, ever.
     pub(crate) relayed: u64,
-    /// Of these, at or after the cursor.
+    /// The part of these at or after the cursor.
     pub(crate) unsent: u64,
     pub(crate) oldest_unsent_unix_secs: Option<u32>,
     /// When the last frame was appended.
@@ -147,7 +147,7 @@ impl Survey {
         Ok(())
     }
 
-    /// What waits before what was read: counted by what segments say of themselves, and in one segment by reading it.
+    /// Returns what waits before what was read: counted by what segments say of themselves, and in one segment by reading it.
     fn count_before(&mut self, segments: &[Arc<Segment>], cursor: u64) -> io::Result<()> {
         for segment in segments.iter().filter(|segment| segment.first() < self.from) {
             if let Some(start) = start_of(segment)? {
@@ -177,7 +177,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Whether a segment begins at `lsn` with everything it says it carries.
+    /// Returns whether a segment begins at `lsn` with everything it says it carries.
     fn is_whole_at(segments: &[Arc<Segment>], lsn: u64, limit: u64) -> bool {
         let mut scan = Scan::new(lsn, OnReadError::Skip);
         let mut next = || match scan.step(segments, limit) {
@@ -268,7 +268,7 @@ impl Survey {
     }
 }
 
-/// What a segment's first frame says of the log before it.
+/// Returns what a segment's first frame says of the log before it.
 fn start_of(segment: &Segment) -> io::Result<Option<Start>> {
     let mut buffer = [0; HEAD + Start::BYTES];
     read_patiently(&*segment.file, segment.offset(segment.first()), &mut buffer)?;

@@ -20,7 +20,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// About what a sync of a quiet disk takes.
 const LINGER_MAX: Duration = Duration::from_micros(100);
 
-/// What one step did.
+/// Describes what one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Idle,
@@ -36,7 +36,7 @@ struct Company {
     began: Option<Instant>,
     /// How many had come to wait when the last sync began, ever.
     came: u64,
-    /// Of these, since the sync before.
+    /// The part of these since the sync before.
     size: u64,
     took: Duration,
 }
@@ -62,7 +62,7 @@ impl Company {
 }
 
 impl Shared {
-    /// What a wait for this LSN has come to, if it is over.
+    /// Returns what a wait for this LSN has come to, if it is over.
     pub(crate) fn outcome(&self, lsn: u64) -> Option<Result<(), SpoolError>> {
         let now = *self.progress.borrow();
         if now.durable > lsn {

@@ -44,12 +44,12 @@ impl Tail {
         }
     }
 
-    /// Whether a frame of so many bytes needs a further chunk.
+    /// Returns whether a frame of so many bytes needs a further chunk.
     fn is_full(&self, bytes: usize) -> bool {
         self.chunks.back().is_none_or(|chunk| chunk.used + bytes > CHUNK_ROOM)
     }
 
-    /// What lies before `durable` may go. Whole chunks go, so what stays begins well before the last page that was synced.
+    /// Releases what lies before `durable`. Whole chunks go, so what stays begins well before the last page that was synced.
     pub(crate) fn release(&mut self, chunks: &mut Chunks, durable: u64) {
         while self.chunks.get(1).is_some_and(|second| second.start <= durable) {
             self.release_first(chunks);

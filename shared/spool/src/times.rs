@@ -41,7 +41,7 @@ impl Times {
         Some(mark.unix_secs)
     }
 
-    /// What lies before `lsn` is not asked for any more.
+    /// Forgets what lies before `lsn`, which is not asked for any more.
     pub(crate) fn forget_before(&mut self, lsn: u64) {
         while self.marks.get(1).is_some_and(|second| second.lsn <= lsn) {
             self.marks.pop_front();

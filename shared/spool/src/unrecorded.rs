@@ -32,7 +32,7 @@ impl Unrecorded {
         *self.count.lock()
     }
 
-    /// What the state file must say.
+    /// Returns what the state file must say.
     pub(crate) fn to_keep(&self) -> u64 {
         if self.is_told.load(Ordering::Relaxed) { 0 } else { self.count() }
     }

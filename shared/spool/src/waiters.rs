@@ -81,7 +81,7 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// Of the calling thread.
+    /// Takes the calling thread for the one to wake.
     pub(crate) fn belongs_here(&self) {
         let _ = self.thread.set(std::thread::current());
     }

@@ -1,4 +1,4 @@
-//! Who may read the spool: its owner alone, also where an earlier version left it open.
+//! The spool is readable by its owner alone, also where an earlier version left it open.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

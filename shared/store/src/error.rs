@@ -1,4 +1,4 @@
-//! What can go wrong with a database, and whether the same call may succeed later.
+//! The errors of a database, and whether the same call may succeed later.
 
 use std::error::Error;
 use std::io;
@@ -16,7 +16,7 @@ pub enum StoreError {
     File {
         /// Which file.
         path: String,
-        /// What the system said.
+        /// Holds what the system said.
         source: io::Error,
     },
     /// The server is there and refuses the login, or has no such database.
@@ -76,7 +76,7 @@ impl StoreError {
         text
     }
 
-    /// Whether the same call may succeed later. When not, something in what was handed over, or in how the program is
+    /// Returns whether the same call may succeed later. When not, something in what was handed over, or in how the program is
     /// set up, is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -97,7 +97,7 @@ impl StoreError {
         Self::Url(text.to_owned())
     }
 
-    /// Whether the connection it came over must not be used again: nothing came in time, the connection broke, or it leads
+    /// Returns whether the connection it came over must not be used again: nothing came in time, the connection broke, or it leads
     /// to a server that only reads or ends.
     pub(crate) fn is_of_the_connection(&self) -> bool {
         let Some(error) = self.sqlx() else { return matches!(self, Self::TimedOut) };
@@ -108,7 +108,7 @@ impl StoreError {
         }
     }
 
-    /// Whether a lock was waited for longer than everybody else should wait behind who waits.
+    /// Returns whether a lock was waited for longer than everybody else should wait behind who waits.
     pub(crate) fn is_lock_timeout(&self) -> bool {
         self.sqlx()
             .and_then(SqlxError::as_database_error)
@@ -133,7 +133,7 @@ impl StoreError {
         if self.sqlx().is_some_and(is_of_shared_sessions) { Self::Pooled } else { self }
     }
 
-    /// What became of an attempt to connect.
+    /// Returns what became of an attempt to connect.
     pub(crate) fn of_the_login(error: SqlxError) -> Self {
         let said =
             error.as_database_error().map(|error| (error.code().unwrap_or_default().into_owned(), error.message()));
@@ -152,7 +152,7 @@ impl StoreError {
     }
 }
 
-/// Whether a full or broken disk under SQLite is among an error's causes: it may be better later, without anybody changing
+/// Returns whether a full or broken disk under SQLite is among an error's causes: it may be better later, without anybody changing
 /// anything here.
 pub fn is_of_the_disk(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
@@ -165,7 +165,7 @@ pub fn is_of_the_disk(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// Whether the file system has no room.
+/// Returns whether the file system has no room.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -185,7 +185,7 @@ fn is_login_code(code: &str) -> bool {
     code.starts_with("28") || code == "3D000"
 }
 
-/// Whether a database refused values. Everything else (away, full, read-only, a deadlock, a missing table) has nothing
+/// Returns whether a database refused values. Everything else (away, full, read-only, a deadlock, a missing table) has nothing
 /// to do with what a batch holds, so nothing is set aside for it.
 fn is_about_the_data(error: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
@@ -198,7 +198,7 @@ fn is_about_the_data(error: &DbErr) -> bool {
     }
 }
 
-/// What says of a value by itself that no ledger holds it: too long, out of range, a time that is none, a character that is
+/// Holds what says of a value by itself that no ledger holds it: too long, out of range, a time that is none, a character that is
 /// none, a text that is none of its type, too large for an index. A constraint is not among them: somebody made it, or a
 /// partition is missing, and the next row will be refused as well.
 const DATA_CODES: [&str; 9] = ["22001", "22003", "22007", "22008", "22021", "22P02", "22P03", "22P05", "54000"];
@@ -216,7 +216,7 @@ pub(crate) fn away(error: SqlxError) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }
 
-/// Whether an error says that a session is not a connection's own: a prepared statement is there that the driver did not
+/// Returns whether an error says that a session is not a connection's own: a prepared statement is there that the driver did not
 /// prepare, or not there that it did; or PgBouncer lets no transaction last for more than a statement.
 pub(crate) fn is_of_shared_sessions(error: &SqlxError) -> bool {
     let Some(error) = error.as_database_error() else { return false };

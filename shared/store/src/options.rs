@@ -13,7 +13,7 @@ pub struct StoreOptions {
     pub work_timeout: Duration,
     /// How long [`Store::ping`](crate::Store::ping) waits.
     pub ping_timeout: Duration,
-    /// Whether a missing SQLite file is made; if not, it is an error.
+    /// True if a missing SQLite file is made; if not, it is an error.
     pub create_missing: bool,
 }
 

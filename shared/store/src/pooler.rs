@@ -12,7 +12,7 @@ use crate::error::{StoreError, is_of_shared_sessions};
 
 /// How long the second connection may take; without it nothing is found out, which is no reason not to start.
 const LOOK_MAX: Duration = Duration::from_millis(500);
-/// What the first connection sets for its session.
+/// Holds what the first connection sets for its session.
 const MARK: &str = "goldleaves.session";
 
 /// Finds out whether another connection comes upon the session of this one.
@@ -37,7 +37,7 @@ pub(crate) async fn refuse_shared_sessions(
     }
 }
 
-/// Whether the other one's transaction has this one's session, or keeps it from this one.
+/// Returns whether the other one's transaction has this one's session, or keeps it from this one.
 async fn look(own: &mut PgConnection, other: &mut PgConnection, mark: &str) -> Result<bool, SqlxError> {
     raw_sql("BEGIN").execute(&mut *other).await?;
     let (theirs, mine) = (marked(other).await?, marked(own).await?);

@@ -24,13 +24,13 @@ impl Params {
     }
 }
 
-/// What a column of [`Rows`] can hold. Arrays of `sea-query` know no NULL, so a value that never occurs stands for it.
+/// Describes what a column of [`Rows`] can hold. Arrays of `sea-query` know no NULL, so a value that never occurs stands for it.
 pub trait Cell {
     /// The type of an element, as PostgreSQL calls it.
     const TYPE: &'static str;
     /// The same, as the driver calls it.
     const ARRAY: ArrayType;
-    /// What stands for NULL, if there is any.
+    /// Holds what stands for NULL, if there is any.
     const NULL: Option<&'static str> = None;
     /// Bytes are hexadecimal in JSON.
     const IS_BYTES: bool = false;

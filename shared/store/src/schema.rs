@@ -5,7 +5,7 @@ use crate::rows::Params;
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Whether the database has the schema of these steps, in their order. Steps beyond them are no mistake if a program that
+    /// Returns whether the database has the schema of these steps, in their order. Steps beyond them are no mistake if a program that
     /// knows these goes on beside them, as `schema_steps` says.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a step that is not among these only adds to them. The step itself says so, by naming the oldest step whose
+    /// Returns whether a step that is not among these only adds to them. The step itself says so, by naming the oldest step whose
     /// programs may go on.
     async fn leaves_running(&self, steps: &[&str], step: &str) -> Result<bool, StoreError> {
         let mut params = Params::default();

@@ -23,7 +23,7 @@ pub(crate) fn sqlite_path(rest: &str) -> Option<PathBuf> {
     (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path.as_ref()))
 }
 
-/// Whether an URL is of a database of a kind that can be opened; asks nobody.
+/// Returns whether an URL is of a database of a kind that can be opened; asks nobody.
 ///
 /// # Errors
 /// It is of none, or can't be read. The error repeats nothing of it but the names of parameters.
@@ -35,7 +35,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), StoreError> {
     }
 }
 
-/// As [`check_url`], for production: there a server that is reached over a network is encrypted or is not, but never by
+/// Works like [`check_url`], for production: there a server that is reached over a network is encrypted or is not, but never by
 /// what the two happen to agree on.
 ///
 /// # Errors
@@ -51,7 +51,7 @@ pub(crate) fn check_url_in_production(url: &str) -> Result<(), StoreError> {
     }
 }
 
-/// What a driver may be told.
+/// Holds what a driver may be told.
 const PARAMETERS: [&str; 17] = [
     "sslmode",
     "ssl-mode",
@@ -79,9 +79,9 @@ const SESSION: &str = "target_session_attrs";
 #[derive(Debug, Clone)]
 pub(crate) struct PostgresUrl {
     pub(crate) options: PgConnectOptions,
-    /// Whether a server that only reads is none.
+    /// True if a server that only reads is none.
     pub(crate) must_write: bool,
-    /// Whether it says what is encrypted.
+    /// True if it says what is encrypted.
     says_sslmode: bool,
 }
 

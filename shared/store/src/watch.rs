@@ -31,7 +31,7 @@ impl Store {
                 Err(error) => {
                     is_ready.store(false, Ordering::Relaxed);
                     if said.is_none_or(|said| said.elapsed() >= QUIET) {
-                        tracing::warn!(cause = error.in_full(), "the database is away, it is asked again");
+                        tracing::warn!(cause = error.in_full(), "the database is away; retrying");
                         said = Some(Instant::now());
                     }
                 }

@@ -13,7 +13,7 @@ pub struct Servers {
     login: Option<Login>,
 }
 
-/// What stood before the `@`.
+/// Describes what stood before the `@`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Login {
     /// `user:password@`

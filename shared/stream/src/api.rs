@@ -24,7 +24,7 @@ pub enum ApiError {
     /// Nobody answered, or not now: disconnected, hung, electing a leader, starting.
     #[error("JetStream is not available: {reason}")]
     Unavailable {
-        /// What is known.
+        /// Holds what is known.
         reason: String,
     },
     /// JetStream answered no.

@@ -31,7 +31,7 @@ impl Child {
         self.inner.id()
     }
 
-    /// Whether it still runs; the status it ended with otherwise.
+    /// Returns whether it still runs; the status it ended with otherwise.
     ///
     /// # Errors
     /// It can't be waited for.

@@ -84,7 +84,7 @@ impl Request {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    /// What the path and query are.
+    /// Returns what the path and query are.
     pub fn target(&self) -> &str {
         &self.target
     }

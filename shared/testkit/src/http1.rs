@@ -32,11 +32,11 @@ pub struct Head {
 /// A body, as far as it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body {
-    /// What it held, without framing.
+    /// Holds what it held, without framing.
     pub bytes: Vec<u8>,
     /// Trailer fields of a chunked body.
     pub trailers: Vec<(String, String)>,
-    /// Whether its end was seen.
+    /// True if its end was seen.
     pub complete: bool,
 }
 
@@ -188,7 +188,7 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
         }
     }
 
-    /// Whether the buffer now holds at least so many bytes.
+    /// Returns whether the buffer now holds at least so many bytes.
     async fn fill_to(&mut self, length: usize) -> bool {
         while self.buffer.len() < length {
             if self.fill().await.unwrap_or(0) == 0 {

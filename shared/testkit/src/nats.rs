@@ -20,7 +20,7 @@ use crate::child::die_with_parent;
 /// How long a server may take to answer on its port.
 const START_SECS_MAX: u64 = 30;
 
-/// What JetStream may reserve for its streams. Unset it is three quarters of the free disk, and whether a stream can be
+/// Holds what JetStream may reserve for its streams. Unset it is three quarters of the free disk, and whether a stream can be
 /// made would depend on the machine; nothing is allocated before it is stored.
 const STORE_BYTES_MAX: u64 = 64 << 30;
 
@@ -87,7 +87,7 @@ impl NatsServer {
         &self.settings.name
     }
 
-    /// What the server has written to its log so far.
+    /// Returns what the server has written to its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }

@@ -63,7 +63,7 @@ impl Nginx {
         format!("http://{}", self.address)
     }
 
-    /// What it has logged.
+    /// Returns what it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.join("error.log")).unwrap_or_default()
     }

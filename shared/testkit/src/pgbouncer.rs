@@ -58,7 +58,7 @@ impl PgBouncer {
         Ok(format!("postgresql://goldleaves@{}/{database}", self.address))
     }
 
-    /// What it has logged.
+    /// Returns what it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
     }

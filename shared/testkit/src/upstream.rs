@@ -41,7 +41,7 @@ impl Received {
     }
 }
 
-/// What the upstream sends back.
+/// Describes what the upstream sends back.
 #[derive(Debug, Clone)]
 pub struct Answer {
     status: u16,
@@ -166,7 +166,7 @@ impl Upstream {
         Self::start_inner(Record::default(), Arc::new(handler)).await
     }
 
-    /// As [`Self::start`]; of each request only its id is kept, for runs of many.
+    /// Works like [`Self::start`]; of each request only its id is kept, for runs of many.
     ///
     /// # Errors
     /// No port could be bound.
@@ -174,7 +174,7 @@ impl Upstream {
         Self::start_inner(Record { ids_only: true, ..Record::default() }, Arc::new(handler)).await
     }
 
-    /// As [`Self::start`]; each request's id and line also go to a file, for who looks after a failure.
+    /// Works like [`Self::start`]; each request's id and line also go to a file, for who looks after a failure.
     ///
     /// # Errors
     /// No port could be bound, or the file can't be written.

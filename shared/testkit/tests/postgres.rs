@@ -53,7 +53,7 @@ async fn databases_are_separate_and_migrated() {
     assert!(goldleaves_testkit::migrations::status(&empty).await.unwrap().iter().all(|step| !step.applied));
 }
 
-/// Whether any process works in a directory or below.
+/// Returns whether any process works in a directory or below.
 fn works_in(directory: &Path) -> bool {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes

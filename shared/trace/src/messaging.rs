@@ -1,10 +1,10 @@
-//! What spans of messages say, in the words of the semantic conventions.
+//! Describes what spans of messages say, in the words of the semantic conventions.
 
 use goldleaves_domain::{EventId, Receiver};
 
 use crate::OpenSpan;
 
-/// What is done to one event that is handed over through `receiver`.
+/// Describes the handing over of one event through `receiver`.
 pub fn say_event(span: &mut OpenSpan, operation: &'static str, (event_id, receiver): (EventId, Receiver)) {
     span.set("messaging.system", receiver.system);
     span.set("messaging.destination.name", receiver.destination);

@@ -1,4 +1,4 @@
-//! What becomes of spans, in numbers.
+//! Counts what becomes of spans.
 
 use goldleaves_runtime::Metrics;
 use prometheus_client::metrics::counter::Counter;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    /// Whether the deadline has passed; when it has not, the task is woken at the latest when it does.
+    /// Returns whether the deadline has passed; when it has not, the task is woken at the latest when it does.
     pub fn passed(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if deadline < sleep.deadline() {

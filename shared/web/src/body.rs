@@ -38,7 +38,7 @@ pub enum BodyError {
     /// The server stops.
     #[error("the server stops")]
     Stopped,
-    /// What produced it failed.
+    /// The source of the body failed.
     #[error("the body could not be produced")]
     Source(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -83,7 +83,7 @@ impl WebBody {
     }
 }
 
-/// Whether this is a body that a server made itself, whole and at once.
+/// Returns whether this is a body that a server made itself, whole and at once.
 pub(crate) fn is_whole<B: 'static>(body: &B) -> bool {
     let body: &dyn Any = body;
     body.downcast_ref::<WebBody>().is_some_and(|body| matches!(body.0, Inner::Full(_)))

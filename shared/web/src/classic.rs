@@ -11,7 +11,7 @@ use http::header::ACCEPT;
 /// The classic format's media type.
 pub(crate) const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether a request prefers the classic format. Equal or unsaid: OpenMetrics.
+/// Returns whether a request prefers the classic format. Equal or unsaid: OpenMetrics.
 pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     let (mut classic, mut open) = (0.0_f32, 0.0_f32);
     for line in headers.get_all(ACCEPT) {

@@ -29,7 +29,7 @@ pub struct Check {
     ask: Arc<dyn Fn() -> CheckState + Send + Sync>,
 }
 
-/// What the ops endpoints answer with. Clones share it.
+/// Describes what the ops endpoints answer with. Clones share it.
 #[derive(Clone)]
 pub struct Ops {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
@@ -78,7 +78,7 @@ impl Ops {
         self
     }
 
-    /// Whether `/health/ready` says yes, for a metric that says the same.
+    /// Returns whether `/health/ready` says yes, for a metric that says the same.
     pub fn readiness(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let checks = self.ready.clone();
         move || checks.iter().all(|check| (check.ask)() == CheckState::Up)

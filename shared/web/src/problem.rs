@@ -67,12 +67,12 @@ impl Problem {
         self.status
     }
 
-    /// What went wrong, as one word.
+    /// Returns what went wrong, as one word.
     pub const fn code(&self) -> ProblemCode {
         self.code
     }
 
-    /// What went wrong in this case.
+    /// Returns what went wrong in this case.
     pub fn detail(&self) -> &str {
         &self.detail
     }

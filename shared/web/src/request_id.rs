@@ -19,7 +19,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Identified {
     /// The id: on every response, in every log line.
     pub id: RequestId,
-    /// Whether the client chose it.
+    /// True if the client chose it.
     pub from_client: bool,
 }
 

@@ -22,7 +22,7 @@ const KNOWN: [(&str, [&str; 2], &str); 8] = [
     ("shared/web/src", ["body", "serve"], "a body says how far its exchange is"),
 ];
 
-/// What each idea of one crate uses.
+/// Describes what each idea of one crate uses.
 type Uses<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
 /// Checks every crate that has a root.

@@ -1,4 +1,4 @@
-//! What every source, and every text, must be like.
+//! The rules for every source, and every text.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::source::{Source, is_identifier};
 /// Marks of unfinished work. Written in halves here, so that this file does not find itself.
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
-/// What speaks of a machine or a workplace instead of the product.
+/// Holds what speaks of a machine or a workplace instead of the product.
 const FOREIGN: [&str; 9] = [
     concat!("/wo", "rk/"),
     concat!("/fa", "rm/"),
@@ -47,7 +47,7 @@ pub(crate) fn check(source: &Source, sources: &[Source], problems: &mut Vec<Prob
     }
 }
 
-/// Whether this is `x.rs` where files lie in `x/`.
+/// Returns whether this is `x.rs` where files lie in `x/`.
 fn is_beside_its_folder(source: &Source, sources: &[Source]) -> bool {
     let folder = source.path.with_extension("");
     folder.iter().any(|part| part == "src") && sources.iter().any(|other| other.path.starts_with(&folder))
@@ -71,7 +71,7 @@ pub(crate) fn check_words(path: &Path, text: &str, problems: &mut Vec<Problem>) 
     }
 }
 
-/// Whether no letter or digit continues the word on either side (only where the word itself has a letter there).
+/// Returns whether no letter or digit continues the word on either side (only where the word itself has a letter there).
 fn stands_alone(line: &str, at: usize, word: &str) -> bool {
     let before = line.get(..at).and_then(|before| before.chars().next_back());
     let after = line.get(at + word.len()..).and_then(|after| after.chars().next());

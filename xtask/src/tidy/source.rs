@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub(crate) struct Source {
     /// Its path in the repository.
     pub(crate) path: PathBuf,
-    /// As written.
+    /// The text as written.
     pub(crate) text: String,
     /// Comments and the insides of strings and characters replaced by spaces; the same length in characters.
     pub(crate) code: Vec<char>,
@@ -58,7 +58,7 @@ impl Source {
     }
 }
 
-/// Whether a character may be inside an identifier.
+/// Returns whether a character may be inside an identifier.
 pub(crate) fn is_identifier(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -100,7 +100,7 @@ impl Scan {
         }
     }
 
-    /// Whether the character before continues a word; `br` counts as a prefix of its own.
+    /// Returns whether the character before continues a word; `br` counts as a prefix of its own.
     fn inside_word(&self) -> bool {
         let mut before = self.code.iter().rev();
         match before.next() {

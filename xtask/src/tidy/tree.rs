@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::source::Source;
 
-/// What people wrote: Rust sources, and the other texts by their path in the repository.
+/// Describes what people wrote: Rust sources, and the other texts by their path in the repository.
 pub(crate) struct Tree {
     pub(crate) sources: Vec<Source>,
     pub(crate) others: Vec<(PathBuf, String)>,

@@ -1,4 +1,4 @@
-//! What is remembered: as good as verifying, never longer, never more than allowed.
+//! Tests that remembering is as good as verifying, never longer, never more than allowed.
 
 use super::*;
 

@@ -21,7 +21,7 @@ const TIME_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// The table that comes first.
 const CARDS: &str = "rate_cards";
 
-/// What an import did with a table's rows.
+/// Describes what an import did with a table's rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableImport {
     /// Which table.
@@ -32,7 +32,7 @@ pub struct TableImport {
     pub there: u64,
 }
 
-/// What an import did.
+/// Describes what an import did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transfer {
     /// Table by table.
@@ -56,7 +56,7 @@ pub enum ImportStep<'a> {
     Waits(&'a str),
 }
 
-/// What became of a row.
+/// Describes what became of a row.
 enum Taken {
     Added,
     There,
@@ -291,7 +291,7 @@ async fn take_correction(transaction: &Transaction, (line, row): (u64, &Row)) ->
     }
 }
 
-/// Whether what is there is what the line says, as far as it says anything.
+/// Returns whether what is there is what the line says, as far as it says anything.
 fn compare(line: u64, row: &Row, there: &[Option<String>]) -> Result<Taken, BillingError> {
     let columns = row.table.columns.iter().zip(&row.cells).zip(there);
     let mut differs =

@@ -14,7 +14,7 @@ pub(super) struct Row {
     pub(super) cells: Vec<Option<String>>,
 }
 
-/// What a line says.
+/// Describes what a line says.
 #[derive(Debug)]
 pub(super) enum Line {
     /// A row of a table.

@@ -217,7 +217,7 @@ impl Table {
         self.key.iter().map(|name| format!("t.{name}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether a column tells how far a row has come since it was made, or when: it may differ from what a file says.
+    /// Returns whether a column tells how far a row has come since it was made, or when: it may differ from what a file says.
     pub(super) fn moves(&self, column: &str) -> bool {
         const TIMES: [&str; 3] = ["created_at", "updated_at", "checked_at"];
         const MADE: [&str; 7] = ["id", "tenant_id", "meter", "hour", "revision", "units_micro", "origin"];

@@ -26,12 +26,12 @@ pub const EVENT_SUBJECTS: &str = "usage.v1.*";
 /// Every source's subject.
 pub const SEAL_SUBJECTS: &str = "usage.seal.v1.*";
 
-/// What a payload says.
+/// Describes what a payload says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// One billable request.
     Event(Box<UsageEvent>),
-    /// What a gateway handed out.
+    /// The seal of what a gateway handed out.
     Seal(Box<Seal>),
 }
 

@@ -29,7 +29,7 @@ pub fn parse(payload: &[u8]) -> Result<Message, Unreadable> {
     read(payload).map_err(|fault| salvage(payload, fault.reason, fault.detail))
 }
 
-/// What is wrong with a payload.
+/// Describes what is wrong with a payload.
 #[derive(Debug)]
 pub(super) struct Fault {
     reason: UnreadableReason,
@@ -167,7 +167,7 @@ fn read_event(envelope: &Envelope<'_>) -> Result<UsageEvent, Fault> {
     }
 }
 
-/// What is kept as metadata is never a reason to refuse an event, as long as its types are right: `metadata_json` makes
+/// Returns what is kept as metadata is never a reason to refuse an event, as long as its types are right: `metadata_json` makes
 /// it fit.
 fn metadata(data: EventData<'_>) -> Result<CallMetadata, Fault> {
     Ok(CallMetadata {
@@ -218,7 +218,7 @@ fn object<'a, T: Deserialize<'a>>(name: &str, json: &'a [u8]) -> Result<T, Fault
     serde_json::from_slice(json).map_err(|error| Fault::json(name, &error))
 }
 
-/// What every CloudEvent of ours has.
+/// Returns what every CloudEvent of ours has.
 fn read_head(envelope: &Envelope<'_>) -> Result<crate::Source, Fault> {
     if envelope.specversion != "1.0" {
         return Err(Fault::malformed("specversion", "not 1.0"));

@@ -75,7 +75,7 @@ fn any_crooked_path() -> impl Strategy<Value = String> {
     prop_oneof![3 => pieces, 1 => ".*", 1 => "/[ -~]{0,30}"]
 }
 
-/// What a segment says, decoded by another implementation than the one tested.
+/// Returns what a segment says, decoded by another implementation than the one tested.
 fn decoded(segment: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = segment.as_bytes();

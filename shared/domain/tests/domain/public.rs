@@ -31,7 +31,7 @@ fn what_opens_too_much_or_nothing_is_refused() {
             "the route pattern \"/billing/health\" is never the upstream's",
             "the route pattern \"/metrics\" is never the upstream's",
             "the route pattern \"static\" does not start with /",
-            "the route pattern \"/a/\" is there twice",
+            "the route pattern \"/a/\" is listed twice",
         ]
     );
 }

@@ -1,4 +1,4 @@
-//! What is set aside: why, and everything that can still be told of it.
+//! Describes what is set aside: why, and everything that can still be told of it.
 
 use goldleaves_domain::wire::{self, Unreadable, UnreadableReason};
 use goldleaves_domain::{Outcome, RequestId, TenantId};

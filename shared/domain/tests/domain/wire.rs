@@ -25,7 +25,7 @@ pub(crate) fn read(payload: &[u8]) -> UsageEvent {
     }
 }
 
-/// Whether every column takes it: lengths, no NUL (nor any control character), BIGINTs.
+/// Returns whether every column takes it: lengths, no NUL (nor any control character), BIGINTs.
 fn fits_the_ledger(event: &UsageEvent) -> bool {
     let metadata = event.metadata_json();
     let columns = [

@@ -12,7 +12,7 @@ use goldleaves_pricing::{Place, RateCards};
 
 use crate::{Ledger, LedgerError};
 
-/// What a row is priced by, and what it costs by itself.
+/// Describes what a row is priced by, and what it costs by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Priced {
     pub(crate) rate_version: i64,

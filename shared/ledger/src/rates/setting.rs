@@ -13,12 +13,12 @@ use goldleaves_store::{Hold, Params, StoreError, Transaction};
 use crate::rates::now;
 use crate::{Ledger, LedgerError};
 
-/// What the first card costs when nobody says.
+/// Holds what the first card costs when nobody says.
 const FIRST_RATE_MICRO_CENTS: u64 = 25_000_000;
 /// A change by more than this factor, either way, is likely a mistake.
 const LEAP: u64 = 4;
 
-/// Whether a price may change by more than a factor of four.
+/// Says whether a price may change by more than a factor of four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leap {
     /// It may: somebody said so.
@@ -27,7 +27,7 @@ pub enum Leap {
     Refused,
 }
 
-/// What a setting of the price came to.
+/// Describes what a setting of the price came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RateChange {
     /// The ledger had no card: this is its first.
@@ -50,7 +50,7 @@ pub enum RateChange {
     TooFar {
         /// The card in force.
         in_force: RateCard,
-        /// What was asked for.
+        /// Holds what was asked for.
         wanted: Rate,
     },
 }
@@ -90,7 +90,7 @@ impl Ledger {
         self.write(async |transaction| apply(transaction, Wanted { rate, leap, not_before: None }).await).await
     }
 
-    /// As [`Ledger::apply_rate`] with a price of any size, for a moment of the caller's choice: the card is valid from it
+    /// Works like [`Ledger::apply_rate`] with a price of any size, for a moment of the caller's choice: the card is valid from it
     /// on, or from after what was priced so far. Returns the card that then has this price.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ async fn apply(transaction: &Transaction, wanted: Wanted) -> Result<RateChange, 
     Ok(RateChange::Changed { from: in_force, to })
 }
 
-/// Whether the setting says something new: another price than it said last, and than it says now where what it said last
+/// Returns whether the setting says something new: another price than it said last, and than it says now where what it said last
 /// is still to come. A card that somebody made by the API, or that waits for its day, is not undone by a restart.
 fn differs(rate: Rate, cards: &[RateCard], now: Timestamp) -> bool {
     let ours = || cards.iter().filter(|card| card.origin == Origin::Setting);

@@ -1,4 +1,4 @@
-//! What corrections come to once verdicts change: the difference, as rows that follow.
+//! The effect of changed verdicts on corrections: the difference, as rows that follow.
 //!
 //! A void is of an event and its repeats, whoever is billed of them. Where a late event changes that, the rule of
 //! `goldleaves_domain::Corrections` says what is to be added. Nothing here makes a correction that nobody asked for.
@@ -15,7 +15,7 @@ use crate::record::totals::Totals;
 
 /// A set of events, as it was judged with those that came.
 pub(super) struct Judged<'a> {
-    /// Of every event of the set that a verdict can change.
+    /// The verdict on every event of the set that a verdict can change.
     pub(super) verdicts: Vec<(EventId, Verdict)>,
     /// Where the rows that were there count, and what.
     pub(super) known: HashMap<EventId, (Place, i64)>,

@@ -36,7 +36,7 @@ impl Ledger {
         Ok(recorded)
     }
 
-    /// As [`Ledger::record`]. After an error too, what was committed before it is counted in `recorded`.
+    /// Works like [`Ledger::record`]. After an error too, what was committed before it is counted in `recorded`.
     ///
     /// # Errors
     /// As [`Ledger::record`].
@@ -147,7 +147,7 @@ impl Ledger {
         }
     }
 
-    /// Whether a transaction is to run again: a dead letter or a rate card appeared that it did not know of.
+    /// Returns whether a transaction is to run again: a dead letter or a rate card appeared that it did not know of.
     fn go_on(&self, error: LedgerError, attempts: &mut usize, recorded: &mut Recorded) -> Result<(), LedgerError> {
         *attempts += 1;
         match error {
@@ -162,7 +162,7 @@ impl Ledger {
     }
 }
 
-/// What the parts of a batch are written with and added to.
+/// Describes what the parts of a batch are written with and added to.
 struct Writing<'a> {
     hold: Hold,
     cards: &'a Cards,
@@ -170,7 +170,7 @@ struct Writing<'a> {
     recorded: &'a mut Recorded,
 }
 
-/// What became of the events of a batch, beside what is counted.
+/// Describes what became of the events of a batch, beside what is counted.
 #[derive(Debug, Default)]
 struct Inserted {
     /// Now billed or repeats: no dead letter may have their ids.

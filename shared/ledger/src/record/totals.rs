@@ -13,7 +13,7 @@ use crate::rates::Priced;
 use crate::record::letters;
 use crate::record::receipts::{self, Receipts};
 
-/// What a rollup sums, but for the shard. Ordered bytewise.
+/// Describes what a rollup sums, but for the shard. Ordered bytewise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) tenant_id: String,
@@ -23,7 +23,7 @@ pub(super) struct Key {
     pub(super) rate_version: i64,
 }
 
-/// What a transaction adds to the rollups and receipts.
+/// Describes what a transaction adds to the rollups and receipts.
 #[derive(Debug)]
 pub(super) struct Totals {
     shard: i64,

@@ -89,7 +89,7 @@ pub(crate) fn incoming_seal(seal: &Seal) -> Incoming {
     }
 }
 
-/// What the gateway says of these events, all of one block.
+/// Returns what the gateway says of these events, all of one block.
 pub(crate) fn seal_of(events: &[UsageEvent]) -> Seal {
     let mut hash = SetHash::EMPTY;
     events.iter().for_each(|event| hash.insert(event));

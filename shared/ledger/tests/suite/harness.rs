@@ -199,7 +199,7 @@ pub(crate) async fn rows(raw: &impl ConnectionTrait, sql: &str) -> Vec<Vec<Optio
     rows.iter().map(cells).collect()
 }
 
-/// What became of a set of events.
+/// Describes what became of a set of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdicts {
     pub(crate) billed: BTreeSet<String>,
@@ -207,7 +207,7 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
-    /// What the rule of the domain says of these events, each counted once.
+    /// Returns what the rule of the domain says of these events, each counted once.
     pub(crate) fn of<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Self {
         let mut sets: BTreeMap<_, BTreeMap<EventId, Candidate>> = BTreeMap::new();
         for event in events.into_iter().filter(|event| event.outcome.is_billable()) {

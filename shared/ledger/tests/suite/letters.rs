@@ -1,4 +1,4 @@
-//! What is set aside, and how it comes back.
+//! Tests what is set aside, and how it comes back.
 
 use bytes::Bytes;
 use goldleaves_domain::Outcome;

@@ -1,4 +1,4 @@
-//! What recording does to the tables.
+//! Tests what recording does to the tables.
 
 use bytes::Bytes;
 use goldleaves_domain::{Outcome, Period, Timestamp};

@@ -1,4 +1,4 @@
-//! What a tenant is shown and what Stripe is to be told.
+//! Tests what a tenant is shown and what Stripe is to be told.
 
 use goldleaves_domain::{Period, UsageEvent};
 use goldleaves_ledger::{Ledger, METER, PushState};

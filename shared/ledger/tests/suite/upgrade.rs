@@ -153,7 +153,7 @@ async fn keep_on(stop: Arc<AtomicBool>, mut one: impl AsyncFnMut(u64)) -> (u64, 
     (done, longest)
 }
 
-/// As `migrate` runs over a ledger that has been in use for long: the steps of billing beside a worker that knows none of them,
+/// Migrates a ledger that has been in use for long: the steps of billing beside a worker that knows none of them,
 /// then a column and an index on the largest table beside one of today.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_over_many_rows_keep_no_event_waiting() {

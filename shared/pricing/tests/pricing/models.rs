@@ -8,7 +8,7 @@ fn pricing(text: &str) -> Pricing {
     Pricing::from_text(text).unwrap()
 }
 
-/// What a number of whole units costs.
+/// Returns what a number of whole units costs.
 fn cents(pricing: &Pricing, units: i128) -> i128 {
     pricing.cost(units * 1_000_000).0
 }

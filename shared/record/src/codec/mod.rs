@@ -83,7 +83,7 @@ const fn flag(present: bool, bit: u8) -> u8 {
     if present { bit } else { 0 }
 }
 
-/// Whether a text can travel as a header: 1 to 255 visible ASCII characters.
+/// Returns whether a text can travel as a header: 1 to 255 visible ASCII characters.
 fn is_header_safe(value: &str) -> bool {
     (1..=TRACEPARENT_BYTES_MAX).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -102,7 +102,7 @@ pub(crate) fn append_settlement(call: &mut Vec<u8>, settlement: &Settlement) {
     [action, fingerprint].into_iter().flatten().for_each(|text| put_text(call, text));
 }
 
-/// What is said of a call that nobody saw the end of.
+/// Returns what is said of a call that nobody saw the end of.
 pub(crate) const fn unknown_settlement() -> Settlement {
     Settlement {
         outcome: Outcome::Unknown,

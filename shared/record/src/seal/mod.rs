@@ -1,4 +1,4 @@
-//! What a gateway handed out, as proof: per epoch the last seq, the count and a set hash per block of 1,024 seqs.
+//! The proof of what a gateway handed out: per epoch the last seq, the count and a set hash per block of 1,024 seqs.
 //!
 //! The book is filled by the relay as it reads the spool, so the request path never pays for it. Invariants:
 //!
@@ -38,26 +38,26 @@ pub(crate) struct SealBook {
 struct Page {
     last_seq: u64,
     count: u64,
-    /// Whether this book saw the epoch's first record, or knows what came before.
+    /// True if this book saw the epoch's first record, or knows what came before.
     from_start: bool,
     /// The block of the last seq, and whether it changed since the last seal.
     open: SealBlock,
     open_changed: bool,
-    /// Whether the open block's beginning is unknown: then an earlier seal speaks for it.
+    /// True if the open block's beginning is unknown: then an earlier seal speaks for it.
     open_cut: bool,
     /// Finished blocks that no seal holds yet.
     finished: Vec<SealBlock>,
     sealed: Option<LastSeal>,
 }
 
-/// What the last seal said.
+/// Describes what the last seal said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LastSeal {
     last_seq: u64,
     unrecorded: u64,
 }
 
-/// What a seal says beside what the book knows.
+/// Describes what a seal says beside what the book knows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SealAs {
     /// The gateway.
@@ -66,7 +66,7 @@ pub(crate) struct SealAs {
     pub(crate) ts: Timestamp,
     /// How many calls of the epoch could not be recorded.
     pub(crate) unrecorded: u64,
-    /// Whether it is the epoch's last seal.
+    /// True if it is the epoch's last seal.
     pub(crate) closed: bool,
 }
 
@@ -94,7 +94,7 @@ impl SealBook {
         self.epochs.get(&epoch).map(|page| page.last_seq)
     }
 
-    /// Whether so many blocks wait for a seal that the timer is too far.
+    /// Returns whether so many blocks wait for a seal that the timer is too far.
     pub(crate) fn is_crowded(&self) -> bool {
         self.epochs.values().map(|page| page.finished.len()).sum::<usize>() >= UNSEALED_BLOCKS_MAX
     }
@@ -184,7 +184,7 @@ impl SealBook {
     }
 }
 
-/// Whether the beginning of an epoch is known.
+/// Says whether the beginning of an epoch is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
     Known,

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{AnnouncedCall, CallIntent, Durability, RecordOptions, Recorder, RelayPace, Settlement, open};
 
-/// What the receiver does with the next batches.
+/// Describes what the receiver does with the next batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mood {
     Confirms,
@@ -162,13 +162,13 @@ impl Running {
         self.relay.await.unwrap()
     }
 
-    /// What `kill -9` leaves: nothing is settled, sealed or relayed any more.
+    /// Leaves everything as `kill -9` does: nothing is settled, sealed or relayed any more.
     pub(super) async fn kill(self) {
         self.relay.abort();
         assert!(self.relay.await.unwrap_err().is_cancelled());
     }
 
-    /// Whether the metrics say so.
+    /// Returns whether the metrics say so.
     pub(super) fn shows(&self, line: &str) -> bool {
         shows(&self.metrics, line)
     }

@@ -1,4 +1,4 @@
-//! What the door owes: one settlement a call, whatever happens.
+//! Tests what the recorder owes: one settlement per call, whatever happens.
 
 use goldleaves_domain::Outcome;
 use goldleaves_spool::RealFileSystem;

@@ -1,4 +1,4 @@
-//! What people see: every metric moves.
+//! Tests what people see: every metric moves.
 
 use super::receiver::*;
 use crate::VoidReason;

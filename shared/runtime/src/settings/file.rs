@@ -10,7 +10,7 @@ pub const CONFIG_FILE: &str = "CONFIG_FILE";
 /// A file of settings, read but not yet understood.
 #[derive(Debug, Clone)]
 pub struct File {
-    /// What mistakes and `check-config` call it.
+    /// Holds what mistakes and `check-config` call it.
     pub name: String,
     /// Its TOML.
     pub text: String,

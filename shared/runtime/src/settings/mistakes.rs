@@ -1,4 +1,4 @@
-//! What is wrong with the settings, all of it, in words that name the variable and say what would be right.
+//! The mistakes in the settings, all of them, in words that name the variable and say what would be right.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Mistake {
     /// The variable, or for what the file alone gets wrong the file's name.
     pub subject: String,
-    /// What is wrong and what would be right. Never holds a secret.
+    /// Holds what is wrong and what would be right. Never holds a secret.
     pub text: String,
 }
 

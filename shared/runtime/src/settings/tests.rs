@@ -19,7 +19,7 @@ fn mistakes(values: Values) -> String {
     values.finish(Some(())).expect_err("there must be mistakes").to_string()
 }
 
-/// What one setting says, and in which layer.
+/// Returns what one setting says, and in which layer.
 fn text_of(values: &mut Values, setting: Setting) -> (Option<String>, Option<String>) {
     let text = values.optional(setting, parse::text).unwrap();
     let reading = values.readings().find(|reading| reading.setting == setting).unwrap();

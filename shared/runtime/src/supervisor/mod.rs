@@ -17,7 +17,7 @@ use crate::{Exit, Shutdown};
 
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// What a task has to put things away once a stop without waiting was asked for: it is named only if it takes longer.
+/// Holds what a task has to put things away once a stop without waiting was asked for: it is named only if it takes longer.
 const AT_ONCE_MAX: Duration = Duration::from_secs(1);
 
 /// When a task is asked to stop: first what brings work in, last what tells about the process.
@@ -37,7 +37,7 @@ impl Stage {
     const ALL: [Self; 4] = [Self::Edge, Self::Flow, Self::Sink, Self::Ops];
 }
 
-/// What happens to a task when its stage is stopped.
+/// Describes what happens to a task when its stage is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCancel {
     /// It hears its token and finishes by itself; what has not at the deadline is aborted and named.
@@ -46,7 +46,7 @@ pub enum OnCancel {
     Abort,
 }
 
-/// What happens when a task fails, panics or ends though nobody asked.
+/// Describes what happens when a task fails, panics or ends though nobody asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
     /// The process stops in order, exit code 70.
@@ -58,17 +58,17 @@ pub enum OnFailure {
 /// A task's name and rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskRule {
-    /// What logs and exit messages call it.
+    /// Holds what logs and exit messages call it.
     pub name: &'static str,
     /// When it is stopped.
     pub stage: Stage,
     /// How it is stopped.
     pub on_cancel: OnCancel,
-    /// What its failure means.
+    /// Holds what its failure means.
     pub on_failure: OnFailure,
 }
 
-/// What the supervisor must know of a task's end.
+/// Describes what the supervisor must know of a task's end.
 #[derive(Debug)]
 enum Report {
     /// The process cannot go on without it.

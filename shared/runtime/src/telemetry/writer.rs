@@ -22,7 +22,7 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Makes one buffer a line.
+/// Makes one buffer per line.
 #[derive(Debug, Clone)]
 pub struct LogWriter {
     queue: SyncSender<Message>,

@@ -27,7 +27,7 @@ thread_local! {
     static CLOCK: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// What this thread's clock says, where a test moved it.
+/// Returns what this thread's clock says, where a test moved it.
 pub(crate) fn clock() -> Option<u64> {
     CLOCK.get()
 }

@@ -1,4 +1,4 @@
-//! What a spool must do, in a few maps, and the comparison after every reading and every crash.
+//! A model of what a spool must do, in a few maps, and the comparison after every reading and every crash.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,7 @@ struct EpochModel {
     first_use: Option<u64>,
     unrecorded: u64,
     unrecorded_synced: u64,
-    /// As it was synced before the last crash.
+    /// The count as it was synced before the last crash.
     unrecorded_proven: u64,
     closed: Option<u64>,
 }
@@ -59,13 +59,13 @@ pub(super) struct World {
     records: BTreeMap<u64, Kept>,
     epochs: BTreeMap<Uuid, EpochModel>,
     durable: u64,
-    /// What was durable before the last crash.
+    /// Holds what was durable before the last crash.
     proven: u64,
     acknowledged: u64,
     read_to: u64,
     delivered: Vec<u64>,
     faulty: bool,
-    /// Whether the kernel ever lost what it had.
+    /// True if the kernel ever lost what it had.
     is_cut: bool,
     pub(super) refused: u64,
 }
@@ -297,7 +297,7 @@ impl World {
         }
     }
 
-    /// What only the kernel had is not sure any more.
+    /// Drops what only the kernel had, which is not sure any more.
     fn only_proven(&mut self) {
         self.is_cut = true;
         self.durable = self.proven;

@@ -110,7 +110,7 @@ fn a_process_killed_while_the_disk_stands_still_loses_nothing() {
     assert_eq!((last.last_seq, last.unrecorded), (taken.len() as u64, 7));
 }
 
-/// 2 MB a second, and 700 KB a second of records: the disk keeps up as long as it has nothing else to write.
+/// 2 MB per second, and 700 KB a second of records: the disk keeps up as long as it has nothing else to write.
 #[test]
 fn a_slow_disk_loses_no_event() {
     let disk = MemoryDisk::new(3);

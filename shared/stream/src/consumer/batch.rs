@@ -1,4 +1,4 @@
-//! What was pulled: bytes, and what the server says of their delivery.
+//! Describes what was pulled: bytes, and what the server says of their delivery.
 
 use async_nats::Subject;
 use bytes::Bytes;
@@ -64,7 +64,7 @@ impl Batch {
     }
 }
 
-/// What the subject that acknowledges says: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer
+/// Describes what the subject that acknowledges says: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer
 /// sequence>.<time in nanoseconds>.<pending>`, in newer servers with domain and account before the stream.
 #[derive(Debug, PartialEq, Eq)]
 struct Delivered {

@@ -23,7 +23,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_
 /// More than any batch holds.
 const KNOWN_MAX: usize = 100_000;
 
-/// What survives from one batch to the next.
+/// Describes what survives from one batch to the next.
 #[derive(Debug)]
 pub(super) struct Lane {
     inbox: Option<Inbox>,
@@ -34,7 +34,7 @@ pub(super) struct Lane {
     /// How many messages may be unanswered now; doubles with each ack after trouble.
     allowance: usize,
     backoff: Backoff,
-    /// What was confirmed of batches that the caller heard were unconfirmed, so that it is not sent again with them.
+    /// Holds what was confirmed of batches that the caller heard were unconfirmed, so that it is not sent again with them.
     known: HashSet<String>,
     rewinds_seen: u64,
     /// How often the client had connected when the stream was looked at last.

@@ -56,12 +56,12 @@ impl Default for PublisherOptions {
     }
 }
 
-/// What a publisher has done since it started.
+/// Describes what a publisher has done since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublisherStats {
     /// Messages confirmed, repeats included.
     pub confirmed: u64,
-    /// Of these, the ones JetStream already had.
+    /// The part of these that JetStream already had.
     pub duplicates: u64,
     /// Sendings that were refused or never answered, after which the message is sent again.
     pub without_receipt: u64,
@@ -96,7 +96,7 @@ impl StreamPublisher {
         Self { connection, options, counters: Counters::default(), witness, lane: Mutex::new(Lane::default()) }
     }
 
-    /// What it has done so far.
+    /// Returns what it has done so far.
     pub fn stats(&self) -> PublisherStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         PublisherStats {

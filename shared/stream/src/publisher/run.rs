@@ -38,7 +38,7 @@ impl Run {
         self.confirmed == self.batch.len()
     }
 
-    /// Whether a payload that is not confirmed has more bytes than these.
+    /// Returns whether a payload that is not confirmed has more bytes than these.
     pub(super) fn has_larger_than(&self, bytes_max: usize) -> bool {
         let open = self.batch.iter().zip(&self.stages).filter(|(_, stage)| **stage != Stage::Confirmed);
         open.into_iter().any(|(delivery, _)| delivery.payload.len() > bytes_max)

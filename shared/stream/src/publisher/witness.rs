@@ -1,4 +1,4 @@
-//! Whether the stream still is what it was and holds what it confirmed.
+//! Finds out whether the stream still is what it was and holds what it confirmed.
 //!
 //! Three things show a loss: the stream was made at another time, its last sequence is lower than the newest one it
 //! confirmed, or at that sequence lies another message. The last one shows it even after others have published past it.
@@ -68,13 +68,13 @@ struct Memory {
     missing_since: Option<Instant>,
     suspect_since: Option<Instant>,
     rewinds: u64,
-    /// What makes the stream unusable, and when that was said.
+    /// Holds what makes the stream unusable, and when that was said.
     unusable: Option<(String, Instant)>,
     /// The most bytes of a message, headers included, as the stream said last.
     message_bytes_max: Option<u64>,
 }
 
-/// What is kept over a restart.
+/// Describes what is kept over a restart.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Receipt {
     created: String,
@@ -87,7 +87,7 @@ impl Witness {
         Self { topology, missing_grace, loss_grace, memory: Mutex::default() }
     }
 
-    /// What was confirmed last, to be given to [`Self::recall`] after a restart; empty when nothing was.
+    /// Returns what was confirmed last, to be given to [`Self::recall`] after a restart; empty when nothing was.
     pub(super) fn receipt(&self) -> Bytes {
         let memory = self.memory();
         let (Some(created), Some(newest)) = (&memory.created, &memory.newest) else { return Bytes::new() };
@@ -119,7 +119,7 @@ impl Witness {
         self.memory().message_bytes_max
     }
 
-    /// Whether the last look found less than was confirmed.
+    /// Returns whether the last look found less than was confirmed.
     pub(super) fn is_suspicious(&self) -> bool {
         self.memory().suspect_since.is_some()
     }
@@ -261,7 +261,7 @@ struct StoredMessage {
     hdrs: String,
 }
 
-/// Whether the message at the anchor's sequence is the anchor's.
+/// Returns whether the message at the anchor's sequence is the anchor's.
 async fn holds(api: &Api, anchor: &Anchor) -> Result<bool, PublishError> {
     let stored = api.ask::<Stored>(&format!("STREAM.MSG.GET.{STREAM}"), &json!({ "seq": anchor.sequence })).await;
     match stored {

@@ -18,7 +18,7 @@ pub enum Position {
     First,
     /// The message of this sequence.
     Sequence(u64),
-    /// What the stream stored at this moment or after it; as an end, what it stored before.
+    /// The messages that the stream stored at this moment or after it; as an end, those that it stored before.
     Time(Timestamp),
 }
 
@@ -48,7 +48,7 @@ pub struct Span {
     pub last: u64,
 }
 
-/// What a stream holds at both ends.
+/// Describes what a stream holds at both ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
     first: Mark,
@@ -61,7 +61,7 @@ impl Span {
         (self.last + 1).saturating_sub(self.first)
     }
 
-    /// Whether it has none.
+    /// Returns whether it has none.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -41,7 +41,7 @@ const CONSUMER_NAME_IN_USE: u64 = 10_148;
 /// No room for what is to be reserved: what one server says, and what a cluster says of its peers.
 const NO_ROOM: [u64; 2] = [10_047, 10_005];
 
-/// What the settings say of stream and consumer; everything else of them is fixed.
+/// Describes what the settings say of stream and consumer; everything else of them is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topology {
     /// `STREAM_REPLICAS`.
@@ -54,7 +54,7 @@ pub struct Topology {
     pub history: Duration,
 }
 
-/// Whether something was made or was already there.
+/// Says whether something was made or was already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existence {
     /// Made just now.
@@ -63,7 +63,7 @@ pub enum Existence {
     Found,
 }
 
-/// What [`Topology::declare`] did.
+/// Describes what [`Topology::declare`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Declared {
     /// The stream.
@@ -72,7 +72,7 @@ pub struct Declared {
     pub consumer: Existence,
 }
 
-/// What [`Topology::check`] saw.
+/// Describes what [`Topology::check`] saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Present {
     /// The stream is there.
@@ -88,9 +88,9 @@ pub struct Mismatch {
     pub object: &'static str,
     /// The setting, by the name NATS gives it.
     pub field: &'static str,
-    /// What it is, as JSON.
+    /// Holds what it is, as JSON.
     pub found: String,
-    /// What it must be, as JSON.
+    /// Holds what it must be, as JSON.
     pub wanted: String,
 }
 
@@ -117,7 +117,7 @@ pub enum TopologyError {
 }
 
 impl TopologyError {
-    /// Whether waiting may help: it can't when something is wrong rather than away.
+    /// Returns whether waiting may help: it can't when something is wrong rather than away.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }

@@ -17,7 +17,7 @@ const FULL_PERCENT: u64 = 80;
 /// … down to this one.
 const ROOMY_PERCENT: u64 = 70;
 
-/// What the stream holds, and what it may hold.
+/// Describes what the stream holds, and what it may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Room {
     /// When the stream was made, in JetStream's own words.
@@ -89,7 +89,7 @@ impl Room {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// Whether new messages are, or soon will be, refused.
+    /// Returns whether new messages are, or soon will be, refused.
     pub fn is_full(&self) -> bool {
         self.is_above(98)
     }

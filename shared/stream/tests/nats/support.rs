@@ -1,4 +1,4 @@
-//! What the tests share: a connection, deliveries with ids, and a look at the stream that does not use the code under test.
+//! Equipment that the tests share: a connection, deliveries with ids, and a look at the stream that does not use the code under test.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,7 +75,7 @@ pub(crate) fn publisher(connection: &Connection) -> StreamPublisher {
     StreamPublisher::new(connection.clone(), TOPOLOGY, quick())
 }
 
-/// As the relay does: the same batch until it is confirmed.
+/// Publishes as the relay does: the same batch until it is confirmed.
 pub(crate) async fn publish_until_confirmed(publisher: &StreamPublisher, batch: &[Delivery]) {
     within(async {
         while let Err(error) = publisher.publish(batch.to_vec()).await {

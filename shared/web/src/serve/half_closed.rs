@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long an answer of a known length may stand still.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// What the socket knows since the client's sending half ended.
+/// Describes what the socket knows since the client's sending half ended.
 #[derive(Debug)]
 pub(super) struct HalfClosed {
     alarm: Alarm,
@@ -32,7 +32,7 @@ pub(super) struct HalfClosed {
     probed: Option<Instant>,
 }
 
-/// What a reader is told.
+/// Describes what a reader is told.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// That the client is done.
@@ -91,7 +91,7 @@ impl HalfClosed {
         }
     }
 
-    /// Whether something was sent since the last probe: one zero a chunk is enough, and many would be too much for some.
+    /// Returns whether something was sent since the last probe: one zero a chunk is enough, and many would be too much for some.
     fn is_due(&self) -> bool {
         self.probed.is_none_or(|probed| probed < self.sent)
     }

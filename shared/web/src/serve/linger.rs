@@ -77,7 +77,7 @@ pub(super) fn poll_close(
     linger.get_or_insert_with(Linger::new).poll(stream, cx).map(Ok)
 }
 
-/// Whether bytes came that nobody asked for; those looked at are gone, as all others will be.
+/// Returns whether bytes came that nobody asked for; those looked at are gone, as all others will be.
 fn has_more(stream: &TcpStream) -> bool {
     stream.try_read(&mut [0; 64]).is_ok_and(|count| count > 0)
 }

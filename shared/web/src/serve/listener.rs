@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 /// How a socket listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerOptions {
-    /// Whether several sockets may share the address, the kernel spreading connections over them (`SO_REUSEPORT`).
+    /// True if several sockets may share the address, the kernel spreading connections over them (`SO_REUSEPORT`).
     pub shared: bool,
     /// Connections the kernel keeps waiting.
     pub backlog: i32,

@@ -77,7 +77,7 @@ impl Target {
     }
 }
 
-/// Whether `http::Uri` takes no such byte.
+/// Returns whether `http::Uri` takes no such byte.
 const fn is_refused(byte: u8, place: Place, is_text: bool) -> bool {
     match place {
         Place::Query => matches!(byte, b'"' | b'<' | b'>') || (byte >= 0x80 && !is_text),

@@ -1,4 +1,4 @@
-//! What a secret is the encoding of: hex, base64 or base64url, with or without padding, also one in another.
+//! Decodes what a secret may be the encoding of: hex, base64 or base64url, with or without padding, also one in another.
 //!
 //! An encoding hides a well-known phrase from the eye and from no one who guesses. It judges nothing itself.
 

@@ -1,4 +1,4 @@
-//! Whether a signing secret is one that others can guess: a published sample, a repetition, a run of neighbouring keys,
+//! Decides whether a signing secret is one that others can guess: a published sample, a repetition, a run of neighbouring keys,
 //! little else than the words that samples are made of, or an encoding of one of these.
 //!
 //! It knows no language: a passphrase of unrelated words is let through, as random bytes are.
@@ -39,7 +39,7 @@ pub fn fault(secret: &str) -> Option<&'static str> {
         .or_else(|| encoded().then_some("is the encoding of a sample, of common words, of a repetition or of a run"))
 }
 
-/// Whether what a secret is the encoding of is little else than words. Random bytes are hardly ever all printable.
+/// Returns whether what a secret is the encoding of is little else than words. Random bytes are hardly ever all printable.
 fn is_made_of_words(text: &[u8], words: &Words) -> bool {
     text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ')
         && words.unknown(&text.to_ascii_lowercase()) < UNKNOWN_MIN.min(text.len() / 2)
@@ -51,7 +51,7 @@ fn published() -> Vec<String> {
     lines.map(str::to_ascii_lowercase).collect()
 }
 
-/// What everybody knows of a text without looking at its words.
+/// Returns what everybody knows of a text without looking at its words.
 fn pattern(secret: &[u8], published: &[String]) -> Option<&'static str> {
     let text = secret.to_ascii_lowercase();
     if is_published(&text, published) || text.starts_with(PUBLISHED_START.as_bytes()) {
@@ -63,7 +63,7 @@ fn pattern(secret: &[u8], published: &[String]) -> Option<&'static str> {
     (is_run(&text) || steps_through_the_alphabet(secret)).then_some("is a run of neighbouring letters or keys")
 }
 
-/// Whether it is published, or holds what is, or is a part of it.
+/// Returns whether it is published, or holds what is, or is a part of it.
 fn is_published(text: &[u8], published: &[String]) -> bool {
     let holds = |whole: &[u8], part: &[u8]| {
         part.len() >= PUBLISHED_PART.min(whole.len()) && whole.windows(part.len()).any(|window| window == part)
@@ -75,12 +75,12 @@ fn different(text: &[u8]) -> usize {
     text.iter().collect::<std::collections::BTreeSet<_>>().len()
 }
 
-/// Whether it is one part over and over, the last time perhaps cut.
+/// Returns whether it is one part over and over, the last time perhaps cut.
 fn repeats(text: &[u8]) -> bool {
     (1..=text.len() / 2).any(|part| text.iter().zip(text.iter().skip(part)).all(|(one, next)| one == next))
 }
 
-/// Whether most bytes are the neighbour of the one before: `abcd`, `9876`, `qwerty`, `aabbcc`.
+/// Returns whether most bytes are the neighbour of the one before: `abcd`, `9876`, `qwerty`, `aabbcc`.
 fn is_run(text: &[u8]) -> bool {
     let steps = text.windows(2).filter(|pair| matches!(pair, [one, next] if are_neighbours(*one, *next))).count();
     steps * 3 > text.len() * 2
@@ -91,7 +91,7 @@ fn are_neighbours(one: u8, next: u8) -> bool {
     one.abs_diff(next) <= 1 || ROWS.iter().any(|row| beside(row))
 }
 
-/// Whether most bytes stand a few letters behind the byte before the last, as in `gVkYp3s6v9y/B?E(H+`: one generator of
+/// Returns whether most bytes stand a few letters behind the byte before the last, as in `gVkYp3s6v9y/B?E(H+`: one generator of
 /// "random" keys that tutorials are full of makes them so.
 fn steps_through_the_alphabet(secret: &[u8]) -> bool {
     let pairs = || secret.windows(3).filter_map(|three| Some((three.first()?, three.last()?)));

@@ -7,14 +7,14 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use super::*;
 
-/// What public examples show, one per line.
+/// Holds what public examples show, one per line.
 const SAMPLES: &str = include_str!("samples.txt");
 
 fn samples() -> impl Iterator<Item = &'static str> {
     SAMPLES.lines().filter(|line| !line.is_empty() && !line.starts_with("# "))
 }
 
-/// What is shorter is refused for its length alone.
+/// A shorter secret is refused for its length alone.
 #[test]
 fn what_public_examples_show_is_refused() {
     let long: Vec<&str> = samples().filter(|sample| sample.len() >= 32).collect();
@@ -54,7 +54,7 @@ fn what_encodes_a_public_example_is_refused() {
     assert_eq!(passed, [""; 0]);
 }
 
-/// Whoever copies a line of ours must not be let into production with it.
+/// An operator who copies a line of ours must not be let into production with it.
 #[test]
 fn what_our_own_guides_show_is_refused() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -1,4 +1,4 @@
-//! What a client may not do: be silent, slow, long-winded, deaf or one too many.
+//! Tests what a client may not do: be silent, slow, long-winded, deaf or one too many.
 
 use super::*;
 

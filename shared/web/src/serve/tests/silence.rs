@@ -1,4 +1,4 @@
-//! What is logged about requests holds nothing of their tokens.
+//! Tests that log lines about requests hold nothing of their tokens.
 
 use std::io::Write;
 use std::sync::Mutex;
