@@ -195,13 +195,13 @@ impl Gateway {
     }
 
     /// Stops without waiting: what is in flight is settled as stopped by the gateway.
-    pub fn stop_at_once(&self) {
+    pub(crate) fn stop_at_once(&self) {
         self.graceful.cancel();
         self.at_once.cancel();
     }
 
     /// Cancelled when a core's thread died: its share of the connections is not served any more.
-    pub fn died(&self) -> CancellationToken {
+    pub(crate) fn died(&self) -> CancellationToken {
         self.died.clone()
     }
 

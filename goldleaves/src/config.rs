@@ -106,7 +106,7 @@ pub fn database_url(values: &mut Values, data_dir: Option<&Path>, environment: O
 }
 
 /// `NATS_URL` and what belongs to it; unset = embedded, and the rest is not read. The outer `None` is a mistake.
-pub fn read_stream(values: &mut Values) -> Option<Option<StreamSettings>> {
+pub(crate) fn read_stream(values: &mut Values) -> Option<Option<StreamSettings>> {
     if values.is_set(table::NATS_URL) {
         return StreamSettings::read(values).map(Some);
     }
@@ -114,12 +114,12 @@ pub fn read_stream(values: &mut Values) -> Option<Option<StreamSettings>> {
 }
 
 /// `USAGE_RATE_CENTS`; unset changes no price. The outer `None` is a mistake.
-pub fn read_rate(values: &mut Values) -> Option<Option<Rate>> {
+pub(crate) fn read_rate(values: &mut Values) -> Option<Option<Rate>> {
     values.optional(table::USAGE_RATE_CENTS, parse::from_str::<Rate>)
 }
 
 /// A setting that does nothing is a promise that is not kept.
-pub fn refuse_unfinished(values: &mut Values) {
+pub(crate) fn refuse_unfinished(values: &mut Values) {
     values.refuse(table::STRIPE_API_KEY, "usage is reported into the ledger, not yet pushed to Stripe");
     values.refuse(table::STRIPE_API_BASE, "usage is reported into the ledger, not yet pushed to Stripe");
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goldleaves_domain::{NormalPath, Units};
-use goldleaves_runtime::settings::GatewayLimits;
 use http::HeaderValue;
 
 use super::config::{Access, ClientAbort, RouteEntry};
 use crate::call::Destination;
 use crate::error::GatewayError;
+use crate::limits::GatewayLimits;
 use crate::proxy::UploadLimits;
 use crate::upstream::Upstream;
 

@@ -147,7 +147,7 @@ impl Replay {
                 Err(error) if error.is_transient() && Instant::now() < deadline => {
                     tracing::debug!(%error, "the ledger can't record now, trying again");
                     tokio::select! {
-                        () = tokio::time::sleep(backoff.next()) => {}
+                        () = tokio::time::sleep(backoff.pause()) => {}
                         () = stop.cancelled() => return Err(error),
                     }
                 }

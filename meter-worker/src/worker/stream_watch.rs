@@ -245,7 +245,7 @@ impl StreamMetrics {
     }
 
     /// Follows whether the stream is full, in words.
-    pub fn fullness(&self) -> watch::Receiver<Option<String>> {
+    pub(crate) fn fullness(&self) -> watch::Receiver<Option<String>> {
         self.full.subscribe()
     }
 

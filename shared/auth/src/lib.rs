@@ -19,4 +19,4 @@ pub use clock::WallClock;
 pub use principal::{Principal, Role, TenantChoiceError, wire_name};
 pub use settings::{Algorithm, JwtSettings, SecretNeed, TokenOptions};
 pub use signer::{SignError, TokenClaims, TokenSigner};
-pub use verifier::{TokenVerifier, bearer_token};
+pub use verifier::TokenVerifier;

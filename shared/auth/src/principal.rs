@@ -22,7 +22,7 @@ pub enum Role {
 
 impl Role {
     /// `None` for a role that means nothing here.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "admin" => Some(Self::Admin),
             "billing:read" => Some(Self::BillingRead),
@@ -112,11 +112,6 @@ impl Principal {
     pub fn may_read(&self, tenant: &TenantId) -> bool {
         !self.roles.is_empty() || self.tenants().any(|own| own == tenant)
     }
-
-    /// Returns whether the user may report usage, of any tenant, the user's included.
-    pub fn may_report(&self) -> bool {
-        self.roles.iter().any(|role| matches!(role, Role::Admin | Role::BillingWrite))
-    }
 }
 
 #[cfg(test)]
@@ -196,11 +191,10 @@ mod tests {
         let acme: TenantId = "acme".parse().unwrap();
         let beta: TenantId = "beta".parse().unwrap();
         let plain = principal(Some("acme"), &["beta"], &[]);
-        assert!(plain.may_read(&acme) && plain.may_read(&beta) && !plain.may_read(&other) && !plain.may_report());
-        for (role, reports) in [(Role::Admin, true), (Role::BillingRead, false), (Role::BillingWrite, true)] {
+        assert!(plain.may_read(&acme) && plain.may_read(&beta) && !plain.may_read(&other));
+        for role in [Role::Admin, Role::BillingRead, Role::BillingWrite] {
             let who = principal(None, &[], &[role]);
             assert!(who.may_read(&other), "{role:?}");
-            assert_eq!(who.may_report(), reports, "{role:?}");
         }
     }
 }

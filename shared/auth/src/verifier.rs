@@ -134,7 +134,7 @@ fn part(text: &str) -> Result<Map<String, Value>, TokenError> {
 ///
 /// # Errors
 /// No such header, more than one, or another scheme.
-pub fn bearer_token(headers: &HeaderMap) -> Result<&str, TokenError> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, TokenError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(TokenError::Missing)?;
     if values.next().is_some() {

@@ -100,7 +100,7 @@ impl TimeZone {
     ///
     /// # Errors
     /// Outside the years 1 to 9999.
-    pub fn day_of(self, moment: Timestamp) -> Result<Day, CalendarError> {
+    pub(crate) fn day_of(self, moment: Timestamp) -> Result<Day, CalendarError> {
         let utc = DateTime::from_timestamp_micros(moment.unix_micros()).ok_or(CalendarError::OutOfRange)?;
         Ok(Day(utc.with_timezone(&self.0).date_naive()))
     }

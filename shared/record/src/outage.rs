@@ -52,7 +52,7 @@ impl OutageWatch {
     /// is cut so that gateways do not come back in step.
     pub(crate) fn failed(&mut self, now: Instant, random: f64) -> Duration {
         self.since.get_or_insert(now);
-        self.pauses.next_by(random)
+        self.pauses.pause_by(random)
     }
 
     /// Returns whether this failure is worth a log line: the first of an outage, then one every 30 s.

@@ -57,7 +57,7 @@ pub fn parse(command: Command, line: impl IntoIterator<Item = OsString>) -> Resu
 }
 
 /// The file that `--config` names.
-pub fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
+pub(crate) fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
     matches.get_one::<PathBuf>(CONFIG).cloned()
 }
 

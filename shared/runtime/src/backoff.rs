@@ -23,12 +23,12 @@ impl Backoff {
     }
 
     /// Counts a failure and returns the pause before the next try: between half and all of the doubled one.
-    pub fn next(&mut self) -> Duration {
-        self.next_by(rand::random())
+    pub fn pause(&mut self) -> Duration {
+        self.pause_by(rand::random())
     }
 
     /// The same, with the random share in `0.0..1.0` of the half that may be cut.
-    pub fn next_by(&mut self, random: f64) -> Duration {
+    pub fn pause_by(&mut self, random: f64) -> Duration {
         let doubled = self.first.saturating_mul(1 << self.failures.min(16)).min(self.most);
         self.failures = self.failures.saturating_add(1);
         doubled.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
@@ -82,13 +82,13 @@ mod tests {
         let (first, most) = (Duration::from_millis(100), Duration::from_secs(1));
         let (mut longest, mut shortest) = (Backoff::new(first, most), Backoff::new(first, most));
         for whole in [100, 200, 400, 800, 1_000, 1_000] {
-            assert_eq!(longest.next_by(0.0), Duration::from_millis(whole));
-            assert_eq!(shortest.next_by(1.0), Duration::from_millis(whole) / 2);
+            assert_eq!(longest.pause_by(0.0), Duration::from_millis(whole));
+            assert_eq!(shortest.pause_by(1.0), Duration::from_millis(whole) / 2);
         }
         assert_eq!(longest.failures(), 6);
         longest.reset();
-        assert_eq!(longest.next_by(0.0), first);
-        assert!(Backoff::after(first, most, u32::MAX).next() <= most);
+        assert_eq!(longest.pause_by(0.0), first);
+        assert!(Backoff::after(first, most, u32::MAX).pause() <= most);
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Shutdown {
     }
 
     /// Asks to stop without waiting for anything.
-    pub fn ask_at_once(&self) {
+    pub(crate) fn ask_at_once(&self) {
         self.asked.cancel();
         self.at_once.cancel();
     }
@@ -126,7 +126,8 @@ impl Shutdown {
     }
 
     /// Returns whether a stop without waiting was asked for.
-    pub fn is_at_once(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_at_once(&self) -> bool {
         self.at_once.is_cancelled()
     }
 

@@ -292,7 +292,7 @@ fn reconnect_delay(attempt: usize) -> Duration {
         return Duration::ZERO;
     }
     let failures = u32::try_from(attempt - 2).unwrap_or(u32::MAX);
-    Backoff::after(Duration::from_millis(50), Duration::from_secs(2), failures).next()
+    Backoff::after(Duration::from_millis(50), Duration::from_secs(2), failures).pause()
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Drop for Child {
     unsafe_code,
     reason = "pre_exec is unsafe: what runs between fork and exec must be async-signal-safe, prctl is"
 )]
-pub fn die_with_parent(command: &mut Command) {
+pub(crate) fn die_with_parent(command: &mut Command) {
     let ask = || set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from);
     // SAFETY: one prctl call; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(ask) };

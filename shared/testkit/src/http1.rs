@@ -90,7 +90,7 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
     }
 
     /// The exact bytes of what was read since the last call.
-    pub fn take_wire(&mut self) -> Vec<u8> {
+    pub(crate) fn take_wire(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.wire)
     }
 

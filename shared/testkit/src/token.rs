@@ -53,7 +53,7 @@ impl Claims {
     ///
     /// # Errors
     /// The library refuses the claims or the algorithm.
-    pub fn sign_with(&self, secret: &str, algorithm: Algorithm) -> Result<String> {
+    pub(crate) fn sign_with(&self, secret: &str, algorithm: Algorithm) -> Result<String> {
         let key = EncodingKey::from_secret(secret.as_bytes());
         encode(&Header::new(algorithm), &self.0, &key).context("signing a token")
     }

@@ -3,9 +3,7 @@
 //!
 //! Real applications (`httpbin`, `nginx`) show that proxying is right; this one shows what happens when it goes wrong.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -174,19 +172,6 @@ impl Upstream {
         Self::start_inner(Record { ids_only: true, ..Record::default() }, Arc::new(handler)).await
     }
 
-    /// Works like [`Self::start`]; each request's id and line also go to a file, for who looks after a failure.
-    ///
-    /// # Errors
-    /// No port could be bound, or the file can't be written.
-    pub async fn start_recording(
-        file: &Path,
-        handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
-    ) -> Result<Self> {
-        let file = std::fs::File::create(file).context("the upstream's record")?;
-        let file = Some(Arc::new(Mutex::new(file)));
-        Self::start_inner(Record { file, ..Record::default() }, Arc::new(handler)).await
-    }
-
     async fn start_inner(record: Record, handler: Arc<Handler>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the upstream")?;
         let address = listener.local_addr().context("the upstream's address")?;
@@ -231,17 +216,11 @@ impl Drop for Upstream {
 #[derive(Clone, Default)]
 struct Record {
     served: Arc<Mutex<Vec<Received>>>,
-    file: Option<Arc<Mutex<std::fs::File>>>,
     ids_only: bool,
 }
 
 impl Record {
-    fn add(&self, received: &Received) -> Result<()> {
-        if let Some(file) = &self.file {
-            let id = received.request_id().unwrap_or("-");
-            writeln!(lock(file), "{id} {} {}", received.method(), received.target())
-                .context("the upstream's record")?;
-        }
+    fn add(&self, received: &Received) {
         let mut kept = received.clone();
         if self.ids_only {
             kept.head.headers.retain(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
@@ -249,7 +228,6 @@ impl Record {
             kept.body = Body::default();
         }
         lock(&self.served).push(kept);
-        Ok(())
     }
 }
 
@@ -268,7 +246,7 @@ async fn serve(stream: TcpStream, record: &Record, handler: &Handler) -> Result<
         let body = reader.body(head.framing()?.unwrap_or(Framing::None)).await?;
         reader.take_wire();
         let received = Received { head, body };
-        record.add(&received)?;
+        record.add(&received);
         let answer = handler(&received);
         tokio::time::sleep(answer.delay).await;
         if !answer.write(&mut write, received.method() == "HEAD").await? {

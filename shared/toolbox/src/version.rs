@@ -18,7 +18,7 @@ impl Version {
     }
 
     /// Runs `program argument` and reads the first version in what it prints. None: it does not run, or prints none.
-    pub fn of_program(program: &Path, argument: &str) -> Option<Self> {
+    pub(crate) fn of_program(program: &Path, argument: &str) -> Option<Self> {
         let output = Command::new(program).arg(argument).output().ok()?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.push_str(&String::from_utf8_lossy(&output.stderr));

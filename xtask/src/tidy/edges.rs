@@ -20,7 +20,7 @@ struct Edges {
     never: &'static [&'static str],
 }
 
-const TABLE: [Edges; 21] = [
+const TABLE: &[Edges] = &[
     Edges {
         folder: "shared/domain",
         ours: &[],

@@ -16,7 +16,8 @@ use jsonwebtoken::EncodingKey;
 use proptest::prelude::{ProptestConfig, proptest};
 
 use crate::principal::Role;
-use crate::{Algorithm, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, WallClock, bearer_token};
+use crate::verifier::bearer_token;
+use crate::{Algorithm, TokenClaims, TokenError, TokenOptions, TokenSigner, TokenVerifier, WallClock};
 
 const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 /// When the tests take place, in seconds since 1970.

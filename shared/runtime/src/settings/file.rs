@@ -21,7 +21,7 @@ impl File {
     ///
     /// # Errors
     /// It is there but cannot be read.
-    pub fn in_folder(folder: &Path) -> Result<Option<Self>, Mistakes> {
+    pub(crate) fn in_folder(folder: &Path) -> Result<Option<Self>, Mistakes> {
         match std::fs::read_to_string(folder.join(FILE_NAME)) {
             Ok(text) => Ok(Some(Self { name: FILE_NAME.to_owned(), text })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -68,7 +68,7 @@ impl Values {
     }
 
     /// As [`Values::load`], with a file that may have a name of its own.
-    pub fn load_file<K, V>(environment: impl IntoIterator<Item = (K, V)>, file: Option<File>) -> Self
+    pub(crate) fn load_file<K, V>(environment: impl IntoIterator<Item = (K, V)>, file: Option<File>) -> Self
     where
         K: Into<OsString>,
         V: Into<OsString>,
@@ -156,7 +156,7 @@ impl Values {
     }
 
     /// Notes what an unset setting stands for in this program, so that `check-config` shows what holds.
-    pub fn stands_for(&mut self, setting: Setting, default: &dyn Display) {
+    pub(crate) fn stands_for(&mut self, setting: Setting, default: &dyn Display) {
         if let Some(reading) = self.readings.get_mut(setting.name).filter(|reading| reading.shown.is_none()) {
             reading.layer = Some(DEFAULT_LAYER.to_owned());
             reading.shown = Some(default.to_string());

@@ -280,7 +280,7 @@ async fn run_by_rule<S, F, E>(
         }
         tokio::select! {
             () = token.cancelled() => return,
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(backoff.pause()) => {}
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct LogOptions {
 ///
 /// # Errors
 /// Something else already takes the logs.
-pub fn init(options: LogOptions) -> Result<Logs, TryInitError> {
+pub(crate) fn init(options: LogOptions) -> Result<Logs, TryInitError> {
     let (writer, logs) = writer::to(std::io::stderr());
     let colours = std::io::stderr().is_terminal();
     subscriber(options, colours, writer).try_init()?;

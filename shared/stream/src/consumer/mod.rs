@@ -181,7 +181,7 @@ impl Consumer {
             if !self.buffer.is_empty() {
                 return false;
             }
-            let delay = self.backoff.next();
+            let delay = self.backoff.pause();
             let mut stopping = self.stopping.clone();
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}

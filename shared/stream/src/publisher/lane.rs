@@ -152,7 +152,7 @@ impl Lane {
                     if matches!(error, PublishError::Rewound { .. }) || calm.is_over() {
                         return Err(error);
                     }
-                    tokio::time::sleep(self.backoff.next().min(calm.left())).await;
+                    tokio::time::sleep(self.backoff.pause().min(calm.left())).await;
                     continue;
                 }
                 self.trouble = None;
@@ -179,7 +179,7 @@ impl Lane {
                 if calm.is_over() {
                     return Err(PublishError::Unconfirmed { reason });
                 }
-                tokio::time::sleep(self.backoff.next().min(calm.left())).await;
+                tokio::time::sleep(self.backoff.pause().min(calm.left())).await;
             }
         }
         Ok(())

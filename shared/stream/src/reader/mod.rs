@@ -133,7 +133,7 @@ impl Reader {
             match Span::find(&connection.api(), from, to).await {
                 Err(ReadError::Unavailable(error)) if Instant::now() < deadline => {
                     tracing::debug!(%error, "the stream can't be looked at yet");
-                    tokio::time::sleep(backoff.next()).await;
+                    tokio::time::sleep(backoff.pause()).await;
                 }
                 found => break found.map_err(|error| explained(connection, error))?,
             }
@@ -173,7 +173,7 @@ impl Reader {
                 Err(ReadError::Unavailable(error)) if Instant::now() < deadline => {
                     tracing::debug!(%error, "the stream can't be read now, trying again");
                     self.source = None;
-                    tokio::time::sleep(self.backoff.next()).await;
+                    tokio::time::sleep(self.backoff.pause()).await;
                 }
                 Err(error) => return Err(explained(&self.connection, error)),
             }
