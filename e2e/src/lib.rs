@@ -9,6 +9,7 @@ pub mod compare;
 pub mod curl;
 pub mod deployment;
 pub mod fleet;
+pub mod h2_wire;
 pub mod load;
 pub mod metrics;
 pub mod nats_wire;

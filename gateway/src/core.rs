@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use goldleaves_domain::BillableStatuses;
 use goldleaves_record::Recorder;
+use goldleaves_web::Buffers;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,8 @@ pub(crate) struct Core {
     pub(crate) says_skipped: bool,
     pub(crate) metrics: Arc<CoreMetrics>,
     pub(crate) routes: Arc<RouteCounters>,
+    /// What its bodies may hold on their way.
+    pub(crate) buffers: Buffers,
     /// Cancelled before anything is dropped because the gateway stops.
     pub(crate) stopping: CancellationToken,
     /// Upgraded connections, which no request waits for any more.

@@ -9,7 +9,7 @@ use goldleaves_auth::TokenVerifier;
 use goldleaves_record::Recorder;
 use goldleaves_runtime::{Metrics, descriptor_limit};
 use goldleaves_trace::Tracer;
-use goldleaves_web::{ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, serve_peers};
+use goldleaves_web::{Buffers, ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, serve_peers};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -122,7 +122,9 @@ impl Gateway {
         metrics::register_connections(&parts.metrics, &stats, (shares.clients, &config.limits));
         metrics::register_upstream_connections(&parts.metrics, (slots.clone(), shares.upstreams));
         let routes = route_metrics::register(&parts.metrics, &config.billed_patterns(), config.cores.get());
-        let plumbing = Plumbing { cores: config.cores.get(), pool: pool_options(config), slots };
+        let buffers: Vec<Buffers> = listeners.iter().map(|_| Buffers::default()).collect();
+        metrics::register_buffers(&parts.metrics, buffers.clone());
+        let plumbing = Plumbing { buffers: buffers.clone(), pool: pool_options(config), slots };
         let workshop = Workshop { plumbing, counters: Upstreams::register(&parts.metrics, config.cores.get()) };
         let edge = Arc::new(Edge::build(config, &workshop, None));
         edge.start();
@@ -134,22 +136,17 @@ impl Gateway {
                     .origins
                     .clone()
                     .map(|origins| Arc::new(CorsRules::new(origins, config.exposed.as_deref()))),
-                limits: LimitsOptions {
-                    header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),
-                    header_fields_max: config.limits.header_fields_max,
-                    body_bytes_max: config.body_bytes_max(),
-                    waiting_max: WAITING_MAX,
-                },
+                limits: limits_options(config),
                 via: Via::new(),
                 public: Arc::clone(&config.public),
                 edge: Arc::clone(&edge),
                 verifier: parts.verifier.clone(),
                 buckets: config.limits.rate_per_second.map(|limit| Arc::new(Buckets::new(limit))),
-                calls: Arc::new(OpenCalls::new(shares.calls_per_caller)),
+                calls: Arc::new(OpenCalls::new(shares.calls_per_caller.min(parts.recorder.calls_max()))),
             },
         };
-        let counters = metrics.into_iter().zip(routes);
-        for (index, ((listener, _), (metrics, routes))) in listeners.into_iter().zip(counters).enumerate() {
+        let counters = metrics.into_iter().zip(routes).zip(buffers);
+        for (index, ((listener, _), ((metrics, routes), buffers))) in listeners.into_iter().zip(counters).enumerate() {
             let stop = gateway.stop_of_a_core();
             let core = Arc::new(Core {
                 index,
@@ -159,6 +156,7 @@ impl Gateway {
                 says_skipped: config.says_skipped,
                 metrics,
                 routes,
+                buffers,
                 stopping: stop.hard.clone(),
                 tunnels: TaskTracker::new(),
                 finishing: TaskTracker::new(),
@@ -284,10 +282,12 @@ async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop)
         }
     };
     tokio::spawn(sweep(Arc::clone(&shared.stack.edge), core.index));
-    let proxy = Proxy::new(core.index, shared.stack.limits.header_fields_max, Arc::clone(&core.metrics));
+    let (metrics, buffers) = (Arc::clone(&core.metrics), core.buffers.clone());
+    let options = ServeOptions { buffers: buffers.clone(), ..shared.serve };
+    let proxy = Proxy::new(core.index, shared.stack.limits.header_fields_max, (metrics, buffers));
     let stack = stack(shared.stack, &core, proxy);
     let hard = stop.hard.clone();
-    let served = serve_peers(listener, |peer| Entry::new(stack.clone(), peer), shared.serve, stop).await;
+    let served = serve_peers(listener, |peer| Entry::new(stack.clone(), peer), options, stop).await;
     core.tunnels.close();
     core.finishing.close();
     tokio::select! {
@@ -333,6 +333,15 @@ fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
         grace: config.shutdown_grace,
         stats,
         ..ServeOptions::default()
+    }
+}
+
+fn limits_options(config: &GatewayConfig) -> LimitsOptions {
+    LimitsOptions {
+        header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),
+        header_fields_max: config.limits.header_fields_max,
+        body_bytes_max: config.body_bytes_max(),
+        waiting_max: WAITING_MAX,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use goldleaves_runtime::Metrics;
-use goldleaves_web::ServeStats;
+use goldleaves_web::{Buffers, ServeStats};
 use http::StatusCode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -204,6 +204,15 @@ pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats, (most,
         open.set(i64::try_from(stats.open()).unwrap_or(i64::MAX));
         accepted.inner().store(stats.accepted(), Ordering::Relaxed);
         at_limit.inner().store(stats.at_limit(), Ordering::Relaxed);
+    });
+}
+
+/// Shows how much bodies hold on their way, over all cores.
+pub(crate) fn register_buffers(metrics: &Metrics, buffers: Vec<Buffers>) {
+    let help = "Bytes of bodies that were read and are not written yet; at most 16 MiB per core";
+    let held = metrics.register("buffered_bytes", help, Gauge::<i64, AtomicI64>::default());
+    metrics.before_reading(move || {
+        held.set(i64::try_from(buffers.iter().map(Buffers::used).sum::<usize>()).unwrap_or(i64::MAX));
     });
 }
 

@@ -21,6 +21,7 @@ macro_rules! on_both {
 }
 
 mod applications;
+mod attackers;
 mod bad_input;
 mod chaos;
 mod cluster;
@@ -31,8 +32,10 @@ mod crash;
 mod fair_share;
 mod first_start;
 mod formats;
+mod frozen_disk;
 mod full_disk;
 mod full_stream;
+mod memory;
 mod migrate_command;
 mod neighbours;
 mod nonsense;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use goldleaves_e2e::account::{Unbilled, complaints};
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
+use goldleaves_e2e::h2_wire::{self, HEADERS, WHOLE, frame};
 use goldleaves_e2e::load::Receipt;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
@@ -24,21 +25,13 @@ const CONNECTIONS_MAX: usize = 64;
 /// What the gateway keeps for itself, as docs/SETTINGS.md says of descriptors.
 const RESERVED: usize = 256;
 const HONEST_CALLS: usize = 100;
-const HEADERS: u8 = 1;
-
-/// A frame of h2 (RFC 9113, 4.1) without flags but these.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
 
 /// Opens every stream at once, and counts the heads of answers until the connection ends.
 async fn attack(gateway: SocketAddr, path: &str, answered: Arc<AtomicUsize>) -> Result<()> {
-    // GET, http, and a path and an authority that no table holds (RFC 7541, 6).
-    let fields = [&[0x82, 0x86, 0x04, u8::try_from(path.len())?], path.as_bytes(), &[0x01, 1, b'a']].concat();
-    let mut bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat();
+    let fields = h2_wire::head("GET", path, None);
+    let mut bytes = h2_wire::preface(65_535);
     for stream in 0..u32::try_from(STREAMS)? {
-        bytes.extend(frame(HEADERS, 5, 2 * stream + 1, &fields));
+        bytes.extend(frame(HEADERS, WHOLE, 2 * stream + 1, &fields));
     }
     let mut connection = TcpStream::connect(gateway).await?;
     connection.write_all(&bytes).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use goldleaves_e2e::deployment::{Deployment, Kind};
+use goldleaves_e2e::h2_wire::{DATA, GET, HEAD, HEADERS, WHOLE, frame, head, preface};
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,17 +14,9 @@ const TIMES: usize = 30;
 /// How often a frame is repeated within a connection.
 const FLOOD: usize = 500;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 fn h2(frames: &[u8]) -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..], frames].concat()
 }
-
-/// `GET http://a/`, HPACK's static table and one literal.
-const GET: &[u8] = b"\x82\x86\x84\x41\x01a";
 
 fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let resets = (0..u32::try_from(FLOOD).unwrap()).flat_map(|index| {
@@ -103,5 +96,36 @@ async fn nonsense_writes_no_line() {
         let lines: Vec<&str> = output.lines().skip(before.lines().count()).collect();
         assert!(lines.is_empty(), "{what} writes {} lines, such as {:?}", lines.len(), lines.first());
     }
+    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+}
+
+/// Refused they can't be: the library of HTTP/2 takes them out before anything else sees the trailers (docs/ERRORS.md).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pseudo_headers_in_trailers_reach_no_upstream_and_no_bill() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let mut deployment = Deployment::start(Kind::Embedded, &upstream.url()).await.unwrap();
+    let token = deployment.token("acme").unwrap();
+    // The upstream is only sent trailers that were announced.
+    let announced = [&head("POST", "/api/v1/documents", Some(&token))[..], b"\x00\x07trailer\x04x-up"].concat();
+    let mut path = vec![0x04, 6];
+    path.extend(b"/other");
+    let trailers: [&[u8]; 4] = [b"", &[0x82], &path, &[0x88]];
+    for (count, pseudo) in (1..).zip(trailers) {
+        let trailers = [pseudo, b"\x00\x04x-up\x011"].concat();
+        let bytes = [
+            preface(65_535),
+            frame(HEADERS, HEAD, 1, &announced),
+            frame(DATA, 0, 1, b"whole"),
+            frame(HEADERS, WHOLE, 1, &trailers),
+        ];
+        let mut stream = TcpStream::connect(deployment.gateway().unwrap()).await.unwrap();
+        stream.write_all(&bytes.concat()).await.unwrap();
+        let summary = deployment.summary_of("acme", count).await.unwrap();
+        assert_eq!(summary["total_events"], count, "one call each, with such trailers and without");
+        let received = upstream.served().pop().unwrap();
+        assert_eq!((received.target(), received.body.bytes.as_slice()), ("/api/v1/documents", &b"whole"[..]));
+        assert!(received.body.trailers.iter().all(|(name, _)| name == "x-up"), "{:?}", received.body.trailers);
+    }
+    assert_eq!(upstream.served().len(), 4);
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }

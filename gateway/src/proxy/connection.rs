@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use goldleaves_web::{Alarm, BUFFER_BYTES};
+use goldleaves_web::{Alarm, BUFFER_BYTES, Buffers};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
@@ -55,9 +55,13 @@ enum Driver {
 
 impl Connection {
     /// Speaks HTTP/1.1 over what was connected.
-    pub(crate) async fn open(stream: Wire, options: &PoolOptions, slot: Slot) -> Result<Self, ConnectError> {
+    pub(crate) async fn open(
+        stream: Wire,
+        options: &PoolOptions,
+        place: (Slot, Buffers),
+    ) -> Result<Self, ConnectError> {
         let heard = Heard::default();
-        let io = TokioIo::new(UpstreamIo::new(stream, heard.clone(), slot));
+        let io = TokioIo::new(UpstreamIo::new(stream, heard.clone(), place));
         let mut builder = http1::Builder::new();
         builder.max_headers(options.header_fields_max).max_buf_size(BUFFER_BYTES);
         let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use goldleaves_web::{Buffers, poll_read_some};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::slots::Slot;
@@ -89,13 +90,15 @@ pub(crate) struct UpstreamIo {
     heard: Heard,
     /// Nothing more can be read.
     ended: bool,
+    /// Says how much is read at a time.
+    buffers: Buffers,
     /// Its place among all connections, in a tunnel too.
     _slot: Slot,
 }
 
 impl UpstreamIo {
-    pub(crate) const fn new(stream: Wire, heard: Heard, slot: Slot) -> Self {
-        Self { stream, heard, ended: false, _slot: slot }
+    pub(crate) fn new(stream: Wire, heard: Heard, (slot, buffers): (Slot, Buffers)) -> Self {
+        Self { stream, heard, ended: false, buffers, _slot: slot }
     }
 
     /// A broken write, as one that waits. Nobody has to be woken for it: whoever writes reads too.
@@ -118,7 +121,8 @@ impl AsyncRead for UpstreamIo {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let most = self.buffers.read_max();
+        let polled = poll_read_some(&mut self.stream, (buf, most), cx);
         match buf.filled().len() - before {
             0 if polled.is_ready() && buf.remaining() > 0 && !self.ended => {
                 self.ended = true;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
+use goldleaves_web::Buffers;
 use parking_lot::Mutex;
 
 use super::connection::{ConnectError, Connection};
@@ -33,6 +34,7 @@ pub(crate) struct Pool {
     connect_timeout: Duration,
     options: PoolOptions,
     slots: Slots,
+    buffers: Buffers,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -42,9 +44,9 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(target: Target, connect_timeout: Duration, parts: &Plumbing) -> Arc<Self> {
-        let (options, slots) = (parts.pool, parts.slots.clone());
-        let pool = Arc::new(Self { target, connect_timeout, options, slots, idle: Mutex::default() });
+    pub(crate) fn new(target: Target, connect_timeout: Duration, (parts, buffers): (&Plumbing, &Buffers)) -> Arc<Self> {
+        let (options, slots, buffers) = (parts.pool, parts.slots.clone(), buffers.clone());
+        let pool = Arc::new(Self { target, connect_timeout, options, slots, buffers, idle: Mutex::default() });
         pool.slots.share_with(&pool);
         pool
     }
@@ -75,7 +77,7 @@ impl Pool {
         let slot = self.slots.take().ok_or(ConnectError::Busy)?;
         let left = latest.saturating_duration_since(tokio::time::Instant::now());
         let stream = wire::connect(&self.target, self.connect_timeout.min(left)).await?;
-        Connection::open(stream, &self.options, slot).await
+        Connection::open(stream, &self.options, (slot, self.buffers.clone())).await
     }
 
     /// Whether a connection can be made now; it is closed at once.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use goldleaves_trace::{OpenSpan, web};
-use goldleaves_web::WebBody;
+use goldleaves_web::{Buffers, WebBody};
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -49,11 +49,12 @@ struct Inner {
     /// The most header fields of an answer.
     header_fields_max: usize,
     metrics: Arc<CoreMetrics>,
+    buffers: Buffers,
 }
 
 impl Proxy {
-    pub(crate) fn new(core: usize, header_fields_max: usize, metrics: Arc<CoreMetrics>) -> Self {
-        Self(Arc::new(Inner { core, header_fields_max, metrics }))
+    pub(crate) fn new(core: usize, header_fields_max: usize, (metrics, buffers): (Arc<CoreMetrics>, Buffers)) -> Self {
+        Self(Arc::new(Inner { core, header_fields_max, metrics, buffers }))
     }
 }
 
@@ -75,7 +76,7 @@ impl Service<Outbound> for Proxy {
             let stream = expires.map_or(call, |expires| call.min(Instant::from_std(expires)));
             let ends = Ends { call, stream };
             let span = span.map(|span| placed(span, way.upstream.origin()));
-            let prepared = prepare(request, way, (watch, ends));
+            let prepared = prepare(request, (way, &proxy.buffers), (watch, ends));
             match proxy.serve(prepared, meter.as_mut(), ends).await {
                 Ok((response, None)) => {
                     let response = told(response, span).map(|body| body.in_place(place));
@@ -119,7 +120,11 @@ struct Prepared {
     client: Option<OnUpgrade>,
 }
 
-fn prepare(mut request: Request<WebBody>, way: Arc<Way>, (watch, ends): (Option<UploadWatch>, Ends)) -> Prepared {
+fn prepare(
+    mut request: Request<WebBody>,
+    (way, buffers): (Arc<Way>, &Buffers),
+    (watch, ends): (Option<UploadWatch>, Ends),
+) -> Prepared {
     let framing = match (&watch, request.body().size_hint().exact()) {
         (None, _) => Framing::None,
         (Some(_), Some(length)) => Framing::Length(length),
@@ -136,9 +141,9 @@ fn prepare(mut request: Request<WebBody>, way: Arc<Way>, (watch, ends): (Option<
     let body = match &watch {
         Some(watch) if is_grpc(&parts.headers) => {
             let limits = UploadLimits { idle: way.limits.stream_idle, ..way.limits.upload() };
-            Upload::streaming(body, watch.clone(), (limits, ends.stream))
+            Upload::streaming(body, watch.clone(), (limits, ends.stream, buffers))
         }
-        Some(watch) => Upload::streaming(body, watch.clone(), (way.limits.upload(), ends.call)),
+        Some(watch) => Upload::streaming(body, watch.clone(), (way.limits.upload(), ends.call, buffers)),
         None => Upload::empty(),
     };
     Prepared { request: Request::from_parts(parts, body), way, watch, repeatable, client }

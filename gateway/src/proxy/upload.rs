@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use goldleaves_domain::{Fingerprint, FingerprintBuilder};
-use goldleaves_web::{BodyError, WebBody};
+use goldleaves_web::{BodyError, Buffers, Flow, WebBody};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -113,6 +113,7 @@ struct Stream {
     watch: UploadWatch,
     bytes_left: u64,
     stall: Stall,
+    flow: Flow,
 }
 
 impl Upload {
@@ -125,10 +126,16 @@ impl Upload {
     pub(crate) fn streaming(
         source: WebBody,
         watch: UploadWatch,
-        (limits, call_deadline): (UploadLimits, Instant),
+        (limits, call_deadline, buffers): (UploadLimits, Instant, &Buffers),
     ) -> Self {
         let stall = Stall::new(limits.idle, call_deadline);
-        Self(Some(Box::new(Stream { source, watch, bytes_left: limits.bytes_max, stall })))
+        Self(Some(Box::new(Stream {
+            source,
+            watch,
+            bytes_left: limits.bytes_max,
+            stall,
+            flow: Flow::new(buffers.clone()),
+        })))
     }
 }
 
@@ -150,7 +157,7 @@ impl Stream {
         if self.source.is_end_stream() {
             self.watch.finished();
         }
-        Ok(frame)
+        Ok(frame.map_data(|piece| self.flow.hold(piece)))
     }
 }
 
@@ -204,6 +211,8 @@ impl Body for Upload {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
         let Some(stream) = &mut self.0 else { return Poll::Ready(None) };
+        // The client is not asked for more, and so not late, while the upstream has not taken what it sent.
+        ready!(stream.flow.poll_room(cx));
         let polled = Pin::new(&mut stream.source).poll_frame(cx);
         if polled.is_pending() && stream.stall.expired(cx) {
             return Poll::Ready(Some(Err(stream.watch.failed(UploadFailure::Idle))));

@@ -104,8 +104,8 @@ impl Upstream {
     }
 
     fn address(&self, target: Target, origin: &Arc<Origin>) -> Arc<Address> {
-        let pool = |_| Pool::new(target.clone(), self.spec.connect_timeout, &self.plumbing);
-        let pools = (0..self.plumbing.cores).map(pool).collect();
+        let pool = |buffers| Pool::new(target.clone(), self.spec.connect_timeout, (&self.plumbing, buffers));
+        let pools = self.plumbing.buffers.iter().map(pool).collect();
         Address::new(target, Arc::clone(origin), pools)
     }
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use goldleaves_web::Buffers;
 use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::sync::Notify;
@@ -58,7 +59,8 @@ pub(crate) struct UpstreamSpec {
 /// What the connections of all upstreams have in common.
 #[derive(Clone)]
 pub(crate) struct Plumbing {
-    pub(crate) cores: usize,
+    /// Each core's own.
+    pub(crate) buffers: Vec<Buffers>,
     pub(crate) pool: PoolOptions,
     pub(crate) slots: Slots,
 }
@@ -111,7 +113,7 @@ impl Upstream {
     /// Those of the one that it takes the place of are kept, with what is known of them.
     pub(crate) fn new(spec: UpstreamSpec, workshop: &Workshop, before: Option<&Self>) -> Arc<Self> {
         let (plumbing, metrics) = (workshop.plumbing.clone(), workshop.counters.of(&spec.name));
-        let lists = (0..plumbing.cores).map(|_| Mutex::new(List::default())).collect();
+        let lists = plumbing.buffers.iter().map(|_| Mutex::new(List::default())).collect();
         let upstream = Arc::new(Self {
             known: Mutex::new(Known::new(&spec, before)),
             spec,

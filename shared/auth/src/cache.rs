@@ -10,7 +10,7 @@ use crate::principal::Principal;
 
 /// Parts with a lock each, so that cores seldom wait for one another. A power of two.
 const SHARDS: usize = 32;
-/// Holds what an entry costs beside its token.
+/// Holds what an entry costs beside its token and the names in it: places in two tables, and allocations.
 const ENTRY_BYTES: usize = 512;
 
 /// Only valid tokens get in, so nobody without one can fill it or choose what collides in it.
@@ -27,6 +27,8 @@ struct Shard {
 struct Entry {
     principal: Arc<Principal>,
     window: Window,
+    /// What it holds, its token included.
+    bytes: usize,
 }
 
 impl TokenCache {
@@ -49,18 +51,18 @@ impl TokenCache {
 
     /// Remembers a verified token.
     pub(super) fn put(&self, token: &str, principal: &Arc<Principal>, window: Window) {
-        let cost = token.len() + ENTRY_BYTES;
+        let bytes = token.len() + principal.heap_bytes() + ENTRY_BYTES;
         let Some(shard) = self.shard(token) else { return };
-        if cost > self.shard_bytes_max {
+        if bytes > self.shard_bytes_max {
             return;
         }
         let mut shard = shard.lock();
         shard.remove(token);
-        while shard.bytes + cost > self.shard_bytes_max {
+        while shard.bytes + bytes > self.shard_bytes_max {
             shard.remove_oldest();
         }
-        shard.bytes += cost;
-        shard.entries.put(token.into(), Entry { principal: Arc::clone(principal), window });
+        shard.bytes += bytes;
+        shard.entries.put(token.into(), Entry { principal: Arc::clone(principal), window, bytes });
     }
 
     #[cfg(test)]
@@ -78,14 +80,14 @@ impl TokenCache {
 
 impl Shard {
     fn remove(&mut self, token: &str) {
-        if let Some((token, _)) = self.entries.pop_entry(token) {
-            self.bytes -= token.len() + ENTRY_BYTES;
+        if let Some(entry) = self.entries.pop(token) {
+            self.bytes -= entry.bytes;
         }
     }
 
     fn remove_oldest(&mut self) {
         match self.entries.pop_lru() {
-            Some((token, _)) => self.bytes -= token.len() + ENTRY_BYTES,
+            Some((_, entry)) => self.bytes -= entry.bytes,
             None => self.bytes = 0,
         }
     }

@@ -77,7 +77,19 @@ pub fn wire_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// What the allocator keeps of a small allocation for itself, at most.
+const ALLOCATION_BYTES: usize = 16;
+
 impl Principal {
+    /// The bytes that it holds outside of itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let names = [self.user.as_str()].into_iter();
+        let names = names.chain(self.tenant.iter().chain(&self.orgs).map(TenantId::as_str));
+        names.map(|name| name.len() + ALLOCATION_BYTES).sum::<usize>()
+            + self.orgs.capacity() * size_of::<TenantId>()
+            + self.roles.capacity() * size_of::<Role>()
+    }
+
     /// The tenant a request is for: the one its headers select among the token's, else the token's own.
     ///
     /// # Errors

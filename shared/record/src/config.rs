@@ -14,6 +14,11 @@ const SPOOL_DIRECTORY: &str = "spool";
 const AVAILABLE_SYNC_PAUSE: Duration = Duration::from_millis(5);
 /// Less leaves no room to work in.
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
+/// Less is taken, and warned of: with nobody to take events it is full within seconds, and a tenant may have fewer calls
+/// open than `CALLS_PER_TENANT_MAX` says by default.
+pub(super) const SPOOL_BYTES_USEFUL: u64 = 32 << 20;
+/// A tenant may have one call open for so much of the spool: it holds several tenants' open calls then, and their records.
+pub(super) const SPOOL_BYTES_A_CALL: u64 = 8 << 10;
 /// A segment takes no more than this part of the spool, so that room comes back in small steps.
 const SEGMENTS_MIN: u64 = 8;
 const PAGE_BYTES: u64 = 4096;
@@ -26,7 +31,7 @@ impl RecordOptions {
     pub fn read(values: &mut Values) -> Option<Self> {
         let data_dir = values.required(table::DATA_DIR, parse::path);
         let durability = values.required(table::METER_DURABILITY, durability);
-        let bytes_max = values.required(table::SPOOL_BYTES_MAX, parse::byte_size_in(SPOOL_BYTES_MIN..=u64::MAX >> 1));
+        let bytes_max = values.required(table::SPOOL_BYTES_MAX, spool_bytes);
         let retain = values.required(table::SPOOL_RETAIN_HOURS, parse::hours);
         let stage = values.required(table::SPOOL_STAGE_DIR, parse::path);
         let durability = durability?;
@@ -47,6 +52,15 @@ impl RecordOptions {
 /// Where the spool of this data directory lies.
 pub fn spool_directory(data_dir: &Path) -> PathBuf {
     data_dir.join(SPOOL_DIRECTORY)
+}
+
+fn spool_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse::byte_size(text).map_err(|wrong| wrong.to_string())?;
+    if bytes < SPOOL_BYTES_MIN {
+        let why = "leaves the spool no room to work in: it takes 1MiB or more, and 32MiB is the least that is of use";
+        return Err(why.to_owned());
+    }
+    Ok(bytes)
 }
 
 fn durability(text: &str) -> Result<Durability, &'static str> {

@@ -1,5 +1,5 @@
 //! Opening the record side: recovery first, then a recorder for the request path and a relay for behind it. On a disk that
-//! does not let the spool be opened both start without it, and get it as soon as it does.
+//! does not let the spool be opened, or does not answer, both start without it, and get it as soon as it does.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -10,10 +10,12 @@ use goldleaves_domain::Publisher;
 use goldleaves_runtime::Metrics;
 use goldleaves_spool::{AppendError, FileSystem, OpenError, Recovered, Spool, SpoolOptions};
 use goldleaves_trace::Tracer;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::call::Durability;
+use super::config::{SPOOL_BYTES_A_CALL, SPOOL_BYTES_USEFUL};
 use super::memo::Memo;
 use super::metrics::RecordMetrics;
 use super::outage::OutageWatch;
@@ -23,6 +25,10 @@ use super::relay::{Relay, RelayPace};
 use super::sealer::{Sealer, SealerStart};
 use super::shown::show_spool;
 use crate::clock::{self, Clock};
+
+/// How long the start waits for a disk that does not answer. What the spool holds is not read in that time, so that a disk
+/// that is only slow needs far less.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// What the record side needs to know.
 #[derive(Debug, Clone)]
@@ -63,7 +69,7 @@ pub struct RecordSide {
 
 /// Opens the spool, settles durably what earlier starts left open, and only then lets anything be recorded.
 ///
-/// A disk that is full, broken or may only be read is no reason not to start: calls are unrecorded then (`available`) or
+/// A disk that is full, broken, may only be read or does not answer is no reason not to start: calls are unrecorded then (`available`) or
 /// refused (`strict`), and the relay goes on trying.
 ///
 /// # Errors
@@ -74,26 +80,46 @@ pub async fn open(
     metrics: &Metrics,
 ) -> Result<RecordSide, RecordOpenError> {
     let record_metrics = RecordMetrics::register(metrics);
-    let recorder = Recorder::new(options.durability, record_metrics.clone());
+    let bytes_max = options.spool.bytes_max;
+    if bytes_max < SPOOL_BYTES_USEFUL {
+        warn!(
+            bytes_max,
+            "SPOOL_BYTES_MAX is small: it is soon full when nobody takes events; 32MiB is the least of use"
+        );
+    }
+    let calls_max = usize::try_from(bytes_max / SPOOL_BYTES_A_CALL).unwrap_or(usize::MAX);
+    let recorder = Recorder::new(options.durability, record_metrics.clone(), calls_max);
     show_spool(metrics, recorder.clone());
-    metrics.show_limit("spool_bytes_max", "SPOOL_BYTES_MAX: bytes that the spool may use", options.spool.bytes_max);
+    metrics.show_limit("spool_bytes_max", "SPOOL_BYTES_MAX: bytes that the spool may use", bytes_max);
     let (directory, spool) = (options.spool.directory.clone(), options.spool);
     let open = Arc::new(move || Spool::open(spool.clone(), fs.clone()));
     let (clock, metrics) = (options.clock, record_metrics);
     let opening = Opening { directory, open, recorder: recorder.clone(), clock, metrics };
-    let state = match (opening.open)() {
-        Ok(opened) => State::Open(Box::new(opening.complete(opened).await?)),
-        Err(cause) if cause.may_pass() => {
-            opening.say(&cause);
-            State::Waiting(Box::new(opening))
+    let mut attempt = opening.attempt();
+    let state = match tokio::time::timeout(ANSWER_MAX, &mut attempt).await {
+        Err(_) => {
+            let (path, waited_s) = (opening.directory.display(), ANSWER_MAX.as_secs());
+            error!(%path, waited_s, "the spool's disk does not answer, nothing is recorded; it is waited for");
+            opening.recorder.is_unanswered(true);
+            State::Waiting(Box::new(opening), Some(attempt))
         }
-        Err(cause) => return Err(cause.into()),
+        Ok(opened) => match opening.outcome(opened) {
+            Ok(opened) => State::Open(Box::new(opening.complete(opened).await?)),
+            Err(cause) if cause.may_pass() => {
+                opening.say(&cause);
+                State::Waiting(Box::new(opening), None)
+            }
+            Err(cause) => return Err(cause.into()),
+        },
     };
     Ok(RecordSide {
         recorder,
         relay: RelayStart { state, pace: RelayPace::default(), tracer: Tracer::off(), hurry: CancellationToken::new() },
     })
 }
+
+/// One attempt to open the spool, in a thread that may wait for the disk.
+type Attempt = JoinHandle<Result<(Spool, Recovered), OpenError>>;
 
 /// All that is needed to open the spool, now or later.
 struct Opening {
@@ -110,14 +136,38 @@ impl Opening {
         error!(%path, cause, "the spool cannot be opened, nothing is recorded; it is tried again and again");
     }
 
-    /// Tries until it works.
-    async fn wait(&self, pause: Duration) -> Relay {
+    fn attempt(&self) -> Attempt {
+        let open = Arc::clone(&self.open);
+        // Recovery reads and writes files.
+        tokio::task::spawn_blocking(move || open())
+    }
+
+    fn outcome(
+        &self,
+        opened: Result<Result<(Spool, Recovered), OpenError>, tokio::task::JoinError>,
+    ) -> Result<(Spool, Recovered), OpenError> {
+        opened.unwrap_or_else(|failed| {
+            let path = self.directory.clone();
+            Err(OpenError::Io { action: "recover", path, source: failed.into() })
+        })
+    }
+
+    /// Waits for the attempt that the disk has not answered yet, if there is one, and tries until it works.
+    async fn wait(&self, mut unanswered: Option<Attempt>, pause: Duration) -> Relay {
         let mut outage = OutageWatch::default();
         // The start has spoken already.
         outage.may_speak(Instant::now());
         loop {
-            tokio::time::sleep(pause).await;
-            match self.retry().await {
+            let attempt = match unanswered.take() {
+                Some(attempt) => attempt,
+                None => {
+                    tokio::time::sleep(pause).await;
+                    self.attempt()
+                }
+            };
+            let tried = self.finish(attempt).await;
+            self.recorder.is_unanswered(false);
+            match tried {
                 Ok(relay) => return relay,
                 Err(cause) if outage.may_speak(Instant::now()) => self.say(&cause),
                 Err(_) => {}
@@ -125,14 +175,9 @@ impl Opening {
         }
     }
 
-    async fn retry(&self) -> Result<Relay, RecordOpenError> {
-        let open = Arc::clone(&self.open);
-        // Recovery reads and writes files.
-        let opened = tokio::task::spawn_blocking(move || open()).await.unwrap_or_else(|failed| {
-            let path = self.directory.clone();
-            Err(OpenError::Io { action: "recover", path, source: failed.into() })
-        });
-        self.complete(opened?).await
+    async fn finish(&self, attempt: Attempt) -> Result<Relay, RecordOpenError> {
+        let opened = attempt.await;
+        self.complete(self.outcome(opened)?).await
     }
 
     /// From here on calls are recorded.
@@ -173,7 +218,7 @@ pub struct RelayStart {
 
 enum State {
     Open(Box<Relay>),
-    Waiting(Box<Opening>),
+    Waiting(Box<Opening>, Option<Attempt>),
 }
 
 impl RelayStart {
@@ -200,8 +245,8 @@ impl RelayStart {
     pub async fn run(self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
         let relay = match self.state {
             State::Open(relay) => *relay,
-            State::Waiting(opening) => tokio::select! {
-                relay = opening.wait(self.pace.open) => relay,
+            State::Waiting(opening, unanswered) => tokio::select! {
+                relay = opening.wait(unanswered, self.pace.open) => relay,
                 () = stop.cancelled() => {
                     warn!("stopped without ever having had a spool, nothing was recorded");
                     return 0;

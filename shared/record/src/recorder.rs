@@ -26,9 +26,13 @@ pub struct Recorder {
 struct Shared {
     /// Missing as long as the disk does not let the spool be opened.
     log: OnceLock<Arc<CallLog>>,
+    /// The disk has not answered yet whether the spool can be opened.
+    unanswered: AtomicBool,
     /// Calls served without a record that no spool has counted yet.
     uncounted: Mutex<u64>,
     durability: Durability,
+    /// How many calls one tenant may have open, for the spool.
+    calls_max: usize,
     metrics: RecordMetrics,
     /// Calls of this start that have no record, for health; the spool keeps the count that is sealed.
     unrecorded: AtomicU64,
@@ -108,12 +112,17 @@ pub struct RecordHealth {
     pub has_room: bool,
     /// Calls served without a record since the start; not 0 is red.
     pub unrecorded: u64,
+    /// Whether the spool's disk answers nothing.
+    pub stands_still: bool,
 }
 
 /// The detail that health shows.
 impl fmt::Display for RecordHealth {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(if self.has_room { "the spool takes records" } else { "the spool takes no records" })?;
+        if self.stands_still {
+            out.write_str("; its disk does not answer and is waited for")?;
+        }
         match self.unrecorded {
             0 => Ok(()),
             count => write!(out, "; {count} calls were served without a record since the start"),
@@ -125,10 +134,20 @@ impl fmt::Display for RecordHealth {
 
 impl Recorder {
     /// Records nothing until it is given a spool.
-    pub(super) fn new(durability: Durability, metrics: RecordMetrics) -> Self {
-        let (log, uncounted, start) = (OnceLock::new(), Mutex::new(0), Instant::now());
-        let (unrecorded, spoke) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { log, uncounted, durability, metrics, unrecorded, spoke, start }) }
+    pub(super) fn new(durability: Durability, metrics: RecordMetrics, calls_max: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                log: OnceLock::new(),
+                unanswered: AtomicBool::new(false),
+                uncounted: Mutex::new(0),
+                durability,
+                calls_max,
+                metrics,
+                unrecorded: AtomicU64::new(0),
+                spoke: AtomicU64::new(0),
+                start: Instant::now(),
+            }),
+        }
     }
 
     /// From now on calls are recorded there, and those that were served without a record are counted there.
@@ -137,6 +156,11 @@ impl Recorder {
         let uncounted = self.shared.uncounted.lock();
         let log = self.shared.log.get_or_init(|| Arc::new(CallLog { spool, metrics, sealed }));
         log.spool.unrecorded_before(*uncounted);
+    }
+
+    /// Says whether the disk leaves the opening of the spool unanswered.
+    pub(super) fn is_unanswered(&self, unanswered: bool) {
+        self.shared.unanswered.store(unanswered, Ordering::Relaxed);
     }
 
     /// Where calls are recorded, once that could be opened.
@@ -155,11 +179,18 @@ impl Recorder {
         self.shared.durability
     }
 
+    /// How many calls one tenant may have open, so that the spool has room for those of others.
+    pub fn calls_max(&self) -> usize {
+        self.shared.calls_max
+    }
+
     /// What health says of recording; asks no disk.
     pub fn health(&self) -> RecordHealth {
         let is_slow = |spool: &Spool| self.durability() == Durability::Strict && spool.stands_still();
         let has_room = self.spool().is_some_and(|spool| spool.is_writable() && !is_slow(spool));
-        RecordHealth { has_room, unrecorded: self.shared.unrecorded.load(Ordering::Relaxed) }
+        let stands_still =
+            self.spool().map_or_else(|| self.shared.unanswered.load(Ordering::Relaxed), Spool::stands_still);
+        RecordHealth { has_room, unrecorded: self.shared.unrecorded.load(Ordering::Relaxed), stands_still }
     }
 
     /// Writes the INTENT of a billable call, before the upstream hears of it.

@@ -23,15 +23,16 @@ pub(crate) fn show_spool(metrics: &Metrics, recorder: Recorder) {
     let help = "Age of the oldest record that is not handed over, 0 for none";
     let oldest = metrics.register("spool_oldest_unsent_age_seconds", help, Gauge::<f64, AtomicU64>::default());
     metrics.before_reading(move || {
+        let health = recorder.health();
+        still.set(health.stands_still.into());
         let Some(stats) = recorder.spool().map(Spool::stats) else { return };
         bytes.set(stats.bytes);
         segments.set(stats.segments as u64);
         unsent_bytes.set(stats.unsent_bytes);
         unsent_records.set(stats.unsent_records);
         open_intents.set(stats.open_intents as u64);
-        writable.set(recorder.health().has_room.into());
+        writable.set(health.has_room.into());
         staged.set(stats.staged.into());
-        still.set(stats.stands_still.into());
         oldest.set(stats.oldest_unsent.unwrap_or_default().as_secs_f64());
     });
 }

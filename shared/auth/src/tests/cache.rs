@@ -57,3 +57,20 @@ fn bounded_in_bytes() {
     assert!(forgetful.verify_token(&token(r#"{"sub":"u","exp":1800000060}"#)).is_ok());
     assert_eq!(forgetful.remembered(), 0);
 }
+
+#[test]
+fn names_in_a_token_are_counted_as_what_they_hold() {
+    let mut options = TokenOptions::new(SECRET);
+    // For each of the parts, room for two of these tokens by their own length, and not for one by what is in them.
+    options.cache_bytes_max = 32 * (16 << 10);
+    let verifier = TokenVerifier::new(options, Hand::at(NOW).clock());
+    let orgs: Vec<String> = (0..1_000).map(|org| format!("{org:x}")).collect();
+    for user in 0..100 {
+        let claims = serde_json::json!({"sub": format!("u{user}"), "exp": 1_800_000_060, "orgs": orgs});
+        let token = token(&claims.to_string());
+        assert!(token.len() < 8_192, "{}", token.len());
+        let principal = verifier.verify_token(&token).unwrap();
+        assert_eq!(principal.orgs.len(), 1_000);
+    }
+    assert_eq!(verifier.remembered(), 0);
+}

@@ -63,11 +63,13 @@ impl Connection {
             Ok(Sniffed::Left) | Err(_) => return,
         };
         let exchange = Exchange::default();
-        let socket = Socket::new((read_already, stream), exchange.clone(), self.options.write_timeout, held);
+        let socket = Socket::new((read_already, stream), exchange.clone(), self.options.write_timeout, held)
+            .within(self.options.buffers.clone());
         let service = ForHyper::new(service);
         match version {
             Version::Http1 => {
-                let service = ForHttp1 { service, exchange, closing: self.closing.clone() };
+                let (closing, buffers) = (self.closing.clone(), self.options.buffers.clone());
+                let service = ForHttp1 { service, exchange, closing, buffers };
                 self.http1(TokioIo::new(socket.with_targets()), service).await;
             }
             Version::H2 => self.h2(TokioIo::new(socket), service).await,
@@ -113,6 +115,9 @@ impl Connection {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let streams = Streams::new(self.options.write_timeout, self.options.stats.clone());
+        let buffers = self.options.buffers.clone();
+        let lent = buffers.lend(CONNECTION_WINDOW as usize);
+        let window = lent.as_ref().map_or(STREAM_WINDOW, |_| CONNECTION_WINDOW);
         let connection = http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
             .keep_alive_interval(self.options.headers_timeout)
@@ -121,8 +126,8 @@ impl Connection {
             .max_concurrent_streams(self.options.streams_max)
             .max_send_buf_size(BUFFER_BYTES)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .serve_connection(socket, Counted { service, streams: streams.clone() });
+            .initial_connection_window_size(window)
+            .serve_connection(socket, Counted { service, streams: streams.clone(), buffers });
         tokio::pin!(connection);
         let mut stopping = false;
         loop {

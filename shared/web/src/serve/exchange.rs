@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
+use super::buffers::{Buffers, Flow};
 use crate::body::is_whole;
 
 /// A request came and its answer is not over.
@@ -127,7 +128,11 @@ impl Exchange {
     }
 
     /// An answer that says when it is over; `head_only` = to HEAD.
-    pub(super) fn watching<B: Body + 'static>(&self, response: Response<B>, head_only: bool) -> Response<Watched<B>> {
+    pub(super) fn watching<B: Body + 'static>(
+        &self,
+        response: Response<B>,
+        (head_only, buffers): (bool, &Buffers),
+    ) -> Response<Watched<B>> {
         let flags = match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => SWITCHED,
             _ if is_whole(response.body()) => OWN,
@@ -135,7 +140,7 @@ impl Exchange {
             _ => 0,
         };
         self.answered(flags);
-        response.map(|body| Watched { body, over: Over(self.clone()) })
+        response.map(|body| Watched { body, flow: Flow::new(buffers.clone()), over: Over(self.clone()) })
     }
 }
 
@@ -149,6 +154,7 @@ pin_project! {
     pub(super) struct Watched<B> {
         #[pin]
         body: B,
+        flow: Flow,
         over: Over,
     }
 }
@@ -167,7 +173,10 @@ impl<B: Body<Data = Bytes>> Body for Watched<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        let mut this = self.project();
+        ready!(this.flow.poll_room(cx));
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|piece| this.flow.hold(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {

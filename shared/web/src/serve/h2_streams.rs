@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use super::buffers::{Buffers, Flow};
 use super::{OWN_ANSWER_MAX, ServeStats};
 use crate::Alarm;
 use crate::body::is_whole;
@@ -165,6 +166,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
 pub(super) struct Counted<S> {
     pub(super) service: S,
     pub(super) streams: Streams,
+    pub(super) buffers: Buffers,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
@@ -178,7 +180,7 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let peer = self.streams.open();
-        CountedFuture { answer: self.service.call(request), peer: Some(peer) }
+        CountedFuture { answer: self.service.call(request), peer: Some(peer), buffers: self.buffers.clone() }
     }
 }
 
@@ -188,6 +190,7 @@ pin_project! {
         #[pin]
         answer: F,
         peer: Option<Peer>,
+        buffers: Buffers,
     }
 }
 
@@ -205,7 +208,7 @@ where
         Poll::Ready(answer.map(|response| {
             // Its turn begins with the head.
             *peer.0.lock() = Waits { since: Some(Instant::now()), own: is_whole(response.body()) };
-            response.map(|body| CountedBody { body, peer })
+            response.map(|body| CountedBody { body, flow: Flow::new(this.buffers.clone()), peer })
         }))
     }
 }
@@ -215,6 +218,7 @@ pin_project! {
     pub(super) struct CountedBody<B> {
         #[pin]
         body: B,
+        flow: Flow,
         peer: Peer,
     }
 }
@@ -225,10 +229,12 @@ impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
+        // No room: what it was given last still waits for the peer.
+        ready!(this.flow.poll_room(context));
         let frame = this.body.poll_frame(context);
         // Pending: the source is slow. A frame: it is the peer's turn until the next poll.
         this.peer.waits(frame.is_ready().then(Instant::now));
-        frame
+        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(|piece| this.flow.hold(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::buffers::Buffers;
 use super::exchange::Exchange;
 use super::half_closed::{HalfClosed, Told};
 use super::linger::{Linger, poll_close};
@@ -28,6 +29,7 @@ pub(super) struct Socket {
     target: Option<Target>,
     half_closed: Option<Box<HalfClosed>>,
     linger: Option<Linger>,
+    buffers: Buffers,
     _held: Held,
 }
 
@@ -45,7 +47,23 @@ impl Socket {
         held: Held,
     ) -> Self {
         let stall = Stall { limit: write_timeout, timer: None };
-        Self { read_already, stream, stall, exchange, target: None, half_closed: None, linger: None, _held: held }
+        Self {
+            read_already,
+            stream,
+            stall,
+            exchange,
+            target: None,
+            half_closed: None,
+            linger: None,
+            buffers: Buffers::default(),
+            _held: held,
+        }
+    }
+
+    /// How much is read at a time depends on this budget.
+    pub(super) fn within(mut self, buffers: Buffers) -> Self {
+        self.buffers = buffers;
+        self
     }
 
     /// The client speaks HTTP/1.
@@ -128,7 +146,8 @@ impl AsyncRead for Socket {
         }
         if self.half_closed.is_none() {
             let before = into.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+            let most = self.buffers.read_max();
+            ready!(poll_read_some(&mut self.stream, (into, most), cx))?;
             if self.exchange.begins() {
                 self.target.iter_mut().for_each(Target::begin);
             }
@@ -183,4 +202,20 @@ impl AsyncWrite for Socket {
         let Self { stream, linger, .. } = &mut *self;
         poll_close(stream, linger, unread, cx)
     }
+}
+
+/// Reads at most so many bytes.
+pub fn poll_read_some<R: AsyncRead + Unpin>(
+    from: &mut R,
+    (into, most): (&mut ReadBuf<'_>, usize),
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    if into.remaining() <= most {
+        return Pin::new(from).poll_read(cx, into);
+    }
+    let mut part = ReadBuf::new(into.initialize_unfilled_to(most));
+    ready!(Pin::new(from).poll_read(cx, &mut part))?;
+    let count = part.filled().len();
+    into.advance(count);
+    Poll::Ready(Ok(()))
 }

@@ -2,6 +2,7 @@
 //!
 //! It runs on the runtime it is called on, a current-thread one per core or a multi-thread one.
 
+mod buffers;
 mod connection;
 mod exchange;
 mod h2_streams;
@@ -33,8 +34,10 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::WebBody;
+pub use buffers::{Buffers, Flow};
 use connection::Connection;
 pub(crate) use exchange::Exchange;
+pub use io::poll_read_some;
 pub use listener::{ListenerOptions, bind};
 
 /// How long dropped connections may take to let go, after the deadline.
@@ -47,8 +50,8 @@ pub const BUFFER_BYTES: usize = 32 << 10;
 /// What a client of h2 may send of one request's body before somebody takes it: what it may send before it has seen any
 /// settings (RFC 9113, 6.9.2).
 const STREAM_WINDOW: u32 = 65_535;
-/// The same for all requests of a connection.
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// The same for all requests of a connection; where the budget of buffers does not lend it, it is that of one.
+const CONNECTION_WINDOW: u32 = 256 << 10;
 /// How long the port stays open for handshakes that had begun when the server was asked to stop.
 const HANDSHAKE_MAX: Duration = Duration::from_millis(100);
 /// How long a connection may wait for room when the server was asked to stop: those that are idle make some.
@@ -75,6 +78,8 @@ pub struct ServeOptions {
     pub streams_max: u32,
     /// How long requests in flight may go on once a stop was asked for.
     pub grace: Duration,
+    /// What bodies may hold together on their way; one for each core.
+    pub buffers: Buffers,
     /// What was counted.
     pub stats: ServeStats,
 }
@@ -90,6 +95,7 @@ impl Default for ServeOptions {
             header_fields_max: 100,
             streams_max: 128,
             grace: Duration::from_secs(30),
+            buffers: Buffers::default(),
             stats: ServeStats::default(),
         }
     }

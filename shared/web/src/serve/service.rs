@@ -15,6 +15,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::Closing;
+use super::buffers::Buffers;
 use super::exchange::{Exchange, Watched};
 use crate::WebBody;
 
@@ -60,6 +61,7 @@ pub(super) struct ForHttp1<S> {
     pub(super) service: ForHyper<S>,
     pub(super) exchange: Exchange,
     pub(super) closing: Closing,
+    pub(super) buffers: Buffers,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for ForHttp1<S>
@@ -79,8 +81,8 @@ where
             true => request.map(|body| WebBody::arriving(body, self.exchange.clone())),
             false => request.map(WebBody::from),
         };
-        let (exchange, closing) = (self.exchange.clone(), self.closing.clone());
-        Exchanging { answer: self.service.answer(request), exchange, closing, head_only }
+        let (exchange, closing, buffers) = (self.exchange.clone(), self.closing.clone(), self.buffers.clone());
+        Exchanging { answer: self.service.answer(request), exchange, closing, buffers, head_only }
     }
 }
 
@@ -91,6 +93,7 @@ pin_project! {
         answer: Answering<S>,
         exchange: Exchange,
         closing: Closing,
+        buffers: Buffers,
         head_only: bool,
     }
 }
@@ -109,7 +112,7 @@ where
             if this.closing.is_set() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            this.exchange.watching(response, *this.head_only)
+            this.exchange.watching(response, (*this.head_only, this.buffers))
         }))
     }
 }
