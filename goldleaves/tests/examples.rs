@@ -4,9 +4,13 @@
 
 use goldleaves_runtime::settings::{DEFAULT_TOML, Values};
 
-/// The default file with every commented-out setting in it, and a secret.
+/// Settings whose examples name files that only an operator has.
+const FILES: [&str; 2] = ["credentials_file", "ca_file"];
+
+/// The default file with every commented-out setting in it but those that name files, and a secret.
 fn example() -> String {
-    let is_setting = |rest: &&str| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let is_setting =
+        |rest: &&str| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ') && !FILES.contains(&key));
     let uncommented = |line: &'static str| line.strip_prefix("# ").filter(is_setting).unwrap_or(line);
     let file: Vec<&str> = DEFAULT_TOML.lines().map(uncommented).collect();
     file.join("\n").replace("secret = \"\"", "secret = \"s3f0c9a1be27d45860c1f2e93a7b6d80\"")
