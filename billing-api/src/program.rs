@@ -75,7 +75,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("billing-api");
-    let (tracer, exporting) = config.traces.start("billing-api", &metrics);
+    let (tracer, exporting) = config.traces.start("billing-api", &metrics)?;
     // The server ends a statement soon after whoever asked has stopped to wait for it.
     let limits = StoreOptions { work_timeout: WORK_LIMIT, ..StoreOptions::default() };
     let store = Store::connect(config.database_url.expose(), limits).await?;

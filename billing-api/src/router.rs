@@ -6,7 +6,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
-use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, next_span, web};
+use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, web};
 use goldleaves_web::{Identified, RequestIdLayer, RequestIdService, ServeOptions, Served, Stop};
 use tokio::net::TcpListener;
 use tower::Layer;
@@ -111,8 +111,7 @@ fn begin(
         Some(route) => format!("{method} {}", route.as_str()).into(),
         None => method.into(),
     };
-    let (context, started) = (next_span(parent), Moment::now());
-    let mut span = tracer.open(Opening { context, parent, kind: SpanKind::Server, name, started })?;
+    let mut span = tracer.open(Opening { parent, kind: SpanKind::Server, name, started: Moment::now() })?;
     web::say_request(&mut span, request.method(), request.version());
     span.set("goldleaves.request_id", identified.id.to_string());
     if let Some(route) = route {

@@ -92,7 +92,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("gateway");
-    let (tracer, exporting) = config.traces.start("gateway", &metrics);
+    let (tracer, exporting) = config.traces.start("gateway", &metrics)?;
     let side = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
     let connection = config.stream.connect("gateway").await?;
     let ops = bind(config.ops_addr, ListenerOptions::default())

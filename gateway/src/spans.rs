@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use goldleaves_domain::{RoutePattern, TraceContext};
-use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, next_span, web};
+use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, web};
 use goldleaves_web::{BodyError, WebBody};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -46,13 +46,11 @@ impl CallTrace {
         parent: Option<TraceContext>,
         (request, facts): (&Request<WebBody>, &Facts),
     ) -> (Self, Option<ServerSpan>) {
-        let context = next_span(parent);
-        let header = header(context);
         let started = Moment::at(facts.arrived_at.unix_micros(), facts.arrived);
         let name = web::method_word(request.method()).into();
-        let Some(mut open) = tracer.open(Opening { context, parent, kind: SpanKind::Server, name, started }) else {
-            return (Self { context, header, watched: None }, None);
-        };
+        let (context, open) = tracer.begin(Opening { parent, kind: SpanKind::Server, name, started });
+        let header = header(context);
+        let Some(mut open) = open else { return (Self { context, header, watched: None }, None) };
         web::say_request(&mut open, request.method(), request.version());
         open.set("goldleaves.request_id", facts.request_id.as_str().to_owned());
         let watched = Arc::new(Watched { tracer: tracer.clone(), matched: OnceLock::new() });
@@ -76,10 +74,9 @@ impl CallTrace {
     /// What the upstream is told of the trace, and the span of the call to it.
     pub(crate) fn toward_upstream(self, method: &Method) -> (HeaderValue, Option<OpenSpan>) {
         let Some(watched) = self.watched else { return (self.header, None) };
-        let context = next_span(Some(self.context));
         let name = web::method_word(method).into();
         let (parent, started) = (Some(self.context), Moment::now());
-        let mut open = watched.tracer.open(Opening { context, parent, kind: SpanKind::Client, name, started });
+        let (context, mut open) = watched.tracer.begin(Opening { parent, kind: SpanKind::Client, name, started });
         if let Some(open) = &mut open {
             web::say_request(open, method, Version::HTTP_11);
         }

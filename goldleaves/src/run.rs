@@ -70,7 +70,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("goldleaves");
-    let (tracer, exporting) = config.traces.start("goldleaves", &metrics);
+    let (tracer, exporting) = config.traces.start("goldleaves", &metrics)?;
     let (tokens, made) = secret::token_options(&config.jwt, &config.data_dir)?;
     if let Some(file) = made {
         tracing::info!("JWT_SECRET is unset: made one and keep it in {}", file.display());

@@ -80,8 +80,8 @@ impl Meter {
         self.metrics.clocks(&incoming);
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
-        let spans = BatchSpans::begin(&self.tracer, self.ledger.store().system(), (&incoming, arrival));
-        let recorded = self.halve((0, &incoming), &spans, &mut poison).await;
+        let mut spans = BatchSpans::begin(&self.tracer, self.ledger.store().system(), (&incoming, arrival));
+        let recorded = self.halve((0, &incoming), &mut spans, &mut poison).await;
         spans.end_if(recorded.is_ok());
         if recorded.is_err() {
             self.metrics.failed();
@@ -93,15 +93,15 @@ impl Meter {
     fn halve<'a>(
         &'a self,
         (first, batch): (usize, &'a [Incoming]),
-        spans: &'a BatchSpans,
+        spans: &'a mut BatchSpans,
         poison: &'a mut Vec<usize>,
     ) -> Pin<Box<dyn Future<Output = Result<Recorded, LedgerError>> + Send + 'a>> {
         Box::pin(async move {
             let mut recorded = Recorded::default();
-            let commits = spans.commit(first..first + batch.len());
+            let commit = spans.commit(first..first + batch.len());
             let outcome = self.ledger.record_counting(batch, &mut recorded).await;
             self.metrics.recorded(&recorded);
-            commits.end_if(outcome.is_ok());
+            spans.end_commit_if(outcome.is_ok(), commit);
             let cause = match outcome {
                 Ok(()) => return Ok(recorded),
                 Err(cause) if is_poison(&cause) => cause,
@@ -111,9 +111,9 @@ impl Meter {
                 [] => Err(cause),
                 [message] => {
                     poison.push(first);
-                    let commits = spans.commit(first..first + 1);
+                    let commit = spans.commit(first..first + 1);
                     let set_aside = self.set_aside(message, &cause).await;
-                    commits.end_if(set_aside.is_ok());
+                    spans.end_commit_if(set_aside.is_ok(), commit);
                     recorded += set_aside?;
                     Ok(recorded)
                 }

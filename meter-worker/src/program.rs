@@ -63,7 +63,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("meter-worker");
-    let (tracer, exporting) = config.traces.start("meter-worker", &metrics);
+    let (tracer, exporting) = config.traces.start("meter-worker", &metrics)?;
     let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
     let shown = ledger.clone();
     metrics.show_database(move || {

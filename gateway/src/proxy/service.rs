@@ -308,7 +308,7 @@ fn plain(response: Response<Incoming>, body: impl FnOnce(Incoming) -> AnswerBody
 fn placed(mut span: OpenSpan, origin: Option<&Arc<Origin>>) -> OpenSpan {
     if let Some(origin) = origin {
         span.set("server.address", origin.host().to_owned());
-        span.set("server.port", origin.port());
+        span.set("server.port", i64::from(origin.port()));
     }
     span
 }

@@ -119,7 +119,7 @@ impl Plan {
         let spool = spool_options(scratch.join("spool"), self.spool_bytes_max);
         let side =
             goldleaves_record::open(RecordOptions::new(spool, self.durability), self.disk, &metrics).await.unwrap();
-        let (tracer, exporting) = traces.start("gateway", &metrics);
+        let (tracer, exporting) = traces.start("gateway", &metrics).unwrap();
         let taker = Arc::new(Taker { events: Mutex::default(), confirms: self.confirms });
         let relay_stop = CancellationToken::new();
         let publisher: Arc<dyn Publisher> = Arc::clone(&taker) as _;

@@ -5,4 +5,5 @@
 mod faults;
 mod program;
 mod support;
+mod traces;
 mod went_back;

@@ -84,13 +84,22 @@ impl Gateway {
     }
 
     pub(crate) fn event(&mut self) -> Delivery {
+        let event = self.usage();
+        Delivery {
+            subject: wire::event_subject(&event.tenant_id),
+            message_id: event.event_id.to_string(),
+            payload: wire::encode_event(&event),
+            traceparent: None,
+        }
+    }
+
+    pub(crate) fn usage(&mut self) -> UsageEvent {
         self.seq += 1;
         let id = Uuid::now_v7();
-        let tenant = tenant();
-        let event = UsageEvent {
+        UsageEvent {
             event_id: EventId::new(id),
             source: self.source,
-            tenant_id: tenant.clone(),
+            tenant_id: tenant(),
             user_id: "user".parse().unwrap(),
             ts: "2026-11-24T05:00:00Z".parse().unwrap(),
             traceparent: None,
@@ -111,12 +120,6 @@ impl Gateway {
             fingerprint: None,
             epoch: self.epoch,
             seq: self.seq,
-        };
-        Delivery {
-            subject: wire::event_subject(&tenant),
-            message_id: id.to_string(),
-            payload: wire::encode_event(&event),
-            traceparent: None,
         }
     }
 }

@@ -54,12 +54,22 @@ impl TraceContext {
     pub const fn is_sampled(self) -> bool {
         self.sampled
     }
+
+    /// The flags as `traceparent` has them: 1 is sampled, 2 a random trace id.
+    pub const fn flags(self) -> u8 {
+        self.sampled as u8 | ((self.random as u8) << 1)
+    }
+
+    /// The same span with flags that a sampler decided.
+    #[must_use]
+    pub const fn with_flags(self, flags: u8) -> Self {
+        Self { sampled: flags & 1 != 0, random: flags & 2 != 0, ..self }
+    }
 }
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = u8::from(self.sampled) | (u8::from(self.random) << 1);
-        write!(out, "00-{:032x}-{:016x}-{flags:02x}", self.trace_id, self.span_id)
+        write!(out, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags())
     }
 }
 

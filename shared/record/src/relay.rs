@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use goldleaves_domain::{Delivery, PublishError, Publisher, Receiver, Source};
 use goldleaves_spool::{Lsn, Orphan, Reader, Record, Spool, SpoolError};
-use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging, next_span};
+use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -351,8 +351,8 @@ impl Relay {
         for (_, read) in window {
             let Read::Event(event) = read else { continue };
             let Some(parent) = self.tracer.continued(event.traceparent.as_deref()) else { continue };
-            let (context, name) = (next_span(Some(parent)), "send usage".into());
-            let opening = Opening { context, parent: Some(parent), kind: SpanKind::Producer, name, started };
+            let name = "send usage".into();
+            let opening = Opening { parent: Some(parent), kind: SpanKind::Producer, name, started };
             let Some(mut span) = self.tracer.open(opening) else { continue };
             messaging::say_event(&mut span, "send", (event.event_id, receiver));
             span.end();

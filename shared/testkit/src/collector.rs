@@ -1,6 +1,7 @@
 //! An OpenTelemetry collector for tests: takes traces by OTLP over HTTP, checks what it is sent, and tells what it got.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::{self as otlp, ResourceSpans, span, s
 use prost::Message as _;
 
 use crate::child::wait_for;
+use crate::http1::Head;
 use crate::upstream::{Answer, Received, Upstream};
 
 /// How long spans may take to arrive.
@@ -55,6 +57,10 @@ pub struct Span {
     pub failed: bool,
     /// What it says, as text.
     pub attributes: BTreeMap<String, String>,
+    /// The `traceparent`s of the spans that it is linked to.
+    pub links: Vec<String>,
+    /// What its program says of itself.
+    pub resource: BTreeMap<String, String>,
 }
 
 impl Span {
@@ -69,6 +75,10 @@ impl Span {
     }
 }
 
+fn traceparent(trace_id: &[u8], span_id: &[u8]) -> String {
+    format!("00-{}-{}-01", hex_text(trace_id), hex_text(span_id))
+}
+
 /// The running collector. It ends with the value.
 #[derive(Debug)]
 pub struct Collector {
@@ -79,6 +89,7 @@ pub struct Collector {
 #[derive(Debug, Default)]
 struct Got {
     requests: usize,
+    heads: Vec<Head>,
     spans: Vec<Span>,
     faults: Vec<String>,
 }
@@ -113,6 +124,16 @@ impl Collector {
         lock(&self.got).requests
     }
 
+    /// The heads of all requests.
+    pub fn heads(&self) -> Vec<Head> {
+        lock(&self.got).heads.clone()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
     /// Every span it took so far.
     ///
     /// # Errors
@@ -140,6 +161,7 @@ fn lock(got: &Mutex<Got>) -> MutexGuard<'_, Got> {
 fn answer(received: &Received, got: &mut Got, reply: &dyn Fn(usize) -> Reply) -> Answer {
     let reply = reply(got.requests);
     got.requests += 1;
+    got.heads.push(received.head.clone());
     let spans = match read(received) {
         Ok(spans) => spans,
         Err(fault) => {
@@ -175,12 +197,12 @@ fn read(received: &Received) -> Result<Vec<Span>> {
 
 fn read_resource(resource_spans: ResourceSpans) -> Result<Vec<Span>> {
     let resource = attributes(resource_spans.resource.unwrap_or_default().attributes)?;
-    let service = resource.get("service.name").context("a resource without service.name")?;
+    ensure!(resource.contains_key("service.name"), "a resource without service.name");
     let spans = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
-    spans.map(|span| read_span(service, span)).collect()
+    spans.map(|span| read_span(&resource, span)).collect()
 }
 
-fn read_span(service: &str, span: otlp::Span) -> Result<Span> {
+fn read_span(resource: &BTreeMap<String, String>, span: otlp::Span) -> Result<Span> {
     ensure!(span.trace_id.len() == 16 && span.trace_id.iter().any(|byte| *byte != 0), "a trace id: {span:?}");
     ensure!(span.span_id.len() == 8 && span.span_id.iter().any(|byte| *byte != 0), "a span id: {span:?}");
     ensure!(matches!(span.parent_span_id.len(), 0 | 8), "a parent's id: {span:?}");
@@ -190,7 +212,7 @@ fn read_span(service: &str, span: otlp::Span) -> Result<Span> {
     let kind = span::SpanKind::try_from(span.kind).context("a span's kind")?;
     let failed = span.status.is_some_and(|status| status.code() == status::StatusCode::Error);
     Ok(Span {
-        service: service.to_owned(),
+        service: resource.get("service.name").cloned().unwrap_or_default(),
         name: span.name,
         kind: format!("{kind:?}"),
         trace_id: hex_text(&span.trace_id),
@@ -199,6 +221,8 @@ fn read_span(service: &str, span: otlp::Span) -> Result<Span> {
         times: (start, end),
         failed,
         attributes: attributes(span.attributes)?,
+        links: span.links.iter().map(|link| traceparent(&link.trace_id, &link.span_id)).collect(),
+        resource: resource.clone(),
     })
 }
 

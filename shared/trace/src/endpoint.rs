@@ -11,7 +11,10 @@ const TRACES_PATH: &str = "/v1/traces";
 
 /// A collector that speaks OTLP over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint(Uri);
+pub struct Endpoint {
+    uri: Uri,
+    is_https: bool,
+}
 
 /// Why a text names no collector. Never holds the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +22,6 @@ pub enum EndpointError {
     /// Not a URL.
     #[error("not a URL such as http://127.0.0.1:4318")]
     Malformed,
-    /// `https://`.
-    #[error("https is not spoken to a collector: name an http:// address, that of a collector nearby")]
-    Https,
     /// A user, a query or a fragment.
     #[error("only scheme, host, port and a path belong here")]
     MoreThanBase,
@@ -31,9 +31,9 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Where requests go to.
-    pub(crate) const fn uri(&self) -> &Uri {
-        &self.0
+    /// Whether what is sent is encrypted.
+    pub(crate) const fn is_https(&self) -> bool {
+        self.is_https
     }
 }
 
@@ -42,11 +42,11 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let url = Url::parse(text.trim()).map_err(|_| EndpointError::Malformed)?;
-        match url.scheme() {
-            "http" => {}
-            "https" => return Err(EndpointError::Https),
+        let is_https = match url.scheme() {
+            "http" => false,
+            "https" => true,
             _ => return Err(EndpointError::Malformed),
-        }
+        };
         let has_user = !url.username().is_empty() || url.password().is_some();
         if has_user || url.query().is_some() || url.fragment().is_some() {
             return Err(EndpointError::MoreThanBase);
@@ -55,13 +55,14 @@ impl FromStr for Endpoint {
         if base.ends_with(TRACES_PATH) {
             return Err(EndpointError::TracesPath);
         }
-        format!("{base}{TRACES_PATH}").parse().map(Self).map_err(|_| EndpointError::Malformed)
+        let uri = format!("{base}{TRACES_PATH}").parse().map_err(|_| EndpointError::Malformed)?;
+        Ok(Self { uri, is_https })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", self.0)
+        write!(out, "{}", self.uri)
     }
 }
 
@@ -76,6 +77,7 @@ mod tests {
             (" http://127.0.0.1:4318/ ", "http://127.0.0.1:4318/v1/traces"),
             ("http://[::1]:4318/otlp/", "http://[::1]:4318/otlp/v1/traces"),
             ("http://collector", "http://collector/v1/traces"),
+            ("https://collector:4318", "https://collector:4318/v1/traces"),
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), full);
         }
@@ -90,7 +92,6 @@ mod tests {
             ("http://", EndpointError::Malformed),
             ("http://collector:x", EndpointError::Malformed),
             ("grpc://collector:4317", EndpointError::Malformed),
-            ("https://collector:4318", EndpointError::Https),
             ("http://me:secret@collector:4318", EndpointError::MoreThanBase),
             ("http://collector:4318/?key=secret", EndpointError::MoreThanBase),
             ("http://collector:4318/#traces", EndpointError::MoreThanBase),

@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, NonZeroU128};
 use goldleaves_domain::TraceContext;
 
 /// A span below `parent`, or the first one of a trace of its own.
-pub fn next_span(parent: Option<TraceContext>) -> TraceContext {
+pub(crate) fn next_span(parent: Option<TraceContext>) -> TraceContext {
     let span_id = NonZeroU64::new(rand::random()).unwrap_or(NonZeroU64::MIN);
     match parent {
         Some(parent) => parent.child(span_id),

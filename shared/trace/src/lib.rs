@@ -1,4 +1,4 @@
-//! Traces: spans of what a program does, handed to an OpenTelemetry collector by OTLP over HTTP.
+//! Traces: spans of what a program does, made by OpenTelemetry's SDK and handed to a collector by OTLP over HTTP.
 //!
 //! Spans are telemetry, not money: nothing here ever waits on a request's path. A span that is over goes into a bounded
 //! queue, or is dropped and counted; a task of the control runtime exports what is in the queue, with time-outs. Without
@@ -6,20 +6,27 @@
 //!
 //! This crate knows neither usage nor routes: which spans there are and what they say, their programs decide.
 
-mod encode;
+mod certificate;
+mod client;
 mod endpoint;
 mod export;
 mod ids;
 pub mod messaging;
 mod metrics;
+mod queue;
 mod settings;
 mod span;
 mod tracer;
+mod variables;
 pub mod web;
 
+pub use certificate::CertificateError;
 pub use endpoint::{Endpoint, EndpointError};
 pub use export::Exporting;
-pub use ids::next_span;
-pub use settings::TraceSettings;
-pub use span::{Moment, OpenSpan, Opening, SpanKind, Value};
+pub use opentelemetry::Value;
+pub use opentelemetry::trace::SpanKind;
+pub use settings::{StartError, TraceSettings};
+pub use span::{Moment, OpenSpan, Opening};
+
+pub(crate) use ids::next_span;
 pub use tracer::Tracer;

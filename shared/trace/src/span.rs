@@ -1,86 +1,47 @@
-//! One span: open while what it tells of lasts, then handed to its tracer.
+//! One span: open while what it tells of lasts, then handed to the SDK.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use goldleaves_domain::TraceContext;
+use opentelemetry::trace::{Span as _, Status};
+use opentelemetry::{KeyValue, Value};
 
-use crate::Tracer;
+use crate::SpanKind;
+use crate::tracer::sdk_context;
 
 /// The attribute that says what went wrong.
 const ERROR_TYPE: &str = "error.type";
-
-/// What a span's part in a trace is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpanKind {
-    /// Answers a request from outside.
-    Server,
-    /// Asks something of another program.
-    Client,
-    /// Hands a message over.
-    Producer,
-    /// Works on a message.
-    Consumer,
-}
-
-/// What an attribute says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// A text.
-    Text(Cow<'static, str>),
-    /// A whole number.
-    Number(i64),
-}
-
-impl From<&'static str> for Value {
-    fn from(text: &'static str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<u16> for Value {
-    fn from(number: u16) -> Self {
-        Self::Number(number.into())
-    }
-}
+/// The name of a span that is not exported after all: the SDK knows no other way to end one without handing it over.
+pub(crate) const DISCARDED: &str = "";
 
 /// A point in time, on the wall for the trace and on the steady clock for durations.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    unix_nanos: u64,
+    wall: SystemTime,
     steady: Instant,
 }
 
 impl Moment {
     /// This one.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { unix_nanos: nanos(since), steady: Instant::now() }
+        Self { wall: SystemTime::now(), steady: Instant::now() }
     }
 
     /// One that was written down before, in microseconds since 1970.
     pub fn at(unix_micros: i64, steady: Instant) -> Self {
-        Self { unix_nanos: u64::try_from(unix_micros).unwrap_or(0).saturating_mul(1_000), steady }
+        let since = Duration::from_micros(u64::try_from(unix_micros).unwrap_or(0));
+        Self { wall: UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH), steady }
+    }
+
+    pub(crate) const fn wall(self) -> SystemTime {
+        self.wall
     }
 }
 
 /// How a span begins.
 #[derive(Debug)]
 pub struct Opening {
-    /// Its own place.
-    pub context: TraceContext,
     /// The span above it.
     pub parent: Option<TraceContext>,
     /// Its part.
@@ -101,30 +62,20 @@ pub struct OpenSpan {
 
 #[derive(Debug)]
 struct Open {
-    tracer: Tracer,
-    span: Span,
-    steady: Instant,
-}
-
-/// A span as it is exported.
-#[derive(Debug)]
-pub(crate) struct Span {
-    pub(crate) context: TraceContext,
-    pub(crate) parent: Option<TraceContext>,
-    pub(crate) kind: SpanKind,
-    pub(crate) name: Cow<'static, str>,
-    pub(crate) start_unix_nanos: u64,
-    pub(crate) end_unix_nanos: u64,
-    pub(crate) attributes: Vec<(&'static str, Value)>,
-    pub(crate) failed: bool,
+    span: opentelemetry_sdk::trace::Span,
+    kind: SpanKind,
+    started: Moment,
+    has_failed: bool,
 }
 
 impl OpenSpan {
-    pub(crate) fn new(tracer: Tracer, opening: Opening) -> Self {
-        let Opening { context, parent, kind, name, started } = opening;
-        let (start_unix_nanos, attributes) = (started.unix_nanos, Vec::with_capacity(8));
-        let span = Span { context, parent, kind, name, start_unix_nanos, end_unix_nanos: 0, attributes, failed: false };
-        Self { context, open: Some(Box::new(Open { tracer, span, steady: started.steady })) }
+    pub(crate) fn new(
+        context: TraceContext,
+        kind: SpanKind,
+        started: Moment,
+        span: opentelemetry_sdk::trace::Span,
+    ) -> Self {
+        Self { context, open: Some(Box::new(Open { span, kind, started, has_failed: false })) }
     }
 
     /// Its place, for spans below it.
@@ -132,36 +83,46 @@ impl OpenSpan {
         self.context
     }
 
-    /// Its part, while it is open.
-    pub(crate) fn kind(&self) -> Option<SpanKind> {
-        self.open.as_ref().map(|open| open.span.kind)
+    /// Whether it asks something of another program.
+    pub(crate) fn is_client(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.kind == SpanKind::Client)
     }
 
     /// Says something of it.
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
         if let Some(open) = &mut self.open {
-            open.span.attributes.push((name, value.into()));
+            open.span.set_attribute(KeyValue::new(name, value));
         }
     }
 
     /// Gives it another name.
     pub fn rename(&mut self, name: impl Into<Cow<'static, str>>) {
         if let Some(open) = &mut self.open {
-            open.span.name = name.into();
+            open.span.update_name(name);
+        }
+    }
+
+    /// It has to do with another span, of whatever trace.
+    pub fn link(&mut self, other: TraceContext) {
+        if let Some(open) = &mut self.open {
+            open.span.add_link(sdk_context(other, false), Vec::new());
         }
     }
 
     /// It did not go well: `why` is one of few words.
     pub fn fail(&mut self, why: impl Into<Value>) {
         if let Some(open) = &mut self.open {
-            open.span.failed = true;
-            open.span.attributes.push((ERROR_TYPE, why.into()));
+            open.has_failed = true;
+            open.span.set_status(Status::error(""));
+            open.span.set_attribute(KeyValue::new(ERROR_TYPE, why));
         }
     }
 
     /// It is not exported after all.
     pub fn discard(mut self) {
-        self.open = None;
+        if let Some(mut open) = self.open.take() {
+            open.span.update_name(DISCARDED);
+        }
     }
 
     /// It came to its end.
@@ -170,23 +131,18 @@ impl OpenSpan {
     }
 
     fn hand_over(&mut self) {
-        if let Some(open) = self.open.take() {
-            let Open { tracer, mut span, steady } = *open;
-            span.end_unix_nanos = span.start_unix_nanos.saturating_add(nanos(steady.elapsed()));
-            tracer.hand_over(span);
+        if let Some(mut open) = self.open.take() {
+            let Moment { wall, steady } = open.started;
+            open.span.end_with_timestamp(wall.checked_add(steady.elapsed()).unwrap_or(wall));
         }
     }
 }
 
 impl Drop for OpenSpan {
     fn drop(&mut self) {
-        if self.open.as_ref().is_some_and(|open| !open.span.failed) {
+        if self.open.as_ref().is_some_and(|open| !open.has_failed) {
             self.fail("cut_off");
         }
         self.hand_over();
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

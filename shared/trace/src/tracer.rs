@@ -1,24 +1,19 @@
-//! Where spans are opened, and the queue they wait in.
-
-use std::sync::Arc;
+//! Where spans begin: the SDK's tracer, or nothing at all.
 
 use goldleaves_domain::TraceContext;
-use prometheus_client::metrics::counter::Counter;
-use tokio::sync::mpsc;
+use opentelemetry::Context;
+use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, TraceContextExt, Tracer as _};
+use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::trace::SdkTracer;
 
-use crate::span::Span;
-use crate::{OpenSpan, Opening};
+use crate::{OpenSpan, Opening, SpanKind, next_span};
 
-/// Opens spans, or does nothing at all. Cheap to clone.
+/// The flag of a trace whose id is random, as the SDK's own are not said to be.
+const RANDOM: u8 = 2;
+
+/// Begins spans, or does nothing at all. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Tracer(Option<Arc<Queue>>);
-
-/// Bounded, and shared by every core: handing over is a few atomics, and never waits.
-#[derive(Debug)]
-struct Queue {
-    spans: mpsc::Sender<Span>,
-    full: Counter,
-}
+pub struct Tracer(Option<SdkTracer>);
 
 impl Tracer {
     /// One that does nothing.
@@ -26,31 +21,56 @@ impl Tracer {
         Self(None)
     }
 
-    pub(crate) fn new(spans: mpsc::Sender<Span>, full: Counter) -> Self {
-        Self(Some(Arc::new(Queue { spans, full })))
-    }
-
-    /// Whether spans of this trace are exported.
-    pub const fn wants(&self, context: TraceContext) -> bool {
-        self.0.is_some() && context.is_sampled()
+    pub(crate) const fn new(tracer: SdkTracer) -> Self {
+        Self(Some(tracer))
     }
 
     /// The context of a `traceparent` that is valid and whose spans are exported. Reads nothing when none are.
     pub fn continued(&self, traceparent: Option<&str>) -> Option<TraceContext> {
         self.0.as_ref()?;
-        traceparent?.parse().ok().filter(|context| self.wants(*context))
+        traceparent?.parse().ok().filter(|context: &TraceContext| context.is_sampled())
     }
 
-    /// Begins a span, when it is wanted.
+    /// The next span's place in its trace and, when the sampler wants it, the span itself. A place is given in any case:
+    /// it is what others are told, and what the spool keeps.
+    pub fn begin(&self, opening: Opening) -> (TraceContext, Option<OpenSpan>) {
+        let Some(tracer) = &self.0 else { return (next_span(opening.parent), None) };
+        let Opening { parent, kind, name, started } = opening;
+        // The span above a server's or a consumer's is another program's, as far as this one knows.
+        let is_remote = matches!(kind, SpanKind::Server | SpanKind::Consumer);
+        let above = Context::new();
+        let above = match parent {
+            Some(parent) => above.with_remote_span_context(sdk_context(parent, is_remote)),
+            None => above,
+        };
+        let builder = SpanBuilder::from_name(name).with_kind(kind.clone()).with_start_time(started.wall());
+        let span = tracer.build_with_context(builder, &above);
+        let Some(context) = own_context(span.span_context(), parent) else { return (next_span(parent), None) };
+        let open = span.is_recording().then(|| OpenSpan::new(context, kind, started, span));
+        (context, open)
+    }
+
+    /// Begins a span, when the sampler wants it.
     pub fn open(&self, opening: Opening) -> Option<OpenSpan> {
-        self.wants(opening.context).then(|| OpenSpan::new(self.clone(), opening))
+        self.0.as_ref()?;
+        self.begin(opening).1
     }
+}
 
-    pub(crate) fn hand_over(&self, span: Span) {
-        if let Some(queue) = &self.0
-            && queue.spans.try_send(span).is_err()
-        {
-            queue.full.inc();
+pub(crate) fn sdk_context(context: TraceContext, is_remote: bool) -> SpanContext {
+    let (trace_id, span_id) = (TraceId::from(context.trace_id()), SpanId::from(context.span_id()));
+    SpanContext::new(trace_id, span_id, TraceFlags::new(context.flags()), is_remote, TraceState::NONE)
+}
+
+/// `None` for a context without ids, which the SDK gives once it is shut down.
+fn own_context(context: &SpanContext, parent: Option<TraceContext>) -> Option<TraceContext> {
+    let span_id = u64::from_be_bytes(context.span_id().to_bytes()).try_into().ok()?;
+    let own = match parent {
+        Some(parent) => parent.child(span_id),
+        None => {
+            let trace_id = u128::from_be_bytes(context.trace_id().to_bytes()).try_into().ok()?;
+            TraceContext::root(trace_id, span_id)
         }
-    }
+    };
+    Some(own.with_flags(own.flags() & RANDOM | context.trace_flags().to_u8()))
 }

@@ -3,7 +3,7 @@
 use goldleaves_domain::TraceContext;
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use crate::{OpenSpan, SpanKind};
+use crate::OpenSpan;
 
 /// The client's span, when it sent exactly one `traceparent` and it is valid.
 pub fn parent(headers: &HeaderMap) -> Option<TraceContext> {
@@ -26,9 +26,8 @@ pub fn say_request(span: &mut OpenSpan, method: &Method, version: Version) {
 
 /// How a call was answered. What is a server's fault is an error; to who called, a client's fault is one too.
 pub fn say_status(span: &mut OpenSpan, status: StatusCode) {
-    span.set("http.response.status_code", status.as_u16());
-    let called = span.kind() == Some(SpanKind::Client);
-    if status.is_server_error() || (called && status.is_client_error()) {
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() || (span.is_client() && status.is_client_error()) {
         span.fail(status.as_str().to_owned());
     }
 }

@@ -1,9 +1,9 @@
-//! What becomes of spans: taken, refused, sent again or dropped, each counted, and nobody waits for a collector.
+//! What becomes of spans: sampled, taken, refused, sent again or dropped, each counted, and nobody waits for a collector.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
 
 use std::future::pending;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,10 @@ use goldleaves_runtime::Metrics;
 use goldleaves_runtime::settings::Values;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::collector::{Collector, Reply};
-use goldleaves_trace::{Exporting, Moment, Opening, SpanKind, TraceSettings, Tracer, next_span};
+use goldleaves_trace::{Exporting, Moment, OpenSpan, Opening, SpanKind, TraceSettings, Tracer};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -20,6 +23,15 @@ struct Exporter {
     tracer: Tracer,
     exporting: Exporting,
     metrics: Metrics,
+}
+
+fn opening(parent: Option<TraceContext>) -> Opening {
+    Opening { parent, kind: SpanKind::Server, name: "GET".into(), started: Moment::now() }
+}
+
+/// The client's span, which wants to be exported or not.
+fn client(flags: &str) -> TraceContext {
+    format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}").parse().unwrap()
 }
 
 /// What was counted: taken by the collector, refused by it, not taken in time, and never in the queue.
@@ -33,19 +45,21 @@ struct Counts {
 
 impl Exporter {
     fn start(url: &str) -> Self {
-        let mut values = Values::load([("OTEL_EXPORTER_OTLP_ENDPOINT", url)], None);
+        Self::start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", url)])
+    }
+
+    fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut values = Values::load(settings.iter().copied(), None);
         let read = TraceSettings::read(&mut values);
         let (settings, metrics) = (values.finish(read).unwrap(), Metrics::new());
-        let (tracer, exporting) = settings.start("edge", &metrics);
+        let (tracer, exporting) = settings.start("edge", &metrics).unwrap();
         Self { tracer, exporting, metrics }
     }
 
     /// So many spans, opened and ended.
     fn spans(&self, count: usize) {
         for _ in 0..count {
-            let (context, name, started) = (next_span(None), "GET".into(), Moment::now());
-            let opening = Opening { context, parent: None, kind: SpanKind::Server, name, started };
-            self.tracer.open(opening).unwrap().end();
+            self.tracer.open(opening(None)).unwrap().end();
         }
     }
 
@@ -171,13 +185,148 @@ async fn who_is_in_a_hurry_leaves_the_rest_behind() {
 async fn without_a_collector_and_without_being_asked_for_no_span_is_made() {
     let collector = Collector::start().await.unwrap();
     let exporter = Exporter::start(&collector.url());
-    let unwanted: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00".parse().unwrap();
-    let wanted: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
-    let opening = |context| {
-        let (name, started) = ("GET".into(), Moment::now());
-        Opening { context, parent: None, kind: SpanKind::Server, name, started }
+    assert!(exporter.tracer.open(opening(Some(client("00")))).is_none());
+    assert!(exporter.tracer.open(opening(Some(client("01")))).is_some());
+    assert!(Exporter::start("").tracer.open(opening(Some(client("01")))).is_none());
+}
+
+#[tokio::test]
+async fn a_place_in_the_trace_is_given_whether_its_span_is_exported_or_not() {
+    let collector = Collector::start().await.unwrap();
+    let on = Exporter::start(&collector.url());
+    for (tracer, parent, is_open) in [
+        (&on.tracer, "03", true),
+        (&on.tracer, "02", false),
+        (&Tracer::off(), "01", false),
+        (&Tracer::off(), "00", false),
+    ] {
+        let parent = client(parent);
+        let (context, span) = tracer.begin(opening(Some(parent)));
+        assert_eq!((context.trace_id(), context.flags()), (parent.trace_id(), parent.flags()));
+        assert_ne!(context.span_id(), parent.span_id());
+        assert_eq!(span.as_ref().map(OpenSpan::context), is_open.then_some(context));
+    }
+    for tracer in [&on.tracer, &Tracer::off()] {
+        assert!(tracer.begin(opening(None)).0.is_sampled(), "a trace of one's own is wanted");
+    }
+}
+
+#[tokio::test]
+async fn what_is_exported_is_what_was_said() {
+    let collector = Collector::start().await.unwrap();
+    let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=eu%20west");
+    let exporter = Exporter::start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()), attributes]);
+    let (context, span) = exporter.tracer.begin(opening(Some(client("01"))));
+    let mut span = span.unwrap();
+    span.rename("GET /documents");
+    span.set("http.response.status_code", 503_i64);
+    span.link(client("01"));
+    span.fail("503");
+    span.end();
+    exporter.tracer.open(opening(None)).unwrap().discard();
+    drop(exporter.tracer.open(opening(Some(context))).unwrap());
+    exporter.exporting.finish(pending()).await;
+    let spans = collector.spans().unwrap();
+    let [said, cut_off] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!(said.traceparent(), context.to_string());
+    assert_eq!((said.name.as_str(), said.kind.as_str(), said.failed), ("GET /documents", "Server", true));
+    assert_eq!(said.parent_id, "00f067aa0ba902b7");
+    assert_eq!(said.links, [client("01").to_string()]);
+    assert_eq!((said.says("http.response.status_code"), said.says("error.type")), (Some("503"), Some("503")));
+    assert_eq!((cut_off.says("error.type"), cut_off.failed), (Some("cut_off"), true));
+    for (name, value) in [
+        ("service.name", "edge"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("deployment.environment.name", "eu west"),
+        ("telemetry.sdk.name", "opentelemetry"),
+    ] {
+        assert_eq!(said.resource.get(name).map(String::as_str), Some(value), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_sampler_decides_what_its_parent_does_not() {
+    let collector = Collector::start().await.unwrap();
+    for (sampler, ratio, kept) in [
+        // A trace of one's own, one that its client wants, and one that it does not.
+        ("parentbased_always_on", "1", [true, true, false]),
+        ("parentbased_always_off", "1", [false, true, false]),
+        ("parentbased_traceidratio", "0", [false, true, false]),
+        ("parentbased_traceidratio", "1", [true, true, false]),
+        ("traceidratio", "0", [false, false, false]),
+        ("always_on", "0", [true, true, true]),
+        ("always_off", "1", [false, false, false]),
+    ] {
+        let exporter = Exporter::start_with(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()),
+            ("OTEL_TRACES_SAMPLER", sampler),
+            ("OTEL_TRACES_SAMPLER_ARG", ratio),
+        ]);
+        let seen = [None, Some(client("01")), Some(client("00"))].map(|parent| {
+            let (context, span) = exporter.tracer.begin(opening(parent));
+            assert_eq!(context.is_sampled(), span.is_some(), "{sampler}");
+            span.is_some()
+        });
+        assert_eq!(seen, kept, "{sampler} {ratio}");
+    }
+}
+
+#[tokio::test]
+async fn every_request_has_the_headers_that_are_set() {
+    let collector = Collector::start().await.unwrap();
+    let headers = "authorization=Bearer%20secret, x-team=blue";
+    let exporter = Exporter::start_with(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", headers),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    ]);
+    exporter.spans(1);
+    exporter.wait_for(Counts { exported: 1, ..Counts::default() }).await;
+    let heads = collector.heads();
+    assert_eq!(heads[0].header("authorization"), Some("Bearer secret"));
+    assert_eq!(heads[0].header("x-team"), Some("blue"));
+    assert_eq!(heads[0].header("user-agent"), Some(concat!("goldleaves/", env!("CARGO_PKG_VERSION"))));
+}
+
+#[tokio::test]
+async fn a_collector_that_speaks_tls_is_trusted_by_its_certificate_alone() {
+    let collector = Collector::start().await.unwrap();
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key);
+    let port = in_front_of(collector.address(), TlsAcceptor::from(Arc::new(config.unwrap()))).await;
+    let scratch = tempfile::tempdir().unwrap();
+    let url = format!("https://localhost:{port}");
+    let exporter = |name: &str, pem: &str| {
+        let file = scratch.path().join(name);
+        std::fs::write(&file, pem).unwrap();
+        let file = file.to_str().unwrap();
+        Exporter::start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("OTEL_EXPORTER_OTLP_CERTIFICATE", file)])
     };
-    assert!(exporter.tracer.open(opening(unwanted)).is_none());
-    assert!(exporter.tracer.open(opening(wanted)).is_some());
-    assert!(Exporter::start("").tracer.open(opening(wanted)).is_none());
+    let trusting = exporter("own.pem", &own.cert.pem());
+    trusting.spans(3);
+    trusting.wait_for(Counts { exported: 3, ..Counts::default() }).await;
+    assert_eq!(collector.spans().unwrap().len(), 3);
+    let distrusting = exporter("other.pem", &other.cert.pem());
+    distrusting.spans(1);
+    distrusting.wait_for(Counts { unsent: 1, ..Counts::default() }).await;
+    assert_eq!(collector.spans().unwrap().len(), 3);
+}
+
+/// The port of a listener that takes TLS off what it hands on.
+async fn in_front_of(collector: SocketAddr, acceptor: TlsAcceptor) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((outside, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut outside) = acceptor.accept(outside).await else { return };
+                let mut inside = tokio::net::TcpStream::connect(collector).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+            });
+        }
+    });
+    port
 }

@@ -109,7 +109,7 @@ mod tests {
             "GATEWAY_PORT",
             "GATEWAY_SERVICE_HOST",
             "BILLING_PORT",
-            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_BSP_SCHEDULE_DELAY",
             "STRIPE_KEY",
             "DATABASE_HOST",
             "XDG_DATA_DIRS",

@@ -109,7 +109,13 @@ settings! {
     TUNNEL_IDLE_TIMEOUT_SECS = "limits.tunnel_idle_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     STRIPE_API_KEY = "stripe.api_key", Secret, "a Stripe secret key";
     STRIPE_API_BASE = "stripe.api_base", Secret, "the URL of Stripe's API";
-    OTEL_EXPORTER_OTLP_ENDPOINT = "otel.exporter_otlp_endpoint", Secret, "http://host:4318 of a collector that takes OTLP over HTTP";
+    OTEL_EXPORTER_OTLP_ENDPOINT = "otel.exporter_otlp_endpoint", Secret, "http://host:4318 or https://host:4318 of a collector that takes OTLP over HTTP";
+    OTEL_EXPORTER_OTLP_HEADERS = "otel.exporter_otlp_headers", Secret, "name=value, separated by commas, values percent-encoded";
+    OTEL_EXPORTER_OTLP_PROTOCOL = "otel.exporter_otlp_protocol", Plain, "http/protobuf";
+    OTEL_EXPORTER_OTLP_CERTIFICATE = "otel.exporter_otlp_certificate", Plain, "a file of certificates in PEM";
+    OTEL_TRACES_SAMPLER = "otel.traces_sampler", Plain, "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio";
+    OTEL_TRACES_SAMPLER_ARG = "otel.traces_sampler_arg", Plain, "a number from 0 to 1";
+    OTEL_RESOURCE_ATTRIBUTES = "otel.resource_attributes", Plain, "name=value, separated by commas, values percent-encoded";
     OTEL_SERVICE_NAME = "otel.service_name", Plain, "what traces call the program";
 }
 

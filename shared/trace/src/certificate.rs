@@ -1,0 +1,59 @@
+//! Whom to trust for a collector's certificate: the machine's roots, or a file of its own.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper_rustls::ConfigBuilderExt;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::Endpoint;
+
+/// No encrypted connection could be made to any collector.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The machine has no root certificates.
+    #[error(
+        "the machine's root certificates can't be read: install ca-certificates, or set OTEL_EXPORTER_OTLP_CERTIFICATE"
+    )]
+    Roots(#[source] io::Error),
+    /// The file can't be read, or holds no certificate.
+    #[error("can't be read as certificates in PEM")]
+    File(#[source] PemError),
+    /// The file holds something that is no authority's certificate.
+    #[error("holds no certificate to trust")]
+    Useless,
+    /// The library lacks what it needs.
+    #[error("TLS can't be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The certificates of a file in PEM.
+pub(crate) fn read(file: &Path) -> Result<RootCertStore, CertificateError> {
+    let certificates = CertificateDer::pem_file_iter(file).map_err(CertificateError::File)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        let certificate = certificate.map_err(CertificateError::File)?;
+        roots.add(certificate).map_err(|_| CertificateError::Useless)?;
+    }
+    if roots.is_empty() { Err(CertificateError::Useless) } else { Ok(roots) }
+}
+
+/// For calls to a collector, trusting `roots` or else the machine's.
+pub(crate) fn client_config(
+    endpoint: &Endpoint,
+    roots: Option<RootCertStore>,
+) -> Result<ClientConfig, CertificateError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        Some(roots) => builder.with_root_certificates(roots),
+        None if endpoint.is_https() => builder.with_native_roots().map_err(CertificateError::Roots)?,
+        // Never used: the collector speaks plain http.
+        None => builder.with_root_certificates(RootCertStore::empty()),
+    };
+    Ok(builder.with_no_client_auth())
+}
