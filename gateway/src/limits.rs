@@ -86,6 +86,6 @@ mod tests {
         let limits = read(None);
         assert_eq!((limits.request_body_bytes_max, limits.header_bytes_max), (1 << 30, 32 << 10));
         assert_eq!(limits.rate_per_second, None);
-        assert_eq!(read(Some("[rate_limit]\nper_second = 100\n")).rate_per_second, Some(100));
+        assert_eq!(read(Some("[limits]\nrate_per_second = 100\n")).rate_per_second, Some(100));
     }
 }
