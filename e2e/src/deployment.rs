@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::{Request, Response};
+use goldleaves_testkit::disk::SmallDisk;
 use goldleaves_testkit::nats::NatsServer;
 use goldleaves_testkit::postgres::Postgres;
 use goldleaves_testkit::program::{Launch, Program};
@@ -39,6 +40,8 @@ pub struct Deployment {
     settings: BTreeMap<String, String>,
     /// A disk that holds the data alone.
     disk: Option<Disk>,
+    /// A disk that outlives the programs that use it.
+    kept: Option<SmallDisk>,
     /// Whether the one process prints what it prints on a terminal.
     banner: bool,
     running: Option<Running>,
@@ -94,7 +97,7 @@ impl Deployment {
     pub fn prepare(kind: Kind, settings: &[(&str, &str)]) -> Result<Self> {
         let scratch = Scratch::new("system")?;
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Ok(Self { kind, settings, disk: None, banner: false, running: None, backing: None, scratch })
+        Ok(Self { kind, settings, disk: None, kept: None, banner: false, running: None, backing: None, scratch })
     }
 
     /// The same, whose one process prints what it prints on a terminal.
@@ -193,7 +196,10 @@ impl Deployment {
             .iter()
             .flat_map(|backing| [("NATS_URL", backing.nats.url()), ("DATABASE_URL", backing.database.clone())]);
         let given = self.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        let launch = Launch::new(program, self.scratch.path()).settings(addresses).settings(own);
+        let mut launch = Launch::new(program, self.scratch.path()).settings(addresses).settings(own);
+        if let Some(disk) = &self.kept {
+            launch = launch.on_disk(disk);
+        }
         launch.settings(backing).settings(given)
     }
 
@@ -205,6 +211,28 @@ impl Deployment {
     /// The same, with the data that is there now, and full; the file `filler` in the data folder takes all that is left.
     pub fn on_full_disk(&mut self, mib: u32) {
         self.disk = Some(Disk::Full { mib });
+    }
+
+    /// The same, with a disk that is there when no program is: whatever was written stays.
+    ///
+    /// # Errors
+    /// It can't be mounted.
+    pub async fn on_kept_disk(&mut self, mib: u32) -> Result<&SmallDisk> {
+        let disk = SmallDisk::mount(&self.data_folder(), mib).await?;
+        Ok(self.kept.insert(disk))
+    }
+
+    /// The disk of [`Self::on_kept_disk`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kept_disk(&self) -> Result<&SmallDisk> {
+        self.kept.as_ref().context("no disk of its own")
+    }
+
+    /// The folder of the programs' output, kept when the test fails.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// Changes a setting for the next start.

@@ -49,7 +49,7 @@ pub struct Fleet {
     /// The wires.
     pub wires: Wires,
     gateway: Option<Gateway>,
-    workers: Vec<Program>,
+    workers: Vec<Worker>,
     address: watch::Sender<Option<SocketAddr>>,
     settings: BTreeMap<String, String>,
     database: String,
@@ -58,6 +58,12 @@ pub struct Fleet {
 
 #[derive(Debug)]
 struct Gateway {
+    program: Program,
+    ops: SocketAddr,
+}
+
+#[derive(Debug)]
+struct Worker {
     program: Program,
     ops: SocketAddr,
 }
@@ -244,8 +250,8 @@ impl Fleet {
         let database = self.database.replace(&format!(":{}/", self.postgres.port()), &format!(":{through}/"));
         let launch = self.launch("meter-worker", &self.nats_urls(Some(&self.wires.worker_nats)));
         let mut worker = launch.setting("DATABASE_URL", database).start()?;
-        worker.address("ops listens on").await?;
-        self.workers.push(worker);
+        let ops = worker.address("ops listens on").await?;
+        self.workers.push(Worker { program: worker, ops });
         Ok(())
     }
 
@@ -260,7 +266,7 @@ impl Fleet {
     /// There is none of that number.
     pub fn kill_worker(&mut self, index: usize) -> Result<()> {
         ensure!(index < self.workers.len(), "there is no worker {index}");
-        self.workers.swap_remove(index).kill()
+        self.workers.swap_remove(index).program.kill()
     }
 
     /// Starts or stops (`SIGTERM`) workers until so many run.
@@ -272,7 +278,7 @@ impl Fleet {
             self.start_worker().await?;
         }
         while self.workers.len() > workers
-            && let Some(mut worker) = self.workers.pop()
+            && let Some(Worker { program: mut worker, .. }) = self.workers.pop()
         {
             worker.signal(Signal::TERM)?;
             let status = worker.wait().await?;
@@ -281,7 +287,27 @@ impl Fleet {
         Ok(())
     }
 
+    /// A metric of each worker: the sum of all samples, or the one whose labels are written out.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub async fn of_workers(&self, name: &str) -> Result<Vec<f64>> {
+        let mut found = Vec::new();
+        for worker in &self.workers {
+            let text = Request::get("/metrics").send(worker.ops).await?.text();
+            found.push(crate::metrics::sum(&text, name));
+        }
+        Ok(found)
+    }
+
     // === what they stand on ===
+
+    /// Another server takes the place of the database's, which is gone: new connections of the workers go there.
+    pub fn fail_over(&mut self, to: Postgres) {
+        self.wires.worker_postgres.aim(&format!("127.0.0.1:{}", to.port()));
+        self.database = self.database.replace(&format!(":{}/", self.postgres.port()), &format!(":{}/", to.port()));
+        self.postgres = to;
+    }
 
     /// A nats-server by its place.
     ///

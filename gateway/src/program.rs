@@ -95,6 +95,8 @@ async fn serve(config: &Config) -> Result<Exit> {
     let (tracer, exporting) = config.traces.start("gateway", &metrics)?;
     let side = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
     let connection = config.stream.connect("gateway").await?;
+    let shown = connection.clone();
+    metrics.show_broker(move || (shown.is_connected(), shown.connects()));
     let ops = bind(config.ops_addr, ListenerOptions::default())
         .with_context(|| format!("OPS_ADDR {} can't be listened on", config.ops_addr))?;
     let ops_addr = ops.local_addr()?;

@@ -24,6 +24,8 @@ pub(crate) async fn spawn(
     metrics: &Metrics,
 ) -> Result<Arc<dyn Publisher>> {
     let connection = stream.connect("goldleaves").await?;
+    let shown = connection.clone();
+    metrics.show_broker(move || (shown.is_connected(), shown.connects()));
     let (declared, topology) = (connection.clone(), *stream.topology());
     supervisor.spawn_once(rule("stream", OnCancel::Abort), async move |stop| {
         while let Err(error) = topology.declare(&declared).await {

@@ -73,6 +73,8 @@ async fn serve(config: &Config) -> Result<Exit> {
     let ops = bind(config.ops_addr, ListenerOptions::default())
         .with_context(|| format!("OPS_ADDR {} can't be listened on", config.ops_addr))?;
     let connection = config.stream.clone().connect("meter-worker").await?;
+    let shown = connection.clone();
+    metrics.show_broker(move || (shown.is_connected(), shown.connects()));
     tracing::info!("ops listens on http://{}", ops.local_addr()?);
 
     let mut supervisor = Supervisor::new(shutdown.clone());

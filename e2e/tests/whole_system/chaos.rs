@@ -64,7 +64,7 @@ const FAULTS: [Fault; 16] = [
 ];
 
 /// Every kind of end a response of the upstream can have here, all of them 2xx.
-fn answer(received: &Received) -> Answer {
+pub(crate) fn answer(received: &Received) -> Answer {
     match received.target().rsplit('/').next() {
         Some("chunked") => Answer::chunked([b"one".to_vec(), b"two".to_vec()]),
         Some("trailers") => Answer::chunked([b"one".to_vec()]).trailer("X-Usage-Units", "2"),
@@ -75,7 +75,7 @@ fn answer(received: &Received) -> Answer {
     }
 }
 
-const KINDS: [&str; 6] = ["length", "chunked", "trailers", "empty", "drip", "large"];
+pub(crate) const KINDS: [&str; 6] = ["length", "chunked", "trailers", "empty", "drip", "large"];
 
 /// The n-th request; one in fifty is asked twice under one id, by two clients.
 fn request(tokens: &[String; 2], number: usize) -> Request {
@@ -148,7 +148,7 @@ fn wire(fleet: &Fleet, fault: Fault) -> &goldleaves_testkit::proxy::WireProxy {
 }
 
 /// What the gateway's numbers add to the account; they end with it, so they are read before it is killed.
-async fn unbilled(fleet: &Fleet) -> Unbilled {
+pub(crate) async fn unbilled(fleet: &Fleet) -> Unbilled {
     let count = async |name| fleet.count(name).await.unwrap();
     let void = count("goldleaves_voided_calls_total").await;
     Unbilled { void, retries: count("goldleaves_upstream_retries_total").await }

@@ -1,8 +1,9 @@
 //! What a process shows about itself: the build that runs, and the descriptors it uses beside those it may.
 
 use std::fs;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -39,6 +40,20 @@ impl Metrics {
             for (gauge, value) in gauges.iter().zip(read()) {
                 gauge.set(value.into());
             }
+        });
+    }
+
+    /// Shows whether the broker is connected and how often it was connected to, as `read` says in this order: each time but the
+    /// first followed a loss. It must not block.
+    pub fn show_broker(&self, read: impl Fn() -> (bool, u64) + Send + Sync + 'static) {
+        let connected =
+            self.register("nats_connected", "Whether NATS is connected: 1 or 0", Gauge::<i64, AtomicI64>::default());
+        let help = "Times NATS was connected to; each but the first followed a loss";
+        let connects = self.register("nats_connects", help, Counter::<u64, AtomicU64>::default());
+        self.before_reading(move || {
+            let (is_connected, count) = read();
+            connected.set(is_connected.into());
+            connects.inner().store(count, Ordering::Relaxed);
         });
     }
 

@@ -22,7 +22,7 @@ impl Default for StoreOptions {
         Self {
             connections_max: 8,
             acquire_timeout: Duration::from_secs(10),
-            work_timeout: Duration::from_secs(60),
+            work_timeout: Duration::from_secs(40),
             ping_timeout: Duration::from_secs(2),
             create_missing: true,
         }

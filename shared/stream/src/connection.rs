@@ -163,7 +163,7 @@ impl Connection {
     }
 
     /// How often the client has connected to a server.
-    pub(crate) fn connects(&self) -> u64 {
+    pub fn connects(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }
 

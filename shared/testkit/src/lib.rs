@@ -7,6 +7,7 @@ pub mod checkers;
 pub mod child;
 pub mod client;
 pub mod collector;
+pub mod disk;
 pub mod http1;
 pub mod httpbin;
 pub mod nats;

@@ -14,6 +14,7 @@ use goldleaves_toolbox::{GOLDLEAVES_BIN_DIR, target_directory};
 use rustix::process::Signal;
 
 use crate::child::Child;
+use crate::disk::SmallDisk;
 
 /// How long a program may take to print an address, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +35,8 @@ pub struct Launch {
     small_disk: Option<(PathBuf, u32)>,
     /// Whether that is full.
     fill: bool,
+    /// The words that start it on a disk that outlives it.
+    disk: Vec<String>,
 }
 
 /// A program of ours that was started.
@@ -59,6 +62,7 @@ impl Launch {
             core: None,
             small_disk: None,
             fill: false,
+            disk: Vec::new(),
         }
     }
 
@@ -112,6 +116,14 @@ impl Launch {
         self.on_small_disk(folder, mib)
     }
 
+    /// Starts it on a small disk that is there before it and after it.
+    #[must_use]
+    pub fn on_disk(mut self, disk: &SmallDisk) -> Self {
+        self.disk = disk.enter();
+        self.disk.push(format!("--wd={}", self.folder.display()));
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -143,7 +155,7 @@ impl Launch {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut words: Vec<OsString> = Vec::new();
+        let mut words: Vec<OsString> = self.disk.iter().map(OsString::from).collect();
         if let Some((folder, mib)) = &self.small_disk {
             std::fs::create_dir_all(folder).context("making the folder of the small disk")?;
             let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };

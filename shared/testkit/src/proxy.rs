@@ -25,6 +25,7 @@ enum Wire {
 #[derive(Debug)]
 pub struct WireProxy {
     address: SocketAddr,
+    target: watch::Sender<String>,
     wire: watch::Sender<Wire>,
     /// Connections with a smaller number are silent for ever.
     silent: watch::Sender<u64>,
@@ -42,14 +43,14 @@ impl WireProxy {
         let address = listener.local_addr().context("the proxy's address")?;
         let (wire, seen) = watch::channel(Wire::Whole);
         let (silent, silenced) = watch::channel(0);
-        let target = target.to_owned();
+        let (target, aimed) = watch::channel(target.to_owned());
         let accepted = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&accepted);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::Relaxed);
                 let mut silenced = silenced.clone();
-                let passing = connection(client, target.clone(), seen.clone());
+                let passing = connection(client, aimed.borrow().clone(), seen.clone());
                 tokio::spawn(async move {
                     let mut passing = std::pin::pin!(passing);
                     let silence = async { silenced.wait_for(|first| number < *first).await.is_ok() };
@@ -64,12 +65,17 @@ impl WireProxy {
                 });
             }
         });
-        Ok(Self { address, wire, silent, accepted, accepting })
+        Ok(Self { address, target, wire, silent, accepted, accepting })
     }
 
     /// Where to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Passes new connections on to another `host:port`, as a name does that points elsewhere from now on.
+    pub fn aim(&self, target: &str) {
+        self.target.send_replace(target.to_owned());
     }
 
     /// Closes every connection and every new one.

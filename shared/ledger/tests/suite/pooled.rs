@@ -50,7 +50,7 @@ async fn a_session_has_its_settings_through_a_pooler_too() {
                         WITH ORDINALITY AS names (name, place)";
         let rows = ledger.store().read(settings, Default::default()).await.unwrap();
         let said: String = rows[0].try_get("", "settings").unwrap();
-        assert_eq!(said, "read committed on 1min 1min 5s 60000 UTC", "{url}");
+        assert_eq!(said, "read committed on 40s 40s 5s 60000 UTC", "{url}");
         ledger.store().close().await;
     }
 }

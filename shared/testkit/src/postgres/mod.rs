@@ -4,6 +4,8 @@
 //! or newer. Nothing is downloaded here: `cargo xtask test` does that. `initdb` refuses root, so under root everything
 //! runs as `postgres` or `nobody`. Data is not synced to the disk: a test survives no power cut, but any kill.
 
+mod copies;
+
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -67,12 +69,7 @@ impl Postgres {
     /// As [`Postgres::shared`].
     pub async fn start() -> Result<Self> {
         let programs = find_programs()?;
-        let owner = unprivileged()?;
-        let directory = tempfile::Builder::new().prefix("goldleaves-postgres-").tempdir()?;
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
-        if let Some((user, group)) = owner {
-            chown(directory.path(), Some(user), Some(group))?;
-        }
+        let (directory, owner) = home()?;
         let (databases, template) = (AtomicU32::new(0), OnceCell::new());
         let mut server = Self { keeper: None, programs, directory, port: 0, owner, databases, template };
         server.make_data()?;
@@ -290,6 +287,17 @@ impl Drop for Postgres {
         let _ = self.signal_all(Signal::CONT);
         self.dismiss_keeper(b"");
     }
+}
+
+/// A folder that belongs to whom the server is to run as.
+fn home() -> Result<(TempDir, Option<(u32, u32)>)> {
+    let owner = unprivileged()?;
+    let directory = tempfile::Builder::new().prefix("goldleaves-postgres-").tempdir()?;
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
+    if let Some((user, group)) = owner {
+        chown(directory.path(), Some(user), Some(group))?;
+    }
+    Ok((directory, owner))
 }
 
 fn find_programs() -> Result<PathBuf> {

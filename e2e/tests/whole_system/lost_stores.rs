@@ -1,0 +1,156 @@
+//! Stores that go back, fail over, fill up, fall silent and disappear, at random under load: every call that was served is
+//! billed once, a ledger made anew bills the same, and each loss is named in a log line and by a metric within a minute.
+//!
+//! A few losses as a rule; `GOLDLEAVES_SOAK=1` goes on for two hours (`GOLDLEAVES_SOAK_SECS`) with 100,000 calls
+//! (`GOLDLEAVES_SOAK_REQUESTS`), both deployments at a time. `GOLDLEAVES_CHAOS_SEED` repeats the order of a run.
+
+mod apart;
+mod one_process;
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use goldleaves_e2e::load::{Plan, SteadyLoad};
+use goldleaves_testkit::child::wait_for;
+use goldleaves_testkit::client::Request;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::chaos::KINDS;
+use crate::soak;
+
+/// The time within which a loss has to be named.
+const NAMED_WITHIN: Duration = Duration::from_secs(60);
+/// The time that everything retained may take to be handed over and recorded again.
+const RECOVERY: Duration = Duration::from_secs(900);
+const CLIENTS: usize = 4;
+
+/// The length of a run, and its calls.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    lasts: Duration,
+    calls: usize,
+}
+
+impl Course {
+    fn of_environment() -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+        let secs = if soak() { number("GOLDLEAVES_SOAK_SECS").unwrap_or(7_200) } else { 20 };
+        let calls = number("GOLDLEAVES_SOAK_REQUESTS").filter(|_| soak()).unwrap_or(100_000 * secs / 7_200);
+        Self { lasts: Duration::from_secs(secs as u64), calls }
+    }
+
+    /// A little faster than need be: nobody is served while a gateway starts.
+    fn plan(self) -> Plan {
+        let pause = self.lasts.mul_f64(0.9 * CLIENTS as f64 / self.calls as f64);
+        Plan { clients: CLIENTS, pause, requests: None }
+    }
+}
+
+fn seeded(of: &str) -> StdRng {
+    let seed = std::env::var("GOLDLEAVES_CHAOS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random::<u64>);
+    println!("{of}: GOLDLEAVES_CHAOS_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// The n-th request; one in fifty is asked twice under one id.
+fn request(tokens: &[String], number: usize) -> Request {
+    let number = if number % 50 == 49 { number - 10 } else { number };
+    let target = format!("/api/v1/documents/{}", KINDS[number % KINDS.len()]);
+    Request::get(&target).token(&tokens[number % tokens.len()]).header("X-Request-ID", &format!("lost-{number}"))
+}
+
+/// Waits until so many more responses were read.
+async fn calls(load: &SteadyLoad, more: u64) {
+    let wanted = load.finished() + more;
+    wait_for("calls", RECOVERY, async || Ok((load.finished() >= wanted).then_some(()))).await.unwrap();
+}
+
+/// The lines that programs write into their logs from some moment on.
+#[derive(Debug)]
+struct Logs {
+    folder: PathBuf,
+    ends: BTreeMap<PathBuf, u64>,
+}
+
+impl Logs {
+    fn from_now(folder: &Path) -> Self {
+        let mut logs = Self { folder: folder.to_path_buf(), ends: BTreeMap::new() };
+        let ends = logs.files().into_iter().map(|file| (file.clone(), file.metadata().map_or(0, |found| found.len())));
+        logs.ends = ends.collect();
+        logs
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.folder).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|end| end == "stderr" || end == "stdout")).collect()
+    }
+
+    fn written(&self) -> String {
+        let mut text = String::new();
+        for path in self.files() {
+            let mut file = std::fs::File::open(&path).unwrap();
+            file.seek(SeekFrom::Start(self.ends.get(&path).copied().unwrap_or_default())).unwrap();
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        text
+    }
+
+    fn say(&self, any: &[&str]) -> bool {
+        let written = self.written();
+        any.iter().any(|words| written.contains(words))
+    }
+}
+
+/// The losses so far, and the time until each was named.
+#[derive(Debug, Default)]
+struct Tally {
+    named: BTreeMap<String, Vec<[Duration; 2]>>,
+    unasked: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    /// Waits until a loss is named, in a log line and by a metric.
+    async fn named(&mut self, loss: &str, (logs, any): (&Logs, &[&str]), shows: impl AsyncFn() -> Result<bool>) {
+        let since = Instant::now();
+        let mut took = [None, None];
+        while took.contains(&None) {
+            if took[0].is_none() && logs.say(any) {
+                took[0] = Some(since.elapsed());
+            }
+            if took[1].is_none() && shows().await.unwrap_or_default() {
+                took[1] = Some(since.elapsed());
+            }
+            assert!(
+                since.elapsed() < NAMED_WITHIN,
+                "{loss} is not named after {NAMED_WITHIN:?}: line, metric {took:?}, wanted {any:?}\n{}",
+                logs.written()
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let took = took.map(Option::unwrap);
+        println!("  {loss}: named in a line after {:.1?}, by a metric after {:.1?}", took[0], took[1]);
+        self.named.entry(loss.to_owned()).or_default().push(took);
+    }
+
+    /// Counts a loss right after another one, which may hide it.
+    fn unasked(&mut self, loss: &str) {
+        println!("  {loss}, on top");
+        *self.unasked.entry(loss.to_owned()).or_default() += 1;
+    }
+
+    fn print(&self) {
+        for (loss, took) in &self.named {
+            let most = |at: usize| took.iter().map(|took| took[at].as_secs_f64()).fold(0.0, f64::max);
+            println!("{loss}: {} times, line within {:.1} s, metric within {:.1} s", took.len(), most(0), most(1));
+        }
+        println!("on top of others: {:?}", self.unasked);
+    }
+}
