@@ -16,14 +16,14 @@ use crate::layers::OpenCall;
 use crate::proxy::UploadWatch;
 use crate::spans::CallTrace;
 
-/// As hyper parsed it.
+/// A request as hyper parsed it.
 pub(crate) struct Arrived {
     pub(crate) request: Request<WebBody>,
     /// The socket's other end, written out once a connection.
     pub(crate) peer: HeaderValue,
 }
 
-/// What holds for the whole call.
+/// Describes what holds for the whole call.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     /// The address of the socket's other end, ready to be sent.
@@ -61,7 +61,7 @@ pub(crate) enum Destination {
     Billing,
 }
 
-/// As errors name it.
+/// Writes the name that errors use.
 impl fmt::Display for Destination {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
@@ -71,10 +71,10 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Whether a call needs a token, and what it is billed as.
+/// Says whether a call needs a token, and what it is billed as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Nobody is asked who they are.
+    /// Public: no token is required.
     Open,
     /// A valid token, no bill.
     Unbilled,
@@ -90,7 +90,7 @@ pub(crate) struct Routed {
     pub(crate) admission: Admission,
 }
 
-/// Who calls, as the verified token says.
+/// The caller, as the verified token says.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) user: UserId,
@@ -99,12 +99,12 @@ pub(crate) struct Caller {
     pub(crate) expires: Option<Instant>,
 }
 
-/// Who pays.
+/// The caller whose tenant pays.
 #[derive(Debug, Clone)]
 pub(crate) struct BilledCaller {
     pub(crate) user: UserId,
     pub(crate) tenant: TenantId,
-    /// As [`Caller::expires`].
+    /// The same as [`Caller::expires`].
     pub(crate) expires: Option<Instant>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct Captured {
     pub(crate) watch: Option<UploadWatch>,
 }
 
-/// As the upstream shall see it, but for what belongs to one connection.
+/// A request as the upstream shall see it, but for what belongs to one connection.
 pub(crate) struct Outbound {
     pub(crate) request: Request<WebBody>,
     pub(crate) facts: Facts,

@@ -1,4 +1,4 @@
-//! What the layers of one core share. Nothing in it is written by another core but the wish to stop.
+//! Describes what the layers of one core share. Nothing in it is written by another core but the wish to stop.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) recorder: Recorder,
     pub(crate) statuses: Arc<BillableStatuses>,
-    /// Whether events say who called from where with what.
+    /// True if events say who called from where with what.
     pub(crate) client_info: bool,
-    /// Whether answers without an event say why there is none.
+    /// True if answers without an event say why there is none.
     pub(crate) says_skipped: bool,
     pub(crate) metrics: Arc<CoreMetrics>,
     pub(crate) routes: Arc<RouteCounters>,
-    /// What its bodies may hold on their way.
+    /// Holds what its bodies may hold on their way.
     pub(crate) buffers: Buffers,
     /// Cancelled before anything is dropped because the gateway stops.
     pub(crate) stopping: CancellationToken,

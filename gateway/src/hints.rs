@@ -1,4 +1,4 @@
-//! What is said to who puts a service of their own behind the gateway: what is billed, and that nothing was.
+//! Describes what is said to who puts a service of their own behind the gateway: what is billed, and that nothing was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Patterns that one line names.
 const NAMED_MAX: usize = 20;
 
-/// What is billed, in words: the patterns and the statuses.
+/// Returns what is billed, in words: the patterns and the statuses.
 pub(crate) fn billed(config: &GatewayConfig) -> String {
     let patterns = config.billed_patterns();
     let patterns: Vec<&str> = patterns.iter().map(RoutePattern::as_str).collect();

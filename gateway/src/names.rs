@@ -16,9 +16,9 @@ names! {
     USAGE_EVENT_ID = "x-usage-event-id";
     /// Why an answer has no event; in development only.
     USAGE_SKIPPED = "x-usage-skipped";
-    /// What the upstream says a call was worth.
+    /// The header in which the upstream says what a call was worth.
     USAGE_UNITS = "x-usage-units";
-    /// What the upstream says was done.
+    /// The header in which the upstream says what was done.
     USAGE_ACTION = "x-usage-action";
     USER_ID = "x-user-id";
     TENANT_ID = "x-tenant-id";

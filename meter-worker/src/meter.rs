@@ -48,7 +48,7 @@ impl Meter {
         self.record_incoming(payloads.into_iter().map(Incoming::parse).collect()).await
     }
 
-    /// As [`Meter::record`], for messages that say where they come from.
+    /// Works like [`Meter::record`], for messages that say where they come from.
     ///
     /// # Errors
     /// As [`Meter::record`].
@@ -69,7 +69,7 @@ impl Meter {
         &self.handed
     }
 
-    /// As [`Meter::record`], for a batch that came like this; and which of the payloads no ledger can hold:
+    /// Works like [`Meter::record`], for a batch that came like this; and which of the payloads no ledger can hold:
     /// those that can't be read and those it refused.
     pub(crate) async fn record_naming(
         &self,
@@ -143,7 +143,7 @@ impl Meter {
     }
 }
 
-/// Whether it is something in the batch that the ledger refuses, and not the ledger that is away or not as it should be: a
+/// Returns whether it is something in the batch that the ledger refuses, and not the ledger that is away or not as it should be: a
 /// constraint that somebody made, a missing partition, a column of another type, or a stored row that can't be read say
 /// nothing of what comes.
 fn is_poison(cause: &LedgerError) -> bool {

@@ -50,7 +50,7 @@ impl Publisher for Meter {
         })
     }
 
-    /// Whether the ledger has as much as was handed over.
+    /// Returns whether the ledger has as much as was handed over.
     fn verify(&self) -> PublishFuture<'_> {
         Box::pin(async move {
             let Some(count) = self.handed().get() else { return Ok(()) };

@@ -30,7 +30,7 @@ pub enum MigrationError {
     File {
         /// Which file.
         path: String,
-        /// What the system said.
+        /// Holds what the system said.
         source: std::io::Error,
     },
     /// The database has steps that this program does not know.
@@ -42,7 +42,7 @@ pub enum MigrationError {
     /// Taking the step back would destroy another number of rows than was agreed to.
     #[error("{} rows would go, not {agreed}: {losses}", losses.rows())]
     Losses {
-        /// What would go.
+        /// Holds what would go.
         losses: Losses,
         /// How many rows somebody agreed to lose.
         agreed: u64,
@@ -57,7 +57,7 @@ pub enum MigrationError {
 pub struct Step {
     /// The step's name, as kept in the table `seaql_migrations`.
     pub name: String,
-    /// Whether the database has it.
+    /// True if the database has it.
     pub applied: bool,
 }
 
@@ -91,7 +91,7 @@ pub async fn up(url: &str, progress: Progress<'_>) -> Result<(), MigrationError>
     plan().up(url, progress).await
 }
 
-/// What taking the last step back would destroy, with the step's name; `None` when there is no step to take back. Changes
+/// Returns what taking the last step back would destroy, with the step's name; `None` when there is no step to take back. Changes
 /// nothing.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use goldleaves_toolbox::{GOLDLEAVES_BIN_DIR, target_directory};
 
 use crate::cargo::cargo;
 
-/// What to measure.
+/// Describes what to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only this; both when left out.

@@ -21,7 +21,7 @@ const PROGRAMS: [&str; 4] = ["goldleaves", "goldleaves-gateway", "goldleaves-met
 /// Set, the tests that have a long version run that.
 const SOAK: &str = "GOLDLEAVES_SOAK";
 
-/// What to run.
+/// Describes what to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only the tests of these packages.
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the tests look for: the paths of the tools and of our programs, and whether they shall take long.
+/// Returns what the tests look for: the paths of the tools and of our programs, and whether they shall take long.
 fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathBuf> {
     let programs = target_directory().join(if soak { "release" } else { "debug" });
     let mut environment = BTreeMap::from([
@@ -120,7 +120,7 @@ fn run_tests(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> an
     Ok((tally, child.wait()?.success()))
 }
 
-/// What the test runners' summaries add up to.
+/// Describes what the test runners' summaries add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     passed: u64,

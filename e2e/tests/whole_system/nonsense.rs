@@ -1,4 +1,4 @@
-//! What clients can make the program log: nothing, however often they send what makes no sense.
+//! Describes what clients can make the program log: nothing, however often they send what makes no sense.
 
 use std::time::Duration;
 

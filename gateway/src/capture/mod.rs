@@ -75,7 +75,7 @@ where
     }
 }
 
-/// Who pays for what, and how much when nobody says.
+/// Names who pays for what, and how much when nobody says.
 struct Billing<'a> {
     caller: &'a BilledCaller,
     route: RoutePattern,
@@ -140,7 +140,7 @@ fn upload_watch(traced: &Traced, fingerprint: impl FnOnce() -> Option<Fingerprin
     (!traced.request.body().is_end_stream()).then(|| UploadWatch::new(fingerprint()))
 }
 
-/// What the upstream's side of a call comes to.
+/// Describes what the upstream's side of a call comes to.
 type Answered = Result<Served, Failure>;
 type Durable = Pin<Box<dyn Future<Output = Result<(), NotDurable>> + Send>>;
 
@@ -217,7 +217,7 @@ impl Headed {
         Self { response, meter, tunnel }
     }
 
-    /// What the head has to wait for, if anything.
+    /// Returns what the head has to wait for, if anything.
     fn durable(&self, core: &Core) -> Option<Durable> {
         let strict = core.recorder.durability() == Durability::Strict;
         let owed = self.meter.as_ref().filter(|_| strict).and_then(Meter::owed)?;

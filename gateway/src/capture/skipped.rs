@@ -36,7 +36,7 @@ impl Skipped {
         }
     }
 
-    /// What `X-Usage-Skipped` says.
+    /// Returns what `X-Usage-Skipped` says.
     pub(crate) const fn value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::OpenRoute => "open_route",

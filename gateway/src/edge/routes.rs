@@ -10,7 +10,7 @@ use super::config::{Access, EdgeConfig, RouteEntry};
 use super::way::Way;
 use crate::error::GatewayError;
 
-/// What holds for one path, by method.
+/// Describes what holds for one path, by method.
 #[derive(Debug, Clone)]
 struct ByMethod<T> {
     /// Entries with methods; at one path each method is there once.
@@ -62,7 +62,7 @@ pub(crate) struct Found<'a> {
     pub(crate) way: &'a Arc<Way>,
     /// How many bytes at the end of the path are beyond the entry's own.
     pub(crate) rest_bytes: usize,
-    /// Whether the path begins with the entry's very segments.
+    /// True if the path begins with the entry's very segments.
     pub(crate) is_literal: bool,
 }
 
@@ -97,19 +97,19 @@ impl Routes {
     }
 }
 
-/// What calls are billed as, where entries have a say in it beside `BILLABLE_ROUTES`.
+/// Describes what calls are billed as, where entries have a say in it beside `BILLABLE_ROUTES`.
 #[derive(Debug, Clone)]
 pub(crate) struct Bills {
     routes: Arc<BillableRoutes>,
     /// `None` = no entry says anything. A pattern that is carved out is `None`.
     tree: Option<SegmentTree<ByMethod<Option<RoutePattern>>>>,
     patterns: Vec<RoutePattern>,
-    /// What calls count, by entry and without regard to case, as all that is money; `None` = no entry says it.
+    /// Holds what calls count, by entry and without regard to case, as all that is money; `None` = no entry says it.
     units: Option<SegmentTree<ByMethod<Option<Units>>>>,
 }
 
 impl Bills {
-    /// What `BILLABLE_ROUTES` and the entries say together.
+    /// Returns what `BILLABLE_ROUTES` and the entries say together.
     pub(crate) fn new(routes: Arc<BillableRoutes>, entries: &[RouteEntry]) -> Self {
         Self { units: units(entries), ..Self::weighed(routes, entries, |_| ()) }
     }
@@ -158,7 +158,7 @@ impl Bills {
         Self { routes, tree: Some(tree), patterns, units: None }
     }
 
-    /// What a call is billed as.
+    /// Returns what a call is billed as.
     pub(crate) fn pattern(&self, path: &NormalPath, method: &Method) -> Option<RoutePattern> {
         match &self.tree {
             None => self.routes.longest_match(path).cloned(),
@@ -166,7 +166,7 @@ impl Bills {
         }
     }
 
-    /// What a call counts when the upstream says nothing; `None` = one.
+    /// Returns what a call counts when the upstream says nothing; `None` = one.
     pub(crate) fn units(&self, path: &NormalPath, method: &Method) -> Option<Units> {
         self.units.as_ref()?.longest(path, |here, _| here.of(method)).copied().flatten()
     }
@@ -189,7 +189,7 @@ fn units(entries: &[RouteEntry]) -> Option<SegmentTree<ByMethod<Option<Units>>>>
     })
 }
 
-/// What is wrong with the entries together: two for one path and method, and rewritten paths that would be billed.
+/// Settles what is wrong with the entries together: two for one path and method, and rewritten paths that would be billed.
 pub(crate) fn check(values: &mut Values, config: &EdgeConfig, bills: &Bills) {
     let mut tree: SegmentTree<ByMethod<usize>> = SegmentTree::new(Case::Exact);
     for (index, entry) in config.routes.iter().enumerate() {
@@ -219,7 +219,7 @@ fn bills_of(bills: &Bills, path: &RoutePattern, entry: &RouteEntry) -> Option<Ro
     methods.iter().find_map(|method| bills.pattern(&normal, method))
 }
 
-/// Whether what the upstream sees lies under a billable pattern whose calls go to the same upstream.
+/// Returns whether what the upstream sees lies under a billable pattern whose calls go to the same upstream.
 fn is_billed_there(bills: &Bills, config: &EdgeConfig, entry: &RouteEntry, prefix: &str) -> bool {
     let text = if prefix.is_empty() { "/" } else { prefix };
     let Some(billed) = text.parse().ok().and_then(|path: RoutePattern| bills_of(bills, &path, entry)) else {
@@ -237,13 +237,13 @@ fn is_below(path: &str, pattern: &str) -> bool {
     pattern == "/" || path.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether an entry opens what it matches.
+/// Returns whether an entry opens what it matches.
 pub(crate) fn opens(found: &Found<'_>) -> bool {
     // As all that is open: the very segments, nothing decoded or cut.
     found.way.access == Some(Access::Open) && found.is_literal
 }
 
-/// What a path that no entry serves is answered with.
+/// Returns what a path that no entry serves is answered with.
 pub(crate) fn unserved(mut allowed: Vec<String>) -> GatewayError {
     if allowed.is_empty() {
         return GatewayError::NoRoute;

@@ -1,4 +1,4 @@
-//! Who calls, and for which tenant: only the verified token says so, and the header that chooses among its tenants.
+//! Decides who calls, and for which tenant: only the verified token says so, and the header that chooses among its tenants.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

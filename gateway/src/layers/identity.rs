@@ -76,7 +76,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
     }
 }
 
-/// What is said here is kept whatever the client's `Connection` names: a new name goes to `proxy/headers.rs`, too.
+/// Sets the headers that are kept whatever the client's `Connection` names: a new name goes to `proxy/headers.rs`, too.
 fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
     headers.insert(REQUEST_ID, facts.request_id_header.clone());
     if let Some(caller) = caller {

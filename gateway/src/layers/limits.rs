@@ -17,10 +17,10 @@ use crate::via::Via;
 /// The longest method served; the longest registered one has 17 characters.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// What a request that is forwarded may be; `TRACE` would show a client what the gateway says to the upstream.
+/// Holds what a request that is forwarded may be; `TRACE` would show a client what the gateway says to the upstream.
 const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What is too much.
+/// Describes what is too much.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LimitsOptions {
     pub(crate) header_bytes_max: usize,
@@ -82,7 +82,7 @@ impl Limits {
     }
 }
 
-/// One request less waits.
+/// Decrements the number of waiting requests when dropped.
 pub(crate) struct Waiting(Arc<AtomicUsize>);
 
 impl Drop for Waiting {

@@ -22,7 +22,7 @@ use crate::route_metrics::{RouteCounters, Row};
 pub(crate) struct Route {
     pub(crate) public: Arc<PublicRoutes>,
     pub(crate) edge: Arc<Edge>,
-    /// Whether the gateway answers browsers' preflights; if not, they are the upstream's, as all of CORS is.
+    /// True if the gateway answers browsers' preflights; if not, they are the upstream's, as all of CORS is.
     pub(crate) cors_here: bool,
     pub(crate) counters: Arc<RouteCounters>,
     pub(crate) metrics: Arc<CoreMetrics>,

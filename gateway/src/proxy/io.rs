@@ -18,7 +18,7 @@ const POLL_BYTES_MAX: usize = 64 << 10;
 /// How much is read before an answer's head ends, interim responses included.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
-/// What was read since the last request. One task uses it at a time; the atomics are only there to share it.
+/// Describes what was read since the last request. One task uses it at a time; the atomics are only there to share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Heard(Arc<Counts>);
 
@@ -52,7 +52,7 @@ impl Heard {
         self.0.left_of_head.store(usize::MAX, Ordering::Relaxed);
     }
 
-    /// Whether any byte was read since the last reset: a request may be sent again only when none was.
+    /// Returns whether any byte was read since the last reset: a request may be sent again only when none was.
     pub(crate) fn any(&self) -> bool {
         self.0.any.load(Ordering::Relaxed)
     }

@@ -17,7 +17,7 @@ pub(crate) struct Slots(Arc<Shared>);
 struct Shared {
     max: usize,
     used: AtomicUsize,
-    /// Who keeps unused connections; looked at only when there is no room.
+    /// The pools that keep unused connections; looked at only when there is no room.
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 

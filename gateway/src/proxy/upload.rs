@@ -20,7 +20,7 @@ use super::stall::Stall;
 /// More frames than a client may have sent of a body that nobody reads.
 const FRAMES_LEFT_MAX: usize = 64;
 
-/// What is allowed of a request's body.
+/// Describes what is allowed of a request's body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UploadLimits {
     pub(crate) bytes_max: u64,
@@ -33,7 +33,7 @@ pub(crate) enum UploadFailure {
     /// The client broke off.
     #[error("the client broke off its request")]
     ClientLeft,
-    /// What came is no body, such as a chunk without a length; the client is there and gets an answer.
+    /// The bytes that came are no body, such as a chunk without a length; the client is there and gets an answer.
     #[error("the request's body is malformed")]
     Malformed,
     /// More bytes than allowed.
@@ -44,7 +44,7 @@ pub(crate) enum UploadFailure {
     Idle,
 }
 
-/// What both ends know of an upload: the one who streams it and the one who settles the call.
+/// Describes what both ends know of an upload: the one who streams it and the one who settles the call.
 #[derive(Debug, Clone)]
 pub(crate) struct UploadWatch(Arc<Mutex<Watched>>);
 
@@ -67,7 +67,7 @@ impl UploadWatch {
         self.0.lock().failure
     }
 
-    /// Whether the body came to its end, or never will.
+    /// Returns whether the body came to its end, or never will.
     fn is_over(&self) -> bool {
         let watched = self.0.lock();
         watched.finished || watched.failure.is_some()

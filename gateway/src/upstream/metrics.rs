@@ -73,7 +73,7 @@ impl RetryReason {
 /// One upstream's counters.
 #[derive(Debug)]
 pub(crate) struct UpstreamMetrics {
-    /// What each core counts for itself.
+    /// Holds what each core counts for itself.
     cores: Box<[PerCore]>,
     ejections: [AtomicU64; Reason::ALL.len()],
     retried: [AtomicU64; RetryReason::ALL.len()],

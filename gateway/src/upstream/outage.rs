@@ -1,4 +1,4 @@
-//! Whether an address is in service, and why not: it could not be connected to, it answered badly when others did not, or
+//! Decides whether an address is in service, and why not: it could not be connected to, it answered badly when others did not, or
 //! its health check fails.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -61,7 +61,7 @@ impl Outage {
         }
     }
 
-    /// Whether no connection could be made the last time.
+    /// Returns whether no connection could be made the last time.
     pub(crate) fn is_unreachable(&self) -> bool {
         self.trial_at.load(Ordering::Relaxed) != 0
     }
@@ -87,7 +87,7 @@ impl Outage {
         }
     }
 
-    /// Whether somebody should look now whether it can be connected to again.
+    /// Returns whether somebody should look now whether it can be connected to again.
     pub(crate) fn is_trial_due(&self, now: Moment) -> bool {
         let at = self.trial_at.load(Ordering::Relaxed);
         at != 0 && at <= now.millis()

@@ -9,7 +9,7 @@ use super::clock::Moment;
 
 /// The time in which what was seen loses all but a third of its weight.
 const DECAY_MILLIS: f64 = 10_000.0;
-/// What an address is taken to need at least: an unknown one is tried, and not by everybody at once.
+/// Holds what an address is taken to need at least: an unknown one is tried, and not by everybody at once.
 const LEAST_NANOS: f64 = 50_000.0;
 
 /// The average. Cores write to it at once, and one of two answers that come at the same moment may be lost: it is a hint.
@@ -30,7 +30,7 @@ impl PeakEwma {
         self.at.store(now.millis(), Ordering::Relaxed);
     }
 
-    /// What another call is expected to cost, where so many are under way.
+    /// Returns what another call is expected to cost, where so many are under way.
     pub(crate) fn cost(&self, now: Moment, outstanding: usize) -> f64 {
         let nanos = self.nanos.load(Ordering::Relaxed) as f64 * self.weight(now);
         (outstanding as f64 + 1.0) * nanos.max(LEAST_NANOS)

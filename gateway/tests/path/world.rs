@@ -47,13 +47,13 @@ impl Publisher for Taker {
     }
 }
 
-/// What a test changes before the start.
+/// Describes what a test changes before the start.
 pub(crate) struct Plan {
     pub(crate) settings: Vec<(&'static str, String)>,
     pub(crate) cores: usize,
     pub(crate) durability: Durability,
     pub(crate) spool_bytes_max: u64,
-    /// Whether whoever takes events ever says so.
+    /// True if whoever takes events ever says so.
     pub(crate) confirms: bool,
     pub(crate) disk: Disk,
 }

@@ -153,7 +153,7 @@ impl Follower {
         }
     }
 
-    /// Whether the ledger knows the newest of these messages: then an earlier release recorded them, which did not note how
+    /// Returns whether the ledger knows the newest of these messages: then an earlier release recorded them, which did not note how
     /// far it was.
     async fn has_the_newest(&self, span: Sequences) -> Result<bool> {
         let first = span.first.max((span.last + 1).saturating_sub(SAMPLE));

@@ -1,4 +1,4 @@
-//! What the tests share: a stream, a migrated ledger, events, and workers in this process.
+//! Describes what the tests share: a stream, a migrated ledger, events, and workers in this process.
 
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ pub(crate) fn publisher(connection: &Connection) -> StreamPublisher {
     StreamPublisher::new(connection.clone(), TOPOLOGY, PublisherOptions::default())
 }
 
-/// As the relay does: the same batch until it is confirmed.
+/// Publishes as the relay does: the same batch until it is confirmed.
 pub(crate) async fn publish(publisher: &StreamPublisher, batch: Vec<Delivery>) {
     within(async {
         while let Err(error) = publisher.publish(batch.clone()).await {

@@ -1,4 +1,4 @@
-//! What is exported of a batch: a span for each event, in its own trace, and one COMMIT that is linked to them all.
+//! Describes what is exported of a batch: a span for each event, in its own trace, and one COMMIT that is linked to them all.
 
 use std::future::pending;
 

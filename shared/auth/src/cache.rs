@@ -27,7 +27,7 @@ struct Shard {
 struct Entry {
     principal: Arc<Principal>,
     window: Window,
-    /// What it holds, its token included.
+    /// Holds what it holds, its token included.
     bytes: usize,
 }
 

@@ -77,7 +77,7 @@ pub fn wire_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// What the allocator keeps of a small allocation for itself, at most.
+/// Holds what the allocator keeps of a small allocation for itself, at most.
 const ALLOCATION_BYTES: usize = 16;
 
 impl Principal {

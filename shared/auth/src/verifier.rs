@@ -49,7 +49,7 @@ impl TokenVerifier {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Whom a request's `Authorization` header speaks for.
+    /// Returns the principal that a request's `Authorization` header speaks for.
     ///
     /// # Errors
     /// There is no valid token: 401.
@@ -57,7 +57,7 @@ impl TokenVerifier {
         self.verify_token(bearer_token(headers)?)
     }
 
-    /// Whom a token speaks for.
+    /// Returns the principal that a token speaks for.
     ///
     /// # Errors
     /// It is not valid: 401.

@@ -21,11 +21,11 @@ pub struct RoutePattern(Arc<str>);
 pub struct RouteError {
     /// The pattern as it was given, at most its first 80 characters.
     pub pattern: String,
-    /// What is wrong with it.
+    /// Holds what is wrong with it.
     pub fault: RouteFault,
 }
 
-/// What is wrong with a route pattern.
+/// Describes what is wrong with a route pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RouteFault {
     /// Nothing between two commas, or no pattern at all.

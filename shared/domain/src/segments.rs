@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::routes::without_parameters;
 use crate::{NormalPath, RoutePattern, path};
 
-/// Whether letters that differ in case alone are the same.
+/// Says whether letters that differ in case alone are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
     /// They are not.
@@ -33,9 +33,9 @@ struct Node<T> {
 /// How a pattern matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matched<'p> {
-    /// What of the path is beyond the pattern: empty, or with its `/`.
+    /// Holds what of the path is beyond the pattern: empty, or with its `/`.
     pub rest: &'p str,
-    /// Whether the path's segments are the very ones of the pattern, nothing decoded or cut.
+    /// True if the path's segments are the very ones of the pattern, nothing decoded or cut.
     pub is_literal: bool,
 }
 
@@ -56,7 +56,7 @@ impl<T> SegmentTree<T> {
         &mut node.value
     }
 
-    /// What `pick` makes of the value with the most segments of which it makes something.
+    /// Returns what `pick` makes of the value with the most segments of which it makes something.
     pub fn longest<'t, 'p, R>(
         &'t self,
         path: &'p NormalPath,

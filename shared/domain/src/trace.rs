@@ -50,7 +50,7 @@ impl TraceContext {
         self.span_id.get()
     }
 
-    /// Whether who started the trace wants it exported.
+    /// Returns whether who started the trace wants it exported.
     pub const fn is_sampled(self) -> bool {
         self.sampled
     }

@@ -30,12 +30,12 @@ use crate::clock::{self, Clock};
 /// that is only slow needs far less.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// What the record side needs to know.
+/// Describes what the record side needs to know.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
     /// Where and how large the spool is.
     pub spool: SpoolOptions,
-    /// What a call waits for.
+    /// Holds what a call waits for.
     pub durability: Durability,
     /// Where time comes from.
     pub clock: Clock,
@@ -54,7 +54,7 @@ pub enum RecordOpenError {
     /// The spool could not be opened.
     #[error("the spool could not be opened")]
     Spool(#[from] OpenError),
-    /// What earlier starts left could not be settled.
+    /// The calls that earlier starts left could not be settled.
     #[error("what an earlier start left in the spool could not be settled")]
     Recover(#[from] RecoverError),
 }
@@ -133,7 +133,7 @@ struct Opening {
 impl Opening {
     fn say(&self, cause: &(dyn Error + 'static)) {
         let path = self.directory.display();
-        error!(%path, cause, "the spool cannot be opened, nothing is recorded; it is tried again and again");
+        error!(%path, cause, "the spool cannot be opened, nothing is recorded; retrying");
     }
 
     fn attempt(&self) -> Attempt {
@@ -195,7 +195,7 @@ impl Opening {
                 cause @ (AppendError::Full | AppendError::Unwritable { .. } | AppendError::Behind),
             )) => {
                 let (open_calls, cause) = (orphans.len(), &cause as &dyn Error);
-                warn!(open_calls, cause, "calls of an earlier start stay open until the spool has room");
+                warn!(open_calls, cause, "calls of a previous run stay open until the spool has room");
             }
             settled => settled?,
         }

@@ -62,7 +62,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the disk only has to catch up.
+    /// Returns whether the disk only has to catch up.
     const fn may_pass_at_once(&self) -> bool {
         matches!(self, Self::Append(AppendError::Behind))
     }
@@ -105,14 +105,14 @@ pub struct Unrecorded;
 #[error("the call's record did not reach the disk")]
 pub struct NotDurable;
 
-/// What health says of recording.
+/// Describes what health says of recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordHealth {
-    /// Whether the spool takes records: the gateway's readiness.
+    /// True if the spool takes records: the gateway's readiness.
     pub has_room: bool,
     /// Calls served without a record since the start; not 0 is red.
     pub unrecorded: u64,
-    /// Whether the spool's disk answers nothing.
+    /// True if the spool's disk answers nothing.
     pub stands_still: bool,
 }
 
@@ -174,7 +174,7 @@ impl Recorder {
         EventId::new(Uuid::new_v7(uuid::Timestamp::now(uuid::NoContext)))
     }
 
-    /// What a call waits for.
+    /// Returns what a call waits for.
     pub fn durability(&self) -> Durability {
         self.shared.durability
     }
@@ -184,7 +184,7 @@ impl Recorder {
         self.shared.calls_max
     }
 
-    /// What health says of recording; asks no disk.
+    /// Returns what health says of recording; asks no disk.
     pub fn health(&self) -> RecordHealth {
         let is_slow = |spool: &Spool| self.durability() == Durability::Strict && spool.stands_still();
         let has_room = self.spool().is_some_and(|spool| spool.is_writable() && !is_slow(spool));
@@ -201,7 +201,7 @@ impl Recorder {
         self.try_intend(call.into()).map_err(|(call, refusal)| self.shared.unrecorded(&call, &refusal))
     }
 
-    /// As [`Recorder::intend`], but waits a moment, at most 50 ms, for a disk that is only behind.
+    /// Works like [`Recorder::intend`], but waits a moment, at most 50 ms, for a disk that is only behind.
     ///
     /// # Errors
     /// As [`Recorder::intend`].
@@ -222,7 +222,7 @@ impl Recorder {
         }
     }
 
-    /// Whether a call is to be refused before anything is done for it: in `strict`, when it could not be recorded. It is
+    /// Returns whether a call is to be refused before anything is done for it: in `strict`, when it could not be recorded. It is
     /// counted as [`Recorder::intend`] does.
     ///
     /// # Errors

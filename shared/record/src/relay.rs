@@ -73,7 +73,7 @@ pub(super) struct Relay {
     sealer: Sealer,
     /// Calls of earlier starts that the start had no room to settle.
     orphans: VecDeque<Orphan>,
-    /// What an earlier start kept of what the receiver confirmed last.
+    /// Holds what an earlier start kept of what the receiver confirmed last.
     receipt: Bytes,
     recorder: Recorder,
     outage: OutageWatch,
@@ -84,7 +84,7 @@ pub(super) struct Relay {
     hurry: CancellationToken,
 }
 
-/// What one batch came to.
+/// Describes what one batch came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchSize {
     /// There was none.
@@ -95,7 +95,7 @@ enum BatchSize {
     Large,
 }
 
-/// Whether the cursor may move.
+/// Says whether the cursor may move.
 enum HandOver {
     Over,
     /// The receiver lost what it had: start again from the oldest record.
@@ -145,7 +145,7 @@ impl Relay {
         Self { hurry, ..self }
     }
 
-    /// As [`super::RelayStart::run`].
+    /// Works like [`super::RelayStart::run`].
     pub(super) async fn run(mut self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
         publisher.recall(&std::mem::take(&mut self.receipt));
         tokio::select! {
@@ -168,7 +168,7 @@ impl Relay {
         let spool = self.spool.clone();
         let closing = tokio::task::spawn_blocking(move || spool.close());
         if !matches!(tokio::time::timeout(grace.max(CLOSE_MIN), closing).await, Ok(Ok(()))) {
-            error!("the spool could not be closed in order, the next start recovers it");
+            error!("the spool could not be closed in order; the next start recovers it");
         }
         let unsent = self.spool.stats().unsent_records;
         info!(unsent, in_time, "relay stopped");
@@ -204,8 +204,8 @@ impl Relay {
             return;
         }
         match recovery::settle_orphans(&self.spool, &mut self.orphans, &self.metrics).await {
-            Ok(()) => info!("the spool has room again, the calls that an earlier start left open are settled"),
-            Err(cause) => warn!(cause = &cause as &dyn Error, "calls of an earlier start stay open a little longer"),
+            Ok(()) => info!("the spool has room again; the calls that a previous run left open are settled"),
+            Err(cause) => warn!(cause = &cause as &dyn Error, "calls of a previous run stay open; retrying"),
         }
     }
 
@@ -252,7 +252,7 @@ impl Relay {
     async fn heed(&mut self, read: Result<(), SpoolError>) {
         if let Err(cause) = read {
             if self.read_failures.may_speak(Instant::now()) {
-                error!(cause = &cause as &dyn Error, "the spool cannot be read, it is tried again");
+                error!(cause = &cause as &dyn Error, "the spool cannot be read; retrying");
             }
             tokio::time::sleep(READ_PAUSE).await;
         }
@@ -265,7 +265,7 @@ impl Relay {
             Read::Seal(_) => {}
             Read::Unreadable(cause) => {
                 self.metrics.unreadable.inc();
-                error!(%cause, lsn = %record.lsn, "a record of the spool cannot be read, its bytes are handed on");
+                error!(%cause, lsn = %record.lsn, "a record of the spool cannot be read; its bytes are forwarded undecoded");
             }
         }
         (record, read)
@@ -286,7 +286,7 @@ impl Relay {
                 }
                 Err(PublishError::Rewound { reason }) => {
                     self.metrics.attempt(Attempt::Rewound);
-                    warn!(reason, "the receiver lost what it had confirmed, everything retained is handed over again");
+                    warn!(reason, "the receiver lost what it had confirmed; everything retained is sent again");
                     return HandOver::Rewound;
                 }
                 Err(PublishError::TooLarge { bytes_max: most }) if bytes_max != Some(most) => {
@@ -402,7 +402,7 @@ impl Relay {
             Ok(()) => {}
             Err(PublishError::Rewound { reason }) => {
                 self.metrics.attempt(Attempt::Rewound);
-                warn!(reason, "the receiver lost what it had confirmed, everything retained is handed over again");
+                warn!(reason, "the receiver lost what it had confirmed; everything retained is sent again");
                 self.rewind().await;
             }
             Err(cause) => debug!(cause = &cause as &dyn Error, "the receiver could not be asked what it has"),

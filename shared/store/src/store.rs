@@ -34,7 +34,7 @@ impl Target {
 pub struct PoolUse {
     /// There are so many.
     pub open: u32,
-    /// Of them so many do something.
+    /// The number of them that do something.
     pub busy: u32,
     /// There may be so many.
     pub max: u32,
@@ -100,7 +100,7 @@ impl Store {
         self.inner.options.connections_max
     }
 
-    /// Whether the database answers. PostgreSQL is asked over a connection that nothing else uses and that stays open, so
+    /// Returns whether the database answers. PostgreSQL is asked over a connection that nothing else uses and that stays open, so
     /// that it neither waits for statements nor keeps them waiting.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Store {
         }
     }
 
-    /// Whether there is a connection to write with; asks nobody.
+    /// Returns whether there is a connection to write with; asks nobody.
     pub fn is_connected(&self) -> bool {
         match &self.inner.connections {
             Connections::Sqlite { writer, .. } => writer.get_sqlite_connection_pool().size() > 0,
@@ -297,7 +297,7 @@ impl Store {
         self.write_within(self.inner.options.work_timeout, work).await
     }
 
-    /// As [`Store::write`], for work that takes longer than the others' may.
+    /// Works like [`Store::write`], for work that takes longer than the others' may.
     ///
     /// # Errors
     /// As [`Store::write`].
@@ -364,7 +364,7 @@ pub struct Transaction {
     inner: DatabaseTransaction,
     store: Store,
     target: Target,
-    /// Whether a lock was not to be had soon.
+    /// True if a lock was not to be had soon.
     gave_way: AtomicBool,
 }
 
@@ -440,7 +440,7 @@ async fn open_sqlite(
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)))
 }
 
-/// Whether no further file can be made beside the database. SQLite then says no more than that it can't open a file.
+/// Returns whether no further file can be made beside the database. SQLite then says no more than that it can't open a file.
 fn has_no_room(path: &Path) -> bool {
     let probe = path.with_added_extension("probe");
     let made = create_private(&probe);

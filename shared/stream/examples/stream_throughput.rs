@@ -1,4 +1,4 @@
-//! Messages a second that the publisher gets confirmed, and that the consumer delivers, on one server on this machine.
+//! Messages per second that the publisher gets confirmed, and that the consumer delivers, on one server on this machine.
 //!
 //! `cargo run --release -p goldleaves-stream --example stream_throughput`
 

@@ -22,7 +22,7 @@ const FIRST_ANSWER_SECS: u64 = 5;
 /// A server that answers no ping for three of these is given up, and another one tried.
 const PING_SECS: u64 = 5;
 
-/// What a program knows of its NATS servers.
+/// Describes what a program knows of its NATS servers.
 #[derive(Debug, Clone)]
 pub struct ConnectSettings {
     /// `NATS_URL`.
@@ -31,7 +31,7 @@ pub struct ConnectSettings {
     pub credentials_file: Option<PathBuf>,
     /// `NATS_CA_FILE`: PEM certificates; set means that TLS is required and only these are trusted.
     pub ca_file: Option<PathBuf>,
-    /// What the server shows in its list of connections: the program's name.
+    /// Holds what the server shows in its list of connections: the program's name.
     pub name: String,
 }
 
@@ -43,7 +43,7 @@ pub enum ConnectError {
     CredentialsFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Holds what is wrong with it.
         source: io::Error,
     },
     /// The file of `NATS_CA_FILE`.
@@ -51,7 +51,7 @@ pub enum ConnectError {
     CaFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Holds what is wrong with it.
         source: io::Error,
     },
     /// The server answered and refused the login.
@@ -73,7 +73,7 @@ pub struct Connection {
     servers: Servers,
 }
 
-/// What the client's events said last.
+/// Describes what the client's events said last.
 #[derive(Debug, Clone, Default)]
 struct Link {
     /// Counts changes, so that a waiter wakes on each.
@@ -110,7 +110,7 @@ impl Connection {
         Ok(Self { client, link, servers: settings.servers.clone() })
     }
 
-    /// Whether a server is connected as far as the client knows. A hung server counts as connected for a while.
+    /// Returns whether a server is connected as far as the client knows. A hung server counts as connected for a while.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }

@@ -21,7 +21,7 @@ use crate::upstream::{Answer, Received, Upstream};
 /// How long spans may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the collector does with a request.
+/// Describes what the collector does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// Takes its spans.
@@ -53,18 +53,18 @@ pub struct Span {
     pub parent_id: String,
     /// When it began and ended, in nanoseconds since 1970.
     pub times: (u64, u64),
-    /// Whether its status is an error.
+    /// True if its status is an error.
     pub failed: bool,
-    /// What it says, as text.
+    /// Holds what it says, as text.
     pub attributes: BTreeMap<String, String>,
     /// The `traceparent`s of the spans that it is linked to.
     pub links: Vec<String>,
-    /// What its program says of itself.
+    /// Holds what its program says of itself.
     pub resource: BTreeMap<String, String>,
 }
 
 impl Span {
-    /// What it says of this, if anything.
+    /// Returns what it says of this, if anything.
     pub fn says(&self, name: &str) -> Option<&str> {
         self.attributes.get(name).map(String::as_str)
     }
@@ -114,7 +114,7 @@ impl Collector {
         Ok(Self { server, got })
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is set to.
+    /// Returns what `OTEL_EXPORTER_OTLP_ENDPOINT` is set to.
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -234,7 +234,7 @@ fn attributes(list: Vec<KeyValue>) -> Result<BTreeMap<String, String>> {
             Some(AnyValue { value: Some(any_value::Value::IntValue(number)) }) => number.to_string(),
             other => bail!("the attribute {key} is {other:?}"),
         };
-        ensure!(attributes.insert(key.clone(), text).is_none(), "the attribute {key} is there twice");
+        ensure!(attributes.insert(key.clone(), text).is_none(), "the attribute {key} appears twice");
     }
     Ok(attributes)
 }

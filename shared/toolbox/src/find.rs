@@ -18,7 +18,7 @@ const PYTHON_OLDEST: Version = Version::new(3, 8);
 pub struct Missing {
     /// The program and its oldest usable version.
     pub wanted: &'static str,
-    /// What the user can do about it.
+    /// Holds what the user can do about it.
     pub remedy: String,
 }
 
@@ -149,7 +149,7 @@ struct Search {
 }
 
 impl Search {
-    /// What the variable names (nothing else is looked at then), else the first candidate that is new enough.
+    /// Returns what the variable names (nothing else is looked at then), else the first candidate that is new enough.
     fn program(&self, candidates: Vec<PathBuf>) -> Result<PathBuf, Missing> {
         match env::var_os(self.variable) {
             Some(named) => self.check_named(Path::new(&named)).map(|()| PathBuf::from(named)),

@@ -51,7 +51,7 @@ pub enum InstallError {
     /// pip ran and failed.
     #[error("pip could not install {packages}: {said}")]
     Pip {
-        /// What was asked for.
+        /// Holds what was asked for.
         packages: String,
         /// The last line it printed.
         said: String,

@@ -1,4 +1,4 @@
-//! Whom to trust for a collector's certificate: the machine's roots, or a file of its own.
+//! Decides whom to trust for a collector's certificate: the machine's roots, or a file of its own.
 
 use std::io;
 use std::path::Path;

@@ -32,7 +32,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// The longest answer that is looked at.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// What became of a batch.
+/// Describes what became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The collector took it, but for so many of its spans.
@@ -75,7 +75,7 @@ impl Collector {
         Self(Arc::new(Inner { client, headers, stop, last: Mutex::default() }))
     }
 
-    /// What became of the last batch; `None` when it was not even sent.
+    /// Returns what became of the last batch; `None` when it was not even sent.
     pub(crate) fn fate(&self) -> Option<Fate> {
         self.0.last.lock().fate.take()
     }
@@ -174,7 +174,7 @@ enum PostError {
 }
 
 impl PostError {
-    /// Whether the same batch may be taken another time (OTLP 1.x, "Failures").
+    /// Returns whether the same batch may be taken another time (OTLP 1.x, "Failures").
     fn is_transient(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status.as_u16(), 429 | 502..=504),

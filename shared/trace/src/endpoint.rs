@@ -6,7 +6,7 @@ use std::str::FromStr;
 use http::Uri;
 use url::Url;
 
-/// What OTLP over HTTP adds to a collector's address for traces.
+/// Holds what OTLP over HTTP adds to a collector's address for traces.
 const TRACES_PATH: &str = "/v1/traces";
 
 /// A collector that speaks OTLP over HTTP.
@@ -31,7 +31,7 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Whether what is sent is encrypted.
+    /// Returns whether what is sent is encrypted.
     pub(crate) const fn is_https(&self) -> bool {
         self.is_https
     }

@@ -42,7 +42,7 @@ pub(crate) struct Plan {
     pub(crate) tls: ClientConfig,
     pub(crate) headers: HeaderMap,
     pub(crate) sampler: Sampler,
-    /// Of the program; the last of two with the same name counts.
+    /// The resource of the program; the last of two with the same name counts.
     pub(crate) resource: Vec<(String, String)>,
 }
 

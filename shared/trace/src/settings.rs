@@ -1,4 +1,4 @@
-//! What a program is told about traces, and how their export starts.
+//! Describes what a program is told about traces, and how their export starts.
 
 use std::convert::Infallible;
 
@@ -98,7 +98,7 @@ impl TraceSettings {
     }
 }
 
-/// What is wrong with it is told in words that repeat nothing: it might hold a password.
+/// Returns what is wrong with it is told in words that repeat nothing: it might hold a password.
 fn read_collector(values: &mut Values) -> Option<Option<Collector>> {
     let setting = table::OTEL_EXPORTER_OTLP_ENDPOINT;
     let parsed = values.optional(setting, |text| Ok::<_, Infallible>(text.parse::<Endpoint>()));

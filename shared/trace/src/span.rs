@@ -46,7 +46,7 @@ pub struct Opening {
     pub parent: Option<TraceContext>,
     /// Its part.
     pub kind: SpanKind,
-    /// What is done; few words are in use, whatever is asked.
+    /// Holds what is done; few words are in use, whatever is asked.
     pub name: Cow<'static, str>,
     /// Since when.
     pub started: Moment,
@@ -83,7 +83,7 @@ impl OpenSpan {
         self.context
     }
 
-    /// Whether it asks something of another program.
+    /// Returns whether it asks something of another program.
     pub(crate) fn is_client(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.kind == SpanKind::Client)
     }

@@ -68,7 +68,7 @@ pub(crate) fn protocol(text: &str) -> Result<(), VariableError> {
     if text.trim() == "http/protobuf" { Ok(()) } else { Err(VariableError::Protocol) }
 }
 
-/// What decides of a trace that begins here, and whether it also decides of those that others began.
+/// Describes what decides of a trace that begins here, and whether it also decides of those that others began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SamplerKind {
     AlwaysOn,

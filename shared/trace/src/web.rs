@@ -1,4 +1,4 @@
-//! What spans of HTTP calls say, in the words of the semantic conventions.
+//! Describes what spans of HTTP calls say, in the words of the semantic conventions.
 
 use goldleaves_domain::TraceContext;
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -12,7 +12,7 @@ pub fn parent(headers: &HeaderMap) -> Option<TraceContext> {
     only.to_str().ok()?.parse().ok()
 }
 
-/// What a request says of itself by its method and version.
+/// Describes a request by its method and version.
 pub fn say_request(span: &mut OpenSpan, method: &Method, version: Version) {
     span.set("http.request.method", known(method).unwrap_or("_OTHER"));
     span.set("url.scheme", "http");

@@ -1,7 +1,6 @@
-//! Documents that must keep up with the code: decisions have numbers of their own, settings are written down.
+//! Documents that must keep up with the code: settings are written down.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Problem;
 use super::source::is_identifier;
@@ -10,30 +9,9 @@ use super::tree::Tree;
 const SETTINGS: &str = "docs/SETTINGS.md";
 const TABLE: &str = "shared/runtime/src/settings/table.rs";
 
-/// Checks `docs/adr` and `docs/SETTINGS.md`.
+/// Checks `docs/SETTINGS.md`.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
-    check_decisions(tree, problems);
     check_settings(tree, problems);
-}
-
-fn check_decisions(tree: &Tree, problems: &mut Vec<Problem>) {
-    let mut numbers: BTreeMap<&str, &Path> = BTreeMap::new();
-    let mut decisions: Vec<&PathBuf> =
-        tree.others.iter().map(|(path, _)| path).filter(|path| path.starts_with("docs/adr")).collect();
-    decisions.sort();
-    for path in decisions {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.split('-').next().unwrap_or_default();
-        if number.len() != 4 || number.parse::<u16>().is_err() {
-            problems.push(Problem::new(path, 1, "a decision is named NNNN-title.md"));
-        } else if let Some(other) = numbers.insert(number, path) {
-            problems.push(Problem::new(
-                path,
-                1,
-                format!("{number} is taken by {}: take the next free number", other.display()),
-            ));
-        }
-    }
 }
 
 fn check_settings(tree: &Tree, problems: &mut Vec<Problem>) {
@@ -76,21 +54,6 @@ mod tests {
         let mut problems = Vec::new();
         check(&Tree { sources, others }, &mut problems);
         problems.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a_decision_has_a_number_of_its_own() {
-        let mut found = Vec::new();
-        let others =
-            ["docs/adr/0001-a.md", "docs/adr/0001-b.md", "docs/adr/x.md"].map(|path| (path.into(), String::new()));
-        check_decisions(&Tree { sources: Vec::new(), others: others.to_vec() }, &mut found);
-        assert_eq!(
-            found.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [
-                "docs/adr/0001-b.md:1: 0001 is taken by docs/adr/0001-a.md: take the next free number",
-                "docs/adr/x.md:1: a decision is named NNNN-title.md",
-            ]
-        );
     }
 
     #[test]

@@ -11,12 +11,12 @@ use super::Problem;
 use super::manifests::KINDS;
 use super::tree::Tree;
 
-/// What one crate may use.
+/// Describes what one crate may use.
 struct Edges {
     folder: &'static str,
-    /// Of ours, by the name after `goldleaves-`.
+    /// The crates of ours, by the name after `goldleaves-`.
     ours: &'static [&'static str],
-    /// Of others; the crates that only one of ours may use are in [`ONLY_IN`].
+    /// The crates of others; those that only some of ours may use are in [`ONLY_IN`].
     never: &'static [&'static str],
 }
 
@@ -144,7 +144,7 @@ const STREAM_WIRED_ONCE: [&str; 3] = ["gateway/src", "meter-worker/src", "billin
 /// The crates that are pure.
 const PURE: [&str; 2] = ["shared/domain/src", "shared/pricing/src"];
 
-/// What is pure does not touch these.
+/// Holds what is pure does not touch these.
 const IMPURE: [&str; 7] = ["std::fs", "std::net", "std::env", "std::process", "std::thread", "SystemTime", "Instant"];
 
 /// Checks manifests and uses against the table.

@@ -4,9 +4,11 @@
 
 mod adding;
 mod circles;
+mod decisions;
 mod documents;
 mod edges;
 mod exports;
+mod language;
 mod manifests;
 mod rules;
 mod source;
@@ -65,8 +67,10 @@ fn check(root: &Path) -> anyhow::Result<Vec<Problem>> {
     edges::check(&tree, &mut problems)?;
     circles::check(&tree, &mut problems);
     exports::check(&tree, &mut problems);
+    decisions::check(&tree, &mut problems);
     documents::check(&tree, &mut problems);
     adding::check(&tree, &mut problems);
+    language::check(&tree, &mut problems);
     problems.sort();
     problems.dedup();
     Ok(problems)

@@ -271,7 +271,7 @@ async fn repoint(transaction: &Transaction, rows: &[(Uuid, Uuid)]) -> Result<(),
     Ok(())
 }
 
-/// Of each set the rows that can rank among its first four: four an outcome and table, however many there are.
+/// Reads the rows of each set that can rank among its first four: four per outcome and table, however many there are.
 async fn read_sets(transaction: &Transaction, keys: &[SetKey<'_>]) -> Result<Vec<Vec<Existing>>, LedgerError> {
     let mut sets = vec![Vec::new(); keys.len()];
     if transaction.dialect() == Dialect::Sqlite {

@@ -1,4 +1,4 @@
-//! Whoever waits for a lock on PostgreSQL does not make everybody else wait for as long.
+//! A writer that waits for a lock on PostgreSQL does not make everybody else wait for as long.
 
 use std::time::Duration;
 

@@ -52,7 +52,7 @@ impl Default for ConsumerOptions {
     }
 }
 
-/// Whether a consumer gets what there is.
+/// Says whether a consumer gets what there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsumerState {
     /// Pulling.
@@ -61,7 +61,7 @@ pub enum ConsumerState {
     Waiting(String),
 }
 
-/// What [`Consumer::next`] has.
+/// Describes what [`Consumer::next`] has.
 #[derive(Debug)]
 pub enum Next {
     /// Messages to record and acknowledge.
@@ -77,7 +77,7 @@ pub struct Lag {
     pub pending: u64,
     /// Messages delivered and not acknowledged.
     pub ack_pending: u64,
-    /// Of these, the ones delivered more than once.
+    /// The part of these that was delivered more than once.
     pub redelivered: u64,
     /// Pull requests that wait for a message.
     pub waiting: u64,
@@ -344,7 +344,7 @@ impl Consumer {
 }
 
 impl Lag {
-    /// Whether workers wait for messages because others hold as many as the consumer allows: then it has to allow more.
+    /// Returns whether workers wait for messages because others hold as many as the consumer allows: then it has to allow more.
     pub fn starves_workers(&self) -> bool {
         let held = self.ack_pending.saturating_mul(10);
         self.waiting > 0 && self.pending > 0 && self.ack_pending_max.is_some_and(|most| held >= most.saturating_mul(9))

@@ -16,7 +16,7 @@ use crate::topology::STREAM;
 /// How long a request may take to be queued in the client.
 const SEND_SECS: u64 = 5;
 
-/// What came out of the inbox.
+/// Describes what came out of the inbox.
 #[derive(Debug)]
 pub(crate) enum PullSignal {
     /// A message of the stream.
@@ -111,7 +111,7 @@ impl Pull {
         }
     }
 
-    /// What has arrived and waits to be read.
+    /// Returns what has arrived and waits to be read.
     pub(crate) fn heard_already(&mut self) -> Option<PullSignal> {
         // Without tokio's budget: an exhausted one says that nothing has arrived.
         let message = tokio::task::unconstrained(self.inbox.next()).now_or_never()?;

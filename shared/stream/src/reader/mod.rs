@@ -34,18 +34,18 @@ pub enum ReadError {
         /// The sequence of the next message.
         next: u64,
     },
-    /// What was asked for is gone.
+    /// The messages that were asked for are gone.
     #[error("{asked} is no longer in the stream {STREAM}, which begins with {first}")]
     Expired {
-        /// What was asked for.
+        /// Holds what was asked for.
         asked: Position,
         /// The first message there still is.
         first: Mark,
     },
-    /// What was asked for was never there.
+    /// The messages that were asked for were never there.
     #[error("{asked} is not yet in the stream {STREAM}, which ends with {last}")]
     Beyond {
-        /// What was asked for.
+        /// Holds what was asked for.
         asked: Position,
         /// The last message there is.
         last: Mark,
@@ -151,7 +151,7 @@ impl Reader {
         Ok(span.map(reader))
     }
 
-    /// What is read.
+    /// Returns what is read.
     pub const fn span(&self) -> Span {
         self.span
     }
@@ -229,7 +229,7 @@ async fn forget(api: &Api, name: &str) -> Result<Value, ApiError> {
     api.ask(&format!("CONSUMER.DELETE.{STREAM}.{name}"), &Value::Null).await
 }
 
-/// What came of one look at the source.
+/// Describes what came of one look at the source.
 #[derive(Debug)]
 enum Step {
     Message(Message),

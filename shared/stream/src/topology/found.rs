@@ -175,7 +175,7 @@ fn texts(value: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// Whether every subject of `wanted` matches the pattern `found`.
+/// Returns whether every subject of `wanted` matches the pattern `found`.
 fn covers(found: &str, wanted: &str) -> bool {
     let mut wanted = wanted.split('.');
     for token in found.split('.') {

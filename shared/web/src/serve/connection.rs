@@ -31,7 +31,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long an idle h2 client may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// What one connection needs to know.
+/// Describes what one connection needs to know.
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) options: ServeOptions,

@@ -28,7 +28,7 @@ const ANSWERED: u8 = 4;
 const CHUNKED: u8 = 8;
 /// The connection is no longer HTTP's.
 const SWITCHED: u8 = 16;
-/// What was answered last was made by the server itself.
+/// Holds what was answered last was made by the server itself.
 const OWN: u8 = 32;
 /// An exchange is over, and nothing was read since.
 const FRESH: u8 = 64;
@@ -40,14 +40,14 @@ pub(crate) struct Exchange(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     flags: AtomicU8,
-    /// Who waits for the answer's end, because the client's end was kept from hyper.
+    /// The task that waits for the answer's end, because the client's end was kept from hyper.
     reader: Mutex<Option<Waker>>,
 }
 
-/// What the end of a client's sending half means at this moment.
+/// Describes what the end of a client's sending half means at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// What it says: no request is being answered, or it broke off within one.
+    /// No request is being answered, or it broke off within one.
     Nothing,
     /// A whole request came and nothing of its answer was sent.
     AwaitsAnswer,
@@ -94,17 +94,17 @@ impl Exchange {
         *self.0.reader.lock() = Some(cx.waker().clone());
     }
 
-    /// Whether the client still owes a part of a request that was given up.
+    /// Returns whether the client still owes a part of a request that was given up.
     pub(super) fn owes_body(&self) -> bool {
         self.flags() & OWES_BODY != 0
     }
 
-    /// Whether the answer that is written is the server's own.
+    /// Returns whether the answer that is written is the server's own.
     pub(super) fn is_own(&self) -> bool {
         self.flags() & OWN != 0
     }
 
-    /// Whether what is read next begins a request; it is asked before each read.
+    /// Returns whether what is read next begins a request; it is asked before each read.
     pub(super) fn begins(&self) -> bool {
         let begins = self.flags() & !OWN == FRESH;
         if begins {
@@ -113,7 +113,7 @@ impl Exchange {
         begins
     }
 
-    /// Whether the connection has become a tunnel.
+    /// Returns whether the connection has become a tunnel.
     pub(super) fn is_switched(&self) -> bool {
         self.flags() & SWITCHED != 0
     }

@@ -43,7 +43,7 @@ struct Connection {
     next: Option<Stream>,
 }
 
-/// What becomes of a connection.
+/// Describes what becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Look again then.
@@ -79,7 +79,7 @@ impl Streams {
     }
 }
 
-/// What a stream waits for: told by its answer, asked by its task.
+/// Describes what a stream waits for: told by its answer, asked by its task.
 #[derive(Debug, Clone, Default)]
 struct Peer(Arc<Mutex<Waits>>);
 
@@ -154,7 +154,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         let Some(deadline) = this.stream.peer.deadline(this.stream.streams.stall_max) else { return Poll::Pending };
         if this.alarm.passed(deadline, cx) {
             this.stream.streams.stats.0.streams_reset.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!("a client takes nothing of its answer; its stream is reset");
+            tracing::debug!("client stopped reading its response; its stream is reset");
             return Poll::Ready(());
         }
         Poll::Pending

@@ -25,7 +25,7 @@ pub(super) struct Socket {
     stream: TcpStream,
     stall: Stall,
     exchange: Exchange,
-    /// Of HTTP/1.
+    /// The target of a request in HTTP/1.
     target: Option<Target>,
     half_closed: Option<Box<HalfClosed>>,
     linger: Option<Linger>,

@@ -44,10 +44,10 @@ pub use listener::{ListenerOptions, bind};
 const DROP_MAX: Duration = Duration::from_secs(1);
 /// How long a client may take to take an answer that the server made itself: it is short, and nobody pays for it.
 const OWN_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// What a connection reads at a time, and may have waiting to be written: two of these and one on its way between two
+/// Holds what a connection reads at a time, and may have waiting to be written: two of these and one on its way between two
 /// connections are what a stream holds, each way.
 pub const BUFFER_BYTES: usize = 32 << 10;
-/// What a client of h2 may send of one request's body before somebody takes it: what it may send before it has seen any
+/// Holds what a client of h2 may send of one request's body before somebody takes it: what it may send before it has seen any
 /// settings (RFC 9113, 6.9.2).
 const STREAM_WINDOW: u32 = 65_535;
 /// The same for all requests of a connection; where the budget of buffers does not lend it, it is that of one.
@@ -78,9 +78,9 @@ pub struct ServeOptions {
     pub streams_max: u32,
     /// How long requests in flight may go on once a stop was asked for.
     pub grace: Duration,
-    /// What bodies may hold together on their way; one for each core.
+    /// Holds what bodies may hold together on their way; one for each core.
     pub buffers: Buffers,
-    /// What was counted.
+    /// Holds what was counted.
     pub stats: ServeStats,
 }
 
@@ -112,7 +112,7 @@ impl ConnectionLimit {
     }
 }
 
-/// What serving counted so far. Clones share it.
+/// Describes what serving counted so far. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct ServeStats(Arc<Counts>);
 
@@ -184,7 +184,7 @@ pub struct Served {
     pub left: usize,
 }
 
-/// What an open connection holds, until its socket is dropped: also through an upgrade.
+/// Describes what an open connection holds, until its socket is dropped: also through an upgrade.
 #[derive(Debug)]
 struct Held {
     _permit: OwnedSemaphorePermit,
@@ -211,7 +211,7 @@ where
     serve_peers(listener, |_| service.clone(), options, stop).await
 }
 
-/// As [`serve`], with a service of its own for each connection, made from who is at its other end.
+/// Works like [`serve`], with a service of its own for each connection, made from who is at its other end.
 pub async fn serve_peers<S, B>(
     listener: TcpListener,
     service_for: impl Fn(SocketAddr) -> S,
@@ -308,7 +308,7 @@ where
     door
 }
 
-/// Whether connections are to be used no longer than for what is in flight. A flag of its own, since every answer looks at
+/// Says whether connections are to be used no longer than for what is in flight. A flag of its own, since every answer looks at
 /// it: a token would cost a lock.
 #[derive(Debug, Clone, Default)]
 struct Closing(Arc<AtomicBool>);

@@ -55,7 +55,7 @@ where
     }
 }
 
-/// As [`ForHyper`], for HTTP/1: the connection's socket learns from it where the exchange stands.
+/// The same as [`ForHyper`], for HTTP/1: the connection's socket learns from it where the exchange stands.
 #[derive(Debug)]
 pub(super) struct ForHttp1<S> {
     pub(super) service: ForHyper<S>,

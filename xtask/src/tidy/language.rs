@@ -1,0 +1,103 @@
+//! English that a stranger reads without stopping, as far as a machine can tell: a doc comment begins with the noun that
+//! it is about or the verb that it does, and rates are said with "per".
+
+use std::path::Path;
+
+use super::Problem;
+use super::source::Source;
+use super::tree::Tree;
+
+/// The words that a doc comment does not begin with: they leave the reader looking for a subject.
+const HEADLESS: [&str; 7] = ["What", "Who", "Whom", "Whoever", "Whether", "Of", "As"];
+/// Turns that are no English of the field, and what says it. Written in halves, so that this file does not find itself.
+const TURNS: [(&str, &str); 8] = [
+    (concat!("ests a se", "cond"), "per second"),
+    (concat!("ages a se", "cond"), "per second"),
+    (concat!("alls a se", "cond"), "per second"),
+    (concat!("vents a se", "cond"), "per second"),
+    (concat!("ords a se", "cond"), "per second"),
+    (concat!("is there tw", "ice"), "is listed twice, or appears twice"),
+    (concat!("the own te", "nant"), "the caller's tenant"),
+    (concat!("tried again and ag", "ain"), "retrying"),
+];
+
+/// Folders whose older comments are still to be rewritten; they leave this list one by one.
+const LATER: [&str; 11] = [
+    "billing-api",
+    "e2e",
+    "gateway",
+    "goldleaves",
+    "meter-worker",
+    "shared/billing",
+    "shared/https",
+    "shared/ledger",
+    "shared/runtime",
+    "shared/stripe",
+    "shared/testkit",
+];
+
+/// Checks comments of sources, and documents.
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
+    let is_later = |path: &Path| LATER.iter().any(|folder| path.starts_with(folder));
+    for source in tree.sources.iter().filter(|source| !is_later(&source.path)) {
+        check_beginnings(source, problems);
+    }
+    for (path, text) in tree.texts().filter(|(path, _)| !is_later(path)) {
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        let is_document = path.extension().is_some_and(|extension| extension == "md");
+        for (number, line) in text.lines().enumerate() {
+            let said = if is_source { comment(line) } else { is_document.then_some(line) };
+            let turn = said.and_then(|said| TURNS.iter().find(|(turn, _)| said.contains(turn)));
+            if let Some((turn, better)) = turn {
+                let what = format!("\"…{turn}\": say \"{better}\"");
+                problems.push(Problem::new(path, number + 1, what));
+            }
+        }
+    }
+}
+
+fn comment(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    line.starts_with("//").then_some(line)
+}
+
+fn check_beginnings(source: &Source, problems: &mut Vec<Problem>) {
+    let mut before = "";
+    for (number, line) in source.text.lines().enumerate() {
+        let line = line.trim_start();
+        let mark = ["///", "//!"].into_iter().find(|mark| line.starts_with(mark));
+        let begins = mark.filter(|mark| !before.starts_with(mark));
+        before = line;
+        let Some(said) = begins.and_then(|mark| line.strip_prefix(mark)) else { continue };
+        let word = said.trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        if HEADLESS.contains(&word) {
+            let what = format!(
+                "a doc comment that begins with \"{word}\": begin with the noun that it is about (The …, A …) or the verb that \
+                 it does (Returns …)"
+            );
+            problems.push(Problem::new(&source.path, number + 1, what));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<usize> {
+        let sources = vec![Source::new("x.rs".into(), text.to_owned())];
+        let mut problems = Vec::new();
+        check(&Tree { sources, others: Vec::new() }, &mut problems);
+        problems.iter().map(|problem| problem.line).collect()
+    }
+
+    #[test]
+    fn beginnings_and_turns_are_found() {
+        assert_eq!(
+            found("//! What it is.\n/// The part.\n/// Of these.\nfn f() {}\n/// Whether so.\nfn g() {}\n"),
+            [1, 5]
+        );
+        assert_eq!(found(&format!("//! Why.\n// Ten requ{} here.\n", TURNS[0].0)), [2]);
+        assert!(found(&format!("//! Why.\nlet x = \"ten requ{}\";\n", TURNS[0].0)).is_empty(), "no comment");
+    }
+}
