@@ -13,15 +13,16 @@ use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
 /// Where metrics are registered, each under its name.
-const METRICS: [&str; 12] = [
-    "gateway/src/record/open.rs",
+const METRICS: [&str; 13] = [
+    "shared/record/src/open.rs",
     "gateway/src/route_metrics.rs",
     "shared/runtime/src/about.rs",
     "shared/runtime/src/metrics.rs",
     "gateway/src/metrics.rs",
-    "gateway/src/record/metrics.rs",
+    "shared/record/src/metrics.rs",
+    "shared/record/src/shown.rs",
     "meter-worker/src/metrics.rs",
-    "meter-worker/src/worker.rs",
+    "meter-worker/src/worker/mod.rs",
     "meter-worker/src/worker/stream_watch.rs",
     "gateway/src/program.rs",
     "billing-api/src/metrics.rs",
