@@ -57,6 +57,8 @@ const TABLE: &[Edges] = &[
         never: &["async-nats", "hyper", "axum"],
     },
     Edges { folder: "shared/runtime", ours: &[], never: &["hyper", "sea-orm", "async-nats", "axum"] },
+    Edges { folder: "shared/https", ours: &[], never: &["sea-orm", "async-nats", "axum"] },
+    Edges { folder: "shared/stripe", ours: &["https", "runtime"], never: &["hyper", "sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/trace", ours: &["domain", "runtime"], never: &["sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/toolbox", ours: &[], never: &["tokio", "hyper"] },
     Edges { folder: "shared/testkit", ours: &["domain", "migrations", "toolbox"], never: &["async-nats"] },
@@ -73,7 +75,7 @@ const TABLE: &[Edges] = &[
     },
     Edges {
         folder: "billing-api",
-        ours: &["domain", "pricing", "auth", "web", "store", "billing", "runtime", "stream", "trace"],
+        ours: &["domain", "pricing", "auth", "web", "store", "billing", "https", "stripe", "runtime", "stream", "trace"],
         never: &["sea-orm", "async-nats"],
     },
     Edges {
@@ -111,6 +113,8 @@ const TABLE: &[Edges] = &[
             "store",
             "ledger",
             "billing",
+            "https",
+            "stripe",
             "runtime",
             "trace",
             "migrations",
