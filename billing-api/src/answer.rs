@@ -49,6 +49,15 @@ pub(crate) enum ApiError {
     /// 406.
     #[error("the answer can be application/json or text/csv")]
     NotAcceptable,
+    /// 422.
+    #[error("{0}")]
+    MeterUnfit(String),
+    /// 503, with what the log says of it.
+    #[error("Stripe does not answer, or refuses; try again later")]
+    Stripe(String),
+    /// 400, without a word of why.
+    #[error("this is no webhook of Stripe")]
+    Signature,
     /// 500: the clock is outside the years that can be written.
     #[error("the clock is wrong")]
     Clock(#[from] TimestampError),
@@ -75,6 +84,10 @@ impl ApiError {
                 .header(http::header::RETRY_AFTER, HeaderValue::from_static("1")),
             Self::Away(_) => problem(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::DatabaseUnavailable)
                 .header(http::header::RETRY_AFTER, HeaderValue::from_static("5")),
+            Self::MeterUnfit(_) => problem(StatusCode::UNPROCESSABLE_ENTITY, ProblemCode::MeterUnfit),
+            Self::Stripe(_) => problem(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::StripeUnavailable)
+                .header(http::header::RETRY_AFTER, HeaderValue::from_static("60")),
+            Self::Signature => problem(StatusCode::BAD_REQUEST, ProblemCode::SignatureInvalid),
             Self::Clock(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError),
             Self::Billing(error) => of_billing(error),
         }
@@ -85,7 +98,7 @@ impl ApiError {
         match self {
             Self::Billing(BillingError::Refused(_)) => None,
             Self::Billing(error) => Some(process::chain(error)),
-            Self::Away(cause) => Some(cause.clone()),
+            Self::Away(cause) | Self::Stripe(cause) => Some(cause.clone()),
             _ => None,
         }
     }

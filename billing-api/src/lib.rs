@@ -13,6 +13,7 @@ mod csv;
 mod members;
 mod metrics;
 mod pulse;
+pub mod push;
 mod query;
 mod router;
 mod routes;
@@ -22,6 +23,6 @@ mod turns;
 pub mod program;
 
 pub use close::close_due_periods;
-pub use config::BillingConfig;
+pub use config::{BillingConfig, StripeConfig};
 pub use metrics::BillingMetrics;
-pub use state::BillingApi;
+pub use state::{BillingApi, StripeDesk};

@@ -77,6 +77,11 @@ impl Members {
         self.members.iter().find(|(other, value)| other == name && !value.is_null()).map(|(_, value)| value)
     }
 
+    /// Whether a member is there, also as `null`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|(other, _)| other == name)
+    }
+
     /// A member as it came.
     pub(crate) fn value(&self, name: &str) -> Option<&Value> {
         self.get(name)

@@ -8,14 +8,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
+use goldleaves_billing::stripe::{Books, BooksClock};
 use goldleaves_runtime::settings::{Common, Setting, Values, parse, table};
 use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
 use goldleaves_store::{PoolUse, Store, StoreOptions};
+use goldleaves_stripe::Stripe;
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, ServeOptions, Stop, bind, serve_ops};
 use tokio::net::TcpListener;
 
-use crate::{BillingApi, BillingConfig, BillingMetrics, close_due_periods};
+use crate::push::{Pacing, Pusher, StripeMetrics};
+use crate::{BillingApi, BillingConfig, BillingMetrics, StripeDesk, close_due_periods};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
@@ -95,7 +98,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let counted = BillingMetrics::register(&metrics);
     spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
     let api = BillingApi::new(billing.clone(), verifier, WallClock::system(), counted);
-    let api = api.traced(tracer);
+    let api = with_stripe(api.traced(tracer), &mut supervisor, (&config.billing, &metrics))?;
     let docs = config.billing.docs;
     let options = ServeOptions { grace: config.common.shutdown_grace, ..ServeOptions::default() };
     let (drain_delay, asked) = (config.common.drain_delay, shutdown.clone());
@@ -173,4 +176,39 @@ pub fn spawn_closing(
             Ok::<_, String>(())
         }
     });
+}
+
+/// Pushes usage to Stripe, where there is a key.
+///
+/// # Errors
+/// The machine has no root certificates.
+pub fn with_stripe(
+    api: BillingApi,
+    supervisor: &mut Supervisor,
+    (config, metrics): (&BillingConfig, &Metrics),
+) -> Result<BillingApi> {
+    let Some(config) = &config.stripe else { return Ok(api) };
+    let stripe = Stripe::new(config.base.clone(), config.key.clone()).context("STRIPE_API_BASE")?;
+    let books = Books::new(api.billing().clone(), BooksClock::Database);
+    let pacing = Pacing { calls_per_second: Some(config.calls_per_second) };
+    let pusher = Pusher::new(books, stripe, StripeMetrics::register(metrics), pacing);
+    let task = |name| TaskRule { name, stage: Stage::Flow, on_cancel: OnCancel::Abort, on_failure: OnFailure::Restart };
+    let pushing = pusher.clone();
+    supervisor.spawn(task("stripe-push"), move |_| {
+        let pushing = pushing.clone();
+        async move {
+            pushing.push().await;
+            Ok::<_, String>(())
+        }
+    });
+    let sealing = pusher.clone();
+    supervisor.spawn(task("stripe-seal"), move |_| {
+        let sealing = sealing.clone();
+        async move {
+            sealing.seal().await;
+            Ok::<_, String>(())
+        }
+    });
+    tracing::info!("usage is pushed to Stripe at {}", config.base);
+    Ok(api.pushing(StripeDesk { pusher, webhook: config.webhook.clone() }))
 }

@@ -13,12 +13,15 @@ use tower::Layer;
 
 use crate::answer::{ApiError, Failure};
 use crate::routes::{
-    audit, corrections, docs, events, health, invoice, late, periods, rate_cards, report_usage, tenants, usage,
+    audit, corrections, docs, events, health, invoice, late, periods, rate_cards, report_usage, stripe, tenants, usage,
+    webhook,
 };
 use crate::state::BillingApi;
 
 /// The longest body of a call, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The longest body of a webhook.
+const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
 
 impl BillingApi {
     /// Serves the API until stopped; `docs` says whether its documentation is served too.
@@ -31,7 +34,26 @@ impl BillingApi {
     pub fn service(self, docs: bool) -> RequestIdService<Router> {
         let mut router = Router::new()
             .route("/billing/health", only("GET, HEAD", get(health::health)))
-            .route("/billing/report-usage", only("POST", post(report_usage::report_usage)))
+            .route(
+                "/billing/report-usage",
+                only("GET, HEAD, POST", get(report_usage::get_by_query).post(report_usage::report_usage)),
+            )
+            .route("/billing/report-usage/{tenant_id}", only("GET, HEAD", get(report_usage::get)))
+            .route("/billing/stripe/meters", only("GET, HEAD", get(stripe::meters)))
+            .route("/billing/stripe/meters/{meter}", only("PUT", put(stripe::put_meter)))
+            .route("/billing/stripe/mappings", only("GET, HEAD, PUT", get(stripe::mappings).put(stripe::put_mapping)))
+            .route(
+                "/billing/stripe/mappings/{tenant_id}",
+                only("GET, HEAD, PUT", get(stripe::mappings).put(stripe::put_mapping)),
+            )
+            .route("/billing/stripe/mappings/{tenant_id}/{meter}", only("PUT", put(stripe::put_mapping)))
+            .route("/billing/stripe/pushes/{tenant_id}/retry", only("POST", post(stripe::retry)))
+            .route("/billing/stripe/drift", only("GET, HEAD", get(stripe::drift)))
+            .route("/billing/stripe/lanes/adopt", only("POST", post(stripe::adopt)))
+            .route(
+                "/billing/stripe/webhook",
+                only("POST", post(webhook::post)).layer(DefaultBodyLimit::max(WEBHOOK_BYTES_MAX)),
+            )
             .route("/billing/tenants", only("GET, HEAD, PUT", get(tenants::list).put(tenants::put)))
             .route("/billing/tenants/{tenant_id}", only("PUT", put(tenants::put)))
             .route("/billing/corrections", only("GET, HEAD", get(corrections::list)))
@@ -50,6 +72,7 @@ impl BillingApi {
             ("/billing/usage-events", get(events::get)),
             ("/billing/invoice", get(invoice::get)),
             ("/billing/late", get(late::list)),
+            ("/billing/stripe/pushes", get(stripe::pushes)),
         ] {
             // A tenant whose name no path can hold is named in the query.
             router = router

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use goldleaves_auth::{TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
+use goldleaves_billing::stripe::{Books, BooksClock};
 use goldleaves_domain::{Timestamp, TimestampError};
+use goldleaves_stripe::Secrets;
 use goldleaves_trace::Tracer;
 
 use crate::metrics::BillingMetrics;
 use crate::pulse::Pulse;
+use crate::push::Pusher;
 use crate::turns::Turns;
 
 /// What the handlers share. Cheap to clone.
@@ -17,6 +20,16 @@ use crate::turns::Turns;
 pub struct BillingApi {
     inner: Arc<Inner>,
     tracer: Tracer,
+    stripe: Option<Arc<StripeDesk>>,
+}
+
+/// What handlers need of Stripe, where usage is pushed to it.
+#[derive(Debug)]
+pub struct StripeDesk {
+    /// Who pushes.
+    pub pusher: Pusher,
+    /// What webhooks are signed with; `None` takes none.
+    pub webhook: Option<Secrets>,
 }
 
 struct Inner {
@@ -33,13 +46,31 @@ impl BillingApi {
     pub fn new(billing: Billing, verifier: TokenVerifier, clock: WallClock, metrics: BillingMetrics) -> Self {
         let (pulse, turns) = (Pulse::of(billing.store().clone()), Turns::at(billing.store().connections_max()));
         let inner = Inner { billing, verifier, clock, metrics, pulse, turns };
-        Self { inner: Arc::new(inner), tracer: Tracer::off() }
+        Self { inner: Arc::new(inner), tracer: Tracer::off(), stripe: None }
     }
 
     /// With spans of what it answers.
     #[must_use]
     pub fn traced(self, tracer: Tracer) -> Self {
         Self { tracer, ..self }
+    }
+
+    /// With the push to Stripe.
+    #[must_use]
+    pub fn pushing(self, desk: StripeDesk) -> Self {
+        Self { stripe: Some(Arc::new(desk)), ..self }
+    }
+
+    pub(crate) fn stripe(&self) -> Option<&StripeDesk> {
+        self.stripe.as_deref()
+    }
+
+    /// What is pushed to Stripe; rows are made without a key, too.
+    pub(crate) fn books(&self) -> Books {
+        match &self.stripe {
+            Some(desk) => desk.pusher.books().clone(),
+            None => Books::new(self.inner.billing.clone(), BooksClock::Database),
+        }
     }
 
     pub(crate) fn billing(&self) -> &Billing {

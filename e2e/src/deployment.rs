@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::{Request, Response};
 use goldleaves_testkit::disk::SmallDisk;
@@ -179,6 +179,23 @@ impl Deployment {
             Some(Disk::Small { mib }) => launch.on_small_disk(&self.data_folder(), mib),
             Some(Disk::Full { mib }) => launch.on_full_disk(&self.data_folder(), mib),
             None => launch,
+        }
+    }
+
+    /// One more of these programs beside those that run, for as long as its value lives.
+    pub fn another(&self, program: &str) -> Launch {
+        self.launch_program(program)
+    }
+
+    /// The URL of the database.
+    ///
+    /// # Errors
+    /// It is not there yet.
+    pub fn database(&self) -> Result<String> {
+        match (&self.backing, self.kind) {
+            (Some(backing), _) => Ok(backing.database.clone()),
+            (None, Kind::Embedded) => Ok(format!("sqlite://{}", self.data_folder().join("goldleaves.db").display())),
+            (None, Kind::Distributed) => bail!("nothing was started yet"),
         }
     }
 

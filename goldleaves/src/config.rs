@@ -58,7 +58,6 @@ impl Config {
         let rate = read_rate(values);
         let stream = read_stream(values);
         let traces = TraceSettings::read(values);
-        refuse_unfinished(values);
         Some(Self {
             common: common?,
             jwt: jwt?,
@@ -118,12 +117,6 @@ pub(crate) fn read_rate(values: &mut Values) -> Option<Option<Rate>> {
     values.optional(table::USAGE_RATE_CENTS, parse::from_str::<Rate>)
 }
 
-/// A setting that does nothing is a promise that is not kept.
-pub(crate) fn refuse_unfinished(values: &mut Values) {
-    values.refuse(table::STRIPE_API_KEY, "usage is reported into the ledger, not yet pushed to Stripe");
-    values.refuse(table::STRIPE_API_BASE, "usage is reported into the ledger, not yet pushed to Stripe");
-}
-
 const fn here(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
@@ -166,11 +159,26 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_does_nothing_is_refused() {
+    fn what_belongs_to_stripe_does_nothing_without_its_key() {
         assert_eq!(mistakes(&[]), "");
-        for name in ["STRIPE_API_KEY", "STRIPE_API_BASE"] {
-            assert!(mistakes(&[(name, "1")]).contains(name), "{name}");
+        let key = ("STRIPE_API_KEY", "rk_test_hunter2");
+        let more = [("STRIPE_API_BASE", "http://127.0.0.1:1"), ("STRIPE_WEBHOOK_SECRET", "whsec_hunter2")];
+        let all: Vec<_> = more.into_iter().chain([key, ("STRIPE_CALLS_PER_SECOND", "5")]).collect();
+        assert_eq!(mistakes(&all), "");
+        for setting in more {
+            let text = mistakes(&[setting]);
+            assert!(text.contains(setting.0) && text.contains("STRIPE_API_KEY") && !text.contains("hunter2"), "{text}");
         }
+        for (name, wrong) in [
+            ("STRIPE_API_BASE", "http://api.stripe.com"),
+            ("STRIPE_API_BASE", "https://hunter2@api.stripe.com"),
+            ("STRIPE_WEBHOOK_SECRET", "hunter2,,"),
+            ("STRIPE_CALLS_PER_SECOND", "0"),
+        ] {
+            let text = mistakes(&[key, (name, wrong)]);
+            assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
+        }
+        assert!(mistakes(&[("STRIPE_API_KEY", "two words hunter2")]).contains("STRIPE_API_KEY"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let counted = BillingMetrics::register(&metrics);
     program::spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
     let api = BillingApi::new(billing, verifier.clone(), WallClock::system(), counted);
-    let api = api.traced(tracer.clone());
+    let api = program::with_stripe(api.traced(tracer.clone()), &mut supervisor, (&config.billing, &metrics))?;
     let docs = config.billing.docs;
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {
         api.serve(listeners.billing, docs, (ServeOptions::default(), Stop::on(stop))).await;

@@ -12,6 +12,7 @@ mod m20261124_000001_usage_ledger;
 mod m20261130_000002_ledger_progress;
 mod m20261130_000003_billing;
 mod m20261130_000004_indexes;
+mod m20261130_000005_stripe_totals;
 mod plan;
 
 use sea_orm_migration::prelude::*;
@@ -75,6 +76,7 @@ pub fn plan() -> Plan {
         Planned::expanding(m20261130_000002_ledger_progress::Step, FIRST),
         Planned::expanding(m20261130_000003_billing::Step, FIRST),
         Planned::expanding(m20261130_000004_indexes::Step, FIRST),
+        Planned::expanding(m20261130_000005_stripe_totals::Step, FIRST),
     ])
 }
 

@@ -8,7 +8,7 @@ use std::process::{ExitCode, Stdio};
 use anyhow::Context;
 use goldleaves_toolbox::{
     CHECKERS_SITE, GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN,
-    PGBOUNCER_BIN, POSTGRES_BIN_DIR, Toolbox, target_directory,
+    PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox, target_directory,
 };
 
 use crate::cargo::cargo;
@@ -65,6 +65,7 @@ fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathB
         (HTTPBIN_PYTHON, installed.httpbin.python),
         (HTTPBIN_SITE, installed.httpbin.site),
         (CHECKERS_SITE, installed.checkers.site),
+        (STRIPE_SITE, installed.stripe.site),
         (GOLDLEAVES_BIN_DIR, programs),
     ]);
     match installed.pgbouncer {

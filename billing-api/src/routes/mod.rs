@@ -10,8 +10,10 @@ pub(crate) mod late;
 pub(crate) mod periods;
 pub(crate) mod rate_cards;
 pub(crate) mod report_usage;
+pub(crate) mod stripe;
 pub(crate) mod tenants;
 pub(crate) mod usage;
+pub(crate) mod webhook;
 
 use http::StatusCode;
 

@@ -1,19 +1,20 @@
-//! `POST /billing/report-usage`: makes the rows that are pushed to Stripe.
+//! `POST /billing/report-usage`: makes the rows that are pushed to Stripe; `GET /billing/report-usage/{tenant_id}` says the same
+//! and makes none.
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
-use goldleaves_billing::UsagePush;
+use goldleaves_billing::{METER, ReportOf, UsagePush};
 use goldleaves_domain::TenantId;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 
 use crate::answer::ApiError;
-use crate::ask::Ask;
+use crate::ask::{Ask, zone};
 use crate::caller::Right;
 use crate::cell::{Cell, Item};
 use crate::members::Members;
-use crate::query::range;
+use crate::query::{RANGE, range};
 use crate::state::BillingApi;
 
 const PUSH: [&str; 7] =
@@ -26,7 +27,7 @@ pub(crate) async fn report_usage(
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::Write)?;
     ask.query(&[])?;
-    let members = Members::read(body, &["tenant_id", "start_date", "end_date"])?;
+    let members = Members::read(body, &["tenant_id", "start_date", "end_date", "meter"])?;
     let tenant: TenantId = members.parsed("tenant_id")?;
     let dates = (members.optional_text("start_date")?, members.optional_text("end_date")?);
     let zone = api.billing().time_zone(&tenant).await?;
@@ -35,8 +36,35 @@ pub(crate) async fn report_usage(
         ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
         other => other,
     })?;
-    let push = api.billing().report_usage(&tenant, &period, now).await?;
+    let meter = members.optional_text("meter")?.unwrap_or(METER);
+    let push = api.books().report_usage(&ReportOf { tenant: &tenant, meter, period: &period }, now).await?;
+    if let Some(desk) = api.stripe() {
+        desk.pusher.wake();
+    }
     Ok(push_item(&push).answer(StatusCode::ACCEPTED))
+}
+
+/// As [`get`], of a tenant whose name no path can hold. Without one there is only the POST here.
+pub(crate) async fn get_by_query(
+    api: State<BillingApi>,
+    uri: Uri,
+    ask: Result<Ask, ApiError>,
+) -> Result<Response, ApiError> {
+    let query = uri.query().unwrap_or_default();
+    if !form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "tenant_id") {
+        return Err(ApiError::Method("POST"));
+    }
+    get(api, ask?).await
+}
+
+pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    let asked = ask.tenant_to_read()?;
+    let query = ask.query_of(&asked, &[&RANGE, &["meter"]])?;
+    let now = api.now()?;
+    let period = query.range(zone(&api, Some(&asked.tenant), &query).await?, now)?;
+    let meter = query.get("meter").unwrap_or(METER);
+    let push = api.books().report(&ReportOf { tenant: &asked.tenant, meter, period: &period }, now).await?;
+    Ok(push_item(&push).answer(StatusCode::OK))
 }
 
 fn push_item(push: &UsagePush) -> Item {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use goldleaves_billing::METER;
 use goldleaves_pricing::TimeZone;
 use goldleaves_testkit::child::wait_for;
 use http::{Request, StatusCode};
@@ -218,6 +219,8 @@ async fn the_openapi_document_is_true() {
         "previewRateCard" => json!({"tenant_id": "acme", "pricing": {"model": "per_unit", "cents_per_unit": "1"}}),
         "closePeriod" => json!({"reason": "the month is over"}),
         "setTimeZone" => json!({"time_zone": "UTC", "reason": "they moved"}),
+        "putStripeMeter" => stripe_meter(),
+        "putStripeMapping" => stripe_mapping(),
         other => panic!("{other} is not tried"),
     };
     let mut compared = 0;
@@ -225,7 +228,11 @@ async fn the_openapi_document_is_true() {
         for (verb, call) in verbs.as_object().unwrap() {
             let operation = call["operationId"].as_str().unwrap();
             let id = if operation == "correct" { uuid::Uuid::now_v7() } else { event };
-            let uri = path.replace("{tenant_id}", "acme").replace("{id}", &id.to_string()).replace("{number}", "1");
+            let uri = path
+                .replace("{tenant_id}", "acme")
+                .replace("{id}", &id.to_string())
+                .replace("{number}", "1")
+                .replace("{meter}", METER);
             let names: Vec<&str> = parameters(&document, call).into_iter().filter(|name| *name != "format").collect();
             let uri = match operation {
                 "corrections" => format!("{uri}?tenant_id=acme&month=2026-03"),
@@ -252,7 +259,7 @@ async fn the_openapi_document_is_true() {
             }
         }
     }
-    assert_eq!(compared, 19);
+    assert_eq!(compared, 25);
     let example = |parameter| document["components"]["parameters"][parameter]["example"].as_str().unwrap();
     let (start, end) = (example("StartDate"), example("EndDate"));
     let asked = api.get(&format!("/billing/usage-summary/acme?start_date={start}&end_date={end}"), &admin).await;
@@ -275,7 +282,20 @@ async fn a_life(api: &Api, admin: &str) -> uuid::Uuid {
     let closed = api.put("/billing/periods/acme/1", admin, &json!({"reason": "the month is over"})).await;
     assert_eq!(closed.status, 201, "{closed:?}");
     api.used("acme", ("/a", "1", "2026-03-10T10:17:00Z")).await;
+    for (path, body) in [("meters/", stripe_meter()), ("mappings/acme/", stripe_mapping())] {
+        let answer = api.put(&format!("/billing/stripe/{path}{METER}"), admin, &body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    assert_eq!(api.report_usage(admin, r#"{"tenant_id":"acme"}"#).await.status, 202);
     event
+}
+
+fn stripe_meter() -> Value {
+    json!({"event_name": METER, "stripe_meter_id": "mtr_1", "places": 6, "reason": "set-up"})
+}
+
+fn stripe_mapping() -> Value {
+    json!({"stripe_customer_id": "cus_1", "from_hour": "2026-03-10T10:00:00Z", "reason": "set-up"})
 }
 
 /// The names of a call's parameters in the query.

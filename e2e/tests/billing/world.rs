@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-const SECRET: &str = "a secret for tests of thirty-two bytes";
+pub(crate) const SECRET: &str = "a secret for tests of thirty-two bytes";
 /// The moment of the API's clock. The database has its own, which is later.
 pub(crate) const NOW: &str = "2026-03-15T12:30:00Z";
 

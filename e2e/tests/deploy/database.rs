@@ -3,8 +3,11 @@
 use std::process::Command;
 
 use bytes::Bytes;
+use goldleaves_billing::stripe::rules::Outcome;
+use goldleaves_billing::stripe::{Books, BooksClock, NewMapping, NewMeter, StoredHint};
 use goldleaves_billing::{
-    Author, Billing, By, Dimension, EventFilter, EventState, NewCorrection, NewPeriod, Order, Page, TenantSort, Wanted,
+    Author, Billing, By, Dimension, EventFilter, EventState, METER, NewCorrection, NewPeriod, Order, Page, ReportOf,
+    TenantSort, Wanted,
 };
 use goldleaves_domain::{Period, TenantId, Timestamp};
 use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions};
@@ -128,6 +131,46 @@ async fn the_logins_of_worker_and_billing_are_enough_and_no_more() {
     }
 }
 
+/// Everything that is written on the way to Stripe, with this login.
+async fn push_as(books: &Books, tenant: &TenantId) {
+    let author = Author::program();
+    let meter = NewMeter {
+        meter: METER.to_owned(),
+        event_name: METER.to_owned(),
+        stripe_meter_id: "mtr_1".to_owned(),
+        route: String::new(),
+        places: 6,
+        is_checked: true,
+    };
+    books.put_meter(&meter, (&author, "{}")).await.unwrap();
+    let mapping = NewMapping {
+        tenant_id: tenant.clone(),
+        meter: METER.to_owned(),
+        from_hour: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        stripe_customer_id: Some("cus_1".to_owned()),
+    };
+    books.map(&mapping, (&author, "{}")).await.unwrap();
+    books.seal_late().await.unwrap();
+    books.livemode(Some(false)).await.unwrap();
+    let claim = books.claim(Uuid::new_v4(), 10, books.now().await.unwrap()).await.unwrap().remove(0);
+    let (rows, _) = books.due_rows(&claim.lane.key).await.unwrap();
+    let id = rows[0].id;
+    books.read_first(id).await.unwrap();
+    assert!(books.attempt(&claim, id).await.unwrap().is_some());
+    books.answered(id, &Outcome::Taken, 0.5).await.unwrap();
+    books.read_back(id, 0).await.unwrap();
+    books.compared(&claim.lane.key, (0, 0)).await.unwrap();
+    books.block_all("key_refused").await.unwrap();
+    books.release(&claim).await.unwrap();
+    books.adopt((&claim.lane.key, &[]), (&author, "{}")).await.unwrap();
+    let hint = StoredHint { id: "evt_1".to_owned(), kind: "x".to_owned(), related_id: None };
+    assert!(books.hint(&hint).await.unwrap());
+    books.open_hints().await.unwrap();
+    books.hint_done("evt_1").await.unwrap();
+    books.read_all_of("mtr_1").await.unwrap();
+    books.uncheck(None).await.unwrap();
+}
+
 /// Everything that billing does, with this login.
 async fn bill_as(url: &str) {
     let store = Store::connect(url, StoreOptions::default()).await.unwrap();
@@ -138,7 +181,10 @@ async fn bill_as(url: &str) {
     let author = Author::program();
     let report = billing.report(&tenant, &period, (&[Dimension::User], TimeZone::UTC)).await.unwrap();
     assert_eq!(report.summary.total_events, 1);
-    billing.report_usage(&tenant, &period, time("2026-02-02T00:00:00Z")).await.unwrap();
+    let books = Books::new(billing.clone(), BooksClock::Database);
+    let of = ReportOf { tenant: &tenant, meter: METER, period: &period };
+    books.report_usage(&of, time("2026-02-02T00:00:00Z")).await.unwrap();
+    push_as(&books, &tenant).await;
     billing.set_time_zone((&tenant, "Asia/Kolkata".parse().unwrap()), (&author, "{}")).await.unwrap();
     let event_id = "01935b1c-0000-7000-8000-0000000000a4".parse().unwrap();
     for wanted in [

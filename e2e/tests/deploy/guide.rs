@@ -13,7 +13,7 @@ use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
 /// Where metrics are registered, each under its name.
-const METRICS: [&str; 13] = [
+const METRICS: [&str; 14] = [
     "shared/record/src/open.rs",
     "gateway/src/route_metrics.rs",
     "shared/runtime/src/about.rs",
@@ -26,6 +26,7 @@ const METRICS: [&str; 13] = [
     "meter-worker/src/worker/stream_watch.rs",
     "gateway/src/program.rs",
     "billing-api/src/metrics.rs",
+    "billing-api/src/push/metrics.rs",
     "shared/trace/src/metrics.rs",
 ];
 

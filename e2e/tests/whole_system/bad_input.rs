@@ -204,7 +204,7 @@ async fn every_wrong_setting_is_named_at_once() {
         ("JWT_ALGORITHM", "RS256"),
         ("LOG_FORMAT", "xml"),
         ("SPOOL_RETAIN_HOURS", "soon"),
-        ("STRIPE_API_KEY", "sk_test_nothing_yet"),
+        ("STRIPE_API_KEY", "a key with blanks sk_test_nothing_yet"),
         ("ENVIRONMENT", "moon"),
         ("ENABLE_DOCS", "perhaps"),
         ("DATABASE_URL", "mysql://ann:sk_test_nothing_yet@db/usage"),

@@ -53,6 +53,7 @@ mod resend;
 mod restored_ledger;
 mod silent_nats;
 mod stop;
+mod stripe_push;
 mod traces;
 mod used_stream;
 mod wrong_start;

@@ -79,7 +79,7 @@ impl Billing {
     }
 }
 
-fn hour_after(dialect: goldleaves_store::Dialect, column: &str) -> String {
+pub(crate) fn hour_after(dialect: goldleaves_store::Dialect, column: &str) -> String {
     match dialect {
         goldleaves_store::Dialect::Postgres => format!("{column} + interval '1 hour'"),
         goldleaves_store::Dialect::Sqlite => format!("strftime('%Y-%m-%dT%H:00:00.000000Z', {column}, '+1 hour')"),

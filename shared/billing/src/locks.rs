@@ -9,6 +9,9 @@ const BILLS: i64 = 0x474c_0005_0000_0000;
 /// Held alone by whoever makes rows for Stripe.
 const REPORTS: i64 = 0x474c_0004_0000_0000;
 
+/// Held alone by whoever takes lanes to Stripe, for a moment.
+const LANES: i64 = 0x474c_0006_0000_0000;
+
 /// Waits until nobody else corrects or closes. It comes before every other lock.
 pub(crate) async fn bills(transaction: &Transaction) -> Result<(), BillingError> {
     take(transaction, BILLS).await
@@ -29,4 +32,9 @@ async fn take(transaction: &Transaction, lock: i64) -> Result<(), BillingError> 
         transaction.execute(&format!("SELECT pg_advisory_xact_lock({lock})"), Params::default()).await?;
     }
     Ok(())
+}
+
+/// Waits until nobody else takes lanes.
+pub(crate) async fn lanes(transaction: &Transaction) -> Result<(), BillingError> {
+    take(transaction, LANES).await
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use goldleaves_domain::{TenantId, Timestamp};
 use goldleaves_store::{Params, read, read_wide};
 
-use crate::pushes::METER;
 use crate::source::{Source, wide};
+use crate::stripe::METER;
 use crate::{Billing, BillingError};
 
 /// How far an hour has come.

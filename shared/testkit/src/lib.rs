@@ -17,6 +17,8 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod scratch;
+pub mod stripe;
+pub mod stripe_client;
 pub mod token;
 pub mod upstream;
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::version::Version;
 use crate::{
-    CHECKERS_SITE, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PGBOUNCER_BIN, POSTGRES_BIN_DIR, Toolbox,
+    CHECKERS_SITE, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PGBOUNCER_BIN, POSTGRES_BIN_DIR,
+    STRIPE_SITE, Toolbox,
 };
 
 const NATS_OLDEST: Version = Version::new(2, 10);
@@ -107,6 +108,17 @@ impl Toolbox {
         Err(Missing { wanted: "parsers of metrics, events and traces", remedy })
     }
 
+    /// A Python that can import Stripe's own client.
+    pub fn stripe(&self) -> Result<Checkers, Missing> {
+        let python = self.python()?;
+        let site = env::var_os(STRIPE_SITE).map_or_else(|| self.stripe_folder(), PathBuf::from);
+        if site.join("stripe").is_dir() {
+            return Ok(Checkers { python, site });
+        }
+        let remedy = format!("set {STRIPE_SITE} to a folder that the Python package stripe is installed into");
+        Err(Missing { wanted: "Stripe's client", remedy })
+    }
+
     /// A Python interpreter, 3.8 or newer.
     pub(crate) fn python(&self) -> Result<PathBuf, Missing> {
         let found =
@@ -132,6 +144,10 @@ impl Toolbox {
 
     pub(crate) fn checkers_folder(&self) -> PathBuf {
         self.root().join("checkers")
+    }
+
+    pub(crate) fn stripe_folder(&self) -> PathBuf {
+        self.root().join("stripe")
     }
 
     pub(crate) fn nginx_program(&self) -> PathBuf {

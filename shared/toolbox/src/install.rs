@@ -42,6 +42,8 @@ const CHECKER_WHEELS: &[&str] = &[
     "typing-extensions==4.16.0",
 ];
 
+const STRIPE_WHEELS: &[&str] = &["stripe==16.1.0", "typing-extensions==4.16.0"];
+
 /// Why a tool could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -81,6 +83,8 @@ pub struct Installed {
     pub httpbin: Httpbin,
     /// Parsers of formats.
     pub checkers: Checkers,
+    /// Stripe's own client.
+    pub stripe: Checkers,
 }
 
 impl Toolbox {
@@ -93,6 +97,7 @@ impl Toolbox {
             nginx: self.install_nginx()?,
             httpbin: self.install_httpbin()?,
             checkers: self.install_checkers()?,
+            stripe: self.install_stripe()?,
         })
     }
 
@@ -150,6 +155,14 @@ impl Toolbox {
         }
         self.wheels(&self.checkers_folder(), CHECKER_WHEELS)?;
         Ok(self.checkers()?)
+    }
+
+    fn install_stripe(&self) -> Result<Checkers, InstallError> {
+        if let Ok(found) = self.stripe() {
+            return Ok(found);
+        }
+        self.wheels(&self.stripe_folder(), STRIPE_WHEELS)?;
+        Ok(self.stripe()?)
     }
 
     /// Installs pinned wheels into a folder of the toolbox, whole or not at all.

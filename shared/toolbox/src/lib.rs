@@ -25,6 +25,8 @@ pub const NGINX_BIN: &str = "NGINX_BIN";
 pub const HTTPBIN_PYTHON: &str = "HTTPBIN_PYTHON";
 /// Environment variable naming the directory that the parsers of other people's formats were installed into.
 pub const CHECKERS_SITE: &str = "CHECKERS_SITE";
+/// Environment variable naming the directory that Stripe's own client was installed into.
+pub const STRIPE_SITE: &str = "STRIPE_SITE";
 /// Environment variable naming the directory that httpbin and its WSGI server were installed into.
 pub const HTTPBIN_SITE: &str = "HTTPBIN_SITE";
 /// Environment variable naming the directory of the programs that whole-system tests run.

@@ -119,6 +119,12 @@ codes! {
     OutOfOrder = "out_of_order";
     /// 409 or 410: the event lies in an archive.
     Archived = "archived";
+    /// 422: the meter at Stripe can't take what would be pushed.
+    MeterUnfit = "meter_unfit";
+    /// 503: Stripe does not answer, or refuses.
+    StripeUnavailable = "stripe_unavailable";
+    /// 400: a webhook without a right signature of now.
+    SignatureInvalid = "signature_invalid";
     /// 400: more groups than an answer holds.
     TooManyGroups = "too_many_groups";
     /// 400: more rows than an answer holds.

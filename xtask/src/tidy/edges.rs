@@ -75,7 +75,9 @@ const TABLE: &[Edges] = &[
     },
     Edges {
         folder: "billing-api",
-        ours: &["domain", "pricing", "auth", "web", "store", "billing", "https", "stripe", "runtime", "stream", "trace"],
+        ours: &[
+            "domain", "pricing", "auth", "web", "store", "billing", "https", "stripe", "runtime", "stream", "trace",
+        ],
         never: &["sea-orm", "async-nats"],
     },
     Edges {

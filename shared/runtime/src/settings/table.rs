@@ -107,8 +107,10 @@ settings! {
     DRAIN_DELAY_SECS = "limits.drain_delay_secs", Plain, "seconds, from 0 to 86400";
     SHUTDOWN_GRACE_SECS = "limits.shutdown_grace_secs", Plain, "seconds, from 0 to 86400";
     TUNNEL_IDLE_TIMEOUT_SECS = "limits.tunnel_idle_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
-    STRIPE_API_KEY = "stripe.api_key", Secret, "a Stripe secret key";
-    STRIPE_API_BASE = "stripe.api_base", Secret, "the URL of Stripe's API";
+    STRIPE_API_KEY = "stripe.api_key", Secret, "a secret or restricted key of Stripe such as rk_live_…";
+    STRIPE_API_BASE = "stripe.api_base", Secret, "https://api.stripe.com, or an http:// URL of this machine";
+    STRIPE_WEBHOOK_SECRET = "stripe.webhook_secret", Secret, "signing secrets such as whsec_…, separated by commas";
+    STRIPE_CALLS_PER_SECOND = "stripe.calls_per_second", Plain, "a whole number from 1 to 1000";
     OTEL_EXPORTER_OTLP_ENDPOINT = "otel.exporter_otlp_endpoint", Secret, "http://host:4318 or https://host:4318 of a collector that takes OTLP over HTTP";
     OTEL_EXPORTER_OTLP_HEADERS = "otel.exporter_otlp_headers", Secret, "name=value, separated by commas, values percent-encoded";
     OTEL_EXPORTER_OTLP_PROTOCOL = "otel.exporter_otlp_protocol", Plain, "http/protobuf";

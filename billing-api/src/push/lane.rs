@@ -1,0 +1,255 @@
+//! What is done in a lane that this program has taken: both sides are compared, rows are sent one after the other, minutes
+//! are read.
+
+use goldleaves_billing::stripe::rules::{Due, Outcome, RowState, Verdict};
+use goldleaves_billing::stripe::{Claim, PushRow, StoredMeter};
+use goldleaves_domain::Timestamp;
+use goldleaves_stripe::{Block, NewEvent, Sent, Window};
+
+use super::{METER_CHECK_MICROS, Pusher, Stop};
+
+const SECOND: i64 = 1_000_000;
+const MINUTE: i64 = 60 * SECOND;
+/// So far back Stripe takes usage, and totals are compared.
+pub(super) const WINDOW: i64 = 35 * Timestamp::DAY_MICROS;
+/// No call begins later in a lease.
+const CALLS_WITHIN: i64 = 30 * SECOND;
+
+/// Why a lane is blocked, as the words that are stored and shown.
+pub(super) mod reason {
+    pub(crate) const NO_CUSTOMER: &str = "no_such_customer";
+    pub(crate) const NO_METER: &str = "no_active_meter";
+    pub(crate) const KEY: &str = "key_refused";
+    pub(crate) const UNFIT: &str = "meter_unfit";
+    pub(crate) const HAS_MORE: &str = "stripe_has_more";
+    pub(crate) const DIFFERS: &str = "differs";
+    pub(crate) const LIVEMODE: &str = "livemode";
+}
+
+impl Pusher {
+    pub(super) async fn work(&self, claim: &Claim, meter: &StoredMeter) -> Result<(), Stop> {
+        let blocked = claim.lane.blocked.as_deref();
+        let now = claim.claimed_at;
+        if blocked == Some(reason::LIVEMODE) && !self.is_of_mode(None).await? {
+            return Ok(());
+        }
+        if !self.inner.breaker.lets_through(now) {
+            return Err(Stop::Away);
+        }
+        if self.fit(meter, now).await?.is_some() {
+            self.inner.books.block(&claim.lane.key, reason::UNFIT).await?;
+            return Ok(());
+        }
+        let needs_compare = matches!(blocked, Some(reason::HAS_MORE | reason::DIFFERS));
+        if (needs_compare || self.is_check_due(claim)) && !self.compare(claim, meter).await? {
+            return Ok(());
+        }
+        if blocked.is_some_and(|blocked| blocked != reason::NO_CUSTOMER && blocked != reason::NO_METER) {
+            self.inner.books.unblock(&claim.lane.key).await?;
+        }
+        self.work_rows(claim, meter).await
+    }
+
+    fn is_check_due(&self, claim: &Claim) -> bool {
+        let Some(checked) = claim.lane.checked_at else { return true };
+        let started_at = self.inner.started_at.lock().unwrap_or(claim.claimed_at);
+        let day_ago = claim.claimed_at.plus_micros(-METER_CHECK_MICROS).unwrap_or(claim.claimed_at);
+        checked < day_ago.max(started_at) || !claim.lane.is_even
+    }
+
+    /// Compares both sides of a lane; whether rows may be sent.
+    async fn compare(&self, claim: &Claim, meter: &StoredMeter) -> Result<bool, Stop> {
+        let lane = &claim.lane.key;
+        let now = self.inner.books.now().await?;
+        let until = minute_of(now).plus_micros(MINUTE).unwrap_or(now);
+        let from = until.plus_micros(-WINDOW).unwrap_or(now);
+        self.inner.calls.turn().await;
+        let Some(total) = self.sum(meter, claim, (from, until)).await? else { return Ok(false) };
+        let ours = self.inner.books.lane_sums(lane, (from, until)).await?;
+        self.inner.books.compared(lane, (total, ours.pushed)).await?;
+        if total > ours.most {
+            tracing::error!(
+                customer = lane.stripe_customer_id,
+                event_name = lane.event_name,
+                stripe = %total,
+                ours = %ours.most,
+                "Stripe has more than was ever sent: somebody else pushes, or rows were lost by a restore; nothing is sent"
+            );
+            self.inner.books.block(lane, reason::HAS_MORE).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// What Stripe has in a window of whole minutes; `None` where it does not say.
+    async fn sum(
+        &self,
+        meter: &StoredMeter,
+        claim: &Claim,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Option<i128>, Stop> {
+        let window = Window {
+            stripe_customer_id: claim.lane.key.stripe_customer_id.clone(),
+            start: from.unix_micros() / SECOND,
+            end: to.unix_micros() / SECOND,
+            is_by_hour: false,
+        };
+        let sums = self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await?;
+        match sums {
+            Ok(sums) => Ok(sums.iter().map(|sum| sum.value()).sum()),
+            Err(error) if error.is_missing() => {
+                self.inner.books.block(&claim.lane.key, reason::NO_CUSTOMER).await?;
+                Ok(None)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn work_rows(&self, claim: &Claim, meter: &StoredMeter) -> Result<(), Stop> {
+        loop {
+            let (rows, now) = self.inner.books.due_rows(&claim.lane.key).await?;
+            let mut done = 0;
+            for row in &rows {
+                let now = self.inner.books.now().await?.max(now);
+                if now.unix_micros() - claim.claimed_at.unix_micros() > CALLS_WITHIN {
+                    return Ok(());
+                }
+                match self.step(claim, (meter, row), now).await? {
+                    Step::Done => done += 1,
+                    Step::Nothing => {}
+                    Step::Leave => return Ok(()),
+                }
+            }
+            if done == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn step(&self, claim: &Claim, (meter, row): (&StoredMeter, &PushRow), now: Timestamp) -> Result<Step, Stop> {
+        match row.due(now) {
+            Due::Nothing => Ok(Step::Nothing),
+            Due::Hold => {
+                self.inner.books.hold(row.id).await?;
+                Ok(Step::Done)
+            }
+            Due::Send => self.send(claim, row).await,
+            Due::ReadFirst | Due::Read => self.read(claim, (meter, row)).await,
+        }
+    }
+
+    async fn send(&self, claim: &Claim, row: &PushRow) -> Result<Step, Stop> {
+        self.inner.calls.turn().await;
+        // Written down before the bytes go out.
+        let Some(row) = self.inner.books.attempt(claim, row.id).await? else { return Ok(Step::Leave) };
+        *self.inner.last.lock() = Some((row.id, row.progress.attempts));
+        let Some(event) = event_of(&row) else { return Ok(Step::Nothing) };
+        let sent = self.inner.stripe.send(&event).await;
+        self.inner.metrics.called("send", word_of(&sent));
+        if matches!(sent, Sent::NotConnected(_)) {
+            self.trip().await?;
+        } else if !matches!(sent, Sent::Unanswered(_)) {
+            self.mend();
+        }
+        self.after(claim, (&row, sent)).await
+    }
+
+    async fn after(&self, claim: &Claim, (row, sent): (&PushRow, Sent)) -> Result<Step, Stop> {
+        let books = &self.inner.books;
+        let (outcome, step) = match &sent {
+            Sent::Taken | Sent::Duplicate => (Outcome::Taken, Step::Done),
+            Sent::NotConnected(error) => (Outcome::Unanswered(error.clone()), Step::Leave),
+            Sent::Unanswered(error) => (Outcome::Unanswered(error.clone()), Step::Done),
+            Sent::Later { error, pause, is_limited } => {
+                if *is_limited {
+                    self.inner.calls.slow_down();
+                }
+                (Outcome::Later { error: error.to_string(), pause: *pause }, Step::Done)
+            }
+            Sent::Blocked(_, error) => (Outcome::Blocked(error.to_string()), Step::Leave),
+            Sent::Refused(error) => (Outcome::Refused(error.to_string()), Step::Done),
+        };
+        books.answered(row.id, &outcome, rand::random::<f64>()).await?;
+        match &sent {
+            Sent::Blocked(Block::Key, error) => {
+                tracing::error!(%error, "Stripe refuses STRIPE_API_KEY; nothing is sent");
+                books.block_all(reason::KEY).await?;
+            }
+            Sent::Blocked(block, error) => {
+                let word = if *block == Block::NoCustomer { reason::NO_CUSTOMER } else { reason::NO_METER };
+                tracing::error!(%error, customer = claim.lane.key.stripe_customer_id, "a lane to Stripe is blocked");
+                books.block(&claim.lane.key, word).await?;
+            }
+            Sent::Taken | Sent::Duplicate => match claim.lane.blocked.as_deref() {
+                Some(reason::KEY) => books.unblock_all(reason::KEY).await?,
+                Some(_) => books.unblock(&claim.lane.key).await?,
+                None => {}
+            },
+            _ => {}
+        }
+        Ok(step)
+    }
+
+    async fn read(&self, claim: &Claim, (meter, row): (&StoredMeter, &PushRow)) -> Result<Step, Stop> {
+        let Some(minute) = row.event_timestamp.map(minute_of) else { return Ok(Step::Nothing) };
+        let until = minute.plus_micros(MINUTE).unwrap_or(minute);
+        self.inner.reads.turn().await;
+        let Some(read) = self.sum(meter, claim, (minute, until)).await? else { return Ok(Step::Leave) };
+        if row.progress.state == RowState::Pending && read == 0 {
+            self.inner.books.read_first(row.id).await?;
+            return Ok(Step::Done);
+        }
+        let verdict = self.inner.books.read_back(row.id, read).await?;
+        match verdict {
+            Verdict::Differs if row.progress.state != RowState::Pushed => {
+                self.inner.books.block(&claim.lane.key, reason::DIFFERS).await?;
+                return Ok(Step::Leave);
+            }
+            Verdict::Missing | Verdict::Differs => {
+                tracing::error!(id = %row.id, tenant = row.tenant_id, "Stripe took usage and does not have it");
+            }
+            Verdict::Undecided | Verdict::Confirmed | Verdict::Abandoned => {}
+        }
+        Ok(Step::Done)
+    }
+}
+
+/// What a row came to in this lease.
+enum Step {
+    /// It was worked on.
+    Done,
+    /// It was not due.
+    Nothing,
+    /// Nothing more is done in the lane.
+    Leave,
+}
+
+/// The start of a moment's minute.
+pub(super) fn minute_of(moment: Timestamp) -> Timestamp {
+    moment.plus_micros(-moment.unix_micros().rem_euclid(MINUTE)).unwrap_or(moment)
+}
+
+fn event_of(row: &PushRow) -> Option<NewEvent> {
+    let lane = row.lane.as_ref()?;
+    Some(NewEvent {
+        event_name: lane.event_name.clone(),
+        stripe_customer_id: lane.stripe_customer_id.clone(),
+        value: row.value?.to_string(),
+        identifier: row.identifier.clone()?,
+        timestamp: row.event_timestamp?.unix_micros() / SECOND,
+        key: row.key(),
+    })
+}
+
+const fn word_of(sent: &Sent) -> &'static str {
+    match sent {
+        Sent::Taken => "ok",
+        Sent::Duplicate => "duplicate",
+        Sent::NotConnected(_) => "not_connected",
+        Sent::Unanswered(_) => "unanswered",
+        Sent::Later { is_limited: true, .. } => "limited",
+        Sent::Later { .. } => "later",
+        Sent::Blocked(..) => "blocked",
+        Sent::Refused(_) => "refused",
+    }
+}

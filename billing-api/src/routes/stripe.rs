@@ -1,0 +1,355 @@
+//! What is pushed to Stripe, to whom, and how far it has come: everything under `/billing/stripe` but the webhook.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::Response;
+use goldleaves_billing::stripe::rules::RowState;
+use goldleaves_billing::stripe::{
+    LaneKey, LaneReport, Mapping, NewMapping, NewMeter, PushFilter, PushRow, StoredMeter,
+};
+use goldleaves_billing::{Page, UnitsTotal};
+use goldleaves_domain::{RoutePattern, Timestamp};
+use goldleaves_pricing::TimeZone;
+use http::StatusCode;
+use uuid::Uuid;
+
+use crate::answer::ApiError;
+use crate::ask::{Ask, Asked, list_range};
+use crate::caller::Right;
+use crate::cell::{self, Cell, Item};
+use crate::csv::{self, Form};
+use crate::members::{Members, wrong};
+use crate::query::{PAGE, RANGE, moment};
+use crate::routes::status_of;
+use crate::state::BillingApi;
+
+const METER: [&str; 7] = ["meter", "event_name", "stripe_meter_id", "route", "places", "checked_at", "unfit"];
+const MAPPING: [&str; 6] = ["tenant_id", "meter", "from_hour", "stripe_customer_id", "actor", "created_at"];
+const PUSH: [&str; 17] = [
+    "id",
+    "tenant_id",
+    "meter",
+    "hour",
+    "revision",
+    "units",
+    "value",
+    "state",
+    "origin",
+    "identifier",
+    "event_timestamp",
+    "attempts",
+    "first_attempt_at",
+    "next_attempt_at",
+    "pushed_at",
+    "confirmed_at",
+    "last_error",
+];
+/// The columns of the file that Stripe's dashboard takes.
+const STRIPE_CSV: [&str; 5] = ["identifier", "timestamp", "event_name", "payload_stripe_customer_id", "payload_value"];
+const LANE: [&str; 12] = [
+    "stripe_customer_id",
+    "event_name",
+    "ledger_units",
+    "unsealed",
+    "pending",
+    "held",
+    "failed",
+    "pushed",
+    "stripe_units",
+    "drift_units",
+    "blocked",
+    "read_back_at",
+];
+/// The longest name of a meter or an event.
+const NAME_BYTES_MAX: usize = 100;
+/// The longest id of Stripe's.
+const ID_BYTES_MAX: usize = 255;
+
+pub(crate) async fn put_meter(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    ask.caller.check(Right::Admin)?;
+    ask.query(&[])?;
+    let meter = name(ask.segment(), NAME_BYTES_MAX)
+        .ok_or_else(|| ApiError::Parameter("the path must end in a meter's name of 1 to 100 characters".to_owned()))?;
+    let members = Members::read(body, &["event_name", "stripe_meter_id", "route", "places", "reason"])?;
+    members.reason()?;
+    let route = match members.optional_text("route")?.unwrap_or_default() {
+        "" => String::new(),
+        _ => members.parsed::<RoutePattern>("route")?.as_str().to_owned(),
+    };
+    let places = match members.integer("places")? {
+        0 => 0,
+        6 => 6,
+        _ => return Err(wrong("places", "must be 0 (whole units) or 6 (millionths)")),
+    };
+    let mut new = NewMeter {
+        meter,
+        event_name: text(&members, "event_name", NAME_BYTES_MAX)?,
+        stripe_meter_id: text(&members, "stripe_meter_id", ID_BYTES_MAX)?,
+        route,
+        places,
+        is_checked: false,
+    };
+    new.is_checked = is_fit(&api, &new).await?;
+    let put = api.books().put_meter(&new, (&ask.author(), &members.text)).await?;
+    Ok(meter_item(&put.stored).answer(status_of(put.is_new)))
+}
+
+/// Whether Stripe says that a meter fits; `false` where it can't be asked.
+async fn is_fit(api: &BillingApi, new: &NewMeter) -> Result<bool, ApiError> {
+    let Some(desk) = api.stripe() else { return Ok(false) };
+    match desk.pusher.read_meter(&new.stripe_meter_id, &new.event_name).await? {
+        None => Ok(false),
+        Some(None) => Ok(true),
+        Some(Some(unfit)) => Err(ApiError::MeterUnfit(format!("{}: {unfit}", new.stripe_meter_id))),
+    }
+}
+
+pub(crate) async fn meters(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    ask.caller.check(Right::ReadAll)?;
+    ask.query(&[])?;
+    let meters = api.books().meters().await?;
+    Ok(cell::page(meters.iter().map(meter_item).collect(), None::<String>).answer(StatusCode::OK))
+}
+
+pub(crate) async fn put_mapping(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let asked = ask.tenant_to_change(Right::Admin)?;
+    ask.query_of(&asked, &[])?;
+    let meter = meter_of(&asked)?;
+    let members = Members::read(body, &["stripe_customer_id", "from_hour", "reason"])?;
+    members.reason()?;
+    if !members.has("stripe_customer_id") {
+        return Err(wrong("stripe_customer_id", "is missing: a customer of Stripe, or null for nobody"));
+    }
+    let stripe_customer_id = match members.optional_text("stripe_customer_id")? {
+        Some(_) => Some(text(&members, "stripe_customer_id", ID_BYTES_MAX)?),
+        None => None,
+    };
+    let from_hour = match members.optional_text("from_hour")? {
+        Some(text) => Some(whole_hour(text)?),
+        None => None,
+    };
+    let new = NewMapping { tenant_id: asked.tenant, meter, from_hour, stripe_customer_id };
+    let put = api.books().map(&new, (&ask.author(), &members.text)).await?;
+    if let Some(desk) = api.stripe() {
+        desk.pusher.wake();
+    }
+    Ok(mapping_item(&put.stored).answer(status_of(put.is_new)))
+}
+
+pub(crate) async fn mappings(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    ask.caller.check(Right::ReadAll)?;
+    let asked = ask.tenant_to_read()?;
+    ask.query_of(&asked, &[])?;
+    let mappings = api.books().mappings(&asked.tenant).await?;
+    Ok(cell::page(mappings.iter().map(mapping_item).collect(), None::<String>).answer(StatusCode::OK))
+}
+
+pub(crate) async fn pushes(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    ask.caller.check(Right::ReadAll)?;
+    let asked = ask.tenant_to_read()?;
+    let query = ask.query_of(&asked, &[&RANGE, &["meter", "format"], &PAGE])?;
+    let is_for_stripe = query.get("format") == Some("stripe-csv");
+    let form = if is_for_stripe { Form::Csv } else { ask.form(&query)? };
+    let mut page = query.page()?;
+    let (_, range) = list_range(&api, Some(&asked.tenant), &query).await?;
+    let filter = PushFilter { from: range.start(), to: range.end(), meter: query.get("meter") };
+    if form == Form::Csv {
+        page = Page { limit: csv::ROWS_MAX, cursor: None };
+    }
+    let page = api.books().pushes(&asked.tenant, &filter, &page).await?;
+    if form == Form::Json {
+        return Ok(cell::page(page.items.iter().map(push_item).collect(), page.next).answer(StatusCode::OK));
+    }
+    let more = i64::from(page.next.is_some());
+    csv::check_rows(i64::try_from(page.items.len()).unwrap_or(i64::MAX).saturating_add(more))?;
+    if is_for_stripe {
+        let items: Vec<Item> = page.items.iter().filter_map(stripe_item).collect();
+        return Ok(csv::answer("stripe-meter-events", &STRIPE_CSV, &items));
+    }
+    let items: Vec<Item> = page.items.iter().map(push_item).collect();
+    Ok(csv::answer("pushes", &PUSH, &items))
+}
+
+pub(crate) async fn retry(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    ask.caller.check(Right::Admin)?;
+    ask.query(&[])?;
+    let id = Uuid::try_parse(ask.segment())
+        .map_err(|_| ApiError::Parameter("the path must name a row by its id".to_owned()))?;
+    let members = Members::read(body, &["reason"])?;
+    members.reason()?;
+    let row = api.books().retry(id, (&ask.author(), &members.text)).await?;
+    if let Some(desk) = api.stripe() {
+        desk.pusher.wake();
+    }
+    Ok(push_item(&row).answer(StatusCode::ACCEPTED))
+}
+
+pub(crate) async fn drift(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
+    ask.caller.check(Right::ReadAll)?;
+    let query = ask.query(&[&PAGE])?;
+    let page = api.books().drift(&query.page()?).await?;
+    Ok(cell::page(page.items.iter().map(lane_item).collect(), page.next).answer(StatusCode::OK))
+}
+
+pub(crate) async fn adopt(
+    State(api): State<BillingApi>,
+    ask: Ask,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    ask.caller.check(Right::Admin)?;
+    ask.query(&[])?;
+    let members = Members::read(body, &["stripe_customer_id", "event_name", "reason"])?;
+    members.reason()?;
+    let lane = LaneKey {
+        stripe_customer_id: text(&members, "stripe_customer_id", ID_BYTES_MAX)?,
+        event_name: text(&members, "event_name", NAME_BYTES_MAX)?,
+    };
+    let Some(desk) = api.stripe() else {
+        return Err(ApiError::Stripe("STRIPE_API_KEY is unset".to_owned()));
+    };
+    let adopted = desk.pusher.adopt(&lane, (&ask.author(), &members.text)).await?;
+    let item = Item::new(
+        &["stripe_customer_id", "event_name", "adopted", "corrected", "left"],
+        [
+            Cell::text(&lane.stripe_customer_id),
+            Cell::text(&lane.event_name),
+            Cell::number(adopted.adopted),
+            Cell::number(adopted.corrected),
+            Cell::number(adopted.left),
+        ],
+    );
+    Ok(item.answer(StatusCode::OK))
+}
+
+fn meter_of(asked: &Asked) -> Result<String, ApiError> {
+    match asked.rest.as_slice() {
+        [meter] => Ok(meter.clone()),
+        _ => Err(ApiError::Parameter("the path must end in a meter's name".to_owned())),
+    }
+}
+
+fn whole_hour(text: &str) -> Result<Timestamp, ApiError> {
+    let hour = moment(TimeZone::UTC, "from_hour", text).map_err(|error| match error {
+        ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
+        other => other,
+    })?;
+    if hour.hour() == hour { Ok(hour) } else { Err(wrong("from_hour", "must be a whole hour of UTC")) }
+}
+
+fn name(text: &str, bytes_max: usize) -> Option<String> {
+    let is_name = !text.is_empty() && text.len() <= bytes_max && !text.chars().any(char::is_control);
+    is_name.then(|| text.to_owned())
+}
+
+fn text(members: &Members, member: &str, bytes_max: usize) -> Result<String, ApiError> {
+    let what = || wrong(member, &format!("must have 1 to {bytes_max} characters and no control characters"));
+    name(members.text(member)?, bytes_max).ok_or_else(what)
+}
+
+fn meter_item(meter: &StoredMeter) -> Item {
+    let route = if meter.route.is_empty() { Cell::Null } else { Cell::text(&meter.route) };
+    Item::new(
+        &METER,
+        [
+            Cell::text(&meter.meter),
+            Cell::text(&meter.event_name),
+            Cell::text(&meter.stripe_meter_id),
+            route,
+            Cell::number(meter.places),
+            Cell::text_or_null(meter.checked_at),
+            Cell::text_or_null(meter.unfit.as_ref()),
+        ],
+    )
+}
+
+fn mapping_item(mapping: &Mapping) -> Item {
+    Item::new(
+        &MAPPING,
+        [
+            Cell::text(&mapping.tenant_id),
+            Cell::text(&mapping.meter),
+            Cell::text(mapping.from_hour),
+            Cell::text_or_null(mapping.stripe_customer_id.as_ref()),
+            Cell::text(&mapping.actor),
+            Cell::text(mapping.created_at),
+        ],
+    )
+}
+
+fn push_item(row: &PushRow) -> Item {
+    let progress = &row.progress;
+    Item::new(
+        &PUSH,
+        [
+            Cell::text(row.id),
+            Cell::text(&row.tenant_id),
+            Cell::text(&row.meter),
+            Cell::text(row.hour),
+            Cell::number(row.revision),
+            Cell::number(UnitsTotal(row.units_micro)),
+            Cell::number_or_null(row.value),
+            Cell::text(progress.state.shown()),
+            Cell::text(&row.origin),
+            Cell::text_or_null(row.identifier.as_ref()),
+            Cell::text_or_null(row.event_timestamp),
+            Cell::number(progress.attempts),
+            Cell::text_or_null(progress.first_attempt_at),
+            Cell::text_or_null(progress.next_attempt_at),
+            Cell::text_or_null(progress.pushed_at),
+            Cell::text_or_null(progress.confirmed_at),
+            Cell::text_or_null(progress.last_error.as_ref()),
+        ],
+    )
+}
+
+/// A row as the dashboard of Stripe takes it. What Stripe has already, and what may be there, is not among them.
+fn stripe_item(row: &PushRow) -> Option<Item> {
+    if row.progress.state != RowState::Pending || row.value == Some(0) {
+        return None;
+    }
+    let lane = row.lane.as_ref()?;
+    let timestamp = row.event_timestamp?.unix_micros() / 1_000_000;
+    Some(Item::new(
+        &STRIPE_CSV,
+        [
+            Cell::text(row.identifier.as_ref()?),
+            Cell::number(timestamp),
+            Cell::text(&lane.event_name),
+            Cell::text(&lane.stripe_customer_id),
+            Cell::number(row.value?),
+        ],
+    ))
+}
+
+fn lane_item(lane: &LaneReport) -> Item {
+    Item::new(
+        &LANE,
+        [
+            Cell::text(&lane.lane.stripe_customer_id),
+            Cell::text(&lane.lane.event_name),
+            Cell::number(lane.ledger),
+            Cell::number(lane.unsealed),
+            Cell::number(lane.pending),
+            Cell::number(lane.held),
+            Cell::number(lane.failed),
+            Cell::number(lane.pushed),
+            Cell::number_or_null(lane.stripe),
+            Cell::number_or_null(lane.drift),
+            Cell::text_or_null(lane.blocked.as_ref()),
+            Cell::text_or_null(lane.read_back_at),
+        ],
+    )
+}

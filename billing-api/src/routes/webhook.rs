@@ -1,0 +1,72 @@
+//! `POST /billing/stripe/webhook`: Stripe's own calls. The signature is checked first; what is wrong with one is not said.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use goldleaves_billing::stripe::StoredHint;
+use goldleaves_stripe::{Hint, Secrets, SignatureError};
+use http::{HeaderMap, StatusCode};
+
+use crate::answer::ApiError;
+use crate::push;
+use crate::state::BillingApi;
+
+/// The longest id and type that are kept.
+const TEXT_BYTES_MAX: usize = 255;
+
+pub(crate) async fn post(
+    State(api): State<BillingApi>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let Some(desk) = api.stripe() else { return Err(ApiError::NotFound) };
+    let Some(secrets) = &desk.webhook else { return Err(ApiError::NotFound) };
+    let metrics = desk.pusher.metrics();
+    let body = body.map_err(|rejection| {
+        metrics.hinted("unknown", "too_large");
+        ApiError::Body(rejection.status(), rejection.body_text())
+    })?;
+    if let Err(error) = check(secrets, &headers, &body) {
+        metrics.hinted("unknown", word_of(error));
+        tracing::warn!(%error, "a call of the webhook is not Stripe's, or not of now; it is refused");
+        return Err(ApiError::Signature);
+    }
+    let hint = Hint::read(&body).ok().filter(|hint| {
+        let texts = [Some(&hint.id), Some(&hint.kind), hint.related_id.as_ref()];
+        texts.into_iter().flatten().all(|text| !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains('\0'))
+    });
+    let Some(hint) = hint else {
+        metrics.hinted("unknown", "unreadable");
+        return Err(ApiError::Signature);
+    };
+    if !push::is_heeded(&hint.kind) {
+        metrics.hinted("other", "ignored");
+        return Ok(StatusCode::OK.into_response());
+    }
+    let stored = StoredHint { id: hint.id, kind: hint.kind, related_id: hint.related_id };
+    let is_new = desk.pusher.books().hint(&stored).await?;
+    metrics.hinted(&stored.kind, if is_new { "taken" } else { "known" });
+    if is_new {
+        desk.pusher.wake();
+    }
+    Ok(StatusCode::OK.into_response())
+}
+
+fn check(secrets: &Secrets, headers: &HeaderMap, body: &[u8]) -> Result<(), SignatureError> {
+    let mut signatures = headers.get_all("stripe-signature").iter();
+    let (Some(signature), None) = (signatures.next(), signatures.next()) else { return Err(SignatureError::Missing) };
+    let signature = signature.to_str().map_err(|_| SignatureError::Missing)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    secrets.check(signature, body, i64::try_from(now).unwrap_or(i64::MAX))
+}
+
+const fn word_of(error: SignatureError) -> &'static str {
+    match error {
+        SignatureError::Missing => "unsigned",
+        SignatureError::Forged => "forged",
+        SignatureError::OutOfTime => "out_of_time",
+    }
+}

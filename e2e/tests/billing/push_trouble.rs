@@ -1,0 +1,160 @@
+//! What is not simply sent: meters that do not fit, strangers, other keys, customers that are gone, a ledger that went back.
+
+use serde_json::{Value, json};
+
+use crate::stripe_desk::{CUSTOMER, Desk, METER, METER_ID, another_pusher};
+use crate::world::{Api, on_both};
+
+const HOUR: i64 = 3_600;
+
+on_both! {
+    a_ledger_that_went_back_is_blocked_and_adopted,
+}
+
+async fn blocked(desk: &Desk) -> Value {
+    desk.lane().await["blocked"].clone()
+}
+
+async fn used_each_hour(desk: &Desk, hours: std::ops::Range<u32>) {
+    for hour in hours {
+        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:40:00Z"))).await;
+        desk.clock.set(&format!("2026-03-15T{}:06:00Z", hour + 1));
+        desk.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_meter_that_does_not_fit_is_refused_with_the_reason() {
+    let desk = Desk::on(Api::start().await).await;
+    for (pointer, value, reason) in [
+        ("/default_aggregation/formula", json!("last"), "it aggregates by last, not by sum"),
+        ("/default_aggregation/formula", json!("count"), "it aggregates by count"),
+        ("/event_time_window", json!("hour"), "it has an event_time_window"),
+        ("/status", json!("inactive"), "its status is inactive"),
+        ("/event_name", json!("other"), "its event_name is other"),
+        ("/customer_mapping/event_payload_key", json!("customer"), "its customer key"),
+        ("/value_settings/event_payload_key", json!("amount"), "its value key"),
+    ] {
+        desk.double.add_meter(METER_ID, METER);
+        desk.double.set_meter(METER_ID, pointer, value);
+        let meter = json!({"event_name": METER, "stripe_meter_id": METER_ID, "places": 6, "reason": "set-up"});
+        let answer = desk.put(&format!("meters/{METER}"), &meter).await;
+        assert_eq!(answer.refusal(), (422, "meter_unfit".to_owned()));
+        assert!(answer.text.contains(reason), "{}", answer.text);
+    }
+    let missing = json!({"event_name": METER, "stripe_meter_id": "mtr_none", "places": 6, "reason": "set-up"});
+    assert_eq!(desk.put(&format!("meters/{METER}"), &missing).await.status, 422);
+    // One that is changed later blocks what goes to it, and no more once it is as it was.
+    desk.double.add_meter(METER_ID, METER);
+    desk.map().await;
+    desk.double.set_meter(METER_ID, "/default_aggregation/formula", json!("last"));
+    desk.clock.forward(26 * HOUR);
+    desk.api.used("acme", ("/a", "3", "2026-03-15T12:40:00Z")).await;
+    desk.settle().await;
+    assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("meter_unfit"), 0));
+    desk.double.set_meter(METER_ID, "/default_aggregation/formula", json!("sum"));
+    desk.clock.forward(25 * HOUR);
+    desk.settle().await;
+    assert_eq!((blocked(&desk).await, desk.double.total(CUSTOMER, METER)), (Value::Null, 3_000_000));
+}
+
+#[tokio::test]
+async fn somebody_else_s_usage_blocks_the_lane() {
+    let desk = Desk::on(Api::start().await).await;
+    desk.map().await;
+    desk.double.push_foreign((CUSTOMER, METER), desk.clock.now() - HOUR, 7);
+    used_each_hour(&desk, 12..13).await;
+    assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("stripe_has_more"), 0));
+    desk.pass_time(3 * HOUR, HOUR).await;
+    assert_eq!(desk.double.calls("send"), 0);
+    let drift = desk.lane().await["drift_units"].clone();
+    assert_eq!(drift, json!(0.000007));
+}
+
+#[tokio::test]
+async fn a_key_of_the_other_mode_or_none_at_all_sends_nothing() {
+    let desk = Desk::on(Api::start().await).await;
+    desk.map().await;
+    used_each_hour(&desk, 12..13).await;
+    desk.double.add_key("rk_live_double", true);
+    let live = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_live_double");
+    desk.api.used("acme", ("/a", "3", "2026-03-15T13:10:00Z")).await;
+    desk.clock.set("2026-03-15T14:06:00Z");
+    live.seal_once().await.unwrap();
+    live.pass().await.unwrap();
+    assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("livemode"), 1));
+    // The right key, after a quarter of an hour.
+    desk.clock.forward(1_000);
+    let test = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
+    test.pass().await.unwrap();
+    assert_eq!((blocked(&desk).await, desk.double.calls("send")), (Value::Null, 2));
+    // A key that is revoked.
+    desk.double.revoke_key("rk_test_double");
+    desk.api.used("acme", ("/a", "3", "2026-03-15T14:10:00Z")).await;
+    desk.clock.set("2026-03-15T15:06:00Z");
+    desk.settle().await;
+    assert_eq!(blocked(&desk).await, "key_refused");
+    desk.double.add_key("rk_test_double", false);
+    desk.clock.forward(1_000);
+    desk.settle().await;
+    assert_eq!((blocked(&desk).await, desk.double.total(CUSTOMER, METER)), (Value::Null, 9_000_000));
+}
+
+#[tokio::test]
+async fn a_customer_that_is_gone_blocks_its_lane_alone() {
+    let desk = Desk::on(Api::start().await).await;
+    desk.map().await;
+    used_each_hour(&desk, 12..13).await;
+    desk.double.delete_customer(CUSTOMER);
+    used_each_hour(&desk, 13..14).await;
+    assert_eq!(blocked(&desk).await, "no_such_customer");
+    let row = desk.rows().await.pop().unwrap();
+    assert_eq!(row["state"], "pending");
+    assert!(row["last_error"].as_str().unwrap().contains("No such customer"), "{row}");
+    desk.double.add_customer(CUSTOMER);
+    desk.clock.forward(1_000);
+    desk.settle().await;
+    assert_eq!((blocked(&desk).await, desk.double.total(CUSTOMER, METER)), (Value::Null, 6_000_000));
+}
+
+async fn a_ledger_that_went_back_is_blocked_and_adopted(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    used_each_hour(&desk, 12..15).await;
+    for table in ["stripe_pushes", "stripe_lanes", "stripe_state"] {
+        desk.api.execute(&format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}")).await;
+    }
+    used_each_hour(&desk, 15..19).await;
+    desk.api.used("acme", ("/a", "4", "2026-03-15T17:41:00Z")).await;
+    desk.settle().await;
+    let total = desk.double.total(CUSTOMER, METER);
+    assert_eq!(total, 25_000_000);
+    for table in ["stripe_pushes", "stripe_lanes", "stripe_state"] {
+        desk.api.execute(&format!("DELETE FROM {table}")).await;
+        desk.api.execute(&format!("INSERT INTO {table} SELECT * FROM kept_{table}")).await;
+    }
+    desk.clock.forward(60);
+    desk.settle().await;
+    assert_eq!(blocked(&desk).await, "stripe_has_more", "the program that goes on notices it");
+    let sent = desk.double.calls("send");
+    let again = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
+    desk.clock.forward(25 * HOUR);
+    again.seal_once().await.unwrap();
+    again.pass().await.unwrap();
+    assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("stripe_has_more"), sent));
+    let body = json!({"stripe_customer_id": CUSTOMER, "event_name": METER, "reason": "restored"});
+    let answer = desk.post("lanes/adopt", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.json()["left"], 0);
+    desk.pass_time(3 * HOUR, HOUR).await;
+    assert_eq!((desk.double.total(CUSTOMER, METER), desk.double.calls("send")), (total, sent));
+    let lane = desk.lane().await;
+    assert_eq!((&lane["blocked"], &lane["drift_units"], &lane["ledger_units"]), (&Value::Null, &json!(0), &json!(25)));
+    // What is used from now on is pushed as ever.
+    desk.clock.set("2026-03-17T13:00:00Z");
+    desk.api.used("acme", ("/a", "2", "2026-03-17T12:40:00Z")).await;
+    desk.clock.forward(HOUR);
+    desk.settle().await;
+    assert_eq!(desk.double.total(CUSTOMER, METER), total + 2_000_000);
+    assert_eq!(desk.double.violations(), [""; 0]);
+}

@@ -1,0 +1,105 @@
+//! From an hour of usage to Stripe and back, as the API shows it.
+
+use serde_json::json;
+
+use crate::stripe_desk::{CUSTOMER, Desk, METER};
+use crate::world::{Api, on_both, token};
+
+on_both! {
+    an_hour_is_sealed_pushed_and_confirmed,
+    what_comes_late_is_a_further_row,
+    nothing_is_pushed_before_its_mapping,
+}
+
+async fn report(desk: &Desk) -> (String, String, String) {
+    let path = "/billing/report-usage/acme?start_date=2026-03-15&end_date=2026-03-16";
+    let answer = desk.api.get(path, &token("acme", &[])).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let json = answer.json();
+    let number = |name: &str| json[name].to_string();
+    (json["state"].as_str().unwrap().to_owned(), number("reported_quantity"), number("pushed_quantity"))
+}
+
+fn said(state: &str, reported: &str, pushed: &str) -> (String, String, String) {
+    (state.to_owned(), reported.to_owned(), pushed.to_owned())
+}
+
+async fn an_hour_is_sealed_pushed_and_confirmed(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.settle().await;
+    assert_eq!(report(&desk).await, said("unmapped", "0", "0"), "the hour is not over");
+    desk.clock.set("2026-03-15T13:05:00Z");
+    assert_eq!(report(&desk).await, said("unmapped", "2.5", "0"), "no row was made");
+    desk.settle().await;
+    assert_eq!(report(&desk).await, said("pushed", "2.5", "2.5"));
+    assert_eq!(desk.double.total(CUSTOMER, METER), 2_500_000);
+    let row = desk.rows().await.remove(0);
+    assert_eq!((row["state"].as_str(), row["origin"].as_str()), (Some("pushed"), Some("sealed")));
+    assert_eq!((&row["units"], &row["value"], &row["attempts"]), (&json!(2.5), &json!(2_500_000), &json!(1)));
+    assert_eq!(row["event_timestamp"], "2026-03-15T12:00:30.000000Z");
+    let identifier = row["identifier"].as_str().unwrap();
+    assert!(identifier.starts_with("gl1-") && identifier.len() == 44, "{identifier}");
+    assert!(row["confirmed_at"].is_null() && row["next_attempt_at"].is_null(), "{row}");
+    desk.pass_time(1_800, 600).await;
+    let row = desk.rows().await.remove(0);
+    assert!(row["confirmed_at"].is_string(), "{row}");
+    let lane = desk.lane().await;
+    assert_eq!(
+        (&lane["ledger_units"], &lane["stripe_units"], &lane["drift_units"]),
+        (&json!(2.5), &json!(2.5), &json!(0))
+    );
+    assert_eq!(desk.double.calls("send"), 1);
+    assert_eq!(desk.double.violations(), [""; 0]);
+}
+
+async fn what_comes_late_is_a_further_row(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    desk.api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
+    let event = desk.api.used("acme", ("/a", "1", "2026-03-15T12:32:00Z")).await;
+    desk.clock.set("2026-03-15T13:05:00Z");
+    desk.settle().await;
+    desk.api.used("acme", ("/a", "4", "2026-03-15T12:33:00Z")).await;
+    desk.settle().await;
+    let void = json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "a test"});
+    let path = format!("/billing/corrections/{}", uuid::Uuid::now_v7());
+    assert_eq!(desk.api.put(&path, &token("any", &["admin"]), &void).await.status, 201);
+    desk.settle().await;
+    let rows = desk.rows().await;
+    let shown: Vec<_> = rows.iter().map(|row| (row["revision"].clone(), row["value"].clone())).collect();
+    assert_eq!(shown, [(json!(0), json!(3_000_000)), (json!(1), json!(4_000_000)), (json!(2), json!(-1_000_000))]);
+    assert_eq!(rows[1]["event_timestamp"], "2026-03-15T12:01:30.000000Z");
+    assert_eq!(desk.double.total(CUSTOMER, METER), 6_000_000);
+    assert_eq!(report(&desk).await, said("pushed", "6", "6"));
+    // Nothing more is made of it.
+    desk.pass_time(3 * 86_400, 7_200).await;
+    assert_eq!((desk.rows().await.len(), desk.double.calls("send")), (3, 3));
+}
+
+async fn nothing_is_pushed_before_its_mapping(api: Api) {
+    let desk = Desk::on(api).await;
+    let meter = json!({"event_name": METER, "stripe_meter_id": "mtr_units", "places": 0, "reason": "set-up"});
+    assert_eq!(desk.put(&format!("meters/{METER}"), &meter).await.status, 201);
+    for hour in ["09", "10", "11"] {
+        desk.api.used("acme", ("/a", "1.5", &format!("2026-03-15T{hour}:31:00Z"))).await;
+    }
+    desk.settle().await;
+    let states =
+        async || desk.rows().await.iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(states().await, ["unmapped"; 3]);
+    let mapping = json!({"stripe_customer_id": CUSTOMER, "from_hour": "2026-03-15T10:00:00Z", "reason": "set-up"});
+    let first = desk.put(&format!("mappings/acme/{METER}"), &mapping).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let again = desk.put(&format!("mappings/acme/{METER}"), &mapping).await;
+    assert_eq!((again.status, again.json()), (200, first.json()));
+    desk.settle().await;
+    assert_eq!(states().await, ["unmapped", "pushed", "pushed"]);
+    // Whole units: what is left of one goes over to the next.
+    let values: Vec<_> = desk.rows().await.iter().map(|row| row["value"].clone()).collect();
+    assert_eq!(values, [json!(null), json!(1), json!(2)]);
+    assert_eq!(desk.double.total(CUSTOMER, METER), 3);
+    let other = json!({"stripe_customer_id": "cus_other", "from_hour": "2026-03-15T10:00:00Z", "reason": "set-up"});
+    assert_eq!(desk.put(&format!("mappings/acme/{METER}"), &other).await.refusal(), (409, "already_exists".to_owned()));
+}

@@ -1,0 +1,95 @@
+//! Webhooks of Stripe: the signature decides, and nothing is done for a call that is not Stripe's.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use hmac::{Hmac, KeyInit, Mac};
+use http::Request;
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::stripe_desk::{Desk, METER_ID};
+use crate::world::{Answer, Api, on_both};
+
+const REPORT: &str = "v1.billing.meter.error_report_triggered";
+
+on_both! {
+    a_webhook_starts_a_reading_once,
+}
+
+fn now() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
+}
+
+fn signed(secret: &str, time: i64, body: &str) -> String {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("{time}.{body}").as_bytes());
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn post(desk: &Desk, header: Option<&str>, body: &str) -> Answer {
+    let mut request = Request::post("/billing/stripe/webhook").header("content-type", "application/json");
+    if let Some(header) = header {
+        request = request.header("stripe-signature", header);
+    }
+    desk.api.ask(request.body(Body::from(body.to_owned())).unwrap()).await
+}
+
+async fn a_webhook_starts_a_reading_once(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.clock.set("2026-03-15T13:05:00Z");
+    desk.settle().await;
+    let reads = desk.double.calls("summaries");
+    desk.settle().await;
+    assert_eq!(desk.double.calls("summaries"), reads, "it is not due yet");
+    let identifier = desk.rows().await[0]["identifier"].as_str().unwrap().to_owned();
+    let data = json!({"reason": {"error_types": [{
+        "code": "meter_event_no_customer_defined",
+        "sample_errors": [{"error_message": "no customer", "request": {"identifier": format!("{identifier}.1")}}],
+    }]}});
+    let body = desk.double.core_event(REPORT, (METER_ID, data));
+    let header = format!("t={},v1={}", now(), signed("whsec_new", now(), &body));
+    assert_eq!(post(&desk, Some(&header), &body).await.status, 200);
+    assert_eq!(post(&desk, Some(&header), &body).await.status, 200, "a known one");
+    assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 1);
+    desk.clock.forward(600);
+    desk.settle().await;
+    assert_eq!(desk.double.calls("event"), 1);
+    assert!(desk.rows().await[0]["confirmed_at"].is_string());
+}
+
+#[tokio::test]
+async fn no_work_is_done_for_a_call_that_is_not_stripe_s() {
+    let desk = Desk::on(Api::start().await).await;
+    let body = desk.double.core_event(REPORT, (METER_ID, Value::Null));
+    let (time, right) = (now(), signed("whsec_old", now(), &body));
+    let old = signed("whsec_old", time - 400, &body);
+    let forged = signed("whsec_other", time, &body);
+    let text = body.as_str();
+    for (header, body) in [
+        (None, text),
+        (Some(format!("t={time}")), text),
+        (Some(format!("t={time},v1={forged}")), text),
+        (Some(format!("t={},v1={old}", time - 400)), text),
+        (Some(format!("t={time},v1={right}")), "{}"),
+        (Some(format!("t={},v1={right}", time + 1)), text),
+    ] {
+        let answer = post(&desk, header.as_deref(), body).await;
+        assert_eq!(answer.refusal(), (400, "signature_invalid".to_owned()), "{header:?}");
+        assert_eq!(answer.json()["detail"], "this is no webhook of Stripe");
+    }
+    let long = "x".repeat(256 * 1024 + 1);
+    let header = format!("t={time},v1={}", signed("whsec_old", time, &long));
+    assert_eq!(post(&desk, Some(&header), &long).await.status, 413);
+    assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 0);
+    // While a secret is rolled Stripe signs with both.
+    let header = format!("t={time},v1={forged},v1={right}");
+    assert_eq!(post(&desk, Some(&header), &body).await.status, 200);
+    // What nothing follows from is taken and forgotten.
+    let other = desk.double.core_event("v1.billing.meter.created", (METER_ID, Value::Null));
+    let header = format!("t={time},v1={}", signed("whsec_new", time, &other));
+    assert_eq!(post(&desk, Some(&header), &other).await.status, 200);
+    assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 1);
+}

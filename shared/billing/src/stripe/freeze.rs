@@ -1,0 +1,270 @@
+//! What is written down once of a row, before anything is sent: customer, name, value, minute and identifier.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use goldleaves_domain::Timestamp;
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::books::State;
+use super::lanes::LaneKey;
+use super::mappings::{self, Mappings};
+use super::meters::StoredMeter;
+use crate::BillingError;
+
+const SECOND: i64 = 1_000_000;
+const MINUTE: i64 = 60 * SECOND;
+/// The largest value that Stripe takes.
+pub(super) const VALUE_MAX: i128 = 999_999_999_999_999;
+/// Stripe takes what is at most 35 days old.
+const OWN_HOUR_FOR: i64 = 34 * Timestamp::DAY_MICROS;
+
+/// A row that is to be made, or that waited for a customer.
+#[derive(Debug, Clone)]
+pub(super) struct Draft {
+    pub(super) id: Uuid,
+    pub(super) tenant: String,
+    pub(super) hour: Timestamp,
+    pub(super) revision: i64,
+    pub(super) units_micro: i128,
+    pub(super) frozen: Option<Frozen>,
+}
+
+/// What is never changed again.
+#[derive(Debug, Clone)]
+pub(super) struct Frozen {
+    pub(super) lane: LaneKey,
+    pub(super) value: i128,
+    /// Nothing is sent of a value of 0.
+    pub(super) minute: Option<Timestamp>,
+    pub(super) identifier: String,
+}
+
+/// In what a row is frozen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Freezing<'a> {
+    pub(super) meter: &'a StoredMeter,
+    pub(super) state: State,
+    pub(super) now: Timestamp,
+}
+
+/// Units of the smallest step that a meter counts.
+pub(super) const fn step(places: i16) -> i128 {
+    if places == 0 { 1_000_000 } else { 1 }
+}
+
+/// The value of a row, and what of its units goes over to the next row of its lane.
+fn value_of(carried: &mut i128, units_micro: i128, places: i16) -> i128 {
+    let total = *carried + units_micro;
+    let value = total.div_euclid(step(places));
+    *carried = total - value * step(places);
+    value
+}
+
+pub(super) fn identifier(generation: Uuid, meter: &str, draft: &Draft) -> String {
+    let name = format!("{generation}\n{}\n{meter}\n{}\n{}", draft.tenant, draft.hour, draft.revision);
+    let digest = Sha256::digest(name.as_bytes());
+    let digits: String = digest.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
+    format!("gl1-{digits}")
+}
+
+/// The minutes of lanes that rows have.
+#[derive(Debug, Default)]
+struct Minutes(BTreeSet<(LaneKey, i64)>);
+
+impl Minutes {
+    /// The first free one among these, which is taken then.
+    fn take(&mut self, lane: &LaneKey, candidates: impl Iterator<Item = i64>) -> Option<Timestamp> {
+        for micros in candidates {
+            if self.0.insert((lane.clone(), micros)) {
+                return Timestamp::from_unix_micros(micros).ok();
+            }
+        }
+        None
+    }
+}
+
+/// The minutes of an hour, each at its half.
+fn minutes_of(hour: Timestamp) -> impl Iterator<Item = i64> {
+    (0..60).map(move |minute| hour.unix_micros() + minute * MINUTE + 30 * SECOND)
+}
+
+/// The minutes of the previous and the current hour that have passed.
+fn minutes_before(now: Timestamp) -> impl Iterator<Item = i64> {
+    let first = now.hour().plus_micros(-Timestamp::HOUR_MICROS).unwrap_or(now);
+    let until = now.unix_micros() - 30 * SECOND;
+    minutes_of(first).chain(minutes_of(now.hour())).filter(move |micros| *micros <= until)
+}
+
+/// Freezes all that have a customer. Without a free minute a row stays as it is; the drafts that come back were not frozen
+/// for that reason.
+pub(super) async fn freeze(
+    transaction: &Transaction,
+    freezing: &Freezing<'_>,
+    drafts: &mut [Draft],
+) -> Result<BTreeSet<Uuid>, BillingError> {
+    let mappings = Mappings::read(transaction, &freezing.meter.meter, drafts).await?;
+    let closed = closed_until(transaction, drafts).await?;
+    let mut wanted: Vec<(usize, LaneKey)> = Vec::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        if let Some(customer) = mappings.customer(&draft.tenant, draft.hour) {
+            let event_name = freezing.meter.event_name.clone();
+            wanted.push((at, LaneKey { stripe_customer_id: customer.to_owned(), event_name }));
+        }
+    }
+    let lanes: BTreeSet<&LaneKey> = wanted.iter().map(|(_, lane)| lane).collect();
+    if lanes.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let first = drafts.iter().map(|draft| draft.hour).min().unwrap_or(freezing.now);
+    let mut minutes = minutes_taken(transaction, &lanes, first.min(freezing.now.hour())).await?;
+    let mut carried = carried(transaction, &lanes, freezing.meter.places).await?;
+    let mut without = BTreeSet::new();
+    for (at, lane) in wanted {
+        let Some(draft) = drafts.get_mut(at) else { continue };
+        let rest = carried.entry(lane.clone()).or_default();
+        let before = *rest;
+        let value = value_of(rest, draft.units_micro, freezing.meter.places);
+        let is_closed = closed.get(&draft.tenant).is_some_and(|(from, until)| is_within(draft.hour, *from, *until));
+        let age = freezing.now.unix_micros() - draft.hour.unix_micros() - Timestamp::HOUR_MICROS;
+        let own = if is_closed || age > OWN_HOUR_FOR { None } else { minutes.take(&lane, minutes_of(draft.hour)) };
+        let minute = match (value, own) {
+            (0, _) => None,
+            (_, Some(own)) => Some(own),
+            _ => minutes.take(&lane, minutes_before(freezing.now)),
+        };
+        if value != 0 && minute.is_none() {
+            *rest = before;
+            without.insert(draft.id);
+            continue;
+        }
+        let identifier = identifier(freezing.state.generation, &freezing.meter.meter, draft);
+        draft.frozen = Some(Frozen { lane, value, minute, identifier });
+    }
+    Ok(without)
+}
+
+fn is_within(hour: Timestamp, from: Timestamp, until: Timestamp) -> bool {
+    let end = hour.plus_micros(Timestamp::HOUR_MICROS).unwrap_or(hour);
+    hour < until && end > from
+}
+
+/// From when to when a tenant's periods are closed: they follow each other without a gap.
+async fn closed_until(
+    transaction: &Transaction,
+    drafts: &[Draft],
+) -> Result<BTreeMap<String, (Timestamp, Timestamp)>, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let tenants = mappings::tenants(dialect, drafts, &mut params);
+    let sql = format!(
+        "SELECT p.tenant_id, MIN(p.starts_at) AS starts_at, MAX(p.ends_at) AS ends_at FROM billing_periods AS p \
+         JOIN ({tenants}) AS t ON t.tenant_id = p.tenant_id GROUP BY p.tenant_id"
+    );
+    let rows = transaction.query(&sql, params).await?;
+    rows.iter()
+        .map(|row| {
+            let ends = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
+            Ok((read(row, "tenant_id")?, ends))
+        })
+        .collect()
+}
+
+fn lane_rows(dialect: Dialect, lanes: &BTreeSet<&LaneKey>, params: &mut Params) -> String {
+    Rows::new(dialect)
+        .column("stripe_customer_id", lanes.iter().map(|lane| lane.stripe_customer_id.as_str()))
+        .column("event_name", lanes.iter().map(|lane| lane.event_name.as_str()))
+        .query(params)
+}
+
+async fn minutes_taken(
+    transaction: &Transaction,
+    lanes: &BTreeSet<&LaneKey>,
+    from: Timestamp,
+) -> Result<Minutes, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let lanes = lane_rows(dialect, lanes, &mut params);
+    let from = from.plus_micros(-Timestamp::HOUR_MICROS).unwrap_or(from);
+    let from = params.bind(dialect.time(from));
+    let sql = format!(
+        "SELECT p.stripe_customer_id, p.event_name, p.event_timestamp FROM ({lanes}) AS l JOIN stripe_pushes AS p \
+         ON p.stripe_customer_id = l.stripe_customer_id AND p.event_name = l.event_name AND p.event_timestamp >= {from}"
+    );
+    let mut minutes = Minutes::default();
+    for row in transaction.query(&sql, params).await? {
+        let lane =
+            LaneKey { stripe_customer_id: read(&row, "stripe_customer_id")?, event_name: read(&row, "event_name")? };
+        minutes.0.insert((lane, dialect.read_time(&row, "event_timestamp")?.unix_micros()));
+    }
+    Ok(minutes)
+}
+
+/// What of the units of earlier rows is in no value yet. A meter of six places leaves nothing over.
+async fn carried(
+    transaction: &Transaction,
+    lanes: &BTreeSet<&LaneKey>,
+    places: i16,
+) -> Result<BTreeMap<LaneKey, i128>, BillingError> {
+    let mut carried: BTreeMap<LaneKey, i128> = BTreeMap::new();
+    if places != 0 {
+        return Ok(carried);
+    }
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let lanes = lane_rows(dialect, lanes, &mut params);
+    let (rest, group) = match dialect {
+        Dialect::Postgres => (
+            "SUM(p.units_micro - p.value::numeric * 1000000)::text AS rest, '0' AS value",
+            "GROUP BY p.stripe_customer_id, p.event_name",
+        ),
+        Dialect::Sqlite => ("p.units_micro AS rest, p.value AS value", ""),
+    };
+    let sql = format!(
+        "SELECT p.stripe_customer_id, p.event_name, {rest} FROM ({lanes}) AS l JOIN stripe_pushes AS p \
+         ON p.stripe_customer_id = l.stripe_customer_id AND p.event_name = l.event_name \
+         WHERE p.value IS NOT NULL AND p.state <> 'abandoned' {group}"
+    );
+    for row in transaction.query(&sql, params).await? {
+        let lane =
+            LaneKey { stripe_customer_id: read(&row, "stripe_customer_id")?, event_name: read(&row, "event_name")? };
+        let (rest, value) = (wide(&row, "rest")?, wide(&row, "value")?);
+        *carried.entry(lane).or_default() += rest - value * step(places);
+    }
+    Ok(carried)
+}
+
+/// A number of any size that is text in the row.
+pub(super) fn wide(row: &sea_orm::QueryResult, column: &str) -> Result<i128, BillingError> {
+    let text: String = read(row, column)?;
+    // PostgreSQL writes the scale of a product.
+    let whole = text.split_once('.').map_or(text.as_str(), |(whole, _)| whole);
+    whole.parse().map_err(|error| BillingError::unreadable(column, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_add_up_to_the_units_but_for_less_than_a_step() {
+        for places in [0_i16, 6] {
+            let (mut carried, mut units, mut values) = (0, 0, 0);
+            for part in [1_500_000_i128, 700_000, -2_000_000, 1, 999_999, -200_001, 5_000_000_000_000] {
+                units += part;
+                values += value_of(&mut carried, part, places);
+                let rest = units - values * step(places);
+                assert!((0..step(places)).contains(&rest), "{places}: {rest}");
+            }
+        }
+    }
+
+    #[test]
+    fn minutes_that_have_passed_lie_in_two_hours() {
+        let now: Timestamp = "2026-05-05T10:02:29Z".parse().unwrap();
+        let minutes: Vec<i64> = minutes_before(now).collect();
+        assert_eq!(minutes.len(), 62, "60 of the last hour and the first two of this one");
+        assert!(minutes.iter().all(|micros| *micros <= now.unix_micros()));
+    }
+}

@@ -1,0 +1,325 @@
+//! Lanes: what goes to one customer under one name is sent one call after the other, by whichever program has the lane.
+
+use std::collections::BTreeSet;
+
+use goldleaves_domain::Timestamp;
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+use uuid::Uuid;
+
+use super::books::Books;
+use super::freeze::Draft;
+use crate::{BillingError, locks};
+
+const SECOND: i64 = 1_000_000;
+/// How long a program has a lane.
+const LEASE: i64 = 60 * SECOND;
+/// No call begins when less than this is left of it: a call takes 20 s.
+pub(super) const LEASE_LEFT: i64 = 30 * SECOND;
+/// After so long it is tried whether what blocked a lane is still so.
+const BLOCKED_FOR: i64 = 900 * SECOND;
+/// How often a lane's total is compared.
+const CHECK_EVERY: i64 = Timestamp::DAY_MICROS;
+/// How often while there is a difference.
+const CHECK_AGAIN: i64 = 900 * SECOND;
+/// Rows that are looked at to find lanes.
+const ROWS_LOOKED_AT: i64 = 2_000;
+
+/// Names a lane.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneKey {
+    /// Whose usage.
+    pub stripe_customer_id: String,
+    /// Under which name.
+    pub event_name: String,
+}
+
+/// A lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lane {
+    /// Its name.
+    pub key: LaneKey,
+    /// When its total was last compared.
+    pub checked_at: Option<Timestamp>,
+    /// Whether both sides were equal then.
+    pub is_even: bool,
+    /// Why nothing is sent.
+    pub blocked: Option<String>,
+    /// Since when.
+    pub blocked_at: Option<Timestamp>,
+}
+
+/// A lane that is this program's for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which lane.
+    pub lane: Lane,
+    /// Whose it is.
+    pub owner: Uuid,
+    /// From when on.
+    pub claimed_at: Timestamp,
+}
+
+/// Makes the lanes of rows that were frozen.
+pub(super) async fn make(transaction: &Transaction, now: Timestamp, drafts: &[Draft]) -> Result<(), BillingError> {
+    let lanes: BTreeSet<&LaneKey> = drafts.iter().filter_map(|draft| Some(&draft.frozen.as_ref()?.lane)).collect();
+    if lanes.is_empty() {
+        return Ok(());
+    }
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let rows = lane_rows(dialect, lanes.iter().copied(), &mut params);
+    let now = params.bind(dialect.time(now));
+    let sql = format!(
+        "INSERT INTO stripe_lanes (stripe_customer_id, event_name, leased_until) \
+         SELECT r.stripe_customer_id, r.event_name, {now} FROM ({rows}) AS r WHERE true \
+         ON CONFLICT (stripe_customer_id, event_name) DO NOTHING"
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}
+
+fn lane_rows<'a>(dialect: Dialect, lanes: impl Iterator<Item = &'a LaneKey> + Clone, params: &mut Params) -> String {
+    Rows::new(dialect)
+        .column("stripe_customer_id", lanes.clone().map(|lane| lane.stripe_customer_id.as_str()))
+        .column("event_name", lanes.map(|lane| lane.event_name.as_str()))
+        .query(params)
+}
+
+/// The condition that names a lane.
+pub(super) fn is_lane(alias: &str, lane: &LaneKey, params: &mut Params) -> String {
+    let customer = params.bind(lane.stripe_customer_id.as_str());
+    let name = params.bind(lane.event_name.as_str());
+    format!("{alias}stripe_customer_id = {customer} AND {alias}event_name = {name}")
+}
+
+fn ago(now: Timestamp, micros: i64) -> Timestamp {
+    now.plus_micros(-micros).unwrap_or(now)
+}
+
+impl Books {
+    /// Takes lanes in which something is to be done, and which nobody has. `started_at` is the moment before which a
+    /// comparison of totals does not count.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn claim(&self, owner: Uuid, most: usize, started_at: Timestamp) -> Result<Vec<Claim>, BillingError> {
+        self.billing
+            .store()
+            .write(async |transaction| {
+                locks::lanes(transaction).await?;
+                let now = self.now_in(transaction).await?;
+                let mut wanted = due(transaction, now).await?;
+                if wanted.len() < most {
+                    wanted.extend(unchecked(transaction, (now, started_at)).await?);
+                }
+                let wanted: BTreeSet<LaneKey> = wanted.into_iter().take(most).collect();
+                take(transaction, &wanted, (owner, now)).await
+            })
+            .await
+    }
+
+    /// Gives a lane back.
+    ///
+    /// # Errors
+    /// A database that is away or refuses; the lease ends by itself then.
+    pub async fn release(&self, claim: &Claim) -> Result<(), BillingError> {
+        self.billing
+            .store()
+            .write(async |transaction| {
+                let dialect = transaction.dialect();
+                let now = self.now_in(transaction).await?;
+                let mut params = Params::default();
+                let lane = is_lane("", &claim.lane.key, &mut params);
+                let (owner, now) = (params.bind(dialect.uuid(claim.owner)), params.bind(dialect.time(now)));
+                let sql = format!(
+                    "UPDATE stripe_lanes SET owner = NULL, leased_until = {now} WHERE {lane} AND owner = {owner}"
+                );
+                transaction.execute(&sql, params).await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Sends nothing of a lane until what is wrong with it was looked at again.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn block(&self, lane: &LaneKey, reason: &str) -> Result<(), BillingError> {
+        self.set_blocked(Some(lane), Some(reason)).await
+    }
+
+    /// Sends nothing at all until what is wrong was looked at again.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn block_all(&self, reason: &str) -> Result<(), BillingError> {
+        self.set_blocked(None, Some(reason)).await
+    }
+
+    /// Sends again what is in a lane.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn unblock(&self, lane: &LaneKey) -> Result<(), BillingError> {
+        self.set_blocked(Some(lane), None).await
+    }
+
+    /// Sends again what was blocked for one reason.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn unblock_all(&self, reason: &str) -> Result<(), BillingError> {
+        self.billing
+            .store()
+            .write(async |transaction| {
+                let mut params = Params::default();
+                let reason = params.bind(reason);
+                let sql = format!("UPDATE stripe_lanes SET blocked = NULL, blocked_at = NULL WHERE blocked = {reason}");
+                transaction.execute(&sql, params).await?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn set_blocked(&self, lane: Option<&LaneKey>, reason: Option<&str>) -> Result<(), BillingError> {
+        self.billing
+            .store()
+            .write(async |transaction| {
+                let now = self.now_in(transaction).await?;
+                set_blocked(transaction, (lane, reason), now).await
+            })
+            .await
+    }
+
+    /// Notes that a lane's total was compared, and what it was: Stripe's and ours.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn compared(&self, lane: &LaneKey, (stripe, ours): (i128, i128)) -> Result<(), BillingError> {
+        self.billing
+            .store()
+            .write(async |transaction| {
+                let dialect = transaction.dialect();
+                let now = self.now_in(transaction).await?;
+                let numeric = if dialect == Dialect::Postgres { "::numeric" } else { "" };
+                let mut params = Params::default();
+                let at = params.bind(dialect.time(now));
+                let (stripe, ours) = (params.bind(stripe.to_string()), params.bind(ours.to_string()));
+                let lane = is_lane("", lane, &mut params);
+                let sql = format!(
+                    "UPDATE stripe_lanes SET checked_at = {at}, stripe_value = {stripe}{numeric}, \
+                         pushed_value = {ours}{numeric} WHERE {lane}"
+                );
+                transaction.execute(&sql, params).await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Blocks or unblocks a lane, or all of them.
+pub(super) async fn set_blocked(
+    transaction: &Transaction,
+    (lane, reason): (Option<&LaneKey>, Option<&str>),
+    now: Timestamp,
+) -> Result<(), BillingError> {
+    let mut params = Params::default();
+    let at = params.bind(transaction.dialect().time(now));
+    let mut conditions = Vec::new();
+    let set = match reason {
+        Some(reason) => {
+            let reason = params.bind(reason);
+            // What blocks all lanes leaves those alone that are blocked for a reason of their own.
+            if lane.is_none() {
+                conditions.push(format!("(blocked IS NULL OR blocked = {reason})"));
+            }
+            format!("blocked = {reason}, blocked_at = {at}")
+        }
+        None => "blocked = NULL, blocked_at = NULL".to_owned(),
+    };
+    if let Some(lane) = lane {
+        conditions.push(is_lane("", lane, &mut params));
+    }
+    let sql = format!("UPDATE stripe_lanes SET {set} WHERE {}", conditions.join(" AND "));
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}
+
+/// A lane that nobody has and that is not blocked, or was blocked a while ago.
+fn is_free(now: Timestamp, dialect: Dialect, params: &mut Params) -> String {
+    let (at, before) = (params.bind(dialect.time(now)), params.bind(dialect.time(ago(now, BLOCKED_FOR))));
+    format!("l.leased_until <= {at} AND (l.blocked IS NULL OR l.blocked_at <= {before})")
+}
+
+async fn due(transaction: &Transaction, now: Timestamp) -> Result<Vec<LaneKey>, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let free = is_free(now, dialect, &mut params);
+    let (at, limit) = (params.bind(dialect.time(now)), params.bind(ROWS_LOOKED_AT));
+    let sql = format!(
+        "SELECT l.stripe_customer_id, l.event_name FROM stripe_pushes AS p JOIN stripe_lanes AS l \
+             ON l.stripe_customer_id = p.stripe_customer_id AND l.event_name = p.event_name \
+         WHERE p.state IN ('pending', 'held', 'pushed') AND p.next_attempt_at <= {at} AND {free} \
+         ORDER BY p.next_attempt_at LIMIT {limit}"
+    );
+    keys(transaction, &sql, params).await
+}
+
+async fn unchecked(
+    transaction: &Transaction,
+    (now, started_at): (Timestamp, Timestamp),
+) -> Result<Vec<LaneKey>, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let free = is_free(now, dialect, &mut params);
+    let before = params.bind(dialect.time(ago(now, CHECK_EVERY).max(started_at)));
+    let (again, limit) = (params.bind(dialect.time(ago(now, CHECK_AGAIN))), params.bind(ROWS_LOOKED_AT));
+    let sql = format!(
+        "SELECT l.stripe_customer_id, l.event_name FROM stripe_lanes AS l WHERE {free} AND (l.checked_at IS NULL \
+             OR l.checked_at < {before} OR (l.stripe_value <> l.pushed_value AND l.checked_at < {again})) \
+         ORDER BY l.checked_at LIMIT {limit}"
+    );
+    keys(transaction, &sql, params).await
+}
+
+async fn keys(transaction: &Transaction, sql: &str, params: Params) -> Result<Vec<LaneKey>, BillingError> {
+    let rows = transaction.query(sql, params).await?;
+    let key = |row| {
+        Ok(LaneKey { stripe_customer_id: read(row, "stripe_customer_id")?, event_name: read(row, "event_name")? })
+    };
+    rows.iter().map(key).collect()
+}
+
+async fn take(
+    transaction: &Transaction,
+    wanted: &BTreeSet<LaneKey>,
+    (owner, now): (Uuid, Timestamp),
+) -> Result<Vec<Claim>, BillingError> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let rows = lane_rows(dialect, wanted.iter(), &mut params);
+    let until = now.plus_micros(LEASE).unwrap_or(now);
+    let (id, until) = (params.bind(dialect.uuid(owner)), params.bind(dialect.time(until)));
+    let sql = format!(
+        "UPDATE stripe_lanes SET owner = {id}, leased_until = {until} FROM ({rows}) AS r \
+         WHERE stripe_lanes.stripe_customer_id = r.stripe_customer_id AND stripe_lanes.event_name = r.event_name \
+         RETURNING stripe_lanes.stripe_customer_id, stripe_lanes.event_name, stripe_lanes.checked_at, \
+             stripe_lanes.blocked, stripe_lanes.blocked_at, \
+             CASE WHEN stripe_lanes.stripe_value = stripe_lanes.pushed_value THEN 1 ELSE 0 END AS is_even"
+    );
+    let rows = transaction.query(&sql, params).await?;
+    let claim = |row| {
+        let lane = Lane {
+            key: LaneKey { stripe_customer_id: read(row, "stripe_customer_id")?, event_name: read(row, "event_name")? },
+            checked_at: dialect.read_time_or_null(row, "checked_at")?,
+            is_even: read::<i32>(row, "is_even")? == 1,
+            blocked: read(row, "blocked")?,
+            blocked_at: dialect.read_time_or_null(row, "blocked_at")?,
+        };
+        Ok(Claim { lane, owner, claimed_at: now })
+    };
+    rows.iter().map(claim).collect()
+}

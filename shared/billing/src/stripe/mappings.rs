@@ -1,0 +1,199 @@
+//! Which of a tenant's usage goes to which customer of Stripe, from which hour on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use goldleaves_domain::{TenantId, Timestamp};
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+
+use super::books::{Books, state};
+use super::freeze::{Draft, Freezing, freeze};
+use super::meters::meter;
+use super::seal::{thaw, unmapped};
+use crate::audit::{self, Author, Change};
+use crate::{BillingError, Put, RefusalCode, locks};
+
+/// From an hour on, a tenant's usage of a meter goes to a customer; or to nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Whose usage.
+    pub tenant_id: String,
+    /// Of which meter.
+    pub meter: String,
+    /// From when on.
+    pub from_hour: Timestamp,
+    /// To whom; `None` is to nobody.
+    pub stripe_customer_id: Option<String>,
+    /// Whoever said so.
+    pub actor: String,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// A mapping that is wanted.
+#[derive(Debug, Clone)]
+pub struct NewMapping {
+    /// Whose usage.
+    pub tenant_id: TenantId,
+    /// Of which meter.
+    pub meter: String,
+    /// From when on; the next hour where it is not said.
+    pub from_hour: Option<Timestamp>,
+    /// To whom; `None` is to nobody.
+    pub stripe_customer_id: Option<String>,
+}
+
+impl Books {
+    /// Sends a tenant's usage to a customer from an hour on, and freezes what waited for one since then. The same again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// There is no such meter, another customer has been there from that hour on, or a database that is away or refuses.
+    pub async fn map(&self, new: &NewMapping, (author, body): (&Author, &str)) -> Result<Put<Mapping>, BillingError> {
+        self.billing.store().write(async |transaction| self.map_in(transaction, new, (author, body)).await).await
+    }
+
+    async fn map_in(
+        &self,
+        transaction: &Transaction,
+        new: &NewMapping,
+        (author, body): (&Author, &str),
+    ) -> Result<Put<Mapping>, BillingError> {
+        locks::reports(transaction).await?;
+        let now = self.now_in(transaction).await?;
+        let Some(meter) = meter(transaction, &new.meter).await? else {
+            let what = format!("there is no meter {:?}: PUT /billing/stripe/meters/{} first", new.meter, new.meter);
+            return BillingError::refused(RefusalCode::NotFound, what);
+        };
+        let next = hour_after(now.hour());
+        let tenant = new.tenant_id.as_str();
+        let stored = of_tenant(transaction, tenant, &new.meter).await?;
+        let last = stored.last();
+        // The same customer said again without an hour is what is there already.
+        let is_said = |mapping: &&Mapping| mapping.stripe_customer_id == new.stripe_customer_id;
+        let from_hour = match (new.from_hour, last.filter(is_said)) {
+            (Some(hour), _) => hour,
+            (None, Some(last)) => last.from_hour,
+            // A second thought within the hour comes an hour later.
+            (None, None) => last.map_or(next, |last| hour_after(last.from_hour).max(next)),
+        };
+        if let Some(there) = stored.iter().find(|mapping| mapping.from_hour == from_hour) {
+            if there.stripe_customer_id == new.stripe_customer_id {
+                return Ok(Put { is_new: false, stored: there.clone() });
+            }
+            let what = format!(
+                "from {from_hour} on this usage goes to {}: choose a later from_hour",
+                there.stripe_customer_id.as_deref().unwrap_or("nobody")
+            );
+            return BillingError::refused(RefusalCode::AlreadyExists, what);
+        }
+        let mapping = Mapping {
+            tenant_id: tenant.to_owned(),
+            meter: new.meter.clone(),
+            from_hour,
+            stripe_customer_id: new.stripe_customer_id.clone(),
+            actor: author.actor.clone(),
+            created_at: now,
+        };
+        insert(transaction, &mapping).await?;
+        let change = Change { author, action: "stripe_mapping", tenant_id: tenant, body };
+        audit::write(transaction, &change).await?;
+        let mut drafts = unmapped(transaction, (tenant, &new.meter), from_hour).await?;
+        let state = state(transaction).await?;
+        freeze(transaction, &Freezing { meter: &meter, state, now }, &mut drafts).await?;
+        thaw(transaction, &drafts, now).await?;
+        Ok(Put { is_new: true, stored: mapping })
+    }
+
+    /// A tenant's mappings of all meters, or of one.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn mappings(&self, tenant: &TenantId) -> Result<Vec<Mapping>, BillingError> {
+        let source = self.billing.source();
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let tenant = params.bind(tenant.as_str());
+        let sql = format!("{SELECT} WHERE tenant_id = {tenant} ORDER BY meter, from_hour");
+        source.query(&sql, params).await?.iter().map(|row| mapping_of(dialect, row)).collect()
+    }
+}
+
+fn hour_after(hour: Timestamp) -> Timestamp {
+    hour.plus_micros(Timestamp::HOUR_MICROS).unwrap_or(hour)
+}
+
+const SELECT: &str = "SELECT tenant_id, meter, from_hour, stripe_customer_id, actor, created_at FROM stripe_mappings";
+
+fn mapping_of(dialect: Dialect, row: &sea_orm::QueryResult) -> Result<Mapping, BillingError> {
+    Ok(Mapping {
+        tenant_id: read(row, "tenant_id")?,
+        meter: read(row, "meter")?,
+        from_hour: dialect.read_time(row, "from_hour")?,
+        stripe_customer_id: read(row, "stripe_customer_id")?,
+        actor: read(row, "actor")?,
+        created_at: dialect.read_time(row, "created_at")?,
+    })
+}
+
+async fn of_tenant(transaction: &Transaction, tenant: &str, meter: &str) -> Result<Vec<Mapping>, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let (tenant, meter) = (params.bind(tenant), params.bind(meter));
+    let sql = format!("{SELECT} WHERE tenant_id = {tenant} AND meter = {meter} ORDER BY from_hour");
+    transaction.query(&sql, params).await?.iter().map(|row| mapping_of(dialect, row)).collect()
+}
+
+async fn insert(transaction: &Transaction, mapping: &Mapping) -> Result<(), BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let values = [
+        params.bind(mapping.tenant_id.as_str()),
+        params.bind(mapping.meter.as_str()),
+        params.bind(dialect.time(mapping.from_hour)),
+        params.bind(mapping.stripe_customer_id.clone()),
+        params.bind(mapping.actor.as_str()),
+        params.bind(dialect.time(mapping.created_at)),
+    ];
+    let sql = format!(
+        "INSERT INTO stripe_mappings (tenant_id, meter, from_hour, stripe_customer_id, actor, created_at) VALUES ({})",
+        values.join(", ")
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}
+
+/// The tenants of these rows, each once.
+pub(super) fn tenants(dialect: Dialect, drafts: &[Draft], params: &mut Params) -> String {
+    let tenants: BTreeSet<&str> = drafts.iter().map(|draft| draft.tenant.as_str()).collect();
+    Rows::new(dialect).column("tenant_id", tenants.into_iter()).query(params)
+}
+
+/// The mappings of some tenants for one meter.
+#[derive(Debug, Default)]
+pub(super) struct Mappings(BTreeMap<String, Vec<(Timestamp, Option<String>)>>);
+
+impl Mappings {
+    pub(super) async fn read(transaction: &Transaction, meter: &str, drafts: &[Draft]) -> Result<Self, BillingError> {
+        let dialect = transaction.dialect();
+        let mut params = Params::default();
+        let tenants = tenants(dialect, drafts, &mut params);
+        let meter = params.bind(meter);
+        let sql = format!(
+            "SELECT m.tenant_id, m.from_hour, m.stripe_customer_id FROM ({tenants}) AS t JOIN stripe_mappings AS m \
+             ON m.tenant_id = t.tenant_id WHERE m.meter = {meter} ORDER BY m.tenant_id, m.from_hour"
+        );
+        let mut mappings = Self::default();
+        for row in transaction.query(&sql, params).await? {
+            let from = dialect.read_time(&row, "from_hour")?;
+            let of_tenant = mappings.0.entry(read(&row, "tenant_id")?).or_default();
+            of_tenant.push((from, read(&row, "stripe_customer_id")?));
+        }
+        Ok(mappings)
+    }
+
+    /// The customer of a tenant for an hour.
+    pub(super) fn customer(&self, tenant: &str, hour: Timestamp) -> Option<&str> {
+        let mappings = self.0.get(tenant)?;
+        mappings.iter().rev().find(|(from, _)| *from <= hour)?.1.as_deref()
+    }
+}
