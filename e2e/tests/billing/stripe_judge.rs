@@ -4,7 +4,7 @@ use axum::body::Body;
 use goldleaves_testkit::stripe::StripeDouble;
 use goldleaves_testkit::stripe_client;
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stripe_desk::{CUSTOMER, Desk, METER, METER_ID};
 use crate::world::Api;
@@ -48,6 +48,7 @@ sums = client.v1.billing.meters.event_summaries.list(
 assert sum(item.aggregated_value for item in sums.auto_paging_iter()) == 5.0
 seen = client.v2.core.events.retrieve(event_id)
 assert seen.type == "v1.billing.meter.error_report_triggered", seen
+assert seen.data.reason.error_types[0].sample_errors[0].request.identifier == "one.1", seen
 try:
     stripe.StripeClient("sk_wrong", base_addresses={"api": base}).v1.billing.meters.retrieve(meter_id)
     raise AssertionError("any key is taken")
@@ -68,7 +69,13 @@ async fn stripe_s_own_client_finds_stripe_in_the_double() {
     let double = StripeDouble::start().await.unwrap();
     double.add_meter(METER_ID, METER);
     double.add_customer(CUSTOMER);
-    let event = double.core_event("v1.billing.meter.error_report_triggered", (METER_ID, Value::Null));
+    let data = json!({
+        "developer_message_summary": "one event was dropped", "validation_start": "2026-11-30T00:00:00Z",
+        "validation_end": "2026-11-30T00:10:00Z",
+        "reason": {"error_count": 1, "error_types": [{"code": "meter_event_customer_not_found", "error_count": 1,
+            "sample_errors": [{"error_message": "no customer", "request": {"identifier": "one.1"}}]}]},
+    });
+    let event = double.core_event("v1.billing.meter.error_report_triggered", (METER_ID, data));
     let event: Value = serde_json::from_str(&event).unwrap();
     let url = double.url();
     let arguments = [url.as_str(), CUSTOMER, METER, METER_ID, event["id"].as_str().unwrap()];
