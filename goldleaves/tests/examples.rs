@@ -5,7 +5,7 @@
 use goldleaves_runtime::settings::{DEFAULT_TOML, Values};
 
 /// Settings whose examples name files that only an operator has.
-const FILES: [&str; 2] = ["credentials_file", "ca_file"];
+const FILES: [&str; 3] = ["credentials_file", "ca_file", "exporter_otlp_certificate"];
 
 /// The default file with every commented-out setting in it but those that name files, and a secret.
 fn example() -> String {

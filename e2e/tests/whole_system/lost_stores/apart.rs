@@ -74,8 +74,6 @@ const LOSSES: [Loss; 16] = [
     Loss::NatsAway,
     Loss::PostgresAway,
 ];
-/// So many of them as a rule; the others take a minute each.
-const FEW: usize = 5;
 
 struct Run {
     fleet: Fleet,
@@ -395,15 +393,15 @@ async fn rebuild(fleet: &mut Fleet) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stores_of_the_programs_are_lost_and_nothing_is() {
+    if !soak() {
+        return;
+    }
     let (course, mut random) = (Course::of_environment(), seeded("distributed"));
     let upstream = Upstream::start_keeping_ids(answer).await.unwrap();
     let fleet = Fleet::start(vec![NatsServer::start().await.unwrap()], &upstream.url()).await.unwrap();
     let tokens = TENANTS.map(|tenant| fleet.token(tenant).unwrap());
     let load = SteadyLoad::start(fleet.address(), course.plan(), move |number| request(&tokens, number));
     let mut losses = LOSSES.to_vec();
-    if !soak() {
-        losses.truncate(FEW);
-    }
     losses.shuffle(&mut random);
     let (tally, said) = (Tally::default(), Unbilled::default());
     let (streams, ledgers, resent) = (Vec::new(), Vec::new(), 0);
