@@ -14,7 +14,7 @@ const WRITERS: i64 = 0x474c_0002_0000_0000;
 pub enum Hold {
     /// By all who write events.
     Shared,
-    /// By who needs that nobody writes: to choose the moment from which a price is valid.
+    /// By who needs that nobody writes: to set an event aside, or to choose the moment from which a price is valid.
     Alone,
 }
 

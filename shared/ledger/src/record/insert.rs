@@ -36,7 +36,7 @@ pub(super) async fn fast(
         let label = Cow::Borrowed(row.event.request_id.as_str());
         rows.push(NewRow { row, label, duplicate_of: None, priced: writing.cards.price(row.event)? });
     }
-    let inserted = insert(transaction, "usage_events", &rows, Hold::Shared).await?;
+    let inserted = insert(transaction, "usage_events", &rows, writing.hold).await?;
     for new in rows.iter().filter(|new| inserted.contains(&new.row.id())) {
         writing.billed(new);
         writing.recorded.inserted += 1;

@@ -15,9 +15,8 @@ use goldleaves_store::{Hold, Transaction};
 use uuid::Uuid;
 
 use crate::batch::{Batch, EventRow, refused_letter};
-use crate::progress::{self, Note};
 use crate::rates::Cards;
-use crate::{Incoming, Ledger, LedgerError, Recorded};
+use crate::{Incoming, Ledger, LedgerError, Place, Recorded, progress};
 pub(crate) use locks::lock_reports;
 use totals::Totals;
 
@@ -43,16 +42,16 @@ impl Ledger {
     /// As [`Ledger::record`].
     pub async fn record_counting(&self, incoming: &[Incoming], recorded: &mut Recorded) -> Result<(), LedgerError> {
         let batch = Batch::sort(incoming)?;
-        let notes = progress::notes(incoming);
-        let waiting = self.record_events(&batch, (&notes, recorded)).await?;
+        let places = progress::places(incoming);
+        let waiting = self.record_events(&batch, (&places, recorded)).await?;
         recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
-            self.record_letters(&batch, &waiting, (&notes, recorded)).await?;
+            self.record_alone(&batch, &waiting, (&places, recorded)).await?;
         }
         if !batch.seals.is_empty() {
             let done = self.write(async |transaction| {
                 seals::write(transaction, &batch.seals).await?;
-                progress::write(transaction, &notes).await
+                progress::write(transaction, &places).await
             });
             done.await?;
             recorded.seals += batch.seals.len() as u64;
@@ -69,20 +68,20 @@ impl Ledger {
         let letters = [refused_letter(message, &detail)];
         self.write(async |transaction| {
             let mut recorded = Recorded::default();
-            Hold::Shared.take(transaction).await?;
+            Hold::Alone.take(transaction).await?;
             letters::write(transaction, &letters, &mut recorded).await?;
-            progress::write(transaction, &progress::notes(std::slice::from_ref(message))).await?;
+            progress::write(transaction, &progress::places(std::slice::from_ref(message))).await?;
             Ok(recorded)
         })
         .await
     }
 
     /// Records the billable events of a batch, but for those that wait as a dead letter; those are returned. Where nothing
-    /// else is left to record, `notes` are written with them.
+    /// else is left to record, `places` are noted with them.
     async fn record_events(
         &self,
         batch: &Batch<'_>,
-        (notes, recorded): (&[Note<'_>], &mut Recorded),
+        (places, recorded): (&[&Place], &mut Recorded),
     ) -> Result<HashSet<Uuid>, LedgerError> {
         if batch.events.is_empty() {
             return Ok(HashSet::new());
@@ -93,11 +92,12 @@ impl Ledger {
             let cards = self.cards().await?;
             let done = self.write(async |transaction| {
                 let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
-                let writing = Writing { cards: &cards, totals: &mut totals, recorded: &mut recorded };
+                let writing =
+                    Writing { hold: Hold::Shared, cards: &cards, totals: &mut totals, recorded: &mut recorded };
                 let inserted = insert_events(transaction, &events, writing).await?;
                 recorded.late_changes = totals.write(transaction, &inserted.new, cards.newest()).await?;
                 if batch.letters.is_empty() && batch.seals.is_empty() && inserted.waiting.is_empty() {
-                    progress::write(transaction, notes).await?;
+                    progress::write(transaction, places).await?;
                 }
                 Ok((inserted.waiting, recorded))
             });
@@ -111,12 +111,12 @@ impl Ledger {
         }
     }
 
-    /// Records the events that wait as a dead letter, and what is set aside.
-    async fn record_letters(
+    /// Records what no other writer may see half done: the events that wait as a dead letter, and what is set aside.
+    async fn record_alone(
         &self,
         batch: &Batch<'_>,
         waiting: &HashSet<Uuid>,
-        (notes, recorded): (&[Note<'_>], &mut Recorded),
+        (places, recorded): (&[&Place], &mut Recorded),
     ) -> Result<(), LedgerError> {
         let events: Vec<&EventRow<'_>> = batch.events.iter().filter(|row| waiting.contains(&row.id())).collect();
         let mut attempts = 1;
@@ -124,19 +124,16 @@ impl Ledger {
             let cards = self.cards().await?;
             let done = self.write(async |transaction| {
                 let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
-                Hold::Shared.take(transaction).await?;
+                Hold::Alone.take(transaction).await?;
                 letters::delete_outranked(transaction, &events).await?;
-                let writing = Writing { cards: &cards, totals: &mut totals, recorded: &mut recorded };
-                let inserted = insert_events(transaction, &events, writing).await?;
-                if !inserted.waiting.is_empty() {
-                    // Another worker set them aside once more.
-                    return Err(LedgerError::Contended);
-                }
+                let writing =
+                    Writing { hold: Hold::Alone, cards: &cards, totals: &mut totals, recorded: &mut recorded };
+                insert_events(transaction, &events, writing).await?;
                 letters::write(transaction, &batch.letters, &mut recorded).await?;
                 batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
-                recorded.late_changes = totals.write(transaction, &inserted.new, cards.newest()).await?;
+                recorded.late_changes = totals.write(transaction, &[], cards.newest()).await?;
                 if batch.seals.is_empty() {
-                    progress::write(transaction, notes).await?;
+                    progress::write(transaction, places).await?;
                 }
                 Ok(recorded)
             });
@@ -167,6 +164,7 @@ impl Ledger {
 
 /// Describes what the parts of a batch are written with and added to.
 struct Writing<'a> {
+    hold: Hold,
     cards: &'a Cards,
     totals: &'a mut Totals,
     recorded: &'a mut Recorded,

@@ -54,7 +54,9 @@ pub(super) async fn record<'a>(
     writing: &mut Writing<'_>,
 ) -> Result<HashSet<Uuid>, LedgerError> {
     check_why_lost(transaction, lost).await?;
-    lock_requests(transaction, lost).await?;
+    if writing.hold == Hold::Shared {
+        lock_requests(transaction, lost).await?;
+    }
     let found = find(transaction, lost).await?;
     let replays = lost.iter().filter(|row| found.replays.contains(&row.id())).count();
     writing.recorded.replays += replays as u64;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use goldleaves_domain::{Outcome, UsageEvent};
-use goldleaves_ledger::{Incoming, Ledger};
+use goldleaves_ledger::Ledger;
 use goldleaves_testkit::child::wait_for;
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
@@ -54,54 +53,6 @@ async fn an_import_that_waits_gives_way() {
     assert_eq!(import.await.unwrap(), 1);
 }
 
-/// A writer that hangs in its transaction keeps nobody from setting other events aside.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_set_aside_waits_for_no_other_writer() {
-    let database = Database::new(Kind::Postgres).await;
-    let worker = database.priced().await;
-    let raw = connect(&database.url).await;
-    let hanging = raw.begin().await.unwrap();
-    rows(&hanging, &format!("SELECT pg_advisory_xact_lock_shared({WRITERS})::text")).await;
-    let messages = [aborted(1), Incoming::parse("not an event".into()), incoming(&event(2))];
-    let recording = tokio::time::timeout(Duration::from_secs(60), worker.record(&messages));
-    let recorded = recording.await.expect("nobody is waited for").unwrap();
-    assert_eq!((recorded.inserted, recorded.set_aside.values().sum::<u64>()), (1, 2));
-    let message = aborted(3);
-    let refused = tokio::time::timeout(Duration::from_secs(60), worker.refuse(&message, "for a test"));
-    assert_eq!(refused.await.expect("nobody is waited for").unwrap().set_aside.len(), 1);
-    hanging.commit().await.unwrap();
-}
-
-/// A writer that sets an event aside waits for the one who bills it at the same time, in either of the two tables.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_is_not_set_aside_while_it_is_being_billed() {
-    for (table, column, of) in [("usage_events", "", ""), ("usage_duplicates", ", duplicate_of", ", id")] {
-        let database = Database::new(Kind::Postgres).await;
-        let (worker, other) = (database.priced().await, database.ledger().await);
-        record(&worker, &[incoming(&event(2))]).await;
-        let raw = connect(&database.url).await;
-        let billing = raw.begin().await.unwrap();
-        let columns = "tenant_id, user_id, route, action, ts, units_micro, epoch, seq, outcome, rate_version";
-        let bill = format!(
-            "INSERT INTO {table} (id, request_id, {columns}{column}) \
-             SELECT id, 'made-1', {columns}{of} FROM (SELECT '{}'::uuid AS id, {columns} FROM usage_events) AS e",
-            event(1).event_id
-        );
-        billing.execute_unprepared(&bill).await.unwrap();
-        let setting_aside = tokio::spawn(async move { other.record(&[aborted(1)]).await.unwrap() });
-        wait_until_one_waits(&database).await;
-        billing.commit().await.unwrap();
-        let recorded = setting_aside.await.unwrap();
-        assert_eq!((recorded.replays, recorded.set_aside.len()), (1, 0), "{table}");
-        assert_eq!(database.count("usage_dead_letters").await, 0);
-        assert_eq!(database.count("usage_events").await + database.count("usage_duplicates").await, 2);
-    }
-}
-
-fn aborted(number: u64) -> Incoming {
-    incoming(&UsageEvent { outcome: Outcome::UpstreamAborted, ..event(number) })
-}
-
 /// A change of the schema, or somebody at a prompt, locks a table for longer than anybody waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_table_asks_again() {
@@ -135,8 +86,8 @@ fn later() -> Vec<goldleaves_pricing::RateCard> {
 }
 
 async fn wait_until_one_waits(database: &Database) {
-    let waits = "SELECT COUNT(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
-                 AND datname = current_database()";
+    let waits = "SELECT COUNT(*)::text FROM pg_locks WHERE NOT granted \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     wait_for("somebody to wait for a lock", Duration::from_secs(60), async || {
         Ok((database.one(waits).await != "0").then_some(()))
     })
