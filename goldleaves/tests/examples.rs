@@ -13,7 +13,8 @@ fn example() -> String {
         |rest: &&str| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ') && !FILES.contains(&key));
     let uncommented = |line: &'static str| line.strip_prefix("# ").filter(is_setting).unwrap_or(line);
     let file: Vec<&str> = DEFAULT_TOML.lines().map(uncommented).collect();
-    file.join("\n").replace("secret = \"\"", "secret = \"s3f0c9a1be27d45860c1f2e93a7b6d80\"")
+    let file = file.join("\n").replace("secret = \"\"", "secret = \"s3f0c9a1be27d45860c1f2e93a7b6d80\"");
+    file.replace("api_key = \"\"", "api_key = \"rk_test_4f1c9a02be27d458\"")
 }
 
 fn accepted<C>(program: &str, read: impl FnOnce(&mut Values) -> Option<C>) {
