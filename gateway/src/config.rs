@@ -73,7 +73,7 @@ impl GatewayConfig {
     }
 
     /// Every pattern that something is billed as.
-    pub fn billed_patterns(&self) -> Vec<RoutePattern> {
+    pub(crate) fn billed_patterns(&self) -> Vec<RoutePattern> {
         Bills::new(Arc::clone(&self.routes), &self.edge.routes).patterns().to_vec()
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -141,10 +141,5 @@ impl CallError {
             Self::BodyBroken { status, .. } => Some(*status),
             _ => None,
         }
-    }
-
-    /// Whether the answer was longer than is read.
-    pub fn is_too_long(&self) -> bool {
-        matches!(self, Self::BodyBroken { source, .. } if source.is::<LengthLimitError>())
     }
 }

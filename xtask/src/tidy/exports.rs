@@ -10,10 +10,6 @@ use super::Problem;
 use super::source::{Source, is_identifier};
 use super::tree::Tree;
 
-/// Public before somebody names them: the callers are written next.
-const AHEAD: [&str; 7] =
-    ["billed_patterns", "catch_up", "is_https", "is_limited", "is_of_the_key", "is_too_long", "unfit"];
-
 /// Checks the libraries against everything that could use them.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
     let words: Vec<(&Path, BTreeSet<String>)> =
@@ -26,9 +22,8 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
             .filter(|(path, _)| !is_own(path))
             .flat_map(|(_, words)| words.iter().map(String::as_str))
             .collect();
-        let is_named = |name: &str| others.contains(name) || AHEAD.contains(&name);
         for source in tree.sources.iter().filter(|source| is_own(&source.path)) {
-            for (line, name) in exported(source).filter(|(_, name)| !is_named(name)) {
+            for (line, name) in exported(source).filter(|(_, name)| !others.contains(name.as_str())) {
                 let what = format!(
                     "{name} is public and nobody outside of the crate names it: make it pub(crate), or delete it"
                 );

@@ -64,10 +64,7 @@ impl Postgres {
     }
 
     /// Waits until this standby has what its primary has written by now.
-    ///
-    /// # Errors
-    /// It does not get it.
-    pub async fn catch_up(&self, primary: &Self) -> Result<()> {
+    async fn catch_up(&self, primary: &Self) -> Result<()> {
         let written = primary.text("SELECT pg_current_wal_lsn()::text AS found").await?;
         let has_it = format!("SELECT (pg_last_wal_replay_lsn() >= '{written}'::pg_lsn)::text AS found");
         wait_for("the standby", CATCH_UP, async || Ok((self.text(&has_it).await? == "true").then_some(()))).await
