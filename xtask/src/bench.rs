@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds what is measured with the profile `dist` and starts the measuring programs, that of the spool
+//! `cargo xtask bench`: builds what is measured with the release profile and starts the measuring programs, that of the spool
 //! and that of `e2e`.
 
 use std::process::ExitCode;
@@ -36,14 +36,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn build_programs() -> anyhow::Result<bool> {
     let built = cargo()
-        .args(["build", "--profile", "dist", "--package", "goldleaves", "--package", "goldleaves-gateway", "--bins"])
+        .args(["build", "--release", "--package", "goldleaves", "--package", "goldleaves-gateway", "--bins"])
         .status();
     Ok(built.context("cannot start cargo")?.success())
 }
 
 fn measure(package: &str, rest: &[String]) -> anyhow::Result<bool> {
     let mut measure = cargo();
-    measure.args(["bench", "--profile", "dist", "--package", package, "--bench", "measure", "--"]).args(rest);
-    measure.env(GOLDLEAVES_BIN_DIR, target_directory().join("dist"));
+    measure.args(["bench", "--package", package, "--bench", "measure", "--"]).args(rest);
+    measure.env(GOLDLEAVES_BIN_DIR, target_directory().join("release"));
     Ok(measure.status().context("cannot start cargo")?.success())
 }
