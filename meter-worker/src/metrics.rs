@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use goldleaves_domain::wire::Message;
 use goldleaves_ledger::{Incoming, Recorded, reasons_to_set_aside};
-use goldleaves_runtime::{LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
+use goldleaves_runtime::{KnownGauge, LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -33,7 +33,9 @@ pub(crate) struct MeterMetrics {
     failures: Counter,
     clocks: Family<Label, Gauge<f64, AtomicU64>>,
     went_back: Counter,
-    lacking: Gauge<u64, AtomicU64>,
+    stream_went_back: Counter,
+    lacking: KnownGauge<u64>,
+    gone: Counter,
     rate_card_retries: Counter,
     late_changes: Counter,
     revenue_cents: Family<Label, Gauge<i64, AtomicI64>>,
@@ -69,11 +71,16 @@ impl MeterMetrics {
                 Family::default(),
             ),
             went_back: counter("ledger_went_back", "Times the ledger was found to have less than was confirmed by it"),
+            stream_went_back: counter(
+                "stream_went_back",
+                "Times the stream was found to have lost messages that the ledger has",
+            ),
             lacking: metrics.register(
                 "ledger_lacking_messages",
                 "Messages that the ledger confirmed and does not have, as of the last look",
-                Gauge::default(),
+                KnownGauge::default(),
             ),
+            gone: counter("ledger_gone_messages", "Messages that the ledger lacks and the stream no longer holds"),
             failures: counter("meter_failures", "Batches that the ledger could not record and that come again"),
             rate_card_retries: counter(
                 "rate_card_retries",
@@ -133,9 +140,19 @@ impl MeterMetrics {
         self.went_back.inc();
     }
 
-    /// So many messages that it confirmed are not in the ledger.
-    pub(crate) fn lacks(&self, messages: u64) {
-        self.lacking.set(messages);
+    /// The stream lost messages that are in the ledger.
+    pub(crate) fn stream_went_back(&self) {
+        self.stream_went_back.inc();
+    }
+
+    /// Sets how many messages that it confirmed are not in the ledger; `None`: nobody knows.
+    pub(crate) fn lacks(&self, messages: impl Into<Option<u64>>) {
+        self.lacking.set(messages.into());
+    }
+
+    /// Counts messages that the ledger lacks and that are nowhere but in spools.
+    pub(crate) fn gone(&self, messages: u64) {
+        self.gone.inc_by(messages);
     }
 
     /// A batch could not be recorded.

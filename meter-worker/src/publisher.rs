@@ -54,9 +54,13 @@ impl Publisher for Meter {
     fn verify(&self) -> PublishFuture<'_> {
         Box::pin(async move {
             let Some(count) = self.handed().get() else { return Ok(()) };
-            let unasked = |cause: &dyn std::error::Error| PublishError::Unconfirmed { reason: chain(cause) };
-            let reached = self.ledger().progress(&count.course, 1).await.map_err(|cause| unasked(&cause))?;
-            let reached = reached.unwrap_or_default();
+            let reached = match self.ledger().progress(&count.course, 1).await {
+                Ok(reached) => reached.unwrap_or_default(),
+                Err(cause) => {
+                    self.metrics().lacks(None);
+                    return Err(PublishError::Unconfirmed { reason: chain(&cause) });
+                }
+            };
             self.metrics().lacks(count.messages.saturating_sub(reached));
             if reached >= count.messages {
                 return Ok(());

@@ -13,6 +13,7 @@ mod m20261130_000002_ledger_progress;
 mod m20261130_000003_billing;
 mod m20261130_000004_indexes;
 mod m20261130_000005_stripe_totals;
+mod m20261130_000006_progress_marks;
 mod plan;
 
 use sea_orm_migration::prelude::*;
@@ -77,6 +78,7 @@ pub fn plan() -> Plan {
         Planned::expanding(m20261130_000003_billing::Step, FIRST),
         Planned::expanding(m20261130_000004_indexes::Step, FIRST),
         Planned::expanding(m20261130_000005_stripe_totals::Step, FIRST),
+        Planned::expanding(m20261130_000006_progress_marks::Step, FIRST),
     ])
 }
 

@@ -3,6 +3,9 @@
 //! A worker acknowledges after the commit, and the commit says which sequences it holds. A ledger that has less than was
 //! acknowledged was restored from a backup or failed over to a standby that was behind. What it has changes nothing, so it
 //! may all be driven again, beside the workers that work.
+//!
+//! A stream that went back gives out its last sequences again. What the ledger says of those is forgotten, once two looks
+//! have found the same: it is about messages that are gone, and gateways hand those over again.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -12,13 +15,16 @@ use anyhow::Result;
 use goldleaves_ledger::{Course, Incoming, Place, Sequences};
 use tokio::sync::watch;
 
-use super::{Connection, Footing, PAUSE_MAX, PAUSE_MIN, Position, Reader, ReaderOptions, STREAM};
+use super::lineage::{self, Lost};
+use super::{Connection, Footing, PAUSE_MAX, PAUSE_MIN, Position, Reader, STREAM};
 use crate::Meter;
 
 /// Between two looks, unless the database was connected to anew.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The least time between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks of which both have to find that the stream lost something.
+const DOUBT_PAUSE: Duration = Duration::from_secs(3);
 /// How long other workers are given to drive the ledger again.
 const OTHERS_FIRST: Duration = Duration::from_secs(2);
 /// So many messages tell whether a ledger that knows of no progress has what was acknowledged.
@@ -32,11 +38,16 @@ pub(super) struct Follower {
     course: watch::Sender<Option<Arc<Course>>>,
     /// How far the ledger was at the last look, while it lacks something.
     behind: Option<u64>,
+    /// The messages that the stream lost, as the last look found: a replica that leads since a moment may still be reading.
+    doubted: Vec<Lost>,
+    /// True once ledger and stream were compared message by message since the database was connected to.
+    compared: bool,
 }
 
 impl Follower {
     pub(super) fn new(connection: Connection, meter: Meter) -> Self {
-        Self { connection, meter, course: watch::channel(None).0, behind: None }
+        let (course, behind) = (watch::channel(None).0, None);
+        Self { connection, meter, course, behind, doubted: Vec::new(), compared: false }
     }
 
     /// Which stream it is, as soon as that is known.
@@ -49,14 +60,19 @@ impl Follower {
         let mut connections = self.meter.ledger().store().connections();
         loop {
             if let Err(cause) = self.look().await {
+                self.meter.metrics().lacks(None);
                 let cause: &(dyn Error + 'static) = cause.as_ref();
                 tracing::debug!(cause, "ledger and stream can't be compared now");
             }
             tokio::time::sleep(LOOK_PAUSE).await;
-            let pause = if self.course.borrow().is_some() { LOOK_EVERY } else { LOOK_PAUSE };
+            let pause = match (self.course.borrow().is_some(), self.doubted.is_empty()) {
+                (false, _) => LOOK_PAUSE,
+                (true, false) => DOUBT_PAUSE,
+                (true, true) => LOOK_EVERY,
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                Ok(()) = connections.changed() => {}
+                Ok(()) = connections.changed() => self.compared = false,
             }
         }
     }
@@ -64,7 +80,7 @@ impl Follower {
     async fn look(&mut self) -> Result<()> {
         // Before the ledger is asked: whatever is acknowledged then was committed before.
         let Some(footing) = Footing::read(&self.connection).await? else { return Ok(()) };
-        let Footing { created, first, acknowledged } = footing;
+        let Footing { created, first, last, acknowledged } = footing;
         let course = Arc::new(Course { stream: STREAM.to_owned(), created });
         self.course.send_if_modified(|known| {
             let is_new = known.as_ref() != Some(&course);
@@ -72,6 +88,16 @@ impl Follower {
             is_new
         });
         let known = self.meter.ledger().progress(&course, first).await?;
+        let lacks = known.unwrap_or(first.saturating_sub(1)) < acknowledged;
+        if known.is_some()
+            && (lacks || !self.compared || !self.doubted.is_empty() || self.is_beyond(&course, last).await?)
+        {
+            let sure = self.compare(&course, (first, last)).await?;
+            self.compared = sure;
+            if !sure {
+                return Ok(());
+            }
+        }
         let acknowledgeable = Sequences { first, last: acknowledged };
         if known.is_none() && first <= acknowledged && self.has_the_newest(acknowledgeable).await? {
             tracing::info!(
@@ -92,6 +118,36 @@ impl Follower {
             return Ok(());
         }
         self.drive(&course, Sequences { first: reached + 1, last: acknowledged }).await
+    }
+
+    /// Says whether the ledger has more than the stream ever gave out, or what contradicts itself.
+    async fn is_beyond(&self, course: &Course, last: u64) -> Result<bool> {
+        let landmarks = self.meter.ledger().landmarks(course).await?;
+        Ok(landmarks.len() > 1 || landmarks.iter().any(|landmark| landmark.sequence > last))
+    }
+
+    /// Compares the newest messages that the ledger has with the stream. Whether it has none that the stream lost.
+    async fn compare(&mut self, course: &Course, ends: (u64, u64)) -> Result<bool> {
+        let lost = lineage::lost(&self.connection, (self.meter.ledger(), course), ends).await?;
+        let before = std::mem::replace(&mut self.doubted, lost.clone());
+        for Lost { landmark, first } in &lost {
+            // What the stream gives out meanwhile moves the end, not the landmark.
+            if !before.iter().any(|doubted| doubted.landmark == *landmark) {
+                continue;
+            }
+            self.meter.metrics().stream_went_back();
+            tracing::warn!(
+                from = first,
+                to = landmark.sequence,
+                "the stream went back: it lost messages that the ledger has and gives their sequences out again; what it \
+                 stores there is recorded as new"
+            );
+            self.meter.ledger().cut(course, *landmark, *first).await?;
+        }
+        if lost.is_empty() {
+            self.meter.ledger().confirm(course).await?;
+        }
+        Ok(lost.is_empty())
     }
 
     /// Says once that something is lacking. Of several workers one is enough: whoever sees that the ledger comes on leaves
@@ -116,7 +172,7 @@ impl Follower {
     async fn drive(&self, course: &Arc<Course>, span: Sequences) -> Result<()> {
         let ends = (Position::Sequence(span.first), Some(Position::Sequence(span.last)));
         let (mut next, mut gone) = (span.first, 0);
-        if let Some(mut reader) = Reader::open(&self.connection, ends, ReaderOptions::default()).await? {
+        if let Some(mut reader) = Reader::open(&self.connection, ends, lineage::reading()).await? {
             while let Some(batch) = reader.next().await? {
                 let mut incoming = Vec::with_capacity(batch.len());
                 for message in batch {
@@ -134,6 +190,7 @@ impl Follower {
             self.meter.ledger().pass_over(course, Sequences { first: next, last: span.last }).await?;
         }
         if gone > 0 {
+            self.meter.metrics().gone(gone);
             tracing::error!(
                 gone,
                 "the stream no longer holds messages that the ledger lacks; `goldleaves spool resend` brings those that a \
@@ -158,7 +215,7 @@ impl Follower {
     async fn has_the_newest(&self, span: Sequences) -> Result<bool> {
         let first = span.first.max((span.last + 1).saturating_sub(SAMPLE));
         let ends = (Position::Sequence(first), Some(Position::Sequence(span.last)));
-        let Some(mut reader) = Reader::open(&self.connection, ends, ReaderOptions::default()).await? else {
+        let Some(mut reader) = Reader::open(&self.connection, ends, lineage::reading()).await? else {
             return Ok(false);
         };
         let (mut events, mut known) = (0, 0);

@@ -8,6 +8,7 @@
 //!   for another worker.
 
 mod follow;
+mod lineage;
 mod stream_watch;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
     Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Existence, Footing,
-    Lag, Message, Next, Position, RECEIVER, Reader, ReaderOptions, Room, STREAM, Servers, Topology, TopologyError,
+    Lag, Message, Next, Position, RECEIVER, ReadError, Reader, ReaderOptions, Room, STREAM, Servers, Topology,
+    TopologyError,
 };
 use goldleaves_trace::Moment;
 use prometheus_client::metrics::counter::Counter;

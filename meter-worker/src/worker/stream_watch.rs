@@ -7,13 +7,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use goldleaves_ledger::{Course, Ledger, LedgerError};
+use anyhow::{Result, bail};
+use goldleaves_ledger::{Course, Ledger};
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::{KnownGauge, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::lineage;
 use super::{Connection, Existence, Lag, Room, STREAM, Topology, TopologyError};
 
 /// The least time between two log lines about what stays as it is.
@@ -99,8 +101,12 @@ impl StreamWatch {
     }
 
     /// Up to where everything that the stream holds is recorded; the sequence before its first one where that is not.
-    async fn reached(&self, room: &Room) -> Result<u64, LedgerError> {
+    async fn reached(&self, room: &Room) -> Result<u64> {
         let course = Course { stream: STREAM.to_owned(), created: room.created.clone() };
+        let ends = (room.first_sequence, room.last_sequence);
+        if !lineage::lost(&self.connection, (&self.ledger, &course), ends).await?.is_empty() {
+            bail!("the ledger has messages that the stream lost");
+        }
         let reached = self.ledger.progress(&course, room.first_sequence).await?;
         Ok(reached.unwrap_or_else(|| room.first_sequence.saturating_sub(1)))
     }
@@ -119,7 +125,7 @@ impl StreamWatch {
                 .await
                 .map(|existence| (existence, reached + 1))
                 .map_err(|cause| chain(&cause)),
-            Err(cause) => Err(chain(&cause)),
+            Err(cause) => Err(chain(cause.as_ref())),
         };
         match made {
             Ok((Existence::Created, from)) => {
@@ -161,7 +167,7 @@ impl StreamWatch {
         let reached = match self.reached(room).await {
             Ok(reached) => reached,
             Err(cause) => {
-                let cause = chain(&cause);
+                let cause = chain(cause.as_ref());
                 tracing::debug!(cause, "the stream is filling, and the ledger can't be asked what may go");
                 return true;
             }

@@ -113,3 +113,48 @@ async fn a_ledger_that_was_restored_while_no_worker_ran_is_driven_again() {
     assert_eq!(worker.metric("ledger_went_back_total"), 1.0);
     worker.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sequences_that_the_stream_gave_out_twice_are_not_taken_for_those_that_the_ledger_has() {
+    let (mut server, connection) = stream().await;
+    let postgres = Postgres::start().await.unwrap();
+    let (ledger, url) = ledger(&postgres).await;
+    let mut gateway = Gateway::new();
+    let worker = start_worker(connection.clone(), &ledger);
+    publish(&publisher(&connection), gateway.events(10)).await;
+    until_billed(&ledger, 10).await;
+    wait_until_done(&connection).await;
+    let copy = server.copy_at_this_moment().unwrap();
+    publish(&publisher(&connection), gateway.events(10)).await;
+    until_billed(&ledger, 20).await;
+    wait_until_done(&connection).await;
+    let backup = back_up(&postgres, &url).await;
+
+    // The stream goes back, and grows past where it was, with other messages.
+    server.kill().await.unwrap();
+    server.restore(&copy).unwrap();
+    server.restart().await.unwrap();
+    within(connection.connected()).await;
+    // Of two messages of one sequence the later one was stored seconds later.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    publish(&publisher(&connection), gateway.events(15)).await;
+    until_billed(&ledger, 35).await;
+    wait_until_done(&connection).await;
+    within(async {
+        while worker.metric("stream_went_back_total") != 1.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+
+    // And the ledger becomes what it was before that.
+    fail_over(&postgres, &url, &backup).await;
+    until_billed(&ledger, 35).await;
+    within(async {
+        while worker.metric("ledger_lacking_messages") != 0.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    worker.stop().await.unwrap();
+}

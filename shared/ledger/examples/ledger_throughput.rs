@@ -1,4 +1,5 @@
-//! How many events per second the ledger records and replays, on both databases, from one worker and from two. Run with
+//! How many events per second the ledger records and replays, on both databases, from one worker and from several; without and with one
+//! event in a hundred that the upstream broke off. Run with
 //! `cargo run --release -p goldleaves-ledger --example ledger_throughput [batches] [events per batch]`.
 
 use std::time::Instant;
@@ -21,24 +22,43 @@ async fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let sqlite = sqlite_url(&directory.path().join("goldleaves.db"));
     migrations::up(&sqlite, &|_| ()).await?;
-    measure("SQLite, one worker", &sqlite, (1, batches, size)).await?;
+    measure("SQLite, one worker", &sqlite, Load { workers: 1, batches, size, broken_off: 0 }).await?;
     let server = Postgres::start().await?;
-    for workers in [1, 2] {
-        let url = server.database().await?;
-        measure(&format!("PostgreSQL without fsync, {workers} at once"), &url, (workers, batches, size)).await?;
+    for workers in [1, 2, 4] {
+        for broken_off in [0, 100] {
+            let url = server.database().await?;
+            let one_in = if broken_off == 0 { String::new() } else { format!(", one in {broken_off} broken off") };
+            let name = format!("PostgreSQL without fsync, {workers} at once{one_in}");
+            measure(&name, &url, Load { workers, batches, size, broken_off }).await?;
+        }
     }
     Ok(())
 }
 
-async fn measure(name: &str, url: &str, (workers, batches, size): (usize, usize, usize)) -> Result<()> {
+/// What is recorded, by how many; of `broken_off` events one is, where that is not 0.
+#[derive(Clone, Copy)]
+struct Load {
+    workers: usize,
+    batches: usize,
+    size: usize,
+    broken_off: usize,
+}
+
+async fn measure(name: &str, url: &str, Load { workers, batches, size, broken_off }: Load) -> Result<()> {
     let ledger = Ledger::connect(url, StoreOptions::default()).await?;
     ledger.set_rate("25".parse()?, "2026-01-01".parse()?).await?;
     let epoch = Epoch::new(Uuid::now_v7());
     let mut pieces = Vec::new();
     for batch in 0..batches {
         let first = batch * size;
-        let piece: Result<Vec<Bytes>> =
-            (first..first + size).map(|number| Ok(encode_event(&event(number, epoch)?))).collect();
+        let encode = |number| {
+            let mut event = event(number, epoch)?;
+            if broken_off > 0 && number % broken_off == 0 {
+                event.outcome = Outcome::UpstreamAborted;
+            }
+            Ok(encode_event(&event))
+        };
+        let piece: Result<Vec<Bytes>> = (first..first + size).map(encode).collect();
         pieces.push(piece?);
     }
     for pass in ["recorded", "replayed"] {

@@ -7,9 +7,9 @@
 //! **A write.** A batch is split by what it needs. Billable events go in with one insert that is also the look-up: what it
 //! does not return was there before, or lost its label and goes the slow way under a lock on (tenant, client id), or waits
 //! as a dead letter. The last statement adds the difference to the rollups and the receipts. What is set aside goes in
-//! a transaction of its own, because it keeps every other writer out; seals go last. Each event is in one transaction.
+//! a transaction of its own, which holds the ids of its events; seals go last. Each event is in one transaction.
 //!
-//! **Locks** on PostgreSQL, always in this order: the lock all writers share (alone for dead letters), labels (the unique
+//! **Locks** on PostgreSQL, always in this order: the lock all writers share, ids of what is set aside, labels (the unique
 //! index, in the sorted insert), (tenant, client id), rollups, receipts, progress. SQLite has one writer and needs none.
 //!
 //! What it does not do: it knows no HTTP and no broker, it migrates nothing, and it sums no column but `units_micro`.
@@ -30,7 +30,7 @@ pub use error::LedgerError;
 pub use goldleaves_cards::{ImportError, Imported, RateCardsError, read_rate_cards, write_rate_cards};
 pub use goldleaves_store::{PoolUse, StoreError, StoreOptions, database_url, is_of_the_disk, sqlite_url};
 pub use ledger::Ledger;
-pub use progress::{Course, Place, Sequences};
+pub use progress::{Course, Landmark, Place, Sequences};
 pub use push::{METER, PushState, UsagePush};
 pub use rates::{Leap, RateChange};
 pub use report::{RouteUsage, UnitsTotal, UsageReport, UsageSummary};

@@ -1,5 +1,5 @@
-//! The lock that everybody who writes usage shares, and that whoever must see all of it holds alone. PostgreSQL's advisory
-//! locks, because a table's lock would make a dump stall every writer. SQLite has one writer, which holds everything.
+//! The lock that everybody who wrote usage shares until the commit, and that whoever must see all of it holds alone. PostgreSQL's
+//! advisory locks, because a table's lock would make a dump stall every writer. SQLite has one writer, which holds everything.
 
 use crate::StoreError;
 use crate::dialect::Dialect;
@@ -12,9 +12,10 @@ const WRITERS: i64 = 0x474c_0002_0000_0000;
 /// How the lock that all writers share is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// By all who write events.
+    /// By all who billed events, when nothing is left but to see whether they may stay.
     Shared,
-    /// By who needs that nobody writes: to set an event aside, or to choose the moment from which a price is valid.
+    /// By who needs that nobody bills meanwhile what he does not see: to set events aside, or to choose the moment from which a
+    /// price is valid.
     Alone,
 }
 
@@ -32,12 +33,6 @@ impl Hold {
             transaction.execute(&format!("SELECT {function}({WRITERS})"), Params::default()).await?;
         }
         Ok(())
-    }
-
-    /// The same as part of a statement, which may have looked at the tables before it got the lock.
-    pub fn table(self, dialect: Dialect) -> Option<String> {
-        (self == Self::Shared && dialect == Dialect::Postgres)
-            .then(|| format!("SELECT pg_advisory_xact_lock_shared({WRITERS})::text AS held"))
     }
 }
 

@@ -10,6 +10,8 @@ pub struct Footing {
     pub created: String,
     /// The first sequence that it holds.
     pub first: u64,
+    /// The last sequence that it gave out.
+    pub last: u64,
     /// Up to this sequence everything is acknowledged.
     pub acknowledged: u64,
 }
@@ -25,6 +27,7 @@ impl Footing {
         let Some(consumer) = find_consumer(&api).await? else { return Ok(None) };
         let Some(stream) = find_stream(&api).await? else { return Ok(None) };
         let acknowledged = consumer.ack_floor.stream_seq;
-        Ok(Some(Self { created: stream.created, first: stream.state.first_seq.max(1), acknowledged }))
+        let (first, last) = (stream.state.first_seq.max(1), stream.state.last_seq);
+        Ok(Some(Self { created: stream.created, first, last, acknowledged }))
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 use uuid::Uuid;
 
 use crate::LedgerError;
@@ -36,7 +36,7 @@ pub(super) async fn fast(
         let label = Cow::Borrowed(row.event.request_id.as_str());
         rows.push(NewRow { row, label, duplicate_of: None, priced: writing.cards.price(row.event)? });
     }
-    let inserted = insert(transaction, "usage_events", &rows, writing.hold).await?;
+    let inserted = insert(transaction, "usage_events", &rows).await?;
     for new in rows.iter().filter(|new| inserted.contains(&new.row.id())) {
         writing.billed(new);
         writing.recorded.inserted += 1;
@@ -57,24 +57,18 @@ pub(super) async fn insert(
     transaction: &Transaction,
     table: &str,
     rows: &[NewRow<'_>],
-    hold: Hold,
 ) -> Result<HashSet<Uuid>, LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
-    let lock = hold.table(dialect);
-    let (with_lock, from_lock) = match &lock {
-        Some(lock) => (format!("locked AS MATERIALIZED ({lock}), "), "locked CROSS JOIN "),
-        None => (String::new(), ""),
-    };
     let is_repeat = table == "usage_duplicates";
     let (of, of_cell) = if is_repeat { (", duplicate_of", ", p.duplicate_of") } else { ("", "") };
     let sql = format!(
-        "WITH {with_lock}p AS MATERIALIZED ({source}) \
+        "WITH p AS MATERIALIZED ({source}) \
          INSERT INTO {table} (request_id, {COLUMNS}{of}, created_at, updated_at) \
          SELECT p.request_id, p.id, p.tenant_id, p.user_id, p.route, p.action, {units}, p.cost_cents, p.ts, p.metadata, \
              p.units_micro, p.client_request_id, p.fingerprint, p.epoch, p.seq, p.outcome, p.rate_version{of_cell}, \
              {now}, {now} \
-         FROM {from_lock}p \
+         FROM p \
          WHERE NOT EXISTS (SELECT 1 FROM usage_dead_letters AS d WHERE d.id = {id}) \
          ORDER BY p.n ON CONFLICT DO NOTHING RETURNING id",
         source = source(dialect, rows, &mut params),

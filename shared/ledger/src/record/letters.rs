@@ -1,12 +1,38 @@
-//! Dead letters: what is set aside, each under its event's id or the digest of its bytes. Written only while no other
-//! writer is in a transaction, so that no event is ever in two tables.
+//! Dead letters: what is set aside, each under its event's id or the digest of its bytes. That no event is ever in two tables is
+//! held by [`super::settle`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+use uuid::Uuid;
 
 use crate::batch::{DeadLetter, EventRow, rank};
 use crate::{LedgerError, Recorded};
+
+/// The letters that are there already, and why each was set aside.
+pub(super) type Reasons = HashMap<String, String>;
+
+/// Finds the letters of these events and those that these letters may replace, and keeps everybody else from changing them. The
+/// first thing of a transaction, all of them in one order, so that two writers never wait for each other crosswise.
+pub(super) async fn hold(
+    transaction: &Transaction,
+    events: &[&EventRow<'_>],
+    letters: &[DeadLetter<'_>],
+) -> Result<Reasons, LedgerError> {
+    let events = events.iter().map(|row| row.event.event_id.to_string());
+    let ids: BTreeSet<String> = events.chain(letters.iter().map(|letter| letter.id.clone())).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut params = Params::default();
+    let source = Rows::new(transaction.dialect()).column("id", ids.iter().map(String::as_str)).query(&mut params);
+    let keep = if transaction.dialect() == Dialect::Postgres { "FOR UPDATE OF l" } else { "" };
+    let sql = format!(
+        "SELECT l.id, l.reason FROM ({source}) AS r JOIN usage_dead_letters AS l ON l.id = r.id ORDER BY r.n {keep}"
+    );
+    let rows = transaction.query(&sql, params).await?;
+    rows.iter().map(|row| Ok((read(row, "id")?, read(row, "reason")?))).collect()
+}
 
 /// Deletes the dead letters of billable events, which outrank every one.
 pub(super) async fn delete_outranked(transaction: &Transaction, events: &[&EventRow<'_>]) -> Result<(), LedgerError> {
@@ -14,31 +40,34 @@ pub(super) async fn delete_outranked(transaction: &Transaction, events: &[&Event
     delete(transaction, ids.iter().map(String::as_str)).await
 }
 
-/// Writes what is not yet recorded, in place of what it outranks.
+/// Writes what is not yet recorded, in place of what it outranks, and returns the events of what it wrote.
 pub(super) async fn write(
     transaction: &Transaction,
-    letters: &[DeadLetter<'_>],
+    (letters, reasons): (&[DeadLetter<'_>], &Reasons),
     recorded: &mut Recorded,
-) -> Result<(), LedgerError> {
+) -> Result<Vec<Uuid>, LedgerError> {
     let billable = find_billable(transaction, letters).await?;
-    let reasons = find_reasons(transaction, letters).await?;
-    let outranks = |letter: &DeadLetter<'_>| match reasons.get(&letter.id) {
-        Some(reason) => rank(letter.reason) > rank(reason),
-        None => !billable.contains(&letter.id),
+    let outranks = |letter: &DeadLetter<'_>| {
+        let is_known_better = |reason: &String| rank(letter.reason) <= rank(reason);
+        !billable.contains(&letter.id) && !reasons.get(&letter.id).is_some_and(is_known_better)
     };
     let (new, replays): (Vec<_>, Vec<_>) = letters.iter().partition(|letter| outranks(letter));
     recorded.replays += replays.len() as u64;
     delete(transaction, new.iter().map(|letter| letter.id.as_str()).filter(|id| reasons.contains_key(*id))).await?;
-    insert(transaction, &new).await?;
-    for letter in new {
+    if insert(transaction, &new).await? != new.len() as u64 {
+        // Another writer set the same aside at the same time, for a reason that is still to be compared.
+        return Err(LedgerError::Contended);
+    }
+    for letter in &new {
         *recorded.set_aside.entry(letter.reason.to_owned()).or_default() += 1;
     }
-    Ok(())
+    Ok(new.iter().filter_map(|letter| Some(*letter.event_id?.as_uuid())).collect())
 }
 
-async fn insert(transaction: &Transaction, letters: &[&DeadLetter<'_>]) -> Result<(), LedgerError> {
+/// Returns how many went in.
+async fn insert(transaction: &Transaction, letters: &[&DeadLetter<'_>]) -> Result<u64, LedgerError> {
     if letters.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let mut params = Params::default();
     let source = Rows::new(transaction.dialect())
@@ -55,11 +84,11 @@ async fn insert(transaction: &Transaction, letters: &[&DeadLetter<'_>]) -> Resul
     let sql = format!(
         "WITH r AS MATERIALIZED ({source}) \
          INSERT INTO usage_dead_letters (id, tenant_id, request_id, reason, detail, payload, epoch, seq, ts, created_at) \
-         SELECT id, tenant_id, request_id, reason, detail, payload, epoch, seq, ts, {now} FROM r ORDER BY n",
+         SELECT id, tenant_id, request_id, reason, detail, payload, epoch, seq, ts, {now} FROM r \
+         WHERE true ORDER BY n ON CONFLICT DO NOTHING",
         now = transaction.dialect().now(),
     );
-    transaction.execute(&sql, params).await?;
-    Ok(())
+    Ok(transaction.execute(&sql, params).await?.rows_affected())
 }
 
 async fn delete<'a>(transaction: &Transaction, ids: impl Iterator<Item = &'a str>) -> Result<(), LedgerError> {
@@ -90,22 +119,6 @@ async fn find_billable(transaction: &Transaction, letters: &[DeadLetter<'_>]) ->
     );
     let rows = transaction.query(&sql, params).await?;
     rows.iter().map(|row| Ok(dialect.read_uuid(row, "id")?.as_hyphenated().to_string())).collect()
-}
-
-/// The reasons of those that are there already.
-async fn find_reasons(
-    transaction: &Transaction,
-    letters: &[DeadLetter<'_>],
-) -> Result<HashMap<String, String>, LedgerError> {
-    if letters.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let mut params = Params::default();
-    let ids = letters.iter().map(|letter| letter.id.as_str());
-    let source = Rows::new(transaction.dialect()).column("id", ids).query(&mut params);
-    let sql = format!("SELECT l.id, l.reason FROM ({source}) AS r JOIN usage_dead_letters AS l ON l.id = r.id");
-    let rows = transaction.query(&sql, params).await?;
-    rows.iter().map(|row| Ok((read(row, "id")?, read(row, "reason")?))).collect()
 }
 
 /// Which of these ids a dead letter has, as part of a statement: the ids are rows of one column.

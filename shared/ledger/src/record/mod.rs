@@ -7,17 +7,20 @@ mod locks;
 mod receipts;
 mod repeats;
 mod seals;
+mod settle;
 mod totals;
 
 use std::collections::HashSet;
 
-use goldleaves_store::{Hold, Transaction};
+use goldleaves_store::Transaction;
 use uuid::Uuid;
 
-use crate::batch::{Batch, EventRow, refused_letter};
+use crate::batch::{Batch, DeadLetter, EventRow, refused_letter};
+use crate::progress::{self, Note};
 use crate::rates::Cards;
-use crate::{Incoming, Ledger, LedgerError, Place, Recorded, progress};
+use crate::{Incoming, Ledger, LedgerError, Recorded};
 pub(crate) use locks::lock_reports;
+use settle::{Written, settle};
 use totals::Totals;
 
 /// How often a batch runs again when a dead letter of one of its events, or a rate card, appeared in the meantime.
@@ -42,16 +45,16 @@ impl Ledger {
     /// As [`Ledger::record`].
     pub async fn record_counting(&self, incoming: &[Incoming], recorded: &mut Recorded) -> Result<(), LedgerError> {
         let batch = Batch::sort(incoming)?;
-        let places = progress::places(incoming);
-        let waiting = self.record_events(&batch, (&places, recorded)).await?;
+        let notes = progress::notes(incoming);
+        let waiting = self.record_events(&batch, (&notes, recorded)).await?;
         recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
-            self.record_alone(&batch, &waiting, (&places, recorded)).await?;
+            self.record_letters(&batch, &waiting, (&notes, recorded)).await?;
         }
         if !batch.seals.is_empty() {
             let done = self.write(async |transaction| {
                 seals::write(transaction, &batch.seals).await?;
-                progress::write(transaction, &places).await
+                progress::write(transaction, &notes).await
             });
             done.await?;
             recorded.seals += batch.seals.len() as u64;
@@ -65,23 +68,19 @@ impl Ledger {
     /// A database that is away or refuses.
     pub async fn refuse(&self, message: &Incoming, detail: &str) -> Result<Recorded, LedgerError> {
         let detail: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
-        let letters = [refused_letter(message, &detail)];
-        self.write(async |transaction| {
-            let mut recorded = Recorded::default();
-            Hold::Alone.take(transaction).await?;
-            letters::write(transaction, &letters, &mut recorded).await?;
-            progress::write(transaction, &progress::places(std::slice::from_ref(message))).await?;
-            Ok(recorded)
-        })
-        .await
+        let letter = DeadLetter { arrivals: Vec::new(), ..refused_letter(message, &detail) };
+        let batch = Batch { letters: vec![letter], ..Batch::default() };
+        let (notes, mut recorded) = (progress::notes(std::slice::from_ref(message)), Recorded::default());
+        self.record_letters(&batch, &HashSet::new(), (&notes, &mut recorded)).await?;
+        Ok(recorded)
     }
 
     /// Records the billable events of a batch, but for those that wait as a dead letter; those are returned. Where nothing
-    /// else is left to record, `places` are noted with them.
+    /// else is left to record, `notes` are written with them.
     async fn record_events(
         &self,
         batch: &Batch<'_>,
-        (places, recorded): (&[&Place], &mut Recorded),
+        (notes, recorded): (&[Note<'_>], &mut Recorded),
     ) -> Result<HashSet<Uuid>, LedgerError> {
         if batch.events.is_empty() {
             return Ok(HashSet::new());
@@ -92,13 +91,13 @@ impl Ledger {
             let cards = self.cards().await?;
             let done = self.write(async |transaction| {
                 let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
-                let writing =
-                    Writing { hold: Hold::Shared, cards: &cards, totals: &mut totals, recorded: &mut recorded };
+                let writing = Writing { cards: &cards, totals: &mut totals, recorded: &mut recorded };
                 let inserted = insert_events(transaction, &events, writing).await?;
-                recorded.late_changes = totals.write(transaction, &inserted.new, cards.newest()).await?;
+                recorded.late_changes = totals.write(transaction).await?;
                 if batch.letters.is_empty() && batch.seals.is_empty() && inserted.waiting.is_empty() {
-                    progress::write(transaction, places).await?;
+                    progress::write(transaction, notes).await?;
                 }
+                settle(transaction, &Written { billed: (&inserted.new, &cards), set_aside: &[] }).await?;
                 Ok((inserted.waiting, recorded))
             });
             match done.await {
@@ -111,12 +110,12 @@ impl Ledger {
         }
     }
 
-    /// Records what no other writer may see half done: the events that wait as a dead letter, and what is set aside.
-    async fn record_alone(
+    /// Records the events that wait as a dead letter, and what is set aside.
+    async fn record_letters(
         &self,
         batch: &Batch<'_>,
         waiting: &HashSet<Uuid>,
-        (places, recorded): (&[&Place], &mut Recorded),
+        (notes, recorded): (&[Note<'_>], &mut Recorded),
     ) -> Result<(), LedgerError> {
         let events: Vec<&EventRow<'_>> = batch.events.iter().filter(|row| waiting.contains(&row.id())).collect();
         let mut attempts = 1;
@@ -124,17 +123,21 @@ impl Ledger {
             let cards = self.cards().await?;
             let done = self.write(async |transaction| {
                 let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
-                Hold::Alone.take(transaction).await?;
+                let reasons = letters::hold(transaction, &events, &batch.letters).await?;
                 letters::delete_outranked(transaction, &events).await?;
-                let writing =
-                    Writing { hold: Hold::Alone, cards: &cards, totals: &mut totals, recorded: &mut recorded };
-                insert_events(transaction, &events, writing).await?;
-                letters::write(transaction, &batch.letters, &mut recorded).await?;
-                batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
-                recorded.late_changes = totals.write(transaction, &[], cards.newest()).await?;
-                if batch.seals.is_empty() {
-                    progress::write(transaction, places).await?;
+                let writing = Writing { cards: &cards, totals: &mut totals, recorded: &mut recorded };
+                let inserted = insert_events(transaction, &events, writing).await?;
+                if !inserted.waiting.is_empty() {
+                    // Another worker set them aside once more.
+                    return Err(LedgerError::Contended);
                 }
+                let set_aside = letters::write(transaction, (&batch.letters, &reasons), &mut recorded).await?;
+                batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
+                recorded.late_changes = totals.write(transaction).await?;
+                if batch.seals.is_empty() {
+                    progress::write(transaction, notes).await?;
+                }
+                settle(transaction, &Written { billed: (&inserted.new, &cards), set_aside: &set_aside }).await?;
                 Ok(recorded)
             });
             match done.await {
@@ -164,7 +167,6 @@ impl Ledger {
 
 /// Describes what the parts of a batch are written with and added to.
 struct Writing<'a> {
-    hold: Hold,
     cards: &'a Cards,
     totals: &'a mut Totals,
     recorded: &'a mut Recorded,

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use goldleaves_domain::{Candidate, EventId, Place, Verdict, judge};
-use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
+use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 use sea_orm::QueryResult;
 use uuid::Uuid;
 
@@ -54,9 +54,7 @@ pub(super) async fn record<'a>(
     writing: &mut Writing<'_>,
 ) -> Result<HashSet<Uuid>, LedgerError> {
     check_why_lost(transaction, lost).await?;
-    if writing.hold == Hold::Shared {
-        lock_requests(transaction, lost).await?;
-    }
+    lock_requests(transaction, lost).await?;
     let found = find(transaction, lost).await?;
     let replays = lost.iter().filter(|row| found.replays.contains(&row.id())).count();
     writing.recorded.replays += replays as u64;
@@ -174,7 +172,7 @@ impl<'a> Changes<'a> {
             if rows.is_empty() {
                 continue;
             }
-            let inserted = insert(transaction, table, rows, Hold::Alone).await?;
+            let inserted = insert(transaction, table, rows).await?;
             if inserted.len() != rows.len() {
                 return Err(LedgerError::Contended);
             }

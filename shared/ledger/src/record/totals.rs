@@ -1,16 +1,13 @@
-//! The last statement of a transaction: rollups and receipts, from what really changed.
+//! The last that a transaction writes of a batch: rollups and receipts, from what really changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use goldleaves_cards::{NEWEST, Newest};
 use goldleaves_domain::Timestamp;
 use goldleaves_store::{Dialect, Params, Rows, Transaction, WIDE_LOW, read};
-use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::{Arrival, EventRow};
 use crate::rates::Priced;
-use crate::record::letters;
 use crate::record::receipts::{self, Receipts};
 
 /// Describes what a rollup sums, but for the shard. Ordered bytewise.
@@ -65,18 +62,11 @@ impl Totals {
         arrivals.iter().for_each(|arrival| self.receipts.add(arrival));
     }
 
-    /// Writes everything and returns how many hours it marked as changed after their end. `new` are the events that were new: should a dead letter of one of them have been written
-    /// while the first statement waited for the writers' lock, nothing of this transaction may stay. Nor may anything stay
-    /// when `newest` is no longer the newest rate card: that lock keeps further ones out, but one may have come before.
-    pub(super) async fn write(
-        mut self,
-        transaction: &Transaction,
-        new: &[Uuid],
-        newest: Option<Newest>,
-    ) -> Result<u64, LedgerError> {
+    /// Writes everything and returns how many hours it marked as changed after their end.
+    pub(super) async fn write(mut self, transaction: &Transaction) -> Result<u64, LedgerError> {
         self.sums.retain(|_, sum| *sum != (0, 0));
         self.hours.extend(self.sums.keys().map(|key| (key.tenant_id.clone(), key.hour)));
-        if self.hours.is_empty() && self.receipts.is_empty() && new.is_empty() {
+        if self.hours.is_empty() && self.receipts.is_empty() {
             return Ok(0);
         }
         match transaction.dialect() {
@@ -93,57 +83,38 @@ impl Totals {
                     marked = transaction.execute(&sql, params).await?.rows_affected();
                 }
                 receipts::merge(transaction, &self.receipts, None).await?;
-                check_newest(Newest::read(transaction).await?, newest)?;
                 Ok(marked)
             }
-            Dialect::Postgres => self.write_at_once(transaction, new, newest).await,
+            Dialect::Postgres => self.write_at_once(transaction).await,
         }
     }
 
     /// One statement; the receipts wait for the late hours and those for the rollups, so that all transactions lock them in
     /// the same order.
-    async fn write_at_once(
-        self,
-        transaction: &Transaction,
-        new: &[Uuid],
-        newest: Option<Newest>,
-    ) -> Result<u64, LedgerError> {
+    async fn write_at_once(self, transaction: &Transaction) -> Result<u64, LedgerError> {
         let dialect = transaction.dialect();
         let mut params = Params::default();
         let sums = upsert_sums(dialect, &self, &mut params);
         let late = mark_late(dialect, &self.hours, &mut params);
         let received = receipts::insert_disjoint(&self.receipts, &mut params);
-        let new = Rows::new(dialect).column("id", new.iter().copied()).query(&mut params);
         let sql = format!(
             "WITH rolled AS ({sums} RETURNING 1), counted AS (SELECT COUNT(*) AS rows FROM rolled), \
              late AS ({late} RETURNING 1), summed AS (SELECT COUNT(*) AS rows FROM late), \
              received AS ({received}) \
-             SELECT epoch, block, NULL::bigint AS version, NULL::timestamptz AS created_at, NULL::bigint AS marked FROM received \
-             UNION ALL SELECT NULL, NULL, NULL, NULL, NULL FROM ({letters}) AS x \
-             UNION ALL SELECT NULL, NULL, c.version, c.created_at, NULL FROM ({NEWEST}) AS c \
-             UNION ALL SELECT NULL, NULL, NULL, NULL, rows FROM summed WHERE rows > 0",
-            letters = letters::select_ids(dialect, &new)
+             SELECT epoch, block, NULL::bigint AS marked FROM received \
+             UNION ALL SELECT NULL, NULL, rows FROM summed WHERE rows > 0",
         );
-        let (mut done, mut found, mut marked) = (BTreeSet::new(), None, 0);
+        let (mut done, mut marked) = (BTreeSet::new(), 0);
         for row in transaction.query(&sql, params).await? {
             if let Some(epoch) = dialect.read_uuid_or_null(&row, "epoch")? {
                 done.insert((epoch, read::<i64>(&row, "block")?));
-            } else if let Some(version) = read::<Option<i64>>(&row, "version")? {
-                found = Some(Newest { version, created_at: dialect.read_time(&row, "created_at")? });
-            } else if let Some(rows) = read::<Option<i64>>(&row, "marked")? {
-                marked = rows.unsigned_abs();
             } else {
-                return Err(LedgerError::Contended);
+                marked = read::<i64>(&row, "marked")?.unsigned_abs();
             }
         }
-        check_newest(found, newest)?;
         receipts::merge(transaction, &self.receipts, Some(&done)).await?;
         Ok(marked)
     }
-}
-
-fn check_newest(found: Option<Newest>, known: Option<Newest>) -> Result<(), LedgerError> {
-    if found == known { Ok(()) } else { Err(LedgerError::RatesChanged) }
 }
 
 /// Marks hours that ended more than two minutes ago, by the database's clock: whoever sealed or billed them has to look

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use goldleaves_ledger::Ledger;
+use goldleaves_domain::{Outcome, UsageEvent};
+use goldleaves_ledger::{Incoming, Ledger};
 use goldleaves_testkit::child::wait_for;
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
@@ -53,6 +54,87 @@ async fn an_import_that_waits_gives_way() {
     assert_eq!(import.await.unwrap(), 1);
 }
 
+/// A writer that hangs in its transaction keeps nobody from setting other events aside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_aside_waits_for_no_other_writer() {
+    let database = Database::new(Kind::Postgres).await;
+    let (worker, other) = (database.priced().await, database.ledger().await);
+    let raw = connect(&database.url).await;
+    let somebody = raw.begin().await.unwrap();
+    bill(&somebody, "usage_events", &event(9)).await;
+    // Waits for what somebody has begun, in the middle of its batch.
+    let hanging = tokio::spawn(async move { other.record(&[incoming(&event(8)), incoming(&event(9))]).await });
+    wait_until_one_waits(&database).await;
+    let messages = [aborted(1), Incoming::parse("not an event".into()), incoming(&event(2))];
+    let recorded = worker.record(&messages).await.unwrap();
+    assert_eq!((recorded.inserted, recorded.set_aside.values().sum::<u64>()), (1, 2));
+    assert_eq!(worker.refuse(&aborted(3), "for a test").await.unwrap().set_aside.len(), 1);
+    assert!(!hanging.is_finished(), "all that while");
+    somebody.rollback().await.unwrap();
+    assert_eq!(hanging.await.unwrap().unwrap().inserted, 2);
+}
+
+/// A writer that sets an event aside waits for the one who bills it at the same time, in either of the two tables.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_is_not_set_aside_while_it_is_being_billed() {
+    for table in ["usage_events", "usage_duplicates"] {
+        let database = Database::new(Kind::Postgres).await;
+        let (worker, other) = (database.priced().await, database.ledger().await);
+        record(&worker, &[incoming(&event(2))]).await;
+        let raw = connect(&database.url).await;
+        let billing = raw.begin().await.unwrap();
+        bill(&billing, table, &event(1)).await;
+        rows(&billing, &format!("SELECT pg_advisory_xact_lock_shared({WRITERS})::text")).await;
+        let setting_aside = tokio::spawn(async move { other.record(&[aborted(1)]).await.unwrap() });
+        wait_until_one_waits(&database).await;
+        billing.commit().await.unwrap();
+        let recorded = setting_aside.await.unwrap();
+        assert_eq!((recorded.replays, recorded.set_aside.len()), (1, 0), "{table}");
+        assert_eq!(database.count("usage_dead_letters").await, 0);
+        assert_eq!(database.count("usage_events").await + database.count("usage_duplicates").await, 2);
+    }
+}
+
+/// Nothing but whole events is ever written to the table of them, not even for the length of a transaction: triggers,
+/// replication and whoever reads it see every row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_aside_touches_no_table_of_events() {
+    let database = Database::new(Kind::Postgres).await;
+    let worker = database.priced().await;
+    for table in ["usage_events", "usage_duplicates"] {
+        let trigger = format!(
+            "CREATE FUNCTION see_{table}() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE EXCEPTION 'seen' USING ERRCODE = '55000'; END $$; \
+             CREATE TRIGGER see BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION see_{table}()"
+        );
+        connect(&database.url).await.execute_unprepared(&trigger).await.unwrap();
+    }
+    let recorded = worker.record(&[aborted(1), Incoming::parse("not an event".into())]).await.unwrap();
+    assert_eq!(recorded.set_aside.values().sum::<u64>(), 2);
+    assert_eq!(worker.refuse(&incoming(&event(3)), "for a test").await.unwrap().set_aside.len(), 1);
+}
+
+/// Inserts the row of an event as another worker does.
+async fn bill(transaction: &sea_orm::DatabaseTransaction, table: &str, event: &UsageEvent) {
+    let of = if table == "usage_duplicates" {
+        (", duplicate_of", format!(", '{}'", event.event_id))
+    } else {
+        ("", String::new())
+    };
+    let insert = format!(
+        "INSERT INTO {table} (id, request_id, tenant_id, user_id, route, action, ts, units_micro, epoch, seq, outcome, \
+             rate_version{}) VALUES ('{id}', 'made-{id}', 'acme', 'u', '/r', 'read', now(), 0, '{id}', 1, 'completed', 1{})",
+        of.0,
+        of.1,
+        id = event.event_id,
+    );
+    transaction.execute_unprepared(&insert).await.unwrap();
+}
+
+fn aborted(number: u64) -> Incoming {
+    incoming(&UsageEvent { outcome: Outcome::UpstreamAborted, ..event(number) })
+}
+
 /// A change of the schema, or somebody at a prompt, locks a table for longer than anybody waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_table_asks_again() {
@@ -86,8 +168,8 @@ fn later() -> Vec<goldleaves_pricing::RateCard> {
 }
 
 async fn wait_until_one_waits(database: &Database) {
-    let waits = "SELECT COUNT(*)::text FROM pg_locks WHERE NOT granted \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let waits = "SELECT COUNT(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                 AND datname = current_database()";
     wait_for("somebody to wait for a lock", Duration::from_secs(60), async || {
         Ok((database.one(waits).await != "0").then_some(()))
     })

@@ -85,11 +85,13 @@ pub struct ReaderOptions {
     pub batch_messages: usize,
     /// How long JetStream may be away before the reader gives up.
     pub patience: Duration,
+    /// True where the login may delete a consumer; else the server forgets the reader's by itself, a minute later.
+    pub may_delete: bool,
 }
 
 impl Default for ReaderOptions {
     fn default() -> Self {
-        Self { batch_messages: 1_000, patience: Duration::from_secs(60) }
+        Self { batch_messages: 1_000, patience: Duration::from_secs(60), may_delete: true }
     }
 }
 
@@ -219,7 +221,7 @@ impl Reader {
 
     /// The server would forget the consumer by itself, a minute later.
     async fn end(&mut self) {
-        if let Some(source) = self.source.take() {
+        if let Some(source) = self.source.take().filter(|_| self.options.may_delete) {
             let _: Result<Value, _> = forget(&self.connection.api(), &source.name).await;
         }
     }
