@@ -404,8 +404,12 @@ async fn of_eighteen_workers_none_is_idle() {
     let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
     stream.delete_consumer(CONSUMER).await.unwrap();
     // As many as seventeen hold that ask for two batches of five each.
-    let config =
-        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_ack_pending: 170, ..Default::default() };
+    let config = consumer::pull::Config {
+        durable_name: Some(CONSUMER.to_owned()),
+        max_ack_pending: 170,
+        ack_wait: Duration::from_secs(600),
+        ..Default::default()
+    };
     stream.create_consumer(config).await.unwrap();
     publish_until_confirmed(&publisher(&connection), &deliveries(400)).await;
     let options = || ConsumerOptions { batch_messages: 5, ..quick() };
