@@ -52,14 +52,14 @@ pub struct StreamWatch {
     ledger: Ledger,
     metrics: StreamMetrics,
     pace: WatchPace,
-    missing_since: Option<Instant>,
+    missing: Missing,
     said: Option<Instant>,
 }
 
 impl StreamWatch {
     /// Over `connection`, for what `ledger` has.
     pub fn new(connection: Connection, ledger: Ledger, metrics: StreamMetrics) -> Self {
-        Self { connection, ledger, metrics, pace: WatchPace::default(), missing_since: None, said: None }
+        Self { connection, ledger, metrics, pace: WatchPace::default(), missing: Missing::default(), said: None }
     }
 
     /// Another pace, for tests.
@@ -113,11 +113,8 @@ impl StreamWatch {
 
     /// Makes a deleted consumer again, from where the ledger is. `is_there`: `None` = nobody knows.
     async fn mind_consumer(&mut self, is_there: Option<bool>, room: &Room) {
-        if is_there != Some(false) {
-            self.missing_since = None;
-            return;
-        }
-        if self.missing_since.get_or_insert_with(Instant::now).elapsed() < self.pace.missing_grace {
+        let missing_for = self.missing.heard(is_there, Instant::now());
+        if missing_for.is_none_or(|long| long < self.pace.missing_grace) {
             return;
         }
         let made = match self.reached(room).await {
@@ -129,14 +126,14 @@ impl StreamWatch {
         };
         match made {
             Ok((Existence::Created, from)) => {
-                self.missing_since = None;
+                self.missing = Missing::default();
                 self.metrics.consumers_made.inc();
                 tracing::warn!(
                     from,
                     "the consumer of the workers was gone and has been made again, from where the ledger is"
                 );
             }
-            Ok((Existence::Found, _)) => self.missing_since = None,
+            Ok((Existence::Found, _)) => self.missing = Missing::default(),
             Err(cause) if self.may_speak() => {
                 let complaint = self.connection.complaint();
                 tracing::error!(cause, complaint, "the consumer of the workers is gone and can't be made again yet");
@@ -208,6 +205,23 @@ impl StreamWatch {
             self.said = Some(Instant::now());
         }
         may
+    }
+}
+
+/// The time since when JetStream says that there is no consumer.
+#[derive(Debug, Default)]
+struct Missing {
+    since: Option<Instant>,
+}
+
+impl Missing {
+    /// Returns how long it has been missing by this answer. One that did not come says nothing, least of all against those before
+    /// it: where every other one is late, a consumer would stay away.
+    fn heard(&mut self, is_there: Option<bool>, now: Instant) -> Option<Duration> {
+        if is_there == Some(true) {
+            self.since = None;
+        }
+        (is_there == Some(false)).then(|| now.saturating_duration_since(*self.since.get_or_insert(now)))
     }
 }
 
@@ -288,4 +302,21 @@ impl StreamMetrics {
 fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_do_not_come_make_a_missing_consumer_no_younger() {
+        let (mut missing, start) = (Missing::default(), Instant::now());
+        let after = |secs| start + Duration::from_secs(secs);
+        assert_eq!(missing.heard(None, start), None);
+        assert_eq!(missing.heard(Some(false), start), Some(Duration::ZERO));
+        assert_eq!(missing.heard(None, after(25)), None);
+        assert_eq!(missing.heard(Some(false), after(30)), Some(Duration::from_secs(30)));
+        assert_eq!(missing.heard(Some(true), after(35)), None);
+        assert_eq!(missing.heard(Some(false), after(40)), Some(Duration::ZERO));
+    }
 }
