@@ -53,6 +53,17 @@ async fn databases_are_separate_and_migrated() {
     assert!(goldleaves_testkit::migrations::status(&empty).await.unwrap().iter().all(|step| !step.applied));
 }
 
+#[tokio::test]
+async fn a_standby_that_takes_over_gives_databases_of_its_own() {
+    let primary = Postgres::start().await.unwrap();
+    primary.database().await.unwrap();
+    let standby = primary.standby(primary.port()).await.unwrap();
+    drop(primary);
+    standby.promote().await.unwrap();
+    standby.database().await.unwrap();
+    standby.empty_database().await.unwrap();
+}
+
 /// Returns whether any process works in a directory or below.
 fn works_in(directory: &Path) -> bool {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();

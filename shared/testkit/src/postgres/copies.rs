@@ -2,7 +2,7 @@
 //! follows it until it takes its place.
 
 use std::path::Path;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sea_orm::{ConnectionTrait as _, Statement};
@@ -45,7 +45,9 @@ impl Postgres {
     /// The base backup fails, or it does not come up.
     pub async fn standby(&self, port: u16) -> Result<Self> {
         let (directory, owner) = home()?;
-        let (programs, databases, template) = (self.programs.clone(), AtomicU32::new(0), OnceCell::new());
+        // It has the databases of its primary, whose names are not to be given once more.
+        let databases = AtomicU32::new(self.databases.load(Ordering::Relaxed));
+        let (programs, template) = (self.programs.clone(), OnceCell::new_with(self.template.get().copied()));
         let mut standby = Self { keeper: None, programs, directory, port: 0, owner, databases, template };
         // On the `PATH` there may be links to some of the programs only.
         let program = self.programs.join("initdb").canonicalize().context("PostgreSQL's programs")?;
