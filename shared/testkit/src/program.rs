@@ -7,17 +7,20 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use goldleaves_toolbox::{GOLDLEAVES_BIN_DIR, target_directory};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child::Child;
 use crate::disk::SmallDisk;
 
 /// How long a program may take to print an address, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command may take that is run to its end.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(300);
 
 /// How a program is to be started.
 #[derive(Debug, Clone)]
@@ -141,10 +144,23 @@ impl Launch {
     /// Runs it to its end.
     ///
     /// # Errors
-    /// The program was not built, or does not start.
+    /// The program was not built, does not start, or does not end.
     pub fn output(self) -> Result<Output> {
         std::fs::create_dir_all(&self.folder).context("making the program's folder")?;
-        self.command()?.stdin(self.standard_input()?).output().with_context(|| format!("running {}", self.program))
+        let mut command = self.command()?;
+        command.stdin(self.standard_input()?).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().with_context(|| format!("starting {}", self.program))?;
+        let id = Pid::from_child(&child);
+        let (sender, ended) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        if let Ok(output) = ended.recv_timeout(COMMAND_PATIENCE) {
+            return output.with_context(|| format!("running {}", self.program));
+        }
+        // Nobody has waited for it yet, so that the id is still its own.
+        kill_process(id, Signal::KILL).with_context(|| format!("killing {}", self.program))?;
+        let Output { stdout, stderr, .. } = ended.recv().context("its end")??;
+        let said = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        bail!("{} did not end within {COMMAND_PATIENCE:?}: {said}", self.program)
     }
 
     fn standard_input(&self) -> Result<Stdio> {
