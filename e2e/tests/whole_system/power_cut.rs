@@ -18,6 +18,11 @@ use rand::Rng as _;
 
 const CLIENTS: usize = 4;
 
+/// The time that the spool may take to be handed over: at every start all of what it retains, which grows with the rounds.
+fn patience() -> Duration {
+    if crate::soak() { 10 * PATIENCE } else { PATIENCE }
+}
+
 fn rounds() -> usize {
     if crate::soak() { 50 } else { 3 }
 }
@@ -57,10 +62,10 @@ async fn a_power_cut_takes_nothing_that_a_client_was_answered() {
         receipts.extend(cut(&mut fleet, round).await);
         fleet.server(0).unwrap().restart().await.unwrap();
         fleet.start_gateway().await.unwrap();
-        fleet.relayed(PATIENCE).await.unwrap();
+        fleet.relayed(patience()).await.unwrap();
     }
     fleet.scale(1).await.unwrap();
-    fleet.recorded(PATIENCE).await.unwrap();
+    fleet.recorded(patience()).await.unwrap();
     let contents = fleet.tables().await.unwrap().contents().await.unwrap();
     let complaints = account::complaints(&contents, &receipts, &upstream.request_ids(), Unbilled::default());
     assert!(complaints.is_empty(), "{} of {}: {complaints:#?}", complaints.len(), receipts.len());
