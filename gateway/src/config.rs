@@ -9,7 +9,7 @@ use std::time::Duration;
 use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError, RoutePattern};
 use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 
-use crate::edge::{self, Bills, EdgeConfig};
+use crate::edge::{self, Bills, EdgeConfig, RouteShown};
 use crate::layers::{AllowedOrigins, ExposedHeaders};
 use crate::limits::GatewayLimits;
 use crate::proxy::Origin;
@@ -61,11 +61,26 @@ pub struct GatewayConfig {
     pub shutdown_grace: Duration,
     /// `DRAIN_DELAY_SECS`.
     pub drain_delay: Duration,
+    /// `CONFIG_WATCH_SECS`; `None` = SIGHUP alone counts.
+    pub watch_every: Option<Duration>,
     /// How many cores serve, each with a runtime, a listening socket and an upstream pool of its own.
     pub cores: NonZeroUsize,
 }
 
 impl GatewayConfig {
+    /// The upstreams in words; `None` where the settings name none.
+    pub fn named_upstreams(&self) -> Option<String> {
+        let url = self.upstream.iter().map(ToString::to_string);
+        let entries = self.edge.upstreams.iter().map(|entry| entry.name.clone());
+        let all: Vec<String> = url.chain(entries).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
+    /// Which calls go where, and what holds for them: a row for each entry of `[[routes]]` and for those of none.
+    pub fn route_table(&self) -> Vec<RouteShown> {
+        edge::route_table(self)
+    }
+
     /// The most bytes that any request's body may have.
     pub(crate) fn body_bytes_max(&self) -> u64 {
         let of_entries = self.edge.routes.iter().filter_map(|entry| entry.body_bytes_max);
@@ -100,6 +115,7 @@ impl GatewayConfig {
         let exposed = values.optional(table::CORS_EXPOSE_HEADERS, parse::from_str::<ExposedHeaders>);
         let client_info = values.required(table::EVENT_CLIENT_INFO, parse::boolean);
         let limits = GatewayLimits::read(values);
+        let watch_every = values.required(table::CONFIG_WATCH_SECS, parse::seconds_or_zero);
         let routes = Arc::new(routes?);
         if let Some(edge) = &edge {
             check_together(values, edge, (upstream.as_ref()?.is_some(), &routes));
@@ -120,6 +136,7 @@ impl GatewayConfig {
             limits: limits?,
             shutdown_grace: common?.shutdown_grace,
             drain_delay: common?.drain_delay,
+            watch_every: watch_every.map(|every| Some(every).filter(|every| !every.is_zero()))?,
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         })
     }
@@ -133,10 +150,50 @@ fn check_together(values: &mut Values, config: &EdgeConfig, (has_url, routes): (
     config.check_addresses(values, has_url);
 }
 
+/// What a running gateway cannot take another value of: where it listens, what it keeps, and what its connections were opened by.
+pub const FIXED: &[table::Setting] = &[
+    table::ENVIRONMENT,
+    table::GATEWAY_ADDR,
+    table::BILLING_ADDR,
+    table::OPS_ADDR,
+    table::DATA_DIR,
+    table::DATABASE_URL,
+    table::NATS_URL,
+    table::NATS_CREDENTIALS_FILE,
+    table::NATS_CA_FILE,
+    table::STREAM_REPLICAS,
+    table::STREAM_BYTES_MAX,
+    table::STREAM_HISTORY_DAYS,
+    table::SPOOL_BYTES_MAX,
+    table::SPOOL_RETAIN_HOURS,
+    table::SPOOL_STAGE_DIR,
+    table::METER_DURABILITY,
+    table::OTEL_EXPORTER_OTLP_ENDPOINT,
+    table::OTEL_SERVICE_NAME,
+    table::CONFIG_WATCH_SECS,
+    table::LOG_LEVEL,
+    table::LOG_FORMAT,
+    table::DEBUG,
+    table::CONNECTIONS_MAX,
+    table::UPSTREAM_CONNECTIONS_MAX,
+    table::CALLS_PER_TENANT_MAX,
+    table::FIRST_BYTE_TIMEOUT_SECS,
+    table::HEADERS_TIMEOUT_SECS,
+    table::BODY_IDLE_TIMEOUT_SECS,
+    table::HEADER_BYTES_MAX,
+    table::HEADER_FIELDS_MAX,
+    table::DRAIN_DELAY_SECS,
+    table::SHUTDOWN_GRACE_SECS,
+];
+
 /// Reads an address to call. What is wrong with it is told in words that repeat nothing: it might hold a password.
 fn origin(values: &mut Values, setting: table::Setting) -> Option<Option<Origin>> {
     let parsed = values.optional(setting, |text| Ok::<_, Infallible>(text.trim().parse::<Origin>()))?;
     match parsed.transpose() {
+        Ok(Some(origin)) if origin.is_https() => {
+            values.mistake(setting, "is wrong: https is not spoken yet");
+            None
+        }
         Ok(origin) => Some(origin),
         Err(error) => {
             values.mistake(setting, &format!("is wrong: {error}"));

@@ -14,8 +14,6 @@ use crate::route_metrics::RouteCounters;
 /// One core's share of the gateway.
 #[derive(Debug)]
 pub(crate) struct Core {
-    /// Its number, by which upstreams know its connections.
-    pub(crate) index: usize,
     pub(crate) recorder: Recorder,
     pub(crate) statuses: Arc<BillableStatuses>,
     /// True if events say who called from where with what.

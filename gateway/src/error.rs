@@ -39,6 +39,8 @@ pub(crate) enum GatewayError {
     Expectation,
     #[error("HTTP/2 is spoken with prior knowledge, not by Upgrade: h2c")]
     UpgradeRefused,
+    #[error("the upstream of this route speaks HTTP/2 and switches to no other protocol")]
+    UpgradeUnsupported,
     #[error("the request came back to the gateway that sent it: the upstream is the gateway itself")]
     Loop,
     #[error("the request's body is larger than {bytes_max} bytes")]
@@ -144,7 +146,9 @@ impl GatewayError {
             }
             Self::TenantChosenTwice { .. } => StatusCode::BAD_REQUEST,
             Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => StatusCode::BAD_REQUEST,
-            Self::Connect | Self::Method | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::Connect | Self::Method | Self::TransferCoding | Self::UpgradeUnsupported => {
+                StatusCode::NOT_IMPLEMENTED
+            }
             Self::HeaderTooLarge { .. } | Self::HeaderFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -176,7 +180,7 @@ impl GatewayError {
             Self::HeaderTooLarge { .. } => ProblemCode::HeaderTooLarge,
             Self::HeaderFields { .. } => ProblemCode::HeaderFieldsTooMany,
             Self::Expectation => ProblemCode::ExpectationFailed,
-            Self::UpgradeRefused => ProblemCode::UpgradeRefused,
+            Self::UpgradeRefused | Self::UpgradeUnsupported => ProblemCode::UpgradeRefused,
             Self::Loop => ProblemCode::LoopDetected,
             Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => ProblemCode::BodyTooLarge,
             Self::Upload(UploadFailure::Idle) => ProblemCode::BodyTimeout,
@@ -217,7 +221,7 @@ impl GatewayError {
     /// Whether it is the gateway's or the upstream's fault, and worth a warning.
     pub(crate) fn is_fault(&self) -> bool {
         let expected = match self {
-            Self::Connect | Self::Method | Self::TransferCoding => true,
+            Self::Connect | Self::Method | Self::TransferCoding | Self::UpgradeUnsupported => true,
             // As many as clients care to make: the metric has their number.
             Self::Upstream { error, .. } => error.is_busy(),
             _ => false,

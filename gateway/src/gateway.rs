@@ -1,5 +1,6 @@
 //! Starts and stops the gateway: one thread, runtime, listening socket and upstream pool a core.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -9,21 +10,28 @@ use goldleaves_auth::TokenVerifier;
 use goldleaves_record::Recorder;
 use goldleaves_runtime::{Metrics, descriptor_limit};
 use goldleaves_trace::Tracer;
-use goldleaves_web::{Buffers, ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, serve_peers};
+use goldleaves_web::{
+    Buffers, ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, WebBody, serve_peers,
+};
+use http::Response;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
+use crate::call::Arrived;
 use crate::config::GatewayConfig;
 use crate::core::Core;
 use crate::descriptors::{Shares, TooFewDescriptors};
-use crate::edge::{Edge, Workshop};
-use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
+use crate::edge::Workshop;
+use crate::layers::OpenCalls;
 use crate::metrics::{self, CoreMetrics};
-use crate::proxy::{PoolOptions, Proxy, Slots};
-use crate::route_metrics;
-use crate::stack::{Entry, StackParts, stack};
+use crate::proxy::{PoolOptions, Slots};
+use crate::route_metrics::RouteRows;
+use crate::snapshot::{Lasting, LastingCore, OfCore, Reloader, Swap};
+use crate::stack::Entry;
 use crate::upstream::{Plumbing, Upstreams};
 use crate::via::Via;
 
@@ -34,8 +42,6 @@ const POOL_IDLE: std::time::Duration = std::time::Duration::from_secs(4);
 const HEADER_BYTES_NAMED: u32 = 16 << 10;
 /// The same for the fields of a head, of requests and of answers.
 const HEADER_FIELDS_NAMED: usize = 128;
-/// How many requests of one core may wait for an answer's head at once.
-const WAITING_MAX: usize = 20_000;
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +93,8 @@ pub struct Gateway {
     metrics: Vec<Arc<CoreMetrics>>,
     /// Cancelled when a core's thread ends before it was told to.
     died: CancellationToken,
+    /// There once it has started.
+    reloader: Option<Arc<Reloader>>,
 }
 
 #[derive(Debug)]
@@ -117,53 +125,43 @@ impl Gateway {
             cores: Vec::with_capacity(listeners.len()),
             metrics: metrics.clone(),
             died: CancellationToken::new(),
+            reloader: None,
         };
         let stats = ServeStats::default();
         metrics::register_connections(&parts.metrics, &stats, (shares.clients, &config.limits));
         metrics::register_upstream_connections(&parts.metrics, (slots.clone(), shares.upstreams));
-        let routes = route_metrics::register(&parts.metrics, &config.billed_patterns(), config.cores.get());
         let buffers: Vec<Buffers> = listeners.iter().map(|_| Buffers::default()).collect();
         metrics::register_buffers(&parts.metrics, buffers.clone());
         let plumbing = Plumbing { buffers: buffers.clone(), pool: pool_options(config), slots };
         let workshop = Workshop { plumbing, counters: Upstreams::register(&parts.metrics, config.cores.get()) };
-        let edge = Arc::new(Edge::build(config, &workshop, None));
-        edge.start();
-        let shared = Shared {
-            serve: ServeOptions { connections: ConnectionLimit::new(shares.clients), ..serve_options(config, stats) },
-            stack: StackParts {
-                tracer: parts.tracer.clone(),
-                cors: config
-                    .origins
-                    .clone()
-                    .map(|origins| Arc::new(CorsRules::new(origins, config.exposed.as_deref()))),
-                limits: limits_options(config),
-                via: Via::new(),
-                public: Arc::clone(&config.public),
-                edge: Arc::clone(&edge),
-                verifier: parts.verifier.clone(),
-                buckets: config.limits.rate_per_second.map(|limit| Arc::new(Buckets::new(limit))),
-                calls: Arc::new(OpenCalls::new(shares.calls_per_caller.min(parts.recorder.calls_max()))),
-            },
+        let stops: Vec<Stop> = listeners.iter().map(|_| gateway.stop_of_a_core()).collect();
+        let counted = metrics.into_iter().zip(buffers).zip(&stops);
+        let lasting = Lasting {
+            recorder: parts.recorder.clone(),
+            tracer: parts.tracer.clone(),
+            workshop,
+            calls: Arc::new(OpenCalls::new(shares.calls_per_caller.min(parts.recorder.calls_max()))),
+            rows: RouteRows::register(&parts.metrics, config.cores.get()),
+            via: Via::new(),
+            cores: counted.map(|((metrics, buffers), stop)| lasting_core(metrics, buffers, stop)).collect(),
         };
-        let counters = metrics.into_iter().zip(routes).zip(buffers);
-        for (index, ((listener, _), ((metrics, routes), buffers))) in listeners.into_iter().zip(counters).enumerate() {
-            let stop = gateway.stop_of_a_core();
-            let core = Arc::new(Core {
-                index,
-                recorder: parts.recorder.clone(),
-                statuses: Arc::clone(&config.statuses),
-                client_info: config.client_info,
-                says_skipped: config.says_skipped,
-                metrics,
-                routes,
-                buffers,
-                stopping: stop.hard.clone(),
-                tunnels: TaskTracker::new(),
-                finishing: TaskTracker::new(),
-            });
-            let parts = (shared.clone(), core, stop, gateway.died.clone());
-            gateway.cores.push(RunningCore::start(index, listener, parts)?);
+        let snapshot = Arc::new(lasting.snapshot(config, parts.verifier.clone(), None));
+        snapshot.edge.start(None);
+        let serve = ServeOptions { connections: ConnectionLimit::new(shares.clients), ..serve_options(config, stats) };
+        let mut swaps = Vec::with_capacity(listeners.len());
+        for (index, ((listener, _), stop)) in listeners.into_iter().zip(stops).enumerate() {
+            let Some(OfCore { parts, core, proxy }) = lasting.of_core(index, &snapshot) else { continue };
+            let stack = Arc::new(Mutex::new(crate::stack::stack(parts, &core, proxy)));
+            let cell = Arc::clone(&stack);
+            let swap: Swap =
+                Box::new(move |of: OfCore| *cell.lock() = crate::stack::stack(of.parts, &of.core, of.proxy));
+            swaps.push(swap);
+            let serve = ServeOptions { buffers: core.buffers.clone(), ..serve.clone() };
+            let serving = Serving { listener, serve, core, stop, died: gateway.died.clone() };
+            gateway.cores.push(RunningCore::start(index, serving, stack)?);
         }
+        let reloader = Reloader::new(lasting, swaps, snapshot);
+        gateway.reloader = Some(reloader);
         Ok(gateway)
     }
 
@@ -175,6 +173,11 @@ impl Gateway {
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// By which it takes other settings.
+    pub(crate) fn reloader(&self) -> Option<Arc<Reloader>> {
+        self.reloader.clone()
     }
 
     /// What its cores count.
@@ -230,11 +233,23 @@ impl Drop for Gateway {
     }
 }
 
-/// What every core is built from.
-#[derive(Clone)]
-struct Shared {
+/// What a core's thread needs besides what it serves.
+struct Serving {
+    listener: StdListener,
     serve: ServeOptions,
-    stack: StackParts,
+    core: Arc<Core>,
+    stop: Stop,
+    died: CancellationToken,
+}
+
+fn lasting_core(metrics: Arc<CoreMetrics>, buffers: Buffers, stop: &Stop) -> LastingCore {
+    LastingCore {
+        metrics,
+        buffers,
+        stopping: stop.hard.clone(),
+        tunnels: TaskTracker::new(),
+        finishing: TaskTracker::new(),
+    }
 }
 
 /// Dropped at the end of a core's thread, also by a panic.
@@ -253,17 +268,16 @@ impl Drop for DeathWatch {
 }
 
 impl RunningCore {
-    fn start(
-        index: usize,
-        listener: StdListener,
-        parts: (Shared, Arc<Core>, Stop, CancellationToken),
-    ) -> Result<Self, StartError> {
+    fn start<S>(index: usize, serving: Serving, stack: Arc<Mutex<S>>) -> Result<Self, StartError>
+    where
+        S: Service<Arrived, Response = Response<WebBody>, Error = Infallible, Future: Send + 'static> + Send + 'static,
+    {
         let (told, served) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let thread = std::thread::Builder::new().name(format!("gateway-{index}")).spawn(move || {
-            let (shared, core, stop, died) = parts;
+            let (stop, died) = (serving.stop.clone(), serving.died.clone());
             let _watch = DeathWatch { stop: stop.graceful.clone(), died };
-            let ended = runtime.block_on(run(listener, shared, core, stop.clone()));
+            let ended = runtime.block_on(run(serving, stack));
             // Whatever is still there is dropped with the runtime, and was stopped by the gateway.
             stop.hard.cancel();
             drop(runtime);
@@ -273,7 +287,11 @@ impl RunningCore {
     }
 }
 
-async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop) -> Served {
+async fn run<S>(serving: Serving, stack: Arc<Mutex<S>>) -> Served
+where
+    S: Service<Arrived, Response = Response<WebBody>, Error = Infallible, Future: Send + 'static> + Send + 'static,
+{
+    let Serving { listener, serve, core, stop, .. } = serving;
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -281,13 +299,8 @@ async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop)
             return Served { left: 0 };
         }
     };
-    tokio::spawn(sweep(Arc::clone(&shared.stack.edge), core.index));
-    let (metrics, buffers) = (Arc::clone(&core.metrics), core.buffers.clone());
-    let options = ServeOptions { buffers: buffers.clone(), ..shared.serve };
-    let proxy = Proxy::new(core.index, shared.stack.limits.header_fields_max, (metrics, buffers));
-    let stack = stack(shared.stack, &core, proxy);
     let hard = stop.hard.clone();
-    let served = serve_peers(listener, |peer| Entry::new(stack.clone(), peer), options, stop).await;
+    let served = serve_peers(listener, |peer| Entry::new(Arc::clone(&stack), peer), serve, stop).await;
     core.tunnels.close();
     core.finishing.close();
     tokio::select! {
@@ -295,14 +308,6 @@ async fn run(listener: StdListener, shared: Shared, core: Arc<Core>, stop: Stop)
         () = hard.cancelled() => {}
     }
     served
-}
-
-/// Closes idle connections of one core; ends with its runtime.
-async fn sweep(edge: Arc<Edge>, core: usize) {
-    loop {
-        tokio::time::sleep(POOL_IDLE).await;
-        edge.upstreams().iter().for_each(|upstream| upstream.sweep(core));
-    }
 }
 
 /// One socket a core on the same address; the kernel spreads connections over them.
@@ -333,15 +338,6 @@ fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
         grace: config.shutdown_grace,
         stats,
         ..ServeOptions::default()
-    }
-}
-
-fn limits_options(config: &GatewayConfig) -> LimitsOptions {
-    LimitsOptions {
-        header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),
-        header_fields_max: config.limits.header_fields_max,
-        body_bytes_max: config.body_bytes_max(),
-        waiting_max: WAITING_MAX,
     }
 }
 

@@ -1,11 +1,12 @@
 //! The gateway as a program of its own: it serves, records in its spool and publishes to JetStream.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
-use goldleaves_runtime::settings::{Common, Values, parse, table};
+use goldleaves_runtime::settings::{Again, Common, Fingerprints, Values, parse, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
     raise_descriptor_limit,
@@ -14,9 +15,9 @@ use goldleaves_spool::RealFileSystem;
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{ListenerOptions, Ops, Stop, bind, serve_ops};
 
-use crate::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
+use crate::service::{GatewayService, READY_HELP, Started, billed, running_check, spool_check, stop_grace};
 use crate::stream::StreamSettings;
-use crate::{Deployment, GatewayConfig};
+use crate::{Deployment, FIXED, GatewayConfig, Reloaded, Reloading, RouteShown};
 use goldleaves_record::RecordOptions;
 
 /// How long threads that still work with files are waited for at the end.
@@ -33,6 +34,9 @@ pub struct Config {
     stream: StreamSettings,
     ops_addr: SocketAddr,
     traces: TraceSettings,
+    again: Option<Again>,
+    read: Fingerprints,
+    sha256: String,
 }
 
 impl Config {
@@ -54,11 +58,33 @@ impl Config {
             stream: stream?,
             ops_addr: ops_addr?,
             traces: traces?,
+            again: values.again(),
+            read: values.fingerprints(),
+            sha256: values.sha256(),
         })
     }
 }
 
 impl Config {
+    fn reloading(&self) -> Option<Reloading> {
+        let (again, before) = (self.again.clone()?, self.read.clone());
+        let watched = self.gateway.watch_every.and_then(|every| Some((again.file()?.clone(), every)));
+        let read = move || {
+            let mut values = again.values()?;
+            let config = Self::read(&mut values);
+            values.refuse_changes(&before, FIXED);
+            let Self { gateway, jwt, sha256, .. } = values.finish(config)?;
+            let verifier = TokenVerifier::new(jwt.token_options(), WallClock::system());
+            Ok(Reloaded { config: gateway, verifier, sha256 })
+        };
+        Some(Reloading { read: Arc::new(read), watched, sha256: self.sha256.clone() })
+    }
+
+    /// Which calls go where.
+    pub fn route_table(&self) -> Vec<RouteShown> {
+        self.gateway.route_table()
+    }
+
     /// The stream that events are handed to.
     pub const fn stream(&self) -> &StreamSettings {
         &self.stream
@@ -113,8 +139,10 @@ async fn serve(config: &Config) -> Result<Exit> {
         metrics,
         tracer,
         shutdown: shutdown.clone(),
+        reloading: config.reloading(),
     };
-    let address = service.spawn(&mut supervisor, &config.gateway)?;
+    let Started { address, upstreams } = service.spawn(&mut supervisor, &config.gateway)?;
+    let endpoints = endpoints.page("/upstreams", upstreams);
     let rule = TaskRule { name: "ops", stage: Stage::Ops, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop };
     supervisor.spawn_once(rule, async move |stop| {
         serve_ops(ops, endpoints, Stop::on(stop)).await;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use goldleaves_domain::RoutePattern;
 use goldleaves_runtime::Metrics;
 use http::StatusCode;
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
@@ -23,18 +24,18 @@ const OTHER_PATTERNS: &str = "other";
 /// 1xx to 5xx; what is none of them counts as the last.
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Which row of counters a route has.
-#[derive(Debug)]
-struct Rows {
-    names: Vec<String>,
-    patterns: HashMap<RoutePattern, usize>,
+/// Which row of counters a route has. A row once given stays its pattern's, whatever a reload brings.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteRows {
+    names: Arc<Mutex<Vec<RoutePattern>>>,
+    cores: Arc<[Arc<[Counters]>]>,
 }
 
-/// One core's counters.
+/// One core's counters, and the rows of the patterns that it serves.
 #[derive(Debug)]
 pub(crate) struct RouteCounters {
-    rows: Arc<Rows>,
-    counters: Vec<Counters>,
+    rows: HashMap<RoutePattern, usize>,
+    counters: Arc<[Counters]>,
 }
 
 #[derive(Debug, Default)]
@@ -48,23 +49,49 @@ struct Counters {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row(usize);
 
-impl Rows {
-    fn new(routes: &[RoutePattern]) -> Self {
-        let patterns: HashMap<RoutePattern, usize> = routes.iter().take(PATTERNS_MAX).cloned().zip(0..).collect();
-        let mut names: Vec<String> = routes.iter().take(PATTERNS_MAX).map(ToString::to_string).collect();
-        names.push(OTHER_PATTERNS.to_owned());
-        names.extend(RequestClass::ALL.map(|class| class.as_str().to_owned()));
-        Self { names, patterns }
+impl RouteRows {
+    /// Makes the counters of all cores and shows their sums.
+    pub(crate) fn register(metrics: &Metrics, cores: usize) -> Self {
+        let rows = PATTERNS_MAX + 1 + RequestClass::ALL.len();
+        let core = |_| std::iter::repeat_with(Counters::default).take(rows).collect();
+        let this = Self { names: Arc::default(), cores: (0..cores).map(core).collect() };
+        let show = |name, help, read| {
+            metrics.register(name, help, Shown { rows: this.clone(), read });
+        };
+        let requests = "Requests answered, by billable pattern (or class) and class of status";
+        show("route_requests", requests, Read::Requests);
+        let latency = "From a request's head to its answer's, by billable pattern (or class)";
+        show("route_latency_seconds", latency, Read::Latency);
+        this
+    }
+
+    /// One core's counters for these patterns; those that were there before keep their rows.
+    pub(crate) fn counters(&self, core: usize, patterns: &[RoutePattern]) -> Arc<RouteCounters> {
+        let mut names = self.names.lock();
+        for pattern in patterns {
+            if names.len() < PATTERNS_MAX && !names.contains(pattern) {
+                names.push(pattern.clone());
+            }
+        }
+        let rows = names.iter().cloned().zip(0..).collect();
+        Arc::new(RouteCounters { rows, counters: self.cores.get(core).cloned().unwrap_or_default() })
+    }
+
+    /// The rows that have a name now.
+    fn shown(&self) -> Vec<(usize, String)> {
+        let patterns: Vec<String> = self.names.lock().iter().map(ToString::to_string).collect();
+        let others = std::iter::once(OTHER_PATTERNS).chain(RequestClass::ALL.map(RequestClass::as_str));
+        let others = others.map(ToString::to_string).enumerate().map(|(row, name)| (PATTERNS_MAX + row, name));
+        patterns.into_iter().enumerate().chain(others).collect()
     }
 }
 
 impl RouteCounters {
     /// The row of a request of this class, on a billable route of its pattern.
     pub(crate) fn row(&self, class: RequestClass, route: Option<&RoutePattern>) -> Row {
-        let others = self.rows.patterns.len();
         Row(match route {
-            Some(route) => self.rows.patterns.get(route).copied().unwrap_or(others),
-            None => others + 1 + class as usize,
+            Some(route) => self.rows.get(route).copied().unwrap_or(PATTERNS_MAX),
+            None => PATTERNS_MAX + 1 + class as usize,
         })
     }
 
@@ -83,28 +110,9 @@ impl RouteCounters {
     }
 }
 
-/// Makes the counters of all cores and shows their sums.
-pub(crate) fn register(metrics: &Metrics, routes: &[RoutePattern], cores: usize) -> Vec<Arc<RouteCounters>> {
-    let rows = Arc::new(Rows::new(routes));
-    let core = || RouteCounters {
-        rows: Arc::clone(&rows),
-        counters: std::iter::repeat_with(Counters::default).take(rows.names.len()).collect(),
-    };
-    let cores: Arc<[Arc<RouteCounters>]> = (0..cores).map(|_| Arc::new(core())).collect();
-    let show = |name, help, read| {
-        metrics.register(name, help, Shown { rows: Arc::clone(&rows), cores: Arc::clone(&cores), read });
-    };
-    let requests = "Requests answered, by billable pattern (or class) and class of status";
-    show("route_requests", requests, Read::Requests);
-    let latency = "From a request's head to its answer's, by billable pattern (or class)";
-    show("route_latency_seconds", latency, Read::Latency);
-    cores.to_vec()
-}
-
 #[derive(Debug, Clone)]
 struct Shown {
-    rows: Arc<Rows>,
-    cores: Arc<[Arc<RouteCounters>]>,
+    rows: RouteRows,
     read: Read,
 }
 
@@ -116,12 +124,12 @@ enum Read {
 
 impl Shown {
     fn sum(&self, row: usize, read: impl Fn(&Counters) -> Option<&AtomicU64>) -> u64 {
-        let counters = self.cores.iter().filter_map(|core| core.counters.get(row)).filter_map(read);
+        let counters = self.rows.cores.iter().filter_map(|core| core.get(row)).filter_map(read);
         counters.map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 
     fn encode_requests(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
-        for (row, route) in self.rows.names.iter().enumerate() {
+        for (row, route) in self.rows.shown() {
             for (class, status) in STATUS_CLASSES.into_iter().enumerate() {
                 let total = self.sum(row, |counters| counters.statuses.get(class));
                 if total > 0 {
@@ -134,7 +142,7 @@ impl Shown {
     }
 
     fn encode_latency(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
-        for (row, route) in self.rows.names.iter().enumerate() {
+        for (row, route) in self.rows.shown() {
             let bounds = LATENCY_BOUNDS.iter().copied().chain(std::iter::once(f64::INFINITY));
             let of_bucket = |bucket: usize| self.sum(row, |counters| counters.latency.get(bucket));
             let buckets: Vec<(f64, u64)> =
@@ -176,7 +184,8 @@ mod tests {
     fn cores_are_summed_by_pattern_and_by_class() {
         let metrics = Metrics::new();
         let routes = ["/api/v1/documents".parse().unwrap(), "/api".parse().unwrap()];
-        let cores = register(&metrics, &routes, 2);
+        let rows = RouteRows::register(&metrics, 2);
+        let cores = [0, 1].map(|core| rows.counters(core, &routes));
         let pattern = "/api/v1/documents".parse().unwrap();
         for core in &cores {
             let billed = core.row(RequestClass::Billable, Some(&pattern));
@@ -204,7 +213,7 @@ mod tests {
     fn labels_stay_few() {
         let metrics = Metrics::new();
         let routes: Vec<RoutePattern> = (0..200).map(|number| format!("/r{number}").parse().unwrap()).collect();
-        let core = register(&metrics, &routes, 1).remove(0);
+        let core = RouteRows::register(&metrics, 1).counters(0, &routes);
         for pattern in &routes {
             core.answered(core.row(RequestClass::Billable, Some(pattern)), StatusCode::OK, Duration::ZERO);
         }

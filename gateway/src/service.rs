@@ -11,7 +11,7 @@ use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervis
 use goldleaves_trace::Tracer;
 use goldleaves_web::{Check, CheckState};
 
-use crate::{Gateway, GatewayConfig, GatewayParts, StartError, hints};
+use crate::{Gateway, GatewayConfig, GatewayParts, Reloading, StartError, hints, reload};
 
 /// How long what was recorded is still handed on, once nothing more comes in.
 const RELAY_GRACE: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ pub struct GatewayService {
     pub tracer: Tracer,
     /// The wish to stop.
     pub shutdown: Shutdown,
+    /// How settings are read again; `None` = never.
+    pub reloading: Option<Reloading>,
 }
 
 impl GatewayService {
@@ -55,11 +57,14 @@ impl GatewayService {
     ///
     /// # Errors
     /// As [`Gateway::start`].
-    pub fn spawn(self, supervisor: &mut Supervisor, config: &GatewayConfig) -> Result<SocketAddr, StartError> {
-        let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, tracer, shutdown } = self;
+    pub fn spawn(self, supervisor: &mut Supervisor, config: &GatewayConfig) -> Result<Started, StartError> {
+        let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, tracer, shutdown, reloading } =
+            self;
         let relay = relay.traced(tracer.clone()).hurried_by(shutdown.at_once_token());
-        let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics, tracer })?;
+        let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics: metrics.clone(), tracer })?;
         let address = gateway.address();
+        let shown = gateway.reloader();
+        let upstreams = Box::new(move || shown.as_ref().map(|shown| shown.upstreams()).unwrap_or_default());
         if !config.never_billed.is_empty() {
             let never = config.never_billed.join(", ");
             tracing::warn!("BILLABLE_ROUTES lists {never}, which is open and never billed");
@@ -78,6 +83,16 @@ impl GatewayService {
                 records => Err(Left { records }),
             }
         });
+        if let Some(reloading) = reloading
+            && let Some(reloader) = gateway.reloader()
+        {
+            let rule = TaskRule { on_cancel: OnCancel::Abort, ..rule("reload", Stage::Edge) };
+            let heard = (metrics.clone(), shutdown.clone());
+            supervisor.spawn_once(rule, async move |stop| {
+                reload::watch(reloader, reloading, heard, stop).await;
+                Ok::<_, StartError>(())
+            });
+        }
         let drain_delay = config.drain_delay;
         supervisor.spawn_once(rule("gateway", Stage::Edge), async move |stop| {
             let died = gateway.died();
@@ -100,8 +115,16 @@ impl GatewayService {
             }
             Ok::<_, StartError>(())
         });
-        Ok(address)
+        Ok(Started { address, upstreams })
     }
+}
+
+/// A gateway among the tasks of a process.
+pub struct Started {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What `/upstreams` says.
+    pub upstreams: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 /// Returns what is billed, in words for the start: which routes, and with which statuses.

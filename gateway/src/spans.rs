@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::call::Facts;
+use crate::layers::HttpStatus;
 use crate::metrics::RequestClass;
 use crate::names::USAGE_EVENT_ID;
 
@@ -95,7 +96,7 @@ impl ServerSpan {
     /// The answer's head is known: the span ends with its body.
     pub(crate) fn answered(mut self, response: Response<WebBody>) -> Response<WebBody> {
         if let Some(open) = &mut self.open {
-            web::say_status(open, response.status());
+            web::say_status(open, HttpStatus::of(&response));
             if let Some(event_id) = response.headers().get(USAGE_EVENT_ID).and_then(|id| id.to_str().ok()) {
                 open.set("goldleaves.event_id", event_id.to_owned());
             }

@@ -10,6 +10,7 @@ use goldleaves_domain::PublicRoutes;
 use goldleaves_trace::Tracer;
 use goldleaves_web::WebBody;
 use http::{HeaderValue, Request, Response};
+use parking_lot::Mutex;
 use tower::{Service, ServiceBuilder};
 
 use crate::call::Arrived;
@@ -79,15 +80,22 @@ pub(crate) fn stack(
         .service(proxy)
 }
 
-/// Where the requests of one connection enter.
-#[derive(Debug, Clone)]
+/// Where the requests of one connection enter. The stack is behind a lock of its core alone, which is written at a reload
+/// only: a call takes the one that is there at its start.
+#[derive(Debug)]
 pub(crate) struct Entry<S> {
-    stack: S,
+    stack: Arc<Mutex<S>>,
     peer: HeaderValue,
 }
 
+impl<S> Clone for Entry<S> {
+    fn clone(&self) -> Self {
+        Self { stack: Arc::clone(&self.stack), peer: self.peer.clone() }
+    }
+}
+
 impl<S> Entry<S> {
-    pub(crate) fn new(stack: S, peer: SocketAddr) -> Self {
+    pub(crate) fn new(stack: Arc<Mutex<S>>, peer: SocketAddr) -> Self {
         // An address has nothing that a header could not hold.
         let peer = HeaderValue::try_from(peer.ip().to_canonical().to_string());
         Self { stack, peer: peer.unwrap_or(HeaderValue::from_static("0.0.0.0")) }
@@ -99,11 +107,12 @@ impl<S: Service<Arrived>> Service<Request<WebBody>> for Entry<S> {
     type Error = S::Error;
     type Future = S::Future;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.stack.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        // Every service of the stack is always ready.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<WebBody>) -> Self::Future {
-        self.stack.call(Arrived { request, peer: self.peer.clone() })
+        self.stack.lock().call(Arrived { request, peer: self.peer.clone() })
     }
 }

@@ -1,5 +1,6 @@
 //! `goldleaves check-config`: every mistake at once, or every setting a program reads, what holds and where it comes from.
 
+use goldleaves_gateway::RouteShown;
 use goldleaves_runtime::process::Source;
 use goldleaves_runtime::settings::{Kind, Mistake, Mistakes, Reading, Values};
 use goldleaves_runtime::{Exit, process};
@@ -17,6 +18,8 @@ struct Checked {
     warnings: Vec<String>,
     /// For how long the stream's size lasts, where there is a stream.
     room: Option<String>,
+    /// Which calls go where, of programs with a gateway.
+    routes: Vec<RouteShown>,
     mistakes: Option<Mistakes>,
 }
 
@@ -45,21 +48,22 @@ pub(crate) fn run(arguments: CheckConfigArguments, source: &Source) -> Exit {
 
 fn check(program: Program, mut values: Values) -> Checked {
     let read = match program {
-        Program::Goldleaves => Config::read(&mut values).map(|config| config.stream),
-        Program::Gateway => {
-            goldleaves_gateway::program::Config::read(&mut values).map(|config| Some(config.stream().clone()))
+        Program::Goldleaves => Config::read(&mut values).map(|config| (config.stream, config.gateway.route_table())),
+        Program::Gateway => goldleaves_gateway::program::Config::read(&mut values)
+            .map(|config| (Some(config.stream().clone()), config.route_table())),
+        Program::MeterWorker => goldleaves_meter_worker::program::Config::read(&mut values).map(|_| (None, Vec::new())),
+        Program::BillingApi => goldleaves_billing_api::program::Config::read(&mut values).map(|_| (None, Vec::new())),
+        Program::Migrate => {
+            MigrateConfig::read(&mut values, program).map(|config| (config.stream().cloned(), Vec::new()))
         }
-        Program::MeterWorker => goldleaves_meter_worker::program::Config::read(&mut values).map(|_| None),
-        Program::BillingApi => goldleaves_billing_api::program::Config::read(&mut values).map(|_| None),
-        Program::Migrate => MigrateConfig::read(&mut values, program).map(|config| config.stream().cloned()),
     };
     let (readings, warnings) = (values.readings().cloned().collect(), values.warnings().to_vec());
     match values.finish_strictly(read) {
-        Ok(stream) => {
+        Ok((stream, routes)) => {
             let room = stream.map(|stream| stream_room::ask(&stream));
-            Checked { readings, warnings, room, mistakes: None }
+            Checked { readings, warnings, room, routes, mistakes: None }
         }
-        Err(mistakes) => Checked { readings, warnings, room: None, mistakes: Some(mistakes) },
+        Err(mistakes) => Checked { readings, warnings, mistakes: Some(mistakes), ..Checked::default() },
     }
 }
 
@@ -70,7 +74,11 @@ impl Checked {
             format!("{} = {}  ({})\n", reading.setting.name, shown.unwrap_or("unset"), layer.unwrap_or("default"))
         };
         let room = self.room.iter().map(|room| format!("# {room}\n"));
-        self.readings.iter().map(line).chain(room).collect()
+        let route = |row: &RouteShown| {
+            let RouteShown { path, methods, class, upstream, limits } = row;
+            format!("# route {path}  {methods}  {class}  -> {upstream}  ({limits})\n")
+        };
+        self.readings.iter().map(line).chain(self.routes.iter().map(route)).chain(room).collect()
     }
 
     fn json(&self, program: Program) -> Value {
@@ -83,6 +91,10 @@ impl Checked {
                 "secret": reading.setting.kind == Kind::Secret,
             })
         };
+        let route = |row: &RouteShown| {
+            let RouteShown { path, methods, class, upstream, limits } = row;
+            json!({ "path": path, "methods": methods, "class": class, "upstream": upstream, "limits": limits })
+        };
         let mistake = |mistake: &Mistake| json!({ "subject": mistake.subject, "text": mistake.text });
         json!({
             "program": program.name(),
@@ -90,6 +102,7 @@ impl Checked {
             "settings": self.readings.iter().map(setting).collect::<Vec<_>>(),
             "warnings": self.warnings,
             "stream": self.room,
+            "routes": self.routes.iter().map(route).collect::<Vec<_>>(),
             "mistakes": self.mistakes.iter().flat_map(Mistakes::iter).map(mistake).collect::<Vec<_>>(),
         })
     }

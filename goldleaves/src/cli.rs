@@ -138,6 +138,12 @@ pub enum BillingCommand {
 pub enum SpoolCommand {
     /// Say what it holds, also while a program uses it
     Status,
+    /// Hand over what a stopped program left, and end: exit code 0 when nothing is left, 75 otherwise
+    Relay {
+        /// How long it may take
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        timeout_secs: u64,
+    },
     /// Hand over again what was confirmed and is still retained; what the ledger has changes nothing
     Resend {
         /// Only what was recorded at this time or later: RFC 3339 (2026-01-31T12:00:00Z), or a date (its first moment in UTC)

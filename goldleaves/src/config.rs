@@ -10,7 +10,7 @@ use goldleaves_ledger::sqlite_url;
 use goldleaves_pricing::Rate;
 use goldleaves_record::RecordOptions;
 use goldleaves_runtime::Secret;
-use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
+use goldleaves_runtime::settings::{Again, Common, Environment, Fingerprints, Values, parse, table};
 use goldleaves_trace::TraceSettings;
 
 const BILLING_ADDR: SocketAddr = here(8081);
@@ -41,6 +41,12 @@ pub struct Config {
     pub stream: Option<StreamSettings>,
     /// Where traces go.
     pub traces: TraceSettings,
+    /// How the settings are read again.
+    pub again: Option<Again>,
+    /// What they were.
+    pub read: Fingerprints,
+    /// Of all of them, secrets left out.
+    pub sha256: String,
 }
 
 impl Config {
@@ -70,6 +76,9 @@ impl Config {
             rate: rate?,
             stream: stream?,
             traces: traces?,
+            again: values.again(),
+            read: values.fingerprints(),
+            sha256: values.sha256(),
         })
     }
 }

@@ -15,10 +15,13 @@ mod rate_cards;
 mod replay;
 mod run;
 mod secret;
+mod spool_relay;
 mod spool_resend;
 mod spool_status;
 mod stream_room;
 mod token;
+
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 use goldleaves_runtime::process::Source;
@@ -61,10 +64,13 @@ fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
             source.settings(billing::BillingCommandConfig::read).map(|config| billing::run(&config, command))
         }
         Command::CheckConfig(arguments) => Ok(check_config::run(arguments, source)),
+        Command::Spool { command: SpoolCommand::Relay { timeout_secs } } => source
+            .settings(spool_relay::RelayConfig::read)
+            .map(|config| spool_relay::run(&config, Duration::from_secs(timeout_secs))),
         Command::Spool { command } => {
             source.settings(|values| values.required(table::DATA_DIR, parse::path)).map(|data_dir| match command {
-                SpoolCommand::Status => spool_status::run(&data_dir),
                 SpoolCommand::Resend { since } => spool_resend::run(&data_dir, since),
+                SpoolCommand::Status | SpoolCommand::Relay { .. } => spool_status::run(&data_dir),
             })
         }
     }

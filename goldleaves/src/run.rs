@@ -10,13 +10,15 @@ use goldleaves_billing::Billing;
 use goldleaves_billing_api::program::{self, listen};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::{Publisher, RoutePattern};
-use goldleaves_gateway::Origin;
-use goldleaves_gateway::service::{GatewayService, READY_HELP, billed, running_check, spool_check, stop_grace};
+use goldleaves_gateway::service::{
+    GatewayService, READY_HELP, Started, billed, running_check, spool_check, stop_grace,
+};
+use goldleaves_gateway::{FIXED, Origin, Reloaded, Reloading};
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
 use goldleaves_record::RecordOpenError;
-use goldleaves_runtime::settings::{Environment, table};
+use goldleaves_runtime::settings::{Environment, Mistakes, Setting, table};
 use goldleaves_runtime::{
     Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
     raise_descriptor_limit,
@@ -112,8 +114,10 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     let endpoints =
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
     metrics.show("ready", READY_HELP, endpoints.readiness());
-    let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: shutdown.clone() };
-    let gateway = service.spawn(&mut supervisor, &config.gateway)?;
+    let reloading = reloading(&config);
+    let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: shutdown.clone(), reloading };
+    let Started { address: gateway, upstreams } = service.spawn(&mut supervisor, &config.gateway)?;
+    let endpoints = endpoints.page("/upstreams", upstreams);
     tracing::info!(
         "gateway listens on http://{gateway}, billing on http://{}, ops on http://{}",
         addresses.0,
@@ -133,6 +137,46 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
+}
+
+/// What the billing API beside the gateway cannot take another value of, and what was done at the start.
+const FIXED_HERE: &[Setting] = &[
+    table::ENABLE_DOCS,
+    table::USAGE_RATE_CENTS,
+    table::BILLING_URL,
+    table::BILLING_TIME_ZONE,
+    table::PERIOD_CLOSE_AFTER_HOURS,
+    table::STRIPE_API_KEY,
+    table::STRIPE_API_BASE,
+    table::STRIPE_WEBHOOK_SECRET,
+    table::STRIPE_CALLS_PER_SECOND,
+    table::JWT_SECRET,
+    table::JWT_ALGORITHM,
+    table::JWT_ISSUER,
+    table::JWT_AUDIENCE,
+];
+
+/// How the gateway's settings are read again. What this process brought itself stays: billing API and demo upstream.
+fn reloading(config: &Config) -> Option<Reloading> {
+    let (again, before) = (config.again.clone()?, config.read.clone());
+    let (billing, upstream) = (config.gateway.billing.clone(), config.gateway.upstream.clone());
+    let watched = config.gateway.watch_every.and_then(|every| Some((again.file()?.clone(), every)));
+    let read = move || {
+        let mut values = again.values()?;
+        let config = Config::read(&mut values);
+        values.refuse_changes(&before, FIXED);
+        values.refuse_changes(&before, FIXED_HERE);
+        let mut config = values.finish(config)?;
+        config.gateway.billing = billing.clone();
+        if config.gateway.named_upstreams().is_none() {
+            config.gateway.upstream = upstream.clone();
+        }
+        let tokens = secret::token_options(&config.jwt, &config.data_dir);
+        let (tokens, _) = tokens.map_err(|error| Mistakes::one(table::JWT_SECRET.name, format!("{error:#}")))?;
+        let verifier = TokenVerifier::new(tokens, WallClock::system());
+        Ok(Reloaded { config: config.gateway, verifier, sha256: config.sha256 })
+    };
+    Some(Reloading { read: Arc::new(read), watched, sha256: config.sha256.clone() })
 }
 
 /// What a unit costs now, in words; a ledger that is away is not waited for.
@@ -157,8 +201,8 @@ struct Destination {
 
 /// Where calls go; without `UPSTREAM_URL` a demo upstream is started for them.
 fn upstream(supervisor: &mut Supervisor, config: &mut Config) -> Result<Destination> {
-    if let Some(upstream) = &config.gateway.upstream {
-        return Ok(Destination { words: upstream.to_string(), is_own: true });
+    if let Some(words) = config.gateway.named_upstreams() {
+        return Ok(Destination { words, is_own: true });
     }
     let address = demo::start(supervisor)?;
     config.gateway.upstream = Some(origin(address)?);

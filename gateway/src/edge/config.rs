@@ -8,8 +8,9 @@ use std::time::Duration;
 use goldleaves_domain::{BillableStatuses, NormalPath, RoutePattern, Units};
 use goldleaves_runtime::settings::{Entry, Key, Values, parse, table};
 use http::Method;
+use rustls::pki_types::ServerName;
 
-use crate::proxy::Origin;
+use crate::proxy::{Origin, Speaks, Tls, TlsFiles};
 
 const UPSTREAMS_MAX: usize = 1_000;
 const ROUTES_MAX: usize = 10_000;
@@ -17,6 +18,11 @@ const NAME_CHARS_MAX: usize = 32;
 
 const NAME: Key = Key::new("name", "a name of its own: 1 to 32 of a-z, 0-9 and -");
 const ADDRESSES: Key = Key::new("addresses", "addresses such as http://docs:9000 or unix:/run/docs.sock, each once");
+const PROTOCOL: Key = Key::new("protocol", "http1");
+const CA_FILE: Key = Key::new("ca_file", "a PEM file of certificates");
+const SERVER_NAME: Key = Key::new("server_name", "the name that the certificate has");
+const CLIENT_CERT_FILE: Key = Key::new("client_cert_file", "a PEM file of certificates, the client's first");
+const CLIENT_KEY_FILE: Key = Key::new("client_key_file", "a PEM file with the key");
 const CONNECT_TIMEOUT: Key = Key::new("connect_timeout_secs", "seconds, more than 0 and at most 86400");
 const REQUESTS_MAX: Key = Key::new("requests_max", "a whole number from 1 to 1000000");
 const HEALTH: Key = Key::new("health", "a table such as { path = \"/healthz\" }");
@@ -49,6 +55,10 @@ pub(crate) struct UpstreamEntry {
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) requests_max: Option<usize>,
     pub(crate) health: Option<Health>,
+    /// `None` = HTTP/1.1.
+    pub(crate) protocol: Option<Speaks>,
+    /// Where one of the addresses is https.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// How it is asked whether an address is well.
@@ -104,8 +114,7 @@ pub(crate) struct RouteEntry {
 
 impl RouteEntry {
     /// The methods, for people.
-    #[expect(dead_code, reason = "the table of routes comes next")]
-    pub(crate) fn shown_methods(&self) -> String {
+    pub(super) fn shown_methods(&self) -> String {
         match &self.methods {
             None => "all".to_owned(),
             Some(methods) => methods.iter().map(Method::as_str).collect::<Vec<_>>().join(","),
@@ -195,6 +204,8 @@ fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
     {
         entry.mistake(ADDRESSES, "names one address twice");
     }
+    let protocol = entry.optional(PROTOCOL, protocol);
+    let tls = tls(entry, origins.as_ref().and_then(Option::as_ref));
     let connect_timeout = entry.optional(CONNECT_TIMEOUT, parse::seconds);
     let requests_max = entry.optional(REQUESTS_MAX, parse::whole(1..=1_000_000));
     let health = match entry.table(HEALTH) {
@@ -205,13 +216,60 @@ fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
         }
         none => none.map(|_| None),
     };
-    Some(UpstreamEntry {
+    let upstream = UpstreamEntry {
         name: name?,
         origins: origins?.unwrap_or_default(),
         connect_timeout: connect_timeout?,
         requests_max: requests_max?,
         health: health?,
-    })
+        protocol: protocol?,
+        tls: tls?,
+    };
+    refuse_what_is_not_spoken(entry, &upstream);
+    Some(upstream)
+}
+
+/// Notes what an entry says that no call could be sent by yet.
+fn refuse_what_is_not_spoken(entry: &mut Entry, upstream: &UpstreamEntry) {
+    if upstream.protocol == Some(Speaks::Two) {
+        entry.mistake(PROTOCOL, "h2 is not spoken yet");
+    }
+    if upstream.tls.is_some() {
+        entry.mistake(ADDRESSES, "https is not spoken yet");
+    }
+}
+
+/// What encrypts connections, where there is an https address. The outer `None` is a mistake, already noted.
+fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<Arc<Tls>>> {
+    let ca = entry.optional(CA_FILE, parse::path);
+    let server_name = entry.optional(SERVER_NAME, |text| ServerName::try_from(text.to_owned()));
+    let certificate = entry.optional(CLIENT_CERT_FILE, parse::path);
+    let key = entry.optional(CLIENT_KEY_FILE, parse::path);
+    let is_https = origins.is_some_and(|origins| origins.iter().any(|origin| origin.is_https()));
+    if let Some(origins) = origins
+        && !is_https
+        && !origins.is_empty()
+    {
+        let keys = [CA_FILE, SERVER_NAME, CLIENT_CERT_FILE, CLIENT_KEY_FILE];
+        let unused: Vec<Key> = keys.into_iter().filter(|key| entry.has(*key)).collect();
+        for unused in unused {
+            entry.mistake(unused, "is set, and none of the addresses is https");
+        }
+    }
+    let client = match (certificate?, key?) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => return entry.mistaken(CLIENT_KEY_FILE, "is missing beside client_cert_file"),
+        (None, Some(_)) => return entry.mistaken(CLIENT_CERT_FILE, "is missing beside client_key_file"),
+    };
+    let files = TlsFiles { ca: ca?, server_name: server_name?, client };
+    if !is_https && files == TlsFiles::default() {
+        return Some(None);
+    }
+    match Tls::read(files) {
+        Ok(tls) => Some(Some(Arc::new(tls))),
+        Err(error) => entry.mistaken(CA_FILE, &format!("can't be used: {error}")),
+    }
 }
 
 fn health(entry: &mut Entry) -> Option<Health> {
@@ -331,6 +389,14 @@ fn method(text: &str) -> Result<Method, Wrong> {
         Ok(method) if legal => Ok(method),
         _ if text == "HEAD" => Err(Wrong("GET covers HEAD")),
         _ => Err(Wrong("it is no method that is served")),
+    }
+}
+
+fn protocol(text: &str) -> Result<Speaks, Wrong> {
+    match text {
+        "http1" => Ok(Speaks::One),
+        "h2" => Ok(Speaks::Two),
+        _ => Err(Wrong("it is neither")),
     }
 }
 

@@ -4,9 +4,10 @@
 
 mod config;
 mod routes;
+mod shown;
 mod way;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use goldleaves_domain::{NormalPath, RouteClass, RoutePattern};
 use http::Method;
@@ -16,12 +17,14 @@ use config::UpstreamEntry;
 pub(crate) use config::{ClientAbort, EdgeConfig, Health};
 use routes::Routes;
 pub(crate) use routes::{Bills, check};
+pub use shown::RouteShown;
+pub(crate) use shown::route_table;
 pub(crate) use way::{CallLimits, Heading, Way};
 
 use crate::GatewayConfig;
 use crate::call::Destination;
 use crate::error::GatewayError;
-use crate::proxy::Origin;
+use crate::proxy::{Origin, Tls, TlsFiles};
 use crate::upstream::{Plumbing, Upstream, UpstreamSpec, Upstreams, first_look_up};
 
 /// All ways that there are.
@@ -35,6 +38,8 @@ pub(crate) struct Edge {
     /// `None` = there is no entry.
     routes: Option<Routes>,
     bills: Bills,
+    /// Held by every way, so that it is known whether a call is still under way on one.
+    mark: Arc<()>,
 }
 
 /// What upstreams are made with.
@@ -51,12 +56,13 @@ impl Edge {
             specs(config).into_iter().map(|spec| workshop.upstream(spec, before)).collect();
         let named = |name: &str| upstreams.iter().find(|upstream| upstream.name() == name).cloned();
         let limits = CallLimits::of(&config.limits);
-        let way = |upstream| Arc::new(Way::plain(upstream, limits));
+        let mark = Arc::new(());
+        let way = |upstream| Arc::new(Way::plain(upstream, limits, &mark));
         let billing = named("billing").unwrap_or_else(|| workshop.upstream(billing_spec(config), before));
         let entries = config.edge.routes.iter().filter_map(|entry| {
             // Settings with an unknown upstream were refused.
             let upstream = named(&entry.upstream)?;
-            Some((entry.clone(), Arc::new(Way::of(entry, upstream, limits))))
+            Some((entry.clone(), Arc::new(Way::of(entry, upstream, (limits, &mark)))))
         });
         Self {
             default: named("default").map(way),
@@ -64,15 +70,25 @@ impl Edge {
             routes: (!config.edge.routes.is_empty()).then(|| Routes::new(entries)),
             bills: Bills::new(Arc::clone(&config.routes), &config.edge.routes),
             upstreams,
+            mark: Arc::clone(&mark),
         }
     }
 
-    /// Looks names up, and keeps what is known of addresses true from now on.
-    pub(crate) fn start(&self) {
-        first_look_up(&self.upstreams);
+    /// Looks the names of new upstreams up, and keeps what is known of their addresses true from now on.
+    pub(crate) fn start(&self, before: Option<&Self>) {
+        let is_known = |upstream: &Arc<Upstream>| {
+            before.is_some_and(|before| before.upstreams.iter().any(|other| Arc::ptr_eq(other, upstream)))
+        };
+        let new: Vec<_> = self.upstreams.iter().filter(|upstream| !is_known(upstream)).cloned().collect();
+        first_look_up(&new);
         if let Ok(control) = Handle::try_current() {
-            self.upstreams.iter().for_each(|upstream| upstream.keep_up(&control));
+            new.iter().for_each(|upstream| upstream.keep_up(&control));
         }
+    }
+
+    /// Whether anybody uses it.
+    pub(crate) fn mark(&self) -> Weak<()> {
+        Arc::downgrade(&self.mark)
     }
 
     /// All upstreams.
@@ -146,14 +162,24 @@ fn specs(config: &GatewayConfig) -> Vec<UpstreamSpec> {
 fn spec(config: &GatewayConfig, name: &str, (entry, own): (Option<&UpstreamEntry>, Option<&Origin>)) -> UpstreamSpec {
     let written = entry.map(|entry| entry.origins.clone()).filter(|origins| !origins.is_empty());
     let own = || own.map(|origin| Arc::new(origin.clone())).into_iter().collect();
+    let origins: Vec<Arc<Origin>> = written.unwrap_or_else(own);
     UpstreamSpec {
         name: name.to_owned(),
         whom: if name == "billing" { Destination::Billing } else { Destination::Upstream },
-        origins: written.unwrap_or_else(own),
         requests_max: entry.and_then(|entry| entry.requests_max),
         connect_timeout: entry
             .and_then(|entry| entry.connect_timeout)
             .unwrap_or(config.limits.upstream_connect_timeout),
         health: entry.and_then(|entry| entry.health.clone()),
+        protocol: entry.and_then(|entry| entry.protocol),
+        tls: entry.and_then(|entry| entry.tls.clone()).or_else(|| system_tls(&origins)),
+        origins,
     }
+}
+
+/// What encrypts connections where no entry says more than `https`.
+fn system_tls(origins: &[Arc<Origin>]) -> Option<Arc<Tls>> {
+    let is_https = origins.iter().any(|origin| origin.is_https());
+    // No file of the settings is read here that could be wrong.
+    is_https.then(|| Tls::read(TlsFiles::default()).ok().map(Arc::new)).flatten()
 }

@@ -54,6 +54,7 @@ pub(crate) struct Way {
     pub(crate) client_abort: ClientAbort,
     /// Whether the entry is for paths of the billing API.
     pub(super) is_of_billing: bool,
+    _mark: Arc<()>,
 }
 
 /// A way, and the path that is asked for at its end.
@@ -76,13 +77,20 @@ pub(crate) struct Target {
 
 impl Way {
     /// The way of calls that no entry says anything of.
-    pub(super) const fn plain(upstream: Arc<Upstream>, limits: CallLimits) -> Self {
-        let client_abort = ClientAbort::Cancel;
-        Self { upstream, limits, access: None, prefix: None, client_abort, is_of_billing: false }
+    pub(super) fn plain(upstream: Arc<Upstream>, limits: CallLimits, mark: &Arc<()>) -> Self {
+        Self {
+            upstream,
+            limits,
+            access: None,
+            prefix: None,
+            client_abort: ClientAbort::Cancel,
+            is_of_billing: false,
+            _mark: Arc::clone(mark),
+        }
     }
 
     /// The way of an entry's calls.
-    pub(super) fn of(entry: &RouteEntry, upstream: Arc<Upstream>, limits: CallLimits) -> Self {
+    pub(super) fn of(entry: &RouteEntry, upstream: Arc<Upstream>, (limits, mark): (CallLimits, &Arc<()>)) -> Self {
         Self {
             upstream,
             limits: CallLimits {
@@ -96,6 +104,7 @@ impl Way {
             prefix: entry.prefix.clone(),
             client_abort: entry.client_abort,
             is_of_billing: entry.path.as_str().split('/').nth(1) == Some("billing"),
+            _mark: Arc::clone(mark),
         }
     }
 

@@ -6,6 +6,7 @@
 mod auth;
 mod concurrency;
 mod cors;
+mod grpc;
 mod identity;
 mod limits;
 mod rate_limit;
@@ -28,6 +29,7 @@ pub(crate) use auth::Auth;
 pub(crate) use concurrency::{ConcurrencyLimit, OpenCall, OpenCalls};
 pub use cors::{AllowedOrigins, ExposedError, ExposedHeaders, OriginsError};
 pub(crate) use cors::{Cors, CorsRules, is_preflight};
+pub(crate) use grpc::HttpStatus;
 pub(crate) use identity::IdentityLayer;
 pub(crate) use limits::{Limits, LimitsOptions};
 pub(crate) use rate_limit::{Buckets, RateLimit};

@@ -15,8 +15,10 @@ use http::{HeaderValue, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::grpc;
 use crate::call::Traced;
 use crate::error::{Failure, GatewayError};
+use crate::proxy::is_grpc;
 
 /// See [`Rescue`].
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +51,9 @@ where
 
     fn call(&mut self, call: Traced) -> Self::Future {
         let request_id = call.facts.request_id.clone();
+        let is_grpc = is_grpc(call.request.headers());
         let called = catch_unwind(AssertUnwindSafe(|| self.0.call(call)));
-        RescueFuture { inner: called.map_err(|panic| log_panic(&request_id, &*panic)).ok(), request_id }
+        RescueFuture { inner: called.map_err(|panic| log_panic(&request_id, &*panic)).ok(), request_id, is_grpc }
     }
 }
 
@@ -60,6 +63,7 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         request_id: RequestId,
+        is_grpc: bool,
     }
 }
 
@@ -78,7 +82,7 @@ where
             }),
             None => Poll::Ready(Err(GatewayError::Panic.into())),
         };
-        polled.map(|answer| Ok(answer.unwrap_or_else(|failure| respond(failure, this.request_id))))
+        polled.map(|answer| Ok(answer.unwrap_or_else(|failure| respond(failure, this.request_id, *this.is_grpc))))
     }
 }
 
@@ -88,7 +92,7 @@ fn log_panic(request_id: &RequestId, panic: &(dyn Any + Send)) {
     tracing::error!(%request_id, has_text, "a request ran into a fault of the gateway");
 }
 
-fn respond(failure: Failure, request_id: &RequestId) -> Response<WebBody> {
+fn respond(failure: Failure, request_id: &RequestId, is_grpc: bool) -> Response<WebBody> {
     let Failure { error, headers } = failure;
     let status = error.status();
     let cause = cause(&error).map(|source| format!("{source:?}"));
@@ -96,6 +100,9 @@ fn respond(failure: Failure, request_id: &RequestId) -> Response<WebBody> {
         tracing::warn!(%request_id, status = status.as_u16(), cause = cause.as_deref(), "{error}");
     } else {
         tracing::debug!(%request_id, status = status.as_u16(), cause = cause.as_deref(), "{error}");
+    }
+    if is_grpc {
+        return grpc::answer(&error, headers);
     }
     let mut problem = problem(&error);
     if let Some(seconds) = error.retry_after_seconds() {
@@ -148,7 +155,7 @@ mod tests {
     use crate::proxy::ConnectError;
 
     fn rescued(inner: impl Future<Output = Result<Response<WebBody>, Failure>>) -> Response<WebBody> {
-        let future = RescueFuture { inner: Some(inner), request_id: "r-1".parse().unwrap() };
+        let future = RescueFuture { inner: Some(inner), request_id: "r-1".parse().unwrap(), is_grpc: false };
         let mut future = std::pin::pin!(future);
         match future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
             Poll::Ready(Ok(response)) => response,

@@ -7,7 +7,7 @@ use goldleaves_domain::{RequestId, TraceContext};
 use goldleaves_trace::{Tracer, web};
 use http::{HeaderMap, Method};
 
-use super::{After, Answer, Inward, Step};
+use super::{After, Answer, HttpStatus, Inward, Step};
 use crate::call::{Identified, Traced};
 use crate::names::TRACESTATE;
 use crate::spans::{CallTrace, ServerSpan};
@@ -59,7 +59,7 @@ impl<E> After<E> for Told {
             tracing::debug!(
                 request_id = %call.request_id,
                 method = %call.method,
-                status = response.status().as_u16(),
+                status = HttpStatus::of(&response).as_u16(),
                 head_micros = u64::try_from(call.arrived.elapsed().as_micros()).unwrap_or(u64::MAX),
                 "a request was answered"
             );

@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::pool::Pool;
 use super::stall::Stall;
 use super::upload::{UploadFailure, UploadWatch};
+use crate::edge::Way;
 use crate::layers::OpenCall;
 use crate::upstream::{Request, UnderWay};
 
@@ -70,6 +71,8 @@ pub(crate) struct Lease {
 pub(crate) struct Held {
     pub(crate) _under_way: UnderWay,
     pub(crate) _request: Option<Request>,
+    /// With what it belongs to.
+    pub(crate) _way: Arc<Way>,
 }
 
 impl AnswerBody {

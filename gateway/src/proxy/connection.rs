@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use goldleaves_web::{Alarm, BUFFER_BYTES, Buffers};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::io::{Heard, UpstreamIo};
 use super::pool::PoolOptions;
 use super::slots::Slot;
+use super::two::Stream;
 use super::upload::Upload;
 use super::wire::Wire;
 
@@ -26,6 +28,12 @@ pub(crate) enum ConnectError {
     /// Nobody said anything.
     #[error("the upstream did not take the connection within {} ms", .0.as_millis())]
     TimedOut(Duration),
+    /// Its certificate is not good, or it speaks no TLS.
+    #[error("the upstream's TLS is refused")]
+    Tls(#[source] std::io::Error),
+    /// It does not speak the HTTP that its entry says.
+    #[error("the upstream did not choose h2, which its entry says it speaks")]
+    Alpn,
     /// There are as many connections as there may be.
     #[error("the gateway has all the upstream connections it may have")]
     Busy,
@@ -37,14 +45,28 @@ pub(crate) enum ConnectError {
 /// What an attempt to send came to: an answer's head, or an error that may hand the request back.
 pub(crate) type Sent = Result<http::Response<Incoming>, TrySendError<http::Request<Upload>>>;
 
-/// An established connection. No task of its own drives it: the request that uses it polls it, so that no byte
-/// crosses between tasks; while it is idle in the pool nobody polls it.
+/// Which HTTP is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2, with prior knowledge or by ALPN.
+    Two,
+}
+
+/// What one call's request goes over: an HTTP/1.1 connection of its own, or a stream of one that others use too. No task of its
+/// own drives the former: the request that uses it polls it, so that no byte crosses between tasks; while it is idle in the
+/// pool nobody polls it.
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Upload>,
-    driver: Driver,
+    line: Line,
     heard: Heard,
     alarm: Alarm,
     reused: bool,
+}
+
+enum Line {
+    One { sender: http1::SendRequest<Upload>, driver: Driver },
+    Two(Stream),
 }
 
 enum Driver {
@@ -65,25 +87,31 @@ impl Connection {
         let mut builder = http1::Builder::new();
         builder.max_headers(options.header_fields_max).max_buf_size(BUFFER_BYTES);
         let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
-        Ok(Self {
-            sender,
-            driver: Driver::Serving(Box::new(connection)),
-            heard,
-            alarm: Alarm::default(),
-            reused: false,
-        })
+        let line = Line::One { sender, driver: Driver::Serving(Box::new(connection)) };
+        Ok(Self { line, heard, alarm: Alarm::default(), reused: false })
+    }
+
+    /// A stream of a connection that is there.
+    pub(super) fn stream(stream: Stream) -> Self {
+        Self { line: Line::Two(stream), heard: Heard::default(), alarm: Alarm::default(), reused: false }
     }
 
     /// Starts sending; both the returned future and [`Self::drive`] must be polled.
     pub(crate) fn send(&mut self, request: http::Request<Upload>) -> impl Future<Output = Sent> + use<> {
-        self.heard.reset();
-        self.sender.try_send_request(request)
+        match &mut self.line {
+            Line::One { sender, .. } => {
+                self.heard.reset();
+                Either::Left(sender.try_send_request(request))
+            }
+            Line::Two(stream) => Either::Right(stream.send(request)),
+        }
     }
 
     /// Moves bytes both ways as far as they go.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        let Line::One { driver, .. } = &mut self.line else { return };
         self.heard.polled();
-        let polled = match &mut self.driver {
+        let polled = match driver {
             Driver::Serving(connection) => Pin::new(&mut **connection).poll(cx),
             Driver::Switching(connection) => connection.as_mut().poll(cx),
             Driver::Done => return,
@@ -92,7 +120,7 @@ impl Connection {
             if let Err(error) = ended {
                 tracing::debug!(%error, "an upstream connection ended");
             }
-            self.driver = Driver::Done;
+            *driver = Driver::Done;
         }
     }
 
@@ -108,12 +136,16 @@ impl Connection {
 
     /// Whether another request could be sent: the last exchange is over and the upstream did not close.
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(self.driver, Driver::Serving(_)) && self.sender.is_ready()
+        match &self.line {
+            Line::One { sender, driver } => matches!(driver, Driver::Serving(_)) && sender.is_ready(),
+            Line::Two(_) => false,
+        }
     }
 
     /// Lets an answer of 101 turn this connection into a tunnel; it is never pooled again.
     pub(crate) fn allow_upgrade(&mut self) {
-        self.driver = match std::mem::replace(&mut self.driver, Driver::Done) {
+        let Line::One { driver, .. } = &mut self.line else { return };
+        *driver = match std::mem::replace(driver, Driver::Done) {
             Driver::Serving(connection) => Driver::Switching(Box::pin(connection.with_upgrades())),
             other => other,
         };
@@ -137,7 +169,7 @@ impl Connection {
     pub(crate) async fn finish(mut self) {
         std::future::poll_fn(|cx| {
             self.drive(cx);
-            if matches!(self.driver, Driver::Done) { Poll::Ready(()) } else { Poll::Pending }
+            if matches!(self.line, Line::One { driver: Driver::Done, .. }) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         self.heard.unbounded();

@@ -1,7 +1,7 @@
 //! Headers that belong to one connection only, both ways (RFC 9110, 7.6.1), and how a body is framed.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -220,6 +220,22 @@ fn strip_announced_usage(headers: &mut HeaderMap) {
         Some(value) => drop(headers.insert(TRAILER, value)),
         None => drop(headers.remove(TRAILER)),
     }
+}
+
+/// The media type of a message, without parameters.
+fn media_type(headers: &HeaderMap) -> &[u8] {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    media_type(headers).eq_ignore_ascii_case(b"text/event-stream")
+}
+
+/// `application/grpc`, `application/grpc+proto`, `application/grpc-web`, ….
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let start = media_type(headers).get(..b"application/grpc".len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where calls go, as it is written: an `http://` origin.
+//! Where calls go, as it is written: `http://`, `https://` or `unix:`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ pub struct Origin {
     authority: HeaderValue,
     /// `unix:` and a path.
     socket: Option<PathBuf>,
+    is_https: bool,
 }
 
 /// Why a text is no origin.
@@ -26,9 +27,6 @@ pub enum OriginError {
     /// Not a URL.
     #[error("not a URL such as http://127.0.0.1:9000")]
     Malformed,
-    /// `https://`.
-    #[error("https is not spoken to the upstream yet: name an http:// address")]
-    Https,
     /// `unix:` without a whole path.
     #[error("a socket is named by its whole path, such as unix:/run/docs.sock")]
     RelativeSocket,
@@ -41,6 +39,11 @@ impl Origin {
     /// The host's name or address, without brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Whether it is spoken to over TLS.
+    pub const fn is_https(&self) -> bool {
+        self.is_https
     }
 
     /// The port.
@@ -68,7 +71,13 @@ impl Origin {
             return Err(OriginError::RelativeSocket);
         }
         let authority = HeaderValue::from_static("localhost");
-        Ok(Self { host: "localhost".to_owned(), port: 0, authority, socket: Some(PathBuf::from(path)) })
+        Ok(Self {
+            host: "localhost".to_owned(),
+            port: 0,
+            authority,
+            socket: Some(PathBuf::from(path)),
+            is_https: false,
+        })
     }
 }
 
@@ -81,10 +90,8 @@ impl FromStr for Origin {
         }
         let uri: Uri = text.parse().map_err(|_| OriginError::Malformed)?;
         let scheme = uri.scheme().ok_or(OriginError::Malformed)?;
-        if *scheme == Scheme::HTTPS {
-            return Err(OriginError::Https);
-        }
-        if *scheme != Scheme::HTTP {
+        let is_https = *scheme == Scheme::HTTPS;
+        if !is_https && *scheme != Scheme::HTTP {
             return Err(OriginError::Malformed);
         }
         let authority: &Authority = uri.authority().ok_or(OriginError::Malformed)?;
@@ -97,9 +104,9 @@ impl FromStr for Origin {
         if host.is_empty() || (has_port && authority.port_u16().is_none()) {
             return Err(OriginError::Malformed);
         }
-        let port = authority.port_u16().unwrap_or(80);
+        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         let value = HeaderValue::from_str(authority.as_str()).map_err(|_| OriginError::Malformed)?;
-        Ok(Self { host, port, authority: value, socket: None })
+        Ok(Self { host, port, authority: value, socket: None, is_https })
     }
 }
 
@@ -108,9 +115,10 @@ impl fmt::Display for Origin {
         if let Some(path) = &self.socket {
             return write!(out, "unix:{}", path.display());
         }
+        let scheme = if self.is_https { "https" } else { "http" };
         match self.host.contains(':') {
-            true => write!(out, "http://[{}]:{}", self.host, self.port),
-            false => write!(out, "http://{}:{}", self.host, self.port),
+            true => write!(out, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(out, "{scheme}://{}:{}", self.host, self.port),
         }
     }
 }
@@ -121,7 +129,12 @@ mod tests {
 
     #[test]
     fn an_origin_has_a_host_and_a_port() {
-        let cases = [("http://h", "h", 80), ("http://h:9/", "h", 9), ("http://[::1]:9000", "::1", 9000)];
+        let cases = [
+            ("http://h", "h", 80),
+            ("http://h:9/", "h", 9),
+            ("http://[::1]:9000", "::1", 9000),
+            ("https://h", "h", 443),
+        ];
         for (text, host, port) in cases {
             let origin: Origin = text.parse().unwrap();
             assert_eq!((origin.host(), origin.port()), (host, port), "{text}");
@@ -131,7 +144,7 @@ mod tests {
     #[test]
     fn what_is_more_or_less_than_an_origin_is_refused() {
         let cases = [
-            ("https://h", OriginError::Https),
+            ("unix:run/docs.sock", OriginError::RelativeSocket),
             ("h:80", OriginError::Malformed),
             ("ftp://h", OriginError::Malformed),
             ("http://h/base", OriginError::MoreThanOrigin),

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use goldleaves_web::Buffers;
 use parking_lot::Mutex;
 
-use super::connection::{ConnectError, Connection};
+use super::connection::{ConnectError, Connection, Speaks};
 use super::slots::Slots;
-use super::wire;
-use crate::upstream::{Plumbing, Target};
+use super::two::{Shared, Stream};
+use super::wire::Dial;
+use crate::upstream::Plumbing;
 
 /// How connections are made and kept.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +30,13 @@ pub(crate) struct PoolOptions {
 
 /// Idle connections, the last used first out.
 pub(crate) struct Pool {
-    target: Target,
-    /// How long a connection may take to be made.
-    connect_timeout: Duration,
+    dial: Dial,
     options: PoolOptions,
     slots: Slots,
     buffers: Buffers,
     idle: Mutex<Vec<Idle>>,
+    /// Connections of HTTP/2, which many calls use at once.
+    shared: Mutex<Vec<Arc<Shared>>>,
 }
 
 struct Idle {
@@ -44,16 +45,22 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(target: Target, connect_timeout: Duration, (parts, buffers): (&Plumbing, &Buffers)) -> Arc<Self> {
+    pub(crate) fn new(dial: Dial, (parts, buffers): (&Plumbing, &Buffers)) -> Arc<Self> {
         let (options, slots, buffers) = (parts.pool, parts.slots.clone(), buffers.clone());
-        let pool = Arc::new(Self { target, connect_timeout, options, slots, buffers, idle: Mutex::default() });
+        let pool = Self { dial, options, slots, buffers, idle: Mutex::default(), shared: Mutex::default() };
+        let pool = Arc::new(pool);
         pool.slots.share_with(&pool);
         pool
     }
 
     /// A connection that the upstream had not closed a moment ago. It is polled once, which reads what came while it
     /// was idle: an end or stray bytes.
-    pub(crate) fn take(&self, cx: &mut Context<'_>) -> Option<Connection> {
+    pub(crate) fn take(&self, speaks: Speaks, cx: &mut Context<'_>) -> Option<Connection> {
+        if speaks == Speaks::Two {
+            let mut connection = Connection::stream(self.stream()?);
+            connection.mark_reused();
+            return Some(connection);
+        }
         loop {
             let mut idle = self.idle.lock();
             let Idle { mut connection, since } = idle.pop()?;
@@ -73,17 +80,32 @@ impl Pool {
     }
 
     /// A new connection, made within the time-out and before `latest`.
-    pub(crate) async fn connect(&self, latest: tokio::time::Instant) -> Result<Connection, ConnectError> {
+    pub(crate) async fn connect(
+        &self,
+        speaks: Speaks,
+        latest: tokio::time::Instant,
+    ) -> Result<Connection, ConnectError> {
         let slot = self.slots.take().ok_or(ConnectError::Busy)?;
         let left = latest.saturating_duration_since(tokio::time::Instant::now());
-        let stream = wire::connect(&self.target, self.connect_timeout.min(left)).await?;
-        Connection::open(stream, &self.options, (slot, self.buffers.clone())).await
+        let wire = self.dial.connect(speaks, left).await?;
+        if speaks == Speaks::One {
+            return Connection::open(wire, &self.options, (slot, self.buffers.clone())).await;
+        }
+        let shared = Shared::open(wire, slot).await?;
+        let stream = shared.stream().ok_or(ConnectError::Busy)?;
+        self.shared.lock().push(shared);
+        Ok(Connection::stream(stream))
+    }
+
+    /// A stream of a connection of HTTP/2 that allows one more.
+    fn stream(&self) -> Option<Stream> {
+        self.shared.lock().iter().find_map(Shared::stream)
     }
 
     /// Whether a connection can be made now; it is closed at once.
-    pub(crate) async fn try_connect(&self) -> Result<(), ConnectError> {
+    pub(crate) async fn try_connect(&self, speaks: Speaks) -> Result<(), ConnectError> {
         let _slot = self.slots.take().ok_or(ConnectError::Busy)?;
-        wire::connect(&self.target, self.connect_timeout).await.map(drop)
+        self.dial.connect(speaks, Duration::MAX).await.map(drop)
     }
 
     /// Closes the connection that has been unused for the longest; whether there was one.
@@ -91,7 +113,7 @@ impl Pool {
         let mut idle = self.idle.lock();
         let oldest = if idle.is_empty() { None } else { Some(idle.remove(0)) };
         drop(idle);
-        oldest.is_some()
+        oldest.is_some() || self.close_unused()
     }
 
     /// Keeps a connection for the next request, or closes it.
@@ -113,5 +135,14 @@ impl Pool {
         let stale: Vec<Idle> = idle.drain(..stale).collect();
         drop(idle);
         drop(stale);
+        self.shared.lock().retain(|shared| !shared.is_spent());
+    }
+
+    fn close_unused(&self) -> bool {
+        let mut shared = self.shared.lock();
+        let unused = shared.iter().position(|shared| shared.is_unused());
+        let unused = unused.map(|index| shared.swap_remove(index));
+        drop(shared);
+        unused.is_some()
     }
 }

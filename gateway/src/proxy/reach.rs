@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::answer::{Held, Lease};
-use super::connection::{ConnectError, Connection};
+use super::connection::{ConnectError, Connection, Speaks};
 use super::pool::Pool;
 use crate::edge::Way;
 use crate::error::{GatewayError, UpstreamError};
@@ -16,12 +16,14 @@ use crate::upstream::{Address, CallResult, NoPick, RETRIES_MAX, Request, RetryRe
 
 /// What a call has tried so far.
 pub(crate) struct Course<'a> {
+    way: &'a Arc<Way>,
     upstream: &'a Arc<Upstream>,
     core: usize,
     metrics: &'a CoreMetrics,
     latest: Instant,
     tried: Vec<Arc<Address>>,
     retries: usize,
+    speaks: Speaks,
     request: Option<Request>,
 }
 
@@ -44,14 +46,14 @@ pub(crate) enum Wanted {
 impl<'a> Course<'a> {
     /// The course of a call that begins.
     pub(crate) fn begin(
-        way: &'a Way,
+        way: &'a Arc<Way>,
         (core, metrics): (usize, &'a CoreMetrics),
-        latest: Instant,
+        (speaks, latest): (Speaks, Instant),
     ) -> Result<Self, GatewayError> {
         let upstream = &way.upstream;
         upstream.called(std::time::Instant::now());
         let request = upstream.request().map_err(|none| no_address(none, upstream, core))?;
-        Ok(Self { upstream, core, metrics, latest, tried: Vec::new(), retries: 0, request: Some(request) })
+        Ok(Self { way, upstream, core, metrics, latest, tried: Vec::new(), retries: 0, speaks, request: Some(request) })
     }
 
     /// A connection to send the request over.
@@ -64,12 +66,12 @@ impl<'a> Course<'a> {
                 return Err(no_address(NoPick::NoAddress, self.upstream, self.core));
             };
             if wanted == Wanted::Any
-                && let Some(connection) = std::future::poll_fn(|cx| Poll::Ready(pool.take(cx))).await
+                && let Some(connection) = std::future::poll_fn(|cx| Poll::Ready(pool.take(self.speaks, cx))).await
             {
                 return Ok(Reached { connection, pool, under_way });
             }
             self.metrics.upstream_connecting();
-            match pool.connect(self.latest).await {
+            match pool.connect(self.speaks, self.latest).await {
                 Ok(connection) => {
                     self.upstream.connected(&address);
                     return Ok(Reached { connection, pool, under_way });
@@ -121,7 +123,7 @@ impl<'a> Course<'a> {
     pub(crate) fn lease(&mut self, reached: Reached) -> Lease {
         let Reached { connection, pool, under_way } = reached;
         let request = self.request.take();
-        Lease { connection, pool, held: Held { _under_way: under_way, _request: request } }
+        Lease { connection, pool, held: Held { _under_way: under_way, _request: request, _way: Arc::clone(self.way) } }
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use goldleaves_trace::{OpenSpan, web};
 use goldleaves_web::{Buffers, WebBody};
-use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -17,12 +17,14 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::answer::{AnswerBody, Lease};
+use super::connection::{Connection, Speaks};
 use super::exchange::{HeadLimits, NoHead, exchange};
-use super::headers::{self, Framing};
+use super::headers::{self, Framing, is_event_stream, is_grpc};
 use super::origin::Origin;
 use super::reach::{Course, Wanted};
 use super::stall::Stall;
 use super::tunnel::Tunnel;
+use super::two;
 use super::upload::{Upload, UploadLimits, UploadWatch};
 use crate::call::{Destination, Outbound};
 use crate::capture::Meter;
@@ -118,6 +120,7 @@ struct Prepared {
     repeatable: bool,
     /// The client's end of a tunnel, when it asked for one.
     client: Option<OnUpgrade>,
+    speaks: Speaks,
 }
 
 fn prepare(
@@ -138,15 +141,17 @@ fn prepare(
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();
+    let is_grpc = is_grpc(&parts.headers);
+    let speaks = way.upstream.speaks();
     let body = match &watch {
-        Some(watch) if is_grpc(&parts.headers) => {
+        Some(watch) if is_grpc => {
             let limits = UploadLimits { idle: way.limits.stream_idle, ..way.limits.upload() };
             Upload::streaming(body, watch.clone(), (limits, ends.stream, buffers))
         }
         Some(watch) => Upload::streaming(body, watch.clone(), (way.limits.upload(), ends.call, buffers)),
         None => Upload::empty(),
     };
-    Prepared { request: Request::from_parts(parts, body), way, watch, repeatable, client }
+    Prepared { request: Request::from_parts(parts, body), way, watch, repeatable, client, speaks }
 }
 
 impl Inner {
@@ -156,11 +161,14 @@ impl Inner {
         mut meter: Option<&mut Meter>,
         ends: Ends,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
-        let Prepared { request, way, watch, repeatable, client } = prepared;
+        let Prepared { request, way, watch, repeatable, client, speaks } = prepared;
+        if client.is_some() && speaks == Speaks::Two {
+            return Err(GatewayError::UpgradeUnsupported);
+        }
         if let Some(meter) = &mut meter {
             meter.check()?;
         }
-        let mut course = Course::begin(&way, (self.core, &self.metrics), ends.call)?;
+        let mut course = Course::begin(&way, (self.core, &self.metrics), (speaks, ends.call))?;
         let mut reached = course.reach(Wanted::Any).await?;
         if let Some(meter) = meter
             && let Err(refused) = meter.hand_over().await
@@ -171,17 +179,19 @@ impl Inner {
         if client.is_some() {
             reached.connection.allow_upgrade();
         }
-        let spare = (repeatable && reached.connection.is_reused()).then(|| copy_of(&request));
+        let may_be_refused = speaks == Speaks::Two && watch.is_none();
+        let may_be_broken = repeatable && reached.connection.is_reused();
+        let spare = (may_be_refused || may_be_broken).then(|| copy_of(&request));
         let limits = HeadLimits { timeout: way.limits.head_timeout, call_deadline: ends.call };
         let mut sent = std::time::Instant::now();
         let mut head = exchange(&mut reached.connection, request, watch.as_ref(), limits).await;
-        if let Err(NoHead::Broke { unsent, .. }) = &mut head
-            && reached.connection.is_reused()
-            && !reached.connection.heard_anything()
-            && let Some(again) = unsent.take().map(|request| *request).or(spare)
-            && course.may_retry(RetryReason::Reused)
+        if let Err(NoHead::Broke { unsent, error }) = &mut head
+            && let Some(reason) = why_again(&reached.connection, error)
+            && let Some(again) =
+                unsent.take().map(|request| *request).or(spare.filter(|_| repeatable || reason == RetryReason::Refused))
+            && course.may_retry(reason)
         {
-            // The upstream closed the connection while the request was on its way to it.
+            // The upstream closed the connection while the request was on its way to it, or did not look at it.
             course.give_up(reached);
             reached = course.reach(Wanted::New).await?;
             if client.is_some() {
@@ -242,6 +252,17 @@ impl Inner {
         };
         let response = plain(response, |incoming| AnswerBody::new(incoming, lease, stall).watching(watch));
         Ok((response, None))
+    }
+}
+
+/// Why a call whose connection broke may be sent again, if it can be.
+fn why_again(connection: &Connection, error: &hyper::Error) -> Option<RetryReason> {
+    if two::was_refused(error) {
+        Some(RetryReason::Refused)
+    } else if connection.is_reused() && !connection.heard_anything() {
+        Some(RetryReason::Reused)
+    } else {
+        None
     }
 }
 
@@ -326,22 +347,6 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     copy
-}
-
-/// The media type of a message, without parameters.
-fn media_type(headers: &HeaderMap) -> &[u8] {
-    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    media_type(headers).eq_ignore_ascii_case(b"text/event-stream")
-}
-
-/// `application/grpc`, `application/grpc+proto`, `application/grpc-web`, ….
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let start = media_type(headers).get(..b"application/grpc".len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 fn is_idempotent(method: &Method) -> bool {

@@ -1,14 +1,19 @@
-//! What bytes go over to an upstream: a TCP connection or a socket of this machine.
+//! What bytes go over to an upstream: a TCP connection, encrypted or not, or a socket of this machine.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::connection::ConnectError;
+use super::connection::{ConnectError, Speaks};
+use super::tls::Tls;
 use crate::upstream::Target;
 
 /// A connected stream.
@@ -16,21 +21,46 @@ use crate::upstream::Target;
 pub(crate) enum Wire {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects, within the time-out.
-pub(crate) async fn connect(target: &Target, timeout: Duration) -> Result<Wire, ConnectError> {
-    let connecting = async {
-        Ok::<_, io::Error>(match target {
-            Target::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Wire::Tcp(stream)
-            }
-            Target::Unix(path) => Wire::Unix(UnixStream::connect(path).await?),
-        })
-    };
-    Ok(tokio::time::timeout(timeout, connecting).await.map_err(|_| ConnectError::TimedOut(timeout))??)
+/// How an address is connected to.
+#[derive(Debug, Clone)]
+pub(crate) struct Dial {
+    pub(crate) target: Target,
+    /// The name that its certificate must have, where it is encrypted.
+    pub(crate) tls: Option<(Arc<Tls>, ServerName<'static>)>,
+    pub(crate) timeout: Duration,
+}
+
+impl Dial {
+    /// Connects, within the time-out and within `left`.
+    pub(crate) async fn connect(&self, speaks: Speaks, left: Duration) -> Result<Wire, ConnectError> {
+        let timeout = self.timeout.min(left);
+        let connected = tokio::time::timeout(timeout, self.connect_at_last(speaks)).await;
+        connected.map_err(|_| ConnectError::TimedOut(timeout))?
+    }
+
+    async fn connect_at_last(&self, speaks: Speaks) -> Result<Wire, ConnectError> {
+        let stream = match &self.target {
+            Target::Tcp(address) => TcpStream::connect(address).await?,
+            Target::Unix(path) => return Ok(Wire::Unix(UnixStream::connect(path).await?)),
+        };
+        stream.set_nodelay(true)?;
+        let Some((tls, name)) = &self.tls else { return Ok(Wire::Tcp(stream)) };
+        let connector = TlsConnector::from(tls.config(speaks));
+        let stream = connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?;
+        if speaks == Speaks::Two && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(ConnectError::Alpn);
+        }
+        Ok(Wire::Tls(Box::new(stream)))
+    }
+}
+
+impl Wire {
+    pub(super) const fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
 }
 
 impl AsyncRead for Wire {
@@ -38,6 +68,7 @@ impl AsyncRead for Wire {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
         }
     }
 }
@@ -47,6 +78,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
         }
     }
 
@@ -54,6 +86,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
@@ -61,6 +94,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 
@@ -72,6 +106,7 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -79,6 +114,7 @@ impl AsyncWrite for Wire {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }

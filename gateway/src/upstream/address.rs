@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::standing::Standing;
-use crate::proxy::{Origin, Pool};
+use crate::proxy::{Dial, Origin, Pool};
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ impl fmt::Display for Target {
 
 /// One address.
 pub(crate) struct Address {
-    pub(crate) target: Target,
+    pub(crate) dial: Dial,
     /// As it was written: for `Host` of requests that had none, and for spans.
     pub(crate) origin: Arc<Origin>,
     pub(crate) standing: Standing,
@@ -37,8 +37,16 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    pub(crate) fn new(target: Target, origin: Arc<Origin>, pools: Box<[Arc<Pool>]>) -> Arc<Self> {
-        Arc::new(Self { target, origin, standing: Standing::default(), pools })
+    pub(crate) fn new(dial: Dial, origin: Arc<Origin>, pools: Box<[Arc<Pool>]>) -> Arc<Self> {
+        Arc::new(Self { dial, origin, standing: Standing::default(), pools })
+    }
+
+    pub(crate) const fn target(&self) -> &Target {
+        &self.dial.target
+    }
+
+    pub(crate) fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
     }
 
     pub(crate) fn pool(&self, core: usize) -> Option<&Arc<Pool>> {
@@ -48,7 +56,7 @@ impl Address {
 
 impl fmt::Debug for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Address({})", self.target)
+        write!(out, "Address({})", self.target())
     }
 }
 

@@ -7,19 +7,19 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::Upstream;
 use super::address::Address;
 use super::outage::Reason;
 use crate::edge::Health;
-use crate::proxy::connect;
+use crate::proxy::Speaks;
 
 impl Upstream {
     /// Asks one address how it is; what it said so many times in a row is taken for the truth.
     pub(super) async fn ask(self: Arc<Self>, address: Arc<Address>, health: Health) {
-        let asked = tokio::time::timeout(health.timeout, is_well(&address, &health)).await;
+        let asked = tokio::time::timeout(health.timeout, is_well(&address, &health, self.speaks())).await;
         let is_well = asked.unwrap_or(false);
         let (yes, no) = (&address.standing.passes, &address.standing.fails);
         let (counted, other) = if is_well { (yes, no) } else { (no, yes) };
@@ -31,27 +31,46 @@ impl Upstream {
         }
         if address.standing.outage.healthy(self.clock.now(), is_well) {
             self.metrics.ejected(Reason::Health);
-            tracing::warn!(upstream = self.name(), address = %address.target, "its health check fails; calls go elsewhere");
+            tracing::warn!(upstream = self.name(), address = %address.target(), "its health check fails; calls go elsewhere");
         }
     }
 }
 
-async fn is_well(address: &Address, health: &Health) -> bool {
-    let Ok(stream) = connect(&address.target, health.timeout).await else { return false };
-    let Ok((mut sender, connection)) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await else {
-        return false;
+async fn is_well(address: &Address, health: &Health, speaks: Speaks) -> bool {
+    let Ok(wire) = address.dial.connect(speaks, health.timeout).await else { return false };
+    let scheme = if address.origin.is_https() { "https" } else { "http" };
+    let Ok(authority) = address.origin.authority().to_str() else { return false };
+    let mut request = Request::new(Empty::<Bytes>::new());
+    let target = match speaks {
+        Speaks::One => health.path.parse(),
+        Speaks::Two => format!("{scheme}://{authority}{}", health.path).parse(),
     };
-    let mut request = Request::new(Empty::new());
-    let Ok(uri) = health.path.parse() else { return false };
-    *request.uri_mut() = uri;
+    let Ok(target) = target else { return false };
+    *request.uri_mut() = target;
     let headers = request.headers_mut();
-    headers.insert(HOST, address.origin.authority().clone());
     headers.insert(USER_AGENT, HeaderValue::from_static("goldleaves-health"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let answered = async { sender.send_request(request).await };
-    let answer = tokio::select! {
-        answer = answered => answer,
-        _ = connection => return false,
+    if speaks == Speaks::One {
+        headers.insert(HOST, address.origin.authority().clone());
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let answer = match speaks {
+        Speaks::One => {
+            let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(wire)).await else { return false };
+            let answered = async { sender.send_request(request).await };
+            tokio::select! {
+                answer = answered => answer,
+                _ = connection => return false,
+            }
+        }
+        Speaks::Two => {
+            let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(wire)).await;
+            let Ok((mut sender, connection)) = shaken else { return false };
+            let answered = async { sender.send_request(request).await };
+            tokio::select! {
+                answer = answered => answer,
+                _ = connection => return false,
+            }
+        }
     };
     answer.is_ok_and(|answer| health.statuses.contains(answer.status().as_u16()))
 }

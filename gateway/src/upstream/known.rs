@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::address::{Address, Target};
 use super::{Upstream, UpstreamSpec};
-use crate::proxy::{Origin, Pool};
+use crate::proxy::{Dial, Origin, Pool};
 
 /// More addresses of one name than these are not used.
 const ADDRESSES_MAX: usize = 256;
@@ -26,7 +26,9 @@ struct Named {
 impl Known {
     /// Nothing, but for what the upstream before knew of the same addresses, where it made connections the same way.
     pub(super) fn new(spec: &UpstreamSpec, before: Option<&Upstream>) -> Self {
-        let before = before.filter(|before| before.spec.connect_timeout == spec.connect_timeout);
+        let connects_alike =
+            |before: &&Upstream| before.spec.connect_timeout == spec.connect_timeout && before.spec.tls == spec.tls;
+        let before = before.filter(connects_alike);
         let known = before.map(|before| before.known.lock());
         let named = |origin: &Arc<Origin>| {
             let same = known.as_ref().and_then(|known| known.0.iter().find(|named| named.origin == *origin));
@@ -40,7 +42,7 @@ impl Known {
     pub(super) fn in_use(&self) -> Vec<Arc<Address>> {
         let mut list: Vec<Arc<Address>> = Vec::new();
         for address in self.0.iter().flat_map(Named::in_use) {
-            if !list.iter().any(|other| other.target == address.target) {
+            if !list.iter().any(|other| other.target() == address.target()) {
                 list.push(Arc::clone(address));
             }
         }
@@ -92,7 +94,7 @@ impl Upstream {
         let before = std::mem::take(&mut named.families);
         for target in targets {
             let family = usize::from(is_v4(&target) != first_is_v4);
-            let is_there = |address: &&Arc<Address>| address.target == target;
+            let is_there = |address: &&Arc<Address>| *address.target() == target;
             let address = before.iter().flatten().find(is_there).map(Arc::clone);
             let address = address.unwrap_or_else(|| self.address(target, &named.origin));
             if let Some(family) = named.families.get_mut(family) {
@@ -104,9 +106,12 @@ impl Upstream {
     }
 
     fn address(&self, target: Target, origin: &Arc<Origin>) -> Arc<Address> {
-        let pool = |buffers| Pool::new(target.clone(), self.spec.connect_timeout, (&self.plumbing, buffers));
+        let tls = self.spec.tls.as_ref().filter(|_| origin.is_https());
+        let tls = tls.and_then(|tls| Some((Arc::clone(tls), tls.name(origin.host())?)));
+        let dial = Dial { target, tls, timeout: self.spec.connect_timeout };
+        let pool = |buffers| Pool::new(dial.clone(), (&self.plumbing, buffers));
         let pools = self.plumbing.buffers.iter().map(pool).collect();
-        Address::new(target, Arc::clone(origin), pools)
+        Address::new(dial, Arc::clone(origin), pools)
     }
 }
 

@@ -10,6 +10,7 @@ mod known;
 mod metrics;
 mod outage;
 mod score;
+mod shown;
 mod standing;
 mod tally;
 mod upkeep;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::call::Destination;
 use crate::edge::{Health, Workshop};
-use crate::proxy::{Origin, PoolOptions, Slots};
+use crate::proxy::{Origin, PoolOptions, Slots, Speaks, Tls};
 
 pub(crate) use address::{Address, Target, UnderWay};
 use clock::Clock;
@@ -54,6 +55,8 @@ pub(crate) struct UpstreamSpec {
     pub(crate) requests_max: Option<usize>,
     pub(crate) connect_timeout: Duration,
     pub(crate) health: Option<Health>,
+    pub(crate) protocol: Option<Speaks>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// What the connections of all upstreams have in common.
@@ -149,6 +152,11 @@ impl Upstream {
         &self.metrics
     }
 
+    /// Which HTTP its calls go over.
+    pub(crate) fn speaks(&self) -> Speaks {
+        self.spec.protocol.unwrap_or(Speaks::One)
+    }
+
     /// For `Host` of requests that had none.
     pub(crate) fn origin(&self) -> Option<&Arc<Origin>> {
         self.spec.origins.first()
@@ -204,7 +212,7 @@ impl Upstream {
     pub(crate) fn connect_failed(&self, address: &Address) {
         if address.standing.outage.connect_failed(self.clock.now()) {
             self.metrics.ejected(outage::Reason::Connect);
-            tracing::warn!(upstream = self.name(), address = %address.target, "can't connect; calls go elsewhere");
+            tracing::warn!(upstream = self.name(), address = %address.target(), "can't connect; calls go elsewhere");
         }
         // The other family of the name may be the one that answers.
         self.refresh();
@@ -232,14 +240,13 @@ impl Upstream {
             && judge(&Candidates { list: &list, tried: &[] }, index, now)
         {
             self.metrics.ejected(outage::Reason::Answers);
-            tracing::warn!(upstream = self.name(), address = %address.target, "answers badly, others don't; calls go elsewhere");
+            tracing::warn!(upstream = self.name(), address = %address.target(), "answers badly, others don't; calls go elsewhere");
         }
     }
 
-    /// Closes what a core has not used for too long.
-    pub(crate) fn sweep(&self, core: usize) {
-        let list = self.list(core);
-        list.iter().filter_map(|address| address.pool(core)).for_each(|pool| pool.sweep());
+    /// Closes what has not been used for too long.
+    fn sweep(&self) {
+        self.known.lock().all().iter().flat_map(|address| address.pools()).for_each(|pool| pool.sweep());
     }
 
     fn list(&self, core: usize) -> List {

@@ -60,7 +60,6 @@ impl Standing {
         self.score.cost(now, self.outstanding())
     }
 
-    #[expect(dead_code, reason = "shown by the operations listener soon")]
     pub(crate) fn average(&self, now: Moment) -> Duration {
         self.score.average(now)
     }

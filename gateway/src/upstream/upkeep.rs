@@ -19,8 +19,8 @@ const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
 /// How long a start waits for the first answers.
 const FIRST_LOOK_UP_MAX: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(250);
-/// What waits for a call to wake it.
-const LONG: Duration = Duration::from_secs(3_600);
+/// How often unused connections are looked at.
+const LONG: Duration = Duration::from_secs(4);
 
 /// Looks names up for the first time, waiting a little for their addresses, so that the first calls find some.
 pub(crate) fn first_look_up(upstreams: &[Arc<Upstream>]) {
@@ -90,10 +90,10 @@ impl Upstream {
 
     async fn try_again(self: Arc<Self>, address: Arc<Address>) {
         let Some(pool) = address.pool(0) else { return };
-        match pool.try_connect().await {
+        match pool.try_connect(self.speaks()).await {
             Ok(()) => {
                 self.connected(&address);
-                tracing::info!(upstream = self.name(), address = %address.target, "can be connected to again");
+                tracing::info!(upstream = self.name(), address = %address.target(), "can be connected to again");
             }
             Err(_) => self.connect_failed(&address),
         }
@@ -102,7 +102,7 @@ impl Upstream {
 
 async fn keep_up(weak: Weak<Upstream>) {
     let trials = TaskTracker::new();
-    let (mut look_up_at, mut ask_at) = (Instant::now(), Instant::now());
+    let (mut look_up_at, mut ask_at, mut sweep_at) = (Instant::now(), Instant::now(), Instant::now());
     loop {
         let Some(upstream) = weak.upgrade() else { return };
         let pause = if upstream.needs_upkeep() { TICK } else { LONG };
@@ -123,6 +123,10 @@ async fn keep_up(weak: Weak<Upstream>) {
             for address in list.iter() {
                 trials.spawn(Arc::clone(&upstream).ask(Arc::clone(address), health.clone()));
             }
+        }
+        if sweep_at <= now {
+            sweep_at = now + LONG;
+            upstream.sweep();
         }
         if trials.is_empty() {
             for address in upstream.due_trials() {

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 
 use crate::arguments::{self, Program};
 use crate::exit::Exit;
-use crate::settings::{CONFIG_FILE, File, Mistakes, Values};
+use crate::settings::{Again, CONFIG_FILE, FILE_NAME, File, Mistakes, Values};
 use crate::signals;
 pub use crate::terminal::{answer, print, say, show};
 
@@ -60,12 +60,18 @@ impl Source {
     pub fn values(&self) -> Result<Values, Mistakes> {
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let variable = environment.iter().find(|(name, value)| name == CONFIG_FILE && !value.is_empty());
+        let path = match (&self.file, variable) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some((_, file))) => Some(PathBuf::from(file)),
+            (None, None) => Some(PathBuf::from(FILE_NAME)),
+        };
         let file = match (&self.file, variable) {
             (Some(file), _) => Some(File::named("--config", file)?),
             (None, Some((_, file))) => Some(File::named(CONFIG_FILE, Path::new(file))?),
             (None, None) => File::in_folder(Path::new("."))?,
         };
-        Ok(Values::load_file(environment, file))
+        let again = self.clone();
+        Ok(Values::load_file(environment, file).read_again_by(Again::new(move || again.values(), path)))
     }
 
     /// Reads a program's settings; every mistake goes to standard error.

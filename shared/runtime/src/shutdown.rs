@@ -1,9 +1,10 @@
 //! The wish to stop, and who hears it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::signals::on_a_terminal;
@@ -18,6 +19,14 @@ pub struct Shutdown {
     hurried: CancellationToken,
     at_once: CancellationToken,
     delaying: Arc<AtomicUsize>,
+    hangups: Arc<Hangups>,
+}
+
+/// SIGHUPs of a service manager or a script, and whether anybody does something at one.
+#[derive(Debug, Default)]
+struct Hangups {
+    heard: Notify,
+    is_heeded: AtomicBool,
 }
 
 /// Somebody waits in [`Shutdown::delay`].
@@ -60,7 +69,7 @@ impl Shutdown {
                     _ = terminate.recv() => {}
                     _ = hangup.recv() => {
                         if !on_a_terminal() {
-                            tracing::info!("heard SIGHUP: settings are read at the start only, nothing changes");
+                            heard.hung_up();
                             continue;
                         }
                     }
@@ -84,6 +93,20 @@ impl Shutdown {
             }
         });
         Ok(shutdown)
+    }
+
+    /// Resolves at the next SIGHUP that does not mean a closed window; several that come meanwhile are one.
+    pub async fn hangup(&self) {
+        self.hangups.is_heeded.store(true, Ordering::Relaxed);
+        self.hangups.heard.notified().await;
+    }
+
+    fn hung_up(&self) {
+        if self.hangups.is_heeded.load(Ordering::Relaxed) {
+            self.hangups.heard.notify_one();
+        } else {
+            tracing::info!("heard SIGHUP: this program reads its settings at the start only, nothing changes");
+        }
     }
 
     /// Asks to stop in order.

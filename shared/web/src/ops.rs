@@ -35,6 +35,14 @@ pub struct Ops {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     live: Vec<Check>,
     ready: Vec<Check>,
+    pages: Vec<Page>,
+}
+
+/// A page of JSON, made when it is asked for.
+#[derive(Clone)]
+struct Page {
+    path: &'static str,
+    json: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 #[derive(Serialize)]
@@ -61,7 +69,7 @@ impl Check {
 impl Ops {
     /// Answers `/metrics` with OpenMetrics text, or in the classic format for whoever prefers it; alive and ready without conditions so far.
     pub fn new(metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self { metrics: Arc::new(metrics), live: Vec::new(), ready: Vec::new() }
+        Self { metrics: Arc::new(metrics), live: Vec::new(), ready: Vec::new(), pages: Vec::new() }
     }
 
     /// Adds a condition of `/health/live`: when it fails, only a new start helps.
@@ -75,6 +83,13 @@ impl Ops {
     #[must_use]
     pub fn ready(mut self, check: Check) -> Self {
         self.ready.push(check);
+        self
+    }
+
+    /// Adds a page of JSON.
+    #[must_use]
+    pub fn page(mut self, path: &'static str, json: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.pages.push(Page { path, json: Arc::new(json) });
         self
     }
 
@@ -95,8 +110,18 @@ impl Ops {
             "/metrics" => metrics((self.metrics)(), request.headers()),
             "/health/live" => health(&self.live, ("live", "dead")),
             "/health/ready" => health(&self.ready, ("ready", "not ready")),
-            _ => text(StatusCode::NOT_FOUND, "text/plain", "/metrics, /health/live, /health/ready\n".to_owned()),
+            path => match self.pages.iter().find(|page| page.path == path) {
+                Some(page) => text(StatusCode::OK, "application/json", (page.json)()),
+                None => text(StatusCode::NOT_FOUND, "text/plain", self.known_pages()),
+            },
         }
+    }
+}
+
+impl Ops {
+    fn known_pages(&self) -> String {
+        let pages = ["/metrics", "/health/live", "/health/ready"].into_iter();
+        pages.chain(self.pages.iter().map(|page| page.path)).collect::<Vec<_>>().join(", ") + "\n"
     }
 }
 

@@ -158,6 +158,12 @@ impl Entry {
         self.mistakes.push(Mistake { subject: format!("{}.{}", self.place, key.name), text });
     }
 
+    /// As [`Entry::mistake`], for where nothing can be read on.
+    pub fn mistaken<T>(&mut self, key: Key, why: &str) -> Option<T> {
+        self.mistake(key, why);
+        None
+    }
+
     fn parsed<T, E: Display>(&mut self, key: Key, text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         parse(text)
             .inspect_err(|error| {

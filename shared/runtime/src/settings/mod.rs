@@ -3,6 +3,7 @@
 //! A program asks for what it reads and for nothing else, so that a setting only another program reads never stops it.
 //! Nothing here looks at the process environment or at the clock: a [`Values`] is built from what it is given.
 
+mod again;
 mod common;
 mod entries;
 mod file;
@@ -16,6 +17,7 @@ mod well_known;
 #[cfg(test)]
 mod tests;
 
+pub use again::{Again, Fingerprints};
 pub use common::{Common, Environment};
 pub use entries::{Entry, Key};
 pub use file::{CONFIG_FILE, File};

@@ -72,6 +72,7 @@ settings! {
     LOG_LEVEL = "log.level", Plain, "trace, debug, info, warn, error or off";
     LOG_FORMAT = "log.format", Plain, "text or json";
     UPSTREAM_URL = "upstream.url", Secret, "http://host:port of the service behind the gateway";
+    CONFIG_WATCH_SECS = "config.watch_secs", Plain, "seconds, from 0 to 86400";
     UPSTREAMS = "upstreams", Plain, "a list of tables such as {name = \"docs\", addresses = [\"http://docs:9000\"]}";
     ROUTES = "routes", Plain, "a list of tables such as {path = \"/api/v1/documents\", upstream = \"docs\"}";
     NATS_URL = "nats.url", Secret, "nats://host:port, several separated by commas";

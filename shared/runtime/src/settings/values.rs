@@ -9,6 +9,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Num, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::again::Again;
 use super::file::File;
 use super::mistakes::{Mistake, Mistakes};
 use super::table::{self, Kind, Setting};
@@ -44,6 +45,7 @@ pub struct Values {
     doubts: Vec<Mistake>,
     warnings: Vec<String>,
     readings: BTreeMap<&'static str, Reading>,
+    again: Option<Again>,
 }
 
 /// One setting as it was read, for `check-config`.
@@ -81,6 +83,7 @@ impl Values {
             doubts: Vec::new(),
             warnings,
             readings: BTreeMap::new(),
+            again: None,
         };
         if let Some(file) = file {
             values.add_file(&file);
@@ -274,6 +277,23 @@ impl Values {
                 Some(None)
             }
         }
+    }
+
+    /// How these settings are read again; `None` when they are not those of the process.
+    pub fn again(&self) -> Option<Again> {
+        self.again.clone()
+    }
+
+    /// The same settings, which can be read again like this.
+    #[must_use]
+    pub(crate) fn read_again_by(mut self, again: Again) -> Self {
+        self.again = Some(again);
+        self
+    }
+
+    /// A value as it was written, whatever it is.
+    pub(super) fn raw(&self, key: &str) -> Option<String> {
+        self.layers.find_value(key).ok().and_then(|value| serde_json::to_string(&value).ok())
     }
 
     pub(super) fn note(&mut self, mistake: Mistake) {

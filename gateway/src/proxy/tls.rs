@@ -1,0 +1,123 @@
+//! TLS to upstreams: their certificates are verified always, against a file, else the system's store, else Mozilla's.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+/// Which files an upstream's TLS is made of, and which name its certificate must have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) server_name: Option<ServerName<'static>>,
+    /// Certificates and the key.
+    pub(crate) client: Option<(PathBuf, PathBuf)>,
+}
+
+/// How connections are encrypted.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    one: Arc<ClientConfig>,
+    two: Arc<ClientConfig>,
+    files: TlsFiles,
+    /// What was in the files, to see that another one is in them.
+    contents: Vec<Vec<u8>>,
+}
+
+/// Made of the same files with the same in them.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files && self.contents == other.contents
+    }
+}
+
+impl Eq for Tls {}
+
+impl TlsFiles {
+    fn contents(&self) -> Vec<Vec<u8>> {
+        let client = self.client.iter().flat_map(|(certificates, key)| [certificates, key]);
+        self.ca.iter().chain(client).map(|file| std::fs::read(file).unwrap_or_default()).collect()
+    }
+}
+
+/// What is wrong with the files.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}{}: {why}", .file.as_ref().map(|file| format!(" {}", file.display())).unwrap_or_default())]
+pub(crate) struct TlsError {
+    what: &'static str,
+    file: Option<PathBuf>,
+    why: String,
+}
+
+impl Tls {
+    /// Reads the files.
+    pub(crate) fn read(files: TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let plain = |why: rustls::Error| TlsError { what: "TLS", file: None, why: why.to_string() };
+        let builder = builder.map_err(plain)?.with_root_certificates(roots(files.ca.as_deref())?);
+        let mut one = match &files.client {
+            None => builder.with_no_client_auth(),
+            Some((certificates, key)) => {
+                let key_pem = PrivateKeyDer::from_pem_file(key).map_err(wrong("the key", key))?;
+                builder.with_client_auth_cert(chain(certificates)?, key_pem).map_err(|why| TlsError {
+                    what: "certificate and key do not fit:",
+                    file: Some(key.clone()),
+                    why: why.to_string(),
+                })?
+            }
+        };
+        let mut two = one.clone();
+        one.alpn_protocols = vec![b"http/1.1".to_vec()];
+        two.alpn_protocols = vec![b"h2".to_vec()];
+        let contents = files.contents();
+        Ok(Self { one: Arc::new(one), two: Arc::new(two), files, contents })
+    }
+
+    pub(super) fn config(&self, speaks: super::Speaks) -> Arc<ClientConfig> {
+        Arc::clone(if speaks == super::Speaks::Two { &self.two } else { &self.one })
+    }
+
+    /// The name that the certificate must have.
+    pub(crate) fn name(&self, host: &str) -> Option<ServerName<'static>> {
+        self.files.server_name.clone().or_else(|| ServerName::try_from(host.to_owned()).ok())
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = file {
+        for certificate in chain(file)? {
+            roots.add(certificate).map_err(|why| wrong("the certificate authority", file)(why))?;
+        }
+        return Ok(roots);
+    }
+    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if added == 0 {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Ok(roots)
+}
+
+fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_file_iter(file).map_err(wrong("the certificates", file))?;
+    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(wrong("the certificates", file))?;
+    if certificates.is_empty() {
+        return Err(wrong("the certificates", file)("there is none in it"));
+    }
+    Ok(certificates)
+}
+
+fn wrong<E: fmt::Display>(what: &'static str, file: &Path) -> impl FnOnce(E) -> TlsError {
+    let file = Some(file.to_owned());
+    move |why| TlsError { what, file, why: why.to_string() }
+}

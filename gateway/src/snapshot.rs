@@ -1,0 +1,172 @@
+//! From settings to what serves: the stacks of all cores, made anew at each reload, and what goes on from one to the next.
+
+use std::sync::Arc;
+use std::sync::Weak;
+
+use goldleaves_auth::TokenVerifier;
+use goldleaves_record::Recorder;
+use goldleaves_trace::Tracer;
+use goldleaves_web::Buffers;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::GatewayConfig;
+use crate::core::Core;
+use crate::edge::{Edge, Workshop};
+use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
+use crate::metrics::CoreMetrics;
+use crate::proxy::Proxy;
+use crate::route_metrics::RouteRows;
+use crate::stack::StackParts;
+use crate::via::Via;
+
+/// How many requests of one core may wait for an answer's head at once.
+const WAITING_MAX: usize = 20_000;
+
+/// What no reload changes.
+pub(crate) struct Lasting {
+    pub(crate) recorder: Recorder,
+    pub(crate) tracer: Tracer,
+    pub(crate) workshop: Workshop,
+    pub(crate) calls: Arc<OpenCalls>,
+    pub(crate) rows: RouteRows,
+    pub(crate) via: Via,
+    pub(crate) cores: Vec<LastingCore>,
+}
+
+/// The same of one core.
+#[derive(Clone)]
+pub(crate) struct LastingCore {
+    pub(crate) metrics: Arc<CoreMetrics>,
+    pub(crate) buffers: Buffers,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tunnels: TaskTracker,
+    pub(crate) finishing: TaskTracker,
+}
+
+/// What one reading of the settings makes.
+pub(crate) struct Snapshot {
+    pub(crate) edge: Arc<Edge>,
+    parts: StackParts,
+    rate_per_second: Option<u32>,
+    config: GatewayConfig,
+}
+
+/// One core's part of a snapshot.
+pub(crate) struct OfCore {
+    pub(crate) parts: StackParts,
+    pub(crate) core: Arc<Core>,
+    pub(crate) proxy: Proxy,
+}
+
+impl Lasting {
+    /// Builds everything that is new, and keeps what has not changed.
+    pub(crate) fn snapshot(
+        &self,
+        config: &GatewayConfig,
+        verifier: TokenVerifier,
+        before: Option<&Snapshot>,
+    ) -> Snapshot {
+        let edge = Arc::new(Edge::build(config, &self.workshop, before.map(|before| &*before.edge)));
+        let rate_per_second = config.limits.rate_per_second;
+        let kept = before.filter(|before| before.rate_per_second == rate_per_second);
+        let new = || rate_per_second.map(|limit| Arc::new(Buckets::new(limit)));
+        let cors = config.origins.clone();
+        let parts = StackParts {
+            tracer: self.tracer.clone(),
+            cors: cors.map(|origins| Arc::new(CorsRules::new(origins, config.exposed.as_deref()))),
+            limits: LimitsOptions {
+                header_bytes_max: usize::try_from(config.limits.header_bytes_max).unwrap_or(usize::MAX),
+                header_fields_max: config.limits.header_fields_max,
+                body_bytes_max: config.body_bytes_max(),
+                waiting_max: WAITING_MAX,
+            },
+            via: self.via.clone(),
+            public: Arc::clone(&config.public),
+            edge: Arc::clone(&edge),
+            verifier,
+            buckets: kept.map_or_else(new, |kept| kept.parts.buckets.clone()),
+            calls: Arc::clone(&self.calls),
+        };
+        Snapshot { edge, parts, rate_per_second, config: config.clone() }
+    }
+
+    /// What one core serves a snapshot with.
+    pub(crate) fn of_core(&self, index: usize, snapshot: &Snapshot) -> Option<OfCore> {
+        let LastingCore { metrics, buffers, stopping, tunnels, finishing } = self.cores.get(index)?.clone();
+        let config = &snapshot.config;
+        let core = Arc::new(Core {
+            recorder: self.recorder.clone(),
+            statuses: Arc::clone(&config.statuses),
+            client_info: config.client_info,
+            says_skipped: config.says_skipped,
+            metrics: Arc::clone(&metrics),
+            routes: self.rows.counters(index, &config.billed_patterns()),
+            buffers: buffers.clone(),
+            stopping,
+            tunnels,
+            finishing,
+        });
+        let proxy = Proxy::new(index, config.limits.header_fields_max, (metrics, buffers));
+        Some(OfCore { parts: snapshot.parts.clone(), core, proxy })
+    }
+}
+
+/// Gives one core what it serves from now on.
+pub(crate) type Swap = Box<dyn Fn(OfCore) + Send + Sync>;
+
+/// Takes settings while calls are served. Each call keeps what it began with.
+pub(crate) struct Reloader {
+    lasting: Lasting,
+    swaps: Vec<Swap>,
+    current: Mutex<Arc<Snapshot>>,
+    /// Every one that somebody may still use.
+    marks: Mutex<Vec<Weak<()>>>,
+}
+
+impl Reloader {
+    pub(crate) fn new(lasting: Lasting, swaps: Vec<Swap>, first: Arc<Snapshot>) -> Arc<Self> {
+        let marks = Mutex::new(vec![first.edge.mark()]);
+        Arc::new(Self { lasting, swaps, current: Mutex::new(first), marks })
+    }
+
+    /// Serves by other settings from now on. Everything new is built first, names are looked up, and then each core is given
+    /// its part; it may take seconds, and wants a thread that may wait.
+    pub(crate) fn reload(&self, config: &GatewayConfig, verifier: TokenVerifier) {
+        // One at a time: the next one is built on this one.
+        let mut current = self.current.lock();
+        let next = Arc::new(self.lasting.snapshot(config, verifier, Some(&current)));
+        next.edge.start(Some(&current.edge));
+        for (index, swap) in self.swaps.iter().enumerate() {
+            if let Some(of_core) = self.lasting.of_core(index, &next) {
+                swap(of_core);
+            }
+        }
+        let mut marks = self.marks.lock();
+        marks.retain(|mark| mark.strong_count() > 0);
+        marks.push(next.edge.mark());
+        *current = next;
+    }
+
+    /// How many snapshots calls are served by, the current one included.
+    pub(crate) fn snapshots(&self) -> usize {
+        self.marks.lock().iter().filter(|mark| mark.strong_count() > 0).count()
+    }
+
+    pub(crate) fn edge(&self) -> Arc<Edge> {
+        Arc::clone(&self.current.lock().edge)
+    }
+
+    /// The addresses of all upstreams and what is known of each, as JSON.
+    pub(crate) fn upstreams(&self) -> String {
+        let shown: Vec<_> = self.edge().upstreams().iter().map(|upstream| upstream.shown()).collect();
+        format!("{:#}\n", serde_json::Value::Array(shown))
+    }
+}
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Reloader").finish_non_exhaustive()
+    }
+}
