@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer;
 use goldleaves_stream::{
@@ -99,21 +99,40 @@ async fn batches_are_full_or_due_and_never_wait_for_a_pull_to_expire() {
     wait_for_lag(&connection, 0, 0).await;
 }
 
+/// Holds for longer than `ack_wait`. False when the machine paused between two holds for so long that the server may have
+/// delivered again.
+async fn holds_without_pause(consumer: &mut Consumer, held: &Batch, ack_wait: Duration) -> bool {
+    let begun = Instant::now();
+    let mut last = begun;
+    while begun.elapsed() < ack_wait + Duration::from_secs(1) {
+        consumer.hold(held).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if last.elapsed() > ack_wait / 2 {
+            return false;
+        }
+        last = Instant::now();
+    }
+    true
+}
+
 #[tokio::test]
 async fn what_is_not_acknowledged_comes_again_unless_it_is_held() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
-    // So long that a machine with other work does not pause for it between two holds.
-    remake_consumer(&server.url(), Duration::from_secs(8), 1).await;
     publish_until_confirmed(&publisher(&connection), &deliveries(5)).await;
-    let mut consumer = Consumer::new(connection.clone(), quick());
-    let held = batch(&mut consumer).await;
-    assert_eq!(sequences(&held), [1, 2, 3, 4, 5]);
-    for _ in 0..30 {
-        consumer.hold(&held).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    // A machine that has other work may pause for longer than `ack_wait` between two holds: then the next try has more of it.
+    let mut tries = [8, 32, 120].into_iter().map(Duration::from_secs);
+    let (mut consumer, held) = loop {
+        let ack_wait = tries.next().expect("no pause is longer than the last try's wait");
+        remake_consumer(&server.url(), ack_wait, 1).await;
+        let mut consumer = Consumer::new(connection.clone(), quick());
+        let held = batch(&mut consumer).await;
+        assert_eq!(sequences(&held), [1, 2, 3, 4, 5]);
+        if holds_without_pause(&mut consumer, &held, ack_wait).await {
+            break (consumer, held);
+        }
+    };
     assert_eq!(lag(&connection).await.redelivered, 0, "held");
     // One is set aside for good, two are acknowledged, two are not.
     consumer.settle(&held, |index| index == 0).await;
