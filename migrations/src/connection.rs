@@ -151,7 +151,11 @@ async fn lock(guard: &DatabaseTransaction, progress: Progress<'_>) -> Result<(),
 
 async fn open_sqlite(rest: &str) -> Result<DatabaseTransaction, MigrationError> {
     let path = sqlite_path(rest).ok_or(MigrationError::Url(None))?;
-    create_private(&path).map_err(|source| MigrationError::File { path: path.display().to_string(), source })?;
+    let file = path.clone();
+    // A disk that stands still blocks the thread that asks it.
+    let made = tokio::task::spawn_blocking(move || create_private(&file)).await;
+    made.unwrap_or_else(|broken| Err(std::io::Error::other(broken)))
+        .map_err(|source| MigrationError::File { path: path.display().to_string(), source })?;
     let options = SqliteConnectOptions::new()
         .filename(&path)
         .journal_mode(SqliteJournalMode::Wal)

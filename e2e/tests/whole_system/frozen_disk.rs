@@ -79,7 +79,7 @@ impl Drop for OwnDisk {
 }
 
 /// A deployment that is not started, with its data on a disk of its own; none where such a disk can't be made.
-async fn system(durability: &str) -> Option<(Upstream, Deployment, OwnDisk)> {
+async fn system(kind: Kind, durability: &str) -> Option<(Upstream, Deployment, OwnDisk)> {
     let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
     let settings = [
         ("UPSTREAM_URL", upstream.url()),
@@ -87,7 +87,7 @@ async fn system(durability: &str) -> Option<(Upstream, Deployment, OwnDisk)> {
         ("SPOOL_BYTES_MAX", "128MiB".to_owned()),
     ];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let deployment = Deployment::prepare(Kind::Distributed, &settings).unwrap();
+    let deployment = Deployment::prepare(kind, &settings).unwrap();
     match OwnDisk::on(&deployment.data_folder()) {
         Ok(disk) => Some((upstream, deployment, disk)),
         Err(error) => {
@@ -148,9 +148,8 @@ async fn are_billed(deployment: &Deployment, receipts: &[Receipt]) {
     assert!(ids.iter().all(|id| found.get(id) == Some(&1)));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn available_serves_records_while_there_is_room_and_counts_the_rest() {
-    let Some((_upstream, mut deployment, disk)) = system("available").await else { return };
+async fn available_serves_records_while_there_is_room_and_counts_the_rest(kind: Kind) {
+    let Some((_upstream, mut deployment, disk)) = system(kind, "available").await else { return };
     deployment.start_again().await.unwrap();
     let token = deployment.token("acme").unwrap();
     let mut receipts = vec![Receipt::of(&deployment.ask(&billable(&token)).await.unwrap()).unwrap()];
@@ -180,9 +179,8 @@ async fn available_serves_records_while_there_is_room_and_counts_the_rest() {
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strict_answers_503_until_it_moves() {
-    let Some((upstream, mut deployment, disk)) = system("strict").await else { return };
+async fn strict_answers_503_until_it_moves(kind: Kind) {
+    let Some((upstream, mut deployment, disk)) = system(kind, "strict").await else { return };
     deployment.start_again().await.unwrap();
     let mut receipts = until_recorded(&deployment).await;
     let token = deployment.token("acme").unwrap();
@@ -203,9 +201,8 @@ async fn strict_answers_503_until_it_moves() {
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_listens_and_says_what_it_waits_for() {
-    let Some((_upstream, mut deployment, disk)) = system("available").await else { return };
+async fn a_start_listens_and_says_what_it_waits_for(kind: Kind) {
+    let Some((_upstream, mut deployment, disk)) = system(kind, "available").await else { return };
     deployment.start_again().await.unwrap();
     let mut receipts = until_recorded(&deployment).await;
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
@@ -224,3 +221,9 @@ async fn a_start_listens_and_says_what_it_waits_for() {
     assert_eq!(deployment.metric("goldleaves_spool_stands_still").await.unwrap(), 0.0);
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }
+
+on_both!(
+    available_serves_records_while_there_is_room_and_counts_the_rest,
+    strict_answers_503_until_it_moves,
+    a_start_listens_and_says_what_it_waits_for,
+);

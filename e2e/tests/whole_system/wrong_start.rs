@@ -53,6 +53,29 @@ fn files_that_can_not_be_used_are_named_with_every_other_mistake() {
 }
 
 #[tokio::test]
+async fn a_spool_without_room_is_refused_and_a_small_one_warned_about() {
+    let scratch = Scratch::new("small-spool").unwrap();
+    for program in ["gateway", "goldleaves"] {
+        let with = |bytes: &str| launch(program, &scratch).setting("SPOOL_BYTES_MAX", bytes);
+        let check = launch("goldleaves", &scratch).argument("check-config").argument("--program").argument(program);
+        for command in [with("1000"), check.setting("SPOOL_BYTES_MAX", "1048575")] {
+            let output = command.output().unwrap();
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(78), "{said}");
+            for part in ["SPOOL_BYTES_MAX", "no room to work in", "1MiB or more", "32MiB"] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+            assert!(!scratch.join("data").exists(), "nothing is touched");
+        }
+        let mut small = with("8MiB").start().unwrap();
+        let warned = |text: &str| text.contains("SPOOL_BYTES_MAX is small").then_some(());
+        small.printed("that the spool is small", warned).await.unwrap();
+        small.kill().unwrap();
+        std::fs::remove_dir_all(scratch.join("data")).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_serves_on_and_says_at_once_that_the_stream_is_another_one() {
     let (scratch, nats) = (Scratch::new("wrong-stream").unwrap(), NatsServer::start().await.unwrap());
     let mut stream = json!({

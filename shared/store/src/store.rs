@@ -409,6 +409,9 @@ async fn within<T, E: From<StoreError>>(limit: Duration, work: impl Future<Outpu
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(StoreError::TimedOut.into()))
 }
 
+/// A disk that takes longer stands still.
+const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
 async fn open_sqlite(
     path: &Path,
     options: &StoreOptions,
@@ -426,18 +429,34 @@ async fn open_sqlite(
         let ended = !connection.is_in_transaction();
         Box::pin(std::future::ready(Ok(ended)))
     });
-    let there = if options.create_missing { create_private(path) } else { path.metadata().map(drop) };
-    let writer = match there {
-        Ok(()) => match writer.clone().connect_with(connection.clone()).await {
+    let writer = match there(path, options.create_missing).await {
+        None => {
+            tracing::warn!(
+                path = %path.display(),
+                "the disk of the ledger does not answer; starts without the ledger and opens it once the disk answers"
+            );
+            // No connection is made before somebody asks for one.
+            writer.min_connections(0).connect_lazy_with(connection.clone())
+        }
+        Some(Ok(())) => match writer.clone().connect_with(connection.clone()).await {
             Err(error) if is_of_the_disk(&error) || has_no_room(path) => writer.connect_lazy_with(connection.clone()),
             connected => connected.map_err(away)?,
         },
         // It is made with the schema, and until then every use says what is wrong.
-        Err(error) if is_full(&error) => writer.connect_lazy_with(connection.clone()),
-        Err(source) => return Err(StoreError::File { path: path.display().to_string(), source }),
+        Some(Err(error)) if is_full(&error) => writer.connect_lazy_with(connection.clone()),
+        Some(Err(source)) => return Err(StoreError::File { path: path.display().to_string(), source }),
     };
     let reader = pool.max_connections(options.connections_max).connect_lazy_with(connection.read_only(true));
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)))
+}
+
+/// Makes the file when it may, else asks for it. `None` when the disk stands still: nobody who starts waits for that, because what
+/// has nothing to do with the ledger is served meanwhile.
+async fn there(path: &Path, create_missing: bool) -> Option<std::io::Result<()>> {
+    let path = path.to_owned();
+    let ask = move || if create_missing { create_private(&path) } else { path.metadata().map(drop) };
+    let asked = tokio::time::timeout(DISK_ANSWERS_WITHIN, tokio::task::spawn_blocking(ask)).await.ok()?;
+    Some(asked.unwrap_or_else(|broken| Err(std::io::Error::other(broken))))
 }
 
 /// Returns whether no further file can be made beside the database. SQLite then says no more than that it can't open a file.

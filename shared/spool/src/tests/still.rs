@@ -1,8 +1,9 @@
 //! A disk that stands still, and one that is slow: neither reaches those who append, and nothing that was taken is missing.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::disk::MemoryDisk;
+use super::disk::{Fault, MemoryDisk, Op};
 use super::model::options;
 use super::wait_durable;
 use crate::*;
@@ -146,9 +147,10 @@ fn room_that_was_used_is_used_again() {
         assert!(batch.iter().all(|record| record.payload == vec![round; 3000]), "old bytes were read");
         spool.advance(batch.last().unwrap().next_lsn);
         if round == 10 {
-            // From here on the disk gives no further room.
+            // From here on the disk gives no further room, not even what was given back to it.
             spool.shared.keep_round();
-            disk.set_room(Some(disk.used()));
+            let (kind, only) = (ErrorKind::StorageFull, Some(Op::Allocate));
+            disk.fail(Some(Fault { from: 0, count: u64::MAX, kind, only }));
         }
     }
     spool.shared.keep_round();
