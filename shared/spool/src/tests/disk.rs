@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -96,6 +97,8 @@ struct Disk {
     bytes_read: u64,
     /// How fast it is; `None` = at once.
     bytes_per_second: Option<u64>,
+    /// All files share its speed: what is asked for waits for what was asked for before.
+    busy_until: Option<Instant>,
     failed: u64,
     failed_syncs: u64,
     fault: Option<Fault>,
@@ -128,6 +131,7 @@ impl MemoryDisk {
             seen: 0,
             bytes_read: 0,
             bytes_per_second: None,
+            busy_until: None,
             failed: 0,
             failed_syncs: 0,
             fault: None,
@@ -230,6 +234,14 @@ impl MemoryDisk {
 }
 
 impl Disk {
+    /// Takes up the disk for so long once it is free; how long that is from now.
+    fn is_busy_for(&mut self, takes: Duration) -> Duration {
+        let now = Instant::now();
+        let until = self.busy_until.map_or(now, |until| until.max(now)) + takes;
+        self.busy_until = Some(until);
+        until - now
+    }
+
     fn may_fail(&mut self, op: Op) -> io::Result<()> {
         let Some(fault) = self.fault.filter(|fault| fault.only.is_none_or(|only| only == op)) else { return Ok(()) };
         self.seen += 1;
@@ -507,7 +519,7 @@ impl SpoolFile for MemoryFile {
             let mut disk = self.disk.0.lock();
             let rate = disk.bytes_per_second;
             let dirty = (disk.node(self)?.dirty.len() * PAGE) as u64;
-            rate.map(|rate| std::time::Duration::from_micros(dirty * 1_000_000 / rate))
+            rate.map(|rate| disk.is_busy_for(Duration::from_micros(dirty * 1_000_000 / rate)))
         };
         takes.into_iter().for_each(std::thread::sleep);
         let mut disk = self.disk.device();
