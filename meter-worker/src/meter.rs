@@ -45,7 +45,7 @@ impl Meter {
     /// Only what has nothing to do with the batch: the database is away, busy or not migrated. Then the same batch may
     /// come again, however much of it was recorded.
     pub async fn record(&self, payloads: Vec<Bytes>) -> Result<Recorded, LedgerError> {
-        self.record_incoming(payloads.into_iter().map(Incoming::parse).collect()).await
+        self.record_incoming(payloads.iter().flat_map(|payload| Incoming::of_message(payload, None)).collect()).await
     }
 
     /// Works like [`Meter::record`], for messages that say where they come from.
@@ -69,8 +69,8 @@ impl Meter {
         &self.handed
     }
 
-    /// Works like [`Meter::record`], for a batch that came like this; and which of the payloads no ledger can hold:
-    /// those that can't be read and those it refused.
+    /// Works like [`Meter::record`], for a batch that came like this; and which of it no ledger can hold: what can't be read
+    /// and what it refused.
     pub(crate) async fn record_naming(
         &self,
         incoming: Vec<Incoming>,

@@ -25,19 +25,11 @@ impl Publisher for Meter {
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
         Box::pin(async move {
             let (count, now) = (self.handed().get(), now());
-            let incoming = batch.into_iter().enumerate().map(|(index, delivery)| {
-                let incoming = Incoming::parse(delivery.payload);
-                let incoming = match now {
-                    Some(now) => incoming.stored(now),
-                    None => incoming,
-                };
-                match &count {
-                    Some(count) => incoming.at(count.place(index)),
-                    None => incoming,
-                }
+            let incoming = batch.iter().enumerate().flat_map(|(index, delivery)| {
+                Incoming::of_message(&delivery.payload, count.as_ref().map(|count| count.place(index)))
             });
-            let incoming: Vec<Incoming> = incoming.collect();
-            let messages = incoming.len() as u64;
+            let incoming: Vec<Incoming> = incoming.map(|incoming| Incoming { stored: now, ..incoming }).collect();
+            let messages = batch.len() as u64;
             match self.record_incoming(incoming).await {
                 Ok(_) => {
                     if let Some(count) = count {

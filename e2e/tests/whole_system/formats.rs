@@ -44,4 +44,6 @@ fn events_are_cloud_events_to_others() {
         }
     }
     assert!(read >= 6, "{read}");
+    let several = std::fs::read(format!("{folder}/batch-v1.json")).unwrap();
+    assert_eq!(check(Format::CloudEvents, &several).unwrap(), 3);
 }

@@ -114,6 +114,11 @@ pub(crate) async fn connect(server: &NatsServer) -> Connection {
     connection
 }
 
+/// How many events and seals these messages hold.
+pub(crate) fn parts(messages: &[Delivery]) -> u64 {
+    messages.iter().map(|message| wire::pieces(&message.payload).len() as u64).sum()
+}
+
 /// Every message of the stream, with its bytes and an id of its own.
 pub(crate) async fn stored(connection: &Connection) -> Vec<Delivery> {
     let reader = Reader::open(connection, (Position::First, None), ReaderOptions::default()).await.unwrap();
@@ -126,7 +131,8 @@ pub(crate) async fn stored(connection: &Connection) -> Vec<Delivery> {
 
 /// Bytes on their way into the stream, under an id that it does not know.
 pub(crate) fn delivery(payload: bytes::Bytes) -> Delivery {
-    let subject = match wire::parse(&payload) {
+    let first = wire::pieces(&payload).remove(0);
+    let subject = match wire::parse(&payload[first]) {
         Ok(Message::Event(event)) => wire::event_subject(&event.tenant_id),
         Ok(Message::Seal(seal)) => wire::seal_subject(&seal.source),
         Err(_) => "usage.v1.unreadable".to_owned(),

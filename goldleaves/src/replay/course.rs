@@ -53,7 +53,7 @@ pub(crate) struct Contents {
     pub(crate) tenants: BTreeSet<TenantId>,
     /// When the first and the last call arrived.
     pub(crate) calls: Option<(Timestamp, Timestamp)>,
-    /// How many messages, seals aside, the ledger has; `None` without a ledger to ask.
+    /// How many events, readable or not, the ledger has; `None` without a ledger to ask.
     pub(crate) known: Option<u64>,
 }
 
@@ -114,12 +114,13 @@ impl Replay {
         (stop, mut tell): (&CancellationToken, impl FnMut(Progress)),
     ) -> Result<Ending> {
         while let Some(batch) = self.next(stop).await? {
-            let incoming: Vec<_> = batch.iter().map(incoming).collect();
+            let incoming: Vec<_> = batch.iter().flat_map(incoming).collect();
             if let Some(ledger) = ledger {
                 *contents.known.get_or_insert_default() +=
                     ledger.count_known(&incoming).await.context("asking the ledger")?;
             }
-            incoming.iter().for_each(|message| contents.add(message));
+            contents.messages += batch.len() as u64;
+            incoming.iter().for_each(|part| contents.add(part));
             self.advance(&batch, &mut tell);
         }
         Ok(self.ending(stop))
@@ -143,7 +144,7 @@ impl Replay {
         let deadline = Instant::now() + self.patience;
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
-            match meter.record_incoming(batch.iter().map(incoming).collect()).await {
+            match meter.record_incoming(batch.iter().flat_map(incoming).collect()).await {
                 Err(error) if error.is_transient() && Instant::now() < deadline => {
                     tracing::debug!(%error, "the ledger can't record now, trying again");
                     tokio::select! {
@@ -171,8 +172,12 @@ impl Replay {
 }
 
 impl Contents {
+    /// Everything but seals: what the ledger has by its id.
+    pub(crate) fn records(&self) -> u64 {
+        self.events.values().chain(self.unreadable.values()).sum()
+    }
+
     fn add(&mut self, incoming: &Incoming) {
-        self.messages += 1;
         match &incoming.parsed {
             Ok(Content::Event(event)) => {
                 *self.events.entry(event.outcome.as_str()).or_default() += 1;
@@ -188,6 +193,6 @@ impl Contents {
     }
 }
 
-fn incoming(message: &Message) -> Incoming {
-    Incoming::parse(message.payload.clone()).stored(message.stored)
+fn incoming(message: &Message) -> impl Iterator<Item = Incoming> {
+    Incoming::of_message(&message.payload, None).into_iter().map(|part| part.stored(message.stored))
 }

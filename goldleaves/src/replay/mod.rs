@@ -205,7 +205,7 @@ fn description(contents: &Contents, missing: u64) -> String {
         None => writeln!(text, "calls       none"),
     };
     let _ = match contents.known {
-        Some(known) => writeln!(text, "in ledger   {known} of {}", contents.messages - contents.seals),
+        Some(known) => writeln!(text, "in ledger   {known} of {}", contents.records()),
         None => writeln!(text, "in ledger   not asked"),
     };
     let _ = write!(text, "expired     {missing}");

@@ -180,7 +180,8 @@ impl Follower {
                     gone += message.sequence - next;
                     next = message.sequence + 1;
                     let place = Place { course: Arc::clone(course), sequences };
-                    incoming.push(Incoming::parse(message.payload).stored(message.stored).at(place));
+                    let of_message = Incoming::of_message(&message.payload, Some(place)).into_iter();
+                    incoming.extend(of_message.map(|part| part.stored(message.stored)));
                 }
                 self.record(incoming).await;
             }
@@ -220,7 +221,8 @@ impl Follower {
         };
         let (mut events, mut known) = (0, 0);
         while let Some(batch) = reader.next().await? {
-            let incoming: Vec<Incoming> = batch.into_iter().map(|message| Incoming::parse(message.payload)).collect();
+            let incoming: Vec<Incoming> =
+                batch.iter().flat_map(|message| Incoming::of_message(&message.payload, None)).collect();
             events += incoming.iter().filter(|message| !message.is_seal()).count() as u64;
             known += self.meter.ledger().count_known(&incoming).await?;
         }

@@ -11,6 +11,7 @@ mod follow;
 mod lineage;
 mod stream_watch;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,8 +23,7 @@ use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
     Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Existence, Footing,
-    Lag, Message, Next, Position, RECEIVER, ReadError, Reader, ReaderOptions, Room, STREAM, Servers, Topology,
-    TopologyError,
+    Lag, Next, Position, RECEIVER, ReadError, Reader, ReaderOptions, Room, STREAM, Servers, Topology, TopologyError,
 };
 use goldleaves_trace::Moment;
 use prometheus_client::metrics::counter::Counter;
@@ -186,23 +186,23 @@ impl Worker {
         Ok(())
     }
 
-    /// Records a batch, however long that takes. Which messages are poison.
+    /// Records a batch, however long that takes. Which messages have something that is poison.
     async fn record(
         &mut self,
         batch: &Batch,
         stop: &CancellationToken,
         arrival: Arrival,
-    ) -> Result<Vec<usize>, Unrecorded> {
+    ) -> Result<HashSet<usize>, Unrecorded> {
         let mut pause = PAUSE_MIN;
         let course = self.course().await;
         loop {
-            let incoming = batch.messages().iter().map(|message| incoming(message, course.as_ref())).collect();
+            let (incoming, owners) = incoming(batch, course.as_ref());
             let meter = self.meter.clone();
             let recorded = self.holding(batch, async move { meter.record_naming(incoming, arrival).await }).await;
             let cause = match recorded {
                 Ok((_, poison)) => {
                     self.well();
-                    return Ok(poison);
+                    return Ok(poison.into_iter().filter_map(|index| owners.get(index).copied()).collect());
                 }
                 Err(cause) => cause,
             };
@@ -272,15 +272,17 @@ impl Worker {
     }
 }
 
-fn incoming(message: &Message, course: Option<&Arc<Course>>) -> Incoming {
-    let incoming = Incoming::parse(message.payload.clone()).stored(message.stored);
-    match course {
-        Some(course) => {
-            let sequences = Sequences { first: message.sequence, last: message.sequence };
-            incoming.at(Place { course: Arc::clone(course), sequences })
-        }
-        None => incoming,
+/// What the messages of a batch hold, and to which message each of it belongs.
+fn incoming(batch: &Batch, course: Option<&Arc<Course>>) -> (Vec<Incoming>, Vec<usize>) {
+    let (mut incoming, mut owners) = (Vec::new(), Vec::new());
+    for (index, message) in batch.messages().iter().enumerate() {
+        let sequences = Sequences { first: message.sequence, last: message.sequence };
+        let place = course.map(|course| Place { course: Arc::clone(course), sequences });
+        let of_message = Incoming::of_message(&message.payload, place);
+        incoming.extend(of_message.into_iter().map(|part| part.stored(message.stored)));
+        owners.resize(incoming.len(), index);
     }
+    (incoming, owners)
 }
 
 impl WorkerHealth {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod faults;
+mod packed;
 mod program;
 mod support;
 mod traces;

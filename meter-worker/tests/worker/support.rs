@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use goldleaves_domain::wire::EventBatch;
 use goldleaves_domain::{
     Action, CallMetadata, Delivery, Epoch, EventId, Outcome, Period, PublishError, Publisher, RequestId, Source,
     TenantId, Timestamp, Units, UsageEvent, wire,
@@ -91,6 +92,18 @@ impl Gateway {
             payload: wire::encode_event(&event),
             traceparent: None,
         }
+    }
+
+    /// The same many to a message, as a busy gateway sends them.
+    pub(crate) fn packed(&mut self, count: usize) -> Vec<Delivery> {
+        let mut batches: Vec<EventBatch> = Vec::new();
+        for _ in 0..count {
+            let event = self.usage();
+            if !batches.last_mut().is_some_and(|batch| batch.add(&event, usize::MAX)) {
+                batches.push(EventBatch::of(&event));
+            }
+        }
+        batches.into_iter().map(EventBatch::finish).collect()
     }
 
     pub(crate) fn usage(&mut self) -> UsageEvent {

@@ -5,16 +5,16 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
-/// One message on its way: a usage event or a seal, encoded.
+/// One message on its way: a usage event, several of one tenant, or a seal, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The JetStream subject, `usage.v1.<tenant>` or `usage.seal.v1.<source>`.
     pub subject: String,
-    /// The `Nats-Msg-Id`: the event's id, or the seal's own.
+    /// The `Nats-Msg-Id`: the event's id, or the seal's own; of several events the first one's, `+` and their number.
     pub message_id: String,
-    /// The CloudEvent as JSON.
+    /// The CloudEvent as JSON, or a JSON array of several.
     pub payload: Bytes,
-    /// The `traceparent` of the request, for the trace to go on.
+    /// The `traceparent` of the request, for the trace to go on; of several events each says its own.
     pub traceparent: Option<String>,
 }
 
@@ -66,6 +66,11 @@ pub trait Publisher: Send + Sync + 'static {
     /// Resolves to `Ok` only when every message of the batch is durable at the receiver; may be called again with the
     /// same batch, and with what was confirmed before.
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_>;
+
+    /// The most bytes of a message that holds several events; `None` where each has a message of its own.
+    fn packs(&self) -> Option<usize> {
+        None
+    }
 
     /// Returns the receiver's name for traces.
     fn receiver(&self) -> Receiver {

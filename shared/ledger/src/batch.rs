@@ -22,21 +22,32 @@ pub fn reasons_to_set_aside() -> impl Iterator<Item = &'static str> {
     UnreadableReason::ALL.into_iter().map(UnreadableReason::as_str).chain([REFUSED, CLOCK]).chain(unbilled)
 }
 
-/// One message and what it says.
+/// One event or seal and what it says.
 #[derive(Debug, Clone)]
 pub struct Incoming {
-    /// The bytes, kept when the message is set aside.
+    /// The bytes of it alone, kept when the message is set aside.
     pub payload: Bytes,
     /// Holds what they say.
     pub parsed: Result<Message, Unreadable>,
-    /// Which part of a stream is done with it, if it came from one.
+    /// Which part of a stream is done with it, if it came from one, and if nothing of its message comes behind it.
     pub place: Option<Place>,
     /// When it was stored on its way here; `None`: nobody knows.
     pub stored: Option<Timestamp>,
 }
 
 impl Incoming {
-    /// Reads a message; one that can't be read is a dead letter to be.
+    /// Reads a message: an event or a seal, or several, each by itself. What can't be read is a dead letter to be, and costs
+    /// none of the others. There is always one at least; the place is the last one's, which goes in last or with the others.
+    pub fn of_message(payload: &Bytes, place: Option<Place>) -> Vec<Self> {
+        let pieces = wire::pieces(payload).into_iter().map(|piece| Self::parse(payload.slice(piece)));
+        let mut incoming: Vec<Self> = pieces.collect();
+        if let Some(last) = incoming.last_mut() {
+            last.place = place;
+        }
+        incoming
+    }
+
+    /// Reads what is one event or seal, or none; what can't be read is a dead letter to be.
     pub fn parse(payload: Bytes) -> Self {
         let parsed = wire::parse(&payload);
         Self { payload, parsed, place: None, stored: None }

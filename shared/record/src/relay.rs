@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use goldleaves_domain::{Delivery, PublishError, Publisher, Receiver, Source};
+use goldleaves_domain::{PublishError, Publisher, Receiver, Source};
 use goldleaves_spool::{Lsn, Orphan, Reader, Record, Spool, SpoolError};
 use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging};
 use tokio::time::MissedTickBehavior;
@@ -18,17 +18,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::delivery::{self, Read};
+use super::gather::Gathering;
 use super::memo::Memo;
 use super::metrics::{Attempt, RecordMetrics};
 use super::outage::OutageWatch;
+use super::packing::{self, Limits};
 use super::recorder::Recorder;
 use super::recovery;
 use super::sealer::Sealer;
 
-/// The most records of one batch.
-const BATCH_RECORDS: usize = 1_000;
-/// The most bytes of one batch, as they lie in the spool.
-const BATCH_BYTES: usize = 1 << 20;
+/// The most of one batch where each record has a message of its own.
+const ALONE: BatchLimits = BatchLimits { records: 1_000, bytes: 1 << 20 };
+/// The most of one batch where events share messages: the more there are, the more share one.
+const PACKED: BatchLimits = BatchLimits { records: 8_000, bytes: 4 << 20 };
+/// Between two looks whether a batch is full already.
+const GATHER_LOOK: Duration = Duration::from_millis(25);
 
 /// A disk that stands still holds up no stop: what it does not have waits in the stage for the next start.
 const CLOSE_MIN: Duration = Duration::from_secs(1);
@@ -47,7 +51,8 @@ pub struct RelayPace {
     /// Between two questions whether the receiver still has what it confirmed.
     pub verify: Duration,
     /// Between the beginnings of two batches, unless the first was large: what comes in the meantime shares a batch, its
-    /// receipt and, in the embedded ledger, its transaction. A call after a silence does not wait.
+    /// receipt and, in the embedded ledger, its transaction. A call after a silence does not wait. Where much comes for a
+    /// stream the pause grows up to six times as long, so that more events of a tenant share a message.
     pub gather: Duration,
     /// Between two attempts to open a spool that the disk did not let be opened.
     pub open: Duration,
@@ -84,13 +89,27 @@ pub(super) struct Relay {
     hurry: CancellationToken,
 }
 
+/// The most that is read and handed over at once.
+#[derive(Debug, Clone, Copy)]
+struct BatchLimits {
+    records: usize,
+    /// Counts them as they lie in the spool.
+    bytes: usize,
+}
+
+impl BatchLimits {
+    fn of(publisher: &dyn Publisher) -> Self {
+        if publisher.packs().is_some() { PACKED } else { ALONE }
+    }
+}
+
 /// Describes what one batch came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchSize {
     /// There was none.
     Nothing,
-    /// Less than half of what a batch may have.
-    Small,
+    /// Less than half of what a batch may have: so many records.
+    Small(usize),
     /// So much that more is probably there.
     Large,
 }
@@ -182,19 +201,22 @@ impl Relay {
         let mut seal = interval(self.pace.seal);
         let mut verify = interval(self.pace.verify);
         let mut settle = interval(SETTLE_PAUSE);
-        let mut earliest = tokio::time::Instant::now();
+        let (mut earliest, mut gathering) = (tokio::time::Instant::now(), Gathering::new());
         loop {
+            let limits = BatchLimits::of(publisher);
             let reader = self.reader.get_or_insert_with(|| self.spool.reader());
             tokio::select! {
                 _ = seal.tick() => self.sealer.seal_open().await,
                 _ = verify.tick() => self.verify(publisher).await,
                 _ = settle.tick(), if !self.orphans.is_empty() => self.settle_orphans().await,
-                ready = gathered(earliest, reader) => self.heed(ready).await,
+                ready = gathered((earliest, limits), &self.spool, reader) => self.heed(ready).await,
             }
             let begun = tokio::time::Instant::now();
-            earliest = match self.pass(publisher).await {
+            let size = self.pass(publisher).await;
+            earliest = match size {
                 BatchSize::Nothing | BatchSize::Large => begun,
-                BatchSize::Small => begun + self.pace.gather,
+                BatchSize::Small(_) if publisher.packs().is_none() => begun + self.pace.gather,
+                BatchSize::Small(records) => begun + gathering.pause((begun, records), self.pace.gather),
             };
         }
     }
@@ -211,7 +233,8 @@ impl Relay {
 
     /// Relays one batch, if there is one.
     async fn pass(&mut self, publisher: &dyn Publisher) -> BatchSize {
-        let records = match self.next_batch().await {
+        let limits = BatchLimits::of(publisher);
+        let records = match self.next_batch(limits).await {
             Ok(records) => records,
             Err(cause) => {
                 self.heed(Err(cause)).await;
@@ -223,20 +246,20 @@ impl Relay {
             return BatchSize::Nothing;
         };
         let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
-        let is_large = records.len() > BATCH_RECORDS / 2 || bytes > BATCH_BYTES / 2;
+        let (count, is_large) = (records.len(), records.len() > limits.records / 2 || bytes > limits.bytes / 2);
         let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
         match self.hand_over(publisher, &batch).await {
             HandOver::Over => self.advance(next, &publisher.receipt()).await,
             HandOver::Rewound => self.rewind().await,
         }
-        if is_large { BatchSize::Large } else { BatchSize::Small }
+        if is_large { BatchSize::Large } else { BatchSize::Small(count) }
     }
 
     /// Reads where it may block: a disk that stands still must not hold a thread that others need.
-    async fn next_batch(&mut self) -> Result<Vec<Record>, SpoolError> {
+    async fn next_batch(&mut self, limits: BatchLimits) -> Result<Vec<Record>, SpoolError> {
         let mut reader = self.reader.take().unwrap_or_else(|| self.spool.reader());
         let reading = tokio::task::spawn_blocking(move || {
-            let records = reader.next_batch(BATCH_RECORDS, BATCH_BYTES);
+            let records = reader.next_batch(limits.records, limits.bytes);
             (reader, records)
         });
         match reading.await {
@@ -278,7 +301,8 @@ impl Relay {
         while !left.is_empty() {
             let length = if self.outage.is_probing() { 1 } else { left.len() };
             let (window, rest) = left.split_at(length);
-            match publisher.publish(self.messages(window, bytes_max)).await {
+            let limits = Limits { bytes_max, packs: publisher.packs() };
+            match publisher.publish(packing::messages(window, self.source, limits)).await {
                 Ok(()) => {
                     self.confirmed(window);
                     self.trace(window, (started, publisher.receiver()));
@@ -297,17 +321,6 @@ impl Relay {
             }
         }
         HandOver::Over
-    }
-
-    /// The messages of these records; where one is larger than the receiver takes, its parts.
-    fn messages(&self, window: &[(Record, Read)], bytes_max: Option<usize>) -> Vec<Delivery> {
-        let message = |(record, read): &(Record, Read)| {
-            let whole = delivery::message(record, read, self.source);
-            let most = bytes_max.filter(|most| whole.payload.len() > *most);
-            let parts = most.and_then(|most| delivery::parts(record, &whole, (self.source, most)));
-            parts.unwrap_or_else(|| vec![whole])
-        };
-        window.iter().flat_map(message).collect()
     }
 
     fn name_oversized(&self, window: &[(Record, Read)], bytes_max: usize) {
@@ -424,7 +437,7 @@ impl Relay {
         let mut ahead = self.spool.history(Some(self.spool.cursor()));
         loop {
             let reading = tokio::task::spawn_blocking(move || {
-                let records = ahead.next_batch(BATCH_RECORDS, BATCH_BYTES);
+                let records = ahead.next_batch(ALONE.records, ALONE.bytes);
                 (ahead, records)
             });
             let records = match reading.await {
@@ -465,9 +478,24 @@ impl Relay {
     }
 }
 
-/// Waits for something to relay, not before `earliest`.
-async fn gathered(earliest: tokio::time::Instant, reader: &mut Reader) -> Result<(), SpoolError> {
-    tokio::time::sleep_until(earliest).await;
+/// Waits for something to relay, not before `earliest` unless enough for a large batch waits.
+async fn gathered(
+    (earliest, limits): (tokio::time::Instant, BatchLimits),
+    spool: &Spool,
+    reader: &mut Reader,
+) -> Result<(), SpoolError> {
+    loop {
+        let left = earliest.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        tokio::time::sleep(left.min(GATHER_LOOK)).await;
+        let stats = spool.stats();
+        let (records, bytes) = (limits.records as u64 / 2, limits.bytes as u64 / 2);
+        if stats.unsent_records > records || stats.unsent_bytes > bytes {
+            break;
+        }
+    }
     reader.wait_ready().await
 }
 

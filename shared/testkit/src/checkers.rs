@@ -21,11 +21,12 @@ elif kind == "classic":
     families = list(parse(data.decode()))
     assert all(family.type != "unknown" for family in families), [f.name for f in families if f.type == "unknown"]
     print(len(families))
-elif kind == "cloudevent":
+elif kind in ("cloudevent", "cloudevents"):
     from cloudevents.core.formats.json import JSONFormat
-    event = JSONFormat().read(None, data)
-    assert event.get_specversion() == "1.0" and event.get_id() and event.get_source() and event.get_type()
-    print(1)
+    events = [data] if kind == "cloudevent" else [json.dumps(event) for event in json.loads(data)]
+    for event in [JSONFormat().read(None, event) for event in events]:
+        assert event.get_specversion() == "1.0" and event.get_id() and event.get_source() and event.get_type()
+    print(len(events))
 elif kind == "trace":
     from opentelemetry import trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -44,6 +45,8 @@ pub enum Format {
     Classic,
     /// One CloudEvent in JSON.
     CloudEvent,
+    /// A JSON batch of CloudEvents: their number.
+    CloudEvents,
     /// A JSON object of `traceparent` and `tracestate`: the number of members of the state.
     Trace,
 }
@@ -54,6 +57,7 @@ impl Format {
             Self::OpenMetrics => "openmetrics",
             Self::Classic => "classic",
             Self::CloudEvent => "cloudevent",
+            Self::CloudEvents => "cloudevents",
             Self::Trace => "trace",
         }
     }

@@ -9,7 +9,12 @@ use crate::{Seal, UsageEvent};
 
 /// The event as a CloudEvent.
 pub fn encode_event(event: &UsageEvent) -> Bytes {
-    let mut envelope = ObjectWriter::with_capacity(1_024);
+    Bytes::from(append_event(event, String::with_capacity(1_024)))
+}
+
+/// The same behind what `text` already holds.
+pub(super) fn append_event(event: &UsageEvent, text: String) -> String {
+    let mut envelope = ObjectWriter::nested(text);
     envelope.plain("specversion", "\"1.0\"");
     envelope.quoted("id", event.event_id);
     envelope.plain("type", format_args!("\"{EVENT_TYPE}\""));
@@ -21,7 +26,7 @@ pub fn encode_event(event: &UsageEvent) -> Bytes {
         envelope.text("traceparent", traceparent);
     }
     envelope.raw("data", |text| event_data(event, text));
-    Bytes::from(envelope.finish())
+    envelope.finish()
 }
 
 fn event_data(event: &UsageEvent, text: String) -> String {

@@ -1,4 +1,5 @@
-//! Events and seals as they travel: CloudEvents 1.0 in JSON, one subject a tenant and a source.
+//! Events and seals as they travel: CloudEvents 1.0 in JSON, one subject a tenant and a source. Several events of one
+//! tenant may share a message, as a CloudEvents JSON batch.
 //!
 //! Reading is careful, because what is read is billed. What fits is an event with every rule of its types; anything else
 //! is [`Unreadable`], with all that can still be told of it, and is set aside with its bytes. Members that are not known
@@ -6,6 +7,7 @@
 //! in `type`, or a `part` (interim records), belongs to a newer worker. Bytes once written are read for ever: see the
 //! golden files in `tests/golden`.
 
+mod batch;
 mod encode;
 mod parse;
 mod salvage;
@@ -14,6 +16,7 @@ use std::fmt;
 
 use crate::{Delivery, Epoch, EventId, Seal, Source, TenantId, Timestamp, UsageEvent};
 
+pub use batch::{BATCH_BYTES_MAX, BATCH_CONTENT_TYPE, BATCH_EVENTS_MAX, EventBatch, events_by_id, is_batch, pieces};
 pub use encode::{encode_event, encode_seal};
 pub use parse::parse;
 

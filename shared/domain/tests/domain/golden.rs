@@ -53,6 +53,20 @@ fn events_of_every_outcome() {
 }
 
 #[test]
+fn several_events_of_a_tenant() {
+    let events = [0, 1, 2].map(crate::batches::numbered);
+    let mut batch = wire::EventBatch::of(&events[0]);
+    assert!(events[1..].iter().all(|event| batch.add(event, wire::BATCH_BYTES_MAX)));
+    let delivery = batch.finish();
+    assert_golden("batch-v1.json", &text(&delivery.payload));
+    let written = format!("{} {} {}", wire::BATCH_CONTENT_TYPE, delivery.subject, delivery.message_id);
+    assert_golden("batch-v1.txt", &written);
+    let golden = golden("batch-v1.json");
+    let read = wire::pieces(golden.as_bytes()).into_iter().map(|place| crate::wire::read(&golden.as_bytes()[place]));
+    assert_eq!(read.collect::<Vec<_>>(), events);
+}
+
+#[test]
 fn seals() {
     assert_golden("seal-v1.json", &text(&wire::encode_seal(&common::seal())));
     let read = wire::parse(golden("seal-v1.json").as_bytes());

@@ -8,6 +8,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod batches;
 mod classes;
 mod common;
 mod fields;

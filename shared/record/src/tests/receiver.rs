@@ -35,11 +35,17 @@ pub(super) enum Mood {
 pub(super) struct Receiver {
     mood: Mutex<Mood>,
     batches: Mutex<Vec<Vec<Delivery>>>,
+    packs: Option<usize>,
 }
 
 impl Receiver {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { mood: Mutex::new(Mood::Confirms), batches: Mutex::default() })
+        Arc::new(Self { mood: Mutex::new(Mood::Confirms), batches: Mutex::default(), packs: None })
+    }
+
+    /// One that takes several events in a message of so many bytes.
+    pub(super) fn packing(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { mood: Mutex::new(Mood::Confirms), batches: Mutex::default(), packs: Some(bytes_max) })
     }
 
     pub(super) fn becomes(&self, mood: Mood) {
@@ -63,8 +69,11 @@ impl Receiver {
     }
 
     pub(super) fn messages(&self) -> Vec<Message> {
-        let batches = self.batches();
-        batches.iter().flatten().map(|delivery| wire::parse(&delivery.payload).expect("readable")).collect()
+        let read = |delivery: &Delivery| {
+            let pieces = wire::pieces(&delivery.payload);
+            pieces.into_iter().map(|place| wire::parse(&delivery.payload[place]).expect("readable")).collect::<Vec<_>>()
+        };
+        self.batches().concat().iter().flat_map(read).collect()
     }
 
     pub(super) fn events(&self) -> Vec<UsageEvent> {
@@ -103,6 +112,10 @@ impl Receiver {
 impl Publisher for Receiver {
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
         Box::pin(async { self.answer(Some(batch)) })
+    }
+
+    fn packs(&self) -> Option<usize> {
+        self.packs
     }
 
     fn verify(&self) -> PublishFuture<'_> {

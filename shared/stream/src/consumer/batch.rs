@@ -2,14 +2,16 @@
 
 use async_nats::Subject;
 use bytes::Bytes;
-use goldleaves_domain::Timestamp;
+use goldleaves_domain::{Timestamp, wire};
 
 /// One message of the stream.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// The CloudEvent as it was published.
+    /// The CloudEvent as it was published, or several as a JSON array.
     pub payload: Bytes,
-    /// The trace the event belongs to.
+    /// How many events it has, or may have at the most: it is not read for that.
+    pub events: usize,
+    /// The trace of an event alone.
     pub traceparent: Option<String>,
     /// Its sequence in the stream.
     pub sequence: u64,
@@ -29,8 +31,11 @@ impl Message {
     pub(crate) fn from_nats(message: async_nats::Message) -> Option<Self> {
         let reply = message.reply?;
         let Delivered { deliveries: delivered, sequence, place, stored, pending } = Delivered::of(&reply)?;
-        let trace = message.headers.as_ref().and_then(|headers| headers.get("traceparent"));
+        let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
+        let (trace, id) = (header("traceparent"), header("Nats-Msg-Id"));
+        let several = || id.map_or(wire::BATCH_EVENTS_MAX, |id| wire::events_by_id(id.as_str()));
         Some(Self {
+            events: if wire::is_batch(&message.payload) { several() } else { 1 },
             traceparent: trace.map(|trace| trace.as_str().to_owned()),
             payload: message.payload,
             sequence,

@@ -5,9 +5,9 @@
 //! stream or consumer is missing this waits, says so, and makes neither: that is `migrate`'s and the relay's.
 
 mod batch;
+mod buffer;
 pub(crate) mod pull;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use goldleaves_runtime::Backoff;
@@ -18,6 +18,7 @@ pub use batch::{Batch, Message};
 
 use crate::connection::Connection;
 use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer};
+use buffer::Buffer;
 use pull::{Pull, PullSignal};
 
 /// How often a consumer that stops looks whether a pull that is over still got something.
@@ -28,8 +29,8 @@ const SETTLE_SECS: u64 = 5;
 /// How a consumer behaves. The defaults are what production uses; tests shorten the times.
 #[derive(Debug, Clone)]
 pub struct ConsumerOptions {
-    /// A batch is full with this many messages.
-    pub batch_messages: usize,
+    /// A batch is full with this many events; one message alone may have more.
+    pub batch_events: usize,
     /// A batch is full as well with this many bytes of payloads; one message alone may have more.
     pub batch_bytes: usize,
     /// A batch that is not full is handed over this long after its first message.
@@ -43,7 +44,7 @@ pub struct ConsumerOptions {
 impl Default for ConsumerOptions {
     fn default() -> Self {
         Self {
-            batch_messages: 1_000,
+            batch_events: 1_000,
             batch_bytes: 4 << 20,
             batch_wait: Duration::from_millis(50),
             pull_expires: Duration::from_secs(2),
@@ -106,7 +107,7 @@ pub struct Consumer {
     /// before [`ACK_WAIT`]. Each is read until nothing can come any more.
     parting: Vec<(Pull, Instant)>,
     /// Handed out by the server, not yet by this.
-    buffer: VecDeque<Message>,
+    buffer: Buffer,
     backoff: Backoff,
     ack_wait: Duration,
     hold_at: Instant,
@@ -121,7 +122,7 @@ impl Consumer {
         let (state, _) = watch::channel(ConsumerState::Waiting("not started".to_owned()));
         let (stop, stopping) = watch::channel(false);
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        let (pull, parting, buffer) = (None, Vec::new(), VecDeque::new());
+        let (pull, parting, buffer) = (None, Vec::new(), Buffer::default());
         let (ack_wait, hold_at) = (ACK_WAIT, Instant::now());
         Self { connection, options, pull, parting, buffer, backoff, ack_wait, hold_at, state, stop, stopping }
     }
@@ -141,7 +142,7 @@ impl Consumer {
         let mut deadline = None;
         loop {
             self.read_late();
-            let full = self.whole_batch() < self.buffer.len() || self.buffer.len() >= self.options.batch_messages;
+            let full = self.buffer.is_full(&self.options);
             let due = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if full || (due && !self.buffer.is_empty()) {
                 return self.hand_over();
@@ -218,7 +219,7 @@ impl Consumer {
             self.pull = None;
             return;
         }
-        if !stopping && let Err(reason) = pull.top_up(self.buffer.len()).await {
+        if !stopping && let Err(reason) = pull.top_up(self.buffer.events).await {
             return self.close(&reason);
         }
         let mut stop = self.stopping.clone();
@@ -232,7 +233,7 @@ impl Consumer {
         match heard {
             PullSignal::Message(message) => {
                 self.backoff.reset();
-                self.buffer.push_back(message);
+                self.buffer.push(message);
             }
             PullSignal::Sign => self.backoff.reset(),
             PullSignal::Over(reason) => self.close(&reason),
@@ -247,24 +248,12 @@ impl Consumer {
         }
     }
 
-    /// How many of the buffered messages the next batch has at the most.
-    fn whole_batch(&self) -> usize {
-        let (mut bytes, most) = (0_usize, self.options.batch_bytes);
-        let fits = self.buffer.iter().take(self.options.batch_messages).take_while(|message| {
-            let first = bytes == 0;
-            bytes = bytes.saturating_add(message.payload.len().max(1));
-            first || bytes <= most
-        });
-        fits.count()
-    }
-
     fn hand_over(&mut self) -> Next {
         let now = Instant::now();
         if self.hold_at <= now {
             self.hold_at = now + self.ack_wait / 3;
         }
-        let count = self.whole_batch();
-        Next::Batch(Batch::new(self.buffer.drain(..count).collect()))
+        Next::Batch(Batch::new(self.buffer.take(&self.options)))
     }
 
     /// Acknowledges what is committed, or set aside for good (`+TERM`). Plain: whoever needs proof has it in
@@ -284,7 +273,7 @@ impl Consumer {
     pub async fn hold(&mut self, batch: &Batch) {
         self.hold_at = Instant::now() + self.ack_wait / 3;
         self.read_what_came();
-        self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "+WPI"))).await;
+        self.say(batch.messages().iter().chain(&self.buffer.messages).map(|message| (message, "+WPI"))).await;
     }
 
     /// Gives a batch that can't be recorded now, and all that came behind it, to whichever worker asks first. The last
@@ -293,8 +282,8 @@ impl Consumer {
         self.read_what_came();
         self.pull = None;
         self.parting.clear();
-        self.say(batch.messages().iter().chain(&self.buffer).map(|message| (message, "-NAK"))).await;
-        self.buffer.clear();
+        self.say(batch.messages().iter().chain(&self.buffer.messages).map(|message| (message, "-NAK"))).await;
+        self.buffer = Buffer::default();
     }
 
     /// Moves what has arrived into the buffer.
@@ -303,7 +292,7 @@ impl Consumer {
         let Some(pull) = &mut self.pull else { return };
         while let Some(heard) = pull.heard_already() {
             match heard {
-                PullSignal::Message(message) => self.buffer.push_back(message),
+                PullSignal::Message(message) => self.buffer.push(message),
                 PullSignal::Sign => {}
                 PullSignal::Over(reason) => return self.close(&reason),
             }
@@ -316,7 +305,7 @@ impl Consumer {
         self.parting.retain_mut(|(pull, until)| {
             while let Some(heard) = pull.heard_already() {
                 match heard {
-                    PullSignal::Message(message) => buffer.push_back(message),
+                    PullSignal::Message(message) => buffer.push(message),
                     PullSignal::Sign => {}
                     PullSignal::Over(_) => break,
                 }

@@ -13,6 +13,10 @@ use super::batch::Message;
 use crate::connection::Connection;
 use crate::topology::STREAM;
 
+/// The number of messages, about, whose mean of events is known.
+const EVENTS_EACH_OF: f64 = 16.0;
+/// The most messages that are asked for at once before one has come: all of them may be as large as a message can be.
+const WANTED_AT_FIRST: usize = 250;
 /// How long a request may take to be queued in the client.
 const SEND_SECS: u64 = 5;
 
@@ -36,7 +40,10 @@ pub(crate) struct Pull {
     next_subject: String,
     /// Messages asked for and not yet read.
     owed: usize,
-    batch_messages: usize,
+    batch_events: usize,
+    /// How many events a message has, of those that came last.
+    events_each: f64,
+    has_heard: bool,
     /// The most one request may ask for.
     request_max: usize,
     expires: Duration,
@@ -60,7 +67,9 @@ impl Pull {
             inbox_subject,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{consumer}"),
             owed: 0,
-            batch_messages: options.batch_messages,
+            batch_events: options.batch_events,
+            events_each: 1.0,
+            has_heard: false,
             request_max: request_max.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX),
             expires: options.pull_expires,
             heartbeat: options.heartbeat,
@@ -73,13 +82,17 @@ impl Pull {
         self.owed == 0
     }
 
-    /// Asks for so much that two batches are here or on their way, once less than one is.
+    /// Asks for so much that the events of two batches are here or on their way, once less than one's are. Beside
+    /// those that wait here, so many events.
     pub(crate) async fn top_up(&mut self, buffered: usize) -> Result<(), String> {
-        let here = self.owed + buffered;
-        if here >= self.batch_messages && self.owed > 0 {
+        let here = buffered as f64 + self.owed as f64 * self.events_each;
+        if here >= self.batch_events as f64 && self.owed > 0 {
             return Ok(());
         }
-        let wanted = (2 * self.batch_messages).saturating_sub(here).clamp(1, self.request_max);
+        let messages = (2.0 * self.batch_events as f64 - here) / self.events_each;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from a float saturates")]
+        let wanted = (messages.ceil() as usize).clamp(1, self.request_max);
+        let wanted = if self.has_heard { wanted } else { wanted.min(WANTED_AT_FIRST) };
         let request = json!({
             "batch": wanted,
             "expires": nanos(self.expires),
@@ -124,7 +137,10 @@ impl Pull {
         match message.status {
             None | Some(StatusCode::OK) => {
                 self.owed = self.owed.saturating_sub(1);
-                Message::from_nats(message).map_or(PullSignal::Sign, PullSignal::Message)
+                let Some(message) = Message::from_nats(message) else { return PullSignal::Sign };
+                self.has_heard = true;
+                self.events_each += (message.events as f64 - self.events_each) / EVENTS_EACH_OF;
+                PullSignal::Message(message)
             }
             Some(StatusCode::IDLE_HEARTBEAT) => PullSignal::Sign,
             // The request ended with so many messages never sent.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::header::{HeaderMap, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
-use goldleaves_domain::{Delivery, PublishError};
+use goldleaves_domain::{Delivery, PublishError, wire};
 use goldleaves_runtime::Backoff;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -348,6 +348,9 @@ fn headers(delivery: &Delivery) -> Result<HeaderMap, Trouble> {
     let id = delivery.message_id.parse::<HeaderValue>().map_err(|error| Trouble::Client(error.to_string()))?;
     headers.insert(NATS_MESSAGE_ID, id);
     headers.insert(NATS_EXPECTED_STREAM, STREAM);
+    if wire::is_batch(&delivery.payload) {
+        headers.insert("Content-Type", wire::BATCH_CONTENT_TYPE);
+    }
     // A trace is worth no event: one that is no header is left out.
     if let Some(Ok(trace)) = delivery.traceparent.as_ref().map(|trace| trace.parse::<HeaderValue>()) {
         headers.insert("traceparent", trace);

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use goldleaves_domain::wire::BATCH_BYTES_MAX;
 use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher, Receiver};
 use tokio::sync::Mutex;
 
@@ -132,6 +133,10 @@ impl StreamPublisher {
 impl Publisher for StreamPublisher {
     fn publish(&self, batch: Vec<Delivery>) -> PublishFuture<'_> {
         Box::pin(self.publish_batch(batch))
+    }
+
+    fn packs(&self) -> Option<usize> {
+        Some(self.payload_bytes_max().min(BATCH_BYTES_MAX))
     }
 
     fn receiver(&self) -> Receiver {

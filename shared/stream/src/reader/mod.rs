@@ -81,8 +81,8 @@ impl ReadError {
 /// How a reader behaves.
 #[derive(Debug, Clone)]
 pub struct ReaderOptions {
-    /// The most messages that are handed over together.
-    pub batch_messages: usize,
+    /// So many events are handed over together, in whole messages.
+    pub batch_events: usize,
     /// How long JetStream may be away before the reader gives up.
     pub patience: Duration,
     /// True where the login may delete a consumer; else the server forgets the reader's by itself, a minute later.
@@ -91,7 +91,7 @@ pub struct ReaderOptions {
 
 impl Default for ReaderOptions {
     fn default() -> Self {
-        Self { batch_messages: 1_000, patience: Duration::from_secs(60), may_delete: true }
+        Self { batch_events: 1_000, patience: Duration::from_secs(60), may_delete: true }
     }
 }
 
@@ -164,7 +164,7 @@ impl Reader {
     /// JetStream is away for longer than the reader waits, or makes no consumer.
     pub async fn next(&mut self) -> Result<Option<Vec<Message>>, ReadError> {
         let mut deadline = Instant::now() + self.options.patience;
-        while self.next <= self.span.last && self.buffer.len() < self.options.batch_messages {
+        while self.next <= self.span.last && buffered(&self.buffer) < self.options.batch_events {
             match self.step().await {
                 Ok(Step::Message(message)) => {
                     deadline = Instant::now() + self.options.patience;
@@ -189,7 +189,7 @@ impl Reader {
 
     async fn step(&mut self) -> Result<Step, ReadError> {
         match &mut self.source {
-            Some(source) => source.step(&self.connection, self.buffer.len()).await,
+            Some(source) => source.step(&self.connection, buffered(&self.buffer)).await,
             None => self.begin().await,
         }
     }
@@ -211,7 +211,7 @@ impl Reader {
         let api = self.connection.api();
         let made: Value =
             api.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request).await.map_err(ReadError::of)?;
-        let options = ConsumerOptions { batch_messages: self.options.batch_messages, ..ConsumerOptions::default() };
+        let options = ConsumerOptions { batch_events: self.options.batch_events, ..ConsumerOptions::default() };
         let pull = Pull::open(&self.connection, &name, &options, None).await;
         let pull = pull.map_err(|reason| ReadError::Unavailable(ApiError::unavailable(reason)))?;
         self.source = Some(Source { name, pull, places: 0 });
@@ -225,6 +225,10 @@ impl Reader {
             let _: Result<Value, _> = forget(&self.connection.api(), &source.name).await;
         }
     }
+}
+
+fn buffered(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.events).sum()
 }
 
 async fn forget(api: &Api, name: &str) -> Result<Value, ApiError> {

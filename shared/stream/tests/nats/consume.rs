@@ -16,7 +16,7 @@ use crate::support::{
 
 fn quick() -> ConsumerOptions {
     ConsumerOptions {
-        batch_messages: 100,
+        batch_events: 100,
         batch_bytes: 4 << 20,
         batch_wait: Duration::from_millis(50),
         pull_expires: Duration::from_secs(1),
@@ -431,7 +431,7 @@ async fn of_eighteen_workers_none_is_idle() {
     };
     stream.create_consumer(config).await.unwrap();
     publish_until_confirmed(&publisher(&connection), &deliveries(400)).await;
-    let options = || ConsumerOptions { batch_messages: 5, ..quick() };
+    let options = || ConsumerOptions { batch_events: 5, ..quick() };
     let mut workers = Vec::new();
     for _ in 0..17 {
         let mut worker = Consumer::new(connection.clone(), options());

@@ -34,14 +34,19 @@ async fn a_message_carries_its_id_its_trace_and_its_bytes() {
     let mut odd = delivery("acme");
     odd.traceparent = Some("no\r\nheader".to_owned());
     sent.payload = "{}".into();
-    within(publisher(&connection).publish(vec![sent.clone(), odd])).await.unwrap();
+    let mut several = delivery("acme");
+    (several.payload, several.traceparent) = ("[{},{}]".into(), None);
+    within(publisher(&connection).publish(vec![sent.clone(), odd, several])).await.unwrap();
     let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
     let stored = stream.get_raw_message(1).await.unwrap();
     assert_eq!(stored.subject.as_str(), "usage.v1.=C3=A9");
     assert_eq!(stored.payload, sent.payload);
     assert_eq!(stored.headers.get("Nats-Msg-Id").unwrap().as_str(), sent.message_id);
     assert_eq!(stored.headers.get("traceparent").unwrap().as_str(), sent.traceparent.unwrap());
+    assert!(stored.headers.get("Content-Type").is_none(), "one event alone is as it ever was");
     assert!(stream.get_raw_message(2).await.unwrap().headers.get("traceparent").is_none(), "left out, not fatal");
+    let several = stream.get_raw_message(3).await.unwrap();
+    assert_eq!(several.headers.get("Content-Type").unwrap().as_str(), "application/cloudevents-batch+json");
 }
 
 #[tokio::test]

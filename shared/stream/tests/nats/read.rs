@@ -10,7 +10,7 @@ use goldleaves_testkit::nats::NatsServer;
 use crate::support::{TOPOLOGY, connect, declare, deliveries, plain, publish_until_confirmed, publisher, within};
 
 fn quick() -> ReaderOptions {
-    ReaderOptions { batch_messages: 100, patience: Duration::from_secs(30), ..ReaderOptions::default() }
+    ReaderOptions { batch_events: 100, patience: Duration::from_secs(30), ..ReaderOptions::default() }
 }
 
 async fn open(connection: &Connection, from: Position, to: Option<Position>) -> Result<Option<Reader>, ReadError> {

@@ -1,0 +1,173 @@
+//! Several events of one tenant in one message: a CloudEvents JSON batch.
+//!
+//! A batch is an array of the same CloudEvents that travel alone, so whoever reads one element reads an event. Taking it
+//! apart looks at brackets and quotes only: an element that is damaged inside spoils none of the others.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::encode::append_event;
+use super::event_subject;
+use crate::{Delivery, EventId, TenantId, UsageEvent};
+
+/// The `Content-Type` of a message with several events.
+pub const BATCH_CONTENT_TYPE: &str = "application/cloudevents-batch+json";
+/// The most events of one message.
+pub const BATCH_EVENTS_MAX: usize = 64;
+/// The most bytes of a message with several events.
+pub const BATCH_BYTES_MAX: usize = 96 << 10;
+
+/// Events of one tenant on their way into one message.
+#[derive(Debug)]
+pub struct EventBatch {
+    tenant: TenantId,
+    first: EventId,
+    traceparent: Option<String>,
+    events: usize,
+    text: String,
+}
+
+impl EventBatch {
+    /// A batch that begins with this event.
+    pub fn of(event: &UsageEvent) -> Self {
+        let mut text = String::with_capacity(1_024);
+        text.push('[');
+        Self {
+            tenant: event.tenant_id.clone(),
+            first: event.event_id,
+            traceparent: event.traceparent.clone(),
+            events: 1,
+            text: append_event(event, text),
+        }
+    }
+
+    /// Adds an event, unless it is another tenant's or the message had more events than [`BATCH_EVENTS_MAX`] or more bytes
+    /// than these. Returns whether it was added.
+    pub fn add(&mut self, event: &UsageEvent, bytes_max: usize) -> bool {
+        if self.events >= BATCH_EVENTS_MAX || event.tenant_id != self.tenant {
+            return false;
+        }
+        let before = self.text.len();
+        let mut text = std::mem::take(&mut self.text);
+        text.push(',');
+        self.text = append_event(event, text);
+        // The bracket at the end.
+        let fits = self.text.len() < bytes_max.min(BATCH_BYTES_MAX);
+        if fits {
+            self.events += 1;
+        } else {
+            self.text.truncate(before);
+        }
+        fits
+    }
+
+    /// The message: one event alone is not wrapped, and has the id and the trace of its own.
+    pub fn finish(self) -> Delivery {
+        let Self { tenant, first, traceparent, events, mut text } = self;
+        let subject = event_subject(&tenant);
+        if events == 1 {
+            let payload = Bytes::from(text).slice(1..);
+            return Delivery { subject, message_id: first.to_string(), payload, traceparent };
+        }
+        text.push(']');
+        let message_id = format!("{first}+{events}");
+        Delivery { subject, message_id, payload: Bytes::from(text), traceparent: None }
+    }
+}
+
+/// Returns whether a payload is an array: the events of a batch.
+pub fn is_batch(payload: &[u8]) -> bool {
+    payload.trim_ascii_start().starts_with(b"[")
+}
+
+/// How many events a message has, by its `Nats-Msg-Id` alone; never 0.
+pub fn events_by_id(message_id: &str) -> usize {
+    let count = message_id.rsplit_once('+').and_then(|(_, count)| count.parse().ok());
+    count.map_or(1, |count: usize| count.clamp(1, BATCH_EVENTS_MAX))
+}
+
+/// The places of the events in a payload: of the elements of a batch, else of all of it. There is always one at least, and
+/// what can't be told apart, from where an array is damaged to its end, is one as well.
+pub fn pieces(payload: &[u8]) -> Vec<Range<usize>> {
+    let whole = 0..payload.len();
+    let opening = payload.len() - payload.trim_ascii_start().len();
+    if !is_batch(payload) {
+        return vec![whole];
+    }
+    let mut pieces = Vec::new();
+    let mut elements = Elements { payload, at: opening + 1 };
+    let rest = loop {
+        match elements.next() {
+            Element::Followed(place) => pieces.push(place),
+            Element::Last(place) => {
+                pieces.extend(place);
+                break elements.rest();
+            }
+            Element::Damaged(from) => break Some(from..payload.len()),
+        }
+    };
+    match rest {
+        // Nothing but damage: then all of it is kept.
+        _ if pieces.is_empty() => vec![whole],
+        rest => {
+            pieces.extend(rest);
+            pieces
+        }
+    }
+}
+
+/// Describes what stands before the next comma, or before the bracket that closes.
+enum Element {
+    Followed(Range<usize>),
+    /// None in an empty array.
+    Last(Option<Range<usize>>),
+    /// From here on elements can't be told apart.
+    Damaged(usize),
+}
+
+struct Elements<'a> {
+    payload: &'a [u8],
+    /// Behind the opening bracket, or behind the last comma.
+    at: usize,
+}
+
+impl Elements<'_> {
+    fn next(&mut self) -> Element {
+        let start = self.at;
+        let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+        for (place, byte) in self.payload.iter().enumerate().skip(start) {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_text => escaped = true,
+                b'"' => in_text = !in_text,
+                _ if in_text => {}
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' if depth > 0 => depth -= 1,
+                b',' | b']' if depth == 0 => {
+                    self.at = place + 1;
+                    let element = self.trimmed(start..place);
+                    return match (byte, element.is_empty()) {
+                        (b']', empty) => Element::Last((!empty).then_some(element)),
+                        (_, true) => Element::Damaged(start),
+                        (_, false) => Element::Followed(element),
+                    };
+                }
+                _ => {}
+            }
+        }
+        Element::Damaged(start)
+    }
+
+    /// Returns where something stands behind the closing bracket that is no blank.
+    fn rest(&self) -> Option<Range<usize>> {
+        let rest = self.trimmed(self.at..self.payload.len());
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    fn trimmed(&self, place: Range<usize>) -> Range<usize> {
+        let bytes = self.payload.get(place.clone()).unwrap_or_default();
+        let start = place.end - bytes.trim_ascii_start().len();
+        start..start + bytes.trim_ascii().len()
+    }
+}
