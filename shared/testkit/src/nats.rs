@@ -92,6 +92,11 @@ impl NatsServer {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// The process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref()?.id()
+    }
+
     /// `kill -9`, and waits until the process is gone.
     ///
     /// # Errors
