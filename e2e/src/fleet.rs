@@ -82,7 +82,19 @@ impl Fleet {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_with(nats: Vec<NatsServer>, upstream: &str, further: &[(&str, &str)]) -> Result<Self> {
-        let postgres = Postgres::start().await?;
+        Self::start_over(nats, Postgres::start().await?, upstream, further).await
+    }
+
+    /// The same over a PostgreSQL that was started for it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_over(
+        nats: Vec<NatsServer>,
+        postgres: Postgres,
+        upstream: &str,
+        further: &[(&str, &str)],
+    ) -> Result<Self> {
         let database = postgres.empty_database().await?;
         let (port, replicas) = (nats.first().context("no nats-server")?.port(), nats.len().to_string());
         let host = format!("127.0.0.1:{port}");
@@ -354,20 +366,27 @@ impl Fleet {
         Ok(found)
     }
 
-    /// Waits until the workers have acknowledged everything the stream holds.
+    /// Waits until the workers have acknowledged everything the stream holds by now. What comes meanwhile is not waited for: where
+    /// clients go on there is always something.
     ///
     /// # Errors
     /// They do not.
     pub async fn recorded(&self, limit: Duration) -> Result<()> {
-        let mut last = Value::Null;
+        let (mut last, mut wanted) = (Value::Null, None);
         let done = wait_for("the workers to be done", limit, async || {
+            if wanted.is_none() {
+                let stream = self.ask_nats("$JS.API.STREAM.INFO.USAGE", &Value::Null).await.unwrap_or_default();
+                wanted = stream.pointer("/state/last_seq").and_then(Value::as_u64);
+            }
             // A server that is busy answers late, and a consumer that was deleted is made again.
             let Ok(found) = self.consumer().await else { return Ok(None) };
             last = found;
             let number = |name: &str| last.get(name).and_then(Value::as_u64);
-            Ok((number("num_pending") == Some(0) && number("num_ack_pending") == Some(0)).then_some(()))
+            let is_idle = number("num_pending") == Some(0) && number("num_ack_pending") == Some(0);
+            let floor = last.pointer("/ack_floor/stream_seq").and_then(Value::as_u64);
+            Ok((is_idle || wanted.is_some_and(|wanted| floor >= Some(wanted))).then_some(()))
         });
-        done.await.with_context(|| format!("{last}"))
+        done.await.with_context(|| format!("wanted {wanted:?}: {last}"))
     }
 
     /// The ledger's tables, over a wire of their own.

@@ -1,7 +1,7 @@
 //! Stores that go back, fail over, fill up, fall silent and disappear, at random under load: every call that was served is
 //! billed once, a ledger made anew bills the same, and each loss is named in a log line and by a metric within a minute.
 //!
-//! A few losses of the one process as a rule, since those of the others take a minute each; `GOLDLEAVES_SOAK=1` goes on
+//! A few losses of each deployment as a rule, those that are named soon; `GOLDLEAVES_SOAK=1` inflicts all of them and goes on
 //! for two hours (`GOLDLEAVES_SOAK_SECS`) with 100,000 calls (`GOLDLEAVES_SOAK_REQUESTS`), both deployments at a time. `GOLDLEAVES_CHAOS_SEED` repeats the order of a run.
 
 mod apart;

@@ -10,6 +10,7 @@ pub mod collector;
 pub mod disk;
 pub mod http1;
 pub mod httpbin;
+pub mod lent_disk;
 pub mod nats;
 pub mod nginx;
 pub mod pgbouncer;

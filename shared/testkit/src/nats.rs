@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::child::die_with_parent;
+use crate::lent_disk::LentDisk;
 
 /// How long a server may take to answer on its port.
 const START_SECS_MAX: u64 = 30;
@@ -28,6 +29,8 @@ const STORE_BYTES_MAX: u64 = 64 << 30;
 #[derive(Debug)]
 pub struct NatsServer {
     child: Option<Child>,
+    /// The file system that its data is on, where that is its own.
+    disk: Option<LentDisk>,
     directory: TempDir,
     settings: Settings,
 }
@@ -66,10 +69,26 @@ impl NatsServer {
         Ok(server)
     }
 
+    /// Starts a server whose data is on a disk of its own, of so many MiB.
+    ///
+    /// # Errors
+    /// No usable binary, no right to mount, or the server does not come up.
+    pub async fn start_on_disk(mib: u32) -> Result<Self> {
+        let mut server = Self::prepare("single", free_port()?, String::new())?;
+        server.disk = Some(LentDisk::mount(&server.disk_path(), mib)?);
+        server.launch().await?;
+        Ok(server)
+    }
+
+    /// The disk of its own that its data is on.
+    pub fn disk(&self) -> Option<&LentDisk> {
+        self.disk.as_ref()
+    }
+
     fn prepare(name: &str, port: u16, extra: String) -> Result<Self> {
         let directory =
             tempfile::Builder::new().prefix("goldleaves-nats-").tempdir().context("a directory for NATS")?;
-        Ok(Self { child: None, directory, settings: Settings { name: name.to_owned(), port, extra } })
+        Ok(Self { child: None, disk: None, directory, settings: Settings { name: name.to_owned(), port, extra } })
     }
 
     /// `nats://127.0.0.1:<port>`.
@@ -228,7 +247,11 @@ impl NatsServer {
     }
 
     fn store_path(&self) -> PathBuf {
-        self.directory.path().join("store")
+        if self.disk.is_some() { self.disk_path().join("store") } else { self.directory.path().join("store") }
+    }
+
+    fn disk_path(&self) -> PathBuf {
+        self.directory.path().join("disk")
     }
 
     fn log_path(&self) -> PathBuf {

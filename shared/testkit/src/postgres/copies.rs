@@ -1,16 +1,19 @@
 //! Others that hold the data of a PostgreSQL: a copy of some moment, as a snapshot of its disk would be, and a standby that
 //! follows it until it takes its place.
 
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Pid;
 use sea_orm::{ConnectionTrait as _, Statement};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::{PORTS_TRIED, Postgres, START_SECS_MAX, free_port, home};
 use crate::child::wait_for;
+use crate::lent_disk::LentDisk;
 
 /// The time that a standby may take to have what its primary has.
 const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(START_SECS_MAX);
@@ -48,7 +51,10 @@ impl Postgres {
         // It has the databases of its primary, whose names are not to be given once more.
         let databases = AtomicU32::new(self.databases.load(Ordering::Relaxed));
         let (programs, template) = (self.programs.clone(), OnceCell::new_with(self.template.get().copied()));
-        let mut standby = Self { keeper: None, programs, directory, port: 0, owner, databases, template };
+        let mut standby = Self { keeper: None, programs, disk: None, directory, port: 0, owner, databases, template };
+        if let Some(disk) = &self.disk {
+            standby.lend_disk(disk.mib())?;
+        }
         // On the `PATH` there may be links to some of the programs only.
         let program = self.programs.join("initdb").canonicalize().context("PostgreSQL's programs")?;
         let mut copying = standby.command(&program.with_file_name("pg_basebackup"));
@@ -63,6 +69,40 @@ impl Postgres {
             }
         }
         bail!("the standby does not come up: {}", standby.log())
+    }
+
+    /// The disk of its own that all of it is on.
+    pub fn disk(&self) -> Option<&LentDisk> {
+        self.disk.as_ref()
+    }
+
+    /// Puts a server that has no data yet on a disk of its own.
+    pub(super) fn lend_disk(&mut self, mib: u32) -> Result<()> {
+        let disk = LentDisk::mount(self.directory.path(), mib)?;
+        if let Some((user, group)) = self.owner {
+            chown(self.directory.path(), Some(user), Some(group))?;
+        }
+        self.disk = Some(disk);
+        Ok(())
+    }
+
+    /// Starts a server again that gave up, as one does whose disk is full; one that runs is left alone.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn revive(&mut self) -> Result<()> {
+        if self.text("SELECT 'up' AS found").await.is_ok() {
+            return Ok(());
+        }
+        let works_here = |pid: Pid| {
+            let cwd = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+            cwd.is_ok_and(|cwd| cwd == self.directory.path().join("data"))
+        };
+        if self.postmaster().is_ok_and(works_here) {
+            self.kill()?;
+        }
+        self.dismiss_keeper(b"keep");
+        self.restart().await
     }
 
     /// Waits until this standby has what its primary has written by now.

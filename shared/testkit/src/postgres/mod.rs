@@ -21,6 +21,8 @@ use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::lent_disk::LentDisk;
+
 /// How long a server may take to take connections.
 const START_SECS_MAX: u64 = 60;
 /// How many free ports are tried; somebody else may take one before the server does.
@@ -46,6 +48,8 @@ wait
 pub struct Postgres {
     keeper: Option<Child>,
     programs: PathBuf,
+    /// The file system that all of it is on, where that is its own.
+    disk: Option<LentDisk>,
     directory: TempDir,
     port: u16,
     owner: Option<(u32, u32)>,
@@ -68,10 +72,28 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::shared`].
     pub async fn start() -> Result<Self> {
+        Self::prepare()?.first_launch().await
+    }
+
+    /// A server of one's own, on a disk of its own of so many MiB.
+    ///
+    /// # Errors
+    /// As [`Postgres::shared`], or no right to mount.
+    pub async fn start_on_disk(mib: u32) -> Result<Self> {
+        let mut server = Self::prepare()?;
+        server.lend_disk(mib)?;
+        server.first_launch().await
+    }
+
+    fn prepare() -> Result<Self> {
         let programs = find_programs()?;
         let (directory, owner) = home()?;
         let (databases, template) = (AtomicU32::new(0), OnceCell::new());
-        let mut server = Self { keeper: None, programs, directory, port: 0, owner, databases, template };
+        Ok(Self { keeper: None, programs, disk: None, directory, port: 0, owner, databases, template })
+    }
+
+    async fn first_launch(self) -> Result<Self> {
+        let mut server = self;
         server.make_data()?;
         for _ in 0..PORTS_TRIED {
             server.port = free_port()?;
@@ -197,6 +219,11 @@ impl Postgres {
         initdb.args(["--auth=trust", "--username=goldleaves", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
         let done = initdb.arg(self.directory.path().join("data")).output().context("running initdb")?;
         ensure!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
+        if self.disk.is_some() {
+            let settings = self.directory.path().join("data/postgresql.auto.conf");
+            let mut file = std::fs::File::options().append(true).open(settings).context("the server's settings")?;
+            file.write_all(b"max_wal_size = '128MB'\nmin_wal_size = '32MB'\n").context("the server's settings")?;
+        }
         Ok(())
     }
 
