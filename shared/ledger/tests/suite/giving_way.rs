@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use goldleaves_domain::{Outcome, UsageEvent};
-use goldleaves_ledger::{Incoming, Ledger};
+use goldleaves_ledger::{Incoming, Ledger, StoreOptions};
 use goldleaves_testkit::child::wait_for;
+use goldleaves_testkit::proxy::WireProxy;
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use crate::cards::cards;
@@ -58,20 +59,27 @@ async fn an_import_that_waits_gives_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_set_aside_waits_for_no_other_writer() {
     let database = Database::new(Kind::Postgres).await;
-    let (worker, other) = (database.priced().await, database.ledger().await);
+    let worker = database.priced().await;
+    let port = database.url.rsplit(':').next().and_then(|rest| rest.split('/').next()).unwrap().to_owned();
+    let wire = WireProxy::start(&format!("127.0.0.1:{port}")).await.unwrap();
+    let through = database.url.replace(&format!(":{port}/"), &format!(":{}/", wire.address().port()));
+    let other = Ledger::connect(&through, StoreOptions::default()).await.unwrap();
     let raw = connect(&database.url).await;
     let somebody = raw.begin().await.unwrap();
     bill(&somebody, "usage_events", &event(9)).await;
-    // Waits for what somebody has begun, in the middle of its batch.
+    // Waits for what somebody has begun, and then does not hear that it need not: its session stands in the middle of a batch.
     let hanging = tokio::spawn(async move { other.record(&[incoming(&event(8)), incoming(&event(9))]).await });
     wait_until_one_waits(&database).await;
+    wire.stall();
+    somebody.rollback().await.unwrap();
     let messages = [aborted(1), Incoming::parse("not an event".into()), incoming(&event(2))];
     let recorded = worker.record(&messages).await.unwrap();
     assert_eq!((recorded.inserted, recorded.set_aside.values().sum::<u64>()), (1, 2));
     assert_eq!(worker.refuse(&aborted(3), "for a test").await.unwrap().set_aside.len(), 1);
-    assert!(!hanging.is_finished(), "all that while");
-    somebody.rollback().await.unwrap();
-    assert_eq!(hanging.await.unwrap().unwrap().inserted, 2);
+    let stands = "SELECT COUNT(*)::text FROM pg_stat_activity WHERE state = 'idle in transaction' \
+                  AND datname = current_database()";
+    assert_eq!(database.one(stands).await, "1", "all that while");
+    hanging.abort();
 }
 
 /// A writer that sets an event aside waits for the one who bills it at the same time, in either of the two tables.
