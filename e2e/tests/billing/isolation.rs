@@ -1,10 +1,11 @@
 //! Foreign tenants: every endpoint, every spelling of a name and every role. Who may not see a tenant is told the same of it
 //! as of one that there is not; who may see all sees no tenant under the spelling of another.
 
+use goldleaves_testkit::postgres::Postgres;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Answer, Api, Event, on_both, token};
+use crate::world::{Answer, Api, Event, Kind, on_both, token};
 
 on_both!(nobody_without_a_role_learns_whether_a_tenant_is_there, a_name_is_another_one_in_another_spelling);
 
@@ -159,4 +160,61 @@ async fn a_victim(api: &Api) -> Uuid {
     let event = Event::at("victim", "2026-03-03T10:00:00Z");
     assert_eq!(api.record(std::slice::from_ref(&event)).await.inserted, 1);
     event.id
+}
+
+/// No clock tells more than the answer: the very same statements run, in the same order, for what is another tenant's as for
+/// what there is not; and none at all where the tenant may not be asked about.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_is_done_for_what_is_foreign_as_for_what_is_not_there() {
+    let api = Api::on(Kind::Postgres).await;
+    let (foreign, none) = (a_victim(&api).await, Uuid::now_v7());
+    api.used("acme", ("/a", "1", "2026-03-03T10:00:00Z")).await;
+    let database = api.url().rsplit('/').next().unwrap();
+    api.execute(&format!("ALTER DATABASE {database} SET log_statement = 'all'")).await;
+    // Connections of their own, whose statements the server writes down.
+    let api = api.anew().await;
+    let plain = token("acme", &[]);
+    for call in reads(foreign).iter().chain(&writes(foreign)) {
+        for name in ["victim", "nobody"] {
+            let (answer, statements) = watched(&api, call, (name, &plain)).await;
+            assert_eq!((answer.0, &statements), (403, &Vec::new()), "{name} {call:?}");
+        }
+    }
+    let (reader, writer) = (token("ops", &["billing:read"]), token("ops", &["billing:write"]));
+    let get = |path: String| ("GET", format!("/billing/usage-events/{path}"), String::new());
+    let correct = |event: Uuid, kind: &str| {
+        let mut body = json!({"kind": kind, "tenant_id": "{t}", "event_id": event, "reason": "r"});
+        if kind == "adjust" {
+            body["units"] = json!("1");
+        }
+        ("PUT", format!("/billing/corrections/{}", Uuid::now_v7()), body.to_string())
+    };
+    for ((theirs, nobodys), token) in [
+        ((get(format!("{{t}}/{foreign}")), get(format!("{{t}}/{none}"))), &plain),
+        ((get(format!("{{t}}/{foreign}?by=event")), get(format!("{{t}}/{none}?by=event"))), &plain),
+        ((get(format!("{{t}}/{foreign}?by=request")), get(format!("{{t}}/{none}?by=request"))), &plain),
+        ((get(format!("{{t}}/{foreign}")), get(format!("{{t}}/{none}"))), &reader),
+        ((correct(foreign, "void"), correct(none, "void")), &writer),
+        ((correct(foreign, "adjust"), correct(none, "adjust")), &writer),
+    ] {
+        let theirs_done = watched(&api, &theirs, ("acme", token)).await;
+        let nobodys_done = watched(&api, &nobodys, ("acme", token)).await;
+        assert_eq!(theirs_done, nobodys_done, "{theirs:?}");
+        assert_eq!(theirs_done.0.0, 404, "{theirs:?}");
+        assert!(!theirs_done.1.is_empty(), "{theirs:?}: nothing was looked at");
+    }
+}
+
+/// What a call is answered with, and the statements that ran for it.
+async fn watched(api: &Api, call: &Call, (name, token): (&str, &str)) -> ((u16, String, Value), Vec<String>) {
+    let server = Postgres::shared().await.unwrap();
+    let database = api.url().rsplit('/').next().unwrap();
+    let before = server.log().len();
+    let answer = said(&ask(api, call, (name, token)).await);
+    let log = server.log();
+    let of_ours = format!(" {database} LOG:  execute ");
+    // Each connection numbers its statements by itself.
+    let statement = |line: &str| Some(line.split_once(&of_ours)?.1.split_once(": ")?.1.to_owned());
+    let statements = log.get(before..).unwrap_or_default().lines().filter_map(statement).collect();
+    (answer, statements)
 }

@@ -96,13 +96,24 @@ impl Api {
                 (url, Some(directory))
             }
         };
+        let api = Self::over(url, start).await;
+        api.ledger.set_rate("25".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
+        Self { _directory: directory, ..api }
+    }
+
+    /// Another API over the same database, with connections of its own.
+    pub(crate) async fn anew(&self) -> Self {
+        let kind = if self.is_sqlite() { Kind::Sqlite } else { Kind::Postgres };
+        Self::over(self.url.clone(), Start { kind, docs: true, zone: TimeZone::UTC }).await
+    }
+
+    async fn over(url: String, start: Start) -> Self {
         let ledger = Ledger::connect(&url, StoreOptions::default()).await.unwrap();
-        ledger.set_rate("25".parse().unwrap(), "2026-01-01".parse().unwrap()).await.unwrap();
         let billing = Billing::new(ledger.store().clone(), start.zone);
         let metrics = Metrics::new();
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
         let api = BillingApi::new(billing.clone(), verifier, clock(), BillingMetrics::register(&metrics));
-        Self { service: api.service(start.docs), ledger, billing, metrics, url, _directory: directory }
+        Self { service: api.service(start.docs), ledger, billing, metrics, url, _directory: None }
     }
 
     /// Records one event of a tenant, and returns its id.
