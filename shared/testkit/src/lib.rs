@@ -1,10 +1,11 @@
 //! Equipment for tests, a dev-dependency only: real servers as child processes on free ports, our own programs, a fake
-//! upstream, a collector of traces, a proxy whose wire can be cut, a client that counts bytes, and tokens.
+//! upstream, a browser, a collector of traces, a proxy whose wire can be cut, a client that counts bytes, and tokens.
 //!
 //! Every process dies with the value that stands for it, and with the test's process. Data of a failed test is kept.
 
 pub mod checkers;
 pub mod child;
+pub mod chromium;
 pub mod client;
 pub mod collector;
 pub mod disk;

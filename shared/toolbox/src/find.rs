@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::version::Version;
 use crate::{
-    CHECKERS_SITE, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PGBOUNCER_BIN, POSTGRES_BIN_DIR,
-    STRIPE_SITE, Toolbox,
+    CHECKERS_SITE, CHROMIUM_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PGBOUNCER_BIN,
+    POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox,
 };
 
 const NATS_OLDEST: Version = Version::new(2, 10);
@@ -83,6 +83,14 @@ impl Toolbox {
         let found = Search { variable: NGINX_BIN, wanted: "nginx", flag: "-v", oldest: Version::new(1, 0) };
         let system = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"].map(PathBuf::from).to_vec();
         found.program([on_path("nginx"), system, vec![self.nginx_program()]].concat())
+    }
+
+    /// The Chromium program, or another browser that is made of it, any version. It is not installed: the test that needs it
+    /// says that it was left out.
+    pub fn chromium(&self) -> Result<PathBuf, Missing> {
+        let found =
+            Search { variable: CHROMIUM_BIN, wanted: "Chromium", flag: "--version", oldest: Version::new(1, 0) };
+        found.program(["chromium", "chromium-browser", "google-chrome"].map(on_path).concat())
     }
 
     /// A Python that can import httpbin and waitress.

@@ -1,4 +1,4 @@
-//! Where the programs that the tests need are found: nats-server, PostgreSQL, PgBouncer, nginx and a Python with httpbin and with parsers of formats.
+//! Where the programs that the tests need are found: nats-server, PostgreSQL, PgBouncer, nginx, Chromium and a Python with httpbin and with parsers of formats.
 //!
 //! The test kit and `cargo xtask` share these rules, so that a test finds the same program whoever starts it. This crate
 //! starts no server; installing is in [`Toolbox::install`] and only `cargo xtask` does it.
@@ -21,6 +21,8 @@ pub const POSTGRES_BIN_DIR: &str = "POSTGRES_BIN_DIR";
 pub const PGBOUNCER_BIN: &str = "PGBOUNCER_BIN";
 /// Environment variable naming the nginx program.
 pub const NGINX_BIN: &str = "NGINX_BIN";
+/// Environment variable naming the Chromium program.
+pub const CHROMIUM_BIN: &str = "CHROMIUM_BIN";
 /// Environment variable naming the Python interpreter that runs httpbin.
 pub const HTTPBIN_PYTHON: &str = "HTTPBIN_PYTHON";
 /// Environment variable naming the directory that the parsers of other people's formats were installed into.
