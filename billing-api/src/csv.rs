@@ -96,6 +96,20 @@ pub(crate) fn answer(name: &str, columns: &[&str], items: &[Item]) -> Response {
     respond(name, Body::from(text))
 }
 
+/// Rows that are there already and many, written while the client takes them.
+pub(crate) fn pieces<T: Send + 'static>(
+    (name, columns): (&str, &[&str]),
+    rows: Vec<T>,
+    item: fn(&T) -> Item,
+) -> Response {
+    let begin = header(columns);
+    let pieces = stream::unfold((rows.into_iter(), begin), move |(mut rows, mut text)| async move {
+        rows.by_ref().take(ROWS_AT_ONCE as usize).for_each(|one| row(&mut text, &item(&one)));
+        (!text.is_empty()).then(|| (Ok::<_, std::io::Error>(Bytes::from(text)), (rows, String::new())))
+    });
+    respond(name, Body::from_stream(pieces))
+}
+
 /// Rows that are read page by page while the client takes them, as an answer.
 pub(crate) fn stream<F, P>((name, columns): (&str, &[&str]), turns: Again, pages: F) -> Response
 where

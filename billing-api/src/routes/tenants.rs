@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
-use goldleaves_billing::{Page, TenantSort, TenantUsage};
+use goldleaves_billing::{TenantSort, TenantUsage};
 use http::StatusCode;
 
 use crate::answer::ApiError;
@@ -22,21 +22,20 @@ const TENANT: [&str; 4] = ["tenant_id", "events", "units", "cost_cents"];
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
     let query = ask.query(&[&RANGE, &["sort", "format"], &PAGE])?;
-    let mut page = query.page()?;
+    let page = query.page()?;
     let form = ask.form(&query)?;
     let sort = query.parsed("sort")?.unwrap_or(TenantSort::Cost);
     let (_, range) = list_range(&api, None, &query).await?;
-    if form == Form::Csv {
-        page = Page { limit: csv::ROWS_MAX, cursor: None };
-    }
-    let page = api.billing().tenants(&range, sort, &page).await?;
-    let items: Vec<Item> = page.items.iter().map(tenant_item).collect();
     match form {
-        Form::Json => Ok(cell::page(items, page.next).answer(StatusCode::OK)),
+        Form::Json => {
+            let page = api.billing().tenants(&range, sort, &page).await?;
+            let items = page.items.iter().map(tenant_item).collect();
+            Ok(cell::page(items, page.next).answer(StatusCode::OK))
+        }
         Form::Csv => {
-            let more = i64::from(page.next.is_some());
-            csv::check_rows(i64::try_from(items.len()).unwrap_or(i64::MAX).saturating_add(more))?;
-            Ok(csv::answer("tenants", &TENANT, &items))
+            let tenants = api.billing().every_tenant(&range, sort).await?;
+            csv::check_rows(i64::try_from(tenants.len()).unwrap_or(i64::MAX))?;
+            Ok(csv::pieces(("tenants", &TENANT), tenants, tenant_item))
         }
     }
 }

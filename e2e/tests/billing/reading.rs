@@ -13,6 +13,7 @@ on_both!(
     one_call_is_found_by_either_id,
     tenants_are_listed_by_cost,
     csv_is_what_json_is,
+    many_tenants_are_read_and_written_in_pieces,
 );
 
 fn sum(groups: &Value, member: &str) -> i64 {
@@ -275,4 +276,50 @@ async fn a_year_over_five_zones() {
         let whole = api.billing.summary(&tenant, &Period::new(year, end).unwrap()).await.unwrap();
         assert_eq!((events, units), (whole.total_events, whole.total_units.0), "{name}: each event in one period");
     }
+}
+
+/// More tenants than are read at once, and than a piece of the answer holds: each is there once, in the order asked for.
+async fn many_tenants_are_read_and_written_in_pieces(api: Api) {
+    const TENANTS: usize = 11_000;
+    let micro = if api.is_sqlite() { "units_micro_high, units_micro_low" } else { "units_micro" };
+    let value = if api.is_sqlite() { "0, n * 1000000" } else { "n * 1000000" };
+    api.execute(&format!(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {TENANTS}) \
+         INSERT INTO usage_rollups (tenant_id, hour, route, action, rate_version, shard, events, {micro}) \
+         SELECT 'tenant-' || n, {hour}, '/a', 'read', 1, 0, 1, {value} FROM numbers WHERE n % 1000 < 999",
+        hour = if api.is_sqlite() { "'2026-03-10T10:00:00.000000Z'" } else { "'2026-03-10T10:00:00Z'::timestamptz" },
+        value = value.replace("n * 1000000", "(n % 900) * 1000000"),
+    ))
+    .await;
+    let reader = token("ops", &["billing:read"]);
+    // Whoever has an amount alone is told as well, before, between and behind the others.
+    for (at, name) in ["a", "tenant-5", "zz"].into_iter().enumerate() {
+        let body = json!({"kind": "amount", "tenant_id": name, "cents": 7, "ts": "2026-03-10", "reason": "a fee"});
+        let path = format!("/billing/corrections/{}", uuid::Uuid::from_u128(at as u128 + 1));
+        assert_eq!(api.put(&path, &token("ops", &["billing:write"]), &body).await.status, 201);
+    }
+    let request = http::Request::get("/billing/tenants?month=2026-03&sort=tenant_id&format=csv")
+        .header("authorization", format!("Bearer {reader}"))
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let answer = tower::ServiceExt::oneshot(api.service.clone(), request).await.unwrap();
+    let (mut body, mut pieces, mut text) = (answer.into_body(), 0, Vec::new());
+    while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+        pieces += 1;
+        text.extend(frame.unwrap().into_data().unwrap());
+    }
+    let text = String::from_utf8(text).unwrap();
+    let names: Vec<&str> = text.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+    let mut wanted: Vec<String> = (1..=TENANTS).filter(|n| n % 1_000 < 999).map(|n| format!("tenant-{n}")).collect();
+    wanted.extend(["a".to_owned(), "zz".to_owned()]);
+    wanted.sort_unstable();
+    assert!(names == wanted, "{} of {}", names.len(), wanted.len());
+    assert!(text.contains("\r\na,0,0,7\r\n") && text.contains("\r\ntenant-5,1,5,132\r\n"));
+    assert!(pieces >= 6, "{pieces}");
+    let first = api.get("/billing/tenants?month=2026-03&limit=1000&sort=tenant_id", &reader).await.json();
+    let after = format!(
+        "/billing/tenants?month=2026-03&limit=1000&sort=tenant_id&cursor={}",
+        first["next_cursor"].as_str().unwrap()
+    );
+    assert_eq!(api.get(&after, &reader).await.json()["items"][0]["tenant_id"], wanted[1_000].as_str());
 }

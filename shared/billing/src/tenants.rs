@@ -14,6 +14,9 @@ use crate::source::{Source, wide};
 use crate::usage::{UnitsTotal, whole_hours};
 use crate::{Billing, BillingError, Put, cards, locks};
 
+/// Tenants whose usage is read at once.
+const TENANTS_AT_ONCE: i64 = 5_000;
+
 /// One tenant's usage of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantUsage {
@@ -103,67 +106,122 @@ impl Billing {
         sort: TenantSort,
         page: &Page,
     ) -> Result<PageOf<TenantUsage>, BillingError> {
-        let mut tenants = self.all_tenants(range).await?;
-        let key = |tenant: &TenantUsage| match sort {
-            TenantSort::Cost => (Reverse(tenant.cost_cents.0), tenant.tenant_id.clone()),
-            TenantSort::Units => (Reverse(tenant.units.0), tenant.tenant_id.clone()),
-            TenantSort::TenantId => (Reverse(0), tenant.tenant_id.clone()),
-        };
-        tenants.sort_by_key(key);
+        let mut tenants = self.every_tenant(range, sort).await?;
         if let Some(cursor) = &page.cursor {
             let [number, name] = cursor.keys().map_err(bad_cursor)?;
             let number: i128 = number.parse().map_err(|_| bad_cursor(crate::CursorError))?;
-            tenants.retain(|tenant| key(tenant) > (Reverse(number), name.to_owned()));
+            tenants.retain(|tenant| sort.key(tenant) > (Reverse(number), name.to_owned()));
         }
         Ok(PageOf::cut(tenants, page.limit, |tenant| {
-            let (number, name) = key(tenant);
+            let (number, name) = sort.key(tenant);
             Cursor::after([number.0.to_string(), name])
         }))
     }
 
-    /// Every tenant that used anything, in no order.
-    async fn all_tenants(&self, range: &Period) -> Result<Vec<TenantUsage>, BillingError> {
+    /// Every tenant that used anything in the range, in the order in which pages of them are told.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn every_tenant(&self, range: &Period, sort: TenantSort) -> Result<Vec<TenantUsage>, BillingError> {
         let source = self.source();
-        let dialect = source.dialect();
-        let mut params = Params::default();
-        let sql = every_tenant(source, (range, TenantKeys::Tenants), &mut params);
-        let mut used: BTreeMap<String, Vec<(i64, Used)>> = BTreeMap::new();
-        let mut cents: BTreeMap<String, i128> = BTreeMap::new();
-        for row in source.query(&sql, params).await? {
-            let tenant: String = read(&row, "tenant_id")?;
-            let adjusted: String = read(&row, "cents")?;
-            let adjusted: i128 = adjusted.parse().map_err(|error| BillingError::unreadable("cents", error))?;
-            *cents.entry(tenant.clone()).or_default() += adjusted;
-            let part = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
-            let version: i64 = read(&row, "rate_version")?;
-            let parts = used.entry(tenant).or_default();
-            if version != 0 {
-                parts.push((version, part));
+        let (mut tenants, mut names) = (Vec::new(), Names::default());
+        // A few thousand at once, so that their rows take no more memory however many there are.
+        loop {
+            names.until = last_of(source, names.after.as_deref()).await?;
+            tenants.extend(some_tenants(source, (range, &names)).await?);
+            match names.until.take() {
+                Some(last) => names.after = Some(last),
+                None => break,
             }
         }
-        let versions = used.values().flatten().map(|(version, _)| *version);
-        let cards = cards::of_versions(source, versions).await?;
-        let mut tenants = Vec::new();
-        for (tenant_id, parts) in used {
-            let mut bill = Bill::default();
-            for (version, used) in parts {
-                let card = cards.get(&version).ok_or(BillingError::MissingCard { version })?;
-                bill.add(version, &card.pricing, ((), used));
-            }
-            let (used, adjusted) = (bill.used(), cents.remove(&tenant_id).unwrap_or_default());
-            if (used.events, used.units_micro, adjusted) == (0, 0, 0) {
-                continue;
-            }
-            let cost_cents = Cents(bill.total().0 + adjusted);
-            tenants.push(TenantUsage {
-                tenant_id,
-                events: used.events,
-                units: UnitsTotal(used.units_micro),
-                cost_cents,
-            });
-        }
+        tenants.sort_by_cached_key(|tenant| sort.key(tenant));
         Ok(tenants)
     }
+}
+
+impl TenantSort {
+    /// What tenants are ordered by.
+    fn key(self, tenant: &TenantUsage) -> (Reverse<i128>, String) {
+        let number = match self {
+            Self::Cost => tenant.cost_cents.0,
+            Self::Units => tenant.units.0,
+            Self::TenantId => 0,
+        };
+        (Reverse(number), tenant.tenant_id.clone())
+    }
+}
+
+/// The tenants behind one name, up to another, in the database's order.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    after: Option<String>,
+    until: Option<String>,
+}
+
+impl Names {
+    /// The condition on a column that holds the name.
+    fn condition(&self, column: &str, params: &mut Params) -> String {
+        let mut condition = String::new();
+        for (sign, name) in [(">", &self.after), ("<=", &self.until)] {
+            if let Some(name) = name {
+                condition.push_str(&format!(" AND {column} {sign} {}", params.bind(name.as_str())));
+            }
+        }
+        condition
+    }
+}
+
+/// The name of the last of the next few thousand tenants; `None` where there are no more. The primary key is asked for one
+/// name after the other: to read its rows would take as long as there are hours.
+async fn last_of(source: Source<'_>, after: Option<&str>) -> Result<Option<String>, BillingError> {
+    let mut params = Params::default();
+    let (after, most) = (params.bind(after.unwrap_or_default()), params.bind(TENANTS_AT_ONCE));
+    let sql = format!(
+        "WITH RECURSIVE names (name, n) AS ( \
+             SELECT (SELECT MIN(r.tenant_id) FROM usage_rollups AS r WHERE r.tenant_id > {after}), CAST(1 AS bigint) \
+             UNION ALL SELECT (SELECT MIN(r.tenant_id) FROM usage_rollups AS r WHERE r.tenant_id > m.name), m.n + 1 \
+                 FROM names AS m WHERE m.name IS NOT NULL AND m.n < {most} \
+         ) SELECT name FROM names WHERE n = {most} AND name IS NOT NULL"
+    );
+    let rows = source.query(&sql, params).await?;
+    Ok(rows.first().map(|row| read(row, "name")).transpose()?)
+}
+
+async fn some_tenants(source: Source<'_>, (range, names): (&Period, &Names)) -> Result<Vec<TenantUsage>, BillingError> {
+    let dialect = source.dialect();
+    let mut params = Params::default();
+    let sql = every_tenant(source, (range, TenantKeys::Tenants, names), &mut params);
+    let mut used: BTreeMap<String, Vec<(i64, Used)>> = BTreeMap::new();
+    let mut cents: BTreeMap<String, i128> = BTreeMap::new();
+    for row in source.query(&sql, params).await? {
+        let tenant: String = read(&row, "tenant_id")?;
+        let adjusted: String = read(&row, "cents")?;
+        let adjusted: i128 = adjusted.parse().map_err(|error| BillingError::unreadable("cents", error))?;
+        *cents.entry(tenant.clone()).or_default() += adjusted;
+        let part = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
+        let version: i64 = read(&row, "rate_version")?;
+        let parts = used.entry(tenant).or_default();
+        if version != 0 {
+            parts.push((version, part));
+        }
+    }
+    let versions = used.values().flatten().map(|(version, _)| *version);
+    let cards = cards::of_versions(source, versions).await?;
+    let mut tenants = Vec::new();
+    for (tenant_id, parts) in used {
+        let mut bill = Bill::default();
+        for (version, used) in parts {
+            let card = cards.get(&version).ok_or(BillingError::MissingCard { version })?;
+            bill.add(version, &card.pricing, ((), used));
+        }
+        let (used, adjusted) = (bill.used(), cents.remove(&tenant_id).unwrap_or_default());
+        if (used.events, used.units_micro, adjusted) == (0, 0, 0) {
+            continue;
+        }
+        let cost_cents = Cents(bill.total().0 + adjusted);
+        tenants.push(TenantUsage { tenant_id, events: used.events, units: UnitsTotal(used.units_micro), cost_cents });
+    }
+    Ok(tenants)
 }
 
 /// What the usage of all tenants is told by, beside tenant and card.
@@ -175,7 +233,12 @@ pub(crate) enum TenantKeys {
     Places,
 }
 
-pub(crate) fn every_tenant(source: Source<'_>, (range, keys): (&Period, TenantKeys), params: &mut Params) -> String {
+/// The statement that tells the usage of these tenants.
+pub(crate) fn every_tenant(
+    source: Source<'_>,
+    (range, keys, names): (&Period, TenantKeys, &Names),
+    params: &mut Params,
+) -> String {
     let dialect = source.dialect();
     let keys = |alias: &str| match keys {
         TenantKeys::Tenants => String::new(),
@@ -188,9 +251,10 @@ pub(crate) fn every_tenant(source: Source<'_>, (range, keys): (&Period, TenantKe
         let (from, to) = (params.bind(dialect.time(first)), params.bind(dialect.time(last)));
         parts.push(format!(
             "SELECT r.tenant_id, {}r.rate_version, r.events, 0 AS cents, {} FROM usage_rollups AS r \
-             WHERE r.hour >= {from} AND r.hour < {to}",
+             WHERE r.hour >= {from} AND r.hour < {to}{}",
             keys("r."),
-            wide::of_rollup(dialect, "r")
+            wide::of_rollup(dialect, "r"),
+            names.condition("r.tenant_id", params)
         ));
     }
     // Events are found by their tenant; whose there are in a cut hour is known from the rollups.
@@ -200,21 +264,23 @@ pub(crate) fn every_tenant(source: Source<'_>, (range, keys): (&Period, TenantKe
             let (from, to) = (params.bind(dialect.time(from)), params.bind(dialect.time(to)));
             parts.push(format!(
                 "SELECT e.tenant_id, {}e.rate_version, 1 AS events, 0 AS cents, {} FROM ( \
-                     SELECT DISTINCT tenant_id FROM usage_rollups WHERE hour >= {} AND hour < {} \
+                     SELECT DISTINCT tenant_id FROM usage_rollups WHERE hour >= {} AND hour < {}{} \
                  ) AS t JOIN usage_events AS e ON e.tenant_id = t.tenant_id WHERE e.ts >= {from} AND e.ts < {to}",
                 keys("e."),
                 wide::of_row(dialect, "e.units_micro"),
                 hours.0,
                 hours.1,
+                names.condition("tenant_id", params),
             ));
         }
     }
     let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
     parts.push(format!(
         "SELECT c.tenant_id, {}c.rate_version, c.events, c.cents, {} FROM usage_corrections AS c \
-         WHERE c.ts >= {from} AND c.ts < {to}",
+         WHERE c.ts >= {from} AND c.ts < {to}{}",
         keys("c."),
-        wide::of_row(dialect, "c.units_micro")
+        wide::of_row(dialect, "c.units_micro"),
+        names.condition("c.tenant_id", params)
     ));
     format!(
         "SELECT tenant_id, {keys}rate_version, {} AS events, CAST(COALESCE(SUM(cents), 0) AS text) AS cents, {} FROM ({}) AS u \
