@@ -4,11 +4,10 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use goldleaves_auth::TokenError;
 use goldleaves_billing::{BillingError, Refusal, RefusalCode};
-use goldleaves_domain::{Timestamp, TimestampError};
+use goldleaves_domain::TimestampError;
 use goldleaves_runtime::process;
 use goldleaves_web::{Problem, ProblemCode};
 use http::{HeaderValue, StatusCode};
-use serde::Serialize;
 
 /// Why a call is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -169,15 +168,5 @@ impl IntoResponse for ApiError {
         *response.status_mut() = failure.problem.status();
         response.extensions_mut().insert(failure);
         response
-    }
-}
-
-/// A moment as RFC 3339 in UTC with `Z`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment(pub(crate) Timestamp);
-
-impl Serialize for Moment {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }

@@ -10,13 +10,11 @@ use http::request::Parts;
 
 use crate::answer::ApiError;
 use crate::caller::{Caller, Right};
+use crate::contract::{Operation, TENANT};
 use crate::csv::{self, Form};
 use crate::query::{Query, check_length};
 use crate::state::BillingApi;
 use crate::turns::{Again, Turn};
-
-/// The parameter that names the tenant where the path does not.
-const TENANT: &str = "tenant_id";
 
 /// A call.
 #[derive(Debug)]
@@ -81,8 +79,8 @@ impl Ask {
     }
 
     /// The parameters of a call that is about this tenant.
-    pub(crate) fn query_of(&self, asked: &Asked, known: &[&[&str]]) -> Result<Query, ApiError> {
-        let mut known = known.concat();
+    pub(crate) fn query_of(&self, asked: &Asked, operation: &Operation) -> Result<Query, ApiError> {
+        let mut known = operation.beside_tenant();
         if asked.is_in_query {
             known.push(TENANT);
         }
@@ -90,8 +88,8 @@ impl Ask {
     }
 
     /// The parameters of a call.
-    pub(crate) fn query(&self, known: &[&[&str]]) -> Result<Query, ApiError> {
-        Query::parse(&self.query, &known.concat())
+    pub(crate) fn query(&self, operation: &Operation) -> Result<Query, ApiError> {
+        Query::parse(&self.query, &operation.in_query().collect::<Vec<_>>())
     }
 
     /// The form of the answer.

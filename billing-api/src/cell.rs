@@ -9,6 +9,8 @@ use serde::ser::{Error as _, SerializeMap as _};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::contract::{PAGE_OF, Shape};
+
 /// A value.
 #[derive(Debug, Clone)]
 pub(crate) enum Cell {
@@ -52,8 +54,13 @@ impl Cell {
 }
 
 impl Item {
-    /// An object of these members, in this order.
-    pub(crate) fn new<const N: usize>(names: &[&'static str; N], cells: [Cell; N]) -> Self {
+    /// An object of this shape.
+    pub(crate) fn new<const N: usize>(shape: &Shape<N>, cells: [Cell; N]) -> Self {
+        Self::of(&shape.names(), cells)
+    }
+
+    /// An object of members with these names.
+    pub(crate) fn of<const N: usize>(names: &[&'static str; N], cells: [Cell; N]) -> Self {
         Self { names: names.to_vec(), cells: cells.into() }
     }
 
@@ -77,7 +84,7 @@ impl Item {
 
 /// A page of a list as an answer.
 pub(crate) fn page(items: Vec<Item>, next: Option<impl Display>) -> Item {
-    Item::new(&["items", "next_cursor"], [Cell::List(items), Cell::text_or_null(next)])
+    Item::new(&PAGE_OF, [Cell::List(items), Cell::text_or_null(next)])
 }
 
 impl Serialize for Cell {

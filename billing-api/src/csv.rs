@@ -1,10 +1,13 @@
 //! Answers as CSV: RFC 4180, streamed, and safe to open in a spreadsheet.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::Future;
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
+use futures_util::StreamExt as _;
+use futures_util::future::ready;
 use futures_util::stream;
 use goldleaves_billing::{Cursor, Page};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -89,56 +92,52 @@ pub(crate) fn check_rows(rows: i64) -> Result<(), ApiError> {
     Err(ApiError::Billing(goldleaves_billing::Refusal::new(code, detail).into()))
 }
 
-/// Rows that are there already, as an answer.
-pub(crate) fn answer(name: &str, columns: &[&str], items: &[Item]) -> Response {
-    let mut text = header(columns);
-    items.iter().for_each(|item| row(&mut text, item));
-    respond(name, Body::from(text))
-}
-
-/// Rows that are there already and many, written while the client takes them.
-pub(crate) fn pieces<T: Send + 'static>(
-    (name, columns): (&str, &[&str]),
-    rows: Vec<T>,
-    item: fn(&T) -> Item,
-) -> Response {
-    let begin = header(columns);
-    let pieces = stream::unfold((rows.into_iter(), begin), move |(mut rows, mut text)| async move {
-        rows.by_ref().take(ROWS_AT_ONCE as usize).for_each(|one| row(&mut text, &item(&one)));
-        (!text.is_empty()).then(|| (Ok::<_, std::io::Error>(Bytes::from(text)), (rows, String::new())))
+/// Rows that are known already, as an answer: each is written when the client takes it.
+pub(crate) fn answer<I>((name, columns): (&str, &[&str]), items: I) -> Result<Response, ApiError>
+where
+    I: ExactSizeIterator<Item = Item> + Send + 'static,
+{
+    check_rows(i64::try_from(items.len()).unwrap_or(i64::MAX))?;
+    let chunks = stream::unfold((Some(header(columns)), items), |(header, mut items)| async move {
+        let mut is_over = header.is_none();
+        let mut text = header.unwrap_or_default();
+        for item in items.by_ref().take(ROWS_AT_ONCE as usize) {
+            is_over = false;
+            row(&mut text, &item);
+        }
+        (!is_over).then(|| (Ok::<_, Infallible>(Bytes::from(text)), (None, items)))
     });
-    respond(name, Body::from_stream(pieces))
+    Ok(respond(name, Body::from_stream(chunks)))
 }
 
-/// Rows that are read page by page while the client takes them, as an answer.
-pub(crate) fn stream<F, P>((name, columns): (&str, &[&str]), turns: Again, pages: F) -> Response
+/// Rows that are read page by page while the client takes them, as an answer. What is wrong with the first page is said
+/// instead of an answer.
+pub(crate) async fn stream<F, P>((name, columns): (&str, &[&str]), turns: Again, pages: F) -> Result<Response, ApiError>
 where
     F: Fn(Page) -> P + Send + 'static,
     P: Future<Output = Result<(Vec<Item>, Option<Cursor>), ApiError>> + Send,
 {
-    /// Where the stream stands.
-    enum At {
-        Page(Option<Cursor>),
-        End,
-    }
-    let begin = header(columns);
-    let state = (At::Page(None), begin, (pages, turns));
-    let chunks = stream::try_unfold(state, |(at, mut text, (pages, turns))| async move {
-        let At::Page(cursor) = at else { return Ok(None) };
+    // In the turn that the call has.
+    let (items, next) = pages(Page { limit: ROWS_AT_ONCE, cursor: None }).await?;
+    let mut begin = header(columns);
+    items.iter().for_each(|item| row(&mut begin, item));
+    let rest = stream::try_unfold((next, (pages, turns)), |(next, (pages, turns))| async move {
+        let Some(cursor) = next else { return Ok(None) };
         // For one page: whoever takes its time to read must not keep others of its tenant waiting.
         let turn = turns.turn().await;
-        let read = pages(Page { limit: ROWS_AT_ONCE, cursor }).await;
+        let read = pages(Page { limit: ROWS_AT_ONCE, cursor: Some(cursor) }).await;
         let (items, next) = read.map_err(|error| {
             // The head has gone out: all that is left is to break off.
             tracing::error!(cause = ?error, "rows of an answer could not be read; the answer is broken off");
             std::io::Error::other("the rows could not be read")
         })?;
         drop(turn);
+        let mut text = String::new();
         items.iter().for_each(|item| row(&mut text, item));
-        let at = next.map_or(At::End, |cursor| At::Page(Some(cursor)));
-        Ok::<_, std::io::Error>(Some((Bytes::from(text), (at, String::new(), (pages, turns)))))
+        Ok::<_, std::io::Error>(Some((Bytes::from(text), (next, (pages, turns)))))
     });
-    respond(name, Body::from_stream(chunks))
+    let chunks = stream::once(ready(Ok(Bytes::from(begin)))).chain(rest);
+    Ok(respond(name, Body::from_stream(chunks)))
 }
 
 fn respond(name: &str, body: Body) -> Response {
@@ -213,7 +212,7 @@ mod tests {
     #[test]
     fn cells_are_quoted_and_no_formula() {
         let names = ["a", "b", "c", "d", "e", "f"];
-        let item = Item::new(
+        let item = Item::of(
             &names,
             [
                 Cell::text("=HYPERLINK(\"http://x\",1)"),

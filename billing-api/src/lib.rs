@@ -9,6 +9,7 @@ mod caller;
 mod cell;
 mod close;
 mod config;
+mod contract;
 mod csv;
 mod members;
 mod metrics;

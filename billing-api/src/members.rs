@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::answer::ApiError;
+use crate::contract::Shape;
 
 /// The longest reason.
 const REASON_CHARS_MAX: usize = 500;
@@ -52,13 +53,17 @@ impl<'de> Deserialize<'de> for Object {
 
 impl Members {
     /// Reads a body that may have these members.
-    pub(crate) fn read(body: Result<Bytes, BytesRejection>, known: &[&str]) -> Result<Self, ApiError> {
+    pub(crate) fn read<const N: usize>(
+        body: Result<Bytes, BytesRejection>,
+        shape: &Shape<N>,
+    ) -> Result<Self, ApiError> {
+        let known = shape.names();
         let body = body.map_err(|rejection| ApiError::Body(rejection.status(), rejection.body_text()))?;
         let Object(members) = serde_json::from_slice(&body).map_err(|error| {
             ApiError::BodyInvalid(format!("the body must be a JSON object of {}: {error}", known.join(", ")))
         })?;
         let members = Self { members, text: String::from_utf8_lossy(&body).into_owned() };
-        members.only(known)?;
+        members.only(&known)?;
         Ok(members)
     }
 
@@ -134,9 +139,15 @@ pub(crate) fn wrong(name: &str, what: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::{Kind, member};
+
+    const BODY: Shape<3> = Shape {
+        name: "Body",
+        members: [member("tenant_id", Kind::TenantId), member("cents", Kind::Integer), member("reason", Kind::Reason)],
+    };
 
     fn read(body: &str) -> Result<Members, ApiError> {
-        Members::read(Ok(Bytes::from(body.to_owned())), &["tenant_id", "cents", "reason"])
+        Members::read(Ok(Bytes::from(body.to_owned())), &BODY)
     }
 
     #[test]

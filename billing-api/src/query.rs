@@ -16,11 +16,6 @@ const RANGE_MICROS_MAX: i64 = 400 * Timestamp::DAY_MICROS;
 const PAGE_ITEMS: u32 = 100;
 const PAGE_ITEMS_MAX: u32 = 1_000;
 
-/// The parameters that name a range.
-pub(crate) const RANGE: [&str; 4] = ["start_date", "end_date", "month", "time_zone"];
-/// The parameters that name a page.
-pub(crate) const PAGE: [&str; 2] = ["limit", "cursor"];
-
 /// The parameters of a query.
 #[derive(Debug, Default)]
 pub(crate) struct Query(BTreeMap<String, String>);
@@ -120,6 +115,8 @@ pub(crate) fn moment(zone: TimeZone, name: &str, text: &str) -> Result<Timestamp
 mod tests {
     use super::*;
 
+    const RANGE: [&str; 4] = ["start_date", "end_date", "month", "time_zone"];
+    const PAGE: [&str; 2] = ["limit", "cursor"];
     const NOW: &str = "2026-05-05T00:00:00Z";
 
     fn refusal(query: &str) -> String {

@@ -1,8 +1,9 @@
 //! The routes, and what stands around them: the request's id, problem documents, one log line for what went wrong.
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::handler::Handler;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tower::Layer;
 
 use crate::answer::{ApiError, Failure};
+use crate::contract::{self, Method, Operation};
 use crate::routes::{
     audit, corrections, docs, events, health, invoice, late, periods, rate_cards, report_usage, stripe, tenants, usage,
     webhook,
@@ -32,57 +34,16 @@ impl BillingApi {
 
     /// The API as a service.
     pub fn service(self, docs: bool) -> RequestIdService<Router> {
-        let mut router = Router::new()
-            .route("/billing/health", only("GET, HEAD", get(health::health)))
-            .route(
-                "/billing/report-usage",
-                only("GET, HEAD, POST", get(report_usage::get_by_query).post(report_usage::report_usage)),
-            )
-            .route("/billing/report-usage/{tenant_id}", only("GET, HEAD", get(report_usage::get)))
-            .route("/billing/stripe/meters", only("GET, HEAD", get(stripe::meters)))
-            .route("/billing/stripe/meters/{meter}", only("PUT", put(stripe::put_meter)))
-            .route("/billing/stripe/mappings", only("GET, HEAD, PUT", get(stripe::mappings).put(stripe::put_mapping)))
-            .route(
-                "/billing/stripe/mappings/{tenant_id}",
-                only("GET, HEAD, PUT", get(stripe::mappings).put(stripe::put_mapping)),
-            )
-            .route("/billing/stripe/mappings/{tenant_id}/{meter}", only("PUT", put(stripe::put_mapping)))
-            .route("/billing/stripe/pushes/{tenant_id}/retry", only("POST", post(stripe::retry)))
-            .route("/billing/stripe/drift", only("GET, HEAD", get(stripe::drift)))
-            .route("/billing/stripe/lanes/adopt", only("POST", post(stripe::adopt)))
-            .route(
-                "/billing/stripe/webhook",
-                only("POST", post(webhook::post)).layer(DefaultBodyLimit::max(WEBHOOK_BYTES_MAX)),
-            )
-            .route("/billing/tenants", only("GET, HEAD, PUT", get(tenants::list).put(tenants::put)))
-            .route("/billing/tenants/{tenant_id}", only("PUT", put(tenants::put)))
-            .route("/billing/corrections", only("GET, HEAD", get(corrections::list)))
-            .route("/billing/corrections/{id}", only("GET, HEAD, PUT", get(corrections::list).put(corrections::put)))
-            .route("/billing/rate-cards", only("GET, HEAD", get(rate_cards::list)))
-            .route("/billing/rate-cards/preview", only("POST", post(rate_cards::preview)))
-            .route("/billing/rate-cards/{id}", only("PUT", put(rate_cards::put)))
-            .route("/billing/periods/{tenant_id}", only("GET, HEAD, PUT", get(periods::list).put(periods::put)))
-            .route("/billing/periods/{tenant_id}/{number}", only("PUT", put(periods::put)))
-            .route("/billing/invoice/{tenant_id}/{number}", only("GET, HEAD", get(invoice::get)))
-            .route("/billing/usage-events/{tenant_id}/{id}", only("GET, HEAD", get(events::get)))
-            .route("/billing/audit", only("GET, HEAD", get(audit::list)));
-        for (path, handler) in [
-            ("/billing/usage-summary", get(usage::summary)),
-            ("/billing/usage-report", get(usage::report)),
-            ("/billing/usage-events", get(events::get)),
-            ("/billing/invoice", get(invoice::get)),
-            ("/billing/late", get(late::list)),
-            ("/billing/stripe/pushes", get(stripe::pushes)),
-        ] {
-            // A tenant whose name no path can hold is named in the query.
-            router = router
-                .route(path, only("GET, HEAD", handler.clone()))
-                .route(&format!("{path}/{{tenant_id}}"), only("GET, HEAD", handler));
+        let routes = routes();
+        let document = docs.then(|| Bytes::from(contract::document(calls(&routes))));
+        let mut router = Router::new();
+        for route in routes {
+            router = router.route(route.path, route.answering());
         }
-        router = router.route("/billing/periods", only("GET, HEAD", get(periods::list)));
-        if docs {
+        if let Some(document) = document {
+            let openapi = get(move || docs::openapi(document.clone()));
             router = router
-                .route("/billing/openapi.json", only("GET, HEAD", get(docs::openapi)))
+                .route("/billing/openapi.json", only("GET, HEAD", openapi))
                 .route("/billing/docs", only("GET, HEAD", get(docs::page)));
         }
         let router = router
@@ -92,6 +53,137 @@ impl BillingApi {
             .with_state(self);
         RequestIdLayer.layer(router)
     }
+}
+
+/// A path, who answers there, and what the document says of it.
+struct Route {
+    path: &'static str,
+    /// The path as the document has it.
+    told_as: &'static str,
+    calls: Vec<(Method, &'static Operation)>,
+    router: MethodRouter<BillingApi>,
+}
+
+impl Route {
+    fn at(path: &'static str) -> Self {
+        Self { path, told_as: path, calls: Vec::new(), router: MethodRouter::new() }
+    }
+
+    /// With another path in the document: paths of the router share the names of their segments.
+    fn told_as(self, path: &'static str) -> Self {
+        Self { told_as: path, ..self }
+    }
+
+    fn get<H: Handler<T, BillingApi>, T: 'static>(self, handler: H, operation: &'static Operation) -> Self {
+        self.with((Method::Get, operation), get(handler))
+    }
+
+    fn put<H: Handler<T, BillingApi>, T: 'static>(self, handler: H, operation: &'static Operation) -> Self {
+        self.with((Method::Put, operation), put(handler))
+    }
+
+    fn post<H: Handler<T, BillingApi>, T: 'static>(self, handler: H, operation: &'static Operation) -> Self {
+        self.with((Method::Post, operation), post(handler))
+    }
+
+    fn with(mut self, call: (Method, &'static Operation), router: MethodRouter<BillingApi>) -> Self {
+        self.calls.push(call);
+        Self { router: self.router.merge(router), ..self }
+    }
+
+    fn body_bytes_max(self, bytes: usize) -> Self {
+        Self { router: self.router.layer(DefaultBodyLimit::max(bytes)), ..self }
+    }
+
+    fn answering(self) -> MethodRouter<BillingApi> {
+        let has = |method| self.calls.iter().any(|(own, _)| *own == method);
+        let allowed = match (has(Method::Get), has(Method::Put), has(Method::Post)) {
+            (true, false, false) => "GET, HEAD",
+            (true, true, _) => "GET, HEAD, PUT",
+            (true, false, true) => "GET, HEAD, POST",
+            (false, true, _) => "PUT",
+            (false, false, _) => "POST",
+        };
+        only(allowed, self.router)
+    }
+}
+
+fn calls(routes: &[Route]) -> impl Iterator<Item = (&str, Method, &'static Operation)> {
+    routes.iter().flat_map(|route| route.calls.iter().map(|(method, call)| (route.told_as, *method, *call)))
+}
+
+/// Every route. A tenant whose name no path can hold is named in the query: the same without the tenant's segment, which
+/// stands behind it and is not told of again.
+fn routes() -> Vec<Route> {
+    let mut routes = of_usage();
+    routes.extend(of_bills());
+    routes.extend(of_stripe());
+    routes
+}
+
+fn of_usage() -> Vec<Route> {
+    use crate::contract::{events as one_of, usage as call};
+    vec![
+        Route::at("/billing/health").get(health::health, &call::HEALTH_CALL),
+        Route::at("/billing/usage-summary/{tenant_id}").get(usage::summary, &call::SUMMARY_CALL),
+        Route::at("/billing/usage-summary").get(usage::summary, &call::SUMMARY_CALL),
+        Route::at("/billing/usage-report/{tenant_id}").get(usage::report, &call::REPORT_CALL),
+        Route::at("/billing/usage-report").get(usage::report, &call::REPORT_CALL),
+        Route::at("/billing/usage-events/{tenant_id}").get(events::get, &one_of::LIST),
+        Route::at("/billing/usage-events").get(events::get, &one_of::LIST),
+        Route::at("/billing/usage-events/{tenant_id}/{id}").get(events::get, &one_of::ONE),
+    ]
+}
+
+fn of_bills() -> Vec<Route> {
+    use crate::contract::{audit as changes, bills as call, cards, corrections as correction, tenants as all};
+    vec![
+        Route::at("/billing/invoice/{tenant_id}").get(invoice::get, &call::OPEN_INVOICE),
+        Route::at("/billing/invoice").get(invoice::get, &call::OPEN_INVOICE),
+        Route::at("/billing/invoice/{tenant_id}/{number}").get(invoice::get, &call::ONE_INVOICE),
+        Route::at("/billing/periods/{tenant_id}/{number}").put(periods::put, &call::CLOSE),
+        Route::at("/billing/periods/{tenant_id}").get(periods::list, &call::PERIODS).put(periods::put, &call::CLOSE),
+        Route::at("/billing/periods").get(periods::list, &call::PERIODS),
+        Route::at("/billing/late/{tenant_id}").get(late::list, &call::LATE),
+        Route::at("/billing/late").get(late::list, &call::LATE),
+        Route::at("/billing/corrections").get(corrections::list, &correction::LIST),
+        Route::at("/billing/corrections/{id}")
+            .put(corrections::put, &correction::CORRECT)
+            .get(corrections::list, &correction::LIST),
+        Route::at("/billing/rate-cards").get(rate_cards::list, &cards::LIST),
+        Route::at("/billing/rate-cards/preview").post(rate_cards::preview, &cards::PREVIEW_CALL),
+        Route::at("/billing/rate-cards/{id}").put(rate_cards::put, &cards::ADD),
+        Route::at("/billing/tenants/{tenant_id}").put(tenants::put, &all::SET_ZONE),
+        Route::at("/billing/tenants").get(tenants::list, &all::LIST).put(tenants::put, &all::SET_ZONE),
+        Route::at("/billing/audit").get(audit::list, &changes::LIST),
+    ]
+}
+
+fn of_stripe() -> Vec<Route> {
+    use crate::contract::{bills, stripe as call};
+    vec![
+        Route::at("/billing/report-usage/{tenant_id}").get(report_usage::get, &bills::USAGE_REPORTED),
+        Route::at("/billing/report-usage")
+            .post(report_usage::report_usage, &bills::REPORT_USAGE)
+            .get(report_usage::get_by_query, &bills::USAGE_REPORTED),
+        Route::at("/billing/stripe/meters").get(stripe::meters, &call::METERS),
+        Route::at("/billing/stripe/meters/{meter}").put(stripe::put_meter, &call::SET_METER),
+        Route::at("/billing/stripe/mappings/{tenant_id}/{meter}").put(stripe::put_mapping, &call::SET_MAPPING),
+        Route::at("/billing/stripe/mappings/{tenant_id}")
+            .get(stripe::mappings, &call::MAPPINGS)
+            .put(stripe::put_mapping, &call::SET_MAPPING),
+        Route::at("/billing/stripe/mappings")
+            .get(stripe::mappings, &call::MAPPINGS)
+            .put(stripe::put_mapping, &call::SET_MAPPING),
+        Route::at("/billing/stripe/pushes/{tenant_id}").get(stripe::pushes, &call::PUSHES),
+        Route::at("/billing/stripe/pushes").get(stripe::pushes, &call::PUSHES),
+        Route::at("/billing/stripe/pushes/{tenant_id}/retry")
+            .told_as("/billing/stripe/pushes/{id}/retry")
+            .post(stripe::retry, &call::RETRY),
+        Route::at("/billing/stripe/drift").get(stripe::drift, &call::DRIFT),
+        Route::at("/billing/stripe/lanes/adopt").post(stripe::adopt, &call::ADOPT),
+        Route::at("/billing/stripe/webhook").post(webhook::post, &call::HOOK).body_bytes_max(WEBHOOK_BYTES_MAX),
+    ]
 }
 
 /// A route that names what it answers when asked by another method.

@@ -9,14 +9,12 @@ use crate::answer::ApiError;
 use crate::ask::{Ask, list_range};
 use crate::caller::Right;
 use crate::cell::{self, Cell, Item};
-use crate::query::{PAGE, RANGE};
+use crate::contract::audit as contract;
 use crate::state::BillingApi;
-
-const AUDIT: [&str; 8] = ["id", "at", "actor", "roles", "request_id", "action", "tenant_id", "body"];
 
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::Admin)?;
-    let query = ask.query(&[&RANGE, &["tenant_id"], &PAGE])?;
+    let query = ask.query(&contract::LIST)?;
     let page = query.page()?;
     let (_, range) = list_range(&api, None, &query).await?;
     let page = api.billing().audit(&range, query.get("tenant_id"), &page).await?;
@@ -27,7 +25,7 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
 fn audit_item(row: &AuditRow) -> Item {
     let tenant = Some(&row.tenant_id).filter(|tenant| !tenant.is_empty());
     Item::new(
-        &AUDIT,
+        &contract::AUDIT_ROW,
         [
             Cell::text(row.id),
             Cell::text(row.at),

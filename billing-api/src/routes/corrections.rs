@@ -12,29 +12,12 @@ use crate::answer::ApiError;
 use crate::ask::{Ask, list_range};
 use crate::caller::Right;
 use crate::cell::{self, Cell, Item};
+use crate::contract::corrections as contract;
 use crate::csv::{self, Form};
 use crate::members::{Members, wrong};
-use crate::query::{PAGE, RANGE};
 use crate::routes::status_of;
 use crate::state::BillingApi;
 
-const CORRECTION: [&str; 15] = [
-    "id",
-    "tenant_id",
-    "kind",
-    "event_id",
-    "follows",
-    "ts",
-    "route",
-    "action",
-    "rate_version",
-    "events",
-    "units",
-    "cents",
-    "actor",
-    "reason",
-    "created_at",
-];
 /// The most cents of one amount, either way: a sum of many of them is still one of 64 bits.
 const CENTS_MAX: i64 = 1_000_000_000_000;
 
@@ -44,11 +27,10 @@ pub(crate) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::Write)?;
-    ask.query(&[])?;
+    ask.query(&contract::CORRECT)?;
     let id = Uuid::try_parse(ask.segment())
         .map_err(|_| ApiError::Parameter("the path must end in a UUID that you choose".to_owned()))?;
-    let known = ["kind", "tenant_id", "event_id", "units", "cents", "ts", "reason"];
-    let members = Members::read(body, &known)?;
+    let members = Members::read(body, &contract::NEW_CORRECTION)?;
     let wanted = wanted(&members)?;
     let new = NewCorrection { id, tenant_id: members.parsed("tenant_id")?, wanted, reason: members.reason()? };
     let Corrected { put, late_changes } = api.billing().correct(&new, (&ask.author(), &members.text)).await?;
@@ -96,20 +78,21 @@ fn signed_units(text: &str) -> Result<i64, ApiError> {
 
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&RANGE, &PAGE, &["format"]])?;
+    let query = ask.query_of(&asked, &contract::LIST)?;
     let page = query.page()?;
     let form = ask.form(&query)?;
     let (_, period) = list_range(&api, Some(&asked.tenant), &query).await?;
     if form == Form::Csv {
         csv::check_rows(api.billing().count_corrections(&asked.tenant, &period).await?)?;
         let (billing, tenant) = (api.billing().clone(), asked.tenant);
-        return Ok(csv::stream(("corrections", &CORRECTION), ask.again(), move |page| {
+        return csv::stream(("corrections", &contract::CORRECTION.names()), ask.again(), move |page| {
             let (billing, tenant) = (billing.clone(), tenant.clone());
             async move {
                 let page = billing.corrections(&tenant, &period, &page).await?;
                 Ok((page.items.iter().map(correction_item).collect(), page.next))
             }
-        }));
+        })
+        .await;
     }
     let page = api.billing().corrections(&asked.tenant, &period, &page).await?;
     let items = page.items.iter().map(correction_item).collect();
@@ -120,7 +103,7 @@ pub(crate) fn correction_item(correction: &Correction) -> Item {
     let is_of_event = correction.event_id.is_some();
     let of_event = |text: &str| if is_of_event { Cell::text(text) } else { Cell::Null };
     Item::new(
-        &CORRECTION,
+        &contract::CORRECTION,
         [
             Cell::text(correction.id),
             Cell::text(&correction.tenant_id),

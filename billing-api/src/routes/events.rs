@@ -9,29 +9,11 @@ use http::StatusCode;
 use crate::answer::ApiError;
 use crate::ask::{Ask, Asked, list_range};
 use crate::cell::{self, Cell, Item};
+use crate::contract::events as contract;
 use crate::csv::{self, Form};
-use crate::query::{PAGE, Query, RANGE};
+use crate::query::Query;
 use crate::routes::corrections::correction_item;
 use crate::state::BillingApi;
-
-const EVENT: [&str; 16] = [
-    "event_id",
-    "request_id",
-    "client_request_id",
-    "ts",
-    "user_id",
-    "route",
-    "action",
-    "units",
-    "outcome",
-    "state",
-    "duplicate_of",
-    "set_aside_reason",
-    "rate_version",
-    "cost_cents",
-    "metadata",
-    "recorded_at",
-];
 
 /// The list, or where the path goes on, one event.
 pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
@@ -44,8 +26,7 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
 }
 
 async fn list(api: &BillingApi, ask: &Ask, asked: &Asked) -> Result<Response, ApiError> {
-    let filters = ["state", "route", "action", "user_id", "order", "format"];
-    let query = ask.query_of(asked, &[&RANGE, &PAGE, &filters])?;
+    let query = ask.query_of(asked, &contract::LIST)?;
     let page = query.page()?;
     let form = ask.form(&query)?;
     let (_, range) = list_range(api, Some(&asked.tenant), &query).await?;
@@ -77,17 +58,18 @@ fn order(query: &Query) -> Result<Order, ApiError> {
 async fn as_csv(api: &BillingApi, (ask, tenant): (&Ask, TenantId), filter: EventFilter) -> Result<Response, ApiError> {
     csv::check_rows(api.billing().count_usage_events(&tenant, &filter, csv::ROWS_MAX).await?)?;
     let billing = api.billing().clone();
-    Ok(csv::stream(("usage-events", &EVENT), ask.again(), move |page| {
+    csv::stream(("usage-events", &contract::EVENT.names()), ask.again(), move |page| {
         let (billing, tenant, filter) = (billing.clone(), tenant.clone(), filter.clone());
         async move {
             let page = billing.usage_events(&tenant, &filter, &page).await?;
             Ok((page.items.iter().map(event_item).collect(), page.next))
         }
-    }))
+    })
+    .await
 }
 
 async fn one(api: &BillingApi, (ask, asked): (&Ask, &Asked), id: &str) -> Result<Response, ApiError> {
-    let query = ask.query_of(asked, &[&["by"]])?;
+    let query = ask.query_of(asked, &contract::ONE)?;
     let by = match query.get("by") {
         None => By::Either,
         Some("event") => By::Event,
@@ -96,12 +78,12 @@ async fn one(api: &BillingApi, (ask, asked): (&Ask, &Asked), id: &str) -> Result
     };
     let matches = api.billing().find_event(&asked.tenant, id, by).await?;
     let matches = matches.iter().map(match_item).collect();
-    Ok(Item::new(&["matches"], [Cell::List(matches)]).answer(StatusCode::OK))
+    Ok(Item::new(&contract::MATCHES, [Cell::List(matches)]).answer(StatusCode::OK))
 }
 
 fn event_item(event: &EventItem) -> Item {
     Item::new(
-        &EVENT,
+        &contract::EVENT,
         [
             Cell::text(&event.event_id),
             Cell::text_or_null(event.request_id.as_ref()),
@@ -126,11 +108,11 @@ fn event_item(event: &EventItem) -> Item {
 fn match_item(found: &Match) -> Item {
     let rate = found.card.as_ref().map_or(Cell::Null, |card| {
         let pricing = Cell::Json(card.pricing.to_json().to_string());
-        Cell::Object(Item::new(&["pricing", "effective_from"], [pricing, Cell::text(card.effective_from)]))
+        Cell::Object(Item::new(&contract::EVENT_RATE, [pricing, Cell::text(card.effective_from)]))
     });
     let period = found.period.as_ref().map_or(Cell::Null, |period| {
         Cell::Object(Item::new(
-            &["number", "state", "closed_at"],
+            &contract::EVENT_PERIOD,
             [Cell::number(period.number), Cell::text(period.state.as_str()), Cell::text_or_null(period.closed_at)],
         ))
     });
@@ -143,7 +125,7 @@ fn match_item(found: &Match) -> Item {
 
 fn stripe_item(state: &MeterState) -> Item {
     Item::new(
-        &["meter", "hour", "state", "through_revision", "pushed_at", "confirmed_at"],
+        &contract::EVENT_STRIPE,
         [
             Cell::text(&state.meter),
             Cell::text(state.hour),

@@ -1,26 +1,17 @@
 //! `GET /billing/health`: whether the database answers. No token.
 
-use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use axum::response::Response;
+use http::StatusCode;
 
-use crate::answer::{ApiError, Moment};
+use crate::answer::ApiError;
+use crate::cell::{Cell, Item};
+use crate::contract::usage::HEALTH;
 use crate::state::BillingApi;
 
-#[derive(Serialize)]
-pub(crate) struct HealthView {
-    status: &'static str,
-    service: &'static str,
-    timestamp: Moment,
-    version: &'static str,
-}
-
-pub(crate) async fn health(State(api): State<BillingApi>) -> Result<Json<HealthView>, ApiError> {
+pub(crate) async fn health(State(api): State<BillingApi>) -> Result<Response, ApiError> {
     api.pulse().check().await.map_err(ApiError::Away)?;
-    Ok(Json(HealthView {
-        status: "healthy",
-        service: "billing",
-        timestamp: Moment(api.now()?),
-        version: env!("CARGO_PKG_VERSION"),
-    }))
+    let now = Cell::text(api.now()?);
+    let cells = [Cell::text("healthy"), Cell::text("billing"), now, Cell::text(env!("CARGO_PKG_VERSION"))];
+    Ok(Item::new(&HEALTH, cells).answer(StatusCode::OK))
 }

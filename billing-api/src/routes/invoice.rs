@@ -3,50 +3,57 @@
 use axum::extract::State;
 use axum::response::Response;
 use goldleaves_billing::{Invoice, InvoiceLine, UnitsTotal};
+use goldleaves_domain::TenantId;
 use http::StatusCode;
 
 use crate::answer::ApiError;
 use crate::ask::Ask;
 use crate::cell::{Cell, Item};
+use crate::contract::bills as contract;
 use crate::csv::{self, Form};
 use crate::routes::number;
 use crate::state::BillingApi;
 
-const INVOICE: [&str; 9] = [
-    "tenant_id",
-    "number",
-    "state",
-    "period_start",
-    "period_end",
-    "time_zone",
-    "lines",
-    "total_cost_cents",
-    "lines_hash",
-];
-const LINE: [&str; 9] =
-    ["kind", "for_number", "route", "action", "rate_version", "pricing", "events", "units", "cost_cents"];
-
 pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&["format"]])?;
+    let operation = if asked.rest.is_empty() { &contract::OPEN_INVOICE } else { &contract::ONE_INVOICE };
+    let query = ask.query_of(&asked, operation)?;
     let form = ask.form(&query)?;
-    let invoice = match asked.rest.first() {
-        None => api.billing().open_invoice(&asked.tenant).await?,
-        Some(text) => {
-            let invoice = api.billing().invoice(&asked.tenant, number(text)?).await?;
-            invoice.ok_or(ApiError::NotFound)?
-        }
-    };
-    let lines: Vec<Item> = invoice.lines.iter().map(line_item).collect();
-    match form {
-        Form::Json => Ok(invoice_item(&invoice, lines).answer(StatusCode::OK)),
-        Form::Csv => Ok(csv::answer("invoice", &LINE, &lines)),
+    let number = asked.rest.first().map(|text| number(text)).transpose()?;
+    if let (Form::Csv, Some(number)) = (form, number)
+        && let Some(lines) = api.billing().count_lines(&asked.tenant, number).await?
+    {
+        csv::check_rows(lines)?;
+        return closed_as_csv(&api, (&ask, asked.tenant.clone()), number).await;
     }
+    let invoice = match number {
+        None => api.billing().open_invoice(&asked.tenant).await?,
+        Some(number) => api.billing().invoice(&asked.tenant, number).await?.ok_or(ApiError::NotFound)?,
+    };
+    match form {
+        Form::Json => Ok(invoice_item(&invoice, invoice.lines.iter().map(line_item).collect()).answer(StatusCode::OK)),
+        Form::Csv => {
+            csv::answer(("invoice", &contract::LINE.names()), invoice.lines.into_iter().map(|line| line_item(&line)))
+        }
+    }
+}
+
+/// The frozen lines, read as the client takes them.
+async fn closed_as_csv(api: &BillingApi, (ask, tenant): (&Ask, TenantId), number: i64) -> Result<Response, ApiError> {
+    let billing = api.billing().clone();
+    csv::stream(("invoice", &contract::LINE.names()), ask.again(), move |page| {
+        let (billing, tenant) = (billing.clone(), tenant.clone());
+        async move {
+            let page = billing.lines_of(&tenant, number, &page).await?;
+            Ok((page.items.iter().map(line_item).collect(), page.next))
+        }
+    })
+    .await
 }
 
 fn invoice_item(invoice: &Invoice, lines: Vec<Item>) -> Item {
     Item::new(
-        &INVOICE,
+        &contract::INVOICE,
         [
             Cell::text(&invoice.tenant_id),
             Cell::number(invoice.number),
@@ -66,7 +73,7 @@ fn line_item(line: &InvoiceLine) -> Item {
     let has_card = line.rate_version != 0;
     let named = |text: &str| if has_card { Cell::text(text) } else { Cell::Null };
     Item::new(
-        &LINE,
+        &contract::LINE,
         [
             Cell::text(line.kind.as_str()),
             Cell::number(line.for_number),

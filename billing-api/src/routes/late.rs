@@ -8,12 +8,12 @@ use http::StatusCode;
 use crate::answer::ApiError;
 use crate::ask::{Ask, list_range};
 use crate::cell::{self, Cell, Item};
-use crate::query::{PAGE, RANGE};
+use crate::contract::bills as contract;
 use crate::state::BillingApi;
 
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&RANGE, &PAGE])?;
+    let query = ask.query_of(&asked, &contract::LATE)?;
     let page = query.page()?;
     let (_, range) = list_range(&api, Some(&asked.tenant), &query).await?;
     let page = api.billing().late_hours(&asked.tenant, &range, &page).await?;
@@ -23,7 +23,7 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
 
 fn late_item(late: &LateHour) -> Item {
     Item::new(
-        &["hour", "changes", "changed_at", "period_number"],
+        &contract::LATE_HOUR,
         [
             Cell::text(late.hour),
             Cell::number(late.changes),

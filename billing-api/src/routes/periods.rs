@@ -13,13 +13,11 @@ use crate::answer::ApiError;
 use crate::ask::Ask;
 use crate::caller::Right;
 use crate::cell::{self, Cell, Item};
+use crate::contract::bills as contract;
 use crate::members::Members;
-use crate::query::{PAGE, moment};
+use crate::query::moment;
 use crate::routes::{number, status_of};
 use crate::state::BillingApi;
-
-const PERIOD: [&str; 8] =
-    ["number", "starts_at", "ends_at", "closed_at", "actor", "total_cost_cents", "lines_hash", "unbilled_late_cents"];
 
 pub(crate) async fn put(
     State(api): State<BillingApi>,
@@ -27,12 +25,12 @@ pub(crate) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_change(Right::Write)?;
-    ask.query_of(&asked, &[])?;
+    ask.query_of(&asked, &contract::CLOSE)?;
     let [text] = asked.rest.as_slice() else {
         return Err(ApiError::Parameter("the path must end in the period's number".to_owned()));
     };
     let number = number(text)?;
-    let members = Members::read(body, &["starts_at", "ends_at", "reason"])?;
+    let members = Members::read(body, &contract::NEW_PERIOD)?;
     let reason = members.reason()?;
     let zone = api.billing().time_zone(&asked.tenant).await?;
     let new = NewPeriod {
@@ -60,7 +58,7 @@ fn end(members: &Members, zone: TimeZone, name: &str) -> Result<Option<Timestamp
 
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&PAGE])?;
+    let query = ask.query_of(&asked, &contract::PERIODS)?;
     let page = api.billing().periods(&asked.tenant, &query.page()?).await?;
     let items = page.items.iter().map(period_item).collect();
     Ok(cell::page(items, page.next).answer(StatusCode::OK))
@@ -68,7 +66,7 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
 
 fn period_item(period: &ClosedPeriod) -> Item {
     Item::new(
-        &PERIOD,
+        &contract::PERIOD,
         [
             Cell::number(period.number),
             Cell::text(period.period.start()),

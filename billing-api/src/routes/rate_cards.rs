@@ -14,25 +14,11 @@ use crate::answer::ApiError;
 use crate::ask::{Ask, zone};
 use crate::caller::Right;
 use crate::cell::{self, Cell, Item};
+use crate::contract::cards as contract;
 use crate::members::{Members, wrong};
-use crate::query::{self, PAGE};
+use crate::query;
 use crate::routes::status_of;
 use crate::state::BillingApi;
-
-const CARD: [&str; 11] = [
-    "version",
-    "id",
-    "tenant_id",
-    "route",
-    "action",
-    "pricing",
-    "effective_from",
-    "origin",
-    "actor",
-    "reason",
-    "created_at",
-];
-const DIFFERENCE: [&str; 4] = ["tenant_id", "units", "cost_cents_now", "cost_cents_with"];
 
 pub(crate) async fn put(
     State(api): State<BillingApi>,
@@ -40,10 +26,10 @@ pub(crate) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::Admin)?;
-    ask.query(&[])?;
+    ask.query(&contract::ADD)?;
     let id = Uuid::try_parse(ask.segment())
         .map_err(|_| ApiError::Parameter("the path must end in a UUID that you choose".to_owned()))?;
-    let members = Members::read(body, &["tenant_id", "route", "action", "pricing", "effective_from", "reason"])?;
+    let members = Members::read(body, &contract::NEW_CARD)?;
     let (selector, pricing) = price(&members)?;
     let new =
         NewCard { id, selector, pricing, effective_from: members.parsed("effective_from")?, reason: members.reason()? };
@@ -76,7 +62,7 @@ fn price(members: &Members) -> Result<(Selector, Pricing), ApiError> {
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     // Before any other parameter is looked at: of a foreign tenant nothing is told, however its name is written.
     let tenant = if ask.names_tenant() { Some(ask.tenant_to_read()?.tenant) } else { None };
-    let query = ask.query(&[&["tenant_id", "at"], &PAGE])?;
+    let query = ask.query(&contract::LIST)?;
     if tenant.is_none() {
         ask.caller.check(Right::ReadAll)?;
     }
@@ -96,9 +82,8 @@ pub(crate) async fn preview(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
-    ask.query(&[])?;
-    let known = ["tenant_id", "route", "action", "pricing", "start_date", "end_date", "reason"];
-    let members = Members::read(body, &known)?;
+    ask.query(&contract::PREVIEW_CALL)?;
+    let members = Members::read(body, &contract::TRIED_CARD)?;
     let (start, end) = (members.optional_text("start_date")?, members.optional_text("end_date")?);
     let (selector, pricing) = price(&members)?;
     let range = query::range(api.billing().default_zone(), (start, end), api.now()?).map_err(|error| match error {
@@ -117,7 +102,7 @@ fn part(text: &str) -> Cell {
 fn card_item(stored: &StoredCard) -> Item {
     let card = &stored.card;
     Item::new(
-        &CARD,
+        &contract::CARD,
         [
             Cell::number(card.version),
             Cell::text_or_null(card.id),
@@ -136,7 +121,7 @@ fn card_item(stored: &StoredCard) -> Item {
 
 fn difference_item(difference: &Difference) -> Item {
     Item::new(
-        &DIFFERENCE,
+        &contract::DIFFERENCE,
         [
             Cell::text(&difference.tenant_id),
             Cell::number(difference.units),
@@ -148,7 +133,7 @@ fn difference_item(difference: &Difference) -> Item {
 
 fn preview_item(preview: &Preview) -> Item {
     Item::new(
-        &["tenants", "total_units", "total_cost_cents_now", "total_cost_cents_with"],
+        &contract::PREVIEW,
         [
             Cell::List(preview.tenants.iter().map(difference_item).collect()),
             Cell::number(preview.units),

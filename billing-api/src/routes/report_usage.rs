@@ -13,12 +13,10 @@ use crate::answer::ApiError;
 use crate::ask::{Ask, zone};
 use crate::caller::Right;
 use crate::cell::{Cell, Item};
+use crate::contract::bills as contract;
 use crate::members::Members;
-use crate::query::{RANGE, range};
+use crate::query::range;
 use crate::state::BillingApi;
-
-const PUSH: [&str; 7] =
-    ["report_id", "tenant_id", "period_start", "period_end", "reported_quantity", "pushed_quantity", "state"];
 
 pub(crate) async fn report_usage(
     State(api): State<BillingApi>,
@@ -26,8 +24,8 @@ pub(crate) async fn report_usage(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::Write)?;
-    ask.query(&[])?;
-    let members = Members::read(body, &["tenant_id", "start_date", "end_date", "meter"])?;
+    ask.query(&contract::REPORT_USAGE)?;
+    let members = Members::read(body, &contract::REPORTED)?;
     let tenant: TenantId = members.parsed("tenant_id")?;
     let dates = (members.optional_text("start_date")?, members.optional_text("end_date")?);
     let zone = api.billing().time_zone(&tenant).await?;
@@ -59,7 +57,7 @@ pub(crate) async fn get_by_query(
 
 pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&RANGE, &["meter"]])?;
+    let query = ask.query_of(&asked, &contract::USAGE_REPORTED)?;
     let now = api.now()?;
     let period = query.range(zone(&api, Some(&asked.tenant), &query).await?, now)?;
     let meter = query.get("meter").unwrap_or(METER);
@@ -69,7 +67,7 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
 
 fn push_item(push: &UsagePush) -> Item {
     Item::new(
-        &PUSH,
+        &contract::REPORT,
         [
             Cell::text(push.report_id),
             Cell::text(&push.tenant_id),

@@ -4,11 +4,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
+use goldleaves_billing::UnitsTotal;
 use goldleaves_billing::stripe::rules::RowState;
 use goldleaves_billing::stripe::{
     LaneKey, LaneReport, Mapping, NewMapping, NewMeter, PushFilter, PushRow, StoredMeter,
 };
-use goldleaves_billing::{Page, UnitsTotal};
 use goldleaves_domain::{RoutePattern, Timestamp};
 use goldleaves_pricing::TimeZone;
 use http::StatusCode;
@@ -18,49 +18,13 @@ use crate::answer::ApiError;
 use crate::ask::{Ask, Asked, list_range};
 use crate::caller::Right;
 use crate::cell::{self, Cell, Item};
+use crate::contract::stripe as contract;
 use crate::csv::{self, Form};
 use crate::members::{Members, wrong};
-use crate::query::{PAGE, RANGE, moment};
+use crate::query::moment;
 use crate::routes::status_of;
 use crate::state::BillingApi;
 
-const METER: [&str; 7] = ["meter", "event_name", "stripe_meter_id", "route", "places", "checked_at", "unfit"];
-const MAPPING: [&str; 6] = ["tenant_id", "meter", "from_hour", "stripe_customer_id", "actor", "created_at"];
-const PUSH: [&str; 17] = [
-    "id",
-    "tenant_id",
-    "meter",
-    "hour",
-    "revision",
-    "units",
-    "value",
-    "state",
-    "origin",
-    "identifier",
-    "event_timestamp",
-    "attempts",
-    "first_attempt_at",
-    "next_attempt_at",
-    "pushed_at",
-    "confirmed_at",
-    "last_error",
-];
-/// The columns of the file that Stripe's dashboard takes.
-const STRIPE_CSV: [&str; 5] = ["identifier", "timestamp", "event_name", "payload_stripe_customer_id", "payload_value"];
-const LANE: [&str; 12] = [
-    "stripe_customer_id",
-    "event_name",
-    "ledger_units",
-    "unsealed",
-    "pending",
-    "held",
-    "failed",
-    "pushed",
-    "stripe_units",
-    "drift_units",
-    "blocked",
-    "read_back_at",
-];
 /// The longest name of a meter or an event.
 const NAME_BYTES_MAX: usize = 100;
 /// The longest id of Stripe's.
@@ -72,10 +36,10 @@ pub(crate) async fn put_meter(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::Admin)?;
-    ask.query(&[])?;
+    ask.query(&contract::SET_METER)?;
     let meter = name(ask.segment(), NAME_BYTES_MAX)
         .ok_or_else(|| ApiError::Parameter("the path must end in a meter's name of 1 to 100 characters".to_owned()))?;
-    let members = Members::read(body, &["event_name", "stripe_meter_id", "route", "places", "reason"])?;
+    let members = Members::read(body, &contract::NEW_METER)?;
     members.reason()?;
     let route = match members.optional_text("route")?.unwrap_or_default() {
         "" => String::new(),
@@ -111,7 +75,7 @@ async fn is_fit(api: &BillingApi, new: &NewMeter) -> Result<bool, ApiError> {
 
 pub(crate) async fn meters(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
-    ask.query(&[])?;
+    ask.query(&contract::METERS)?;
     let meters = api.books().meters().await?;
     Ok(cell::page(meters.iter().map(meter_item).collect(), None::<String>).answer(StatusCode::OK))
 }
@@ -122,9 +86,9 @@ pub(crate) async fn put_mapping(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_change(Right::Admin)?;
-    ask.query_of(&asked, &[])?;
+    ask.query_of(&asked, &contract::SET_MAPPING)?;
     let meter = meter_of(&asked)?;
-    let members = Members::read(body, &["stripe_customer_id", "from_hour", "reason"])?;
+    let members = Members::read(body, &contract::NEW_MAPPING)?;
     members.reason()?;
     if !members.has("stripe_customer_id") {
         return Err(wrong("stripe_customer_id", "is missing: a customer of Stripe, or null for nobody"));
@@ -148,7 +112,7 @@ pub(crate) async fn put_mapping(
 pub(crate) async fn mappings(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
     let asked = ask.tenant_to_read()?;
-    ask.query_of(&asked, &[])?;
+    ask.query_of(&asked, &contract::MAPPINGS)?;
     let mappings = api.books().mappings(&asked.tenant).await?;
     Ok(cell::page(mappings.iter().map(mapping_item).collect(), None::<String>).answer(StatusCode::OK))
 }
@@ -156,27 +120,33 @@ pub(crate) async fn mappings(State(api): State<BillingApi>, ask: Ask) -> Result<
 pub(crate) async fn pushes(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&RANGE, &["meter", "format"], &PAGE])?;
+    let query = ask.query_of(&asked, &contract::PUSHES)?;
     let is_for_stripe = query.get("format") == Some("stripe-csv");
     let form = if is_for_stripe { Form::Csv } else { ask.form(&query)? };
-    let mut page = query.page()?;
+    let page = query.page()?;
     let (_, range) = list_range(&api, Some(&asked.tenant), &query).await?;
-    let filter = PushFilter { from: range.start(), to: range.end(), meter: query.get("meter") };
-    if form == Form::Csv {
-        page = Page { limit: csv::ROWS_MAX, cursor: None };
-    }
-    let page = api.books().pushes(&asked.tenant, &filter, &page).await?;
+    let meter = query.get("meter").map(str::to_owned);
+    let filter = PushFilter { from: range.start(), to: range.end(), meter };
+    let (books, tenant) = (api.books(), asked.tenant);
     if form == Form::Json {
+        let page = books.pushes(&tenant, &filter, &page).await?;
         return Ok(cell::page(page.items.iter().map(push_item).collect(), page.next).answer(StatusCode::OK));
     }
-    let more = i64::from(page.next.is_some());
-    csv::check_rows(i64::try_from(page.items.len()).unwrap_or(i64::MAX).saturating_add(more))?;
-    if is_for_stripe {
-        let items: Vec<Item> = page.items.iter().filter_map(stripe_item).collect();
-        return Ok(csv::answer("stripe-meter-events", &STRIPE_CSV, &items));
-    }
-    let items: Vec<Item> = page.items.iter().map(push_item).collect();
-    Ok(csv::answer("pushes", &PUSH, &items))
+    csv::check_rows(books.count_pushes(&tenant, &filter).await?)?;
+    let columns = contract::PUSH.names();
+    let (columns, item): (_, fn(&PushRow) -> Option<Item>) = if is_for_stripe {
+        (("stripe-meter-events", contract::STRIPE_CSV.as_slice()), stripe_item)
+    } else {
+        (("pushes", columns.as_slice()), |row| Some(push_item(row)))
+    };
+    csv::stream(columns, ask.again(), move |page| {
+        let (books, tenant, filter) = (books.clone(), tenant.clone(), filter.clone());
+        async move {
+            let page = books.pushes(&tenant, &filter, &page).await?;
+            Ok((page.items.iter().filter_map(item).collect(), page.next))
+        }
+    })
+    .await
 }
 
 pub(crate) async fn retry(
@@ -185,10 +155,10 @@ pub(crate) async fn retry(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::Admin)?;
-    ask.query(&[])?;
+    ask.query(&contract::RETRY)?;
     let id = Uuid::try_parse(ask.segment())
         .map_err(|_| ApiError::Parameter("the path must name a row by its id".to_owned()))?;
-    let members = Members::read(body, &["reason"])?;
+    let members = Members::read(body, &contract::RETRIED)?;
     members.reason()?;
     let row = api.books().retry(id, (&ask.author(), &members.text)).await?;
     if let Some(desk) = api.stripe() {
@@ -199,7 +169,7 @@ pub(crate) async fn retry(
 
 pub(crate) async fn drift(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
-    let query = ask.query(&[&PAGE])?;
+    let query = ask.query(&contract::DRIFT)?;
     let page = api.books().drift(&query.page()?).await?;
     Ok(cell::page(page.items.iter().map(lane_item).collect(), page.next).answer(StatusCode::OK))
 }
@@ -210,8 +180,8 @@ pub(crate) async fn adopt(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     ask.caller.check(Right::Admin)?;
-    ask.query(&[])?;
-    let members = Members::read(body, &["stripe_customer_id", "event_name", "reason"])?;
+    ask.query(&contract::ADOPT)?;
+    let members = Members::read(body, &contract::ADOPTING)?;
     members.reason()?;
     let lane = LaneKey {
         stripe_customer_id: text(&members, "stripe_customer_id", ID_BYTES_MAX)?,
@@ -222,7 +192,7 @@ pub(crate) async fn adopt(
     };
     let adopted = desk.pusher.adopt(&lane, (&ask.author(), &members.text)).await?;
     let item = Item::new(
-        &["stripe_customer_id", "event_name", "adopted", "corrected", "left"],
+        &contract::ADOPTED,
         [
             Cell::text(&lane.stripe_customer_id),
             Cell::text(&lane.event_name),
@@ -262,7 +232,7 @@ fn text(members: &Members, member: &str, bytes_max: usize) -> Result<String, Api
 fn meter_item(meter: &StoredMeter) -> Item {
     let route = if meter.route.is_empty() { Cell::Null } else { Cell::text(&meter.route) };
     Item::new(
-        &METER,
+        &contract::METER,
         [
             Cell::text(&meter.meter),
             Cell::text(&meter.event_name),
@@ -277,7 +247,7 @@ fn meter_item(meter: &StoredMeter) -> Item {
 
 fn mapping_item(mapping: &Mapping) -> Item {
     Item::new(
-        &MAPPING,
+        &contract::MAPPING,
         [
             Cell::text(&mapping.tenant_id),
             Cell::text(&mapping.meter),
@@ -292,7 +262,7 @@ fn mapping_item(mapping: &Mapping) -> Item {
 fn push_item(row: &PushRow) -> Item {
     let progress = &row.progress;
     Item::new(
-        &PUSH,
+        &contract::PUSH,
         [
             Cell::text(row.id),
             Cell::text(&row.tenant_id),
@@ -322,8 +292,8 @@ fn stripe_item(row: &PushRow) -> Option<Item> {
     }
     let lane = row.lane.as_ref()?;
     let timestamp = row.event_timestamp?.unix_micros() / 1_000_000;
-    Some(Item::new(
-        &STRIPE_CSV,
+    Some(Item::of(
+        &contract::STRIPE_CSV,
         [
             Cell::text(row.identifier.as_ref()?),
             Cell::number(timestamp),
@@ -336,7 +306,7 @@ fn stripe_item(row: &PushRow) -> Option<Item> {
 
 fn lane_item(lane: &LaneReport) -> Item {
     Item::new(
-        &LANE,
+        &contract::LANE,
         [
             Cell::text(&lane.lane.stripe_customer_id),
             Cell::text(&lane.lane.event_name),

@@ -11,17 +11,15 @@ use crate::answer::ApiError;
 use crate::ask::{Ask, list_range};
 use crate::caller::Right;
 use crate::cell::{self, Cell, Item};
+use crate::contract::tenants as contract;
 use crate::csv::{self, Form};
 use crate::members::Members;
-use crate::query::{PAGE, RANGE};
 use crate::routes::status_of;
 use crate::state::BillingApi;
 
-const TENANT: [&str; 4] = ["tenant_id", "events", "units", "cost_cents"];
-
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
-    let query = ask.query(&[&RANGE, &["sort", "format"], &PAGE])?;
+    let query = ask.query(&contract::LIST)?;
     let page = query.page()?;
     let form = ask.form(&query)?;
     let sort = query.parsed("sort")?.unwrap_or(TenantSort::Cost);
@@ -34,15 +32,17 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
         }
         Form::Csv => {
             let tenants = api.billing().every_tenant(&range, sort).await?;
-            csv::check_rows(i64::try_from(tenants.len()).unwrap_or(i64::MAX))?;
-            Ok(csv::pieces(("tenants", &TENANT), tenants, tenant_item))
+            csv::answer(
+                ("tenants", &contract::TENANT_USAGE.names()),
+                tenants.into_iter().map(|tenant| tenant_item(&tenant)),
+            )
         }
     }
 }
 
 fn tenant_item(tenant: &TenantUsage) -> Item {
     Item::new(
-        &TENANT,
+        &contract::TENANT_USAGE,
         [
             Cell::text(&tenant.tenant_id),
             Cell::number(tenant.events),
@@ -58,11 +58,11 @@ pub(crate) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_change(Right::Admin)?;
-    ask.query_of(&asked, &[])?;
-    let members = Members::read(body, &["time_zone", "reason"])?;
+    ask.query_of(&asked, &contract::SET_ZONE)?;
+    let members = Members::read(body, &contract::NEW_ZONE)?;
     members.reason()?;
     let zone = members.parsed("time_zone")?;
     let put = api.billing().set_time_zone((&asked.tenant, zone), (&ask.author(), &members.text)).await?;
-    let item = Item::new(&["tenant_id", "time_zone"], [Cell::text(&asked.tenant), Cell::text(put.stored)]);
+    let item = Item::new(&contract::ZONE, [Cell::text(&asked.tenant), Cell::text(put.stored)]);
     Ok(item.answer(status_of(put.is_new)))
 }

@@ -2,34 +2,21 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use goldleaves_billing::{Dimension, Report, RouteUsage, Summary, UnitsTotal};
+use goldleaves_billing::{Dimension, RouteUsage, Summary, UnitsTotal};
+use goldleaves_pricing::Group;
 use http::StatusCode;
 
 use crate::answer::ApiError;
 use crate::ask::{Ask, range};
 use crate::cell::{Cell, Item};
+use crate::contract::usage as contract;
 use crate::csv::{self, Form};
-use crate::query::{Query, RANGE, check_length};
+use crate::query::{Query, check_length};
 use crate::state::BillingApi;
-
-const SUMMARY: [&str; 11] = [
-    "tenant_id",
-    "period_start",
-    "period_end",
-    "total_events",
-    "total_units",
-    "total_cost_cents",
-    "unique_routes",
-    "current_rate_cents",
-    "adjustments_cents",
-    "corrections",
-    "priced_as",
-];
-const ROUTE: [&str; 4] = ["route", "events", "units", "cost_cents"];
 
 pub(crate) async fn summary(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&RANGE])?;
+    let query = ask.query_of(&asked, &contract::SUMMARY_CALL)?;
     let (_, period) = range(&api, Some(&asked.tenant), &query).await?;
     let summary = api.billing().summary(&asked.tenant, &period).await?;
     Ok(summary_item(&summary).answer(StatusCode::OK))
@@ -37,7 +24,7 @@ pub(crate) async fn summary(State(api): State<BillingApi>, ask: Ask) -> Result<R
 
 pub(crate) async fn report(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
-    let query = ask.query_of(&asked, &[&RANGE, &["group_by", "format"]])?;
+    let query = ask.query_of(&asked, &contract::REPORT_CALL)?;
     let by = dimensions(&query)?;
     let form = ask.form(&query)?;
     let (zone, period) = range(&api, Some(&asked.tenant), &query).await?;
@@ -45,24 +32,25 @@ pub(crate) async fn report(State(api): State<BillingApi>, ask: Ask) -> Result<Re
         check_length(&period)?;
     }
     let report = api.billing().report(&asked.tenant, &period, (&by, zone)).await?;
-    let groups = groups(&report, &by);
     match form {
         Form::Json => {
             let routes = Cell::List(report.routes.iter().map(route_item).collect());
             let mut item = summary_item(&report.summary).with("route_breakdown", routes);
             if !by.is_empty() {
-                item = item.with("groups", Cell::List(groups));
+                let groups = report.groups.iter().map(|(keys, group)| group_item(&by, keys, group));
+                item = item.with("groups", Cell::List(groups.collect()));
             }
             Ok(item.answer(StatusCode::OK))
         }
-        Form::Csv if by.is_empty() => {
-            let routes: Vec<Item> = report.routes.iter().map(route_item).collect();
-            Ok(csv::answer("usage-report", &ROUTE, &routes))
-        }
+        Form::Csv if by.is_empty() => csv::answer(
+            ("usage-report", &contract::ROUTE.names()),
+            report.routes.into_iter().map(|route| route_item(&route)),
+        ),
         Form::Csv => {
             let mut columns: Vec<&str> = by.iter().map(|dimension| dimension.as_str()).collect();
             columns.extend(["events", "units", "cost_cents"]);
-            Ok(csv::answer("usage-report", &columns, &groups))
+            let groups = report.groups.into_iter();
+            csv::answer(("usage-report", &columns), groups.map(move |(keys, group)| group_item(&by, &keys, &group)))
         }
     }
 }
@@ -86,11 +74,11 @@ fn dimensions(query: &Query) -> Result<Vec<Dimension>, ApiError> {
 
 pub(crate) fn summary_item(summary: &Summary) -> Item {
     let corrections = Item::new(
-        &["events", "units"],
+        &contract::CORRECTED,
         [Cell::number(summary.corrections.events), Cell::number(UnitsTotal(summary.corrections.units_micro))],
     );
     Item::new(
-        &SUMMARY,
+        &contract::SUMMARY,
         [
             Cell::text(&summary.tenant_id),
             Cell::text(summary.period.start()),
@@ -109,7 +97,7 @@ pub(crate) fn summary_item(summary: &Summary) -> Item {
 
 fn route_item(route: &RouteUsage) -> Item {
     Item::new(
-        &ROUTE,
+        &contract::ROUTE,
         [
             Cell::text(&route.route),
             Cell::number(route.events),
@@ -119,16 +107,13 @@ fn route_item(route: &RouteUsage) -> Item {
     )
 }
 
-fn groups(report: &Report, by: &[Dimension]) -> Vec<Item> {
-    let groups = report.groups.iter().map(|(keys, group)| {
-        let mut item = Item::new(&[], []);
-        for (dimension, key) in by.iter().zip(keys) {
-            let cell = if *dimension == Dimension::Rate { Cell::number(key) } else { Cell::text(key) };
-            item = item.with(dimension.as_str(), cell);
-        }
-        item.with("events", Cell::number(group.used.events))
-            .with("units", Cell::number(UnitsTotal(group.used.units_micro)))
-            .with("cost_cents", Cell::number(group.cents))
-    });
-    groups.collect()
+fn group_item(by: &[Dimension], keys: &[String], group: &Group) -> Item {
+    let mut item = Item::of(&[], []);
+    for (dimension, key) in by.iter().zip(keys) {
+        let cell = if *dimension == Dimension::Rate { Cell::number(key) } else { Cell::text(key) };
+        item = item.with(dimension.as_str(), cell);
+    }
+    item.with("events", Cell::number(group.used.events))
+        .with("units", Cell::number(UnitsTotal(group.used.units_micro)))
+        .with("cost_cents", Cell::number(group.cents))
 }

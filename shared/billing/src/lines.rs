@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use goldleaves_domain::{Period, Timestamp, hex_text};
 use goldleaves_pricing::{Cents, Pricing};
 use goldleaves_store::{Params, Rows, Transaction, read};
+use sea_orm::QueryResult;
 use sha2::{Digest, Sha256};
 
+use crate::audit::bad_cursor;
+use crate::list::{Cursor, CursorError, Page, PageOf};
 use crate::report::read_bill;
 use crate::source::Source;
 use crate::usage::{Dimension, Question};
@@ -190,6 +193,32 @@ pub(crate) enum Which {
 }
 
 pub(crate) async fn frozen(source: Source<'_>, tenant: &str, which: Which) -> Result<Vec<InvoiceLine>, BillingError> {
+    Ok(read_frozen(source, tenant, (which, &Page { limit: u32::MAX, cursor: None })).await?.items)
+}
+
+/// A page of the frozen lines of an invoice.
+pub(crate) async fn frozen_page(
+    source: Source<'_>,
+    tenant: &str,
+    (number, page): (i64, &Page),
+) -> Result<PageOf<InvoiceLine>, BillingError> {
+    read_frozen(source, tenant, (Which::Of(number), page)).await
+}
+
+/// Returns how many lines an invoice has.
+pub(crate) async fn count_frozen(source: Source<'_>, tenant: &str, number: i64) -> Result<i64, BillingError> {
+    let mut params = Params::default();
+    let (tenant, number) = (params.bind(tenant), params.bind(number));
+    let sql = format!("SELECT COUNT(*) AS count FROM billing_lines WHERE tenant_id = {tenant} AND number = {number}");
+    let rows = source.query(&sql, params).await?;
+    Ok(rows.first().map_or(Ok(0), |row| read(row, "count"))?)
+}
+
+async fn read_frozen(
+    source: Source<'_>,
+    tenant: &str,
+    (which, page): (Which, &Page),
+) -> Result<PageOf<InvoiceLine>, BillingError> {
     let mut params = Params::default();
     let tenant = params.bind(tenant);
     let (column, number) = match which {
@@ -197,34 +226,49 @@ pub(crate) async fn frozen(source: Source<'_>, tenant: &str, which: Which) -> Re
         Which::For(number) => ("for_number", number),
     };
     let number = params.bind(number);
+    let behind = match &page.cursor {
+        Some(cursor) => {
+            let [line] = cursor.keys().map_err(bad_cursor)?;
+            let line: i64 = line.parse().map_err(|_| bad_cursor(CursorError))?;
+            format!(" AND line > {}", params.bind(line))
+        }
+        None => String::new(),
+    };
+    let limit = params.bind(page.rows());
     let sql = format!(
-        "SELECT for_number, kind, route, action, rate_version, events, CAST(units_micro AS text) AS units_micro, \
-             CAST(cents AS text) AS cents \
-         FROM billing_lines WHERE tenant_id = {tenant} AND {column} = {number} ORDER BY number, line"
+        "SELECT line, for_number, kind, route, action, rate_version, events, CAST(units_micro AS text) AS units_micro, \
+             CAST(cents AS text) AS cents FROM billing_lines \
+         WHERE tenant_id = {tenant} AND {column} = {number}{behind} ORDER BY number, line LIMIT {limit}"
     );
-    let mut lines = Vec::new();
-    for row in source.query(&sql, params).await? {
-        let wide = |column: &str| -> Result<i128, BillingError> {
-            read::<String>(&row, column)?.parse().map_err(|error| BillingError::unreadable(column, error))
-        };
-        lines.push(InvoiceLine {
-            kind: LineKind::of(&read::<String>(&row, "kind")?)?,
-            for_number: read(&row, "for_number")?,
-            route: read(&row, "route")?,
-            action: read(&row, "action")?,
-            rate_version: read(&row, "rate_version")?,
-            pricing: None,
-            events: read(&row, "events")?,
-            units_micro: wide("units_micro")?,
-            cents: Cents(wide("cents")?),
-        });
-    }
-    let cards = cards::of_versions(source, lines.iter().map(|line| line.rate_version).filter(|version| *version != 0));
+    let rows = source.query(&sql, params).await?;
+    let lines = rows.iter().map(|row| Ok((read(row, "line")?, read_line(row)?)));
+    let lines = lines.collect::<Result<Vec<(i32, InvoiceLine)>, BillingError>>()?;
+    let page = PageOf::cut(lines, page.limit, |(line, _)| Cursor::after([line.to_string()]));
+    let mut items: Vec<InvoiceLine> = page.items.into_iter().map(|(_, line)| line).collect();
+    let cards = cards::of_versions(source, items.iter().map(|line| line.rate_version).filter(|version| *version != 0));
     let cards = cards.await?;
-    for line in &mut lines {
+    for line in &mut items {
         line.pricing = cards.get(&line.rate_version).map(|card| card.pricing.clone());
     }
-    Ok(lines)
+    Ok(PageOf { items, next: page.next })
+}
+
+/// A stored line, without what its card says.
+fn read_line(row: &QueryResult) -> Result<InvoiceLine, BillingError> {
+    let wide = |column: &str| -> Result<i128, BillingError> {
+        read::<String>(row, column)?.parse().map_err(|error| BillingError::unreadable(column, error))
+    };
+    Ok(InvoiceLine {
+        kind: LineKind::of(&read::<String>(row, "kind")?)?,
+        for_number: read(row, "for_number")?,
+        route: read(row, "route")?,
+        action: read(row, "action")?,
+        rate_version: read(row, "rate_version")?,
+        pricing: None,
+        events: read(row, "events")?,
+        units_micro: wide("units_micro")?,
+        cents: Cents(wide("cents")?),
+    })
 }
 
 pub(crate) async fn freeze(

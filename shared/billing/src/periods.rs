@@ -134,6 +134,31 @@ impl Billing {
         Ok((open.number == number).then_some(open))
     }
 
+    /// How many lines a closed period's invoice has; `None` where the period is not closed.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn count_lines(&self, tenant: &TenantId, number: i64) -> Result<Option<i64>, BillingError> {
+        let source = self.source();
+        if closed(source, tenant.as_str(), number).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(lines::count_frozen(source, tenant.as_str(), number).await?))
+    }
+
+    /// A page of the lines of a closed period's invoice.
+    ///
+    /// # Errors
+    /// A cursor of another list, or a database that is away or refuses.
+    pub async fn lines_of(
+        &self,
+        tenant: &TenantId,
+        number: i64,
+        page: &Page,
+    ) -> Result<PageOf<InvoiceLine>, BillingError> {
+        lines::frozen_page(self.source(), tenant.as_str(), (number, page)).await
+    }
+
     /// A page of a tenant's closed periods.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! `docs/ADDING.md` and the steps in it that a machine can check: each table has its rights and its line for operators, each
-//! step of the schema is in the plan, each metric and each route is written down.
+//! step of the schema is in the plan, each metric is written down.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,6 @@ const OPERATORS: &str = "docs/DEPLOYMENT.md";
 const ROLES: &str = "deploy/roles.sql";
 const MIGRATIONS: &str = "migrations/src";
 const PLAN: &str = "migrations/src/lib.rs";
-const ROUTER: &str = "billing-api/src/router.rs";
-const CONTRACT: &str = "billing-api/assets/openapi.json";
 
 /// Checks all of it.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
@@ -22,7 +20,6 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
     check_tables(tree, problems);
     check_steps(tree, problems);
     check_metrics(tree, problems);
-    check_routes(tree, problems);
 }
 
 /// Every path that the guide names is there.
@@ -121,27 +118,6 @@ fn registered(source: &Source) -> Vec<(usize, String)> {
     names
 }
 
-fn check_routes(tree: &Tree, problems: &mut Vec<Problem>) {
-    let contract = tree.text(CONTRACT).unwrap_or_default();
-    let router = tree.text(ROUTER).unwrap_or_default();
-    // The document itself and the page that shows it are not in it, and the routes for Stripe have a guide of their own.
-    let own = ["/billing/openapi.json", "/billing/docs", "/billing/stripe/"];
-    for (number, line) in router.lines().enumerate() {
-        for path in line
-            .split('"')
-            .skip(1)
-            .step_by(2)
-            .filter(|path| path.starts_with("/billing/") && !own.iter().any(|own| path.starts_with(own)))
-        {
-            // A route that names its tenant in the query is described with the one that names it in the path.
-            if !contract.contains(&format!("\"{path}\"")) && !contract.contains(&format!("\"{path}/{{")) {
-                let what = format!("{path} is not in {CONTRACT}: see \"A route of the billing API\" in {GUIDE}");
-                problems.push(Problem::new(Path::new(ROUTER), number + 1, what));
-            }
-        }
-    }
-}
-
 fn has_word(text: &str, word: &str) -> bool {
     text.split(|c: char| !is_identifier(c)).any(|found| found == word)
 }
@@ -163,24 +139,16 @@ mod tests {
         let step = ("migrations/src/m20270101_000009_x.rs", "const UP: &str = \"CREATE TABLE usage_x (id text)\";\n");
         let plan = (PLAN, "Planned::expanding(m20270101_000009_x::Step, FIRST)\n");
         let metric = ("gateway/src/m.rs", "fn f() {\n    counter(\"lost_calls\", \"Calls\");\n}\n");
-        let route = (ROUTER, "router.route(\"/billing/x\", get(x))\n");
-        let missed = found(&[step, metric, route], &[(GUIDE, "`gateway/src/gone.rs`, `a b`, `cargo/no way`")]);
-        let parts = [
-            "is not there any more",
-            "usage_x is not in deploy",
-            "usage_x is not in docs",
-            "in no plan",
-            "lost_calls",
-            "/billing/x",
-        ];
+        let missed = found(&[step, metric], &[(GUIDE, "`gateway/src/gone.rs`, `a b`, `cargo/no way`")]);
+        let parts =
+            ["is not there any more", "usage_x is not in deploy", "usage_x is not in docs", "in no plan", "lost_calls"];
         assert!(parts.iter().all(|part| missed.iter().any(|line| line.contains(part))), "{missed:#?}");
         assert_eq!(missed.len(), parts.len(), "{missed:#?}");
         let others = [
             (GUIDE, "`gateway/src/m.rs`, `gateway/src/`"),
             (OPERATORS, "`usage_x`, `goldleaves_lost_calls_total`"),
             (ROLES, "GRANT SELECT ON usage_x TO r;"),
-            (CONTRACT, "{\"/billing/x\": {}}"),
         ];
-        assert!(found(&[step, plan, metric, route], &others).is_empty());
+        assert!(found(&[step, plan, metric], &others).is_empty());
     }
 }

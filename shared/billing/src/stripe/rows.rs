@@ -48,14 +48,14 @@ pub struct PushRow {
 }
 
 /// Which rows of a tenant are listed.
-#[derive(Debug, Clone, Copy)]
-pub struct PushFilter<'a> {
+#[derive(Debug, Clone)]
+pub struct PushFilter {
     /// From this hour on.
     pub from: Timestamp,
     /// Before this hour.
     pub to: Timestamp,
     /// Of this meter.
-    pub meter: Option<&'a str>,
+    pub meter: Option<String>,
 }
 
 impl PushRow {
@@ -318,6 +318,19 @@ impl Books {
             .await
     }
 
+    /// How many rows of a tenant there are in a range.
+    ///
+    /// # Errors
+    /// A database that is away or refuses.
+    pub async fn count_pushes(&self, tenant: &TenantId, filter: &PushFilter) -> Result<i64, BillingError> {
+        let source = self.billing.source();
+        let mut params = Params::default();
+        let condition = filter.condition(tenant, source.dialect(), &mut params);
+        let sql = format!("SELECT COUNT(*) AS count FROM stripe_pushes WHERE {condition}");
+        let rows = source.query(&sql, params).await?;
+        Ok(rows.first().map_or(Ok(0), |row| read(row, "count"))?)
+    }
+
     /// A tenant's rows, by hour, meter and revision.
     ///
     /// # Errors
@@ -325,18 +338,13 @@ impl Books {
     pub async fn pushes(
         &self,
         tenant: &TenantId,
-        filter: &PushFilter<'_>,
+        filter: &PushFilter,
         page: &Page,
     ) -> Result<PageOf<PushRow>, BillingError> {
         let source = self.billing.source();
         let dialect = source.dialect();
         let mut params = Params::default();
-        let tenant = params.bind(tenant.as_str());
-        let (from, to) = (params.bind(dialect.time(filter.from)), params.bind(dialect.time(filter.to)));
-        let mut condition = format!("tenant_id = {tenant} AND hour >= {from} AND hour < {to}");
-        if let Some(meter) = filter.meter {
-            condition.push_str(&format!(" AND meter = {}", params.bind(meter)));
-        }
+        let mut condition = filter.condition(tenant, dialect, &mut params);
         if let Some(cursor) = &page.cursor {
             let [hour, meter, revision] = cursor.keys().map_err(bad_cursor)?;
             let hour: Timestamp = hour.parse().map_err(|_| bad_cursor(crate::CursorError))?;
@@ -353,6 +361,19 @@ impl Books {
         let rows = rows.iter().map(|row| row_of(dialect, row)).collect::<Result<Vec<_>, _>>()?;
         let key = |row: &PushRow| Cursor::after([row.hour.to_string(), row.meter.clone(), row.revision.to_string()]);
         Ok(PageOf::cut(rows, page.limit, key))
+    }
+}
+
+impl PushFilter {
+    /// The condition on a tenant's rows.
+    fn condition(&self, tenant: &TenantId, dialect: Dialect, params: &mut Params) -> String {
+        let tenant = params.bind(tenant.as_str());
+        let (from, to) = (params.bind(dialect.time(self.from)), params.bind(dialect.time(self.to)));
+        let mut condition = format!("tenant_id = {tenant} AND hour >= {from} AND hour < {to}");
+        if let Some(meter) = &self.meter {
+            condition.push_str(&format!(" AND meter = {}", params.bind(meter.as_str())));
+        }
+        condition
     }
 }
 
