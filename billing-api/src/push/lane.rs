@@ -2,7 +2,7 @@
 //! are read.
 
 use goldleaves_billing::stripe::rules::{Due, Outcome, RowState, Verdict};
-use goldleaves_billing::stripe::{Claim, PushRow, StoredMeter};
+use goldleaves_billing::stripe::{Claim, LaneWork, PushRow, StoredMeter};
 use goldleaves_domain::Timestamp;
 use goldleaves_stripe::{Block, NewEvent, Sent, Window};
 
@@ -27,7 +27,7 @@ pub(super) mod reason {
 }
 
 impl Pusher {
-    pub(super) async fn work(&self, claim: &Claim, meter: &StoredMeter) -> Result<(), Stop> {
+    pub(super) async fn work(&self, claim: &Claim, meter: &StoredMeter, work: LaneWork) -> Result<(), Stop> {
         let blocked = claim.lane.blocked.as_deref();
         let now = claim.claimed_at;
         if blocked == Some(reason::LIVEMODE) && !self.is_of_mode(None).await? {
@@ -47,7 +47,7 @@ impl Pusher {
         if blocked.is_some_and(|blocked| blocked != reason::NO_CUSTOMER && blocked != reason::NO_METER) {
             self.inner.books.unblock(&claim.lane.key).await?;
         }
-        self.work_rows(claim, meter).await
+        self.work_rows(claim, meter, work).await
     }
 
     fn is_check_due(&self, claim: &Claim) -> bool {
@@ -105,16 +105,19 @@ impl Pusher {
         }
     }
 
-    async fn work_rows(&self, claim: &Claim, meter: &StoredMeter) -> Result<(), Stop> {
+    async fn work_rows(&self, claim: &Claim, meter: &StoredMeter, work: LaneWork) -> Result<(), Stop> {
         loop {
             let (rows, now) = self.inner.books.due_rows(&claim.lane.key).await?;
+            if work == LaneWork::Read && self.confirm_hours(claim, (meter, &rows), now).await? > 0 {
+                continue;
+            }
             let mut done = 0;
             for row in &rows {
                 let now = self.inner.books.now().await?.max(now);
                 if now.unix_micros() - claim.claimed_at.unix_micros() > CALLS_WITHIN {
                     return Ok(());
                 }
-                match self.step(claim, (meter, row), now).await? {
+                match self.step(claim, (meter, row), (work, now)).await? {
                     Step::Done => done += 1,
                     Step::Nothing => {}
                     Step::Leave => return Ok(()),
@@ -126,15 +129,23 @@ impl Pusher {
         }
     }
 
-    async fn step(&self, claim: &Claim, (meter, row): (&StoredMeter, &PushRow), now: Timestamp) -> Result<Step, Stop> {
+    async fn step(
+        &self,
+        claim: &Claim,
+        (meter, row): (&StoredMeter, &PushRow),
+        (work, now): (LaneWork, Timestamp),
+    ) -> Result<Step, Stop> {
         match row.due(now) {
             Due::Nothing => Ok(Step::Nothing),
             Due::Hold => {
                 self.inner.books.hold(row.id).await?;
                 Ok(Step::Done)
             }
-            Due::Send => self.send(claim, row).await,
-            Due::ReadFirst | Due::Read => self.read(claim, (meter, row)).await,
+            Due::Send if work == LaneWork::Send => self.send(claim, row).await,
+            Due::Read if work == LaneWork::Read => self.read(claim, (meter, row)).await,
+            Due::ReadFirst => self.read(claim, (meter, row)).await,
+            // Done by whoever takes the lane for it.
+            Due::Send | Due::Read => Ok(Step::Nothing),
         }
     }
 

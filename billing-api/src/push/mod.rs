@@ -2,6 +2,7 @@
 //! is who calls when. Any number of programs do this beside each other: each works in lanes that it has taken for a minute.
 
 mod adopt;
+mod confirm;
 mod hints;
 mod lane;
 pub(crate) mod metrics;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use goldleaves_billing::BillingError;
-use goldleaves_billing::stripe::{Books, Claim, StoredMeter};
+use goldleaves_billing::stripe::{Books, Claim, LaneWork, StoredMeter};
 use goldleaves_domain::Timestamp;
 use goldleaves_stripe::{Mode, ReadError, Stripe};
 use parking_lot::Mutex;
@@ -66,6 +67,7 @@ struct Inner {
     reads: Pace,
     breaker: Breaker,
     wake: Notify,
+    wake_reader: Notify,
     /// Comparisons of totals and readings of meters before this moment do not count.
     started_at: Mutex<Option<Timestamp>>,
     sealing: sealing::Sealing,
@@ -95,6 +97,7 @@ impl Pusher {
             reads: Pace::new(reads),
             breaker: Breaker::default(),
             wake: Notify::new(),
+            wake_reader: Notify::new(),
             started_at: Mutex::new(None),
             sealing: sealing::Sealing::default(),
             last: Mutex::new(None),
@@ -114,13 +117,22 @@ impl Pusher {
     /// Looks at once for what is due.
     pub fn wake(&self) {
         self.inner.wake.notify_one();
+        self.inner.wake_reader.notify_one();
     }
 
     /// Sends and reads back, for as long as it is left running.
     pub async fn push(self) {
+        tokio::join!(self.work_on(LaneWork::Send), self.work_on(LaneWork::Read));
+    }
+
+    async fn work_on(&self, work: LaneWork) {
+        let wake = match work {
+            LaneWork::Send => &self.inner.wake,
+            LaneWork::Read => &self.inner.wake_reader,
+        };
         let mut shown: Option<tokio::time::Instant> = None;
         loop {
-            let pause = match self.pass().await {
+            let pause = match self.pass_of(work).await {
                 Ok(0) => REST,
                 Ok(_) => Duration::ZERO,
                 Err(error) => {
@@ -131,11 +143,11 @@ impl Pusher {
                     PAUSE
                 }
             };
-            if shown.is_none_or(|at| at.elapsed() >= SHOW_EVERY) {
+            if work == LaneWork::Send && shown.is_none_or(|at| at.elapsed() >= SHOW_EVERY) {
                 shown = Some(tokio::time::Instant::now());
                 self.show().await;
             }
-            timeout(pause, self.inner.wake.notified()).await.ok();
+            timeout(pause, wake.notified()).await.ok();
         }
     }
 
@@ -166,6 +178,10 @@ impl Pusher {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn pass(&self) -> Result<usize, BillingError> {
+        Ok(self.pass_of(LaneWork::Send).await? + self.pass_of(LaneWork::Read).await?)
+    }
+
+    async fn pass_of(&self, work: LaneWork) -> Result<usize, BillingError> {
         let now = self.inner.books.now().await?;
         let started_at = self.start(now).await?;
         if self.inner.breaker.is_open(now) {
@@ -176,7 +192,7 @@ impl Pusher {
         if meters.is_empty() {
             return Ok(0);
         }
-        let claims = self.inner.books.claim(self.inner.owner, LANES, started_at).await?;
+        let claims = self.inner.books.claim((self.inner.owner, work), LANES, started_at).await?;
         let count = claims.len();
         // What is under way ends with the set: whoever drops this drops its calls.
         let mut lanes = JoinSet::new();
@@ -185,16 +201,16 @@ impl Pusher {
                 lanes.join_next().await;
             }
             let meter = meters.iter().find(|meter| meter.event_name == claim.lane.key.event_name).cloned();
-            lanes.spawn(self.clone().take_on(claim, meter));
+            lanes.spawn(self.clone().take_on(claim, meter, work));
         }
         while lanes.join_next().await.is_some() {}
         Ok(count)
     }
 
-    async fn take_on(self, claim: Claim, meter: Option<StoredMeter>) {
+    async fn take_on(self, claim: Claim, meter: Option<StoredMeter>, of: LaneWork) {
         if let Some(meter) = meter {
             // In a box, because the compiler can't see through so many closures that it may cross threads.
-            let work: BoxFuture<'_, Result<(), Stop>> = Box::pin(self.work(&claim, &meter));
+            let work: BoxFuture<'_, Result<(), Stop>> = Box::pin(self.work(&claim, &meter, of));
             if let Err(Stop::Billing(error)) = work.await {
                 tracing::warn!(
                     cause = &error as &dyn std::error::Error,

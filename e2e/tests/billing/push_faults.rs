@@ -1,7 +1,7 @@
 //! Days of usage pushed through faults of every kind by two programs that are killed at random: what Stripe has in the end is
 //! what the ledger has, to the unit.
 //!
-//! The long form (`GOLDLEAVES_SOAK`) goes through 1,000 days.
+//! The long form (`GOLDLEAVES_SOAK`) goes through 1,000 days, or as many as `SIMULATED_DAYS` says.
 
 use std::time::Duration;
 
@@ -49,7 +49,10 @@ async fn retry_failed(desk: &Desk) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stripe_has_is_what_the_ledger_has_after_any_faults() {
     let is_soak = std::env::var_os("GOLDLEAVES_SOAK").is_some();
-    let (days, seed) = (if is_soak { DAYS_OF_SOAK } else { DAYS }, rand::random::<u64>() | 1);
+    let wanted = std::env::var("SIMULATED_DAYS").ok().and_then(|days| days.parse().ok());
+    let days = wanted.unwrap_or(if is_soak { DAYS_OF_SOAK } else { DAYS });
+    let seed =
+        std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::random::<u64>() | 1);
     eprintln!("{days} days, seed {seed}");
     let desk = Desk::on(Api::start().await).await;
     desk.double.seed(seed);

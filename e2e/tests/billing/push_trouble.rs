@@ -1,5 +1,9 @@
 //! What is not simply sent: meters that do not fit, strangers, other keys, customers that are gone, a ledger that went back.
 
+use goldleaves_billing::stripe::Books;
+use goldleaves_billing_api::push::{Pacing, Pusher, StripeMetrics};
+use goldleaves_runtime::{Metrics, Secret};
+use goldleaves_stripe::Stripe;
 use serde_json::{Value, json};
 
 use crate::stripe_desk::{CUSTOMER, Desk, METER, METER_ID, another_pusher};
@@ -156,5 +160,82 @@ async fn a_ledger_that_went_back_is_blocked_and_adopted(api: Api) {
     desk.clock.forward(HOUR);
     desk.settle().await;
     assert_eq!(desk.double.total(CUSTOMER, METER), total + 2_000_000);
+    assert_eq!(desk.double.violations(), [""; 0]);
+}
+
+/// Rows of so many lanes, each of a tenant of its own.
+async fn lanes(desk: &Desk, count: usize) {
+    let meter = json!({"event_name": METER, "stripe_meter_id": METER_ID, "places": 6, "reason": "set-up"});
+    assert_eq!(desk.put(&format!("meters/{METER}"), &meter).await.status, 201);
+    for number in 0..count {
+        desk.double.add_customer(&format!("cus_{number}"));
+        let mapping = json!({
+            "stripe_customer_id": format!("cus_{number}"), "from_hour": "2026-03-15T12:00:00Z", "reason": "set-up",
+        });
+        assert_eq!(desk.put(&format!("mappings/tenant-{number}/{METER}"), &mapping).await.status, 201);
+        desk.api.used(&format!("tenant-{number}"), ("/a", "1", "2026-03-15T12:40:00Z")).await;
+    }
+    desk.clock.set("2026-03-15T13:06:00Z");
+    desk.pusher.seal_once().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_call_per_minute_probes_a_stripe_that_can_t_be_reached() {
+    let desk = Desk::on(Api::start().await).await;
+    lanes(&desk, 4).await;
+    desk.pusher.pass().await.unwrap();
+    let sent = desk.double.calls("send");
+    assert_eq!(sent, 4, "all is well at first, and meter and lanes were looked at");
+    for number in 0..4 {
+        desk.api.used(&format!("tenant-{number}"), ("/a", "1", "2026-03-15T13:40:00Z")).await;
+    }
+    desk.clock.set("2026-03-15T14:06:00Z");
+    desk.pusher.seal_once().await.unwrap();
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let stripe =
+        Stripe::new(format!("http://{gone}").parse().unwrap(), Secret::new("rk_test_double".to_owned())).unwrap();
+    let books = Books::new(desk.api.billing.clone(), desk.clock.books());
+    let metrics = Metrics::new();
+    let cut_off = Pusher::new(books, stripe, StripeMetrics::register(&metrics), Pacing { calls_per_second: None });
+    let calls = || {
+        let text = metrics.text();
+        let counted =
+            |line: &str| line.strip_prefix("goldleaves_stripe_calls_total{")?.rsplit_once(' ')?.1.parse::<u64>().ok();
+        text.lines().filter_map(counted).sum::<u64>()
+    };
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        cut_off.pass().await.unwrap();
+        seen.push(calls());
+        desk.clock.forward(20);
+    }
+    // What is open when the first call fails may fail with it; after that one call per minute is made.
+    let first = seen[0];
+    assert!((1..=4).contains(&first), "{seen:?}");
+    assert_eq!(seen, [first, first, first, first + 1, first + 1, first + 1]);
+    let begun = desk.api.number("SELECT COUNT(*) FROM stripe_pushes WHERE state = 'pending' AND attempts > 0").await;
+    assert_eq!(begun, 0, "no row has begun its 23 hours");
+    // Stripe is there again.
+    desk.clock.forward(60);
+    desk.settle().await;
+    assert_eq!(desk.double.calls("send"), sent + 4);
+    assert_eq!(desk.double.violations(), [""; 0]);
+}
+
+#[tokio::test]
+async fn all_lanes_together_call_at_the_rate_that_is_set() {
+    let desk = Desk::on(Api::start().await).await;
+    lanes(&desk, 10).await;
+    let stripe = Stripe::new(desk.double.url().parse().unwrap(), Secret::new("rk_test_double".to_owned())).unwrap();
+    let books = Books::new(desk.api.billing.clone(), desk.clock.books());
+    let metrics = StripeMetrics::register(&Metrics::new());
+    let paced = Pusher::new(books, stripe, metrics, Pacing { calls_per_second: Some(10) });
+    let begun = tokio::time::Instant::now();
+    while desk.double.calls("send") < 10 {
+        paced.pass().await.unwrap();
+    }
+    // The meter, a comparison and a row of each lane: never faster, however slow the machine is.
+    let calls = desk.double.calls("send") + desk.double.calls("summaries");
+    assert!(begun.elapsed().as_secs_f64() >= (calls - 1) as f64 / 10.0, "{calls} calls in {:?}", begun.elapsed());
     assert_eq!(desk.double.violations(), [""; 0]);
 }

@@ -9,6 +9,8 @@ on_both! {
     an_hour_is_sealed_pushed_and_confirmed,
     what_comes_late_is_a_further_row,
     nothing_is_pushed_before_its_mapping,
+    what_waits_is_a_file_for_the_dashboard,
+    hours_are_confirmed_by_one_reading,
 }
 
 async fn report(desk: &Desk) -> (String, String, String) {
@@ -102,4 +104,46 @@ async fn nothing_is_pushed_before_its_mapping(api: Api) {
     assert_eq!(desk.double.total(CUSTOMER, METER), 3);
     let other = json!({"stripe_customer_id": "cus_other", "from_hour": "2026-03-15T10:00:00Z", "reason": "set-up"});
     assert_eq!(desk.put(&format!("mappings/acme/{METER}"), &other).await.refusal(), (409, "already_exists".to_owned()));
+}
+
+async fn what_waits_is_a_file_for_the_dashboard(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.clock.set("2026-03-15T13:05:00Z");
+    desk.settle().await;
+    // One that is pushed, one that waits.
+    desk.api.used("acme", ("/a", "4", "2026-03-15T13:31:00Z")).await;
+    desk.clock.set("2026-03-15T14:05:00Z");
+    desk.pusher.seal_once().await.unwrap();
+    let path = "/billing/stripe/pushes/acme?start_date=2026-03-15&end_date=2026-03-16&format=stripe-csv";
+    let file = desk.api.get(path, &token("any", &["billing:read"])).await;
+    assert_eq!((file.status, file.kind.split(';').next()), (200, Some("text/csv")), "{file:?}");
+    let row = desk.rows().await.pop().unwrap();
+    let wanted = format!(
+        "identifier,timestamp,event_name,payload_stripe_customer_id,payload_value\r\n{},1773579630,{METER},{CUSTOMER},4000000\r\n",
+        row["identifier"].as_str().unwrap()
+    );
+    assert_eq!(file.text, wanted);
+    assert!(file.disposition.contains("stripe-meter-events.csv"), "{file:?}");
+    let plain = desk.api.get(&path.replace("stripe-csv", "csv"), &token("any", &["billing:read"])).await;
+    assert!(plain.text.starts_with("id,tenant_id,meter,hour,revision,units,value,state,origin,"), "{plain:?}");
+    assert_eq!(plain.text.lines().count(), 3);
+}
+
+async fn hours_are_confirmed_by_one_reading(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    for hour in 12..20 {
+        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:10:00Z"))).await;
+    }
+    desk.clock.set("2026-03-15T20:06:00Z");
+    desk.settle().await;
+    assert_eq!(desk.double.calls("send"), 8);
+    let compared = desk.double.calls("summaries");
+    desk.clock.forward(700);
+    desk.settle().await;
+    assert_eq!(desk.double.calls("summaries"), compared + 1, "eight rows, one reading");
+    assert!(desk.rows().await.iter().all(|row| row["confirmed_at"].is_string()));
+    assert_eq!(desk.lane().await["drift_units"], 0);
 }

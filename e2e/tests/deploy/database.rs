@@ -4,7 +4,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use goldleaves_billing::stripe::rules::Outcome;
-use goldleaves_billing::stripe::{Books, BooksClock, NewMapping, NewMeter, StoredHint};
+use goldleaves_billing::stripe::{Books, BooksClock, LaneWork, NewMapping, NewMeter, StoredHint};
 use goldleaves_billing::{
     Author, Billing, By, Dimension, EventFilter, EventState, METER, NewCorrection, NewPeriod, Order, Page, ReportOf,
     TenantSort, Wanted,
@@ -152,7 +152,7 @@ async fn push_as(books: &Books, tenant: &TenantId) {
     books.map(&mapping, (&author, "{}")).await.unwrap();
     books.seal_late().await.unwrap();
     books.livemode(Some(false)).await.unwrap();
-    let claim = books.claim(Uuid::new_v4(), 10, books.now().await.unwrap()).await.unwrap().remove(0);
+    let claim = books.claim((Uuid::new_v4(), LaneWork::Send), 10, books.now().await.unwrap()).await.unwrap().remove(0);
     let (rows, _) = books.due_rows(&claim.lane.key).await.unwrap();
     let id = rows[0].id;
     books.read_first(id).await.unwrap();

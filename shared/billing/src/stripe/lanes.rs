@@ -48,6 +48,15 @@ pub struct Lane {
     pub blocked_at: Option<Timestamp>,
 }
 
+/// What a lane is taken for. Readings are slower than sending may be, so that neither waits for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneWork {
+    /// Rows are sent, and totals compared.
+    Send,
+    /// Minutes are read.
+    Read,
+}
+
 /// A lane that is this program's for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -97,19 +106,24 @@ fn ago(now: Timestamp, micros: i64) -> Timestamp {
 }
 
 impl Books {
-    /// Takes lanes in which something is to be done, and which nobody has. `started_at` is the moment before which a
-    /// comparison of totals does not count.
+    /// Takes lanes in which something of this kind is to be done, and which nobody has. `started_at` is the moment before
+    /// which a comparison of totals does not count.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn claim(&self, owner: Uuid, most: usize, started_at: Timestamp) -> Result<Vec<Claim>, BillingError> {
+    pub async fn claim(
+        &self,
+        (owner, work): (Uuid, LaneWork),
+        most: usize,
+        started_at: Timestamp,
+    ) -> Result<Vec<Claim>, BillingError> {
         self.billing
             .store()
             .write(async |transaction| {
                 locks::lanes(transaction).await?;
                 let now = self.now_in(transaction).await?;
-                let mut wanted = due(transaction, now).await?;
-                if wanted.len() < most {
+                let mut wanted = due(transaction, work, now).await?;
+                if work == LaneWork::Send && wanted.len() < most {
                     wanted.extend(unchecked(transaction, (now, started_at)).await?);
                 }
                 let wanted: BTreeSet<LaneKey> = wanted.into_iter().take(most).collect();
@@ -251,15 +265,19 @@ fn is_free(now: Timestamp, dialect: Dialect, params: &mut Params) -> String {
     format!("l.leased_until <= {at} AND (l.blocked IS NULL OR l.blocked_at <= {before})")
 }
 
-async fn due(transaction: &Transaction, now: Timestamp) -> Result<Vec<LaneKey>, BillingError> {
+async fn due(transaction: &Transaction, work: LaneWork, now: Timestamp) -> Result<Vec<LaneKey>, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let free = is_free(now, dialect, &mut params);
     let (at, limit) = (params.bind(dialect.time(now)), params.bind(ROWS_LOOKED_AT));
+    let states = match work {
+        LaneWork::Send => "'pending'",
+        LaneWork::Read => "'held', 'pushed'",
+    };
     let sql = format!(
         "SELECT l.stripe_customer_id, l.event_name FROM stripe_pushes AS p JOIN stripe_lanes AS l \
              ON l.stripe_customer_id = p.stripe_customer_id AND l.event_name = p.event_name \
-         WHERE p.state IN ('pending', 'held', 'pushed') AND p.next_attempt_at <= {at} AND {free} \
+         WHERE p.state IN ({states}) AND p.next_attempt_at <= {at} AND {free} \
          ORDER BY p.next_attempt_at LIMIT {limit}"
     );
     keys(transaction, &sql, params).await

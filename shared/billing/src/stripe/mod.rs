@@ -22,7 +22,7 @@ mod totals;
 pub use adopt::{Adopted, Found};
 pub use books::{Books, BooksClock};
 pub use hints::StoredHint;
-pub use lanes::{Claim, Lane, LaneKey};
+pub use lanes::{Claim, Lane, LaneKey, LaneWork};
 pub use mappings::{Mapping, NewMapping};
 pub use meters::{METER, NewMeter, StoredMeter};
 pub use reports::{PushState, ReportOf, UsagePush};

@@ -1,0 +1,66 @@
+//! Confirming rows hour by hour: one reading says it of all rows of a lane, where reading their minutes would take one each.
+
+use std::collections::BTreeMap;
+
+use goldleaves_billing::stripe::rules::{Due, RowState, Verdict};
+use goldleaves_billing::stripe::{Claim, PushRow, StoredMeter};
+use goldleaves_domain::Timestamp;
+use goldleaves_stripe::Window;
+
+use super::{Pusher, Stop};
+
+const SECOND: i64 = 1_000_000;
+
+impl Pusher {
+    /// Confirms the rows of hours in which Stripe has just their sum; how many there were. Of other hours the minutes are
+    /// read, row by row.
+    pub(super) async fn confirm_hours(
+        &self,
+        claim: &Claim,
+        (meter, rows): (&StoredMeter, &[PushRow]),
+        now: Timestamp,
+    ) -> Result<usize, Stop> {
+        let is_due = |row: &&PushRow| row.progress.state == RowState::Pushed && row.due(now) == Due::Read;
+        let hours = || rows.iter().filter(is_due).filter_map(|row| Some(row.event_timestamp?.hour()));
+        let (Some(first), Some(last)) = (hours().min(), hours().max()) else { return Ok(0) };
+        if hours().count() < 2 {
+            return Ok(0);
+        }
+        let until = last.plus_micros(Timestamp::HOUR_MICROS).unwrap_or(last);
+        self.inner.reads.turn().await;
+        let window = Window {
+            stripe_customer_id: claim.lane.key.stripe_customer_id.clone(),
+            start: first.unix_micros() / SECOND,
+            end: until.unix_micros() / SECOND,
+            is_by_hour: true,
+        };
+        let sums = self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await?;
+        // What can't be read now is left to the minutes, and to what they find out.
+        let Ok(sums) = sums else { return Ok(0) };
+        let theirs: BTreeMap<i64, i128> = sums.iter().filter_map(|sum| Some((sum.start_time, sum.value()?))).collect();
+        let mut ours: BTreeMap<Timestamp, Vec<PushRow>> = BTreeMap::new();
+        for row in self.inner.books.rows_of(&claim.lane.key, (first, until)).await? {
+            if let Some(minute) = row.event_timestamp {
+                ours.entry(minute.hour()).or_default().push(row);
+            }
+        }
+        let mut confirmed = 0;
+        for (hour, rows) in ours {
+            if is_there(&rows, theirs.get(&(hour.unix_micros() / SECOND)).copied()) {
+                for row in rows.iter().filter(is_due) {
+                    let Some(value) = row.value else { continue };
+                    confirmed += usize::from(self.inner.books.read_back(row.id, value).await? == Verdict::Confirmed);
+                }
+            }
+        }
+        Ok(confirmed)
+    }
+}
+
+/// Whether an hour's sum says that each of its rows is there. Where all values are positive and Stripe took all of them, one
+/// that is missing makes the sum smaller; with negative ones, two could make up for each other.
+fn is_there(rows: &[PushRow], theirs: Option<i128>) -> bool {
+    let is_sure = |row: &PushRow| row.progress.state == RowState::Pushed && row.value.is_some_and(|value| value >= 0);
+    let ours: i128 = rows.iter().filter_map(|row| row.value).sum();
+    rows.iter().all(is_sure) && theirs == Some(ours)
+}
