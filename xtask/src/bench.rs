@@ -8,12 +8,15 @@ use goldleaves_toolbox::{GOLDLEAVES_BIN_DIR, target_directory};
 
 use crate::cargo::cargo;
 
+/// The package of the measuring programs that start others.
+const WHOLE_SYSTEM: &str = "goldleaves-e2e";
+
 /// Describes what to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this; both when left out.
+    /// Only this; spool and http when left out.
     what: Option<What>,
-    /// Arguments of the measuring programs: `--rounds N`, `--millis N`.
+    /// Arguments of the measuring programs: `--rounds N`, `--millis N`; `--events N`; `--tenants N`.
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -26,26 +29,40 @@ enum What {
     Http,
     /// A worker beside the bare statement. Only when it is named.
     Ingest,
+    /// billing-api over a large ledger; only when it is named.
+    Billing,
+    /// The push of usage to Stripe; only when it is named.
+    Stripe,
 }
 
 /// Builds and measures; the tables are printed as Markdown.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if arguments.what == Some(What::Ingest) {
-        let done = build("goldleaves-meter-worker")? && measure(("goldleaves-e2e", "ingest"), &arguments.rest)?;
-        return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
     let wants = |what| arguments.what.is_none_or(|only| only == what);
-    let done = (!wants(What::Spool) || measure(("goldleaves-spool", "measure"), &arguments.rest)?)
-        && (!wants(What::Http)
-            || (build("goldleaves")?
-                && build("goldleaves-gateway")?
-                && measure(("goldleaves-e2e", "measure"), &arguments.rest)?));
+    let done = match arguments.what {
+        Some(What::Ingest) => one("goldleaves-meter-worker", "ingest", &arguments.rest)?,
+        Some(What::Billing) => one("goldleaves-billing-api", "billing", &arguments.rest)?,
+        Some(What::Stripe) => one("goldleaves-billing-api", "stripe", &arguments.rest)?,
+        _ => {
+            (!wants(What::Spool) || measure(("goldleaves-spool", "measure"), &arguments.rest)?)
+                && (!wants(What::Http) || of_the_gateway(&arguments.rest)?)
+        }
+    };
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn build(package: &str) -> anyhow::Result<bool> {
-    let built = cargo().args(["build", "--release", "--package", package, "--bins"]).status();
-    Ok(built.context("cannot start cargo")?.success())
+fn of_the_gateway(rest: &[String]) -> anyhow::Result<bool> {
+    Ok(build_programs(&["goldleaves", "goldleaves-gateway"])? && measure((WHOLE_SYSTEM, "measure"), rest)?)
+}
+
+/// A measurement of one program.
+fn one(package: &str, bench: &str, rest: &[String]) -> anyhow::Result<bool> {
+    Ok(build_programs(&[package])? && measure((WHOLE_SYSTEM, bench), rest)?)
+}
+
+fn build_programs(packages: &[&str]) -> anyhow::Result<bool> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--bins"]).args(packages.iter().flat_map(|package| ["--package", package]));
+    Ok(build.status().context("cannot start cargo")?.success())
 }
 
 fn measure((package, bench): (&str, &str), rest: &[String]) -> anyhow::Result<bool> {
