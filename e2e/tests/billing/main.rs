@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
 
 mod again;
+mod attacks;
 mod browsing;
 mod carrying;
 mod closing;
