@@ -1,5 +1,5 @@
 //! How long events are gathered before they are handed over: longer where there are many, so that more of one tenant share
-//! a message; never where there are few.
+//! a message, or more rows a transaction of the embedded ledger; never where there are few.
 
 use std::time::Duration;
 

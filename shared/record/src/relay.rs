@@ -28,7 +28,7 @@ use super::recovery;
 use super::sealer::Sealer;
 
 /// The most of one batch where each record has a message of its own.
-const ALONE: BatchLimits = BatchLimits { records: 1_000, bytes: 1 << 20 };
+const ALONE: BatchLimits = BatchLimits { records: 4_000, bytes: 4 << 20 };
 /// The most of one batch where events share messages: the more there are, the more share one.
 const PACKED: BatchLimits = BatchLimits { records: 8_000, bytes: 4 << 20 };
 /// Between two looks whether a batch is full already.
@@ -51,8 +51,8 @@ pub struct RelayPace {
     /// Between two questions whether the receiver still has what it confirmed.
     pub verify: Duration,
     /// Between the beginnings of two batches, unless the first was large: what comes in the meantime shares a batch, its
-    /// receipt and, in the embedded ledger, its transaction. A call after a silence does not wait. Where much comes for a
-    /// stream the pause grows up to six times as long, so that more events of a tenant share a message.
+    /// receipt and, in the embedded ledger, its transaction. A call after a silence does not wait. Where much comes the pause
+    /// grows up to six times as long, so that more events of a tenant share a message, or more rows a transaction.
     pub gather: Duration,
     /// Between two attempts to open a spool that the disk did not let be opened.
     pub open: Duration,
@@ -215,7 +215,6 @@ impl Relay {
             let size = self.pass(publisher).await;
             earliest = match size {
                 BatchSize::Nothing | BatchSize::Large => begun,
-                BatchSize::Small(_) if publisher.packs().is_none() => begun + self.pace.gather,
                 BatchSize::Small(records) => begun + gathering.pause((begun, records), self.pace.gather),
             };
         }

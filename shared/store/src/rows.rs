@@ -1,5 +1,8 @@
 //! Many rows as one parameter list: arrays for `unnest` on PostgreSQL, one JSON text for `json_each` on SQLite, so that a
-//! statement's text does not depend on how many rows it takes.
+//! statement's text does not depend on how many rows it takes. Where SQLite gets very many rows, always in the same few numbers,
+//! each cell is a parameter instead: its JSON is read once for every cell of a row.
+
+use std::fmt::Write as _;
 
 use goldleaves_domain::{Timestamp, hex_text};
 use sea_orm::Value;
@@ -15,8 +18,13 @@ pub struct Params(Vec<Value>);
 impl Params {
     /// Binds a value; what it returns stands for it in the statement.
     pub fn bind(&mut self, value: impl Into<Value>) -> String {
-        self.0.push(value.into());
-        format!("${}", self.0.len())
+        format!("${}", self.add(value.into()))
+    }
+
+    /// Binds a value; returns its number.
+    fn add(&mut self, value: Value) -> usize {
+        self.0.push(value);
+        self.0.len()
     }
 
     pub(crate) fn into_values(self) -> Vec<Value> {
@@ -39,6 +47,8 @@ pub trait Cell {
     fn value(self) -> Value;
     /// The cell in JSON.
     fn json(self) -> serde_json::Value;
+    /// The cell as a parameter of SQLite.
+    fn sqlite(self) -> Value;
 }
 
 impl Cell for Uuid {
@@ -50,6 +60,10 @@ impl Cell for Uuid {
     }
 
     fn json(self) -> serde_json::Value {
+        self.as_hyphenated().to_string().into()
+    }
+
+    fn sqlite(self) -> Value {
         self.as_hyphenated().to_string().into()
     }
 }
@@ -66,6 +80,10 @@ impl Cell for Option<Uuid> {
     fn json(self) -> serde_json::Value {
         self.map_or(serde_json::Value::Null, Cell::json)
     }
+
+    fn sqlite(self) -> Value {
+        self.map_or(Value::String(None), Cell::sqlite)
+    }
 }
 
 impl Cell for &str {
@@ -79,6 +97,10 @@ impl Cell for &str {
     fn json(self) -> serde_json::Value {
         self.into()
     }
+
+    fn sqlite(self) -> Value {
+        self.value()
+    }
 }
 
 impl Cell for String {
@@ -91,6 +113,10 @@ impl Cell for String {
 
     fn json(self) -> serde_json::Value {
         self.into()
+    }
+
+    fn sqlite(self) -> Value {
+        self.value()
     }
 }
 
@@ -106,6 +132,10 @@ impl Cell for Option<&str> {
     fn json(self) -> serde_json::Value {
         self.into()
     }
+
+    fn sqlite(self) -> Value {
+        self.into()
+    }
 }
 
 impl Cell for i64 {
@@ -118,6 +148,10 @@ impl Cell for i64 {
 
     fn json(self) -> serde_json::Value {
         self.into()
+    }
+
+    fn sqlite(self) -> Value {
+        self.value()
     }
 }
 
@@ -133,6 +167,10 @@ impl Cell for Option<i64> {
     fn json(self) -> serde_json::Value {
         self.into()
     }
+
+    fn sqlite(self) -> Value {
+        self.into()
+    }
 }
 
 impl Cell for Timestamp {
@@ -144,6 +182,10 @@ impl Cell for Timestamp {
     }
 
     fn json(self) -> serde_json::Value {
+        self.to_string().into()
+    }
+
+    fn sqlite(self) -> Value {
         self.to_string().into()
     }
 }
@@ -162,6 +204,10 @@ impl Cell for Option<Timestamp> {
     fn json(self) -> serde_json::Value {
         self.map_or(serde_json::Value::Null, Cell::json)
     }
+
+    fn sqlite(self) -> Value {
+        self.map_or(Value::String(None), Cell::sqlite)
+    }
 }
 
 impl Cell for &[u8] {
@@ -176,6 +222,10 @@ impl Cell for &[u8] {
     fn json(self) -> serde_json::Value {
         hex_text(self).into()
     }
+
+    fn sqlite(self) -> Value {
+        self.value()
+    }
 }
 
 /// Rows of named columns.
@@ -184,6 +234,8 @@ pub struct Rows {
     dialect: Dialect,
     columns: Vec<Column>,
     json: Vec<Vec<serde_json::Value>>,
+    /// Where each cell is a parameter: the cells, by row.
+    prepared: Option<Vec<Vec<Value>>>,
 }
 
 #[derive(Debug)]
@@ -198,7 +250,13 @@ struct Column {
 impl Rows {
     /// No rows yet.
     pub const fn new(dialect: Dialect) -> Self {
-        Self { dialect, columns: Vec::new(), json: Vec::new() }
+        Self { dialect, columns: Vec::new(), json: Vec::new(), prepared: None }
+    }
+
+    /// No rows yet, of which SQLite gets a parameter for each cell. Their number is a part of the statement.
+    pub const fn prepared(dialect: Dialect) -> Self {
+        let prepared = if matches!(dialect, Dialect::Sqlite) { Some(Vec::new()) } else { None };
+        Self { dialect, columns: Vec::new(), json: Vec::new(), prepared }
     }
 
     /// Adds a column; every column has as many cells as the first.
@@ -207,11 +265,9 @@ impl Rows {
             Dialect::Postgres => Some(Value::Array(C::ARRAY, Some(Box::new(cells.map(Cell::value).collect())))),
             Dialect::Sqlite => {
                 let is_first = self.columns.is_empty();
-                for (at, cell) in cells.enumerate() {
-                    match self.json.get_mut(at) {
-                        Some(row) if !is_first => row.push(cell.json()),
-                        _ => self.json.push(vec![cell.json()]),
-                    }
+                match &mut self.prepared {
+                    Some(rows) => add_column(rows, is_first, cells.map(Cell::sqlite)),
+                    None => add_column(&mut self.json, is_first, cells.map(Cell::json)),
                 }
                 None
             }
@@ -223,6 +279,9 @@ impl Rows {
     /// A query that gives the rows, each with its number `n`, in their order.
     pub fn query(self, params: &mut Params) -> String {
         let mut names = Vec::new();
+        if let Some(rows) = self.prepared {
+            return prepared_query(&self.columns, rows, params);
+        }
         if self.dialect == Dialect::Sqlite {
             let json = serde_json::Value::Array(self.json.into_iter().map(serde_json::Value::Array).collect());
             let json = params.bind(json.to_string());
@@ -245,4 +304,30 @@ impl Rows {
         let (names, arrays, cells) = (names.join(", "), arrays.join(", "), cells.join(", "));
         format!("SELECT n, {names} FROM unnest({arrays}) WITH ORDINALITY AS u({cells}, n)")
     }
+}
+
+/// Adds a cell to each row; the first column makes the rows.
+fn add_column<T>(rows: &mut Vec<Vec<T>>, is_first: bool, cells: impl Iterator<Item = T>) {
+    for (at, cell) in cells.enumerate() {
+        match rows.get_mut(at) {
+            Some(row) if !is_first => row.push(cell),
+            _ => rows.push(vec![cell]),
+        }
+    }
+}
+
+fn prepared_query(columns: &[Column], rows: Vec<Vec<Value>>, params: &mut Params) -> String {
+    let names: Vec<String> =
+        columns.iter().enumerate().map(|(at, column)| format!("v.column{} AS {}", at + 2, column.name)).collect();
+    let mut tuples = String::with_capacity(rows.len() * columns.len() * 8);
+    for (n, row) in rows.into_iter().enumerate() {
+        let separator = if n == 0 { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(tuples, "{separator}({n}");
+        for cell in row {
+            let _ = write!(tuples, ", ${}", params.add(cell));
+        }
+        tuples.push(')');
+    }
+    format!("SELECT v.column1 AS n, {} FROM (VALUES {tuples}) AS v", names.join(", "))
 }

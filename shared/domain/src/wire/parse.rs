@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::wire::salvage::{Kind, salvage};
-use crate::wire::{Message, Unreadable, UnreadableReason};
+use crate::wire::{EVENT_TYPE, Message, Unreadable, UnreadableReason};
 use crate::{CallMetadata, RoutePattern, Seal, SealBlock, Timestamp, TraceContext, UsageEvent, decimal};
 
 /// A longer `traceparent` is not one.
@@ -51,9 +53,10 @@ impl Fault {
     }
 }
 
-/// The CloudEvent; unknown members are ignored, known ones given twice are an error of serde's.
+/// The CloudEvent, with its `data` as bytes or as what it is; unknown members are ignored, known ones given twice are an error
+/// of serde's.
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct Envelope<'a, D> {
     #[serde(borrow)]
     specversion: Cow<'a, str>,
     #[serde(borrow)]
@@ -62,21 +65,26 @@ struct Envelope<'a> {
     kind: Cow<'a, str>,
     #[serde(borrow)]
     source: Cow<'a, str>,
-    subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    subject: Option<Text<'a>>,
     #[serde(borrow)]
     time: Cow<'a, str>,
     #[serde(default, deserialize_with = "text_or_nothing")]
     traceparent: Option<String>,
-    #[serde(borrow)]
-    data: &'a RawValue,
+    data: D,
 }
+
+/// A string of the payload, not copied where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// `data` of an event.
 #[derive(Deserialize)]
 struct EventData<'a> {
     #[serde(borrow)]
     request_id: Cow<'a, str>,
-    client_request_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    client_request_id: Option<Text<'a>>,
     #[serde(borrow)]
     user_id: Cow<'a, str>,
     #[serde(borrow)]
@@ -95,7 +103,8 @@ struct EventData<'a> {
     processing_time: &'a RawValue,
     #[serde(borrow)]
     outcome: Cow<'a, str>,
-    fingerprint: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    fingerprint: Option<Text<'a>>,
     #[serde(borrow)]
     epoch: Cow<'a, str>,
     seq: u64,
@@ -123,24 +132,33 @@ struct BlockData<'a> {
     hash: Cow<'a, str>,
 }
 
+/// Reads an event in one pass where it is as it should be; else once more, part by part, to say what is wrong.
 fn read(payload: &[u8]) -> Result<Message, Fault> {
-    let envelope: Envelope<'_> = object("envelope", payload)?;
+    if let Ok(Object(envelope)) = serde_json::from_slice::<Object<Envelope<'_, Object<EventData<'_>>>>>(payload)
+        && envelope.kind == EVENT_TYPE
+    {
+        let Envelope { specversion, id, kind, source, subject, time, traceparent, data: Object(data) } = envelope;
+        let envelope = Envelope { specversion, id, kind, source, subject, time, traceparent, data: () };
+        return read_event(&envelope, data).map(|event| Message::Event(Box::new(event)));
+    }
+    let envelope: Envelope<'_, &RawValue> = object("envelope", payload)?;
     match Kind::of(&envelope.kind) {
         Kind::Event => {}
         Kind::Seal => return read_seal(&envelope).map(|seal| Message::Seal(Box::new(seal))),
         Kind::Newer { .. } => return Err(Fault::newer("type: not known to this version")),
         Kind::Foreign => return Err(Fault::malformed("type", "not one of goldleaves")),
     }
-    read_event(&envelope).map(|event| Message::Event(Box::new(event)))
+    let data = object("data", envelope.data.get().as_bytes())?;
+    read_event(&envelope, data).map(|event| Message::Event(Box::new(event)))
 }
 
-fn read_event(envelope: &Envelope<'_>) -> Result<UsageEvent, Fault> {
-    let data: EventData<'_> = object("data", envelope.data.get().as_bytes())?;
+fn read_event<D>(envelope: &Envelope<'_, D>, data: EventData<'_>) -> Result<UsageEvent, Fault> {
     if data.part.is_some() {
         return Err(Fault::newer("data.part: interim records are not known to this version"));
     }
     let source = read_head(envelope)?;
-    let subject = envelope.subject.as_deref().ok_or_else(|| Fault::malformed("subject", "missing"))?;
+    let subject =
+        envelope.subject.as_ref().map(|text| text.0.as_ref()).ok_or_else(|| Fault::malformed("subject", "missing"))?;
     let event = UsageEvent {
         event_id: member("id", &envelope.id)?,
         source,
@@ -149,12 +167,12 @@ fn read_event(envelope: &Envelope<'_>) -> Result<UsageEvent, Fault> {
         ts: moment(&envelope.time)?,
         traceparent: envelope.traceparent.clone().filter(|text| is_traceparent(text)),
         request_id: member("data.request_id", &data.request_id)?,
-        client_request_id: optional("data.client_request_id", data.client_request_id.as_deref())?,
+        client_request_id: optional("data.client_request_id", data.client_request_id.as_ref())?,
         route: RoutePattern::recorded(&data.route).ok_or_else(|| Fault::malformed("data.route", "no route"))?,
         action: member("data.action", &data.action)?,
         units: member("data.units", &data.units)?,
         outcome: member("data.outcome", &data.outcome)?,
-        fingerprint: optional("data.fingerprint", data.fingerprint.as_deref())?,
+        fingerprint: optional("data.fingerprint", data.fingerprint.as_ref())?,
         epoch: member("data.epoch", &data.epoch)?,
         seq: number("data.seq", data.seq, 1)?,
         metadata: metadata(data)?,
@@ -182,7 +200,7 @@ fn metadata(data: EventData<'_>) -> Result<CallMetadata, Fault> {
     })
 }
 
-fn read_seal(envelope: &Envelope<'_>) -> Result<Seal, Fault> {
+fn read_seal(envelope: &Envelope<'_, &RawValue>) -> Result<Seal, Fault> {
     let data: SealData<'_> = object("data", envelope.data.get().as_bytes())?;
     let source = read_head(envelope)?;
     let last_seq = number("data.last_seq", data.last_seq, 0)?;
@@ -210,7 +228,30 @@ fn read_seal(envelope: &Envelope<'_>) -> Result<Seal, Fault> {
     })
 }
 
-/// An object by its members' names. (Left alone, serde takes an array for one, by position.)
+/// A value that is an object. (Left alone, serde takes an array for one, by position.)
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_map(OfMembers(PhantomData)).map(Self)
+    }
+}
+
+struct OfMembers<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMembers<T> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
+}
+
+/// An object by its members' names.
 fn object<'a, T: Deserialize<'a>>(name: &str, json: &'a [u8]) -> Result<T, Fault> {
     if json.trim_ascii_start().starts_with(b"[") {
         return Err(Fault::malformed(name, "not an object"));
@@ -219,7 +260,7 @@ fn object<'a, T: Deserialize<'a>>(name: &str, json: &'a [u8]) -> Result<T, Fault
 }
 
 /// Returns what every CloudEvent of ours has.
-fn read_head(envelope: &Envelope<'_>) -> Result<crate::Source, Fault> {
+fn read_head<D>(envelope: &Envelope<'_, D>) -> Result<crate::Source, Fault> {
     if envelope.specversion != "1.0" {
         return Err(Fault::malformed("specversion", "not 1.0"));
     }
@@ -230,8 +271,8 @@ fn member<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Fault> 
     text.parse().map_err(|error| Fault::malformed(name, error))
 }
 
-fn optional<T: FromStr<Err: Display>>(name: &str, text: Option<&str>) -> Result<Option<T>, Fault> {
-    text.map(|text| member(name, text)).transpose()
+fn optional<T: FromStr<Err: Display>>(name: &str, text: Option<&Text<'_>>) -> Result<Option<T>, Fault> {
+    text.map(|text| member(name, &text.0)).transpose()
 }
 
 /// A number the ledger's BIGINT can hold.

@@ -58,31 +58,63 @@ pub(super) async fn insert(
     table: &str,
     rows: &[NewRow<'_>],
 ) -> Result<HashSet<Uuid>, LedgerError> {
+    if transaction.dialect() == Dialect::Postgres {
+        return insert_part(transaction, table, rows).await;
+    }
+    let (mut inserted, mut left) = (HashSet::with_capacity(rows.len()), rows);
+    while let Some(size) = PREPARED_ROWS.into_iter().find(|size| *size <= left.len()) {
+        let (part, rest) = left.split_at(size);
+        inserted.extend(insert_part(transaction, table, part).await?);
+        left = rest;
+    }
+    Ok(inserted)
+}
+
+/// How many rows a statement of SQLite has: few numbers, so that each of these statements is prepared once.
+const PREPARED_ROWS: [usize; 4] = [128, 32, 8, 1];
+
+async fn insert_part(
+    transaction: &Transaction,
+    table: &str,
+    rows: &[NewRow<'_>],
+) -> Result<HashSet<Uuid>, LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let is_repeat = table == "usage_duplicates";
     let (of, of_cell) = if is_repeat { (", duplicate_of", ", p.duplicate_of") } else { ("", "") };
+    // Where nothing collides, as a rule, PostgreSQL sends nothing back.
+    let (begin, end) = match dialect {
+        Dialect::Postgres => {
+            (", new AS (", ") SELECT p.id FROM p WHERE NOT EXISTS (SELECT 1 FROM new WHERE new.id = p.id)")
+        }
+        Dialect::Sqlite => (" ", ""),
+    };
     let sql = format!(
-        "WITH p AS MATERIALIZED ({source}) \
+        "WITH p AS MATERIALIZED ({source}){begin}\
          INSERT INTO {table} (request_id, {COLUMNS}{of}, created_at, updated_at) \
          SELECT p.request_id, p.id, p.tenant_id, p.user_id, p.route, p.action, {units}, p.cost_cents, p.ts, p.metadata, \
              p.units_micro, p.client_request_id, p.fingerprint, p.epoch, p.seq, p.outcome, p.rate_version{of_cell}, \
              {now}, {now} \
          FROM p \
          WHERE NOT EXISTS (SELECT 1 FROM usage_dead_letters AS d WHERE d.id = {id}) \
-         ORDER BY p.n ON CONFLICT DO NOTHING RETURNING id",
+         ORDER BY p.n ON CONFLICT DO NOTHING RETURNING id{end}",
         source = source(dialect, rows, &mut params),
         units = if dialect == Dialect::Postgres { "p.units::numeric" } else { "p.units" },
         now = dialect.now(),
         id = dialect.uuid_text("p.id"),
     );
-    let inserted = transaction.query(&sql, params).await?;
-    inserted.iter().map(|row| Ok(dialect.read_uuid(row, "id")?)).collect()
+    let answer = transaction.query(&sql, params).await?;
+    let named: HashSet<Uuid> =
+        answer.iter().map(|row| Ok(dialect.read_uuid(row, "id")?)).collect::<Result<_, LedgerError>>()?;
+    Ok(match dialect {
+        Dialect::Postgres => rows.iter().map(|new| new.row.id()).filter(|id| !named.contains(id)).collect(),
+        Dialect::Sqlite => named,
+    })
 }
 
 fn source(dialect: Dialect, rows: &[NewRow<'_>], params: &mut Params) -> String {
     let events = || rows.iter().map(|new| new.row.event);
-    Rows::new(dialect)
+    Rows::prepared(dialect)
         .column("id", rows.iter().map(|new| new.row.id()))
         .column("request_id", rows.iter().map(|new| new.label.as_ref()))
         .column("tenant_id", events().map(|event| event.tenant_id.as_str()))

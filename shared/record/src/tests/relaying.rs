@@ -13,15 +13,17 @@ async fn a_backlog_arrives_in_order_in_bounded_batches() {
     let directory = tempfile::tempdir().unwrap();
     let receiver = Receiver::new();
     receiver.becomes(Mood::Away);
-    let running = Running::start(directory.path(), &receiver, NEVER).await;
-    let ids = capture(&running.recorder, 2_500).await;
+    let mut options = options(directory.path(), Default::default());
+    options.spool.bytes_max = 32 << 20;
+    let running = Running::start_with(options, &receiver, NEVER).await;
+    let ids = capture(&running.recorder, 5_000).await;
     receiver.becomes(Mood::Confirms);
-    until(|| receiver.counts().0 == 2_500).await;
+    until(|| receiver.counts().0 == 5_000).await;
     assert_eq!(running.stop().await, 0);
     let events = receiver.events();
     assert_eq!(events.iter().map(|event| event.event_id).collect::<Vec<_>>(), ids);
-    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), (1..=2_500).collect::<Vec<_>>());
-    assert!(receiver.batches().iter().all(|batch| batch.len() <= 1_000));
+    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), (1..=5_000).collect::<Vec<_>>());
+    assert!(receiver.batches().iter().all(|batch| batch.len() <= 4_000));
 }
 
 #[tokio::test]

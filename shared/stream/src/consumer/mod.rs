@@ -44,7 +44,7 @@ pub struct ConsumerOptions {
 impl Default for ConsumerOptions {
     fn default() -> Self {
         Self {
-            batch_events: 1_000,
+            batch_events: 4_000,
             batch_bytes: 4 << 20,
             batch_wait: Duration::from_millis(50),
             pull_expires: Duration::from_secs(2),

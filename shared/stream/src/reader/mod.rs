@@ -91,7 +91,7 @@ pub struct ReaderOptions {
 
 impl Default for ReaderOptions {
     fn default() -> Self {
-        Self { batch_events: 1_000, patience: Duration::from_secs(60), may_delete: true }
+        Self { batch_events: 4_000, patience: Duration::from_secs(60), may_delete: true }
     }
 }
 
