@@ -39,8 +39,11 @@ impl Incoming {
     /// Reads a message: an event or a seal, or several, each by itself. What can't be read is a dead letter to be, and costs
     /// none of the others. There is always one at least; the place is the last one's, which goes in last or with the others.
     pub fn of_message(payload: &Bytes, place: Option<Place>) -> Vec<Self> {
-        let pieces = wire::pieces(payload).into_iter().map(|piece| Self::parse(payload.slice(piece)));
-        let mut incoming: Vec<Self> = pieces.collect();
+        let incoming = wire::parse_all(payload).into_iter().map(|wire::Part { place, read }| {
+            let payload = payload.slice(place);
+            Self { payload, parsed: read, place: None, stored: None }
+        });
+        let mut incoming: Vec<Self> = incoming.collect();
         if let Some(last) = incoming.last_mut() {
             last.place = place;
         }

@@ -8,7 +8,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::encode::append_event;
-use super::event_subject;
+use super::parse::{event_at, parse};
+use super::{Message, Unreadable, event_subject};
 use crate::{Delivery, EventId, TenantId, UsageEvent};
 
 /// The `Content-Type` of a message with several events.
@@ -95,24 +96,58 @@ pub fn pieces(payload: &[u8]) -> Vec<Range<usize>> {
     if !is_batch(payload) {
         return vec![whole];
     }
+    match pieces_from(Elements { payload, at: opening + 1 }) {
+        // Nothing but damage: then all of it is kept.
+        (pieces, _) if pieces.is_empty() => vec![whole],
+        (mut pieces, rest) => {
+            pieces.extend(rest);
+            pieces
+        }
+    }
+}
+
+/// The events of a payload and their places, read in one pass as long as they are events as they should be.
+pub fn parse_all(payload: &[u8]) -> Vec<Part> {
+    let opening = payload.len() - payload.trim_ascii_start().len();
+    let (mut parts, mut elements) = (Vec::new(), Elements { payload, at: opening + 1 });
+    while is_batch(payload) {
+        let Some((place, event, ending)) = elements.event() else { break };
+        parts.push(Part { place, read: Ok(event) });
+        if ending == b']' {
+            parts.extend(elements.rest().map(|place| elements.part(place)));
+            return parts;
+        }
+    }
+    let left = if parts.is_empty() {
+        pieces(payload)
+    } else {
+        let (pieces, rest) = pieces_from(Elements { ..elements });
+        pieces.into_iter().chain(rest).collect()
+    };
+    parts.extend(left.into_iter().map(|place| elements.part(place)));
+    parts
+}
+
+/// One of the events of a payload.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Where it stands.
+    pub place: Range<usize>,
+    /// The event, or why it can't be recorded.
+    pub read: Result<Message, Unreadable>,
+}
+
+/// The places of elements, and of what follows them and can't be told apart.
+fn pieces_from(mut elements: Elements<'_>) -> (Vec<Range<usize>>, Option<Range<usize>>) {
     let mut pieces = Vec::new();
-    let mut elements = Elements { payload, at: opening + 1 };
-    let rest = loop {
+    loop {
         match elements.next() {
             Element::Followed(place) => pieces.push(place),
             Element::Last(place) => {
                 pieces.extend(place);
-                break elements.rest();
+                return (pieces, elements.rest());
             }
-            Element::Damaged(from) => break Some(from..payload.len()),
-        }
-    };
-    match rest {
-        // Nothing but damage: then all of it is kept.
-        _ if pieces.is_empty() => vec![whole],
-        rest => {
-            pieces.extend(rest);
-            pieces
+            Element::Damaged => return (pieces, elements.rest()),
         }
     }
 }
@@ -123,7 +158,7 @@ enum Element {
     /// None in an empty array.
     Last(Option<Range<usize>>),
     /// From here on elements can't be told apart.
-    Damaged(usize),
+    Damaged,
 }
 
 struct Elements<'a> {
@@ -145,21 +180,39 @@ impl Elements<'_> {
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' if depth > 0 => depth -= 1,
                 b',' | b']' if depth == 0 => {
-                    self.at = place + 1;
                     let element = self.trimmed(start..place);
-                    return match (byte, element.is_empty()) {
-                        (b']', empty) => Element::Last((!empty).then_some(element)),
-                        (_, true) => Element::Damaged(start),
-                        (_, false) => Element::Followed(element),
+                    if *byte == b',' && element.is_empty() {
+                        return Element::Damaged;
+                    }
+                    self.at = place + 1;
+                    return match byte {
+                        b']' => Element::Last((!element.is_empty()).then_some(element)),
+                        _ => Element::Followed(element),
                     };
                 }
                 _ => {}
             }
         }
-        Element::Damaged(start)
+        Element::Damaged
     }
 
-    /// Returns where something stands behind the closing bracket that is no blank.
+    /// Reads an event as it should be, with the comma or the bracket behind it. Else nothing is taken.
+    fn event(&mut self) -> Option<(Range<usize>, Message, u8)> {
+        let left = self.payload.get(self.at..)?;
+        let start = self.payload.len() - left.trim_ascii_start().len();
+        let (event, length) = event_at(left.trim_ascii_start())?;
+        let behind = self.payload.get(start + length..)?.trim_ascii_start();
+        let ending = *behind.first().filter(|byte| matches!(byte, b',' | b']'))?;
+        self.at = self.payload.len() - behind.len() + 1;
+        Some((start..start + length, event, ending))
+    }
+
+    fn part(&self, place: Range<usize>) -> Part {
+        let read = parse(self.payload.get(place.clone()).unwrap_or_default());
+        Part { place, read }
+    }
+
+    /// Returns where something stands that is no blank, behind what was taken.
     fn rest(&self) -> Option<Range<usize>> {
         let rest = self.trimmed(self.at..self.payload.len());
         (!rest.is_empty()).then_some(rest)

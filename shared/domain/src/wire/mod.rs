@@ -16,7 +16,9 @@ use std::fmt;
 
 use crate::{Delivery, Epoch, EventId, Seal, Source, TenantId, Timestamp, UsageEvent};
 
-pub use batch::{BATCH_BYTES_MAX, BATCH_CONTENT_TYPE, BATCH_EVENTS_MAX, EventBatch, events_by_id, is_batch, pieces};
+pub use batch::{
+    BATCH_BYTES_MAX, BATCH_CONTENT_TYPE, BATCH_EVENTS_MAX, EventBatch, Part, events_by_id, is_batch, parse_all, pieces,
+};
 pub use encode::{encode_event, encode_seal};
 pub use parse::parse;
 

@@ -74,6 +74,8 @@ struct Envelope<'a, D> {
     data: D,
 }
 
+type WholeEvent<'a> = Envelope<'a, Object<EventData<'a>>>;
+
 /// A string of the payload, not copied where nothing in it is escaped.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -132,14 +134,25 @@ struct BlockData<'a> {
     hash: Cow<'a, str>,
 }
 
+/// The event at the beginning of these bytes, if there is one as it should be, and how many bytes it has.
+pub(super) fn event_at(bytes: &[u8]) -> Option<(Message, usize)> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Object<WholeEvent<'_>>>();
+    let Object(envelope) = values.next()?.ok()?;
+    let event = if envelope.kind == EVENT_TYPE { whole_event(envelope).ok()? } else { return None };
+    Some((Message::Event(Box::new(event)), values.byte_offset()))
+}
+
+fn whole_event(envelope: WholeEvent<'_>) -> Result<UsageEvent, Fault> {
+    let Envelope { specversion, id, kind, source, subject, time, traceparent, data: Object(data) } = envelope;
+    read_event(&Envelope { specversion, id, kind, source, subject, time, traceparent, data: () }, data)
+}
+
 /// Reads an event in one pass where it is as it should be; else once more, part by part, to say what is wrong.
 fn read(payload: &[u8]) -> Result<Message, Fault> {
-    if let Ok(Object(envelope)) = serde_json::from_slice::<Object<Envelope<'_, Object<EventData<'_>>>>>(payload)
+    if let Ok(Object(envelope)) = serde_json::from_slice::<Object<WholeEvent<'_>>>(payload)
         && envelope.kind == EVENT_TYPE
     {
-        let Envelope { specversion, id, kind, source, subject, time, traceparent, data: Object(data) } = envelope;
-        let envelope = Envelope { specversion, id, kind, source, subject, time, traceparent, data: () };
-        return read_event(&envelope, data).map(|event| Message::Event(Box::new(event)));
+        return whole_event(envelope).map(|event| Message::Event(Box::new(event)));
     }
     let envelope: Envelope<'_, &RawValue> = object("envelope", payload)?;
     match Kind::of(&envelope.kind) {

@@ -15,6 +15,13 @@ pub(crate) fn numbered(number: u128) -> UsageEvent {
     UsageEvent { event_id: id, seq: 41 + u64::try_from(number).unwrap(), ..event }
 }
 
+/// Read in one pass, everything is what it is by itself.
+fn assert_same(payload: &[u8]) {
+    let by_itself =
+        wire::pieces(payload).into_iter().map(|place| wire::Part { read: wire::parse(&payload[place.clone()]), place });
+    assert_eq!(wire::parse_all(payload), by_itself.collect::<Vec<_>>(), "{}", String::from_utf8_lossy(payload));
+}
+
 fn texts(payload: &[u8]) -> Vec<&str> {
     wire::pieces(payload).into_iter().map(|place| std::str::from_utf8(&payload[place]).unwrap()).collect()
 }
@@ -74,6 +81,7 @@ fn what_is_damaged_costs_itself_alone() {
         ("[[{}],{}]", vec!["[{}]", "{}"]),
     ] {
         assert_eq!(texts(payload.as_bytes()), pieces, "{payload}");
+        assert_same(payload.as_bytes());
     }
     let not_utf8 = b"[{\"a\":\"\xff\"},{\"b\":1}]";
     assert_eq!(&not_utf8[wire::pieces(not_utf8)[1].clone()], b"{\"b\":1}");
@@ -92,6 +100,22 @@ proptest! {
         for (place, event) in pieces.into_iter().zip(&events) {
             prop_assert_eq!(&delivery.payload[place], wire::encode_event(event));
         }
+        assert_same(&delivery.payload);
+    }
+
+    #[test]
+    fn damage_anywhere_in_a_batch_is_found_in_one_pass_as_piece_by_piece(
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+    ) {
+        let mut batch = EventBatch::of(&numbered(0));
+        assert!((1..4).all(|number| batch.add(&numbered(number), BATCH_BYTES_MAX)));
+        let mut payload = batch.finish().payload.to_vec();
+        let at = at.index(payload.len());
+        payload[at] = byte;
+        if cut {
+            payload.truncate(at);
+        }
+        assert_same(&payload);
     }
 
     #[test]
@@ -100,5 +124,6 @@ proptest! {
         prop_assert!(!pieces.is_empty());
         prop_assert!(pieces.iter().all(|place| place.start <= place.end && place.end <= payload.len()));
         prop_assert!(pieces.is_sorted_by(|a, b| a.end <= b.start));
+        assert_same(&payload);
     }
 }
