@@ -19,6 +19,7 @@ pub use batch::{Batch, Message};
 use crate::connection::Connection;
 use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer};
 use buffer::Buffer;
+pub(crate) use pull::RequestMax;
 use pull::{Pull, PullSignal};
 
 /// How often a consumer that stops looks whether a pull that is over still got something.
@@ -207,7 +208,7 @@ impl Consumer {
         if !mismatches.is_empty() {
             return Err(TopologyError::Incompatible { mismatches }.to_string());
         }
-        let pull = Pull::open(&self.connection, CONSUMER, &self.options, found.pull_max()).await?;
+        let pull = Pull::open(&self.connection, CONSUMER, &self.options, found.request_max()).await?;
         Ok((pull, found.ack_wait()))
     }
 

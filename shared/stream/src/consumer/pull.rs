@@ -17,8 +17,19 @@ use crate::topology::STREAM;
 const EVENTS_EACH_OF: f64 = 16.0;
 /// The most messages that are asked for at once before one has come: all of them may be as large as a message can be.
 const WANTED_AT_FIRST: usize = 250;
+/// The server's words for a request that has no bytes left for the next message. It is over, and nothing is wrong.
+const OVER_BYTES: &str = "Message Size Exceeds MaxBytes";
+/// The server's words for a request that has all its messages and bytes to spare. It is over, and nothing is wrong.
+const COMPLETED: &str = "Batch Completed";
 /// How long a request may take to be queued in the client.
 const SEND_SECS: u64 = 5;
+
+/// The most that one request to a consumer may ask for; `None`: as much as it likes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RequestMax {
+    pub(crate) messages: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+}
 
 /// Describes what came out of the inbox.
 #[derive(Debug)]
@@ -44,8 +55,14 @@ pub(crate) struct Pull {
     /// How many events a message has, of those that came last.
     events_each: f64,
     has_heard: bool,
-    /// The most one request may ask for.
+    /// The most messages one request may ask for.
     request_max: usize,
+    /// The most bytes one request may bring.
+    request_bytes: usize,
+    /// True if a message came since the last request.
+    came: bool,
+    /// True if the next message alone has more bytes than a request may bring.
+    is_next_large: bool,
     expires: Duration,
     heartbeat: Duration,
     last_sign: Instant,
@@ -56,7 +73,7 @@ impl Pull {
         connection: &Connection,
         consumer: &str,
         options: &ConsumerOptions,
-        request_max: Option<u64>,
+        most: RequestMax,
     ) -> Result<Self, String> {
         let inbox_subject = connection.client().new_inbox();
         let subscribing = connection.client().subscribe(inbox_subject.clone());
@@ -70,7 +87,10 @@ impl Pull {
             batch_events: options.batch_events,
             events_each: 1.0,
             has_heard: false,
-            request_max: request_max.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX),
+            request_max: usize_of(most.messages),
+            request_bytes: options.batch_bytes.saturating_mul(2).min(usize_of(most.bytes)),
+            came: false,
+            is_next_large: false,
             expires: options.pull_expires,
             heartbeat: options.heartbeat,
             last_sign: Instant::now(),
@@ -84,6 +104,9 @@ impl Pull {
 
     /// Asks for so much that the events of two batches are here or on their way, once less than one's are. Beside
     /// those that wait here, so many events.
+    ///
+    /// The server lets a request end where its messages have the bytes of two batches, which is much more than they have as a
+    /// rule: it costs a round trip. One message that has more comes alone.
     pub(crate) async fn top_up(&mut self, buffered: usize) -> Result<(), String> {
         let here = buffered as f64 + self.owed as f64 * self.events_each;
         if here >= self.batch_events as f64 && self.owed > 0 {
@@ -93,11 +116,17 @@ impl Pull {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from a float saturates")]
         let wanted = (messages.ceil() as usize).clamp(1, self.request_max);
         let wanted = if self.has_heard { wanted } else { wanted.min(WANTED_AT_FIRST) };
-        let request = json!({
+        let is_large = std::mem::take(&mut self.is_next_large);
+        let wanted = if is_large { 1 } else { wanted };
+        let mut request = json!({
             "batch": wanted,
             "expires": nanos(self.expires),
             "idle_heartbeat": nanos(self.heartbeat),
         });
+        if let Some(request) = request.as_object_mut().filter(|_| !is_large) {
+            request.insert("max_bytes".to_owned(), json!(self.request_bytes));
+        }
+        self.came = false;
         let subject = self.next_subject.clone();
         let client = self.connection.client();
         let sending = client.publish_with_reply(subject, self.inbox_subject.clone(), request.to_string().into());
@@ -137,6 +166,7 @@ impl Pull {
         match message.status {
             None | Some(StatusCode::OK) => {
                 self.owed = self.owed.saturating_sub(1);
+                self.came = true;
                 let Some(message) = Message::from_nats(message) else { return PullSignal::Sign };
                 self.has_heard = true;
                 self.events_each += (message.events as f64 - self.events_each) / EVENTS_EACH_OF;
@@ -145,9 +175,13 @@ impl Pull {
             Some(StatusCode::IDLE_HEARTBEAT) => PullSignal::Sign,
             // The request ended with so many messages never sent.
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
-                let unsent = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
-                let unsent = unsent.and_then(|count| count.as_str().parse().ok()).unwrap_or(self.owed);
-                self.owed = self.owed.saturating_sub(unsent);
+                self.forgive(&message);
+                PullSignal::Sign
+            }
+            Some(_) if says(&message, COMPLETED) => PullSignal::Sign,
+            Some(_) if says(&message, OVER_BYTES) => {
+                self.forgive(&message);
+                self.is_next_large = !self.came;
                 PullSignal::Sign
             }
             Some(StatusCode::NO_RESPONDERS) => PullSignal::Over("nobody answers for the consumer".to_owned()),
@@ -157,6 +191,21 @@ impl Pull {
             }
         }
     }
+
+    /// Notes how many messages a request that ended never sent: all where it does not say.
+    fn forgive(&mut self, status: &async_nats::Message) {
+        let unsent = status.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+        let unsent = unsent.and_then(|count| count.as_str().parse().ok()).unwrap_or(self.owed);
+        self.owed = self.owed.saturating_sub(unsent);
+    }
+}
+
+fn says(status: &async_nats::Message, words: &str) -> bool {
+    status.description.as_deref().is_some_and(|said| said.contains(words))
+}
+
+fn usize_of(most: Option<u64>) -> usize {
+    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
 }
 
 fn nanos(duration: Duration) -> u64 {

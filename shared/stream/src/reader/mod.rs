@@ -16,7 +16,7 @@ pub use span::{Mark, Position, PositionError, Span};
 use crate::api::{Api, ApiError};
 use crate::connection::Connection;
 use crate::consumer::pull::{Pull, PullSignal};
-use crate::consumer::{ConsumerOptions, Message};
+use crate::consumer::{ConsumerOptions, Message, RequestMax};
 use crate::topology::STREAM;
 
 /// How long the server keeps the consumer of a reader that is gone.
@@ -164,7 +164,7 @@ impl Reader {
     /// JetStream is away for longer than the reader waits, or makes no consumer.
     pub async fn next(&mut self) -> Result<Option<Vec<Message>>, ReadError> {
         let mut deadline = Instant::now() + self.options.patience;
-        while self.next <= self.span.last && buffered(&self.buffer) < self.options.batch_events {
+        while self.next <= self.span.last && !self.is_full() {
             match self.step().await {
                 Ok(Step::Message(message)) => {
                     deadline = Instant::now() + self.options.patience;
@@ -185,6 +185,12 @@ impl Reader {
         }
         let batch = std::mem::take(&mut self.buffer);
         Ok((!batch.is_empty()).then_some(batch))
+    }
+
+    /// Says whether what was read is a batch.
+    fn is_full(&self) -> bool {
+        let bytes: usize = self.buffer.iter().map(|message| message.payload.len()).sum();
+        buffered(&self.buffer) >= self.options.batch_events || bytes >= ConsumerOptions::default().batch_bytes
     }
 
     async fn step(&mut self) -> Result<Step, ReadError> {
@@ -212,7 +218,7 @@ impl Reader {
         let made: Value =
             api.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request).await.map_err(ReadError::of)?;
         let options = ConsumerOptions { batch_events: self.options.batch_events, ..ConsumerOptions::default() };
-        let pull = Pull::open(&self.connection, &name, &options, None).await;
+        let pull = Pull::open(&self.connection, &name, &options, RequestMax::default()).await;
         let pull = pull.map_err(|reason| ReadError::Unavailable(ApiError::unavailable(reason)))?;
         self.source = Some(Source { name, pull, places: 0 });
         let is_over = made.get("num_pending").and_then(Value::as_u64) == Some(0);

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Mismatch, SUBJECTS};
+use crate::consumer::RequestMax;
 
 /// The answer to `STREAM.INFO`, as far as it is read here.
 #[derive(Debug, Deserialize)]
@@ -144,9 +145,10 @@ impl ConsumerFound {
         Value::Object(self.config)
     }
 
-    /// The most messages one pull may ask for.
-    pub(crate) fn pull_max(&self) -> Option<u64> {
-        self.config.get("max_batch").and_then(Value::as_u64).filter(|most| *most > 0)
+    /// The most that one pull may ask for.
+    pub(crate) fn request_max(&self) -> RequestMax {
+        let most = |name| self.config.get(name).and_then(Value::as_u64).filter(|most| *most > 0);
+        RequestMax { messages: most("max_batch"), bytes: most("max_bytes") }
     }
 }
 

@@ -448,3 +448,55 @@ async fn of_eighteen_workers_none_is_idle() {
     let (got, ()) = within(async { tokio::join!(batch(&mut last), fed) }).await;
     assert_eq!(got.messages().len(), 5, "the eighteenth has work");
 }
+
+#[tokio::test]
+async fn no_more_bytes_are_asked_for_than_two_batches_have() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let mut messages = deliveries(400);
+    // Small ones first, by which one would ask for many.
+    for message in &mut messages[300..] {
+        message.payload = vec![b'x'; 50_000].into();
+    }
+    publish_until_confirmed(&publisher(&connection), &messages).await;
+    let options = ConsumerOptions { batch_bytes: 500_000, ..quick() };
+    let mut consumer = Consumer::new(connection.clone(), options);
+    let (mut read, mut most) = (Vec::new(), 0);
+    while read.len() < 400 {
+        let next = batch(&mut consumer).await;
+        assert!(next.messages().iter().map(|message| message.payload.len()).sum::<usize>() <= 500_000);
+        read.extend(sequences(&next));
+        if read.len() > 300 {
+            most = most.max(400 - lag(&connection).await.pending - read.len() as u64);
+        }
+        consumer.settle(&next, |_| false).await;
+    }
+    read.sort_unstable();
+    assert_eq!(read, (1..=400).collect::<Vec<u64>>(), "each once");
+    assert!(most <= 60, "{most} messages of 50,000 bytes were on their way at once");
+}
+
+/// Operations may allow a request less than the largest message has: that one comes all the same, alone.
+#[tokio::test]
+async fn a_message_larger_than_a_request_may_bring_comes_alone() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    declare(&connection, TOPOLOGY).await;
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    let config =
+        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_bytes: 3_000, ..Default::default() };
+    stream.create_consumer(config).await.unwrap();
+    let mut messages = deliveries(20);
+    messages[10].payload = vec![b'x'; 5_000].into();
+    publish_until_confirmed(&publisher(&connection), &messages).await;
+    let mut consumer = Consumer::new(connection.clone(), quick());
+    let mut read = Vec::new();
+    while read.len() < 20 {
+        let next = batch(&mut consumer).await;
+        read.extend(sequences(&next));
+        consumer.settle(&next, |_| false).await;
+    }
+    assert_eq!(read, (1..=20).collect::<Vec<u64>>(), "each once, in order");
+}
