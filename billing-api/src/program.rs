@@ -14,7 +14,9 @@ use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, S
 use goldleaves_store::{PoolUse, Store, StoreOptions};
 use goldleaves_stripe::Stripe;
 use goldleaves_trace::TraceSettings;
-use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, ServeOptions, Stop, bind, serve_ops};
+use goldleaves_web::{
+    Check, CheckState, Inherited, InheritedError, ListenerOptions, Ops, ServeOptions, Stop, bind, serve_ops,
+};
 use tokio::net::TcpListener;
 
 use crate::push::{Pacing, Pusher, StripeMetrics};
@@ -64,9 +66,12 @@ impl Config {
 
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
+    // Before there is a second thread.
+    let inherited = Inherited::from_environment();
     let logs = config.common.start_logs();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    let exit =
+        runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config, inherited)));
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("billing-api can't start: {}", process::chain(error.as_ref())));
@@ -74,7 +79,7 @@ pub fn run(config: &Config) -> Exit {
     })
 }
 
-async fn serve(config: &Config) -> Result<Exit> {
+async fn serve(config: &Config, inherited: Result<Inherited, InheritedError>) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("billing-api");
@@ -88,7 +93,7 @@ async fn serve(config: &Config) -> Result<Exit> {
         [open, busy, max]
     });
     let billing = Billing::new(store, config.billing.time_zone);
-    let listener = listen(table::BILLING_ADDR, config.billing.addr)?;
+    let (listener, options) = listen_for_billing(&mut inherited?, config.billing.addr)?;
     let ops = listen(table::OPS_ADDR, config.ops_addr)?;
     tracing::info!("billing listens on http://{}, ops on http://{}", listener.local_addr()?, ops.local_addr()?);
 
@@ -100,7 +105,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     let api = BillingApi::new(billing.clone(), verifier, WallClock::system(), counted);
     let api = with_stripe(api.traced(tracer), &mut supervisor, (&config.billing, &metrics))?;
     let docs = config.billing.docs;
-    let options = ServeOptions { grace: config.common.shutdown_grace, ..ServeOptions::default() };
+    let options = ServeOptions { grace: config.common.shutdown_grace, ..options };
     let (drain_delay, asked) = (config.common.drain_delay, shutdown.clone());
     supervisor.spawn_once(rule("billing-api", Stage::Edge), async move |draining| {
         let stop = Stop { draining: draining.clone(), ..Stop::default() };
@@ -127,6 +132,21 @@ async fn serve(config: &Config) -> Result<Exit> {
     billing.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
+}
+
+/// Listens where the billing API does: at a socket that was handed over for it, else at its address. Returns with it what its
+/// connections are held to.
+///
+/// # Errors
+/// The address is taken, or not this machine's.
+pub fn listen_for_billing(inherited: &mut Inherited, address: SocketAddr) -> Result<(TcpListener, ServeOptions)> {
+    match inherited.take("billing", address).into_iter().next() {
+        Some(socket) => {
+            let options = ServeOptions { handed_over: true, ..ServeOptions::default() };
+            Ok((TcpListener::from_std(socket).context("the socket of LISTEN_FDS for billing")?, options))
+        }
+        None => Ok((listen(table::BILLING_ADDR, address)?, ServeOptions::default())),
+    }
 }
 
 /// Binds the address that a setting names.

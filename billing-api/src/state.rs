@@ -9,6 +9,7 @@ use goldleaves_billing::stripe::{Books, BooksClock};
 use goldleaves_domain::{Timestamp, TimestampError};
 use goldleaves_stripe::Secrets;
 use goldleaves_trace::Tracer;
+use parking_lot::Mutex;
 
 use crate::metrics::BillingMetrics;
 use crate::pulse::Pulse;
@@ -34,7 +35,7 @@ pub struct StripeDesk {
 
 struct Inner {
     billing: Billing,
-    verifier: TokenVerifier,
+    verifier: Mutex<TokenVerifier>,
     clock: WallClock,
     metrics: BillingMetrics,
     pulse: Pulse,
@@ -45,6 +46,7 @@ impl BillingApi {
     /// Answers from this database whom this verifier lets in.
     pub fn new(billing: Billing, verifier: TokenVerifier, clock: WallClock, metrics: BillingMetrics) -> Self {
         let (pulse, turns) = (Pulse::of(billing.store().clone()), Turns::at(billing.store().connections_max()));
+        let verifier = Mutex::new(verifier);
         let inner = Inner { billing, verifier, clock, metrics, pulse, turns };
         Self { inner: Arc::new(inner), tracer: Tracer::off(), stripe: None }
     }
@@ -77,8 +79,13 @@ impl BillingApi {
         &self.inner.billing
     }
 
-    pub(crate) fn verifier(&self) -> &TokenVerifier {
-        &self.inner.verifier
+    /// Lets in whom this verifier lets in, from now on.
+    pub fn verify_with(&self, verifier: TokenVerifier) {
+        *self.inner.verifier.lock() = verifier;
+    }
+
+    pub(crate) fn verifier(&self) -> TokenVerifier {
+        self.inner.verifier.lock().clone()
     }
 
     pub(crate) fn pulse(&self) -> &Pulse {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,11 @@ impl GatewayConfig {
         edge::route_table(self)
     }
 
+    /// The files that entries name.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.edge.upstreams.iter().filter_map(|entry| entry.tls.as_ref()).flat_map(|tls| tls.files()).collect()
+    }
+
     /// The most bytes that any request's body may have.
     pub(crate) fn body_bytes_max(&self) -> u64 {
         let of_entries = self.edge.routes.iter().filter_map(|entry| entry.body_bytes_max);
@@ -150,41 +156,21 @@ fn check_together(values: &mut Values, config: &EdgeConfig, (has_url, routes): (
     config.check_addresses(values, has_url);
 }
 
-/// What a running gateway cannot take another value of: where it listens, what it keeps, and what its connections were opened by.
-pub const FIXED: &[table::Setting] = &[
-    table::ENVIRONMENT,
-    table::GATEWAY_ADDR,
-    table::BILLING_ADDR,
-    table::OPS_ADDR,
-    table::DATA_DIR,
-    table::DATABASE_URL,
-    table::NATS_URL,
-    table::NATS_CREDENTIALS_FILE,
-    table::NATS_CA_FILE,
-    table::STREAM_REPLICAS,
-    table::STREAM_BYTES_MAX,
-    table::STREAM_HISTORY_DAYS,
-    table::SPOOL_BYTES_MAX,
-    table::SPOOL_RETAIN_HOURS,
-    table::SPOOL_STAGE_DIR,
-    table::METER_DURABILITY,
-    table::OTEL_EXPORTER_OTLP_ENDPOINT,
-    table::OTEL_SERVICE_NAME,
-    table::CONFIG_WATCH_SECS,
-    table::LOG_LEVEL,
-    table::LOG_FORMAT,
-    table::DEBUG,
-    table::CONNECTIONS_MAX,
-    table::UPSTREAM_CONNECTIONS_MAX,
-    table::CALLS_PER_TENANT_MAX,
-    table::FIRST_BYTE_TIMEOUT_SECS,
-    table::HEADERS_TIMEOUT_SECS,
-    table::BODY_IDLE_TIMEOUT_SECS,
-    table::HEADER_BYTES_MAX,
-    table::HEADER_FIELDS_MAX,
-    table::DRAIN_DELAY_SECS,
-    table::SHUTDOWN_GRACE_SECS,
-];
+/// Returns whether a running gateway cannot take another value: where it listens, what it keeps, and what its connections to
+/// others were opened by.
+pub fn needs_restart(setting: &table::Setting) -> bool {
+    let is_one = [
+        table::ENVIRONMENT,
+        table::GATEWAY_ADDR,
+        table::BILLING_ADDR,
+        table::OPS_ADDR,
+        table::DATA_DIR,
+        table::DATABASE_URL,
+        table::METER_DURABILITY,
+    ]
+    .contains(setting);
+    is_one || ["NATS_", "STREAM_", "SPOOL_", "OTEL_"].iter().any(|group| setting.name.starts_with(group))
+}
 
 /// Reads an address to call. What is wrong with it is told in words that repeat nothing: it might hold a password.
 fn origin(values: &mut Values, setting: table::Setting) -> Option<Option<Origin>> {

@@ -11,7 +11,8 @@ use goldleaves_record::Recorder;
 use goldleaves_runtime::{Metrics, descriptor_limit};
 use goldleaves_trace::Tracer;
 use goldleaves_web::{
-    Buffers, ConnectionLimit, ListenerOptions, ServeOptions, ServeStats, Served, Stop, WebBody, serve_peers,
+    Buffers, ConnectionLimit, ListenerOptions, LiveOptions, ServeOptions, ServeStats, Served, Stop, WebBody,
+    serve_peers,
 };
 use http::Response;
 use parking_lot::Mutex;
@@ -28,20 +29,12 @@ use crate::descriptors::{Shares, TooFewDescriptors};
 use crate::edge::Workshop;
 use crate::layers::OpenCalls;
 use crate::metrics::{self, CoreMetrics};
-use crate::proxy::{PoolOptions, Slots};
+use crate::proxy::Slots;
 use crate::route_metrics::RouteRows;
-use crate::snapshot::{Lasting, LastingCore, OfCore, Reloader, Swap};
+use crate::snapshot::{Entrances, Lasting, LastingCore, OfCore, Reloader, Swap, serve_options};
 use crate::stack::Entry;
-use crate::upstream::{Plumbing, Upstreams};
+use crate::upstream::{Clock, Plumbing, Upstreams};
 use crate::via::Via;
-
-/// How long an unused upstream connection is kept: less than the keep-alive time of common servers.
-const POOL_IDLE: std::time::Duration = std::time::Duration::from_secs(4);
-/// How many bytes over `HEADER_BYTES_MAX` a head may have and still be read: hyper answers what it cannot read with a
-/// bare 431, the gateway's own says why.
-const HEADER_BYTES_NAMED: u32 = 16 << 10;
-/// The same for the fields of a head, of requests and of answers.
-const HEADER_FIELDS_NAMED: usize = 128;
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +47,16 @@ pub enum StartError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// More sockets than anybody would serve.
+    #[error(
+        "LISTEN_FDS hands over {given} sockets for the gateway, and it has {cores} cores; expected at most one a core"
+    )]
+    Sockets {
+        /// How many there are.
+        given: usize,
+        /// How many cores serve.
+        cores: usize,
     },
     /// A thread or its runtime.
     #[error("a core's thread can't be started")]
@@ -80,21 +83,35 @@ pub struct GatewayParts {
     pub metrics: Metrics,
     /// Where its spans go.
     pub tracer: Tracer,
+    /// Where it listens instead of `GATEWAY_ADDR`, where sockets were handed over.
+    pub sockets: Arc<[StdListener]>,
 }
 
 /// A running gateway. Dropping it stops it at once.
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
+    wishes: Wishes,
+    cores: Vec<RunningCore>,
+    metrics: Vec<Arc<CoreMetrics>>,
+    reloader: Arc<Reloader>,
+}
+
+/// What is asked of the cores, and what one of them says.
+#[derive(Debug, Default)]
+struct Wishes {
     draining: CancellationToken,
     graceful: CancellationToken,
     at_once: CancellationToken,
-    cores: Vec<RunningCore>,
-    metrics: Vec<Arc<CoreMetrics>>,
     /// Cancelled when a core's thread ends before it was told to.
     died: CancellationToken,
-    /// There once it has started.
-    reloader: Option<Arc<Reloader>>,
+}
+
+impl Wishes {
+    fn of_a_core(&self) -> Stop {
+        let (draining, graceful) = (self.draining.clone(), self.graceful.clone());
+        Stop { draining, graceful, hard: self.at_once.child_token() }
+    }
 }
 
 #[derive(Debug)]
@@ -113,61 +130,38 @@ impl Gateway {
             return Err(StartError::NoUpstream);
         }
         let shares = Shares::of(descriptor_limit(), &config.limits)?;
-        let slots = Slots::new(shares.upstreams);
-        let listeners = listen(config.address, config.cores.get())?;
+        let listeners = listen(config.address, config.cores.get(), &parts.sockets)?;
         let address = listeners.first().map_or(config.address, |(_, address)| *address);
-        let metrics = metrics::register(&parts.metrics, config.cores.get());
-        let mut gateway = Self {
-            address,
-            draining: CancellationToken::new(),
-            graceful: CancellationToken::new(),
-            at_once: CancellationToken::new(),
-            cores: Vec::with_capacity(listeners.len()),
-            metrics: metrics.clone(),
-            died: CancellationToken::new(),
-            reloader: None,
-        };
+        let wishes = Wishes::default();
+        let stops: Vec<Stop> = listeners.iter().map(|_| wishes.of_a_core()).collect();
         let stats = ServeStats::default();
-        metrics::register_connections(&parts.metrics, &stats, (shares.clients, &config.limits));
-        metrics::register_upstream_connections(&parts.metrics, (slots.clone(), shares.upstreams));
-        let buffers: Vec<Buffers> = listeners.iter().map(|_| Buffers::default()).collect();
-        metrics::register_buffers(&parts.metrics, buffers.clone());
-        let plumbing = Plumbing { buffers: buffers.clone(), pool: pool_options(config), slots };
-        let workshop = Workshop { plumbing, counters: Upstreams::register(&parts.metrics, config.cores.get()) };
-        let stops: Vec<Stop> = listeners.iter().map(|_| gateway.stop_of_a_core()).collect();
-        let counted = metrics.into_iter().zip(buffers).zip(&stops);
-        let lasting = Lasting {
-            recorder: parts.recorder.clone(),
-            tracer: parts.tracer.clone(),
-            workshop,
-            calls: Arc::new(OpenCalls::new(shares.calls_per_caller.min(parts.recorder.calls_max()))),
-            rows: RouteRows::register(&parts.metrics, config.cores.get()),
-            via: Via::new(),
-            cores: counted.map(|((metrics, buffers), stop)| lasting_core(metrics, buffers, stop)).collect(),
-        };
+        let most = metrics::register_connections(&parts.metrics, &stats, (shares.clients, &config.limits));
+        let lasting = lasting(config, parts, (shares, &stops));
         let snapshot = Arc::new(lasting.snapshot(config, parts.verifier.clone(), None));
         snapshot.edge.start(None);
-        let serve = ServeOptions { connections: ConnectionLimit::new(shares.clients), ..serve_options(config, stats) };
-        let mut swaps = Vec::with_capacity(listeners.len());
+        let connections = ConnectionLimit::new(shares.clients);
+        let handed_over = !parts.sockets.is_empty();
+        let serve = ServeOptions { connections: connections.clone(), stats, handed_over, ..ServeOptions::default() };
+        let mut entrances = Entrances { swaps: Vec::new(), doors: Vec::new(), connections, most };
+        let mut servings = Vec::with_capacity(listeners.len());
         for (index, ((listener, _), stop)) in listeners.into_iter().zip(stops).enumerate() {
             let Some(OfCore { parts, core, proxy }) = lasting.of_core(index, &snapshot) else { continue };
             let stack = Arc::new(Mutex::new(crate::stack::stack(parts, &core, proxy)));
             let cell = Arc::clone(&stack);
             let swap: Swap =
                 Box::new(move |of: OfCore| *cell.lock() = crate::stack::stack(of.parts, &of.core, of.proxy));
-            swaps.push(swap);
-            let serve = ServeOptions { buffers: core.buffers.clone(), ..serve.clone() };
-            let serving = Serving { listener, serve, core, stop, died: gateway.died.clone() };
+            let door = LiveOptions::from(serve_options(config, (&serve, &core.buffers)));
+            entrances.swaps.push(swap);
+            entrances.doors.push(door.clone());
+            servings.push((Serving { listener, serve: door, core, stop, died: wishes.died.clone() }, stack));
+        }
+        let metrics = lasting.cores.iter().map(|core| Arc::clone(&core.metrics)).collect();
+        let reloader = Reloader::new(lasting, entrances, snapshot);
+        let mut gateway = Self { address, wishes, cores: Vec::with_capacity(servings.len()), metrics, reloader };
+        for (index, (serving, stack)) in servings.into_iter().enumerate() {
             gateway.cores.push(RunningCore::start(index, serving, stack)?);
         }
-        let reloader = Reloader::new(lasting, swaps, snapshot);
-        gateway.reloader = Some(reloader);
         Ok(gateway)
-    }
-
-    fn stop_of_a_core(&self) -> Stop {
-        let (draining, graceful) = (self.draining.clone(), self.graceful.clone());
-        Stop { draining, graceful, hard: self.at_once.child_token() }
     }
 
     /// Where it listens.
@@ -176,8 +170,8 @@ impl Gateway {
     }
 
     /// By which it takes other settings.
-    pub(crate) fn reloader(&self) -> Option<Arc<Reloader>> {
-        self.reloader.clone()
+    pub(crate) fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
     }
 
     /// What its cores count.
@@ -187,23 +181,23 @@ impl Gateway {
 
     /// Goes on serving, and asks every HTTP/1 client not to come back over the same connection.
     pub fn drain(&self) {
-        self.draining.cancel();
+        self.wishes.draining.cancel();
     }
 
     /// Accepts nothing more and lets requests finish for the grace of its settings; [`Self::stopped`] tells when.
     pub fn stop(&self) {
-        self.graceful.cancel();
+        self.wishes.graceful.cancel();
     }
 
     /// Stops without waiting: what is in flight is settled as stopped by the gateway.
     pub(crate) fn stop_at_once(&self) {
-        self.graceful.cancel();
-        self.at_once.cancel();
+        self.wishes.graceful.cancel();
+        self.wishes.at_once.cancel();
     }
 
     /// Cancelled when a core's thread died: its share of the connections is not served any more.
     pub(crate) fn died(&self) -> CancellationToken {
-        self.died.clone()
+        self.wishes.died.clone()
     }
 
     /// Resolves when every core has stopped; how many connections had not finished by then.
@@ -236,10 +230,30 @@ impl Drop for Gateway {
 /// What a core's thread needs besides what it serves.
 struct Serving {
     listener: StdListener,
-    serve: ServeOptions,
+    serve: LiveOptions,
     core: Arc<Core>,
     stop: Stop,
     died: CancellationToken,
+}
+
+/// What goes on from one reading of the settings to the next.
+fn lasting(config: &GatewayConfig, parts: &GatewayParts, (shares, stops): (Shares, &[Stop])) -> Lasting {
+    let cores = config.cores.get();
+    let slots = Slots::new(shares.upstreams);
+    metrics::register_upstream_connections(&parts.metrics, slots.clone());
+    let buffers: Vec<Buffers> = stops.iter().map(|_| Buffers::default()).collect();
+    metrics::register_buffers(&parts.metrics, buffers.clone());
+    let plumbing = Plumbing { buffers: buffers.clone(), slots, clock: Clock::start() };
+    let counted = metrics::register(&parts.metrics, cores).into_iter().zip(buffers).zip(stops);
+    Lasting {
+        recorder: parts.recorder.clone(),
+        tracer: parts.tracer.clone(),
+        workshop: Workshop { plumbing, counters: Upstreams::register(&parts.metrics, cores) },
+        calls: Arc::new(OpenCalls::new(shares.calls_per_caller.min(parts.recorder.calls_max()))),
+        rows: RouteRows::register(&parts.metrics, cores),
+        via: Via::new(),
+        cores: counted.map(|((metrics, buffers), stop)| lasting_core(metrics, buffers, stop)).collect(),
+    }
 }
 
 fn lasting_core(metrics: Arc<CoreMetrics>, buffers: Buffers, stop: &Stop) -> LastingCore {
@@ -310,9 +324,22 @@ where
     served
 }
 
-/// One socket a core on the same address; the kernel spreads connections over them.
-fn listen(address: SocketAddr, cores: usize) -> Result<Vec<(StdListener, SocketAddr)>, StartError> {
+/// One socket a core on the same address; the kernel spreads connections over them. Those that were handed over are dealt out
+/// instead, where there are fewer than cores the same one to several.
+fn listen(
+    address: SocketAddr,
+    cores: usize,
+    given: &[StdListener],
+) -> Result<Vec<(StdListener, SocketAddr)>, StartError> {
     let failed = |source| StartError::Listen { address, source };
+    if given.len() > cores {
+        return Err(StartError::Sockets { given: given.len(), cores });
+    }
+    if !given.is_empty() {
+        let dealt = given.iter().cycle().take(cores);
+        let own = |listener: &StdListener| Ok((listener.try_clone()?, listener.local_addr()?));
+        return dealt.map(own).collect::<io::Result<_>>().map_err(failed);
+    }
     let options = ListenerOptions { shared: true, ..ListenerOptions::default() };
     let mut bound = address;
     let mut listeners = Vec::with_capacity(cores);
@@ -326,27 +353,6 @@ fn listen(address: SocketAddr, cores: usize) -> Result<Vec<(StdListener, SocketA
         listeners.push((listener, bound));
     }
     Ok(listeners)
-}
-
-fn serve_options(config: &GatewayConfig, stats: ServeStats) -> ServeOptions {
-    ServeOptions {
-        first_byte_timeout: config.limits.first_byte_timeout,
-        headers_timeout: config.limits.headers_timeout,
-        write_timeout: config.limits.body_idle_timeout,
-        header_bytes_max: config.limits.header_bytes_max + HEADER_BYTES_NAMED,
-        header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
-        grace: config.shutdown_grace,
-        stats,
-        ..ServeOptions::default()
-    }
-}
-
-const fn pool_options(config: &GatewayConfig) -> PoolOptions {
-    PoolOptions {
-        idle_timeout: POOL_IDLE,
-        idle_max: config.limits.connections_max,
-        header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
-    }
 }
 
 #[cfg(test)]

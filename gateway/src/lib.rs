@@ -31,12 +31,12 @@ mod via;
 pub mod program;
 pub mod service;
 
-pub use config::{Deployment, FIXED, GatewayConfig};
+pub use config::{Deployment, GatewayConfig, needs_restart};
 pub use descriptors::TooFewDescriptors;
 pub use edge::RouteShown;
 pub use gateway::{Gateway, GatewayParts, StartError};
 pub use layers::{AllowedOrigins, ExposedError, ExposedHeaders, OriginsError};
 pub use limits::GatewayLimits;
 pub use proxy::{Origin, OriginError};
-pub use reload::{ReadAgain, Reloaded, Reloading};
+pub use reload::{ReadAgain, Reloaded, Reloading, Taken};
 pub use stream::StreamSettings;

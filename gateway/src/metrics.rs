@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use goldleaves_runtime::Metrics;
@@ -184,15 +184,19 @@ pub(crate) fn register(metrics: &Metrics, cores: usize) -> Vec<Arc<CoreMetrics>>
 }
 
 /// Shows what the serve loops count.
-pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats, (most, limits): (usize, &GatewayLimits)) {
-    let most = u64::try_from(most).unwrap_or(u64::MAX);
+pub(crate) fn register_connections(
+    metrics: &Metrics,
+    stats: &ServeStats,
+    (most, limits): (usize, &GatewayLimits),
+) -> MostShown {
     let help =
         "Connections that are served at once: CONNECTIONS_MAX, or fewer where too few descriptors are left for it";
-    metrics.show_limit("connections_max", help, most);
-    if let Some(rate) = limits.rate_per_second {
-        let help = "RATE_LIMIT_PER_SECOND: calls that a tenant may make per second";
-        metrics.show_limit("rate_limit_per_second", help, rate.into());
-    }
+    let connections = metrics.register("connections_max", help, Gauge::<i64, AtomicI64>::default());
+    let rate = Arc::new(AtomicU32::new(0));
+    let help = "RATE_LIMIT_PER_SECOND: calls that a tenant may make per second";
+    metrics.register("rate_limit_per_second", help, RateShown(Arc::clone(&rate)));
+    let shown = MostShown { connections, rate };
+    shown.set(most, limits);
     let open: Gauge = metrics.register("connections_open", "Clients' connections open now", Gauge::default());
     let counter = |name, help| metrics.register(name, help, Counter::<u64, AtomicU64>::default());
     let accepted = counter("connections_accepted", "Clients' connections so far");
@@ -205,6 +209,40 @@ pub(crate) fn register_connections(metrics: &Metrics, stats: &ServeStats, (most,
         accepted.inner().store(stats.accepted(), Ordering::Relaxed);
         at_limit.inner().store(stats.at_limit(), Ordering::Relaxed);
     });
+    shown
+}
+
+/// Limits among the metrics that may be others after a reload.
+#[derive(Debug, Clone)]
+pub(crate) struct MostShown {
+    connections: Gauge<i64, AtomicI64>,
+    /// 0 = there is none.
+    rate: Arc<AtomicU32>,
+}
+
+impl MostShown {
+    /// Shows these from now on.
+    pub(crate) fn set(&self, connections: usize, limits: &GatewayLimits) {
+        self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.rate.store(limits.rate_per_second.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Shown only where there is a limit.
+#[derive(Debug, Clone)]
+struct RateShown(Arc<AtomicU32>);
+
+impl EncodeMetric for RateShown {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            rate => encoder.encode_gauge(&i64::from(rate)),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
 }
 
 /// Shows how much bodies hold on their way, over all cores.
@@ -217,12 +255,12 @@ pub(crate) fn register_buffers(metrics: &Metrics, buffers: Vec<Buffers>) {
 }
 
 /// Shows how many connections to upstreams there are, and how many there may be.
-pub(crate) fn register_upstream_connections(metrics: &Metrics, (slots, max): (Slots, usize)) {
+pub(crate) fn register_upstream_connections(metrics: &Metrics, slots: Slots) {
     let gauge = |name, help| metrics.register(name, help, Gauge::<i64, AtomicI64>::default());
     let open = gauge("upstream_connections", "Connections to upstream and billing API, unused ones included");
     let limit = gauge("upstream_connections_max", "How many there may be");
-    limit.set(i64::try_from(max).unwrap_or(i64::MAX));
     metrics.before_reading(move || {
+        limit.set(i64::try_from(slots.max()).unwrap_or(i64::MAX));
         open.set(i64::try_from(slots.used()).unwrap_or(i64::MAX));
     });
 }

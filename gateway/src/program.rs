@@ -7,17 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
 use goldleaves_runtime::settings::{Again, Common, Fingerprints, Values, parse, table};
+use goldleaves_runtime::telemetry::Logs;
 use goldleaves_runtime::{
-    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
+    Exit, LogSwitch, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
     raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
 use goldleaves_trace::TraceSettings;
-use goldleaves_web::{ListenerOptions, Ops, Stop, bind, serve_ops};
+use goldleaves_web::{Inherited, InheritedError, ListenerOptions, Ops, Stop, bind, serve_ops};
 
-use crate::service::{GatewayService, READY_HELP, Started, billed, running_check, spool_check, stop_grace};
+use crate::service::{self, GatewayService, READY_HELP, Started, billed, running_check, spool_check};
 use crate::stream::StreamSettings;
-use crate::{Deployment, FIXED, GatewayConfig, Reloaded, Reloading, RouteShown};
+use crate::{Deployment, GatewayConfig, Reloaded, Reloading, RouteShown, Taken, needs_restart};
 use goldleaves_record::RecordOptions;
 
 /// How long threads that still work with files are waited for at the end.
@@ -36,7 +37,7 @@ pub struct Config {
     traces: TraceSettings,
     again: Option<Again>,
     read: Fingerprints,
-    sha256: String,
+    taken: Taken,
 }
 
 impl Config {
@@ -50,34 +51,34 @@ impl Config {
         let stream = StreamSettings::read(values);
         let ops_addr = values.or_default(table::OPS_ADDR, parse::socket_address, OPS_ADDR);
         let traces = TraceSettings::read(values);
+        let (common, jwt, gateway) = (common?, jwt?, gateway?);
         Some(Self {
-            common: common?,
-            jwt: jwt?,
-            gateway: gateway?,
+            taken: Taken::of(values, jwt.token_options(), (common.logs, &gateway)),
+            common,
+            jwt,
+            gateway,
             record: record?,
             stream: stream?,
             ops_addr: ops_addr?,
             traces: traces?,
             again: values.again(),
             read: values.fingerprints(),
-            sha256: values.sha256(),
         })
     }
 }
 
 impl Config {
-    fn reloading(&self) -> Option<Reloading> {
-        let (again, before) = (self.again.clone()?, self.read.clone());
-        let watched = self.gateway.watch_every.and_then(|every| Some((again.file()?.clone(), every)));
-        let read = move || {
-            let mut values = again.values()?;
+    fn reloading(&self, logs: LogSwitch) -> Option<Reloading> {
+        let again = self.again.clone()?;
+        let (load, before) = (again.clone(), self.read.clone());
+        let read = move |file| {
+            let mut values = load.values(file);
             let config = Self::read(&mut values);
-            values.refuse_changes(&before, FIXED);
-            let Self { gateway, jwt, sha256, .. } = values.finish(config)?;
-            let verifier = TokenVerifier::new(jwt.token_options(), WallClock::system());
-            Ok(Reloaded { config: gateway, verifier, sha256 })
+            values.refuse_changes(&before, needs_restart);
+            values.finish(config).map(|Self { gateway, taken, .. }| Reloaded { config: gateway, taken })
         };
-        Some(Reloading { read: Arc::new(read), watched, sha256: self.sha256.clone() })
+        let (taken, watch_every) = (self.taken.clone(), self.gateway.watch_every);
+        Some(Reloading { again, read: Arc::new(read), taken, watch_every, logs, verifies: Box::new(drop) })
     }
 
     /// Which calls go where.
@@ -93,7 +94,10 @@ impl Config {
 
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
+    // Before there is a second thread.
+    let inherited = Inherited::from_environment();
     let logs = config.common.start_logs();
+    let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     raise_descriptor_limit();
     if let Err(behind) = check_clock() {
         process::say(&format_args!("gateway can't start: {behind}"));
@@ -102,7 +106,7 @@ pub fn run(config: &Config) -> Exit {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
-        let exit = runtime.block_on(serve(config));
+        let exit = runtime.block_on(serve(config, switch, inherited));
         // A thread that waits for a disk that stands still is not waited for.
         runtime.shutdown_timeout(LEFT_BEHIND);
         exit
@@ -114,7 +118,8 @@ pub fn run(config: &Config) -> Exit {
     })
 }
 
-async fn serve(config: &Config) -> Result<Exit> {
+async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, InheritedError>) -> Result<Exit> {
+    let mut inherited = inherited?;
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("gateway");
@@ -139,9 +144,11 @@ async fn serve(config: &Config) -> Result<Exit> {
         metrics,
         tracer,
         shutdown: shutdown.clone(),
-        reloading: config.reloading(),
+        sockets: inherited.take("gateway", config.gateway.address),
+        reloading: config.reloading(logs),
     };
-    let Started { address, upstreams } = service.spawn(&mut supervisor, &config.gateway)?;
+    service::say_left(&inherited);
+    let Started { address, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;
     let endpoints = endpoints.page("/upstreams", upstreams);
     let rule = TaskRule { name: "ops", stage: Stage::Ops, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop };
     supervisor.spawn_once(rule, async move |stop| {
@@ -150,7 +157,7 @@ async fn serve(config: &Config) -> Result<Exit> {
     });
     tracing::info!("gateway listens on http://{address}, ops on http://{ops_addr}");
     tracing::info!("billed is {}; the price of a unit stands in the ledger", billed(&config.gateway));
-    let exit = supervisor.run(stop_grace(&config.gateway)).await;
+    let exit = supervisor.run_with(stop_grace).await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }

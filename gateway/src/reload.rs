@@ -1,14 +1,15 @@
-//! When settings are read again: at SIGHUP, or when the file has changed, where that is wanted; and what is said of it.
+//! When settings are read again, and what is said of it: at SIGHUP; when the file has changed, where that is wanted; and when a
+//! file that the settings name (a secret, a certificate) holds something else.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use goldleaves_auth::TokenVerifier;
-use goldleaves_runtime::settings::Mistakes;
-use goldleaves_runtime::{Metrics, Shutdown};
+use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
+use goldleaves_runtime::settings::{Again, File, Mistakes, Values};
+use goldleaves_runtime::{LogOptions, LogSwitch, Metrics, Shutdown};
 use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -21,36 +22,64 @@ use crate::GatewayConfig;
 use crate::snapshot::Reloader;
 
 /// Settings are not read again sooner than this.
-const PAUSE: Duration = Duration::from_secs(1);
+const APART: Duration = Duration::from_secs(1);
+/// How often the files are looked at that the settings name.
+const NAMED_EVERY: Duration = Duration::from_secs(5);
+
+/// What of one reading is not the gateway's alone.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// What tokens are verified with.
+    pub tokens: TokenOptions,
+    /// What is logged, and how.
+    pub logs: LogOptions,
+    /// Of all settings, secrets left out.
+    pub sha256: String,
+    /// The file that they were read from.
+    pub file: Option<File>,
+    /// Files that they name, whose content counts.
+    pub named: Vec<PathBuf>,
+}
+
+impl Taken {
+    /// That of settings of which everything was read.
+    pub fn of(values: &Values, tokens: TokenOptions, (logs, config): (LogOptions, &GatewayConfig)) -> Self {
+        let named = values.secret_files().iter().cloned().chain(config.files()).collect();
+        Self { tokens, logs, sha256: values.sha256(), file: values.file().cloned(), named }
+    }
+}
 
 /// What a reading gives.
 #[derive(Debug)]
 pub struct Reloaded {
     /// The gateway's settings.
     pub config: GatewayConfig,
-    /// What tokens are verified with.
-    pub verifier: TokenVerifier,
-    /// Of all settings, secrets left out.
-    pub sha256: String,
+    /// The rest.
+    pub taken: Taken,
 }
 
-/// Reads the settings again, as at the start.
-pub type ReadAgain = Arc<dyn Fn() -> Result<Reloaded, Mistakes> + Send + Sync>;
+/// Reads the settings over this file, as at the start.
+pub type ReadAgain = Arc<dyn Fn(Option<File>) -> Result<Reloaded, Mistakes> + Send + Sync>;
 
 /// How settings are read again.
-#[derive(Clone)]
 pub struct Reloading {
-    /// Reads them.
+    /// Opens the file.
+    pub again: Again,
+    /// Reads the settings.
     pub read: ReadAgain,
-    /// The file that is looked at every so often; `None` = SIGHUP alone counts.
-    pub watched: Option<(PathBuf, Duration)>,
-    /// Of the settings at the start.
-    pub sha256: String,
+    /// Those of the start.
+    pub taken: Taken,
+    /// How often the file is looked at; `None` = SIGHUP alone counts.
+    pub watch_every: Option<Duration>,
+    /// Changes the logs.
+    pub logs: LogSwitch,
+    /// Is told what tokens are verified with from now on.
+    pub verifies: Box<dyn Fn(TokenVerifier) + Send + Sync>,
 }
 
 impl fmt::Debug for Reloading {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Reloading").field("watched", &self.watched).finish_non_exhaustive()
+        out.debug_struct("Reloading").field("again", &self.again).finish_non_exhaustive()
     }
 }
 
@@ -65,18 +94,15 @@ struct Shown {
 
 impl Shown {
     fn register(metrics: &Metrics, reloader: &Arc<Reloader>, sha256: String) -> Self {
+        let help = "Settings that were taken, the first included";
         let shown = Self {
             results: metrics.register("config_reloads", "Readings of the settings, by result", Family::default()),
             stale: metrics.register("config_stale", "Whether the last reading was refused: 1 or 0", Gauge::default()),
-            generation: metrics.register(
-                "config_generation",
-                "Settings that were taken, the first included",
-                Gauge::default(),
-            ),
+            generation: metrics.register("config_generation", help, Gauge::default()),
             sha256: Arc::new(Mutex::new(sha256)),
         };
         shown.generation.set(1);
-        let help = "The settings that are served by, as a hash; equal gateways have equal ones";
+        let help = "The settings that are served by, as a hash; gateways that serve by the same have the same";
         metrics.register("config_info", help, Info(Arc::clone(&shown.sha256)));
         let help = "Readings of the settings that calls are served by";
         let snapshots = metrics.register("config_snapshots", help, Gauge::<i64, AtomicI64>::default());
@@ -87,8 +113,21 @@ impl Shown {
         shown
     }
 
-    fn result(&self, result: &'static str) {
-        self.results.get_or_create(&[("result", result)]).inc();
+    fn taken(&self, sha256: &str) {
+        self.stale.set(0);
+        self.generation.inc();
+        self.results.get_or_create(&[("result", "taken")]).inc();
+        sha256.clone_into(&mut self.sha256.lock());
+        tracing::info!(sha256, "the settings were read again and are served by from now on");
+    }
+
+    fn refused(&self, mistakes: &Mistakes) {
+        self.stale.set(1);
+        self.results.get_or_create(&[("result", "refused")]).inc();
+        for mistake in mistakes.iter() {
+            tracing::error!("{mistake}");
+        }
+        tracing::error!("the settings have mistakes; those of before stay in force");
     }
 }
 
@@ -106,6 +145,15 @@ impl EncodeMetric for Info {
     }
 }
 
+/// Why settings are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Hangup,
+    File,
+    /// The file itself is not taken then: it may be half an edit.
+    Named,
+}
+
 /// Waits for reasons to read the settings again, for as long as the gateway runs.
 pub(crate) async fn watch(
     reloader: Arc<Reloader>,
@@ -113,43 +161,111 @@ pub(crate) async fn watch(
     (metrics, shutdown): (Metrics, Shutdown),
     stop: CancellationToken,
 ) {
-    let shown = Shown::register(&metrics, &reloader, reloading.sha256.clone());
-    let mut file = reloading.watched.as_ref().map(|(path, _)| Seen::of(path));
+    let shown = Shown::register(&metrics, &reloader, reloading.taken.sha256.clone());
+    let mut reader = Reader::new(reloader, reloading);
     loop {
-        tokio::select! {
+        let reason = tokio::select! {
             () = stop.cancelled() => return,
-            () = shutdown.hangup() => tracing::info!("heard SIGHUP: reading the settings again"),
-            () = changed(reloading.watched.as_ref(), &mut file) => tracing::info!("the settings file has changed: reading it again"),
-        }
-        let (read, taken) = (Arc::clone(&reloading.read), Arc::clone(&reloader));
-        let reloaded = tokio::task::spawn_blocking(move || {
-            let Reloaded { config, verifier, sha256 } = read()?;
-            taken.reload(&config, verifier);
-            Ok::<_, Mistakes>(sha256)
-        });
-        match reloaded.await {
-            Ok(Ok(sha256)) => {
-                shown.stale.set(0);
-                shown.generation.inc();
-                shown.result("taken");
-                tracing::info!(sha256, "the settings were read again and are served by from now on");
-                *shown.sha256.lock() = sha256;
+            () = shutdown.hangup() => Reason::Hangup,
+            reason = reader.changed() => reason,
+        };
+        let began = Instant::now();
+        match reader.read(reason).await {
+            Ok(Ok(())) => shown.taken(&reader.taken.sha256),
+            Ok(Err(mistakes)) => shown.refused(&mistakes),
+            Err(fault) => {
+                tracing::error!(%fault, "reading the settings ran into a fault; those of before stay in force")
             }
-            Ok(Err(mistakes)) => {
-                shown.stale.set(1);
-                shown.result("refused");
-                for mistake in mistakes.iter() {
-                    tracing::error!("{mistake}");
-                }
-                tracing::error!("the settings have mistakes; those of before stay in force");
-            }
-            Err(fault) => tracing::error!(%fault, "reading the settings ran into a fault"),
         }
         // Reasons that come meanwhile are one reason.
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(APART.saturating_sub(began.elapsed())) => {}
         }
+    }
+}
+
+/// Reads the settings, and knows which it took last.
+struct Reader {
+    reloader: Arc<Reloader>,
+    again: Again,
+    read: ReadAgain,
+    taken: Taken,
+    watch_every: Option<Duration>,
+    logs: LogSwitch,
+    verifies: Arc<dyn Fn(TokenVerifier) + Send + Sync>,
+    file: Seen,
+    named: Vec<Seen>,
+}
+
+impl Reader {
+    fn new(reloader: Arc<Reloader>, reloading: Reloading) -> Self {
+        let Reloading { again, read, taken, watch_every, logs, verifies } = reloading;
+        let file = Seen::of(again.path());
+        let named = taken.named.iter().map(|path| Seen::of(path)).collect();
+        Self { reloader, again, read, taken, watch_every, logs, verifies: verifies.into(), file, named }
+    }
+
+    /// Resolves when a file is another one than it was, and stays so from one look to the next.
+    async fn changed(&mut self) -> Reason {
+        let every = self.watch_every.map_or(NAMED_EVERY, |every| every.min(NAMED_EVERY));
+        let (mut last_file, mut last_named) = (self.file, self.named.clone());
+        let mut named_at = Instant::now() + NAMED_EVERY;
+        loop {
+            tokio::time::sleep(every).await;
+            let file = Seen::of(self.again.path());
+            if self.watch_every.is_some() && file != self.file && file == last_file && file.0.is_some() {
+                return Reason::File;
+            }
+            last_file = file;
+            if named_at > Instant::now() {
+                continue;
+            }
+            named_at = Instant::now() + NAMED_EVERY;
+            let named: Vec<Seen> = self.taken.named.iter().map(|path| Seen::of(path)).collect();
+            if named != self.named && named == last_named {
+                return Reason::Named;
+            }
+            last_named = named;
+        }
+    }
+
+    async fn read(&mut self, reason: Reason) -> Result<Result<(), Mistakes>, tokio::task::JoinError> {
+        match reason {
+            Reason::Hangup => tracing::info!("heard SIGHUP: reading the settings again"),
+            Reason::File => tracing::info!("the file of settings has changed: reading it again"),
+            Reason::Named => tracing::info!("a file that the settings name has changed: reading it again"),
+        }
+        // What is looked at before it is read is never newer than what was read.
+        self.file = Seen::of(self.again.path());
+        self.named = self.taken.named.iter().map(|path| Seen::of(path)).collect();
+        let (again, read, before) = (self.again.clone(), Arc::clone(&self.read), self.taken.clone());
+        let reloader = Arc::clone(&self.reloader);
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let file = if reason == Reason::Named { before.file } else { again.settled_file()? };
+            let Reloaded { config, taken } = read(file)?;
+            // Who was known stays known, unless something is verified in another way now.
+            let verifier = match taken.tokens == before.tokens {
+                true => reloader.verifier(),
+                false => TokenVerifier::new(taken.tokens.clone(), WallClock::system()),
+            };
+            let watch_every = config.watch_every;
+            let limits = |error: crate::TooFewDescriptors| Mistakes::one("CONNECTIONS_MAX", error.to_string());
+            reloader.reload(&config, verifier.clone()).map_err(limits)?;
+            Ok((taken, watch_every, verifier))
+        });
+        Ok(match reloaded.await? {
+            Err(mistakes) => Err(mistakes),
+            Ok((taken, watch_every, verifier)) => {
+                self.logs.set(taken.logs);
+                (self.verifies)(verifier);
+                if self.taken.named != taken.named {
+                    self.named = taken.named.iter().map(|path| Seen::of(path)).collect();
+                }
+                (self.taken, self.watch_every) = (taken, watch_every);
+                Ok(())
+            }
+        })
     }
 }
 
@@ -158,25 +274,10 @@ pub(crate) async fn watch(
 struct Seen(Option<(u64, u64, SystemTime)>);
 
 impl Seen {
-    fn of(path: &PathBuf) -> Self {
+    fn of(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt as _;
 
         let metadata = std::fs::metadata(path).ok();
         Self(metadata.and_then(|metadata| Some((metadata.len(), metadata.ino(), metadata.modified().ok()?))))
-    }
-}
-
-/// Resolves when the file is another one than it was, and stays so from one look to the next.
-async fn changed(watched: Option<&(PathBuf, Duration)>, seen: &mut Option<Seen>) {
-    let (Some((path, every)), Some(seen)) = (watched, seen) else { return std::future::pending().await };
-    let mut last = *seen;
-    loop {
-        tokio::time::sleep(*every).await;
-        let now = Seen::of(path);
-        if now != *seen && now == last && now.0.is_some() {
-            *seen = now;
-            return;
-        }
-        last = now;
     }
 }

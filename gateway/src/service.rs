@@ -9,8 +9,9 @@ use goldleaves_domain::Publisher;
 use goldleaves_record::{RecordSide, Recorder};
 use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule};
 use goldleaves_trace::Tracer;
-use goldleaves_web::{Check, CheckState};
+use goldleaves_web::{Check, CheckState, Inherited};
 
+use crate::snapshot::Reloader;
 use crate::{Gateway, GatewayConfig, GatewayParts, Reloading, StartError, hints, reload};
 
 /// How long what was recorded is still handed on, once nothing more comes in.
@@ -19,9 +20,9 @@ const RELAY_GRACE: Duration = Duration::from_secs(5);
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
 /// How long a gateway may take to stop: a program waits no shorter, or it would name what was about to finish.
-#[must_use]
-pub fn stop_grace(config: &GatewayConfig) -> Duration {
-    config.drain_delay + config.shutdown_grace + RELAY_GRACE + CLOSE_GRACE
+fn stop_grace(reloader: &Reloader) -> Duration {
+    let (drain_delay, shutdown_grace) = reloader.stop_times();
+    drain_delay + shutdown_grace + RELAY_GRACE + CLOSE_GRACE
 }
 
 /// Describes what a stop did not get to: the spool keeps it for the next start.
@@ -48,6 +49,8 @@ pub struct GatewayService {
     pub tracer: Tracer,
     /// The wish to stop.
     pub shutdown: Shutdown,
+    /// Sockets that were handed over for the gateway.
+    pub sockets: Vec<std::net::TcpListener>,
     /// How settings are read again; `None` = never.
     pub reloading: Option<Reloading>,
 }
@@ -58,13 +61,17 @@ impl GatewayService {
     /// # Errors
     /// As [`Gateway::start`].
     pub fn spawn(self, supervisor: &mut Supervisor, config: &GatewayConfig) -> Result<Started, StartError> {
-        let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, tracer, shutdown, reloading } =
-            self;
+        let Self { side: RecordSide { recorder, relay }, publisher, verifier, metrics, tracer, shutdown, .. } = self;
+        let (sockets, reloading) = (self.sockets.into(), self.reloading);
         let relay = relay.traced(tracer.clone()).hurried_by(shutdown.at_once_token());
-        let gateway = Gateway::start(config, &GatewayParts { verifier, recorder, metrics: metrics.clone(), tracer })?;
+        let gateway =
+            Gateway::start(config, &GatewayParts { verifier, recorder, metrics: metrics.clone(), tracer, sockets })?;
         let address = gateway.address();
-        let shown = gateway.reloader();
-        let upstreams = Box::new(move || shown.as_ref().map(|shown| shown.upstreams()).unwrap_or_default());
+        let reloader = gateway.reloader();
+        let shown = Arc::clone(&reloader);
+        let upstreams = Box::new(move || shown.upstreams());
+        let stopped = Arc::clone(&reloader);
+        let stop_grace = Box::new(move || stop_grace(&stopped));
         if !config.never_billed.is_empty() {
             let never = config.never_billed.join(", ");
             tracing::warn!("BILLABLE_ROUTES lists {never}, which is open and never billed");
@@ -83,9 +90,8 @@ impl GatewayService {
                 records => Err(Left { records }),
             }
         });
-        if let Some(reloading) = reloading
-            && let Some(reloader) = gateway.reloader()
-        {
+        let times = Arc::clone(&reloader);
+        if let Some(reloading) = reloading {
             let rule = TaskRule { on_cancel: OnCancel::Abort, ..rule("reload", Stage::Edge) };
             let heard = (metrics.clone(), shutdown.clone());
             supervisor.spawn_once(rule, async move |stop| {
@@ -93,7 +99,6 @@ impl GatewayService {
                 Ok::<_, StartError>(())
             });
         }
-        let drain_delay = config.drain_delay;
         supervisor.spawn_once(rule("gateway", Stage::Edge), async move |stop| {
             let died = gateway.died();
             tokio::select! {
@@ -101,6 +106,7 @@ impl GatewayService {
                 () = died.cancelled() => return Err(StartError::CoreDied),
             }
             gateway.drain();
+            let (drain_delay, _) = times.stop_times();
             shutdown.delay(drain_delay).await;
             gateway.stop();
             let cut = tokio::select! {
@@ -115,7 +121,7 @@ impl GatewayService {
             }
             Ok::<_, StartError>(())
         });
-        Ok(Started { address, upstreams })
+        Ok(Started { address, upstreams, stop_grace })
     }
 }
 
@@ -125,11 +131,21 @@ pub struct Started {
     pub address: SocketAddr,
     /// What `/upstreams` says.
     pub upstreams: Box<dyn Fn() -> String + Send + Sync>,
+    /// How long a stop may take.
+    pub stop_grace: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
 /// Returns what is billed, in words for the start: which routes, and with which statuses.
 pub fn billed(config: &GatewayConfig) -> String {
     hints::billed(config)
+}
+
+/// Says which of the sockets that were handed over nobody serves.
+pub fn say_left(inherited: &Inherited) {
+    let left = inherited.left();
+    if !left.is_empty() {
+        tracing::warn!("LISTEN_FDS hands over {}, which nobody here serves", left.join(", "));
+    }
 }
 
 /// Returns whether the spool takes records.

@@ -1,26 +1,32 @@
 //! From settings to what serves: the stacks of all cores, made anew at each reload, and what goes on from one to the next.
 
-use std::sync::Arc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use goldleaves_auth::TokenVerifier;
 use goldleaves_record::Recorder;
+use goldleaves_runtime::descriptor_limit;
 use goldleaves_trace::Tracer;
-use goldleaves_web::Buffers;
+use goldleaves_web::{Buffers, ConnectionLimit, LiveOptions, ServeOptions};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::GatewayConfig;
 use crate::core::Core;
+use crate::descriptors::{Shares, TooFewDescriptors};
 use crate::edge::{Edge, Workshop};
 use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
-use crate::metrics::CoreMetrics;
+use crate::limits::HEADER_FIELDS_NAMED;
+use crate::metrics::{CoreMetrics, MostShown};
 use crate::proxy::Proxy;
 use crate::route_metrics::RouteRows;
 use crate::stack::StackParts;
 use crate::via::Via;
 
+/// How many bytes over `HEADER_BYTES_MAX` a head may have and still be read: hyper answers what it cannot read with a
+/// bare 431, the gateway's own says why.
+const HEADER_BYTES_NAMED: u32 = 16 << 10;
 /// How many requests of one core may wait for an answer's head at once.
 const WAITING_MAX: usize = 20_000;
 
@@ -116,29 +122,41 @@ impl Lasting {
 /// Gives one core what it serves from now on.
 pub(crate) type Swap = Box<dyn Fn(OfCore) + Send + Sync>;
 
+/// Where settings are put in: one of each for every core, and what all cores share.
+pub(crate) struct Entrances {
+    pub(crate) swaps: Vec<Swap>,
+    pub(crate) doors: Vec<LiveOptions>,
+    pub(crate) connections: ConnectionLimit,
+    pub(crate) most: MostShown,
+}
+
 /// Takes settings while calls are served. Each call keeps what it began with.
 pub(crate) struct Reloader {
     lasting: Lasting,
-    swaps: Vec<Swap>,
+    entrances: Entrances,
     current: Mutex<Arc<Snapshot>>,
     /// Every one that somebody may still use.
     marks: Mutex<Vec<Weak<()>>>,
 }
 
 impl Reloader {
-    pub(crate) fn new(lasting: Lasting, swaps: Vec<Swap>, first: Arc<Snapshot>) -> Arc<Self> {
+    pub(crate) fn new(lasting: Lasting, entrances: Entrances, first: Arc<Snapshot>) -> Arc<Self> {
         let marks = Mutex::new(vec![first.edge.mark()]);
-        Arc::new(Self { lasting, swaps, current: Mutex::new(first), marks })
+        Arc::new(Self { lasting, entrances, current: Mutex::new(first), marks })
     }
 
     /// Serves by other settings from now on. Everything new is built first, names are looked up, and then each core is given
     /// its part; it may take seconds, and wants a thread that may wait.
-    pub(crate) fn reload(&self, config: &GatewayConfig, verifier: TokenVerifier) {
-        // One at a time: the next one is built on this one.
-        let mut current = self.current.lock();
-        let next = Arc::new(self.lasting.snapshot(config, verifier, Some(&current)));
-        next.edge.start(Some(&current.edge));
-        for (index, swap) in self.swaps.iter().enumerate() {
+    ///
+    /// # Errors
+    /// Connections are to be more than there are descriptors for; nothing has changed then.
+    pub(crate) fn reload(&self, config: &GatewayConfig, verifier: TokenVerifier) -> Result<(), TooFewDescriptors> {
+        let shares = Shares::of(descriptor_limit(), &config.limits)?;
+        let before = Arc::clone(&self.current.lock());
+        let next = Arc::new(self.lasting.snapshot(config, verifier, Some(&before)));
+        next.edge.start(Some(&before.edge));
+        self.share_out(config, shares);
+        for (index, swap) in self.entrances.swaps.iter().enumerate() {
             if let Some(of_core) = self.lasting.of_core(index, &next) {
                 swap(of_core);
             }
@@ -146,7 +164,31 @@ impl Reloader {
         let mut marks = self.marks.lock();
         marks.retain(|mark| mark.strong_count() > 0);
         marks.push(next.edge.mark());
-        *current = next;
+        drop(marks);
+        *self.current.lock() = next;
+        Ok(())
+    }
+
+    /// Sets what is no call's own: it holds for what comes from now on.
+    fn share_out(&self, config: &GatewayConfig, shares: Shares) {
+        self.entrances.connections.set(shares.clients);
+        self.entrances.most.set(shares.clients, &config.limits);
+        self.lasting.workshop.plumbing.slots.set_max(shares.upstreams);
+        self.lasting.calls.set_max(shares.calls_per_caller.min(self.lasting.recorder.calls_max()));
+        for (door, core) in self.entrances.doors.iter().zip(&self.lasting.cores) {
+            let options = serve_options(config, (&door.get(), &core.buffers));
+            door.set(options);
+        }
+    }
+
+    /// How long a call is still accepted, and then may go on, once a stop was asked for.
+    pub(crate) fn stop_times(&self) -> (Duration, Duration) {
+        let current = self.current.lock();
+        (current.config.drain_delay, current.config.shutdown_grace)
+    }
+
+    pub(crate) fn verifier(&self) -> TokenVerifier {
+        self.current.lock().parts.verifier.clone()
     }
 
     /// How many snapshots calls are served by, the current one included.
@@ -162,6 +204,20 @@ impl Reloader {
     pub(crate) fn upstreams(&self) -> String {
         let shown: Vec<_> = self.edge().upstreams().iter().map(|upstream| upstream.shown()).collect();
         format!("{:#}\n", serde_json::Value::Array(shown))
+    }
+}
+
+/// What connections of a core are held to; `serve` has what all cores and all readings of the settings share.
+pub(crate) fn serve_options(config: &GatewayConfig, (serve, buffers): (&ServeOptions, &Buffers)) -> ServeOptions {
+    ServeOptions {
+        first_byte_timeout: config.limits.first_byte_timeout,
+        headers_timeout: config.limits.headers_timeout,
+        write_timeout: config.limits.body_idle_timeout,
+        header_bytes_max: config.limits.header_bytes_max + HEADER_BYTES_NAMED,
+        header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
+        grace: config.shutdown_grace,
+        buffers: buffers.clone(),
+        ..serve.clone()
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use goldleaves_auth::{JwtSettings, SecretNeed};
 use goldleaves_billing_api::BillingConfig;
-use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings};
+use goldleaves_gateway::{Deployment, GatewayConfig, StreamSettings, Taken};
 use goldleaves_ledger::sqlite_url;
 use goldleaves_pricing::Rate;
 use goldleaves_record::RecordOptions;
@@ -45,8 +45,8 @@ pub struct Config {
     pub again: Option<Again>,
     /// What they were.
     pub read: Fingerprints,
-    /// Of all of them, secrets left out.
-    pub sha256: String,
+    /// What of them is not the gateway's alone.
+    pub taken: Taken,
 }
 
 impl Config {
@@ -64,10 +64,12 @@ impl Config {
         let rate = read_rate(values);
         let stream = read_stream(values);
         let traces = TraceSettings::read(values);
+        let (common, jwt, gateway) = (common?, jwt?, gateway?);
         Some(Self {
-            common: common?,
-            jwt: jwt?,
-            gateway: gateway?,
+            taken: Taken::of(values, jwt.token_options(), (common.logs, &gateway)),
+            common,
+            jwt,
+            gateway,
             record: record?,
             billing: billing?,
             ops_addr: ops_addr?,
@@ -78,7 +80,6 @@ impl Config {
             traces: traces?,
             again: values.again(),
             read: values.fingerprints(),
-            sha256: values.sha256(),
         })
     }
 }

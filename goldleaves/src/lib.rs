@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod migrate;
 
+mod again;
 mod banner;
 mod billing;
 mod broker;

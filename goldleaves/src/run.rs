@@ -7,26 +7,26 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
-use goldleaves_billing_api::program::{self, listen};
+use goldleaves_billing_api::program::{self, listen, listen_for_billing};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::{Publisher, RoutePattern};
-use goldleaves_gateway::service::{
-    GatewayService, READY_HELP, Started, billed, running_check, spool_check, stop_grace,
-};
-use goldleaves_gateway::{FIXED, Origin, Reloaded, Reloading};
+use goldleaves_gateway::Origin;
+use goldleaves_gateway::service::{GatewayService, READY_HELP, Started, billed, running_check, say_left, spool_check};
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
 use goldleaves_record::RecordOpenError;
-use goldleaves_runtime::settings::{Environment, Mistakes, Setting, table};
+use goldleaves_runtime::settings::{Environment, table};
+use goldleaves_runtime::telemetry::Logs;
 use goldleaves_runtime::{
-    Exit, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
+    Exit, LogSwitch, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
     raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
-use goldleaves_web::{Ops, ServeOptions, Stop, serve_ops};
+use goldleaves_web::{Inherited, InheritedError, Ops, ServeOptions, Stop, serve_ops};
 use tokio::net::TcpListener;
 
+use crate::again::{self, Beside};
 use crate::banner::{Banner, Sample, reachable};
 use crate::cli::{self, TokenArguments};
 use crate::config::Config;
@@ -41,7 +41,10 @@ const SAMPLE_NAME: &str = "demo";
 
 /// Runs until told to stop.
 pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
+    // Before there is a second thread.
+    let inherited = Inherited::from_environment();
     let logs = config.common.start_logs();
+    let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     raise_descriptor_limit();
     if let Err(behind) = check_clock() {
         process::say(&format_args!("goldleaves can't start: {behind}"));
@@ -50,7 +53,7 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
-        let exit = runtime.block_on(serve(config, shown));
+        let exit = runtime.block_on(serve(config, (switch, inherited), shown));
         // A thread that waits for a disk that stands still is not waited for.
         runtime.shutdown_timeout(LEFT_BEHIND);
         exit
@@ -62,13 +65,17 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     })
 }
 
+/// What is there before the runtime is.
+type Given = (LogSwitch, Result<Inherited, InheritedError>);
+
 /// Listeners that are bound before anything is served.
 struct Listeners {
-    billing: TcpListener,
+    billing: (TcpListener, ServeOptions),
     ops: TcpListener,
 }
 
-async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
+async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::Banner) -> Result<Exit> {
+    let mut inherited = inherited?;
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("goldleaves");
@@ -85,10 +92,10 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
         [open, busy, max]
     });
     let listeners = Listeners {
-        billing: listen(table::BILLING_ADDR, config.billing.addr)?,
+        billing: listen_for_billing(&mut inherited, config.billing.addr)?,
         ops: listen(table::OPS_ADDR, config.ops_addr)?,
     };
-    config.gateway.billing = origin(reachable(listeners.billing.local_addr()?))?;
+    config.gateway.billing = origin(reachable(listeners.billing.0.local_addr()?))?;
 
     let mut supervisor = Supervisor::new(shutdown.clone());
     let upstream = upstream(&mut supervisor, &mut config)?;
@@ -98,25 +105,26 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
         None => Arc::new(meter),
         Some(stream) => broker::spawn(&mut supervisor, stream, (meter, ledger.clone()), &metrics).await?,
     };
-    let addresses = (listeners.billing.local_addr()?, listeners.ops.local_addr()?);
+    let addresses = (listeners.billing.0.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), WallClock::system());
-    let billing = Billing::new(ledger.store().clone(), config.billing.time_zone);
-    let counted = BillingMetrics::register(&metrics);
-    program::spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
-    let api = BillingApi::new(billing, verifier.clone(), WallClock::system(), counted);
-    let api = program::with_stripe(api.traced(tracer.clone()), &mut supervisor, (&config.billing, &metrics))?;
+    let api = api(&mut supervisor, (&config, &ledger, &verifier), &metrics)?.traced(tracer.clone());
     let docs = config.billing.docs;
+    let (served, (billing, options)) = (api.clone(), listeners.billing);
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {
-        api.serve(listeners.billing, docs, (ServeOptions::default(), Stop::on(stop))).await;
+        served.serve(billing, docs, (options, Stop::on(stop))).await;
         anyhow::Ok(())
     });
     let shown = metrics.clone();
     let endpoints =
         Ops::new(move || shown.text()).ready(running_check(shutdown.clone())).ready(spool_check(side.recorder.clone()));
     metrics.show("ready", READY_HELP, endpoints.readiness());
-    let reloading = reloading(&config);
-    let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: shutdown.clone(), reloading };
-    let Started { address: gateway, upstreams } = service.spawn(&mut supervisor, &config.gateway)?;
+    let demo = config.gateway.upstream.clone().filter(|_| !upstream.is_own);
+    let reloading = again::reloading(&config, Beside { tokens: tokens.clone(), demo, api, logs });
+    let sockets = inherited.take("gateway", config.gateway.address);
+    say_left(&inherited);
+    let heard = shutdown.clone();
+    let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: heard, sockets, reloading };
+    let Started { address: gateway, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;
     let endpoints = endpoints.page("/upstreams", upstreams);
     tracing::info!(
         "gateway listens on http://{gateway}, billing on http://{}, ops on http://{}",
@@ -133,50 +141,23 @@ async fn serve(mut config: Config, banner_shown: cli::Banner) -> Result<Exit> {
         serve_ops(listeners.ops, endpoints, Stop::on(stop)).await;
         anyhow::Ok(())
     });
-    let exit = supervisor.run(stop_grace(&config.gateway)).await;
+    let exit = supervisor.run_with(stop_grace).await;
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
 }
 
-/// What the billing API beside the gateway cannot take another value of, and what was done at the start.
-const FIXED_HERE: &[Setting] = &[
-    table::ENABLE_DOCS,
-    table::USAGE_RATE_CENTS,
-    table::BILLING_URL,
-    table::BILLING_TIME_ZONE,
-    table::PERIOD_CLOSE_AFTER_HOURS,
-    table::STRIPE_API_KEY,
-    table::STRIPE_API_BASE,
-    table::STRIPE_WEBHOOK_SECRET,
-    table::STRIPE_CALLS_PER_SECOND,
-    table::JWT_SECRET,
-    table::JWT_ALGORITHM,
-    table::JWT_ISSUER,
-    table::JWT_AUDIENCE,
-];
-
-/// How the gateway's settings are read again. What this process brought itself stays: billing API and demo upstream.
-fn reloading(config: &Config) -> Option<Reloading> {
-    let (again, before) = (config.again.clone()?, config.read.clone());
-    let (billing, upstream) = (config.gateway.billing.clone(), config.gateway.upstream.clone());
-    let watched = config.gateway.watch_every.and_then(|every| Some((again.file()?.clone(), every)));
-    let read = move || {
-        let mut values = again.values()?;
-        let config = Config::read(&mut values);
-        values.refuse_changes(&before, FIXED);
-        values.refuse_changes(&before, FIXED_HERE);
-        let mut config = values.finish(config)?;
-        config.gateway.billing = billing.clone();
-        if config.gateway.named_upstreams().is_none() {
-            config.gateway.upstream = upstream.clone();
-        }
-        let tokens = secret::token_options(&config.jwt, &config.data_dir);
-        let (tokens, _) = tokens.map_err(|error| Mistakes::one(table::JWT_SECRET.name, format!("{error:#}")))?;
-        let verifier = TokenVerifier::new(tokens, WallClock::system());
-        Ok(Reloaded { config: config.gateway, verifier, sha256: config.sha256 })
-    };
-    Some(Reloading { read: Arc::new(read), watched, sha256: config.sha256.clone() })
+/// The billing API of this process, with what goes on beside it.
+fn api(
+    supervisor: &mut Supervisor,
+    (config, ledger, verifier): (&Config, &Ledger, &TokenVerifier),
+    metrics: &Metrics,
+) -> Result<BillingApi> {
+    let billing = Billing::new(ledger.store().clone(), config.billing.time_zone);
+    let counted = BillingMetrics::register(metrics);
+    program::spawn_closing(supervisor, &config.billing, (&billing, &counted));
+    let api = BillingApi::new(billing, verifier.clone(), WallClock::system(), counted);
+    program::with_stripe(api, supervisor, (&config.billing, metrics))
 }
 
 /// What a unit costs now, in words; a ledger that is away is not waited for.

@@ -6,6 +6,7 @@
 
 mod compose;
 mod database;
+mod edge;
 mod guide;
 mod markdown;
 mod nats;

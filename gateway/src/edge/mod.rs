@@ -8,6 +8,7 @@ mod shown;
 mod way;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use goldleaves_domain::{NormalPath, RouteClass, RoutePattern};
 use http::Method;
@@ -24,8 +25,12 @@ pub(crate) use way::{CallLimits, Heading, Way};
 use crate::GatewayConfig;
 use crate::call::Destination;
 use crate::error::GatewayError;
-use crate::proxy::{Origin, Tls, TlsFiles};
+use crate::limits::HEADER_FIELDS_NAMED;
+use crate::proxy::{Origin, PoolOptions, Tls, TlsFiles};
 use crate::upstream::{Plumbing, Upstream, UpstreamSpec, Upstreams, first_look_up};
+
+/// How long an unused upstream connection is kept: less than the keep-alive time of common servers.
+const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// All ways that there are.
 #[derive(Debug)]
@@ -173,6 +178,10 @@ fn spec(config: &GatewayConfig, name: &str, (entry, own): (Option<&UpstreamEntry
         health: entry.and_then(|entry| entry.health.clone()),
         protocol: entry.and_then(|entry| entry.protocol),
         tls: entry.and_then(|entry| entry.tls.clone()).or_else(|| system_tls(&origins)),
+        pool: PoolOptions {
+            idle_timeout: POOL_IDLE,
+            header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,
+        },
         origins,
     }
 }

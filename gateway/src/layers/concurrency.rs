@@ -29,7 +29,7 @@ pub(crate) struct OpenCalls {
 /// The open calls of callers of one kind.
 #[derive(Debug)]
 struct Counts<K> {
-    per_caller_max: usize,
+    per_caller_max: AtomicUsize,
     shards: Vec<Mutex<Shard<K>>>,
     hasher: RandomState,
 }
@@ -54,12 +54,18 @@ impl OpenCalls {
     pub(crate) fn new(per_caller_max: usize) -> Self {
         Self { tenants: Counts::new(per_caller_max), addresses: Counts::new(per_caller_max) }
     }
+
+    /// So many of one caller from now on; those that are open stay.
+    pub(crate) fn set_max(&self, per_caller_max: usize) {
+        self.tenants.per_caller_max.store(per_caller_max, Ordering::Relaxed);
+        self.addresses.per_caller_max.store(per_caller_max, Ordering::Relaxed);
+    }
 }
 
 impl<K: Clone + Eq + Hash> Counts<K> {
     fn new(per_caller_max: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard { callers: HashMap::new(), cleaned: 0 })).collect();
-        Self { per_caller_max, shards, hasher: RandomState::new() }
+        Self { per_caller_max: AtomicUsize::new(per_caller_max), shards, hasher: RandomState::new() }
     }
 
     /// A place for one more call of the caller, if there is one.
@@ -73,7 +79,7 @@ impl<K: Clone + Eq + Hash> Counts<K> {
         drop(shard);
         let place = OpenCall(count);
         // The place is taken first, and given back by its drop where there was none.
-        (place.0.fetch_add(1, Ordering::Relaxed) < self.per_caller_max).then_some(place)
+        (place.0.fetch_add(1, Ordering::Relaxed) < self.per_caller_max.load(Ordering::Relaxed)).then_some(place)
     }
 }
 

@@ -17,13 +17,11 @@ use super::wire::Dial;
 use crate::upstream::Plumbing;
 
 /// How connections are made and kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PoolOptions {
     /// How long an unused connection is kept. Shorter than what upstreams allow, because a connection that the
     /// upstream closes while a request is on its way costs an error.
     pub(crate) idle_timeout: Duration,
-    /// How many unused connections are kept.
-    pub(crate) idle_max: usize,
     /// The most header fields of an answer that are read.
     pub(crate) header_fields_max: usize,
 }
@@ -45,8 +43,8 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(dial: Dial, (parts, buffers): (&Plumbing, &Buffers)) -> Arc<Self> {
-        let (options, slots, buffers) = (parts.pool, parts.slots.clone(), buffers.clone());
+    pub(crate) fn new(dial: Dial, options: PoolOptions, (parts, buffers): (&Plumbing, &Buffers)) -> Arc<Self> {
+        let (slots, buffers) = (parts.slots.clone(), buffers.clone());
         let pool = Self { dial, options, slots, buffers, idle: Mutex::default(), shared: Mutex::default() };
         let pool = Arc::new(pool);
         pool.slots.share_with(&pool);
@@ -122,10 +120,7 @@ impl Pool {
             return;
         }
         connection.mark_reused();
-        let mut idle = self.idle.lock();
-        if idle.len() < self.options.idle_max {
-            idle.push(Idle { connection, since: Instant::now() });
-        }
+        self.idle.lock().push(Idle { connection, since: Instant::now() });
     }
 
     /// Closes what has not been used for too long.

@@ -15,7 +15,7 @@ use super::pool::Pool;
 pub(crate) struct Slots(Arc<Shared>);
 
 struct Shared {
-    max: usize,
+    max: AtomicUsize,
     used: AtomicUsize,
     /// The pools that keep unused connections; looked at only when there is no room.
     pools: Mutex<Vec<Weak<Pool>>>,
@@ -27,7 +27,7 @@ pub(crate) struct Slot(Slots);
 impl Slots {
     /// So many connections.
     pub(crate) fn new(max: usize) -> Self {
-        Self(Arc::new(Shared { max, used: AtomicUsize::new(0), pools: Mutex::default() }))
+        Self(Arc::new(Shared { max: AtomicUsize::new(max), used: AtomicUsize::new(0), pools: Mutex::default() }))
     }
 
     /// From now on unused connections of this pool make room for others.
@@ -51,13 +51,24 @@ impl Slots {
         }
     }
 
+    /// How many there may be.
+    pub(crate) fn max(&self) -> usize {
+        self.0.max.load(Ordering::Relaxed)
+    }
+
+    /// So many from now on; those that are there stay.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.0.max.store(max, Ordering::Relaxed);
+    }
+
     /// Connections there are now, those that are being made and those that are unused included.
     pub(crate) fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
     fn try_take(&self) -> Option<Slot> {
-        let more = |used: usize| (used < self.0.max).then_some(used + 1);
+        let max = self.max();
+        let more = |used: usize| (used < max).then_some(used + 1);
         self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Slot(self.clone()))
     }
 }

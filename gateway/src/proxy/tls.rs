@@ -38,8 +38,12 @@ impl Eq for Tls {}
 
 impl TlsFiles {
     fn contents(&self) -> Vec<Vec<u8>> {
+        self.all().map(|file| std::fs::read(file).unwrap_or_default()).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
         let client = self.client.iter().flat_map(|(certificates, key)| [certificates, key]);
-        self.ca.iter().chain(client).map(|file| std::fs::read(file).unwrap_or_default()).collect()
+        self.ca.iter().chain(client)
     }
 }
 
@@ -79,6 +83,11 @@ impl Tls {
 
     pub(super) fn config(&self, speaks: super::Speaks) -> Arc<ClientConfig> {
         Arc::clone(if speaks == super::Speaks::Two { &self.two } else { &self.one })
+    }
+
+    /// The files that it was made of.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.files.all().cloned().collect()
     }
 
     /// The name that the certificate must have.

@@ -31,14 +31,19 @@ pub(crate) struct Address {
     pub(crate) dial: Dial,
     /// As it was written: for `Host` of requests that had none, and for spans.
     pub(crate) origin: Arc<Origin>,
-    pub(crate) standing: Standing,
+    /// Outlives the address where only the way to connect changes.
+    pub(crate) standing: Arc<Standing>,
     /// One a core.
     pools: Box<[Arc<Pool>]>,
 }
 
 impl Address {
-    pub(crate) fn new(dial: Dial, origin: Arc<Origin>, pools: Box<[Arc<Pool>]>) -> Arc<Self> {
-        Arc::new(Self { dial, origin, standing: Standing::default(), pools })
+    pub(crate) fn new(
+        dial: Dial,
+        (origin, standing): (Arc<Origin>, Arc<Standing>),
+        pools: Box<[Arc<Pool>]>,
+    ) -> Arc<Self> {
+        Arc::new(Self { dial, origin, standing, pools })
     }
 
     pub(crate) const fn target(&self) -> &Target {

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-/// The clock of one upstream.
+/// The clock of all upstreams.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock(Instant);
 
-/// Milliseconds since the upstream was made, and never 0: that means "not".
+/// Milliseconds since the clock was started, and never 0: that means "not".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(u64);
 

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::address::{Address, Target};
-use super::{Upstream, UpstreamSpec};
+use super::standing::Standing;
+use super::{Plumbing, Upstream, UpstreamSpec};
 use crate::proxy::{Dial, Origin, Pool};
 
 /// More addresses of one name than these are not used.
@@ -24,16 +25,19 @@ struct Named {
 }
 
 impl Known {
-    /// Nothing, but for what the upstream before knew of the same addresses, where it made connections the same way.
-    pub(super) fn new(spec: &UpstreamSpec, before: Option<&Upstream>) -> Self {
-        let connects_alike =
-            |before: &&Upstream| before.spec.connect_timeout == spec.connect_timeout && before.spec.tls == spec.tls;
-        let before = before.filter(connects_alike);
+    /// Nothing, but for what the upstream before knew of the same addresses. Where it made connections in another way, those
+    /// that it has are not used again.
+    pub(super) fn new(spec: &UpstreamSpec, plumbing: &Plumbing, before: Option<&Upstream>) -> Self {
+        let connects_alike = before.is_some_and(|before| before.spec.connects_like(spec));
         let known = before.map(|before| before.known.lock());
+        let again = |address: &Arc<Address>| match connects_alike {
+            true => Arc::clone(address),
+            false => address_of((spec, plumbing), address.target().clone(), (&address.origin, &address.standing)),
+        };
         let named = |origin: &Arc<Origin>| {
             let same = known.as_ref().and_then(|known| known.0.iter().find(|named| named.origin == *origin));
-            let families = same.map(|named| named.families.clone()).unwrap_or_default();
-            Named { origin: Arc::clone(origin), families }
+            let families = same.map(|named| named.families.each_ref().map(|family| family.iter().map(again).collect()));
+            Named { origin: Arc::clone(origin), families: families.unwrap_or_default() }
         };
         Self(spec.origins.iter().map(named).collect())
     }
@@ -106,13 +110,21 @@ impl Upstream {
     }
 
     fn address(&self, target: Target, origin: &Arc<Origin>) -> Arc<Address> {
-        let tls = self.spec.tls.as_ref().filter(|_| origin.is_https());
-        let tls = tls.and_then(|tls| Some((Arc::clone(tls), tls.name(origin.host())?)));
-        let dial = Dial { target, tls, timeout: self.spec.connect_timeout };
-        let pool = |buffers| Pool::new(dial.clone(), (&self.plumbing, buffers));
-        let pools = self.plumbing.buffers.iter().map(pool).collect();
-        Address::new(dial, Arc::clone(origin), pools)
+        address_of((&self.spec, &self.plumbing), target, (origin, &Arc::default()))
     }
+}
+
+fn address_of(
+    (spec, plumbing): (&UpstreamSpec, &Plumbing),
+    target: Target,
+    (origin, standing): (&Arc<Origin>, &Arc<Standing>),
+) -> Arc<Address> {
+    let tls = spec.tls.as_ref().filter(|_| origin.is_https());
+    let tls = tls.and_then(|tls| Some((Arc::clone(tls), tls.name(origin.host())?)));
+    let dial = Dial { target, tls, timeout: spec.connect_timeout };
+    let pool = |buffers| Pool::new(dial.clone(), spec.pool, (plumbing, buffers));
+    let pools = plumbing.buffers.iter().map(pool).collect();
+    Address::new(dial, (Arc::clone(origin), Arc::clone(standing)), pools)
 }
 
 const fn is_v4(target: &Target) -> bool {

@@ -31,7 +31,7 @@ use crate::edge::{Health, Workshop};
 use crate::proxy::{Origin, PoolOptions, Slots, Speaks, Tls};
 
 pub(crate) use address::{Address, Target, UnderWay};
-use clock::Clock;
+pub(crate) use clock::Clock;
 use known::Known;
 pub(crate) use metrics::{CallResult, RetryReason, UpstreamMetrics, Upstreams};
 pub(crate) use standing::Answered;
@@ -57,6 +57,15 @@ pub(crate) struct UpstreamSpec {
     pub(crate) health: Option<Health>,
     pub(crate) protocol: Option<Speaks>,
     pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) pool: PoolOptions,
+}
+
+impl UpstreamSpec {
+    /// Whether connections are made in the same way, so that those that are there can be used on.
+    fn connects_like(&self, other: &Self) -> bool {
+        let way = |spec: &Self| (spec.connect_timeout, spec.tls.clone(), spec.protocol, spec.pool);
+        way(self) == way(other)
+    }
 }
 
 /// What the connections of all upstreams have in common.
@@ -64,8 +73,9 @@ pub(crate) struct UpstreamSpec {
 pub(crate) struct Plumbing {
     /// Each core's own.
     pub(crate) buffers: Vec<Buffers>,
-    pub(crate) pool: PoolOptions,
     pub(crate) slots: Slots,
+    /// One for all, for what is known of an address outlives upstreams.
+    pub(crate) clock: Clock,
 }
 
 /// The addresses that calls may go to now.
@@ -118,10 +128,10 @@ impl Upstream {
         let (plumbing, metrics) = (workshop.plumbing.clone(), workshop.counters.of(&spec.name));
         let lists = plumbing.buffers.iter().map(|_| Mutex::new(List::default())).collect();
         let upstream = Arc::new(Self {
-            known: Mutex::new(Known::new(&spec, before)),
+            known: Mutex::new(Known::new(&spec, &plumbing, before)),
             spec,
+            clock: plumbing.clock,
             plumbing,
-            clock: Clock::start(),
             lists,
             calls: Tally::default(),
             retries: Tally::default(),
@@ -291,7 +301,7 @@ impl Choices for Candidates<'_> {
     }
 
     fn standing(&self, index: usize) -> Option<&Standing> {
-        self.list.get(index).map(|address| &address.standing)
+        self.list.get(index).map(|address| &*address.standing)
     }
 
     fn is_tried(&self, index: usize) -> bool {

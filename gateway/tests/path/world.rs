@@ -125,7 +125,8 @@ impl Plan {
         let publisher: Arc<dyn Publisher> = Arc::clone(&taker) as _;
         let relay = tokio::spawn(side.relay.run(publisher, relay_stop.clone(), Duration::from_secs(30)));
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), WallClock::system());
-        let parts = GatewayParts { verifier, recorder: side.recorder, metrics: metrics.clone(), tracer };
+        let parts =
+            GatewayParts { verifier, recorder: side.recorder, metrics: metrics.clone(), tracer, sockets: Arc::new([]) };
         let gateway = Gateway::start(&config, &parts)?;
         Ok(World { gateway, upstream: None, billing, metrics, taker, relay, relay_stop, exporting, scratch })
     }

@@ -40,7 +40,7 @@ impl Algorithm {
 }
 
 /// Describes what tokens are verified and signed with.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TokenOptions {
     /// The shared secret.
     pub secret: Vec<u8>,

@@ -29,3 +29,4 @@ pub use metrics::{KnownGauge, LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
 pub use supervisor::{OnCancel, OnFailure, Stage, Supervisor, TaskRule};
+pub use telemetry::{LogOptions, LogSwitch};

@@ -1,6 +1,5 @@
 //! The first and the last thing a program does: read its settings, and say how it ended.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -58,20 +57,26 @@ impl Source {
     /// # Errors
     /// The file can't be read, or is named and not there.
     pub fn values(&self) -> Result<Values, Mistakes> {
-        let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-        let variable = environment.iter().find(|(name, value)| name == CONFIG_FILE && !value.is_empty());
-        let path = match (&self.file, variable) {
-            (Some(file), _) => Some(file.clone()),
-            (None, Some((_, file))) => Some(PathBuf::from(file)),
-            (None, None) => Some(PathBuf::from(FILE_NAME)),
-        };
-        let file = match (&self.file, variable) {
-            (Some(file), _) => Some(File::named("--config", file)?),
-            (None, Some((_, file))) => Some(File::named(CONFIG_FILE, Path::new(file))?),
-            (None, None) => File::in_folder(Path::new("."))?,
-        };
-        let again = self.clone();
-        Ok(Values::load_file(environment, file).read_again_by(Again::new(move || again.values(), path)))
+        let file = self.open()?;
+        Ok(self.load(file))
+    }
+
+    fn load(&self, file: Option<File>) -> Values {
+        let (open, load) = (self.clone(), self.clone());
+        let again = Again::new(self.path(), move || open.open(), move |file| load.load(file));
+        Values::load_file(std::env::vars_os(), file).read_again_by(again)
+    }
+
+    fn open(&self) -> Result<Option<File>, Mistakes> {
+        match (&self.file, variable()) {
+            (Some(file), _) => File::named("--config", file).map(Some),
+            (None, Some(file)) => File::named(CONFIG_FILE, &file).map(Some),
+            (None, None) => File::in_folder(Path::new(".")),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.file.clone().or_else(variable).unwrap_or_else(|| PathBuf::from(FILE_NAME))
     }
 
     /// Reads a program's settings; every mistake goes to standard error.
@@ -88,6 +93,11 @@ impl Source {
             Exit::Settings
         })
     }
+}
+
+/// The file that `CONFIG_FILE` names.
+fn variable() -> Option<PathBuf> {
+    std::env::var_os(CONFIG_FILE).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Says on standard error how the program ended, where that is not obvious, and gives the code.

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub struct Launch {
     fill: bool,
     /// The words that start it on a disk that outlives it.
     disk: Vec<String>,
+    /// What it is to listen at for its clients, as a service manager hands it over.
+    socket: Option<Arc<TcpListener>>,
 }
 
 /// A program of ours that was started.
@@ -66,6 +70,7 @@ impl Launch {
             small_disk: None,
             fill: false,
             disk: Vec::new(),
+            socket: None,
         }
     }
 
@@ -127,6 +132,14 @@ impl Launch {
         self
     }
 
+    /// Hands it a listening socket by the name `gateway`, as systemd does (`LISTEN_FDS`). Whoever holds the value can hand the
+    /// same one to the next program.
+    #[must_use]
+    pub fn socket(mut self, socket: Arc<TcpListener>) -> Self {
+        self.socket = Some(socket);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -164,6 +177,9 @@ impl Launch {
     }
 
     fn standard_input(&self) -> Result<Stdio> {
+        if let Some(socket) = &self.socket {
+            return Ok(OwnedFd::from(socket.try_clone().context("the socket")?).into());
+        }
         match &self.input {
             Some(file) => Ok(File::open(file).with_context(|| format!("opening {}", file.display()))?.into()),
             None => Ok(Stdio::null()),
@@ -187,6 +203,11 @@ impl Launch {
         }
         if let Some(core) = self.core {
             words.extend(["taskset", "-c", &core.to_string()].map(OsString::from));
+        }
+        if self.socket.is_some() {
+            // The process keeps its number through `exec`, and its first descriptor behind the usual ones is 3.
+            let script = "export LISTEN_FDS=1 LISTEN_FDNAMES=gateway LISTEN_PID=$$; exec \"$@\" 3<&0 0</dev/null";
+            words.extend(["sh", "-c", script, "sh"].map(OsString::from));
         }
         words.push(built(&self.program)?.into());
         words.extend(self.arguments.iter().cloned());

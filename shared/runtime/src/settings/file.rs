@@ -8,7 +8,7 @@ use super::{FILE_NAME, Mistakes};
 pub const CONFIG_FILE: &str = "CONFIG_FILE";
 
 /// A file of settings, read but not yet understood.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// Holds what mistakes and `check-config` call it.
     pub name: String,

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Num, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use sha2::{Digest as _, Sha256};
 
 use super::again::Again;
 use super::file::File;
@@ -45,6 +46,12 @@ pub struct Values {
     doubts: Vec<Mistake>,
     warnings: Vec<String>,
     readings: BTreeMap<&'static str, Reading>,
+    /// What was read, hashed: also of secrets, and of what their files hold.
+    digests: BTreeMap<&'static str, [u8; 32]>,
+    /// The file that the settings were read from.
+    file: Option<File>,
+    /// Files that hold a secret each.
+    secret_files: Vec<PathBuf>,
     again: Option<Again>,
 }
 
@@ -83,10 +90,14 @@ impl Values {
             doubts: Vec::new(),
             warnings,
             readings: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            file: None,
+            secret_files: Vec::new(),
             again: None,
         };
         if let Some(file) = file {
             values.add_file(&file);
+            values.file = Some(file);
         }
         values.layers = values.layers.merge(environment);
         values
@@ -246,6 +257,7 @@ impl Values {
                 return None;
             }
         };
+        self.digests.insert(setting.name, digest(text.as_deref()));
         let shown = text.as_ref().map(|text| match setting.kind {
             Kind::Plain => text.clone(),
             Kind::Secret => "set".to_owned(),
@@ -260,13 +272,15 @@ impl Values {
         let (name, key) = setting.file().filter(|(name, key)| self.has(name, key))?;
         let found = self.layers.find_value(key).ok();
         let path = found.as_ref().and_then(as_text);
-        let content = match &path {
+        let content = match path.as_deref() {
             None => Err("is no path".to_owned()),
             Some(_) if self.has(setting.name, setting.key) => Err(format!("is set, and so is {}", setting.name)),
             Some(path) => secret_in(Path::new(path)).map_err(|why| format!("{path:?} {why}")),
         };
         match content {
             Ok(secret) => {
+                self.digests.insert(setting.name, digest(Some(&secret)));
+                self.secret_files.extend(path.map(PathBuf::from));
                 let layer = found.as_ref().map(|value| format!("{name} of {}", self.layer_of(value)));
                 self.readings.insert(setting.name, Reading { setting, layer, shown: Some("set".to_owned()) });
                 Some(Some(secret))
@@ -291,9 +305,18 @@ impl Values {
         self
     }
 
-    /// A value as it was written, whatever it is.
-    pub(super) fn raw(&self, key: &str) -> Option<String> {
-        self.layers.find_value(key).ok().and_then(|value| serde_json::to_string(&value).ok())
+    /// The file that they were read from.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// The files that were read for a secret each.
+    pub fn secret_files(&self) -> &[PathBuf] {
+        &self.secret_files
+    }
+
+    pub(super) const fn digests(&self) -> &BTreeMap<&'static str, [u8; 32]> {
+        &self.digests
     }
 
     pub(super) fn note(&mut self, mistake: Mistake) {
@@ -308,6 +331,8 @@ impl Values {
         }
         let found = self.layers.find_value(setting.key).ok();
         let layer = found.as_ref().map(|value| self.layer_of(value));
+        let written = found.as_ref().and_then(|value| serde_json::to_string(value).ok());
+        self.digests.insert(setting.name, digest(written.as_deref()));
         let shown = found.as_ref().map(|value| match value {
             Value::Array(_, list) => format!("{} entries", list.len()),
             _ => "a JSON array".to_owned(),
@@ -492,6 +517,10 @@ fn secret_in(path: &Path) -> Result<String, String> {
     let text = String::from_utf8(bytes).map_err(|_| "does not hold UTF-8".to_owned())?;
     let secret = text.strip_suffix('\n').unwrap_or(&text);
     if secret.trim().is_empty() { Err("holds nothing".to_owned()) } else { Ok(secret.to_owned()) }
+}
+
+fn digest(value: Option<&str>) -> [u8; 32] {
+    Sha256::digest(format!("{value:?}").as_bytes()).into()
 }
 
 /// Puts a text at a dotted key.

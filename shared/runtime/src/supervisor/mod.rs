@@ -166,14 +166,19 @@ impl Supervisor {
     ///
     /// A task that answers with an error after it was asked to stop has not finished: its words are among those of
     /// [`Exit::Unfinished`].
-    pub async fn run(mut self, grace: Duration) -> Exit {
+    pub async fn run(self, grace: Duration) -> Exit {
+        self.run_with(move || grace).await
+    }
+
+    /// As [`Self::run`], with a grace that is asked for when it begins.
+    pub async fn run_with(mut self, grace: impl FnOnce() -> Duration) -> Exit {
         let mut reports = Vec::new();
         tokio::select! {
             () = self.shutdown.asked() => {}
             Some(report) = self.reports.1.recv() => reports.push(report),
         }
         self.shutdown.ask();
-        let mut unfinished = self.stop(grace).await;
+        let mut unfinished = self.stop(grace()).await;
         while let Ok(report) = self.reports.1.try_recv() {
             reports.push(report);
         }

@@ -2,7 +2,9 @@
 
 mod writer;
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
@@ -10,6 +12,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use tracing_subscriber::util::TryInitError;
@@ -39,23 +42,72 @@ pub struct LogOptions {
 /// # Errors
 /// Something else already takes the logs.
 pub(crate) fn init(options: LogOptions) -> Result<Logs, TryInitError> {
-    let (writer, logs) = writer::to(std::io::stderr());
+    let (writer, mut logs) = writer::to(std::io::stderr());
     let colours = std::io::stderr().is_terminal();
-    subscriber(options, colours, writer).try_init()?;
+    let (subscriber, switch) = switched(options, colours, writer);
+    subscriber.try_init()?;
+    logs.switch = switch;
     Ok(logs)
+}
+
+type Change = dyn Fn(LogOptions) + Send + Sync;
+
+/// Changes what is logged, and how, while the program runs. Clones change the same.
+#[derive(Clone, Default)]
+pub struct LogSwitch(Option<Arc<Change>>);
+
+impl LogSwitch {
+    /// Logs like this from now on.
+    pub fn set(&self, options: LogOptions) {
+        if let Some(change) = &self.0 {
+            change(options);
+        }
+    }
+}
+
+impl fmt::Debug for LogSwitch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("LogSwitch")
+    }
+}
+
+impl Logs {
+    /// What changes them.
+    pub fn switch(&self) -> LogSwitch {
+        self.switch.clone()
+    }
 }
 
 /// A subscriber that writes where it is told, for [`init`] and for tests.
 pub fn subscriber<W>(options: LogOptions, colours: bool, writer: W) -> impl Subscriber + Send + Sync
 where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
-    let layer = match options.format {
-        LogFormat::Text => layer.boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+    switched(options, colours, writer).0
+}
+
+/// The same, and what changes it: both formats are there, and one of them hears nothing.
+fn switched<W>(options: LogOptions, colours: bool, writer: W) -> (impl Subscriber + Send + Sync, LogSwitch)
+where
+    W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
+{
+    let text = tracing_subscriber::fmt::layer().with_writer(writer.clone()).with_ansi(colours);
+    let json = tracing_subscriber::fmt::layer().with_writer(writer).json();
+    let json = json.flatten_event(true).with_current_span(true).with_span_list(false);
+    let (as_text, text_switch) = reload::Layer::new(filter_of(LogFormat::Text, options));
+    let (as_json, json_switch) = reload::Layer::new(filter_of(LogFormat::Json, options));
+    let subscriber = tracing_subscriber::registry().with(text.with_filter(as_text)).with(json.with_filter(as_json));
+    let change = move |options| {
+        // They fail only once the subscriber is gone.
+        let _ = text_switch.reload(filter_of(LogFormat::Text, options));
+        let _ = json_switch.reload(filter_of(LogFormat::Json, options));
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter(options.level)))
+    (subscriber, LogSwitch(Some(Arc::new(change))))
+}
+
+/// What a layer of this format hears.
+fn filter_of(format: LogFormat, options: LogOptions) -> Targets {
+    filter(if format == options.format { options.level } else { LevelFilter::OFF })
 }
 
 /// Libraries that read what any client sends: whatever they warn of, a client can make them say as often as it likes.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::LogSwitch;
+
 /// Lines that may wait.
 const LINES_MAX: usize = 16_384;
 /// How long the end of a process waits for the last lines.
@@ -33,6 +35,7 @@ pub struct LogWriter {
 #[derive(Debug)]
 pub struct Logs {
     queue: SyncSender<Message>,
+    pub(super) switch: LogSwitch,
 }
 
 /// One line, handed over when it is dropped.
@@ -49,7 +52,7 @@ pub(super) fn to(sink: impl Write + Send + 'static) -> (LogWriter, Logs) {
     let counted = Arc::clone(&lost);
     // Without a thread every line is lost and counted; a process that cannot log still serves.
     let _thread = thread::Builder::new().name("logs".to_owned()).spawn(move || write_lines(sink, &lines, &counted));
-    (LogWriter { queue: queue.clone(), lost }, Logs { queue })
+    (LogWriter { queue: queue.clone(), lost }, Logs { queue, switch: LogSwitch::default() })
 }
 
 fn write_lines(mut sink: impl Write, lines: &Receiver<Message>, lost: &AtomicU64) {

@@ -52,7 +52,9 @@ impl Connection {
         let sniffed = tokio::select! {
             biased;
             sniffed = sniff(&mut stream, self.options.first_byte_timeout) => sniffed,
-            () = self.last_words() => return,
+            // Whoever got in before the socket was handed on finds nobody else: the first request is waited for.
+            () = self.last_words(), if !self.options.handed_over => return,
+            () = self.stop.hard.cancelled() => return,
         };
         let (version, read_already) = match sniffed {
             Ok(Sniffed::Speaks(version, bytes)) => (version, bytes),

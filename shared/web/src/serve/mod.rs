@@ -8,7 +8,9 @@ mod exchange;
 mod h2_streams;
 mod half_closed;
 mod head_timer;
+mod inherited;
 mod io;
+mod limit;
 mod linger;
 mod listener;
 mod service;
@@ -27,8 +29,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -37,7 +39,10 @@ use crate::WebBody;
 pub use buffers::{Buffers, Flow};
 use connection::Connection;
 pub(crate) use exchange::Exchange;
+pub use inherited::{Inherited, InheritedError};
 pub use io::poll_read_some;
+pub use limit::ConnectionLimit;
+use limit::Permit;
 pub use listener::{ListenerOptions, bind};
 
 /// How long dropped connections may take to let go, after the deadline.
@@ -78,6 +83,8 @@ pub struct ServeOptions {
     pub streams_max: u32,
     /// How long requests in flight may go on once a stop was asked for.
     pub grace: Duration,
+    /// True if the listening socket goes on with another process, or waits for it: whom this one does not serve, the next does.
+    pub handed_over: bool,
     /// Holds what bodies may hold together on their way; one for each core.
     pub buffers: Buffers,
     /// Holds what was counted.
@@ -95,20 +102,32 @@ impl Default for ServeOptions {
             header_fields_max: 100,
             streams_max: 128,
             grace: Duration::from_secs(30),
+            handed_over: false,
             buffers: Buffers::default(),
             stats: ServeStats::default(),
         }
     }
 }
 
-/// How many connections may be open at once. Clones share it.
+/// Options that may be others for connections that come later. Clones share them.
 #[derive(Debug, Clone)]
-pub struct ConnectionLimit(Arc<Semaphore>);
+pub struct LiveOptions(Arc<Mutex<ServeOptions>>);
 
-impl ConnectionLimit {
-    /// At most this many.
-    pub fn new(connections_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))))
+impl From<ServeOptions> for LiveOptions {
+    fn from(options: ServeOptions) -> Self {
+        Self(Arc::new(Mutex::new(options)))
+    }
+}
+
+impl LiveOptions {
+    /// Holds connections that come from now on to these.
+    pub fn set(&self, options: ServeOptions) {
+        *self.0.lock() = options;
+    }
+
+    /// Returns those that hold now.
+    pub fn get(&self) -> ServeOptions {
+        self.0.lock().clone()
     }
 }
 
@@ -187,7 +206,7 @@ pub struct Served {
 /// Describes what an open connection holds, until its socket is dropped: also through an upgrade.
 #[derive(Debug)]
 struct Held {
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
     _token: tokio_util::task::task_tracker::TaskTrackerToken,
     stats: ServeStats,
 }
@@ -215,7 +234,7 @@ where
 pub async fn serve_peers<S, B>(
     listener: TcpListener,
     service_for: impl Fn(SocketAddr) -> S,
-    options: ServeOptions,
+    options: impl Into<LiveOptions>,
     stop: Stop,
 ) -> Served
 where
@@ -224,7 +243,8 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let door = Door { service_for, options, stop, closing: Closing::default(), open: TaskTracker::new() };
+    let door =
+        Door { service_for, options: options.into(), stop, closing: Closing::default(), open: TaskTracker::new() };
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
@@ -239,28 +259,30 @@ where
         match accepted {
             Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSE_MIN;
-                let Some(permit) = permit(&door.options, &door.stop).await else { break };
+                let Some(permit) = permit(&door.options.get(), &door.stop).await else { break };
                 door.let_in(stream, peer, permit);
             }
-            Err(error) => wait_out(&error, &mut pause, &door.options.stats).await,
+            Err(error) => wait_out(&error, &mut pause, &door.options.get().stats).await,
         }
     }
     door.closing.set();
-    let Door { options, stop, open, .. } = last_ones(listener, door).await;
-    finish(open, options.grace, &stop).await
+    // Who waits in the queue of such a socket is not turned away by this process: it is not its own.
+    let door = if door.options.get().handed_over { door } else { last_ones(listener, door).await };
+    let Door { options, stop, open, .. } = door;
+    finish(open, options.get().grace, &stop).await
 }
 
 /// Where connections come in.
 struct Door<F> {
     service_for: F,
-    options: ServeOptions,
+    options: LiveOptions,
     stop: Stop,
     closing: Closing,
     open: TaskTracker,
 }
 
 impl<F> Door<F> {
-    fn let_in<S, B>(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit)
+    fn let_in<S, B>(&self, stream: TcpStream, peer: SocketAddr, permit: Permit)
     where
         F: Fn(SocketAddr) -> S,
         S: Service<Request<WebBody>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
@@ -268,9 +290,10 @@ impl<F> Door<F> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let held = Held { _permit: permit, _token: self.open.token(), stats: self.options.stats.clone() };
-        self.options.stats.0.accepted.fetch_add(1, Ordering::Relaxed);
-        let (options, stop, closing) = (self.options.clone(), self.stop.clone(), self.closing.clone());
+        let options = self.options.get();
+        let held = Held { _permit: permit, _token: self.open.token(), stats: options.stats.clone() };
+        options.stats.0.accepted.fetch_add(1, Ordering::Relaxed);
+        let (stop, closing) = (self.stop.clone(), self.closing.clone());
         let connection = Connection { peer, options, stop, closing };
         tokio::spawn(connection.run(stream, (self.service_for)(peer), held));
     }
@@ -297,7 +320,7 @@ where
         };
         // Those that are served leave, and make room.
         let Ok((stream, peer)) = accepted else { break };
-        let Some(permit) = permit(&door.options, &door.stop).await else { break };
+        let Some(permit) = permit(&door.options.get(), &door.stop).await else { break };
         door.let_in(stream, peer, permit);
         if tokio::time::Instant::now() > end + ROOM_MAX {
             break;
@@ -324,14 +347,13 @@ impl Closing {
 }
 
 /// Room for one more connection; `None` = there was none for a while after the server was asked to stop.
-async fn permit(options: &ServeOptions, stop: &Stop) -> Option<OwnedSemaphorePermit> {
-    let room = &options.connections.0;
-    if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+async fn permit(options: &ServeOptions, stop: &Stop) -> Option<Permit> {
+    if let Some(permit) = options.connections.try_take() {
         return Some(permit);
     }
     options.stats.0.at_limit.fetch_add(1, Ordering::Relaxed);
     tokio::select! {
-        permit = Arc::clone(room).acquire_owned() => permit.ok(),
+        permit = options.connections.take() => Some(permit),
         () = async {
             stop.graceful.cancelled().await;
             tokio::time::sleep(ROOM_MAX).await;

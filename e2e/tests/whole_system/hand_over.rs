@@ -1,0 +1,149 @@
+//! A gateway that gives its listening socket to the next one: the test plays the service manager of the two units in
+//! docs/DEPLOYMENT.md.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
+use goldleaves_testkit::child::wait_for;
+use goldleaves_testkit::client::Request;
+use goldleaves_testkit::program::Program;
+use goldleaves_testkit::upstream::{Answer, Upstream};
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+use crate::soak;
+
+const CLIENTS: usize = 32;
+const PATH: &str = "/api/v1/documents";
+
+/// What the gateways of one run listen at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sockets {
+    /// One, which is handed from each to the next.
+    One,
+    /// One each, on one address (`SO_REUSEPORT`): what waits in a queue goes with its socket.
+    OneEach,
+}
+
+/// What clients saw.
+#[derive(Default)]
+struct Seen {
+    answered: usize,
+    broken: Vec<String>,
+}
+
+/// One connection after the other, a request over each, without a pause.
+async fn ask_on(gateway: SocketAddr, token: String, over: Arc<AtomicBool>) -> Seen {
+    let request = Request::get(PATH).token(&token).header("Connection", "close");
+    let mut seen = Seen::default();
+    while !over.load(Ordering::Relaxed) {
+        match request.send(gateway).await {
+            Ok(response) if response.status == 200 => seen.answered += 1,
+            Ok(response) => seen.broken.push(format!("{} {}", response.status, response.text())),
+            Err(error) => seen.broken.push(format!("{error:#}")),
+        }
+    }
+    seen
+}
+
+fn shared(address: SocketAddr) -> Arc<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(1_024).unwrap();
+    Arc::new(socket.into())
+}
+
+/// A gateway with a folder of its own, once it is ready.
+async fn start(deployment: &Deployment, number: usize, socket: Arc<TcpListener>) -> Program {
+    let data = deployment.folder().join(format!("gateway-{number}"));
+    let launch = deployment.another("gateway").setting("DATA_DIR", data.to_str().unwrap());
+    let address = socket.local_addr().unwrap().to_string();
+    let mut program = launch.setting("GATEWAY_ADDR", address).socket(socket).start().unwrap();
+    let ops = program.address("ops on").await.unwrap();
+    wait_for("ready", PATIENCE, async || {
+        let ready = Request::get("/health/ready").send(ops).await;
+        Ok(ready.is_ok_and(|response| response.status == 200).then_some(()))
+    })
+    .await
+    .unwrap();
+    program
+}
+
+/// Stops one, and hands over what it may have left in its spool.
+async fn stop(deployment: &Deployment, number: usize, mut program: Program) {
+    program.signal(Signal::TERM).unwrap();
+    let code = program.wait().await.unwrap().code();
+    assert!(matches!(code, Some(0 | 75)), "{code:?}\n{}", program.output());
+    let data = deployment.folder().join(format!("gateway-{number}"));
+    let relay = deployment.command().setting("DATA_DIR", data.to_str().unwrap()).argument("spool").argument("relay");
+    let relayed = relay.output().unwrap();
+    let said = String::from_utf8_lossy(&relayed.stdout);
+    assert!(relayed.status.success(), "{said}{}", String::from_utf8_lossy(&relayed.stderr));
+    assert!(said.contains("the spool is empty"), "{said}");
+}
+
+/// Upgrades so many times under clients that never wait; what they saw, and how many events the ledger has then.
+async fn upgrades(rounds: usize, sockets: Sockets) -> (Seen, Deployment) {
+    let upstream = Upstream::start_keeping_ids(|_| Answer::ok("hello")).await.unwrap();
+    let deployment = Deployment::start(Kind::Distributed, &upstream.url()).await.unwrap();
+    let mut socket = shared(crate::contract_edge::free());
+    let (address, token) = (socket.local_addr().unwrap(), deployment.token("acme").unwrap());
+    let mut running = start(&deployment, 0, Arc::clone(&socket)).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(ask_on(address, token.clone(), Arc::clone(&over)));
+    }
+    for number in 1..=rounds {
+        if sockets == Sockets::OneEach {
+            // The one before is closed with the gateway that has it.
+            socket = shared(address);
+        }
+        let next = start(&deployment, number, Arc::clone(&socket)).await;
+        stop(&deployment, number - 1, std::mem::replace(&mut running, next)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut all = Seen::default();
+    while let Some(seen) = clients.join_next().await {
+        let Seen { answered, broken } = seen.unwrap();
+        all.answered += answered;
+        all.broken.extend(broken);
+    }
+    stop(&deployment, rounds, running).await;
+    (all, deployment)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upgrades_over_one_socket_cost_no_client_an_answer() {
+    let rounds = if soak() { 50 } else { 4 };
+    let (seen, deployment) = upgrades(rounds, Sockets::One).await;
+    assert_eq!(seen.broken, Vec::<String>::new(), "{} were answered", seen.answered);
+    assert!(seen.answered > rounds * CLIENTS, "{} were answered", seen.answered);
+    let tables = deployment.tables().await.unwrap();
+    let contents = tables.wait("every call", |contents| contents.events.len() == seen.answered).await.unwrap();
+    assert_eq!((contents.duplicates.len(), contents.dead_letters.len()), (0, 0));
+}
+
+/// The control: it shows that the clients of the test above would notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upgrades_over_a_socket_each_do_cost_answers() {
+    let (seen, _deployment) = upgrades(6, Sockets::OneEach).await;
+    assert!(!seen.broken.is_empty(), "none of {} was lost", seen.answered);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_listening_socket_ends_the_start_and_is_named() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let deployment = Deployment::prepare(Kind::Embedded, &[("UPSTREAM_URL", &upstream.url())]).unwrap();
+    // A socket that is bound and does not listen.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let mut program = deployment.launch().socket(Arc::new(socket.into())).start().unwrap();
+    assert_eq!(program.wait().await.unwrap().code(), Some(70));
+    let said = program.stderr();
+    assert!(said.contains("LISTEN_FDS: socket 0 (gateway) is no listening TCP socket"), "{said}");
+}
