@@ -57,7 +57,7 @@ upstream = \"docs\"
 head_timeout_secs = 20
 request_body_bytes_max = \"10MiB\"
 [[routes]]
-path = \"/api/v1/cases\"
+path = \"/api/v1/cases/free\"
 upstream = \"docs\"
 billable = false
 prefix = \"/v2\"
@@ -76,7 +76,7 @@ fn the_effective_table_of_routes_is_shown() {
     let rows: Vec<&str> = said.lines().filter(|line| line.starts_with("# route ")).collect();
     for row in [
         "# route /api/v1/documents  GET,POST  billed  -> docs  (head 20 s, body idle 60 s, call 3600 s, body 10485760 bytes)",
-        "# route /api/v1/cases  all  token  -> docs  (head 60 s, body idle 60 s, call 3600 s, body 1073741824 bytes, prefix /v2)",
+        "# route /api/v1/cases/free  all  token  -> docs  (head 60 s, body idle 60 s, call 3600 s, body 1073741824 bytes, prefix /v2)",
         "# route /pages  all  open  -> docs  (head 60 s, body idle 60 s, call 3600 s, body 1073741824 bytes)",
         "# route /api/v1/ai  all  billed  -> none: 404  (head 60 s, body idle 60 s, call 3600 s, body 1073741824 bytes)",
         "# route *  all  token  -> none: 404  (head 60 s, body idle 60 s, call 3600 s, body 1073741824 bytes)",

@@ -56,6 +56,12 @@ impl World {
         self.deployment.program().unwrap().signal(Signal::HUP).unwrap();
     }
 
+    /// What the program has said since it had said this.
+    fn said_since(&mut self, before: &str) -> String {
+        let said = self.deployment.program().unwrap().stderr();
+        said.get(before.len()..).unwrap_or_default().to_owned()
+    }
+
     /// How many readings were taken, and how many refused.
     async fn readings(&self) -> (u64, u64) {
         let text = Request::get("/metrics").send(self.deployment.ops().unwrap()).await.unwrap().text();
@@ -218,13 +224,16 @@ async fn random_edits_drop_no_call_and_bill_each_by_what_admitted_it(kind: Kind)
         world.write(&text);
         let before = world.deployment.program().unwrap().stderr();
         let was_taken = world.read_again().await;
-        let said = world.deployment.program().unwrap().stderr();
-        let said = said.get(before.len()..).unwrap();
+        assert_eq!(was_taken, wrong.is_none(), "edit {turn}\n{text}\n{}", world.said_since(&before));
         match wrong {
             None => (number, taken) = (number + 1, taken + 1),
-            Some(line) => assert!(said.contains(line), "edit {turn}: {line} is not in\n{said}"),
+            // Logs are written beside what they tell of.
+            Some(line) => {
+                let named =
+                    wait_for(line, PATIENCE, async || Ok(world.said_since(&before).contains(line).then_some(())));
+                named.await.unwrap_or_else(|_| panic!("edit {turn}: {line} is not in\n{}", world.said_since(&before)));
+            }
         }
-        assert_eq!(was_taken, wrong.is_none(), "edit {turn}\n{text}\n{said}");
         let stale = world.deployment.metric("goldleaves_config_stale").await.unwrap();
         assert_eq!(stale > 0.0, wrong.is_some());
         assert_eq!(world.deployment.metric("goldleaves_config_generation").await.unwrap(), f64::from(taken));

@@ -1,5 +1,6 @@
 //! Health checks: a GET now and then, over a connection of its own, one for each address and process, never metered.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -36,6 +37,16 @@ impl Upstream {
     }
 }
 
+/// The answer, whoever is first to see that the connection has ended with it.
+async fn answer_over<T>(answer: impl Future<Output = T>, connection: impl Future) -> T {
+    let mut answer = pin!(answer);
+    tokio::select! {
+        biased;
+        answer = answer.as_mut() => answer,
+        _ = connection => answer.await,
+    }
+}
+
 async fn is_well(address: &Address, health: &Health, speaks: Speaks) -> bool {
     let Ok(wire) = address.dial.connect(speaks, health.timeout).await else { return false };
     let scheme = if address.origin.is_https() { "https" } else { "http" };
@@ -56,20 +67,12 @@ async fn is_well(address: &Address, health: &Health, speaks: Speaks) -> bool {
     let answer = match speaks {
         Speaks::One => {
             let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(wire)).await else { return false };
-            let answered = async { sender.send_request(request).await };
-            tokio::select! {
-                answer = answered => answer,
-                _ = connection => return false,
-            }
+            answer_over(sender.send_request(request), connection).await
         }
         Speaks::Two => {
             let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(wire)).await;
             let Ok((mut sender, connection)) = shaken else { return false };
-            let answered = async { sender.send_request(request).await };
-            tokio::select! {
-                answer = answered => answer,
-                _ = connection => return false,
-            }
+            answer_over(sender.send_request(request), connection).await
         }
     };
     answer.is_ok_and(|answer| health.statuses.contains(answer.status().as_u16()))
