@@ -185,3 +185,18 @@ async fn of_slow_readers_and_slow_downloads() {
 async fn of_streams_with_a_closed_window() {
     Attack { path: SHORT, h2: 47, window: 0, http1: 0, stream_kib: SHORT_KIB }.stays_bounded().await;
 }
+
+/// A huge page is 2 MiB, however little of it is used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_program_that_does_little_in_no_huge_pages() {
+    let mut deployment = Deployment::start_with(Kind::Embedded, &[]).await.unwrap();
+    let process = deployment.program().unwrap().id();
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    // Kernels before 5.0 do not say.
+    assert!(allowed.is_none_or(|allowed| allowed.trim() == "0"), "{status}");
+    let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap();
+    let huge = rollup.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
+    assert_eq!(huge.trim(), "0 kB", "{rollup}");
+    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+}
