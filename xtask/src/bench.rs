@@ -14,9 +14,10 @@ const WHOLE_SYSTEM: &str = "goldleaves-e2e";
 /// Describes what to measure.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this; spool and http when left out.
+    /// Only this; spool and gateway when left out.
     what: Option<What>,
-    /// Arguments of the measuring programs: `--rounds N`, `--millis N`; `--events N`; `--tenants N`.
+    /// Arguments of the measuring programs: `--rounds N`, `--millis N`; of the gateway's `--parts small,h2c`,
+    /// `--short`; `--events N`; `--tenants N`.
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -26,7 +27,8 @@ enum What {
     /// The spool beside a bare loop.
     Spool,
     /// The gateway beside its upstream and its peers.
-    Http,
+    #[value(alias = "http")]
+    Gateway,
     /// A worker beside the bare statement. Only when it is named.
     Ingest,
     /// billing-api over a large ledger; only when it is named.
@@ -44,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(What::Stripe) => one("goldleaves-billing-api", "stripe", &arguments.rest)?,
         _ => {
             (!wants(What::Spool) || measure(("goldleaves-spool", "measure"), &arguments.rest)?)
-                && (!wants(What::Http) || of_the_gateway(&arguments.rest)?)
+                && (!wants(What::Gateway) || of_the_gateway(&arguments.rest)?)
         }
     };
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -30,11 +30,11 @@ pub(crate) fn between(before: &Used, after: &Used) -> Used {
     after.iter().map(since).collect()
 }
 
-/// Resident memory in MiB.
-pub(crate) fn resident_mib(process: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).context("reading a process's status")?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.split_whitespace().nth(1).context("no VmRSS")?.parse().context("VmRSS")?;
+/// The memory that is a process's own, in MiB: its proportional set size, which shares what several processes map.
+pub(crate) fn own_mib(process: u32) -> Result<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).context("reading a process's memory")?;
+    let line = rollup.lines().find(|line| line.starts_with("Pss:")).context("no Pss")?;
+    let kib: f64 = line.split_whitespace().nth(1).context("no Pss")?.parse().context("Pss")?;
     Ok(kib / 1024.0)
 }
 

@@ -1,12 +1,16 @@
 //! The load: many connections on one thread, each asking again when it has read an answer to its end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+/// How many connections ask at once for small answers.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// The sizes of answers that are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +36,6 @@ impl Size {
         }
     }
 
-    /// How people call it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Small => "200 B",
-            Self::Medium => "16 KiB chunked",
-            Self::Large => "1 MiB chunked",
-        }
-    }
-
     /// The body's length.
     pub(crate) const fn bytes(self) -> usize {
         match self {
@@ -51,9 +46,9 @@ impl Size {
     }
 
     /// How many connections ask at once.
-    const fn connections(self) -> usize {
+    pub(crate) const fn connections(self) -> usize {
         match self {
-            Self::Small | Self::Medium => 64,
+            Self::Small | Self::Medium => CONNECTIONS_MAX,
             Self::Large => 16,
         }
     }
@@ -72,38 +67,70 @@ pub(crate) struct Seen {
     pub(crate) p99_micros: f64,
 }
 
-/// The bytes of a request for an answer of this size.
-pub(crate) fn request(path: &str, token: &str, size: Size) -> Vec<u8> {
-    let target = format!("{path}{}", size.word());
-    format!("GET {target} HTTP/1.1\r\nHost: bench.test\r\nAuthorization: Bearer {token}\r\n\r\n").into_bytes()
+impl Seen {
+    /// Sums up how long each answer took.
+    pub(crate) fn of(mut micros: Vec<u32>, elapsed: Duration) -> Self {
+        micros.sort_unstable();
+        let quantile = |part: usize| micros.get(micros.len() * part / 100).map_or(0.0, |micros| f64::from(*micros));
+        Self { answers: micros.len() as u64, elapsed, p50_micros: quantile(50), p99_micros: quantile(99) }
+    }
 }
 
-/// Asks for so long.
-pub(crate) async fn run(server: SocketAddr, request: &[u8], size: Size, duration: Duration) -> Result<Seen> {
+/// The requests of one load: the same path, each with another caller's token.
+#[derive(Debug, Clone)]
+pub(crate) struct Requests(Arc<Vec<Vec<u8>>>);
+
+impl Requests {
+    /// Asks for answers of this size, in turn for each of these tokens.
+    pub(crate) fn new(path: &str, tokens: &[String], size: Size) -> Self {
+        let target = format!("{path}{}", size.word());
+        let request = |token: &String| {
+            format!("GET {target} HTTP/1.1\r\nHost: bench.test\r\nAuthorization: Bearer {token}\r\n\r\n").into_bytes()
+        };
+        Self(Arc::new(tokens.iter().map(request).collect()))
+    }
+
+    /// Those of one connection, without end: each connection begins with another caller.
+    pub(crate) fn from(&self, connection: usize) -> impl Iterator<Item = &[u8]> {
+        let skip = connection * self.0.len() / CONNECTIONS_MAX;
+        self.0.iter().map(Vec::as_slice).cycle().skip(skip)
+    }
+}
+
+/// Asks for so long over so many connections.
+pub(crate) async fn run(
+    server: SocketAddr,
+    (requests, count): (&Requests, usize),
+    size: Size,
+    duration: Duration,
+) -> Result<Seen> {
     let start = Instant::now();
     let deadline = start + duration;
     let mut connections = JoinSet::new();
-    for _ in 0..size.connections() {
-        connections.spawn(connection(server, request.to_vec(), size.bytes(), deadline));
+    for number in 0..count {
+        connections.spawn(connection(server, (requests.clone(), number), size.bytes(), deadline));
     }
     let mut micros = Vec::new();
     while let Some(done) = connections.join_next().await {
         micros.extend(done.context("a connection")??);
     }
-    micros.sort_unstable();
-    let quantile = |part: usize| micros.get(micros.len() * part / 100).map_or(0.0, |micros| f64::from(*micros));
-    let answers = micros.len() as u64;
-    Ok(Seen { answers, elapsed: start.elapsed(), p50_micros: quantile(50), p99_micros: quantile(99) })
+    Ok(Seen::of(micros, start.elapsed()))
 }
 
-async fn connection(server: SocketAddr, request: Vec<u8>, body: usize, deadline: Instant) -> Result<Vec<u32>> {
+async fn connection(
+    server: SocketAddr,
+    (requests, number): (Requests, usize),
+    body: usize,
+    deadline: Instant,
+) -> Result<Vec<u32>> {
+    let mut requests = requests.from(number);
     let mut stream = TcpStream::connect(server).await.context("connecting")?;
     stream.set_nodelay(true).context("TCP_NODELAY")?;
     let mut buffer = vec![0; 256 * 1024];
     let mut micros = Vec::new();
     while Instant::now() < deadline {
         let start = Instant::now();
-        stream.write_all(&request).await.context("sending")?;
+        stream.write_all(requests.next().unwrap_or_default()).await.context("sending")?;
         let mut answer = Answer::default();
         while !answer.complete {
             let length = stream.read(&mut buffer).await.context("reading")?;
@@ -118,11 +145,11 @@ async fn connection(server: SocketAddr, request: Vec<u8>, body: usize, deadline:
 
 /// An answer as it comes: finds its end, counts its body, keeps nothing but a head.
 #[derive(Debug, Default)]
-struct Answer {
+pub(crate) struct Answer {
     head: Vec<u8>,
     framing: Option<Framing>,
     body: usize,
-    complete: bool,
+    pub(crate) complete: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +165,7 @@ enum Framing {
 }
 
 impl Answer {
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
         if self.framing.is_none() {
             let before = self.head.len();
             self.head.extend_from_slice(bytes);

@@ -5,28 +5,39 @@
 //! `cargo xtask bench`, which builds the programs first. It prints Markdown.
 
 mod cpu;
+mod h2c;
 mod http;
+mod latency;
 mod load;
+mod memory;
 mod server;
 mod table;
 mod upstream;
 
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::load::Size;
 
 /// Describes what to measure.
 #[derive(Parser)]
-#[command(name = "cargo xtask bench --")]
+#[command(name = "cargo xtask bench gateway --")]
 struct Arguments {
     #[command(subcommand)]
     what: Option<What>,
     /// How often everything is measured; the medians are reported.
-    #[arg(long, global = true, default_value_t = 5)]
+    #[arg(long, global = true, default_value_t = 3)]
     rounds: usize,
     /// How long one measurement of a server takes.
-    #[arg(long, global = true, default_value_t = 1500)]
+    #[arg(long, global = true, default_value_t = 1000)]
     millis: u64,
+    /// Only these parts.
+    #[arg(long, global = true, value_delimiter = ',')]
+    parts: Vec<Part>,
+    /// Only the gateway program in mode `available`, beside its peers.
+    #[arg(long, global = true)]
+    short: bool,
     /// Holds what Cargo passes to every benchmark.
     #[arg(long, global = true, hide = true)]
     bench: bool,
@@ -39,18 +50,68 @@ enum What {
     Upstream,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let effort = Effort { rounds: arguments.rounds, duration: Duration::from_millis(arguments.millis) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match arguments.what {
-        Some(What::Upstream) => runtime.block_on(upstream::serve()),
-        None => runtime.block_on(http::measure(&effort)),
+/// A part of what is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Memory, idle and with large answers in flight.
+    Memory,
+    /// Answers of 200 B.
+    Small,
+    /// Answers of 16 KiB, chunked.
+    Medium,
+    /// Answers of 1 MiB, chunked.
+    Large,
+    /// Answers of 200 B over HTTP/2.
+    H2c,
+    /// Latency at a fixed rate.
+    Latency,
+}
+
+impl Part {
+    const fn size(self) -> Size {
+        match self {
+            Self::Medium => Size::Medium,
+            Self::Large => Size::Large,
+            Self::Memory | Self::Small | Self::H2c | Self::Latency => Size::Small,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Memory => "Memory",
+            Self::Small => "Answers of 200 B",
+            Self::Medium => "Answers of 16 KiB, chunked",
+            Self::Large => "Answers of 1 MiB, chunked",
+            Self::H2c => "Answers of 200 B over HTTP/2",
+            Self::Latency => "Answers of 200 B at 2,000/s, from the intended moment",
+        }
     }
 }
 
-/// How thoroughly to measure.
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Arguments { rounds, millis, parts, short, .. } = arguments;
+    match arguments.what {
+        Some(What::Upstream) => runtime.block_on(upstream::serve()),
+        None => {
+            let effort = Effort { rounds, duration: Duration::from_millis(millis), parts, short };
+            runtime.block_on(http::measure(&effort))
+        }
+    }
+}
+
+/// How thoroughly to measure, and what.
 struct Effort {
     rounds: usize,
     duration: Duration,
+    /// Empty = all.
+    parts: Vec<Part>,
+    short: bool,
+}
+
+impl Effort {
+    fn measures(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use goldleaves_testkit::child::{Child, wait_for};
+use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
 use goldleaves_testkit::program::{Launch, Program};
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_toolbox::Toolbox;
 use tokio::net::TcpStream;
+
+use crate::Part;
 
 /// The core that the server measured has to itself.
 pub(crate) const SERVER_CORE: usize = 0;
@@ -28,9 +31,23 @@ pub(crate) struct Server {
     /// The path's beginning: some servers are measured twice, on routes that cost something and on others.
     pub(crate) path: &'static str,
     pub(crate) process: u32,
-    _process: Process,
+    kind: Kind,
+    /// Where its metrics are.
+    ops: Option<SocketAddr>,
+    /// `None` = that of another row.
+    _process: Option<Process>,
     /// Holds what it stands on.
     _broker: Option<NatsServer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What stands behind the servers measured, to be measured itself or not.
+    Upstream,
+    Peer,
+    Ours,
+    /// A row of its own for the same program on a route that costs nothing.
+    Twin,
 }
 
 #[derive(Debug)]
@@ -41,6 +58,16 @@ enum Process {
     ),
     Peer(#[expect(dead_code, reason = "ends with the value")] Child, #[expect(dead_code, reason = "as long")] Scratch),
 }
+
+/// The rows that ratios are made of.
+pub(crate) const UPSTREAM: &str = "upstream alone";
+pub(crate) const NGINX: &str = "nginx, plain";
+pub(crate) const HAPROXY_DUTIES: &str = "haproxy, the same duties";
+pub(crate) const METERED: &str = "gateway";
+pub(crate) const NOT_METERED: &str = "gateway, not metered";
+
+/// What stands behind the servers measured, which is no row.
+const BEHIND: &str = "upstream behind";
 
 /// The route that costs something.
 pub(crate) const BILLED: &str = "/api/v1/documents";
@@ -60,14 +87,59 @@ pub(crate) async fn upstream(core: usize) -> Result<Server> {
     });
     let address = address.await?;
     let process = child.id();
-    Ok(Server {
-        name: "upstream alone",
-        address,
-        path: UNBILLED,
-        process,
-        _process: Process::Peer(child, scratch),
-        _broker: None,
-    })
+    let name = if core == SERVER_CORE { UPSTREAM } else { BEHIND };
+    let _process = Some(Process::Peer(child, scratch));
+    Ok(Server { name, address, path: UNBILLED, process, kind: Kind::Upstream, ops: None, _process, _broker: None })
+}
+
+impl Server {
+    /// A row for the same program on a route that is not billed.
+    pub(crate) fn not_metered(&self) -> Self {
+        let Self { address, process, ops, .. } = *self;
+        Self {
+            name: NOT_METERED,
+            address,
+            path: UNBILLED,
+            process,
+            kind: Kind::Twin,
+            ops,
+            _process: None,
+            _broker: None,
+        }
+    }
+
+    /// Returns whether it is measured in a part. The upstream speaks HTTP/1 only, and so does nginx where one port speaks one protocol.
+    pub(crate) fn takes(&self, part: Part) -> bool {
+        self.name != BEHIND && (part != Part::H2c || !matches!(self.name, UPSTREAM | NGINX))
+    }
+
+    /// Returns whether it is a program of its own that is compared with others.
+    pub(crate) fn is_program(&self) -> bool {
+        matches!(self.kind, Kind::Peer | Kind::Ours)
+    }
+
+    /// Returns how many events it recorded so far; `None` of what records none.
+    pub(crate) async fn recorded(&self) -> Result<Option<u64>> {
+        let Some(ops) = self.ops else { return Ok(None) };
+        Ok(Some(metric(&metrics(ops).await?, "goldleaves_captured_events_total")))
+    }
+
+    /// Returns whether nothing that it recorded waits to be handed over.
+    pub(crate) async fn has_handed_over(&self) -> Result<bool> {
+        let Some(ops) = self.ops else { return Ok(true) };
+        Ok(metric(&metrics(ops).await?, "goldleaves_spool_unsent_records") == 0)
+    }
+}
+
+async fn metrics(ops: SocketAddr) -> Result<String> {
+    let response = Request::get("/metrics").send(ops).await.context("asking for metrics")?;
+    Ok(response.text())
+}
+
+/// The sum of a metric's values.
+fn metric(text: &str, name: &str) -> u64 {
+    let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
+    values.filter_map(|value| value.parse::<u64>().ok()).sum()
 }
 
 /// How one of our programs is started.
@@ -76,7 +148,6 @@ pub(crate) struct Ours {
     pub(crate) name: &'static str,
     /// `goldleaves`, all in one process, or `gateway`, with nats-server on the load's core.
     pub(crate) program: &'static str,
-    pub(crate) path: &'static str,
     pub(crate) durability: &'static str,
 }
 
@@ -93,6 +164,8 @@ pub(crate) async fn ours(ours: Ours, upstream: &str) -> Result<Server> {
         ("BILLING_ADDR", "127.0.0.1:0".to_owned()),
         ("OPS_ADDR", "127.0.0.1:0".to_owned()),
         ("METER_DURABILITY", ours.durability.to_owned()),
+        ("RATE_LIMIT_PER_SECOND", "1000000".to_owned()),
+        ("ENVIRONMENT", "production".to_owned()),
         ("LOG_LEVEL", "info".to_owned()),
     ];
     if let Some(broker) = &broker {
@@ -101,8 +174,17 @@ pub(crate) async fn ours(ours: Ours, upstream: &str) -> Result<Server> {
     }
     let mut program = Launch::new(ours.program, scratch.path()).settings(settings).on_core(SERVER_CORE).start()?;
     let address = program.address(if alone { "gateway listens on" } else { "gateway " }).await?;
-    let (name, path, process) = (ours.name, ours.path, program.id());
-    Ok(Server { name, address, path, process, _process: Process::Ours(program, scratch), _broker: broker })
+    let ops = program.address("ops on").await?;
+    Ok(Server {
+        name: ours.name,
+        address,
+        path: BILLED,
+        process: program.id(),
+        kind: Kind::Ours,
+        ops: Some(ops),
+        _process: Some(Process::Ours(program, scratch)),
+        _broker: broker,
+    })
 }
 
 /// `migrate` makes the stream; the database it also makes is not used.
@@ -119,14 +201,14 @@ pub(crate) async fn peers(upstream: SocketAddr) -> Result<Vec<Server>> {
     let mut peers = Vec::new();
     if let Ok(nginx) = Toolbox::of_target().nginx() {
         let arguments = ["-c", "peer.conf", "-e", "peer.log", "-p", "."];
-        peers.push(peer("nginx, plain", &nginx, &arguments, &nginx_configuration(upstream)).await?);
+        peers.push(peer(NGINX, &nginx, &arguments, &nginx_configuration(upstream)).await?);
     }
     let haproxy = Path::new("/usr/sbin/haproxy");
     if haproxy.is_file() {
         let arguments = ["-db", "-f", "peer.conf"];
         peers.push(peer("haproxy, plain", haproxy, &arguments, &haproxy_configuration(upstream, "")).await?);
-        let name = "haproxy, JWT + id + rate limit";
-        peers.push(peer(name, haproxy, &arguments, &haproxy_configuration(upstream, &haproxy_rules())).await?);
+        peers
+            .push(peer(HAPROXY_DUTIES, haproxy, &arguments, &haproxy_configuration(upstream, &haproxy_rules())).await?);
     }
     Ok(peers)
 }
@@ -149,7 +231,8 @@ async fn peer(name: &'static str, program: &Path, arguments: &[&str], configurat
     })
     .await?;
     let process = child.id();
-    Ok(Server { name, address, path: BILLED, process, _process: Process::Peer(child, scratch), _broker: None })
+    let _process = Some(Process::Peer(child, scratch));
+    Ok(Server { name, address, path: BILLED, process, kind: Kind::Peer, ops: None, _process, _broker: None })
 }
 
 fn pinned(core: usize, program: &Path) -> Command {
@@ -185,7 +268,8 @@ fn haproxy_configuration(upstream: SocketAddr, rules: &str) -> String {
     )
 }
 
-/// Returns what the gateway does short of metering: verify HS256 and expiry, make an id, limit a rate.
+/// Returns what the gateway does short of metering: verify HS256 and expiry, make an id, limit a tenant's rate, take out what a
+/// client says about itself and say who calls.
 fn haproxy_rules() -> String {
     let rules = [
         "unique-id-format %[uuid()]".to_owned(),
@@ -199,8 +283,20 @@ fn haproxy_rules() -> String {
         "http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')".to_owned(),
         "http-request set-var(txn.now) date()".to_owned(),
         "http-request deny deny_status 401 if { var(txn.exp),sub(txn.now) -m int le 0 }".to_owned(),
-        "http-request track-sc0 var(txn.sub)".to_owned(),
+        "http-request set-var(txn.tenant) var(txn.bearer),jwt_payload_query('$.tenant_id')".to_owned(),
+        "http-request deny deny_status 403 unless { var(txn.tenant) -m found }".to_owned(),
+        "http-request track-sc0 var(txn.tenant)".to_owned(),
         "http-request deny deny_status 429 if { sc_http_req_rate(0) gt 100000000 }".to_owned(),
+        "http-request del-header x-user -m beg".to_owned(),
+        "http-request del-header x-tenant -m beg".to_owned(),
+        "http-request del-header x-organization -m beg".to_owned(),
+        "http-request del-header x-forwarded -m beg".to_owned(),
+        "http-request del-header x-usage- -m beg".to_owned(),
+        "http-request set-header X-User-ID %[var(txn.sub)]".to_owned(),
+        "http-request set-header X-Tenant-ID %[var(txn.tenant)]".to_owned(),
+        "http-request set-header X-Organization-ID %[var(txn.tenant)]".to_owned(),
+        "http-request set-header X-Forwarded-Proto http".to_owned(),
+        "http-request set-header X-Forwarded-Host %[req.hdr(host)]".to_owned(),
         "http-response set-header X-Request-ID %[unique-id]".to_owned(),
     ];
     rules.iter().map(|rule| format!("  {rule}\n")).collect()
