@@ -90,11 +90,18 @@ pub(crate) struct Routed {
     pub(crate) admission: Admission,
 }
 
+/// The caller's names as the upstream is told them.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) user: HeaderValue,
+    pub(crate) tenant: Option<HeaderValue>,
+}
+
 /// The caller, as the verified token says.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    pub(crate) user: UserId,
     pub(crate) tenant: Option<TenantId>,
+    pub(crate) told: Told,
     /// When the token stops to be valid, if that is ever.
     pub(crate) expires: Option<Instant>,
 }
@@ -104,13 +111,14 @@ pub(crate) struct Caller {
 pub(crate) struct BilledCaller {
     pub(crate) user: UserId,
     pub(crate) tenant: TenantId,
+    pub(crate) told: Told,
     /// The same as [`Caller::expires`].
     pub(crate) expires: Option<Instant>,
 }
 
 impl From<BilledCaller> for Caller {
     fn from(caller: BilledCaller) -> Self {
-        Self { user: caller.user, tenant: Some(caller.tenant), expires: caller.expires }
+        Self { tenant: Some(caller.tenant), told: caller.told, expires: caller.expires }
     }
 }
 

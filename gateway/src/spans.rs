@@ -174,7 +174,7 @@ impl Body for WatchedBody {
 
 /// A `traceparent`.
 fn header(context: TraceContext) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(context.to_string())).unwrap_or(HeaderValue::from_static(""))
+    HeaderValue::from_bytes(&context.header()).unwrap_or(HeaderValue::from_static(""))
 }
 
 const fn word_of(error: &BodyError) -> &'static str {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use goldleaves_auth::{Principal, TenantChoiceError, TokenVerifier};
+use goldleaves_auth::{Principal, TenantChoiceError, TokenVerifier, wire_value};
 use goldleaves_domain::TenantId;
 
 use super::{Inward, Step};
-use crate::call::{Admission, Admitted, BilledCaller, Caller, Facts, Routed};
+use crate::call::{Admission, Admitted, BilledCaller, Caller, Facts, Routed, Told};
 use crate::error::{Failure, GatewayError};
 use crate::metrics::CoreMetrics;
 
@@ -43,12 +43,16 @@ impl Auth {
         let headers = traced.request.headers();
         let principal = self.verifier.verify(headers)?;
         let tenant = principal.choose_tenant(headers).map_err(|error| refused(error, &principal))?.cloned();
-        let user = principal.user.clone();
+        let told = told(&principal, tenant.as_ref());
         let expires = expiry(&principal, &traced.facts);
         match (admission, tenant) {
-            (Admission::Billable(route), Some(tenant)) => {
-                Ok(Admitted::Billable { traced, path, heading, caller: BilledCaller { user, tenant, expires }, route })
-            }
+            (Admission::Billable(route), Some(tenant)) => Ok(Admitted::Billable {
+                traced,
+                path,
+                heading,
+                caller: BilledCaller { user: principal.user.clone(), tenant, told, expires },
+                route,
+            }),
             (Admission::Billable(_), None) => {
                 self.metrics.tenant_missing();
                 Err(match choices(&principal) {
@@ -56,9 +60,19 @@ impl Auth {
                     choices => GatewayError::TenantNotChosen { choices },
                 })
             }
-            (_, tenant) => Ok(Admitted::Unbilled { traced, path, heading, caller: Caller { user, tenant, expires } }),
+            (_, tenant) => Ok(Admitted::Unbilled { traced, path, heading, caller: Caller { tenant, told, expires } }),
         }
     }
+}
+
+/// What the upstream is told of a caller who acts for this tenant: as a rule the token's own, whose name is written already.
+fn told(principal: &Principal, tenant: Option<&TenantId>) -> Told {
+    let written = || principal.wire.tenant().cloned();
+    let tenant = tenant.and_then(|tenant| match principal.tenant.as_ref() == Some(tenant) {
+        true => written(),
+        false => Some(wire_value(tenant.as_str())),
+    });
+    Told { user: principal.wire.user().clone(), tenant }
 }
 
 /// The token's `exp` on the clock that timers run by; `None` for one further off than any call lasts.

@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use goldleaves_auth::wire_name;
 use goldleaves_domain::NormalPath;
 use http::header::{HOST, TE};
 use http::uri::PathAndQuery;
@@ -80,23 +79,17 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
 fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
     headers.insert(REQUEST_ID, facts.request_id_header.clone());
     if let Some(caller) = caller {
-        insert_text(headers, USER_ID, caller.user.as_str());
-        if let Some(tenant) = &caller.tenant {
-            insert_text(headers, TENANT_ID, tenant.as_str());
-            insert_text(headers, ORGANIZATION_ID, tenant.as_str());
+        // As visible ASCII, so that no server reads another name than the one that is billed.
+        headers.insert(USER_ID, caller.told.user.clone());
+        if let Some(tenant) = &caller.told.tenant {
+            headers.insert(TENANT_ID, tenant.clone());
+            headers.insert(ORGANIZATION_ID, tenant.clone());
         }
     }
     headers.insert(FORWARDED_FOR, facts.peer.clone());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert(FORWARDED_HOST, host);
-    }
-}
-
-/// Users and tenants as visible ASCII, so that no server reads another name than the one that is billed.
-fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(&wire_name(text)) {
-        headers.insert(name, value);
     }
 }
 

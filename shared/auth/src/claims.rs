@@ -5,7 +5,7 @@ use std::str::FromStr;
 use goldleaves_domain::TenantId;
 use serde_json::{Map, Value};
 
-use crate::principal::{Principal, Role};
+use crate::principal::{Principal, Role, WireNames};
 
 /// Why a request has no valid token. None of the texts repeats anything of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +108,9 @@ impl Claims {
             tenant = orgs.first().cloned();
         }
         let roles = roles(claims);
-        Ok(Self { principal: Principal { user, tenant, orgs, roles, expires }, window: Window { not_before, expires } })
+        let wire = WireNames::of(&user, tenant.as_ref());
+        let principal = Principal { user, tenant, orgs, roles, expires, wire };
+        Ok(Self { principal, window: Window { not_before, expires } })
     }
 }
 

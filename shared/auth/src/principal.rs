@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use goldleaves_domain::{TenantId, UserId};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The headers that select a tenant.
-const TENANT_HEADERS: [&str; 2] = ["x-organization-id", "x-tenant-id"];
+/// The headers that select a tenant. Constants, because a name in a text is parsed each time that it is looked up.
+const TENANT_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-organization-id"), HeaderName::from_static("x-tenant-id")];
 
 /// A permission that reaches beyond the caller's tenant. The gateway ignores roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,38 @@ pub struct Principal {
     pub roles: Vec<Role>,
     /// Until when it does, in seconds since 1970, as the token says it.
     pub expires: f64,
+    /// User and tenant as they are told to upstreams, made once for all calls with the token.
+    pub wire: WireNames,
+}
+
+/// A principal's names, ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WireNames {
+    user: HeaderValue,
+    tenant: Option<HeaderValue>,
+}
+
+impl WireNames {
+    /// Writes them.
+    pub fn of(user: &UserId, tenant: Option<&TenantId>) -> Self {
+        Self { user: wire_value(user.as_str()), tenant: tenant.map(|tenant| wire_value(tenant.as_str())) }
+    }
+
+    /// Returns the user's name.
+    pub const fn user(&self) -> &HeaderValue {
+        &self.user
+    }
+
+    /// Returns the name of the token's own tenant.
+    pub const fn tenant(&self) -> Option<&HeaderValue> {
+        self.tenant.as_ref()
+    }
+}
+
+/// A tenant or user as a header's value, written as `wire_name` does.
+pub fn wire_value(name: &str) -> HeaderValue {
+    // What it writes is visible ASCII, legal in every header.
+    HeaderValue::from_str(&wire_name(name)).unwrap_or(HeaderValue::from_static("%"))
 }
 
 /// Why a request's choice of tenant is refused.
@@ -60,7 +93,7 @@ pub enum TenantChoiceError {
 
 /// A tenant or user as it stands in a header: `%` and every byte that is no visible ASCII, blanks included, as `%` and
 /// two upper-case digits. UTF-8 bytes mean different letters to different servers, and many cut blanks off.
-pub fn wire_name(name: &str) -> Cow<'_, str> {
+pub(crate) fn wire_name(name: &str) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%';
     if name.bytes().all(plain) {
         return Cow::Borrowed(name);
@@ -85,7 +118,9 @@ impl Principal {
     pub(crate) fn heap_bytes(&self) -> usize {
         let names = [self.user.as_str()].into_iter();
         let names = names.chain(self.tenant.iter().chain(&self.orgs).map(TenantId::as_str));
-        names.map(|name| name.len() + ALLOCATION_BYTES).sum::<usize>()
+        let written = [Some(self.wire.user()), self.wire.tenant()].into_iter().flatten();
+        written.map(|value| value.len() + ALLOCATION_BYTES).sum::<usize>()
+            + names.map(|name| name.len() + ALLOCATION_BYTES).sum::<usize>()
             + self.orgs.capacity() * size_of::<TenantId>()
             + self.roles.capacity() * size_of::<Role>()
     }
@@ -96,7 +131,7 @@ impl Principal {
     /// The headers contradict each other (400) or name a tenant the token does not give (403).
     pub fn choose_tenant(&self, headers: &HeaderMap) -> Result<Option<&TenantId>, TenantChoiceError> {
         let mut chosen: Option<&[u8]> = None;
-        for name in TENANT_HEADERS {
+        for name in &TENANT_HEADERS {
             let mut values = headers.get_all(name).iter();
             let Some(value) = values.next() else { continue };
             let differs = chosen.is_some_and(|before| before != value.as_bytes());
@@ -134,9 +169,11 @@ mod tests {
     use super::*;
 
     fn principal(tenant: Option<&str>, orgs: &[&str], roles: &[Role]) -> Principal {
+        let (user, tenant) = ("u".parse().unwrap(), tenant.map(|name| name.parse().unwrap()));
         Principal {
-            user: "u".parse().unwrap(),
-            tenant: tenant.map(|name| name.parse().unwrap()),
+            wire: WireNames::of(&user, tenant.as_ref()),
+            user,
+            tenant,
             orgs: orgs.iter().map(|name| name.parse().unwrap()).collect(),
             roles: roles.to_vec(),
             expires: f64::MAX,

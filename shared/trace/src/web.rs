@@ -1,13 +1,16 @@
 //! Describes what spans of HTTP calls say, in the words of the semantic conventions.
 
 use goldleaves_domain::TraceContext;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 
 use crate::OpenSpan;
 
+/// A constant, because a name in a text is parsed each time that it is looked up.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The client's span, when it sent exactly one `traceparent` and it is valid.
 pub fn parent(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(TRACEPARENT).iter();
     let only = values.next().filter(|_| values.next().is_none())?;
     only.to_str().ok()?.parse().ok()
 }
