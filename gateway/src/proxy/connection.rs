@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
-use goldleaves_web::{Alarm, BUFFER_BYTES, Buffers};
+use goldleaves_web::{Alarm, BUFFER_BYTES, Buffers, Folded, Folds};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
@@ -65,7 +65,7 @@ pub(crate) struct Connection {
 }
 
 enum Line {
-    One { sender: http1::SendRequest<Upload>, driver: Driver },
+    One { sender: http1::SendRequest<Upload>, driver: Driver, folded: Folded },
     Two(Stream),
 }
 
@@ -82,12 +82,13 @@ impl Connection {
         options: &PoolOptions,
         place: (Slot, Buffers),
     ) -> Result<Self, ConnectError> {
-        let heard = Heard::default();
-        let io = TokioIo::new(UpstreamIo::new(stream, heard.clone(), place));
+        let (heard, folded) = (Heard::default(), Folded::default());
+        let folds = Folds::new(folded.clone(), options.header_fields_max);
+        let io = TokioIo::new(UpstreamIo::new((stream, folds), heard.clone(), place));
         let mut builder = http1::Builder::new();
-        builder.max_headers(options.header_fields_max).max_buf_size(BUFFER_BYTES);
+        builder.max_buf_size(BUFFER_BYTES);
         let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
-        let line = Line::One { sender, driver: Driver::Serving(Box::new(connection)) };
+        let line = Line::One { sender, driver: Driver::Serving(Box::new(connection)), folded };
         Ok(Self { line, heard, alarm: Alarm::default(), reused: false })
     }
 
@@ -124,9 +125,12 @@ impl Connection {
         }
     }
 
-    /// The answer's head came: what is read from now on is its body.
-    pub(crate) fn headed(&self) {
+    /// The answer's head came, if it did: what is read from now on is its body.
+    pub(crate) fn headed(&self, sent: &mut Sent) {
         self.heard.headed();
+        if let (Line::One { folded, .. }, Ok(response)) = (&self.line, sent) {
+            folded.unfold(response.headers_mut());
+        }
     }
 
     /// Whether it was waited for an answer until `deadline`; the task is woken when it comes to that.
@@ -137,7 +141,7 @@ impl Connection {
     /// Whether another request could be sent: the last exchange is over and the upstream did not close.
     pub(crate) fn is_ready(&self) -> bool {
         match &self.line {
-            Line::One { sender, driver } => matches!(driver, Driver::Serving(_)) && sender.is_ready(),
+            Line::One { sender, driver, .. } => matches!(driver, Driver::Serving(_)) && sender.is_ready(),
             Line::Two(_) => false,
         }
     }

@@ -40,8 +40,8 @@ pub(crate) async fn exchange(
     let mut deadline = deadline_after(Instant::now());
     std::future::poll_fn(|cx| {
         connection.drive(cx);
-        if let Poll::Ready(sent) = answer.as_mut().poll(cx) {
-            connection.headed();
+        if let Poll::Ready(mut sent) = answer.as_mut().poll(cx) {
+            connection.headed(&mut sent);
             return Poll::Ready(sent.map_err(|mut failed| NoHead::Broke {
                 unsent: failed.take_message().map(Box::new),
                 error: failed.into_error(),

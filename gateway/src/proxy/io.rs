@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use goldleaves_web::{Buffers, poll_read_some};
+use bytes::BytesMut;
+use goldleaves_web::{Buffers, Folds, poll_read_some, poll_write_some};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::slots::Slot;
@@ -25,6 +26,8 @@ pub(crate) struct Heard(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     any: AtomicBool,
+    /// A head begins with what is read next.
+    begins: AtomicBool,
     left_of_poll: AtomicUsize,
     left_of_head: AtomicUsize,
 }
@@ -33,6 +36,7 @@ impl Heard {
     /// Forgets what was read, before a new request.
     pub(crate) fn reset(&self) {
         self.0.any.store(false, Ordering::Relaxed);
+        self.0.begins.store(true, Ordering::Relaxed);
         self.0.left_of_head.store(HEAD_BYTES_MAX, Ordering::Relaxed);
     }
 
@@ -55,6 +59,11 @@ impl Heard {
     /// Returns whether any byte was read since the last reset: a request may be sent again only when none was.
     pub(crate) fn any(&self) -> bool {
         self.0.any.load(Ordering::Relaxed)
+    }
+
+    /// Whether what was read now begins a head; said once.
+    fn begins(&self) -> bool {
+        self.0.begins.load(Ordering::Relaxed) && self.0.begins.swap(false, Ordering::Relaxed)
     }
 
     fn has_turn(&self) -> bool {
@@ -92,13 +101,27 @@ pub(crate) struct UpstreamIo {
     ended: bool,
     /// Says how much is read at a time.
     buffers: Buffers,
+    folds: Folds,
+    /// Holds what outgrew the room for it.
+    read_already: BytesMut,
     /// Its place among all connections, in a tunnel too.
     _slot: Slot,
 }
 
 impl UpstreamIo {
-    pub(crate) fn new(stream: Wire, heard: Heard, (slot, buffers): (Slot, Buffers)) -> Self {
-        Self { stream, heard, ended: false, buffers, _slot: slot }
+    pub(crate) fn new((stream, folds): (Wire, Folds), heard: Heard, (slot, buffers): (Slot, Buffers)) -> Self {
+        Self { stream, heard, ended: false, buffers, folds, read_already: BytesMut::new(), _slot: slot }
+    }
+
+    /// Makes of what was just read what hyper is to read.
+    fn read_head(&mut self, into: &mut ReadBuf<'_>, before: usize) {
+        if self.heard.begins() {
+            self.folds.begin();
+        }
+        let Some(mut head) = into.filled().get(before..).and_then(|read| self.folds.read(read)) else { return };
+        into.set_filled(before);
+        self.read_already = head.split_off(head.len().min(into.remaining()));
+        into.put_slice(&head);
     }
 
     /// A broken write, as one that waits. Nobody has to be woken for it: whoever writes reads too.
@@ -116,23 +139,35 @@ impl UpstreamIo {
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.heard.has_turn() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if !self.read_already.is_empty() {
+            let count = self.read_already.len().min(buf.remaining());
+            buf.put_slice(&self.read_already.split_to(count));
+            return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        let most = self.buffers.read_max();
-        let polled = poll_read_some(&mut self.stream, (buf, most), cx);
-        match buf.filled().len() - before {
-            0 if polled.is_ready() && buf.remaining() > 0 && !self.ended => {
-                self.ended = true;
-                // A broken write may wait for this.
+        loop {
+            if !self.heard.has_turn() {
                 cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            0 => {}
-            bytes => self.heard.read(bytes)?,
+            let before = buf.filled().len();
+            let most = self.buffers.read_max();
+            let polled = poll_read_some(&mut self.stream, (buf, most), cx);
+            match buf.filled().len() - before {
+                0 if polled.is_ready() && buf.remaining() > 0 && !self.ended => {
+                    self.ended = true;
+                    // A broken write may wait for this.
+                    cx.waker().wake_by_ref();
+                    return polled;
+                }
+                0 => return polled,
+                bytes => self.heard.read(bytes)?,
+            }
+            self.read_head(buf, before);
+            // Where nothing is left, what came is the beginning of a line, whose rest is waited for.
+            if buf.filled().len() > before {
+                return polled;
+            }
         }
-        polled
     }
 }
 
@@ -155,7 +190,7 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let written = poll_write_some(&mut self.stream, bufs, cx);
         self.until_read(written)
     }
 

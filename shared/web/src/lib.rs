@@ -19,6 +19,6 @@ pub use problem::{PROBLEM_JSON, Problem};
 pub use problem_code::ProblemCode;
 pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};
 pub use serve::{
-    BUFFER_BYTES, Buffers, ConnectionLimit, Flow, Inherited, InheritedError, ListenerOptions, LiveOptions,
-    ServeOptions, ServeStats, Served, Stop, bind, poll_read_some, serve, serve_peers,
+    BUFFER_BYTES, Buffers, ConnectionLimit, Flow, Folded, Folds, Inherited, InheritedError, ListenerOptions,
+    LiveOptions, ServeOptions, ServeStats, Served, Stop, bind, poll_read_some, poll_write_some, serve, serve_peers,
 };

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::exchange::Exchange;
+use super::fold::{Folded, Folds};
 use super::h2_streams::{Counted, Streams, Verdict};
 use super::head_timer::HeadTimer;
 use super::io::Socket;
@@ -71,8 +72,10 @@ impl Connection {
         match version {
             Version::Http1 => {
                 let (closing, buffers) = (self.closing.clone(), self.options.buffers.clone());
-                let service = ForHttp1 { service, exchange, closing, buffers };
-                self.http1(TokioIo::new(socket.with_targets()), service).await;
+                let folded = Folded::default();
+                let folds = Folds::new(folded.clone(), self.options.header_fields_max);
+                let service = ForHttp1 { service, exchange, folded, closing, buffers };
+                self.http1(TokioIo::new(socket.with_heads(folds)), service).await;
             }
             Version::H2 => self.h2(TokioIo::new(socket), service).await,
         }
@@ -90,7 +93,6 @@ impl Connection {
             .header_read_timeout(self.options.headers_timeout)
             .max_buf_size(BUFFER_BYTES.max(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX)))
             .max_header_size(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX))
-            .max_headers(self.options.header_fields_max)
             .serve_connection(socket, service)
             .with_upgrades();
         tokio::pin!(connection);

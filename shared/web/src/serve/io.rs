@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::buffers::Buffers;
 use super::exchange::Exchange;
+use super::fold::Folds;
 use super::half_closed::{HalfClosed, Told};
 use super::linger::{Linger, poll_close};
 use super::target::Target;
@@ -27,6 +28,8 @@ pub(super) struct Socket {
     exchange: Exchange,
     /// The target of a request in HTTP/1.
     target: Option<Target>,
+    /// The fields of its head.
+    folds: Option<Folds>,
     half_closed: Option<Box<HalfClosed>>,
     linger: Option<Linger>,
     buffers: Buffers,
@@ -53,6 +56,7 @@ impl Socket {
             stall,
             exchange,
             target: None,
+            folds: None,
             half_closed: None,
             linger: None,
             buffers: Buffers::default(),
@@ -67,22 +71,30 @@ impl Socket {
     }
 
     /// The client speaks HTTP/1.
-    pub(super) fn with_targets(mut self) -> Self {
-        let mut target = Target::default();
-        if let Some(encoded) = target.encode(&self.read_already) {
-            self.read_already = encoded;
-        }
-        self.target = Some(target);
+    pub(super) fn with_heads(mut self, folds: Folds) -> Self {
+        (self.target, self.folds) = (Some(Target::default()), Some(folds));
+        let read = std::mem::take(&mut self.read_already);
+        self.read_already = self.head(&read).unwrap_or(read);
         self
     }
 
-    /// Encodes what was just read of a target; what outgrows the room for it is read next.
-    fn encode_target(&mut self, into: &mut ReadBuf<'_>, before: usize) {
-        let Some(target) = &mut self.target else { return };
-        let Some(mut encoded) = into.filled().get(before..).and_then(|read| target.encode(read)) else { return };
+    /// The bytes that hyper is to read in place of these, if others.
+    fn head(&mut self, bytes: &[u8]) -> Option<BytesMut> {
+        let encoded = self.target.as_mut().and_then(|target| target.encode(bytes));
+        let folded = self.folds.as_mut().and_then(|folds| folds.read(encoded.as_deref().unwrap_or(bytes)));
+        folded.or(encoded)
+    }
+
+    /// Makes of what was just read what hyper is to read; what outgrows the room for it is read next.
+    fn read_head(&mut self, into: &mut ReadBuf<'_>, before: usize) {
+        if self.exchange.begins() {
+            self.target.iter_mut().for_each(Target::begin);
+            self.folds.iter_mut().for_each(Folds::begin);
+        }
+        let Some(mut head) = into.filled().get(before..).and_then(|read| self.head(read)) else { return };
         into.set_filled(before);
-        let rest = encoded.split_off(encoded.len().min(into.remaining()));
-        into.put_slice(&encoded);
+        let rest = head.split_off(head.len().min(into.remaining()));
+        into.put_slice(&head);
         self.read_already = rest;
     }
 
@@ -144,16 +156,18 @@ impl AsyncRead for Socket {
             }
             return Poll::Ready(Ok(()));
         }
-        if self.half_closed.is_none() {
+        while self.half_closed.is_none() {
             let before = into.filled().len();
             let most = self.buffers.read_max();
             ready!(poll_read_some(&mut self.stream, (into, most), cx))?;
-            if self.exchange.begins() {
-                self.target.iter_mut().for_each(Target::begin);
-            }
-            self.encode_target(into, before);
+            let is_end = into.filled().len() == before;
+            self.read_head(into, before);
             if into.filled().len() > before || into.remaining() == 0 {
                 return Poll::Ready(Ok(()));
+            }
+            // What came is the beginning of a line, whose rest is waited for.
+            if is_end {
+                break;
             }
         }
         self.poll_end(cx)
@@ -179,7 +193,7 @@ impl AsyncWrite for Socket {
         let next = slices.iter().find(|slice| !slice.is_empty());
         match next.map_or(0, |next| self.ahead(next)) {
             0 => {
-                let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+                let written = poll_write_some(&mut self.stream, slices, cx);
                 self.wrote(cx, written)
             }
             ahead => Poll::Ready(Ok(ahead)),
@@ -204,6 +218,31 @@ impl AsyncWrite for Socket {
     }
 }
 
+/// Messages up to this length are written from one place: the kernel takes longer to look at a list of places than they take to copy.
+const GATHERED_BYTES: usize = 1 << 10;
+
+/// Writes what lies in several places.
+pub fn poll_write_some<W: AsyncWrite + Unpin>(
+    into: &mut W,
+    slices: &[IoSlice<'_>],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if let [only] = slices {
+        return Pin::new(into).poll_write(cx, only);
+    }
+    let mut gathered = [0; GATHERED_BYTES];
+    let mut left = &mut gathered[..];
+    for slice in slices {
+        let Some((place, rest)) = left.split_at_mut_checked(slice.len()) else {
+            return Pin::new(into).poll_write_vectored(cx, slices);
+        };
+        place.copy_from_slice(slice);
+        left = rest;
+    }
+    let length = GATHERED_BYTES - left.len();
+    Pin::new(into).poll_write(cx, gathered.get(..length).unwrap_or_default())
+}
+
 /// Reads at most so many bytes.
 pub fn poll_read_some<R: AsyncRead + Unpin>(
     from: &mut R,
@@ -218,4 +257,29 @@ pub fn poll_read_some<R: AsyncRead + Unpin>(
     let count = part.filled().len();
     into.advance(count);
     Poll::Ready(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn written(parts: &[&[u8]]) -> (usize, Vec<u8>) {
+        let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut into = Vec::new();
+        match poll_write_some(&mut into, &slices, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(count)) => (count, into),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_short_is_written_in_one_piece_and_what_is_long_as_it_lies() {
+        assert_eq!(written(&[b"head", b"", b"body"]), (8, b"headbody".to_vec()));
+        assert_eq!(written(&[b"only"]), (4, b"only".to_vec()));
+        let long = [b'x'; GATHERED_BYTES];
+        assert_eq!(written(&[&long[1..], b"y"]).0, GATHERED_BYTES);
+        assert_eq!(written(&[b"head", &long]).1, [&b"head"[..], &long].concat());
+    }
 }

@@ -5,6 +5,7 @@
 mod buffers;
 mod connection;
 mod exchange;
+mod fold;
 mod h2_streams;
 mod half_closed;
 mod head_timer;
@@ -39,8 +40,9 @@ use crate::WebBody;
 pub use buffers::{Buffers, Flow};
 use connection::Connection;
 pub(crate) use exchange::Exchange;
+pub use fold::{Folded, Folds};
 pub use inherited::{Inherited, InheritedError};
-pub use io::poll_read_some;
+pub use io::{poll_read_some, poll_write_some};
 pub use limit::ConnectionLimit;
 use limit::Permit;
 pub use listener::{ListenerOptions, bind};
@@ -77,7 +79,7 @@ pub struct ServeOptions {
     pub write_timeout: Duration,
     /// The most bytes a request head may have: 431 above. At least 8 KiB.
     pub header_bytes_max: u32,
-    /// HTTP/1: the most fields a request head may have: 431 above.
+    /// HTTP/1: the most fields a request head may have: 431 a little above.
     pub header_fields_max: usize,
     /// h2: streams open at once in one connection.
     pub streams_max: u32,

@@ -17,6 +17,7 @@ use tower::{Service, ServiceExt};
 use super::Closing;
 use super::buffers::Buffers;
 use super::exchange::{Exchange, Watched};
+use super::fold::Folded;
 use crate::WebBody;
 
 /// A tower service as hyper calls it. The lock is only ever taken by the connection's own task.
@@ -60,6 +61,7 @@ where
 pub(super) struct ForHttp1<S> {
     pub(super) service: ForHyper<S>,
     pub(super) exchange: Exchange,
+    pub(super) folded: Folded,
     pub(super) closing: Closing,
     pub(super) buffers: Buffers,
 }
@@ -73,7 +75,8 @@ where
     type Error = Infallible;
     type Future = Exchanging<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.folded.unfold(request.headers_mut());
         let owes_body = !request.body().is_end_stream();
         self.exchange.asked(owes_body);
         let head_only = *request.method() == Method::HEAD;
