@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use goldleaves_ledger::{Course, Incoming, Place, Sequences};
-use tokio::sync::watch;
 
 use super::lineage::{self, Lost};
 use super::{Connection, Footing, PAUSE_MAX, PAUSE_MIN, Position, Reader, STREAM};
@@ -35,7 +34,7 @@ const SAMPLE: u64 = 1_000;
 pub(super) struct Follower {
     connection: Connection,
     meter: Meter,
-    course: watch::Sender<Option<Arc<Course>>>,
+    has_looked: bool,
     /// How far the ledger was at the last look, while it lacks something.
     behind: Option<u64>,
     /// The messages that the stream lost, as the last look found: a replica that leads since a moment may still be reading.
@@ -46,15 +45,8 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(connection: Connection, meter: Meter) -> Self {
-        let (course, behind) = (watch::channel(None).0, None);
-        Self { connection, meter, course, behind, doubted: Vec::new(), compared: false }
+        Self { connection, meter, has_looked: false, behind: None, doubted: Vec::new(), compared: false }
     }
-
-    /// Which stream it is, as soon as that is known.
-    pub(super) fn course(&self) -> watch::Receiver<Option<Arc<Course>>> {
-        self.course.subscribe()
-    }
-
     /// Looks for ever.
     pub(super) async fn run(mut self) {
         let mut connections = self.meter.ledger().store().connections();
@@ -65,7 +57,7 @@ impl Follower {
                 tracing::debug!(cause, "ledger and stream can't be compared now");
             }
             tokio::time::sleep(LOOK_PAUSE).await;
-            let pause = match (self.course.borrow().is_some(), self.doubted.is_empty()) {
+            let pause = match (self.has_looked, self.doubted.is_empty()) {
                 (false, _) => LOOK_PAUSE,
                 (true, false) => DOUBT_PAUSE,
                 (true, true) => LOOK_EVERY,
@@ -82,11 +74,7 @@ impl Follower {
         let Some(footing) = Footing::read(&self.connection).await? else { return Ok(()) };
         let Footing { created, first, last, acknowledged } = footing;
         let course = Arc::new(Course { stream: STREAM.to_owned(), created });
-        self.course.send_if_modified(|known| {
-            let is_new = known.as_ref() != Some(&course);
-            *known = Some(Arc::clone(&course));
-            is_new
-        });
+        self.has_looked = true;
         let known = self.meter.ledger().progress(&course, first).await?;
         let lacks = known.unwrap_or(first.saturating_sub(1)) < acknowledged;
         if known.is_some()

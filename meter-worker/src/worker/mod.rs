@@ -38,8 +38,6 @@ pub use stream_watch::{StreamMetrics, StreamWatch, WatchPace};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long the first batch waits until it is known which stream it is from.
-const COURSE_MAX: Duration = Duration::from_secs(5);
 /// The least time between two lines about the same trouble.
 const QUIET: Duration = Duration::from_secs(30);
 /// How long the last acknowledgements may take to leave.
@@ -93,7 +91,6 @@ pub struct Worker {
     /// When it was said last what keeps the ledger from recording.
     said: Option<Instant>,
     /// Which stream it is, once that is known.
-    course: watch::Receiver<Option<Arc<Course>>>,
     follower: Option<Follower>,
 }
 
@@ -117,8 +114,8 @@ impl Worker {
     pub fn new(connection: Connection, meter: Meter, metrics: &Metrics) -> Self {
         let consumer = Consumer::new(connection.clone(), ConsumerOptions::default());
         let follower = Follower::new(connection.clone(), meter.clone());
-        let (metrics, trouble, course) = (WorkerMetrics::register(metrics), watch::channel(None).0, follower.course());
-        Self { connection, consumer, meter, metrics, trouble, said: None, course, follower: Some(follower) }
+        let (metrics, trouble) = (WorkerMetrics::register(metrics), watch::channel(None).0);
+        Self { connection, consumer, meter, metrics, trouble, said: None, follower: Some(follower) }
     }
 
     /// Follows whether it works.
@@ -194,9 +191,8 @@ impl Worker {
         arrival: Arrival,
     ) -> Result<HashSet<usize>, Unrecorded> {
         let mut pause = PAUSE_MIN;
-        let course = self.course().await;
         loop {
-            let (incoming, owners) = incoming(batch, course.as_ref());
+            let (incoming, owners) = incoming(batch);
             let meter = self.meter.clone();
             let recorded = self.holding(batch, async move { meter.record_naming(incoming, arrival).await }).await;
             let cause = match recorded {
@@ -221,12 +217,6 @@ impl Worker {
             .await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-    }
-
-    /// Which stream it is. Not knowing it is no reason to record nothing: what a batch does not note is driven again.
-    async fn course(&mut self) -> Option<Arc<Course>> {
-        let known = tokio::time::timeout(COURSE_MAX, self.course.wait_for(Option::is_some)).await;
-        known.ok()?.ok()?.clone()
     }
 
     /// Awaits `work` while JetStream hears that the batch is being worked on.
@@ -273,12 +263,17 @@ impl Worker {
 }
 
 /// What the messages of a batch hold, and to which message each of it belongs.
-fn incoming(batch: &Batch, course: Option<&Arc<Course>>) -> (Vec<Incoming>, Vec<usize>) {
+fn incoming(batch: &Batch) -> (Vec<Incoming>, Vec<usize>) {
     let (mut incoming, mut owners) = (Vec::new(), Vec::new());
+    let mut last: Option<Arc<Course>> = None;
     for (index, message) in batch.messages().iter().enumerate() {
         let sequences = Sequences { first: message.sequence, last: message.sequence };
-        let place = course.map(|course| Place { course: Arc::clone(course), sequences });
-        let of_message = Incoming::of_message(&message.payload, place);
+        // Messages of two streams may be in one batch, where one took the other's place.
+        let course = last.take().filter(|course| *course.created == *message.stream_created).unwrap_or_else(|| {
+            Arc::new(Course { stream: STREAM.to_owned(), created: message.stream_created.to_string() })
+        });
+        last = Some(Arc::clone(&course));
+        let of_message = Incoming::of_message(&message.payload, Some(Place { course, sequences }));
         incoming.extend(of_message.into_iter().map(|part| part.stored(message.stored)));
         owners.resize(incoming.len(), index);
     }

@@ -1,8 +1,11 @@
 //! A ledger that went back to what it was is noticed, and has everything again without anyone asking.
 
+use goldleaves_ledger::Course;
 use goldleaves_testkit::postgres::Postgres;
 
-use crate::support::{Gateway, billed, ledger, publish, publisher, start_worker, stream, wait_until_done, within};
+use crate::support::{
+    Gateway, billed, declare, ledger, publish, publisher, start_worker, stream, wait_until_done, within,
+};
 
 /// The name of the database in an URL.
 fn name(url: &str) -> &str {
@@ -112,6 +115,41 @@ async fn a_ledger_that_was_restored_while_no_worker_ran_is_driven_again() {
     .await;
     assert_eq!(worker.metric("ledger_went_back_total"), 1.0);
     worker.stop().await.unwrap();
+}
+
+/// A stream that takes the place of a deleted one begins anew: what comes from it is noted as its own, at once. Else the ledger
+/// would seem to lack it, and the whole stream be driven again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_from_a_new_stream_is_noted_as_its_own() {
+    let (mut server, connection) = stream().await;
+    let postgres = Postgres::shared().await.unwrap();
+    let (ledger, _) = ledger(postgres).await;
+    let mut gateway = Gateway::new();
+    let worker = start_worker(connection.clone(), &ledger);
+    publish(&publisher(&connection), gateway.events(10)).await;
+    until_billed(&ledger, 10).await;
+    wait_until_done(&connection).await;
+    let old = course(&connection).await;
+    assert_eq!(ledger.progress(&old, 1).await.unwrap(), Some(10));
+
+    server.kill().await.unwrap();
+    server.wipe().unwrap();
+    server.restart().await.unwrap();
+    declare(&connection).await;
+    publish(&publisher(&connection), gateway.events(20)).await;
+    until_billed(&ledger, 30).await;
+    wait_until_done(&connection).await;
+    let new = course(&connection).await;
+    assert_ne!(new, old);
+    assert_eq!(ledger.progress(&old, 1).await.unwrap(), Some(10));
+    assert_eq!(ledger.progress(&new, 1).await.unwrap(), Some(20));
+    assert_eq!(worker.metric("ledger_went_back_total"), 0.0);
+    worker.stop().await.unwrap();
+}
+
+async fn course(connection: &goldleaves_stream::Connection) -> Course {
+    let footing = goldleaves_stream::Footing::read(connection).await.unwrap().unwrap();
+    Course { stream: goldleaves_stream::STREAM.to_owned(), created: footing.created }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

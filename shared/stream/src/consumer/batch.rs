@@ -1,5 +1,7 @@
 //! Describes what was pulled: bytes, and what the server says of their delivery.
 
+use std::sync::Arc;
+
 use async_nats::Subject;
 use bytes::Bytes;
 use goldleaves_domain::{Timestamp, wire};
@@ -23,12 +25,14 @@ pub struct Message {
     pub pending: u64,
     /// Counts what its consumer delivered: without redelivery a gap is a message that was lost on its way.
     pub(crate) place: u64,
+    /// When the stream was made that it comes from, in its own words: one of the same name may have taken its place.
+    pub stream_created: Arc<str>,
     reply: Subject,
 }
 
 impl Message {
     /// `None`: not a message of a JetStream consumer.
-    pub(crate) fn from_nats(message: async_nats::Message) -> Option<Self> {
+    pub(crate) fn from_nats(message: async_nats::Message, stream_created: &Arc<str>) -> Option<Self> {
         let reply = message.reply?;
         let Delivered { deliveries: delivered, sequence, place, stored, pending } = Delivered::of(&reply)?;
         let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
@@ -43,6 +47,7 @@ impl Message {
             stored,
             pending,
             place,
+            stream_created: Arc::clone(stream_created),
             reply,
         })
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub use batch::{Batch, Message};
 
 use crate::connection::Connection;
-use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer};
+use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer, find_stream};
 use buffer::Buffer;
 pub(crate) use pull::RequestMax;
 use pull::{Pull, PullSignal};
@@ -208,7 +208,9 @@ impl Consumer {
         if !mismatches.is_empty() {
             return Err(TopologyError::Incompatible { mismatches }.to_string());
         }
-        let pull = Pull::open(&self.connection, CONSUMER, &self.options, found.request_max()).await?;
+        let stream = find_stream(&self.connection.api()).await.map_err(|error| error.to_string())?;
+        let created = stream.ok_or_else(|| format!("there is no stream {STREAM}"))?.created;
+        let pull = Pull::open(&self.connection, (&created, CONSUMER), &self.options, found.request_max()).await?;
         Ok((pull, found.ack_wait()))
     }
 

@@ -1,6 +1,7 @@
 //! Pull requests to one consumer, of workers or of a reader, and what comes back to their inbox. A [`Pull`] is used until
 //! its first trouble, then another one, with an inbox of its own, takes its place.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{StatusCode, Subscriber};
@@ -63,6 +64,8 @@ pub(crate) struct Pull {
     came: bool,
     /// True if the next message alone has more bytes than a request may bring.
     is_next_large: bool,
+    /// When the stream was made.
+    stream_created: Arc<str>,
     expires: Duration,
     heartbeat: Duration,
     last_sign: Instant,
@@ -71,7 +74,7 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) async fn open(
         connection: &Connection,
-        consumer: &str,
+        (stream_created, consumer): (&str, &str),
         options: &ConsumerOptions,
         most: RequestMax,
     ) -> Result<Self, String> {
@@ -91,6 +94,7 @@ impl Pull {
             request_bytes: options.batch_bytes.saturating_mul(2).min(usize_of(most.bytes)),
             came: false,
             is_next_large: false,
+            stream_created: stream_created.into(),
             expires: options.pull_expires,
             heartbeat: options.heartbeat,
             last_sign: Instant::now(),
@@ -167,7 +171,7 @@ impl Pull {
             None | Some(StatusCode::OK) => {
                 self.owed = self.owed.saturating_sub(1);
                 self.came = true;
-                let Some(message) = Message::from_nats(message) else { return PullSignal::Sign };
+                let Some(message) = Message::from_nats(message, &self.stream_created) else { return PullSignal::Sign };
                 self.has_heard = true;
                 self.events_each += (message.events as f64 - self.events_each) / EVENTS_EACH_OF;
                 PullSignal::Message(message)

@@ -218,7 +218,7 @@ impl Reader {
         let made: Value =
             api.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request).await.map_err(ReadError::of)?;
         let options = ConsumerOptions { batch_events: self.options.batch_events, ..ConsumerOptions::default() };
-        let pull = Pull::open(&self.connection, &name, &options, RequestMax::default()).await;
+        let pull = Pull::open(&self.connection, ("", &name), &options, RequestMax::default()).await;
         let pull = pull.map_err(|reason| ReadError::Unavailable(ApiError::unavailable(reason)))?;
         self.source = Some(Source { name, pull, places: 0 });
         let is_over = made.get("num_pending").and_then(Value::as_u64) == Some(0);
