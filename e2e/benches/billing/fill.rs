@@ -60,7 +60,7 @@ pub(crate) async fn fill(url: &str, events: u64) -> Result<Filled> {
     let step = (events / SAMPLES).max(1);
     let sql = format!(
         "SELECT tenant_id || ' ' || id::text || ' ' || request_id FROM usage_events \
-         WHERE seq % {step} = 1 AND tenant_id <> 'largest' LIMIT {SAMPLES}"
+         WHERE seq % {step} IN (1, 2) AND tenant_id <> 'largest' LIMIT {SAMPLES}"
     );
     let samples = Tables::open(url).await?.texts(&sql).await?;
     let sample = |text: String| {

@@ -130,6 +130,7 @@ impl Api {
 
     /// How long each call took, over one connection.
     async fn times(&self, (paths, count): (&[String], usize)) -> Result<Vec<Duration>> {
+        ensure!(!paths.is_empty(), "there is nothing to ask for");
         let mut connection = Connection::open(self.address).await?;
         let mut times = Vec::new();
         // A tenth more than is counted: the first find cold pages.
