@@ -7,7 +7,7 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Context;
 use goldleaves_toolbox::{
-    CHECKERS_SITE, GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN,
+    CHECKERS_SITE, GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN, PEERS_SITE,
     PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox, target_directory,
 };
 
@@ -66,6 +66,7 @@ fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathB
         (HTTPBIN_SITE, installed.httpbin.site),
         (CHECKERS_SITE, installed.checkers.site),
         (STRIPE_SITE, installed.stripe.site),
+        (PEERS_SITE, installed.peers.site),
         (GOLDLEAVES_BIN_DIR, programs),
     ]);
     match installed.pgbouncer {

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::child::{Child, wait_for};
 use crate::scratch::Scratch;
+use crate::secure::Identity;
 
 /// A running nginx. It ends with the value.
 #[derive(Debug)]
@@ -35,6 +36,20 @@ impl Nginx {
     /// # Errors
     /// nginx is missing, or does not start.
     pub async fn start(server: &str, files: &[(&str, &[u8])]) -> Result<Self> {
+        Self::listening("", server, files).await
+    }
+
+    /// Starts nginx with TLS and the inside of a `server` block.
+    ///
+    /// # Errors
+    /// nginx is missing, or does not start.
+    pub async fn start_secure(identity: &Identity, server: &str) -> Result<Self> {
+        let (certificate, key) = (identity.certificate.display(), identity.key.display());
+        Self::listening(" ssl", &format!("ssl_certificate {certificate}; ssl_certificate_key {key}; {server}"), &[])
+            .await
+    }
+
+    async fn listening(how: &str, server: &str, files: &[(&str, &[u8])]) -> Result<Self> {
         let scratch = Scratch::new("nginx")?;
         std::fs::create_dir(scratch.join("files")).context("a folder for nginx's files")?;
         for (name, content) in files {
@@ -45,7 +60,7 @@ impl Nginx {
             let port =
                 TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("a port")?.port();
             let address = SocketAddr::from(([127, 0, 0, 1], port));
-            std::fs::write(scratch.join("nginx.conf"), configuration(address, server)).context("nginx.conf")?;
+            std::fs::write(scratch.join("nginx.conf"), configuration((address, how), server)).context("nginx.conf")?;
             if let Some(child) = launch(&scratch, address).await? {
                 return Ok(Self { address, _child: child, scratch });
             }
@@ -89,7 +104,7 @@ async fn launch(scratch: &Scratch, address: SocketAddr) -> Result<Option<Child>>
 }
 
 /// One process without a master, which dies with the kill that reaches it.
-fn configuration(address: SocketAddr, server: &str) -> String {
+fn configuration((address, how): (SocketAddr, &str), server: &str) -> String {
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path temporary_{kind}; "))
@@ -98,7 +113,7 @@ fn configuration(address: SocketAddr, server: &str) -> String {
         "daemon off; master_process off; {user} pid nginx.pid; error_log error.log warn;\n\
          events {{ worker_connections 1024; }}\n\
          http {{\n  access_log off; {temporary}\n  types {{ text/plain txt; text/html html; application/json json; }}\n  \
-         default_type application/octet-stream;\n  server {{ listen {address}; {server} }}\n}}\n"
+         default_type application/octet-stream;\n  server {{ listen {address}{how}; {server} }}\n}}\n"
     )
 }
 

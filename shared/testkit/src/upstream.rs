@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::http1::{Body, Framing, Head, MessageReader};
 
@@ -172,6 +173,17 @@ impl Upstream {
         Self::start_inner(Record { ids_only: true, ..Record::default() }, Arc::new(handler)).await
     }
 
+    /// Works like [`Self::start`] over TLS.
+    ///
+    /// # Errors
+    /// No port could be bound.
+    pub async fn start_secure(
+        tls: Arc<rustls::ServerConfig>,
+        handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::start_inner(Record { tls: Some(TlsAcceptor::from(tls)), ..Record::default() }, Arc::new(handler)).await
+    }
+
     async fn start_inner(record: Record, handler: Arc<Handler>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the upstream")?;
         let address = listener.local_addr().context("the upstream's address")?;
@@ -180,7 +192,13 @@ impl Upstream {
             while let Ok((stream, _)) = listener.accept().await {
                 let (record, handler) = (record.clone(), Arc::clone(&handler));
                 // A connection that breaks is what some tests are about; it ends alone.
-                tokio::spawn(async move { serve(stream, &record, &*handler).await.ok() });
+                tokio::spawn(async move {
+                    stream.set_nodelay(true).ok()?;
+                    match record.tls.clone() {
+                        None => serve(stream, &record, &*handler).await.ok(),
+                        Some(tls) => serve(tls.accept(stream).await.ok()?, &record, &*handler).await.ok(),
+                    }
+                });
             }
         });
         Ok(Self { address, served, accepting })
@@ -217,6 +235,7 @@ impl Drop for Upstream {
 struct Record {
     served: Arc<Mutex<Vec<Received>>>,
     ids_only: bool,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Record {
@@ -235,9 +254,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(stream: TcpStream, record: &Record, handler: &Handler) -> Result<()> {
-    stream.set_nodelay(true).context("TCP_NODELAY")?;
-    let (read, mut write) = stream.into_split();
+async fn serve<S: AsyncRead + AsyncWrite>(stream: S, record: &Record, handler: &Handler) -> Result<()> {
+    let (read, mut write) = tokio::io::split(stream);
     let mut reader = MessageReader::new(read);
     while let Some(head) = reader.head().await? {
         if head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
@@ -258,7 +276,7 @@ async fn serve(stream: TcpStream, record: &Record, handler: &Handler) -> Result<
 
 impl Answer {
     /// Sends the answer; whether the connection may serve another request.
-    async fn write(&self, to: &mut (impl tokio::io::AsyncWrite + Unpin), head_asked: bool) -> Result<bool> {
+    async fn write(&self, to: &mut (impl AsyncWrite + Unpin), head_asked: bool) -> Result<bool> {
         let (framing, pieces) = match &self.payload {
             Payload::Silence => {
                 std::future::pending::<()>().await;

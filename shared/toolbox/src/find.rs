@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::version::Version;
 use crate::{
-    CHECKERS_SITE, CHROMIUM_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PGBOUNCER_BIN,
+    CHECKERS_SITE, CHROMIUM_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PEERS_SITE, PGBOUNCER_BIN,
     POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox,
 };
 
@@ -127,6 +127,17 @@ impl Toolbox {
         Err(Missing { wanted: "Stripe's client", remedy })
     }
 
+    /// A Python that can import grpcio and websockets.
+    pub fn peers(&self) -> Result<Checkers, Missing> {
+        let python = self.python()?;
+        let site = env::var_os(PEERS_SITE).map_or_else(|| self.peers_folder(), PathBuf::from);
+        if ["grpc", "websockets"].iter().all(|package| site.join(package).is_dir()) {
+            return Ok(Checkers { python, site });
+        }
+        let remedy = format!("set {PEERS_SITE} to a folder that grpcio and websockets are installed into");
+        Err(Missing { wanted: "clients and servers of gRPC and WebSocket", remedy })
+    }
+
     /// A Python interpreter, 3.8 or newer.
     pub(crate) fn python(&self) -> Result<PathBuf, Missing> {
         let found =
@@ -156,6 +167,10 @@ impl Toolbox {
 
     pub(crate) fn stripe_folder(&self) -> PathBuf {
         self.root().join("stripe")
+    }
+
+    pub(crate) fn peers_folder(&self) -> PathBuf {
+        self.root().join("peers")
     }
 
     pub(crate) fn nginx_program(&self) -> PathBuf {

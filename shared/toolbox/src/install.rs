@@ -44,6 +44,8 @@ const CHECKER_WHEELS: &[&str] = &[
 
 const STRIPE_WHEELS: &[&str] = &["stripe==16.1.0", "typing-extensions==4.16.0"];
 
+const PEER_WHEELS: &[&str] = &["grpcio==1.85.3", "typing-extensions==4.16.0", "websockets==17.4"];
+
 /// Why a tool could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -85,6 +87,8 @@ pub struct Installed {
     pub checkers: Checkers,
     /// Stripe's own client.
     pub stripe: Checkers,
+    /// Clients and servers of gRPC and WebSocket.
+    pub peers: Checkers,
 }
 
 impl Toolbox {
@@ -98,6 +102,7 @@ impl Toolbox {
             httpbin: self.install_httpbin()?,
             checkers: self.install_checkers()?,
             stripe: self.install_stripe()?,
+            peers: self.install_peers()?,
         })
     }
 
@@ -163,6 +168,14 @@ impl Toolbox {
         }
         self.wheels(&self.stripe_folder(), STRIPE_WHEELS)?;
         Ok(self.stripe()?)
+    }
+
+    fn install_peers(&self) -> Result<Checkers, InstallError> {
+        if let Ok(found) = self.peers() {
+            return Ok(found);
+        }
+        self.wheels(&self.peers_folder(), PEER_WHEELS)?;
+        Ok(self.peers()?)
     }
 
     /// Installs pinned wheels into a folder of the toolbox, whole or not at all.

@@ -25,6 +25,8 @@ pub const NGINX_BIN: &str = "NGINX_BIN";
 pub const CHROMIUM_BIN: &str = "CHROMIUM_BIN";
 /// Environment variable naming the Python interpreter that runs httpbin.
 pub const HTTPBIN_PYTHON: &str = "HTTPBIN_PYTHON";
+/// Environment variable naming the directory that clients and servers of gRPC and WebSocket were installed into.
+pub const PEERS_SITE: &str = "PEERS_SITE";
 /// Environment variable naming the directory that the parsers of other people's formats were installed into.
 pub const CHECKERS_SITE: &str = "CHECKERS_SITE";
 /// Environment variable naming the directory that Stripe's own client was installed into.
