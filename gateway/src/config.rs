@@ -13,7 +13,7 @@ use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 use crate::edge::{self, Bills, EdgeConfig, RouteShown};
 use crate::layers::{AllowedOrigins, ExposedHeaders};
 use crate::limits::GatewayLimits;
-use crate::proxy::Origin;
+use crate::proxy::{Origin, Tls, TlsFiles};
 
 /// Where the gateway listens when nothing is said: everywhere, as a program of its own.
 const EVERYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
@@ -38,6 +38,8 @@ pub struct GatewayConfig {
     pub upstream: Option<Origin>,
     /// `BILLING_URL`.
     pub billing: Origin,
+    /// What `BILLING_CA_FILE` says; `None` = the machine's roots.
+    pub(crate) billing_tls: Option<Arc<Tls>>,
     /// `[[upstreams]]` and `[[routes]]`.
     pub(crate) edge: EdgeConfig,
     /// `BILLABLE_ROUTES`.
@@ -54,6 +56,8 @@ pub struct GatewayConfig {
     pub exposed: Option<Arc<ExposedHeaders>>,
     /// `EVENT_CLIENT_INFO`.
     pub client_info: bool,
+    /// `WEBSOCKET_TOKEN`.
+    pub websocket_tokens: bool,
     /// Whether answers without an event say why there is none: in development.
     pub says_skipped: bool,
     /// Sizes, counts and time-outs.
@@ -111,6 +115,7 @@ impl GatewayConfig {
             values.mistake(table::UPSTREAM_URL, "is missing");
         }
         let billing = origin(values, table::BILLING_URL);
+        let billing_tls = billing_tls(values, billing.as_ref().and_then(Option::as_ref));
         let routes = values.required(table::BILLABLE_ROUTES, |list| BillableRoutes::parse(list).map_err(all));
         let public = values.optional(table::PUBLIC_ROUTES, |list| PublicRoutes::parse(list).map_err(all));
         let public = public.map(Option::unwrap_or_default);
@@ -120,16 +125,18 @@ impl GatewayConfig {
         let origins = values.optional(table::ALLOWED_ORIGINS, parse::from_str::<AllowedOrigins>);
         let exposed = values.optional(table::CORS_EXPOSE_HEADERS, parse::from_str::<ExposedHeaders>);
         let client_info = values.required(table::EVENT_CLIENT_INFO, parse::boolean);
+        let websocket_tokens = values.required(table::WEBSOCKET_TOKEN, parse::boolean);
         let limits = GatewayLimits::read(values);
         let watch_every = values.required(table::CONFIG_WATCH_SECS, parse::seconds_or_zero);
         let routes = Arc::new(routes?);
         if let Some(edge) = &edge {
-            check_together(values, edge, (upstream.as_ref()?.is_some(), &routes));
+            check_together(values, edge, (upstream.as_ref()?.as_ref(), &routes));
         }
         Some(Self {
             address: address?,
             upstream: upstream?,
             billing: billing??,
+            billing_tls: billing_tls?,
             edge: edge?,
             routes,
             public: Arc::new(public?),
@@ -138,6 +145,7 @@ impl GatewayConfig {
             origins: origins?.map(Arc::new),
             exposed: exposed?.map(Arc::new),
             client_info: client_info?,
+            websocket_tokens: websocket_tokens?,
             says_skipped: common?.environment == Environment::Development,
             limits: limits?,
             shutdown_grace: common?.shutdown_grace,
@@ -149,11 +157,12 @@ impl GatewayConfig {
 }
 
 /// Checks what the settings only say together.
-fn check_together(values: &mut Values, config: &EdgeConfig, (has_url, routes): (bool, &Arc<BillableRoutes>)) {
+fn check_together(values: &mut Values, config: &EdgeConfig, (url, routes): (Option<&Origin>, &Arc<BillableRoutes>)) {
     let bills = Bills::new(Arc::clone(routes), &config.routes);
     Bills::check(values, routes, &config.routes);
     edge::check(values, config, &bills);
-    config.check_addresses(values, has_url);
+    config.check_addresses(values, url.is_some());
+    config.check_tls_of_default(values, url);
 }
 
 /// Returns whether a running gateway cannot take another value: where it listens, what it keeps, and what its connections to
@@ -176,13 +185,25 @@ pub fn needs_restart(setting: &table::Setting) -> bool {
 fn origin(values: &mut Values, setting: table::Setting) -> Option<Option<Origin>> {
     let parsed = values.optional(setting, |text| Ok::<_, Infallible>(text.trim().parse::<Origin>()))?;
     match parsed.transpose() {
-        Ok(Some(origin)) if origin.is_https() => {
-            values.mistake(setting, "is wrong: https is not spoken yet");
-            None
-        }
         Ok(origin) => Some(origin),
         Err(error) => {
             values.mistake(setting, &format!("is wrong: {error}"));
+            None
+        }
+    }
+}
+
+/// What `BILLING_URL` is encrypted with. The outer `None` is a mistake, already noted.
+fn billing_tls(values: &mut Values, billing: Option<&Origin>) -> Option<Option<Arc<Tls>>> {
+    let Some(file) = values.optional(table::BILLING_CA_FILE, parse::path)? else { return Some(None) };
+    if billing.is_some_and(|billing| !billing.is_https()) {
+        values.mistake(table::BILLING_CA_FILE, "is set, and BILLING_URL is not https");
+        return None;
+    }
+    match Tls::read(TlsFiles { ca: Some(file), ..TlsFiles::default() }) {
+        Ok(tls) => Some(Some(Arc::new(tls))),
+        Err(error) => {
+            values.mistake(table::BILLING_CA_FILE, &format!("can't be used: {error}"));
             None
         }
     }
@@ -253,7 +274,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_at_once() {
         let settings = [
-            ("UPSTREAM_URL", "https://h"),
+            ("UPSTREAM_URL", "https://h/base"),
             ("BILLING_URL", "http://h/base"),
             ("BILLABLE_ROUTES", "/a/*/b,/a,/a"),
             ("BILLABLE_STATUSES", "2xx,abc"),
@@ -267,6 +288,46 @@ mod tests {
         for (name, _) in settings {
             assert!(mistakes.contains(name), "{name} is not in\n{mistakes}");
         }
-        assert!(mistakes.contains("https is not spoken"), "{mistakes}");
+    }
+
+    #[test]
+    fn mistakes_of_tls_are_named_by_their_place() {
+        let authority = goldleaves_testkit::secure::Authority::new().unwrap();
+        let (ca, none) = (authority.file(), authority.file().with_file_name("none.pem"));
+        let empty = authority.file().with_file_name("empty.pem");
+        std::fs::write(&empty, "nothing").unwrap();
+        let entry = |more: serde_json::Value| {
+            let mut entry = serde_json::json!({"name": "docs", "addresses": ["https://docs:9443"]});
+            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::json!([entry]).to_string()
+        };
+        for (more, wrong) in [
+            (serde_json::json!({"ca_file": none}), "upstreams[0].ca_file: can't be used: "),
+            (serde_json::json!({"ca_file": empty}), "upstreams[0].ca_file: can't be used: "),
+            (serde_json::json!({"server_name": "a b"}), "upstreams[0].server_name: "),
+            (serde_json::json!({"client_key_file": ca}), "upstreams[0].client_cert_file: is missing beside"),
+            (serde_json::json!({"client_cert_file": ca}), "upstreams[0].client_key_file: is missing beside"),
+            (
+                serde_json::json!({"client_cert_file": none, "client_key_file": ca}),
+                "upstreams[0].client_key_file: can't be used: ",
+            ),
+            (serde_json::json!({"protocol": "h3"}), "upstreams[0].protocol: \"h3\" is wrong"),
+            (
+                serde_json::json!({"addresses": ["http://docs:9000"], "ca_file": ca}),
+                "upstreams[0].ca_file: is set, and none of the addresses is https",
+            ),
+            (serde_json::json!({"name": "default", "addresses": null}), "upstreams[0].addresses"),
+        ] {
+            let mistakes = read(&[("UPSTREAMS", &entry(more.clone()))], Deployment::Embedded).unwrap_err();
+            assert!(mistakes.contains(wrong), "{wrong} is not in\n{mistakes}");
+        }
+        let default = serde_json::json!([{"name": "default", "ca_file": ca}]).to_string();
+        let mistakes =
+            read(&[("UPSTREAM_URL", "http://h"), ("UPSTREAMS", &default)], Deployment::Embedded).unwrap_err();
+        assert!(mistakes.contains("UPSTREAMS: gives `default` TLS files"), "{mistakes}");
+        assert!(read(&[("UPSTREAM_URL", "https://h"), ("UPSTREAMS", &default)], Deployment::Embedded).is_ok());
+        let ca = ca.display().to_string();
+        let mistakes = read(&[("BILLING_CA_FILE", &ca)], Deployment::Embedded).unwrap_err();
+        assert!(mistakes.contains("BILLING_CA_FILE: is set, and BILLING_URL is not https"), "{mistakes}");
     }
 }

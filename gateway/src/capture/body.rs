@@ -68,6 +68,7 @@ impl ResponseBody {
         }
         match error {
             AnswerError::Broke(error) => BodyError::Connection(error),
+            AnswerError::Short => BodyError::Source("the upstream's answer is shorter than it said".into()),
             AnswerError::Silent => BodyError::Idle,
             AnswerError::CallTimeout => BodyError::CallTimeout,
             AnswerError::Upload(failure) => BodyError::Source(failure.into()),

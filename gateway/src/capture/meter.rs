@@ -162,7 +162,7 @@ impl Meter {
     /// The answer broke off.
     pub(crate) fn broke(&mut self, error: &AnswerError) {
         self.settle(match error {
-            AnswerError::Broke(_) | AnswerError::Silent => Outcome::UpstreamAborted,
+            AnswerError::Broke(_) | AnswerError::Short | AnswerError::Silent => Outcome::UpstreamAborted,
             AnswerError::CallTimeout => Outcome::GatewayStopped,
             AnswerError::Upload(_) => Outcome::ClientAborted,
         });

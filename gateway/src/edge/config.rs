@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ const ROUTES_MAX: usize = 10_000;
 const NAME_CHARS_MAX: usize = 32;
 
 const NAME: Key = Key::new("name", "a name of its own: 1 to 32 of a-z, 0-9 and -");
-const ADDRESSES: Key = Key::new("addresses", "addresses such as http://docs:9000 or unix:/run/docs.sock, each once");
-const PROTOCOL: Key = Key::new("protocol", "http1");
+const ADDRESSES: Key =
+    Key::new("addresses", "addresses such as http://docs:9000, https://docs:9443 or unix:/run/docs.sock, each once");
+const PROTOCOL: Key = Key::new("protocol", "http1 or h2");
 const CA_FILE: Key = Key::new("ca_file", "a PEM file of certificates");
 const SERVER_NAME: Key = Key::new("server_name", "the name that the certificate has");
 const CLIENT_CERT_FILE: Key = Key::new("client_cert_file", "a PEM file of certificates, the client's first");
@@ -55,7 +57,7 @@ pub(crate) struct UpstreamEntry {
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) requests_max: Option<usize>,
     pub(crate) health: Option<Health>,
-    /// `None` = HTTP/1.1.
+    /// `None` = HTTP/1.1, but HTTP/2 for gRPC.
     pub(crate) protocol: Option<Speaks>,
     /// Where one of the addresses is https.
     pub(crate) tls: Option<Arc<Tls>>,
@@ -190,6 +192,16 @@ impl EdgeConfig {
     }
 }
 
+impl EdgeConfig {
+    /// Notes TLS that `default` is given for a `UPSTREAM_URL` without any.
+    pub(crate) fn check_tls_of_default(&self, values: &mut Values, url: Option<&Origin>) {
+        let default = self.upstreams.iter().find(|entry| entry.name == "default" && entry.origins.is_empty());
+        if default.is_some_and(|entry| entry.tls.is_some()) && url.is_some_and(|url| !url.is_https()) {
+            values.mistake(table::UPSTREAMS, "gives `default` TLS files, and UPSTREAM_URL is not https");
+        }
+    }
+}
+
 fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
     let name = entry.required(NAME, name);
     let is_known = name.as_deref().is_some_and(|name| matches!(name, "default" | "billing"));
@@ -216,7 +228,7 @@ fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
         }
         none => none.map(|_| None),
     };
-    let upstream = UpstreamEntry {
+    Some(UpstreamEntry {
         name: name?,
         origins: origins?.unwrap_or_default(),
         connect_timeout: connect_timeout?,
@@ -224,19 +236,7 @@ fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
         health: health?,
         protocol: protocol?,
         tls: tls?,
-    };
-    refuse_what_is_not_spoken(entry, &upstream);
-    Some(upstream)
-}
-
-/// Notes what an entry says that no call could be sent by yet.
-fn refuse_what_is_not_spoken(entry: &mut Entry, upstream: &UpstreamEntry) {
-    if upstream.protocol == Some(Speaks::Two) {
-        entry.mistake(PROTOCOL, "h2 is not spoken yet");
-    }
-    if upstream.tls.is_some() {
-        entry.mistake(ADDRESSES, "https is not spoken yet");
-    }
+    })
 }
 
 /// What encrypts connections, where there is an https address. The outer `None` is a mistake, already noted.
@@ -266,9 +266,14 @@ fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<A
     if !is_https && files == TlsFiles::default() {
         return Some(None);
     }
-    match Tls::read(files) {
+    let of_file = |file: Option<&Path>| match &files.client {
+        Some((certificate, _)) if file == Some(certificate) => CLIENT_CERT_FILE,
+        Some((_, key)) if file == Some(key) => CLIENT_KEY_FILE,
+        _ => CA_FILE,
+    };
+    match Tls::read(files.clone()) {
         Ok(tls) => Some(Some(Arc::new(tls))),
-        Err(error) => entry.mistaken(CA_FILE, &format!("can't be used: {error}")),
+        Err(error) => entry.mistaken(of_file(error.file()), &format!("can't be used: {error}")),
     }
 }
 

@@ -168,6 +168,7 @@ fn spec(config: &GatewayConfig, name: &str, (entry, own): (Option<&UpstreamEntry
     let written = entry.map(|entry| entry.origins.clone()).filter(|origins| !origins.is_empty());
     let own = || own.map(|origin| Arc::new(origin.clone())).into_iter().collect();
     let origins: Vec<Arc<Origin>> = written.unwrap_or_else(own);
+    let own_tls = || config.billing_tls.clone().filter(|_| name == "billing");
     UpstreamSpec {
         name: name.to_owned(),
         whom: if name == "billing" { Destination::Billing } else { Destination::Upstream },
@@ -177,7 +178,7 @@ fn spec(config: &GatewayConfig, name: &str, (entry, own): (Option<&UpstreamEntry
             .unwrap_or(config.limits.upstream_connect_timeout),
         health: entry.and_then(|entry| entry.health.clone()),
         protocol: entry.and_then(|entry| entry.protocol),
-        tls: entry.and_then(|entry| entry.tls.clone()).or_else(|| system_tls(&origins)),
+        tls: entry.and_then(|entry| entry.tls.clone()).or_else(own_tls).or_else(|| system_tls(&origins)),
         pool: PoolOptions {
             idle_timeout: POOL_IDLE,
             header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,

@@ -25,6 +25,9 @@ pub(crate) enum AnswerError {
     /// The upstream broke off.
     #[error("the upstream broke off its answer")]
     Broke(#[source] hyper::Error),
+    /// It ended before it had as many bytes as its head said.
+    #[error("the upstream's answer is shorter than it said")]
+    Short,
     /// The upstream sent nothing for too long.
     #[error("the upstream stopped sending its answer")]
     Silent,
@@ -40,7 +43,7 @@ impl AnswerError {
     /// In a trace.
     const fn word(&self) -> &'static str {
         match self {
-            Self::Broke(_) => "upstream_aborted",
+            Self::Broke(_) | Self::Short => "upstream_aborted",
             Self::Silent => "upstream_silent",
             Self::CallTimeout => "call_timeout",
             Self::Upload(_) => "request_aborted",
@@ -133,6 +136,8 @@ impl AnswerBody {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.took(frame, cx))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.broke(error)))),
+            // A stream may be reset without a fault, and with less than was announced.
+            Poll::Ready(None) if self.is_short() => Poll::Ready(Some(Err(self.failed(AnswerError::Short)))),
             Poll::Ready(None) => {
                 self.release(Some(cx));
                 Poll::Ready(None)
@@ -148,6 +153,10 @@ impl AnswerBody {
             return Err(self.failed(AnswerError::CallTimeout));
         }
         Ok(frame)
+    }
+
+    fn is_short(&self) -> bool {
+        self.lease.is_some() && self.incoming.size_hint().exact().is_some_and(|left| left > 0)
     }
 
     fn is_late(&self) -> bool {

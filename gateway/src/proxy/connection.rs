@@ -37,9 +37,29 @@ pub(crate) enum ConnectError {
     /// There are as many connections as there may be.
     #[error("the gateway has all the upstream connections it may have")]
     Busy,
+    /// It was closed before it was of use.
+    #[error("the upstream closed the connection at once")]
+    Ended,
     /// hyper said no.
     #[error("the upstream connection can't be set up")]
     Handshake(#[source] hyper::Error),
+}
+
+impl ConnectError {
+    /// The error with what it comes from, for logs.
+    pub(crate) fn why(&self) -> String {
+        let mut why = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let text = error.to_string();
+            // An error of the operating system repeats its source's text.
+            if !why.ends_with(&text) {
+                why = format!("{why}: {text}");
+            }
+            source = error.source();
+        }
+        why
+    }
 }
 
 /// What an attempt to send came to: an answer's head, or an error that may hand the request back.

@@ -154,7 +154,8 @@ fn frame(headers: &mut HeaderMap, framing: Framing) {
     }
 }
 
-fn wanted_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
+/// The protocol that a request wants to switch to, where that is WebSocket.
+pub(crate) fn wanted_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let protocol = headers.get(UPGRADE)?;
     // Any other protocol could carry requests that nobody meters.
     let switchable = version == Version::HTTP_11
@@ -164,7 +165,7 @@ fn wanted_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> 
 }
 
 /// The members of a comma-separated field, over all its lines.
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(name)
         .into_iter()
@@ -236,6 +237,12 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let start = media_type(headers).get(..b"application/grpc".len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+}
+
+/// What browsers speak instead of gRPC, over any HTTP.
+pub(crate) fn is_grpc_web(headers: &HeaderMap) -> bool {
+    let start = media_type(headers).get(..b"application/grpc-web".len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc-web"))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod wire;
 
 pub(crate) use answer::{AnswerBody, AnswerError};
 pub(crate) use connection::{ConnectError, Speaks};
-pub(crate) use headers::{has_foreign_coding, is_grpc, is_hop_by_hop_trailer};
+pub(crate) use headers::{has_foreign_coding, is_grpc, is_hop_by_hop_trailer, list, wanted_upgrade};
 pub use origin::{Origin, OriginError};
 pub(crate) use pool::{Pool, PoolOptions};
 pub(crate) use service::{Proxy, Served};

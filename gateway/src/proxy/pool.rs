@@ -35,6 +35,8 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Idle>>,
     /// Connections of HTTP/2, which many calls use at once.
     shared: Mutex<Vec<Arc<Shared>>>,
+    /// Held by who makes one of them, so that calls that come together share it.
+    opening: tokio::sync::Mutex<()>,
 }
 
 struct Idle {
@@ -45,7 +47,8 @@ struct Idle {
 impl Pool {
     pub(crate) fn new(dial: Dial, options: PoolOptions, (parts, buffers): (&Plumbing, &Buffers)) -> Arc<Self> {
         let (slots, buffers) = (parts.slots.clone(), buffers.clone());
-        let pool = Self { dial, options, slots, buffers, idle: Mutex::default(), shared: Mutex::default() };
+        let (idle, shared, opening) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
+        let pool = Self { dial, options, slots, buffers, idle, shared, opening };
         let pool = Arc::new(pool);
         pool.slots.share_with(&pool);
         pool
@@ -83,13 +86,27 @@ impl Pool {
         speaks: Speaks,
         latest: tokio::time::Instant,
     ) -> Result<Connection, ConnectError> {
-        let slot = self.slots.take().ok_or(ConnectError::Busy)?;
         let left = latest.saturating_duration_since(tokio::time::Instant::now());
-        let wire = self.dial.connect(speaks, left).await?;
-        if speaks == Speaks::One {
-            return Connection::open(wire, &self.options, (slot, self.buffers.clone())).await;
+        if speaks == Speaks::Two {
+            // Who waits for another's attempt waits no longer than for an own one.
+            let timeout = self.dial.timeout.min(left);
+            let opened = tokio::time::timeout(timeout, self.share(left)).await;
+            return opened.map_err(|_| ConnectError::TimedOut(timeout))?;
         }
-        let shared = Shared::open(wire, slot).await?;
+        let slot = self.slots.take().ok_or(ConnectError::Busy)?;
+        let wire = self.dial.connect(speaks, left).await?;
+        Connection::open(wire, &self.options, (slot, self.buffers.clone())).await
+    }
+
+    /// A stream of a connection that another call made meanwhile, or of a new one.
+    async fn share(&self, left: Duration) -> Result<Connection, ConnectError> {
+        let _opening = self.opening.lock().await;
+        if let Some(stream) = self.stream() {
+            return Ok(Connection::stream(stream));
+        }
+        let slot = self.slots.take().ok_or(ConnectError::Busy)?;
+        let wire = self.dial.connect(Speaks::Two, left).await?;
+        let shared = Shared::open(wire, (slot, &self.dial.target)).await?;
         let stream = shared.stream().ok_or(ConnectError::Busy)?;
         self.shared.lock().push(shared);
         Ok(Connection::stream(stream))

@@ -81,7 +81,7 @@ impl<'a> Course<'a> {
                     return Err(UpstreamError::Busy.of(self.upstream.whom()));
                 }
                 Err(error) => {
-                    self.upstream.connect_failed(&address);
+                    self.upstream.connect_failed(&address, &error);
                     drop(under_way);
                     self.tried.push(address);
                     self.connect_again(error)?;

@@ -142,7 +142,10 @@ fn prepare(
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();
     let is_grpc = is_grpc(&parts.headers);
-    let speaks = way.upstream.speaks();
+    // What comes as gRPC goes on as gRPC where no entry says otherwise: it is nothing without HTTP/2.
+    let is_call_of_grpc = is_grpc && version == Version::HTTP_2 && !headers::is_grpc_web(&parts.headers);
+    let otherwise = if is_call_of_grpc { Speaks::Two } else { Speaks::One };
+    let speaks = way.upstream.spec().protocol.unwrap_or(otherwise);
     let body = match &watch {
         Some(watch) if is_grpc => {
             let limits = UploadLimits { idle: way.limits.stream_idle, ..way.limits.upload() };
@@ -261,7 +264,7 @@ impl Inner {
 fn why_again(connection: &Connection, error: &hyper::Error) -> Option<RetryReason> {
     if two::was_refused(error) {
         Some(RetryReason::Refused)
-    } else if connection.is_reused() && !connection.heard_anything() {
+    } else if connection.is_reused() && !connection.heard_anything() && !two::was_reset(error) {
         Some(RetryReason::Reused)
     } else {
         None

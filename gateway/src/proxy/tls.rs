@@ -56,6 +56,13 @@ pub(crate) struct TlsError {
     why: String,
 }
 
+impl TlsError {
+    /// The file that is wrong, where it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+}
+
 impl Tls {
     /// Reads the files.
     pub(crate) fn read(files: TlsFiles) -> Result<Self, TlsError> {
@@ -79,6 +86,16 @@ impl Tls {
         two.alpn_protocols = vec![b"h2".to_vec()];
         let contents = files.contents();
         Ok(Self { one: Arc::new(one), two: Arc::new(two), files, contents })
+    }
+
+    /// Says so when people read the key who have no business with it.
+    pub(crate) fn warn_of_open_key(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let Some((_, key)) = &self.files.client else { return };
+        if std::fs::metadata(key).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
+            tracing::warn!(file = %key.display(), "others than its owner and group may read a private key; it is used");
+        }
     }
 
     pub(super) fn config(&self, speaks: super::Speaks) -> Arc<ClientConfig> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Uri};
+use http_body::Body;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -17,16 +18,22 @@ use super::connection::ConnectError;
 use super::slots::Slot;
 use super::upload::Upload;
 use super::wire::Wire;
+use crate::upstream::Target;
 
-/// What an upstream may send of one answer before somebody takes it, and of all answers of a connection.
-const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What an upstream may send of one answer before somebody takes it: with what is on its way to the client, 96 KiB.
+const STREAM_WINDOW: u32 = 32 << 10;
+/// The most calls that share a connection, however many the upstream allows.
+const STREAMS_MAX: usize = 128;
+/// Room for what all of them may send, so that clients who take nothing of theirs hold nobody else's answer up.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 /// What waits of one request to be written.
 const SEND_BUFFER_BYTES: usize = 32 << 10;
 const HEAD_BYTES_MAX: u32 = 256 << 10;
 /// A connection over which nothing comes is asked whether it is alive, and closed when it does not say so in time.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// How often it is looked whether the upstream's settings came.
+const GREETING_LOOK: Duration = Duration::from_millis(1);
 /// How long a connection without a call is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -35,6 +42,8 @@ pub(super) struct Shared {
     sender: http2::SendRequest<Upload>,
     load: Arc<Load>,
     scheme: Scheme,
+    /// For requests without a `Host` that could be one.
+    authority: Authority,
     last_used: Mutex<Instant>,
 }
 
@@ -48,7 +57,6 @@ struct Load {
 /// One call's stream, or the right to open one.
 pub(super) struct Stream {
     sender: http2::SendRequest<Upload>,
-    scheme: Scheme,
     shared: Arc<Shared>,
 }
 
@@ -61,7 +69,12 @@ impl Drop for Stream {
 
 impl Shared {
     /// Speaks HTTP/2 over what was connected.
-    pub(super) async fn open(wire: Wire, slot: Slot) -> Result<Arc<Self>, ConnectError> {
+    pub(super) async fn open(wire: Wire, (slot, target): (Slot, &Target)) -> Result<Arc<Self>, ConnectError> {
+        let authority = match target {
+            Target::Tcp(address) => Authority::try_from(address.to_string()).ok(),
+            Target::Unix(_) => None,
+        };
+        let authority = authority.unwrap_or(Authority::from_static("localhost"));
         let scheme = if wire.is_encrypted() { Scheme::HTTPS } else { Scheme::HTTP };
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -70,9 +83,11 @@ impl Shared {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEAD_BYTES_MAX)
+            .initial_max_send_streams(0)
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(DEAD_AFTER);
         let (sender, mut connection) = builder.handshake(TokioIo::new(wire)).await.map_err(ConnectError::Handshake)?;
+        greeted(&mut connection).await?;
         let load = Arc::new(Load::default());
         load.streams_max.store(connection.current_max_send_streams(), Ordering::Relaxed);
         let told = Arc::clone(&load);
@@ -87,7 +102,7 @@ impl Shared {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(Arc::new(Self { sender, load, scheme, last_used: Mutex::new(Instant::now()) }))
+        Ok(Arc::new(Self { sender, load, scheme, authority, last_used: Mutex::new(Instant::now()) }))
     }
 
     /// A stream, where the upstream allows one more.
@@ -95,10 +110,10 @@ impl Shared {
         if self.sender.is_closed() {
             return None;
         }
-        let max = self.load.streams_max.load(Ordering::Relaxed);
+        let max = self.load.streams_max.load(Ordering::Relaxed).min(STREAMS_MAX);
         let more = |streams: usize| (streams < max).then_some(streams + 1);
         self.load.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Stream { sender: self.sender.clone(), scheme: self.scheme.clone(), shared: Arc::clone(self) })
+        Some(Stream { sender: self.sender.clone(), shared: Arc::clone(self) })
     }
 
     /// Whether it is of use to nobody.
@@ -112,28 +127,49 @@ impl Shared {
     }
 }
 
+/// Waits for the upstream's settings, which it sends first: only then it is known to speak HTTP/2, and how many streams it
+/// allows.
+async fn greeted<B>(connection: &mut http2::Connection<TokioIo<Wire>, B, TokioExecutor>) -> Result<(), ConnectError>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // hyper wakes nobody for settings.
+    while connection.current_max_send_streams() == 0 {
+        tokio::select! {
+            ended = &mut *connection => return Err(ended.map_or_else(ConnectError::Handshake, |()| ConnectError::Ended)),
+            () = tokio::time::sleep(GREETING_LOOK) => {}
+        }
+    }
+    Ok(())
+}
+
 impl Stream {
     /// Starts sending; what is returned must be polled, and resets the stream when it is dropped.
     pub(super) fn send(&mut self, request: Request<Upload>) -> impl Future<Output = super::connection::Sent> + use<> {
-        self.sender.try_send_request(as_stream(request, &self.scheme))
+        self.sender.try_send_request(as_stream(request, &self.shared))
     }
 }
 
 /// The request as HTTP/2 writes it: scheme and host are in its target, and nothing speaks of the connection.
-fn as_stream(mut request: Request<Upload>, scheme: &Scheme) -> Request<Upload> {
-    let host = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+fn as_stream(mut request: Request<Upload>, over: &Shared) -> Request<Upload> {
+    let host = request.headers_mut().remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let host = host.unwrap_or_else(|| over.authority.clone());
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    if let Some(host) = host {
-        let absolute = Uri::builder().scheme(scheme.clone()).authority(host).path_and_query(target).build();
-        if let Ok(absolute) = absolute {
-            *request.uri_mut() = absolute;
-            request.headers_mut().remove(HOST);
-        }
-    }
+    let absolute = Uri::builder().scheme(over.scheme.clone()).authority(host).path_and_query(target).build();
+    // All of its parts are whole, so that it is one.
+    *request.uri_mut() = absolute.unwrap_or_default();
     request.headers_mut().remove(CONNECTION);
     request.headers_mut().remove(TRANSFER_ENCODING);
     *request.version_mut() = http::Version::HTTP_2;
     request
+}
+
+/// Whether a stream ended by itself, on a connection that goes on.
+pub(super) fn was_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(h2::Error::is_reset)
 }
 
 /// Whether the upstream says that it did not look at the request (RFC 9113, 8.7): it refused the stream, or went away

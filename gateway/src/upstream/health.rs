@@ -20,8 +20,9 @@ use crate::proxy::Speaks;
 impl Upstream {
     /// Asks one address how it is; what it said so many times in a row is taken for the truth.
     pub(super) async fn ask(self: Arc<Self>, address: Arc<Address>, health: Health) {
-        let asked = tokio::time::timeout(health.timeout, is_well(&address, &health, self.speaks())).await;
-        let is_well = asked.unwrap_or(false);
+        let asked = tokio::time::timeout(health.timeout, probe(&address, &health, self.speaks())).await;
+        let asked = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let is_well = asked.is_ok();
         let (yes, no) = (&address.standing.passes, &address.standing.fails);
         let (counted, other) = if is_well { (yes, no) } else { (no, yes) };
         other.store(0, Ordering::Relaxed);
@@ -32,7 +33,8 @@ impl Upstream {
         }
         if address.standing.outage.healthy(self.clock.now(), is_well) {
             self.metrics.ejected(Reason::Health);
-            tracing::warn!(upstream = self.name(), address = %address.target(), "its health check fails; calls go elsewhere");
+            let (upstream, address, why) = (self.name(), address.target(), asked.err());
+            tracing::warn!(upstream, %address, why, "an upstream's health check fails; calls go elsewhere");
         }
     }
 }
@@ -47,33 +49,93 @@ async fn answer_over<T>(answer: impl Future<Output = T>, connection: impl Future
     }
 }
 
-async fn is_well(address: &Address, health: &Health, speaks: Speaks) -> bool {
-    let Ok(wire) = address.dial.connect(speaks, health.timeout).await else { return false };
-    let scheme = if address.origin.is_https() { "https" } else { "http" };
-    let Ok(authority) = address.origin.authority().to_str() else { return false };
-    let mut request = Request::new(Empty::<Bytes>::new());
-    let target = match speaks {
-        Speaks::One => health.path.parse(),
-        Speaks::Two => format!("{scheme}://{authority}{}", health.path).parse(),
-    };
-    let Ok(target) = target else { return false };
-    *request.uri_mut() = target;
-    let headers = request.headers_mut();
-    headers.insert(USER_AGENT, HeaderValue::from_static("goldleaves-health"));
-    if speaks == Speaks::One {
-        headers.insert(HOST, address.origin.authority().clone());
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+/// Asks once; the error says what is wrong.
+async fn probe(address: &Address, health: &Health, speaks: Speaks) -> Result<(), String> {
+    let wire = address.dial.connect(speaks, health.timeout).await.map_err(|error| error.why())?;
+    let request = question(address, health, speaks).ok_or("the path of the check can't be asked for")?;
+    let broke = |error: hyper::Error| format!("the connection broke: {error}");
     let answer = match speaks {
         Speaks::One => {
-            let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(wire)).await else { return false };
+            let (mut sender, connection) = http1::handshake(TokioIo::new(wire)).await.map_err(broke)?;
             answer_over(sender.send_request(request), connection).await
         }
         Speaks::Two => {
             let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(wire)).await;
-            let Ok((mut sender, connection)) = shaken else { return false };
+            let (mut sender, connection) = shaken.map_err(broke)?;
             answer_over(sender.send_request(request), connection).await
         }
     };
-    answer.is_ok_and(|answer| health.statuses.contains(answer.status().as_u16()))
+    let status = answer.map_err(broke)?.status();
+    if health.statuses.contains(status.as_u16()) { Ok(()) } else { Err(format!("the answer is {status}")) }
+}
+
+fn question(address: &Address, health: &Health, speaks: Speaks) -> Option<Request<Empty<Bytes>>> {
+    let authority = address.origin.authority();
+    let mut request = Request::new(Empty::new());
+    let scheme = if address.origin.is_https() { "https" } else { "http" };
+    let target = match speaks {
+        Speaks::One => health.path.clone(),
+        Speaks::Two => format!("{scheme}://{}{}", authority.to_str().ok()?, health.path),
+    };
+    *request.uri_mut() = target.parse().ok()?;
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static("goldleaves-health"));
+    if speaks == Speaks::One {
+        headers.insert(HOST, authority.clone());
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Some(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use goldleaves_domain::BillableStatuses;
+    use goldleaves_testkit::secure::{Authority, Validity};
+    use goldleaves_testkit::upstream::{Answer, Upstream as Server};
+
+    use super::*;
+    use crate::proxy::{Dial, Tls, TlsFiles};
+
+    async fn asked(trusted: &Authority, (server, path): (&Server, &str)) -> Result<(), String> {
+        let origin: crate::proxy::Origin = format!("https://127.0.0.1:{}", server.address().port()).parse().unwrap();
+        let tls = Arc::new(Tls::read(TlsFiles { ca: Some(trusted.file()), ..TlsFiles::default() }).unwrap());
+        let name = tls.name(origin.host()).unwrap();
+        let dial = Dial { target: origin.target().unwrap(), tls: Some((tls, name)), timeout: Duration::from_secs(30) };
+        let address = Address::new(dial, (Arc::new(origin), Arc::default()), Box::default());
+        let health = Health {
+            path: path.to_owned(),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
+            fail: 1,
+            pass: 1,
+            statuses: BillableStatuses::parse("2xx").unwrap(),
+        };
+        probe(&address, &health, Speaks::One).await
+    }
+
+    #[tokio::test]
+    async fn a_probe_says_what_is_wrong() {
+        let (authority, other) = (Authority::new().unwrap(), Authority::new().unwrap());
+        let start = async |name, validity| {
+            let identity = authority.sign(name, (&["127.0.0.1"], validity)).unwrap();
+            let tls = Authority::server(&identity, &[], None).unwrap();
+            let answer = |received: &goldleaves_testkit::upstream::Received| match received.target() {
+                "/well" => Answer::ok(""),
+                _ => Answer::ok("no").status(503),
+            };
+            Server::start_secure(tls, answer).await.unwrap()
+        };
+        let (good, expired) = (start("good", Validity::Good).await, start("old", Validity::Expired).await);
+        assert_eq!(asked(&authority, (&good, "/well")).await, Ok(()));
+        for (asked, why) in [
+            (asked(&authority, (&good, "/ill")).await, "the answer is 503"),
+            (asked(&other, (&good, "/well")).await, "UnknownIssuer"),
+            (asked(&authority, (&expired, "/well")).await, "certificate expired"),
+        ] {
+            let said = asked.unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
+    }
 }

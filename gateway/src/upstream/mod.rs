@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::call::Destination;
 use crate::edge::{Health, Workshop};
-use crate::proxy::{Origin, PoolOptions, Slots, Speaks, Tls};
+use crate::proxy::{ConnectError, Origin, PoolOptions, Slots, Speaks, Tls};
 
 pub(crate) use address::{Address, Target, UnderWay};
 pub(crate) use clock::Clock;
@@ -140,6 +140,9 @@ impl Upstream {
             attention: Arc::default(),
             over: CancellationToken::new(),
         });
+        if let Some(tls) = &upstream.spec.tls {
+            tls.warn_of_open_key();
+        }
         upstream.learn_what_is_written();
         upstream.refresh();
         upstream.metrics.shows(&upstream);
@@ -162,7 +165,7 @@ impl Upstream {
         &self.metrics
     }
 
-    /// Which HTTP its calls go over.
+    /// Which HTTP its calls go over, but for gRPC where no entry says it.
     pub(crate) fn speaks(&self) -> Speaks {
         self.spec.protocol.unwrap_or(Speaks::One)
     }
@@ -219,10 +222,11 @@ impl Upstream {
     }
 
     /// No connection could be made.
-    pub(crate) fn connect_failed(&self, address: &Address) {
+    pub(crate) fn connect_failed(&self, address: &Address, error: &ConnectError) {
         if address.standing.outage.connect_failed(self.clock.now()) {
             self.metrics.ejected(outage::Reason::Connect);
-            tracing::warn!(upstream = self.name(), address = %address.target(), "can't connect; calls go elsewhere");
+            let (upstream, address, why) = (self.name(), address.target(), error.why());
+            tracing::warn!(upstream, %address, why, "can't connect; calls go elsewhere");
         }
         // The other family of the name may be the one that answers.
         self.refresh();

@@ -95,7 +95,7 @@ impl Upstream {
                 self.connected(&address);
                 tracing::info!(upstream = self.name(), address = %address.target(), "can be connected to again");
             }
-            Err(_) => self.connect_failed(&address),
+            Err(error) => self.connect_failed(&address, &error),
         }
     }
 }

@@ -71,7 +71,7 @@ settings! {
     BILLABLE_STATUSES = "billable.statuses", Plain, "classes such as 2xx or codes such as 200, separated by commas";
     LOG_LEVEL = "log.level", Plain, "trace, debug, info, warn, error or off";
     LOG_FORMAT = "log.format", Plain, "text or json";
-    UPSTREAM_URL = "upstream.url", Secret, "http://host:port of the service behind the gateway";
+    UPSTREAM_URL = "upstream.url", Secret, "http://host:port or https://host:port of the service behind the gateway";
     CONFIG_WATCH_SECS = "config.watch_secs", Plain, "seconds, from 0 to 86400";
     UPSTREAMS = "upstreams", Plain, "a list of tables such as {name = \"docs\", addresses = [\"http://docs:9000\"]}";
     ROUTES = "routes", Plain, "a list of tables such as {path = \"/api/v1/documents\", upstream = \"docs\"}";
@@ -82,7 +82,8 @@ settings! {
     BILLING_ADDR = "billing.addr", Plain, "an address and port such as 127.0.0.1:8081";
     BILLING_TIME_ZONE = "billing.time_zone", Plain, "a time zone of the IANA database such as UTC or Europe/Berlin";
     PERIOD_CLOSE_AFTER_HOURS = "billing.period_close_after_hours", Plain, "a whole number of hours from 1 to 8760";
-    BILLING_URL = "billing.url", Secret, "http://host:port of billing-api";
+    BILLING_URL = "billing.url", Secret, "http://host:port or https://host:port of billing-api";
+    BILLING_CA_FILE = "billing.ca_file", Plain, "the path of a PEM file";
     OPS_ADDR = "ops.addr", Plain, "an address and port such as 127.0.0.1:9090";
     METER_DURABILITY = "meter.durability", Plain, "available or strict";
     EVENT_CLIENT_INFO = "event.client_info", Plain, "true or false";
@@ -107,6 +108,7 @@ settings! {
     CALL_TIMEOUT_SECS = "limits.call_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     DRAIN_DELAY_SECS = "limits.drain_delay_secs", Plain, "seconds, from 0 to 86400";
     SHUTDOWN_GRACE_SECS = "limits.shutdown_grace_secs", Plain, "seconds, from 0 to 86400";
+    WEBSOCKET_TOKEN = "gateway.websocket_token", Plain, "true or false";
     TUNNEL_IDLE_TIMEOUT_SECS = "limits.tunnel_idle_timeout_secs", Plain, "seconds, more than 0 and at most 86400";
     STRIPE_API_KEY = "stripe.api_key", Secret, "a secret or restricted key of Stripe such as rk_live_…";
     STRIPE_API_BASE = "stripe.api_base", Secret, "https://api.stripe.com, or an http:// URL of this machine";
