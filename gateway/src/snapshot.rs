@@ -92,6 +92,7 @@ impl Lasting {
             public: Arc::clone(&config.public),
             edge: Arc::clone(&edge),
             verifier,
+            websocket_tokens: config.websocket_tokens,
             buckets: kept.map_or_else(new, |kept| kept.parts.buckets.clone()),
             calls: Arc::clone(&self.calls),
         };

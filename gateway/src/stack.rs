@@ -35,6 +35,8 @@ pub(crate) struct StackParts {
     pub(crate) public: Arc<PublicRoutes>,
     pub(crate) edge: Arc<Edge>,
     pub(crate) verifier: TokenVerifier,
+    /// Whether a WebSocket may bring its token as a subprotocol.
+    pub(crate) websocket_tokens: bool,
     pub(crate) buckets: Option<Arc<Buckets>>,
     pub(crate) calls: Arc<OpenCalls>,
 }
@@ -66,7 +68,7 @@ pub(crate) fn stack(
             metrics: metrics(),
         }))
         // Who calls, before anything is done in a tenant's name.
-        .layer(step(Auth { verifier: parts.verifier, metrics: metrics() }))
+        .layer(step(Auth { verifier: parts.verifier, websocket_tokens: parts.websocket_tokens, metrics: metrics() }))
         // After the tenant is known and before its call is announced: what is refused here is never billed.
         .layer(step(RateLimit(parts.buckets)))
         // After the rate, which is cheaper to ask; before the call is announced, because an announced call takes room in the spool

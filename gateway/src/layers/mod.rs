@@ -14,6 +14,7 @@ mod request_id;
 mod rescue;
 mod route;
 mod trace;
+mod websocket;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use goldleaves_domain::Outcome;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::token::{Claims, now_secs};
-use goldleaves_testkit::upstream::Answer;
+use goldleaves_testkit::upstream::{Answer, Upstream};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -150,4 +150,45 @@ async fn strict_opens_a_tunnel_once_its_record_is_on_the_disk() {
     world.events(1).await;
     let outcomes = world.outcomes().await;
     assert_eq!((outcomes.len(), outcomes[0].1), (1, 101));
+}
+
+#[tokio::test]
+async fn a_websocket_may_bring_its_token_as_a_subprotocol() {
+    let declining = || Upstream::start(|_| Answer::ok("no"));
+    let ask = |offered: &str| {
+        let request = Request::get(BILLABLE).header("Connection", "upgrade").header("Upgrade", "websocket");
+        request.header("Sec-WebSocket-Protocol", offered)
+    };
+    let bearer = format!("bearer.{}", token());
+    let world = Plan::with("WEBSOCKET_TOKEN", "true").start(declining().await.unwrap()).await;
+    for (request, status) in [
+        (ask(&format!("chat, {bearer},v2")), 200),
+        (ask(&bearer), 200),
+        (ask(&format!("{bearer}, {bearer}")), 401),
+        (ask(&bearer).header("Sec-WebSocket-Protocol", &bearer), 401),
+        (ask(&format!("chat, {bearer}")).token(&token()), 401),
+        (ask("chat, bearer.nonsense"), 401),
+        (ask("chat"), 401),
+        (ask("chat").token(&token()), 200),
+        (Request::get(BILLABLE).header("Sec-WebSocket-Protocol", &bearer), 401),
+    ] {
+        assert_eq!(world.send_bare(request).await.status, status);
+    }
+    let seen = world.upstream().served();
+    let offered: Vec<_> = seen.iter().map(|seen| seen.head.header("sec-websocket-protocol")).collect();
+    assert_eq!(offered, [Some("chat, v2"), None, Some("chat")], "the token is taken out");
+    assert!(seen.iter().take(2).all(|seen| seen.head.header("authorization").is_none()));
+    assert_eq!(world.finish().await.len(), 3);
+
+    // Where nobody is asked for a token, none goes on either.
+    let plan = Plan::with("WEBSOCKET_TOKEN", "true").and("PUBLIC_ROUTES", "/open");
+    let world = plan.start(declining().await.unwrap()).await;
+    let open = Request::get("/open").header("Connection", "upgrade").header("Upgrade", "websocket");
+    assert_eq!(world.send_bare(open.header("Sec-WebSocket-Protocol", &bearer)).await.status, 200);
+    assert_eq!(world.only_received().head.header("sec-websocket-protocol"), None);
+
+    // Unless it is set, a subprotocol is no token.
+    let world = Plan::default().start(declining().await.unwrap()).await;
+    assert_eq!(world.send_bare(ask(&bearer)).await.status, 401);
+    assert!(world.finish().await.is_empty());
 }

@@ -16,6 +16,9 @@ pub enum TokenError {
     /// More than one `Authorization` header.
     #[error("the Authorization header must be given once")]
     SeveralHeaders,
+    /// A WebSocket brings one in `Sec-WebSocket-Protocol`, and another there or in `Authorization`.
+    #[error("the token must be given once, as a subprotocol or in the Authorization header")]
+    Twice,
     /// Not `Bearer <token>`.
     #[error("the Authorization header must be `Bearer <token>`")]
     Scheme,

@@ -114,7 +114,7 @@ impl ProblemCode {
 fn challenge(error: TokenError) -> HeaderValue {
     let word = match error {
         TokenError::Missing => return HeaderValue::from_static("Bearer"),
-        TokenError::SeveralHeaders | TokenError::Scheme => "invalid_request",
+        TokenError::SeveralHeaders | TokenError::Twice | TokenError::Scheme => "invalid_request",
         _ => "invalid_token",
     };
     // None of the texts holds a quote or anything but visible ASCII and blanks.
