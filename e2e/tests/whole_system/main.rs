@@ -45,6 +45,7 @@ mod neighbours;
 mod nonsense;
 mod outage;
 mod oversized;
+mod peers;
 mod poison;
 mod pooled;
 mod power_cut;
