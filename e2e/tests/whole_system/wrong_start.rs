@@ -71,7 +71,8 @@ async fn a_spool_without_room_is_refused_and_a_small_one_warned_about() {
         let warned = |text: &str| text.contains("SPOOL_BYTES_MAX is small").then_some(());
         small.printed("that the spool is small", warned).await.unwrap();
         small.kill().unwrap();
-        std::fs::remove_dir_all(scratch.join("data")).unwrap();
+        // It may have been killed before it made anything.
+        std::fs::remove_dir_all(scratch.join("data")).ok();
     }
 }
 
