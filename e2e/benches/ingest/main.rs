@@ -23,6 +23,8 @@ use cpu::Cpu;
 use events::Packing;
 
 const LIMIT: Duration = Duration::from_secs(300);
+/// Between two questions whether everything is recorded.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TOPOLOGY: Topology =
     Topology { replicas: 1, bytes_max: 4 << 30, bytes_min: 1 << 30, history: Duration::from_secs(86_400) };
 
@@ -124,6 +126,8 @@ async fn through_the_stream(postgres: &Postgres, arguments: &Arguments, packing:
     };
     let workers = (0..arguments.workers).map(|_| launch().start()).collect::<Result<Vec<_>>>()?;
     wait_for("everything to be recorded", LIMIT, async || {
+        // Each question costs the server as much as some fifty events.
+        tokio::time::sleep(LOOK_EVERY).await;
         let lag = Lag::read(&connection).await?;
         Ok(lag.filter(|lag| lag.pending == 0 && lag.ack_pending == 0).map(drop))
     })
