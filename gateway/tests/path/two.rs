@@ -378,7 +378,9 @@ async fn who_takes_nothing_of_an_answer_holds_nobody_else_up() {
         std::future::poll_fn(|cx| body.poll_reset(cx)).await.ok();
     });
     let upstream = upstream.await.unwrap();
-    let world = before_plain(&upstream).await;
+    // So that no stalled stream is given up, which would make room.
+    let plan = plan(&format!("http://{}", upstream.authority())).and("BODY_IDLE_TIMEOUT_SECS", "3600");
+    let world = plan.start_before("http://127.0.0.1:1").await;
     let (mut client, mut held) = (Client::connect(&world).await, Vec::new());
     for _ in 0..60 {
         let (answer, _) = client.ask("GET", true).await;
