@@ -4,6 +4,7 @@ use goldleaves_billing::stripe::Books;
 use goldleaves_billing_api::push::{Pacing, Pusher, StripeMetrics};
 use goldleaves_runtime::{Metrics, Secret};
 use goldleaves_stripe::Stripe;
+use goldleaves_testkit::stripe::Faults;
 use serde_json::{Value, json};
 
 use crate::stripe_desk::{CUSTOMER, Desk, METER, METER_ID, another_pusher};
@@ -13,6 +14,7 @@ const HOUR: i64 = 3_600;
 
 on_both! {
     a_ledger_that_went_back_is_blocked_and_adopted,
+    what_was_sent_before_a_restore_comes_again_under_another_name,
 }
 
 async fn blocked(desk: &Desk) -> Value {
@@ -237,5 +239,36 @@ async fn all_lanes_together_call_at_the_rate_that_is_set() {
     // The meter, a comparison and a row of each lane: never faster, however slow the machine is.
     let calls = desk.double.calls("send") + desk.double.calls("summaries");
     assert!(begun.elapsed().as_secs_f64() >= (calls - 1) as f64 / 10.0, "{calls} calls in {:?}", begun.elapsed());
+    assert_eq!(desk.double.violations(), [""; 0]);
+}
+
+/// Usage that a forgotten row was sent for, and that Stripe dropped: after the adoption it is sent under another identifier,
+/// because the old one was first sent more than 23 hours ago.
+async fn what_was_sent_before_a_restore_comes_again_under_another_name(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    used_each_hour(&desk, 12..14).await;
+    for table in ["stripe_pushes", "stripe_lanes", "stripe_state"] {
+        desk.api.execute(&format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}")).await;
+    }
+    desk.double.set_faults(Faults { dropped: 1.0, ..Faults::default() });
+    used_each_hour(&desk, 14..15).await;
+    desk.double.set_faults(Faults::default());
+    used_each_hour(&desk, 15..16).await;
+    assert_eq!(desk.double.total(CUSTOMER, METER), 9_000_000, "three hours of four");
+    for table in ["stripe_pushes", "stripe_lanes", "stripe_state"] {
+        desk.api.execute(&format!("DELETE FROM {table}")).await;
+        desk.api.execute(&format!("INSERT INTO {table} SELECT * FROM kept_{table}")).await;
+    }
+    let again = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
+    desk.clock.forward(26 * HOUR);
+    again.seal_once().await.unwrap();
+    again.pass().await.unwrap();
+    assert_eq!(blocked(&desk).await, "stripe_has_more");
+    let body = json!({"stripe_customer_id": CUSTOMER, "event_name": METER, "reason": "restored"});
+    let answer = desk.post("lanes/adopt", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    desk.pass_time(3 * HOUR, HOUR).await;
+    assert_eq!(desk.double.total(CUSTOMER, METER), 12_000_000);
     assert_eq!(desk.double.violations(), [""; 0]);
 }

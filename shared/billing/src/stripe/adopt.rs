@@ -80,7 +80,8 @@ impl Books {
                 let tenants = tenants_of(transaction, (lane, &meter)).await?;
                 let state = begin_generation(transaction).await?;
                 let adopting = Adopting { lane, meter: &meter, tenants: &tenants, state, now };
-                let (adopted, pairs) = adopting.take_over(transaction, found).await?;
+                let (adopted, mut pairs) = adopting.take_over(transaction, found).await?;
+                pairs.extend(adopting.name_anew(transaction).await?);
                 let pairs: Vec<_> = pairs.into_iter().collect();
                 self.seal_pairs(transaction, &meter, &pairs).await?;
                 lanes::set_blocked(transaction, (Some(lane), None), now).await?;
@@ -123,7 +124,7 @@ impl Adopting<'_> {
                 // Never sent, and nothing is there.
                 Some(row) if found.value == 0 && row.progress.attempts == 0 && row.origin == "sealed" => continue,
                 Some(row) => {
-                    give_up(transaction, row).await?;
+                    give_up(transaction, row, "another value was at Stripe, which another row says now").await?;
                     pairs.insert((row.tenant_id.clone(), row.hour));
                     adopted.corrected += 1;
                 }
@@ -140,6 +141,24 @@ impl Adopting<'_> {
         let ids: Vec<Uuid> = drafts.iter().map(|draft| draft.id).collect();
         self.mark(transaction, &ids).await?;
         Ok((adopted, pairs))
+    }
+
+    /// Gives up the rows that the ledger has never sent: what a restore forgot may have been sent under their identifiers. They
+    /// are made again, under those of the new generation.
+    async fn name_anew(&self, transaction: &Transaction) -> Result<Pairs, BillingError> {
+        let dialect = transaction.dialect();
+        let mut params = Params::default();
+        let is_lane = is_lane("", self.lane, &mut params);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM stripe_pushes WHERE {is_lane} AND state = 'pending' AND attempts = 0 AND origin = 'sealed'"
+        );
+        let mut pairs = Pairs::new();
+        for row in transaction.query(&sql, params).await? {
+            let row = row_of(dialect, &row)?;
+            give_up(transaction, &row, "made again under an identifier that was never sent").await?;
+            pairs.insert((row.tenant_id, row.hour));
+        }
+        Ok(pairs)
     }
 
     /// Whether what is not there may only not be there yet.
@@ -230,13 +249,14 @@ impl Adopting<'_> {
 }
 
 /// Gives a row up, and its minute to the row of what is there.
-async fn give_up(transaction: &Transaction, row: &PushRow) -> Result<(), BillingError> {
+async fn give_up(transaction: &Transaction, row: &PushRow, why: &str) -> Result<(), BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
+    let why = params.bind(why);
     let id = params.bind(dialect.uuid(row.id));
     let sql = format!(
         "UPDATE stripe_pushes SET state = 'abandoned', event_timestamp = NULL, next_attempt_at = NULL, \
-             last_error = 'another value was at Stripe, which another row says now' WHERE id = {id}"
+             last_error = {why} WHERE id = {id}"
     );
     transaction.execute(&sql, params).await?;
     Ok(())
