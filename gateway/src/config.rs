@@ -86,9 +86,10 @@ impl GatewayConfig {
         edge::route_table(self)
     }
 
-    /// The files that entries name.
+    /// The files that entries and `BILLING_CA_FILE` name.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        self.edge.upstreams.iter().filter_map(|entry| entry.tls.as_ref()).flat_map(|tls| tls.files()).collect()
+        let of_entries = self.edge.upstreams.iter().filter_map(|entry| entry.tls.as_ref());
+        of_entries.chain(&self.billing_tls).flat_map(|tls| tls.files()).collect()
     }
 
     /// The most bytes that any request's body may have.
@@ -131,6 +132,7 @@ impl GatewayConfig {
         let routes = Arc::new(routes?);
         if let Some(edge) = &edge {
             check_together(values, edge, (upstream.as_ref()?.as_ref(), &routes));
+            edge.check_names(values, (upstream.as_ref()?.as_ref(), billing.as_ref().and_then(Option::as_ref)));
         }
         Some(Self {
             address: address?,
@@ -288,6 +290,41 @@ mod tests {
         for (name, _) in settings {
             assert!(mistakes.contains(name), "{name} is not in\n{mistakes}");
         }
+    }
+
+    #[test]
+    fn a_host_that_no_certificate_can_name_needs_a_server_name() {
+        let entry = |name: &str, more: serde_json::Value| {
+            let mut entry = serde_json::json!({"name": name});
+            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::json!([entry]).to_string()
+        };
+        for host in ["10.1:8443".to_owned(), "db-.internal".to_owned(), format!("{}.internal", "a".repeat(64))] {
+            let url = format!("https://{host}");
+            let (addresses, named) = (serde_json::json!([url]), serde_json::json!({"server_name": "db.internal"}));
+            let written = entry("docs", serde_json::json!({"addresses": addresses}));
+            let mistakes = read(&[("UPSTREAMS", &written)], Deployment::Embedded).unwrap_err();
+            assert!(
+                mistakes.contains("upstreams[0].addresses: names ") && mistakes.contains("server_name"),
+                "{mistakes}"
+            );
+            let written = entry("docs", serde_json::json!({"addresses": addresses, "server_name": "db.internal"}));
+            assert!(read(&[("UPSTREAMS", &written)], Deployment::Embedded).is_ok());
+            for (setting, name) in [("UPSTREAM_URL", "default"), ("BILLING_URL", "billing")] {
+                let mistakes = read(&[(setting, &url)], Deployment::Embedded).unwrap_err();
+                assert!(mistakes.contains(&format!("{setting}: names ")), "{mistakes}");
+                let written = entry(name, named.clone());
+                assert!(read(&[(setting, &url), ("UPSTREAMS", &written)], Deployment::Embedded).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_tls_is_watched() {
+        let authority = goldleaves_testkit::secure::Authority::new().unwrap();
+        let ca = authority.file();
+        let settings = [("BILLING_URL", "https://b"), ("BILLING_CA_FILE", ca.to_str().unwrap())];
+        assert_eq!(read(&settings, Deployment::Embedded).unwrap().files(), [ca]);
     }
 
     #[test]

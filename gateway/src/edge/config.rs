@@ -202,6 +202,20 @@ impl EdgeConfig {
     }
 }
 
+impl EdgeConfig {
+    /// Notes hosts of `UPSTREAM_URL` and `BILLING_URL` that no certificate can name, where no entry says another name.
+    pub(crate) fn check_names(&self, values: &mut Values, (url, billing): (Option<&Origin>, Option<&Origin>)) {
+        for (setting, origin, name) in [(table::UPSTREAM_URL, url, "default"), (table::BILLING_URL, billing, "billing")]
+        {
+            let entry = self.upstreams.iter().find(|entry| entry.name == name);
+            let is_named = entry.and_then(|entry| entry.tls.as_ref()).is_some_and(|tls| tls.has_own_name());
+            if let Some(why) = origin.and_then(Origin::unnameable).filter(|_| !is_named) {
+                values.mistake(setting, &format!("{why} in the entry {name:?} of [[upstreams]]"));
+            }
+        }
+    }
+}
+
 fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
     let name = entry.required(NAME, name);
     let is_known = name.as_deref().is_some_and(|name| matches!(name, "default" | "billing"));
@@ -255,6 +269,11 @@ fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<A
         for unused in unused {
             entry.mistake(unused, "is set, and none of the addresses is https");
         }
+    }
+    if let Some(None) = server_name
+        && let Some(why) = origins.into_iter().flatten().find_map(|origin| origin.unnameable())
+    {
+        entry.mistake(ADDRESSES, &why);
     }
     let client = match (certificate?, key?) {
         (Some(certificate), Some(key)) => Some((certificate, key)),

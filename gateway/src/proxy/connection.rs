@@ -31,6 +31,9 @@ pub(crate) enum ConnectError {
     /// Its certificate is not good, or it speaks no TLS.
     #[error("the upstream's TLS is refused")]
     Tls(#[source] std::io::Error),
+    /// It is written as `https`, and its host is no name of a certificate.
+    #[error("the upstream's host is no name that a certificate can have, and nothing is sent unencrypted to https")]
+    Unnameable,
     /// It does not speak the HTTP that its entry says.
     #[error("the upstream did not choose h2, which its entry says it speaks")]
     Alpn,

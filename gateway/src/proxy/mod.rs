@@ -27,4 +27,4 @@ pub(crate) use slots::Slots;
 pub(crate) use tls::{Tls, TlsFiles};
 pub(crate) use tunnel::Tunnel;
 pub(crate) use upload::{UploadFailure, UploadLimits, UploadWatch};
-pub(crate) use wire::Dial;
+pub(crate) use wire::{Dial, Security};

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use http::HeaderValue;
 use http::uri::{Authority, Scheme, Uri};
+use rustls::pki_types::ServerName;
 
 use crate::upstream::Target;
 
@@ -44,6 +45,20 @@ impl Origin {
     /// Whether it is spoken to over TLS.
     pub const fn is_https(&self) -> bool {
         self.is_https
+    }
+
+    /// The name that its certificate must have where nothing else is said; `None` when no certificate can have it, such as that
+    /// of `https://10.1` or of a label with more than 63 letters.
+    pub(crate) fn server_name(&self) -> Option<ServerName<'static>> {
+        ServerName::try_from(self.host.clone()).ok()
+    }
+
+    /// What is wrong with it, where it is `https` and cannot be without another name for its certificate.
+    pub(crate) fn unnameable(&self) -> Option<String> {
+        let host = &self.host;
+        (self.is_https && self.server_name().is_none()).then(|| {
+            format!("names {host:?}, which no certificate can have as a name; set server_name to the name that it has")
+        })
     }
 
     /// The port.

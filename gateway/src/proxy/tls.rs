@@ -8,6 +8,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::origin::Origin;
+
 /// Which files an upstream's TLS is made of, and which name its certificate must have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
@@ -24,7 +26,7 @@ pub(crate) struct Tls {
     two: Arc<ClientConfig>,
     files: TlsFiles,
     /// What was in the files, to see that another one is in them.
-    contents: Vec<Vec<u8>>,
+    contents: Contents,
 }
 
 /// Made of the same files with the same in them.
@@ -37,13 +39,21 @@ impl PartialEq for Tls {
 impl Eq for Tls {}
 
 impl TlsFiles {
-    fn contents(&self) -> Vec<Vec<u8>> {
-        self.all().map(|file| std::fs::read(file).unwrap_or_default()).collect()
-    }
-
     fn all(&self) -> impl Iterator<Item = &PathBuf> {
         let client = self.client.iter().flat_map(|(certificates, key)| [certificates, key]);
         self.ca.iter().chain(client)
+    }
+}
+
+/// What was in the files as far as they were read. Each is read once, so that what is in use is what a later reading is
+/// compared with.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Contents(Vec<Vec<u8>>);
+
+impl Contents {
+    fn read(&mut self, what: &'static str, file: &Path) -> Result<&[u8], TlsError> {
+        self.0.push(std::fs::read(file).map_err(wrong(what, file))?);
+        Ok(self.0.last().map(Vec::as_slice).unwrap_or_default())
     }
 }
 
@@ -69,12 +79,15 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let plain = |why: rustls::Error| TlsError { what: "TLS", file: None, why: why.to_string() };
-        let builder = builder.map_err(plain)?.with_root_certificates(roots(files.ca.as_deref())?);
+        let mut contents = Contents::default();
+        let builder = builder.map_err(plain)?.with_root_certificates(roots(files.ca.as_deref(), &mut contents)?);
         let mut one = match &files.client {
             None => builder.with_no_client_auth(),
             Some((certificates, key)) => {
-                let key_pem = PrivateKeyDer::from_pem_file(key).map_err(wrong("the key", key))?;
-                builder.with_client_auth_cert(chain(certificates)?, key_pem).map_err(|why| TlsError {
+                let key_pem = PrivateKeyDer::from_pem_slice(contents.read("the key", key)?);
+                let key_pem = key_pem.map_err(wrong("the key", key))?;
+                let chain = chain(certificates, &mut contents)?;
+                builder.with_client_auth_cert(chain, key_pem).map_err(|why| TlsError {
                     what: "certificate and key do not fit:",
                     file: Some(key.clone()),
                     why: why.to_string(),
@@ -84,7 +97,6 @@ impl Tls {
         let mut two = one.clone();
         one.alpn_protocols = vec![b"http/1.1".to_vec()];
         two.alpn_protocols = vec![b"h2".to_vec()];
-        let contents = files.contents();
         Ok(Self { one: Arc::new(one), two: Arc::new(two), files, contents })
     }
 
@@ -108,8 +120,13 @@ impl Tls {
     }
 
     /// The name that the certificate must have.
-    pub(crate) fn name(&self, host: &str) -> Option<ServerName<'static>> {
-        self.files.server_name.clone().or_else(|| ServerName::try_from(host.to_owned()).ok())
+    pub(crate) fn name(&self, origin: &Origin) -> Option<ServerName<'static>> {
+        self.files.server_name.clone().or_else(|| origin.server_name())
+    }
+
+    /// Whether that name is one of the settings, and none of an address.
+    pub(crate) const fn has_own_name(&self) -> bool {
+        self.files.server_name.is_some()
     }
 }
 
@@ -119,10 +136,10 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+fn roots(file: Option<&Path>, contents: &mut Contents) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     if let Some(file) = file {
-        for certificate in chain(file)? {
+        for certificate in chain(file, contents)? {
             roots.add(certificate).map_err(|why| wrong("the certificate authority", file)(why))?;
         }
         return Ok(roots);
@@ -134,8 +151,8 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_file_iter(file).map_err(wrong("the certificates", file))?;
+fn chain(file: &Path, contents: &mut Contents) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(contents.read("the certificates", file)?);
     let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(wrong("the certificates", file))?;
     if certificates.is_empty() {
         return Err(wrong("the certificates", file)("there is none in it"));

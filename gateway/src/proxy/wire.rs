@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::connection::{ConnectError, Speaks};
+use super::origin::Origin;
 use super::tls::Tls;
 use crate::upstream::Target;
 
@@ -28,9 +29,32 @@ pub(crate) enum Wire {
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
     pub(crate) target: Target,
-    /// The name that its certificate must have, where it is encrypted.
-    pub(crate) tls: Option<(Arc<Tls>, ServerName<'static>)>,
+    pub(crate) security: Security,
     pub(crate) timeout: Duration,
+}
+
+/// How an address is spoken to. What was written as `https` is never [`Security::Plain`].
+#[derive(Debug, Clone)]
+pub(crate) enum Security {
+    /// As it was written: `http` or `unix`.
+    Plain,
+    /// Encrypted, by who has a certificate with this name.
+    Tls(Arc<Tls>, ServerName<'static>),
+    /// It would be encrypted, and no certificate could have its name. Settings that lead here are refused; nothing is sent.
+    Unnameable,
+}
+
+impl Security {
+    /// That of what was written.
+    pub(crate) fn of(origin: &Origin, tls: Option<&Arc<Tls>>) -> Self {
+        if !origin.is_https() {
+            return Self::Plain;
+        }
+        match tls.and_then(|tls| Some((tls, tls.name(origin)?))) {
+            Some((tls, name)) => Self::Tls(Arc::clone(tls), name),
+            None => Self::Unnameable,
+        }
+    }
 }
 
 impl Dial {
@@ -42,12 +66,17 @@ impl Dial {
     }
 
     async fn connect_at_last(&self, speaks: Speaks) -> Result<Wire, ConnectError> {
+        let encrypts = match &self.security {
+            Security::Plain => None,
+            Security::Tls(tls, name) => Some((tls, name)),
+            Security::Unnameable => return Err(ConnectError::Unnameable),
+        };
         let stream = match &self.target {
             Target::Tcp(address) => TcpStream::connect(address).await?,
             Target::Unix(path) => return Ok(Wire::Unix(UnixStream::connect(path).await?)),
         };
         stream.set_nodelay(true)?;
-        let Some((tls, name)) = &self.tls else { return Ok(Wire::Tcp(stream)) };
+        let Some((tls, name)) = encrypts else { return Ok(Wire::Tcp(stream)) };
         let connector = TlsConnector::from(tls.config(speaks));
         let stream = connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?;
         if speaks == Speaks::Two && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
@@ -116,5 +145,36 @@ impl AsyncWrite for Wire {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::tls::TlsFiles;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_as_https_is_never_spoken_to_in_the_clear() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let tls = Arc::new(Tls::read(TlsFiles::default()).unwrap());
+        let name = |name: &str| ServerName::try_from(name.to_owned()).ok();
+        let named = TlsFiles { server_name: name("db.internal"), ..TlsFiles::default() };
+        let named = Arc::new(Tls::read(named).unwrap());
+        let label = format!("https://{}.internal", "a".repeat(64));
+        for host in ["https://10.1:8443", "https://db-.internal", &label] {
+            let origin: Origin = host.parse().unwrap();
+            for tls in [Some(&tls), None] {
+                let security = Security::of(&origin, tls);
+                let dial = Dial { target: target.clone(), security, timeout: Duration::from_secs(60) };
+                let connected = dial.connect(Speaks::One, Duration::MAX).await;
+                assert!(matches!(connected, Err(ConnectError::Unnameable)), "{host}: {connected:?}");
+            }
+            assert!(matches!(Security::of(&origin, Some(&named)), Security::Tls(_, _)), "{host}");
+        }
+        let no_tls = Security::of(&"https://db.internal".parse().unwrap(), None);
+        assert!(matches!(no_tls, Security::Unnameable));
     }
 }

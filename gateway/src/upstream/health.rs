@@ -96,13 +96,13 @@ mod tests {
     use goldleaves_testkit::upstream::{Answer, Upstream as Server};
 
     use super::*;
-    use crate::proxy::{Dial, Tls, TlsFiles};
+    use crate::proxy::{Dial, Security, Tls, TlsFiles};
 
     async fn asked(trusted: &Authority, (server, path): (&Server, &str)) -> Result<(), String> {
         let origin: crate::proxy::Origin = format!("https://127.0.0.1:{}", server.address().port()).parse().unwrap();
         let tls = Arc::new(Tls::read(TlsFiles { ca: Some(trusted.file()), ..TlsFiles::default() }).unwrap());
-        let name = tls.name(origin.host()).unwrap();
-        let dial = Dial { target: origin.target().unwrap(), tls: Some((tls, name)), timeout: Duration::from_secs(30) };
+        let (target, security) = (origin.target().unwrap(), Security::of(&origin, Some(&tls)));
+        let dial = Dial { target, security, timeout: Duration::from_secs(30) };
         let address = Address::new(dial, (Arc::new(origin), Arc::default()), Box::default());
         let health = Health {
             path: path.to_owned(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::address::{Address, Target};
 use super::standing::Standing;
 use super::{Plumbing, Upstream, UpstreamSpec};
-use crate::proxy::{Dial, Origin, Pool};
+use crate::proxy::{Dial, Origin, Pool, Security};
 
 /// More addresses of one name than these are not used.
 const ADDRESSES_MAX: usize = 256;
@@ -119,9 +119,8 @@ fn address_of(
     target: Target,
     (origin, standing): (&Arc<Origin>, &Arc<Standing>),
 ) -> Arc<Address> {
-    let tls = spec.tls.as_ref().filter(|_| origin.is_https());
-    let tls = tls.and_then(|tls| Some((Arc::clone(tls), tls.name(origin.host())?)));
-    let dial = Dial { target, tls, timeout: spec.connect_timeout };
+    let security = Security::of(origin, spec.tls.as_ref());
+    let dial = Dial { target, security, timeout: spec.connect_timeout };
     let pool = |buffers| Pool::new(dial.clone(), spec.pool, (plumbing, buffers));
     let pools = plumbing.buffers.iter().map(pool).collect();
     Address::new(dial, (Arc::clone(origin), Arc::clone(standing)), pools)
