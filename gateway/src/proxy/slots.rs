@@ -21,7 +21,7 @@ struct Shared {
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
-/// One connection's place, given back when its socket is dropped.
+/// One connection's place, given back with its socket, or with the last that could use it.
 pub(crate) struct Slot(Slots);
 
 impl Slots {

@@ -37,8 +37,10 @@ const GREETING_LOOK: Duration = Duration::from_millis(1);
 /// How long a connection without a call is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// A connection. Its task ends when nobody can send over it any more and the last stream has ended.
+/// A connection. Its task ends when nobody can send over it any more: after a GOAWAY that may be long before the last stream
+/// ends, so that its place is kept here, where each stream holds it, and given back with the last of them.
 pub(super) struct Shared {
+    _slot: Slot,
     sender: http2::SendRequest<Upload>,
     load: Arc<Load>,
     scheme: Scheme,
@@ -92,7 +94,6 @@ impl Shared {
         load.streams_max.store(connection.current_max_send_streams(), Ordering::Relaxed);
         let told = Arc::clone(&load);
         tokio::spawn(async move {
-            let _slot = slot;
             let ended = std::future::poll_fn(|cx| {
                 let polled = Pin::new(&mut connection).poll(cx);
                 told.streams_max.store(connection.current_max_send_streams(), Ordering::Relaxed);
@@ -102,7 +103,7 @@ impl Shared {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(Arc::new(Self { sender, load, scheme, authority, last_used: Mutex::new(Instant::now()) }))
+        Ok(Arc::new(Self { _slot: slot, sender, load, scheme, authority, last_used: Mutex::new(Instant::now()) }))
     }
 
     /// A stream, where the upstream allows one more.

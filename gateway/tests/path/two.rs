@@ -10,6 +10,7 @@ use goldleaves_testkit::client::Request;
 use goldleaves_testkit::h2_upstream::{Asked, H2Upstream, Options, map};
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::secure::{Authority, Validity};
+use goldleaves_testkit::token::Claims;
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
@@ -17,7 +18,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use crate::world::{BILLABLE, Plan, World, token};
+use crate::world::{BILLABLE, Plan, World, token, token_of};
 
 /// Whatever a test waits for has happened long before.
 const LONG: Duration = Duration::from_secs(60);
@@ -289,15 +290,20 @@ async fn an_upstream_that_goes_away_costs_no_call() {
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_broken_off() {
     for how in ["cancel", "fault", "dies", "short"] {
-        let upstream = H2Upstream::start(Options::default(), move |mut asked| async move {
-            let mut body = asked.head(&[("content-length", "100")]).unwrap();
-            body.send_data("half".into(), false).unwrap();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            match how {
-                "cancel" => body.send_reset(Reason::CANCEL),
-                "fault" => body.send_reset(Reason::INTERNAL_ERROR),
-                "short" => body.send_reset(Reason::NO_ERROR),
-                _ => asked.kill.abort(),
+        let half_came = Arc::new(Notify::new());
+        let wait = Arc::clone(&half_came);
+        let upstream = H2Upstream::start(Options::default(), move |mut asked| {
+            let wait = Arc::clone(&wait);
+            async move {
+                let mut body = asked.head(&[("content-length", "100")]).unwrap();
+                body.send_data("half".into(), false).unwrap();
+                wait.notified().await;
+                match how {
+                    "cancel" => body.send_reset(Reason::CANCEL),
+                    "fault" => body.send_reset(Reason::INTERNAL_ERROR),
+                    "short" => body.send_reset(Reason::NO_ERROR),
+                    _ => asked.kill.abort(),
+                }
             }
         });
         let upstream = upstream.await.unwrap();
@@ -305,6 +311,7 @@ async fn an_answer_that_breaks_off_is_broken_off() {
         let (answer, _) = Client::connect(&world).await.ask("GET", true).await;
         let mut answer = within(answer).await.unwrap();
         assert_eq!(within(answer.body_mut().data()).await.unwrap().unwrap(), "half");
+        half_came.notify_one();
         let end = within(answer.body_mut().data()).await;
         assert!(matches!(end, Some(Err(_))), "{how}: {end:?}");
         assert_eq!(world.outcomes().await, [(Outcome::UpstreamAborted, 200, "0".to_owned())], "{how}");
@@ -392,4 +399,59 @@ async fn who_takes_nothing_of_an_answer_holds_nobody_else_up() {
     }
     assert_eq!(upstream.connections(), 1);
     drop(held);
+}
+
+#[tokio::test]
+async fn an_unused_connection_makes_room_and_no_more_than_one() {
+    let one = H2Upstream::start(Options::default(), echo).await.unwrap();
+    let two = H2Upstream::start(Options::default(), echo).await.unwrap();
+    let entry = |name: &str, upstream: &H2Upstream| json!({"name": name, "addresses": [format!("http://{}", upstream.authority())], "protocol": "h2"});
+    let routes = json!([{"path": "/one", "upstream": "one"}, {"path": "/two", "upstream": "two"}]);
+    let plan = Plan::with("UPSTREAMS", json!([entry("one", &one), entry("two", &two)]))
+        .and("ROUTES", routes)
+        .and("UPSTREAM_CONNECTIONS_MAX", "2");
+    let world = plan.start(Upstream::start(|_| Answer::ok("other")).await.unwrap()).await;
+    for path in ["/one", "/two"] {
+        assert_eq!(world.send(Request::post(path, "hello")).await.text(), "hello");
+    }
+    let other = world.send(Request::get(BILLABLE)).await;
+    assert_eq!((other.status, other.text().as_str()), (200, "other"));
+    assert_eq!(world.metric("goldleaves_upstream_connections "), 2.0, "the other one of the two is kept");
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_away_is_counted_until_its_last_stream_ends() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let upstream = H2Upstream::start(Options::default(), move |asked| {
+        let wait = Arc::clone(&wait);
+        async move {
+            if asked.number == 0 {
+                wait.notified().await;
+            } else {
+                asked.leave.notify_one();
+            }
+            echo(asked).await;
+        }
+    });
+    let upstream = upstream.await.unwrap();
+    let plan = plan(&format!("http://{}", upstream.authority())).and("UPSTREAM_CONNECTIONS_MAX", "1");
+    let world = plan.start_before("http://127.0.0.1:1").await;
+    let (first, _) = Client::connect(&world).await.ask("GET", true).await;
+    let first = tokio::spawn(first);
+    came(&upstream, 1).await;
+    // Nobody alone gets every connection.
+    let token = token_of(&Claims::new("another", "bob"));
+    let ask = async || world.send_bare(Request::post(BILLABLE, "hello").token(&token)).await;
+    within(async {
+        while ask().await.status == 200 {
+            assert_eq!(upstream.connections(), 1, "the first has not ended, and there may be one");
+        }
+    })
+    .await;
+    let busy = ask().await;
+    assert_eq!((busy.status, busy.json().unwrap()["code"].as_str()), (503, Some("upstream_busy")));
+    go.notify_one();
+    assert_eq!(within(first).await.unwrap().unwrap().status(), 200);
+    within(async { while ask().await.status != 200 {} }).await;
 }
