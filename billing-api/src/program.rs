@@ -138,9 +138,12 @@ async fn serve(config: &Config, inherited: Result<Inherited, InheritedError>) ->
 /// connections are held to.
 ///
 /// # Errors
-/// The address is taken, or not this machine's.
+/// The address is taken, or not this machine's; or more than one socket was handed over: nobody would serve the others.
 pub fn listen_for_billing(inherited: &mut Inherited, address: SocketAddr) -> Result<(TcpListener, ServeOptions)> {
-    match inherited.take("billing", address).into_iter().next() {
+    let mut given = inherited.take("billing", address);
+    let count = given.len();
+    anyhow::ensure!(count <= 1, "LISTEN_FDS hands over {count} sockets for billing; expected at most 1");
+    match given.pop() {
         Some(socket) => {
             let options = ServeOptions { handed_over: true, ..ServeOptions::default() };
             Ok((TcpListener::from_std(socket).context("the socket of LISTEN_FDS for billing")?, options))

@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::GatewayConfig;
@@ -95,9 +96,10 @@ struct Shown {
 impl Shown {
     fn register(metrics: &Metrics, reloader: &Arc<Reloader>, sha256: String) -> Self {
         let help = "Settings that were taken, the first included";
+        let stale = "Whether the last reading was refused, or that of the file of settings was: 1 or 0";
         let shown = Self {
             results: metrics.register("config_reloads", "Readings of the settings, by result", Family::default()),
-            stale: metrics.register("config_stale", "Whether the last reading was refused: 1 or 0", Gauge::default()),
+            stale: metrics.register("config_stale", stale, Gauge::default()),
             generation: metrics.register("config_generation", help, Gauge::default()),
             sha256: Arc::new(Mutex::new(sha256)),
         };
@@ -114,7 +116,6 @@ impl Shown {
     }
 
     fn taken(&self, sha256: &str) {
-        self.stale.set(0);
         self.generation.inc();
         self.results.get_or_create(&[("result", "taken")]).inc();
         sha256.clone_into(&mut self.sha256.lock());
@@ -122,7 +123,6 @@ impl Shown {
     }
 
     fn refused(&self, mistakes: &Mistakes) {
-        self.stale.set(1);
         self.results.get_or_create(&[("result", "refused")]).inc();
         for mistake in mistakes.iter() {
             tracing::error!("{mistake}");
@@ -154,6 +154,30 @@ enum Reason {
     Named,
 }
 
+/// Why a reading was not taken.
+struct Refusal {
+    mistakes: Mistakes,
+    /// The file of settings was another one than that which is served by.
+    of_another_file: bool,
+}
+
+/// Holds what became of the file of settings when it was read last.
+#[derive(Debug, Default)]
+struct Standing {
+    file_refused: bool,
+}
+
+impl Standing {
+    /// Whether something that is written is not served by. What a file holds that the settings name says nothing of the file
+    /// of settings, which stays refused until it is read itself.
+    fn is_stale_after(&mut self, reason: Reason, refused: Option<&Refusal>) -> bool {
+        if reason != Reason::Named {
+            self.file_refused = refused.is_some_and(|refusal| refusal.of_another_file);
+        }
+        refused.is_some() || self.file_refused
+    }
+}
+
 /// Waits for reasons to read the settings again, for as long as the gateway runs.
 pub(crate) async fn watch(
     reloader: Arc<Reloader>,
@@ -163,6 +187,7 @@ pub(crate) async fn watch(
 ) {
     let shown = Shown::register(&metrics, &reloader, reloading.taken.sha256.clone());
     let mut reader = Reader::new(reloader, reloading);
+    let mut standing = Standing::default();
     loop {
         let reason = tokio::select! {
             () = stop.cancelled() => return,
@@ -170,9 +195,13 @@ pub(crate) async fn watch(
             reason = reader.changed() => reason,
         };
         let began = Instant::now();
-        match reader.read(reason).await {
+        let read = reader.read(reason).await;
+        if let Ok(read) = &read {
+            shown.stale.set(i64::from(standing.is_stale_after(reason, read.as_ref().err())));
+        }
+        match read {
             Ok(Ok(())) => shown.taken(&reader.taken.sha256),
-            Ok(Err(mistakes)) => shown.refused(&mistakes),
+            Ok(Err(refusal)) => shown.refused(&refusal.mistakes),
             Err(fault) => {
                 tracing::error!(%fault, "reading the settings ran into a fault; those of before stay in force")
             }
@@ -213,7 +242,7 @@ impl Reader {
         let mut named_at = Instant::now() + NAMED_EVERY;
         loop {
             tokio::time::sleep(every).await;
-            let file = Seen::of(self.again.path());
+            let Ok(file) = Seen::of_one(self.again.path()).await else { continue };
             if self.watch_every.is_some() && file != self.file && file == last_file && file.0.is_some() {
                 return Reason::File;
             }
@@ -222,7 +251,7 @@ impl Reader {
                 continue;
             }
             named_at = Instant::now() + NAMED_EVERY;
-            let named: Vec<Seen> = self.taken.named.iter().map(|path| Seen::of(path)).collect();
+            let Ok(named) = Seen::of_all(self.taken.named.clone()).await else { continue };
             if named != self.named && named == last_named {
                 return Reason::Named;
             }
@@ -230,20 +259,24 @@ impl Reader {
         }
     }
 
-    async fn read(&mut self, reason: Reason) -> Result<Result<(), Mistakes>, tokio::task::JoinError> {
+    async fn read(&mut self, reason: Reason) -> Result<Result<(), Refusal>, JoinError> {
         match reason {
             Reason::Hangup => tracing::info!("heard SIGHUP: reading the settings again"),
             Reason::File => tracing::info!("the file of settings has changed: reading it again"),
             Reason::Named => tracing::info!("a file that the settings name has changed: reading it again"),
         }
         // What is looked at before it is read is never newer than what was read.
-        self.file = Seen::of(self.again.path());
-        self.named = self.taken.named.iter().map(|path| Seen::of(path)).collect();
+        self.file = Seen::of_one(self.again.path()).await?;
+        self.named = Seen::of_all(self.taken.named.clone()).await?;
         let (again, read, before) = (self.again.clone(), Arc::clone(&self.read), self.taken.clone());
         let reloader = Arc::clone(&self.reloader);
         let reloaded = tokio::task::spawn_blocking(move || {
-            let file = if reason == Reason::Named { before.file } else { again.settled_file()? };
-            let Reloaded { config, taken } = read(file)?;
+            let file = if reason == Reason::Named { Ok(before.file.clone()) } else { again.settled_file() };
+            let refused = |mistakes, of_another_file| Refusal { mistakes, of_another_file };
+            let file = file.map_err(|mistakes| refused(mistakes, true))?;
+            let of_another_file = file != before.file;
+            let refused = |mistakes| refused(mistakes, of_another_file);
+            let Reloaded { config, taken } = read(file).map_err(refused)?;
             // Who was known stays known, unless something is verified in another way now.
             let verifier = match taken.tokens == before.tokens {
                 true => reloader.verifier(),
@@ -251,16 +284,16 @@ impl Reader {
             };
             let watch_every = config.watch_every;
             let limits = |error: crate::TooFewDescriptors| Mistakes::one("CONNECTIONS_MAX", error.to_string());
-            reloader.reload(&config, verifier.clone()).map_err(limits)?;
+            reloader.reload(&config, verifier.clone()).map_err(|error| refused(limits(error)))?;
             Ok((taken, watch_every, verifier))
         });
         Ok(match reloaded.await? {
-            Err(mistakes) => Err(mistakes),
+            Err(refusal) => Err(refusal),
             Ok((taken, watch_every, verifier)) => {
                 self.logs.set(taken.logs);
                 (self.verifies)(verifier);
                 if self.taken.named != taken.named {
-                    self.named = taken.named.iter().map(|path| Seen::of(path)).collect();
+                    self.named = Seen::of_all(taken.named.clone()).await?;
                 }
                 (self.taken, self.watch_every) = (taken, watch_every);
                 Ok(())
@@ -274,10 +307,47 @@ impl Reader {
 struct Seen(Option<(u64, u64, SystemTime)>);
 
 impl Seen {
+    /// What is seen of these. A folder of another machine may take its time, and nothing else waits for it.
+    async fn of_all(paths: Vec<PathBuf>) -> Result<Vec<Self>, JoinError> {
+        tokio::task::spawn_blocking(move || paths.iter().map(|path| Self::of(path)).collect()).await
+    }
+
+    async fn of_one(path: &Path) -> Result<Self, JoinError> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || Self::of(&path)).await
+    }
+
     fn of(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt as _;
 
         let metadata = std::fs::metadata(path).ok();
         Self(metadata.and_then(|metadata| Some((metadata.len(), metadata.ino(), metadata.modified().ok()?))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotated_secret_makes_no_refused_file_good() {
+        let mut standing = Standing::default();
+        let refused = |of_another_file| Some(Refusal { mistakes: Mistakes::one("A", "is wrong"), of_another_file });
+        for (reason, refusal, stale) in [
+            (Reason::Named, refused(false), true),
+            (Reason::Named, None, false),
+            (Reason::File, refused(true), true),
+            (Reason::Named, None, true),
+            (Reason::Named, refused(false), true),
+            (Reason::Named, None, true),
+            (Reason::Hangup, None, false),
+            (Reason::Hangup, refused(true), true),
+            (Reason::File, None, false),
+            // A file that the settings name was missing, and they are those that are served by.
+            (Reason::Hangup, refused(false), true),
+            (Reason::Named, None, false),
+        ] {
+            assert_eq!(standing.is_stale_after(reason, refusal.as_ref()), stale, "{reason:?}");
+        }
     }
 }

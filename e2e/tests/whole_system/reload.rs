@@ -48,6 +48,19 @@ impl World {
         Self { deployment, file }
     }
 
+    /// One whose secret is in a file of its own.
+    async fn with_secret_file(kind: Kind, text: &str) -> (Self, PathBuf) {
+        let mut deployment = Deployment::prepare(kind, &[]).unwrap();
+        let (file, secret) = (deployment.folder().join("settings.toml"), deployment.folder().join("secret"));
+        std::fs::write(&file, text).unwrap();
+        std::fs::write(&secret, SECRET).unwrap();
+        deployment.set("CONFIG_FILE", file.to_str().unwrap());
+        deployment.set("JWT_SECRET", "");
+        deployment.set("JWT_SECRET_FILE", secret.to_str().unwrap());
+        deployment.start_again().await.unwrap();
+        (Self { deployment, file }, secret)
+    }
+
     fn write(&self, text: &str) {
         std::fs::write(&self.file, text).unwrap();
     }
@@ -263,15 +276,27 @@ async fn random_edits_drop_no_call_and_bill_each_by_what_admitted_it(kind: Kind)
     assert_eq!((contents.duplicates.len(), contents.dead_letters.len()), (0, 0));
 }
 
+/// A secret that is not the one of the start, and a token that it verifies.
+fn other_secret() -> (String, String) {
+    let secret = SECRET.chars().rev().collect::<String>();
+    let token = Claims::new("acme", "ann").sign(&secret).unwrap();
+    (secret, token)
+}
+
 async fn a_changed_file_is_taken_where_that_is_wanted(kind: Kind) {
     let (upstream, tunnels) = (Upstream::start(answer).await.unwrap(), echoing().await);
     let watching = |number| settings(number, &upstream, tunnels) + "[config]\nwatch_secs = 0.2\n";
-    let mut world = World::start(kind, &settings(1, &upstream, tunnels), &[]).await;
-    let token = world.deployment.token("acme").unwrap();
+    let (mut world, secret) = World::with_secret_file(kind, &settings(1, &upstream, tunnels)).await;
+    let (new_secret, token) = other_secret();
     let request = Request::get(&format!("{PATH}/x")).token(&token);
-    // Nobody asked for it: a changed file alone changes nothing, and a signal later takes it.
+    // Nobody asked for it: a changed file alone changes nothing, also when something else that came later was taken. A signal
+    // takes it.
     world.write(&watching(2));
-    assert_eq!(world.deployment.ask(&request).await.unwrap().text(), "/g1/x");
+    std::fs::write(&secret, &new_secret).unwrap();
+    let answer = wait_for("the new secret", PATIENCE, async || {
+        Ok(Some(world.deployment.ask(&request).await?).filter(|answer| answer.status == 200))
+    });
+    assert_eq!(answer.await.unwrap().text(), "/g1/x");
     assert!(world.read_again().await);
     assert_eq!(world.deployment.ask(&request).await.unwrap().text(), "/g2/x");
     let is_at = async |target: &str| {
@@ -297,16 +322,9 @@ async fn a_changed_file_is_taken_where_that_is_wanted(kind: Kind) {
 
 async fn a_secret_in_a_file_of_its_own_is_taken_when_it_changes(kind: Kind) {
     let (upstream, tunnels) = (Upstream::start(answer).await.unwrap(), echoing().await);
-    let mut deployment = Deployment::prepare(kind, &[]).unwrap();
-    let (file, secret) = (deployment.folder().join("settings.toml"), deployment.folder().join("secret"));
-    std::fs::write(&file, settings(1, &upstream, tunnels)).unwrap();
-    std::fs::write(&secret, SECRET).unwrap();
-    deployment.set("CONFIG_FILE", file.to_str().unwrap());
-    deployment.set("JWT_SECRET", "");
-    deployment.set("JWT_SECRET_FILE", secret.to_str().unwrap());
-    deployment.start_again().await.unwrap();
-    let new_secret = SECRET.chars().rev().collect::<String>();
-    let [old, new] = [SECRET, new_secret.as_str()].map(|secret| Claims::new("acme", "ann").sign(secret).unwrap());
+    let (World { deployment, file }, secret) = World::with_secret_file(kind, &settings(1, &upstream, tunnels)).await;
+    let (new_secret, new) = other_secret();
+    let old = Claims::new("acme", "ann").sign(SECRET).unwrap();
     let status = async |path: &str, token: &str| deployment.ask(&Request::get(path).token(token)).await.unwrap().status;
     assert_eq!((status(PATH, &old).await, status(PATH, &new).await), (200, 401));
     // The file of settings changes meanwhile, too; nobody asked for that.
