@@ -6,6 +6,7 @@ use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::program::Launch;
 use goldleaves_testkit::scratch::Scratch;
+use goldleaves_testkit::secure::{Authority, Validity};
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use rustix::process::Signal;
 
@@ -25,8 +26,15 @@ async fn every_example_starts() {
     let (document, upstream) = (text("docs/EDGE.md"), Upstream::start(|_| Answer::ok("hello")).await.unwrap());
     let examples: Vec<_> = blocks(&document).into_iter().filter(|block| block.language == "toml").collect();
     assert!(examples.len() >= 3, "{}", examples.len());
+    let authority = Authority::new().unwrap();
+    let identity = authority.sign("gateway", (&["gateway"], Validity::Good)).unwrap();
     for example in examples {
         let scratch = Scratch::new("edge").unwrap();
+        for (made, name) in
+            [(&authority.file(), "ca.pem"), (&identity.certificate, "gateway.pem"), (&identity.key, "gateway-key.pem")]
+        {
+            std::fs::copy(made, scratch.join(name)).unwrap();
+        }
         let launch = launch(&scratch, &example.text).setting("UPSTREAM_URL", upstream.url());
         let checked = launch.clone().argument("check-config").output().unwrap();
         assert!(checked.status.success(), "line {}: {}", example.line, String::from_utf8_lossy(&checked.stderr));
@@ -40,7 +48,8 @@ async fn every_example_starts() {
         .unwrap();
         let shown = Request::get("/upstreams").send(ops).await.unwrap().json().unwrap();
         let names: Vec<&str> = shown.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
-        assert_eq!(names, ["default", "billing", "docs"], "line {}", example.line);
+        let said = example.text.split("[[upstreams]]").skip(1).filter_map(|entry| entry.split('"').nth(1));
+        assert_eq!(names, ["default", "billing"].into_iter().chain(said).collect::<Vec<_>>(), "line {}", example.line);
         program.signal(Signal::TERM).unwrap();
         assert_eq!(program.wait().await.unwrap().code(), Some(0), "line {}", example.line);
     }

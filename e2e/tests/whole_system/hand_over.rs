@@ -131,8 +131,16 @@ async fn upgrades_over_one_socket_cost_no_client_an_answer() {
 /// The control: it shows that the clients of the test above would notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upgrades_over_a_socket_each_do_cost_answers() {
-    let (seen, _deployment) = upgrades(6, Sockets::OneEach).await;
-    assert!(!seen.broken.is_empty(), "none of {} was lost", seen.answered);
+    let mut answered = 0;
+    // A stop costs something only where it meets a connection that nobody has accepted.
+    for _ in 0..20 {
+        let (seen, _deployment) = upgrades(6, Sockets::OneEach).await;
+        if !seen.broken.is_empty() {
+            return;
+        }
+        answered += seen.answered;
+    }
+    panic!("none of {answered} was lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

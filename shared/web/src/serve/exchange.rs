@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -33,6 +33,9 @@ const OWN: u8 = 32;
 /// An exchange is over, and nothing was read since.
 const FRESH: u8 = 64;
 
+/// Stands for the length of a body in chunks.
+const UNKNOWN: u64 = u64::MAX;
+
 /// The state. Clones share it; only the connection's own task ever writes it, so nothing has to be ordered.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Exchange(Arc<Shared>);
@@ -40,6 +43,8 @@ pub(crate) struct Exchange(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     flags: AtomicU8,
+    /// The bytes of the last request's body, or [`UNKNOWN`].
+    body_bytes: AtomicU64,
     /// The task that waits for the answer's end, because the client's end was kept from hyper.
     reader: Mutex<Option<Waker>>,
 }
@@ -58,6 +63,13 @@ pub(super) enum Standing {
     },
 }
 
+/// Describes how much of a connection a request's body took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestBody {
+    Bytes(u64),
+    Chunks,
+}
+
 impl Exchange {
     fn flags(&self) -> u8 {
         self.0.flags.load(Ordering::Relaxed)
@@ -67,8 +79,9 @@ impl Exchange {
         self.0.flags.store(flags, Ordering::Relaxed);
     }
 
-    /// A request's head came.
-    pub(super) fn asked(&self, owes_body: bool) {
+    /// A request's head came; its body has so many bytes, if that is known.
+    pub(super) fn asked(&self, owes_body: bool, body_bytes: Option<u64>) {
+        self.0.body_bytes.store(body_bytes.unwrap_or(UNKNOWN), Ordering::Relaxed);
         self.set(ASKED | if owes_body { OWES_BODY } else { 0 });
     }
 
@@ -104,13 +117,16 @@ impl Exchange {
         self.flags() & OWN != 0
     }
 
-    /// Returns whether what is read next begins a request; it is asked before each read.
-    pub(super) fn begins(&self) -> bool {
-        let begins = self.flags() & !OWN == FRESH;
-        if begins {
+    /// Returns the body of the exchange that is over when nothing was read since; it is asked after each read.
+    pub(super) fn is_over(&self) -> Option<RequestBody> {
+        let is_over = self.flags() & !OWN == FRESH;
+        is_over.then(|| {
             self.set(self.flags() & !FRESH);
-        }
-        begins
+            match self.0.body_bytes.load(Ordering::Relaxed) {
+                UNKNOWN => RequestBody::Chunks,
+                bytes => RequestBody::Bytes(bytes),
+            }
+        })
     }
 
     /// Returns whether the connection has become a tunnel.

@@ -4,7 +4,7 @@
 //! 24 KiB a head, which is more than the first cache of a core, however few fields there are. Told nothing it takes 100 and writes
 //! nothing. So it is told nothing, and the fields of a head beyond the first are read as the value of one field, which becomes them
 //! again once the head is parsed. Fields that say how a message is framed are never folded, and neither is what is no field: hyper
-//! judges these as ever. Of requests that a client pipelines only the first is looked at, as in `target.rs`.
+//! judges these as ever. Once a client has pipelined requests, its connection is left alone, as in `target.rs`.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -15,9 +15,11 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
+use super::exchange::RequestBody;
+
 /// So many lines of a head are left as they are. What may not be folded has the rest of hyper's room.
 const LINES_PLAIN: usize = 64;
-/// A longer line is not waited for: hyper will not take it.
+/// A longer line is not waited for, and from there on nothing is folded: a head with such a line and more than 100 in all is refused.
 const LINE_BYTES_MAX: usize = 32 << 10;
 /// Stands between two folded fields.
 const BETWEEN: u8 = b'\t';
@@ -95,6 +97,9 @@ pub struct Folds {
     /// The last line handed on is a folded one, and has no end yet.
     is_open: bool,
     is_behind: bool,
+    /// The bytes behind this head so far, and the last four of them.
+    behind: u64,
+    tail: [u8; 4],
 }
 
 impl Folds {
@@ -109,20 +114,48 @@ impl Folds {
             held: Vec::new(),
             is_open: false,
             is_behind: false,
+            behind: 0,
+            tail: [0; 4],
         }
     }
 
     /// A new head begins with what is read next.
     pub fn begin(&mut self) {
         (self.lines, self.line, self.is_open, self.is_behind) = (0, Line::Empty, false, false);
+        (self.behind, self.tail) = (0, [0; 4]);
         self.start.clear();
         self.held.clear();
     }
 
+    /// Returns whether nothing came behind a request but its body. A body in chunks ends with an empty line; what hyper would wait
+    /// for the rest of does not.
+    pub(super) fn ended_with(&self, body: RequestBody) -> bool {
+        self.is_behind
+            && match body {
+                RequestBody::Bytes(bytes) => self.behind == bytes,
+                RequestBody::Chunks => self.tail == *b"\r\n\r\n",
+            }
+    }
+
+    /// Counts what is behind the head.
+    fn pass_body(&mut self, bytes: &[u8]) {
+        self.behind += bytes.len() as u64;
+        match bytes.last_chunk() {
+            Some(tail) => self.tail = *tail,
+            None => {
+                self.tail.rotate_left(bytes.len());
+                let kept = self.tail.len() - bytes.len();
+                self.tail.iter_mut().skip(kept).zip(bytes).for_each(|(place, byte)| *place = *byte);
+            }
+        }
+    }
+
     /// The bytes as they are to be parsed; `None` = as they came. They may be none where a line is waited for.
     pub fn read(&mut self, bytes: &[u8]) -> Option<BytesMut> {
-        if self.is_behind || self.is_short(bytes) {
+        let behind = if self.is_behind { Some(bytes) } else { self.behind_short(bytes) };
+        if let Some(behind) = behind {
             self.is_behind = true;
+            self.pass_body(behind);
             return None;
         }
         let mut rest = bytes;
@@ -130,8 +163,9 @@ impl Folds {
         while !self.is_behind && !rest.is_empty() {
             let end = memchr::memchr(b'\n', rest).map(|at| at + 1);
             let (piece, behind) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, &[]));
-            if self.lines < LINES_PLAIN && read.is_none() {
+            if self.lines < LINES_PLAIN {
                 self.pass(piece, end.is_some());
+                read.iter_mut().for_each(|read| read.put_slice(piece));
             } else {
                 let before = bytes.len() - rest.len();
                 let read = read.get_or_insert_with(|| BytesMut::from(bytes.get(..before).unwrap_or_default()));
@@ -142,17 +176,23 @@ impl Folds {
         if let Some(read) = &mut read {
             read.put_slice(rest);
         }
+        if self.is_behind {
+            self.pass_body(rest);
+        }
         read
     }
 
-    /// Returns whether this is a whole head of few lines, as almost all are, which needs no closer look.
-    fn is_short(&self, bytes: &[u8]) -> bool {
+    /// Returns what is behind a whole head of few lines, as almost all are, which needs no closer look; `None`: there is none.
+    fn behind_short<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let begins = self.lines == 0 && self.line == Line::Empty && self.start.is_empty();
         if !begins || matches!(bytes.first(), Some(b'\r' | b'\n')) || bytes.starts_with(INTERIM) {
-            return false;
+            return None;
         }
-        let is_end = |at: usize| matches!(bytes.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..]));
-        memchr::memchr_iter(b'\n', bytes).take(LINES_PLAIN).any(is_end)
+        let behind = |at: usize| match bytes.get(at + 1..) {
+            Some([b'\n', behind @ ..] | [b'\r', b'\n', behind @ ..]) => Some(behind),
+            _ => None,
+        };
+        memchr::memchr_iter(b'\n', bytes).take(LINES_PLAIN).find_map(behind)
     }
 
     /// Counts what is handed on as it came.
@@ -375,6 +415,50 @@ mod tests {
                 sent.chunks(size).any(|part| folds.read(part).is_some())
             };
             assert!(fold(&early) && !fold(&switch), "{size}");
+        }
+    }
+
+    #[test]
+    fn heads_that_come_together_lose_nothing() {
+        let many = |first: &str, value: &str| {
+            let fields = (0..200).map(|index| format!("x{index}: {value}\r\n")).collect::<String>();
+            format!("{first}\r\n{fields}\r\n")
+        };
+        let sent = many("HTTP/1.1 103 Early Hints", "early") + &many("HTTP/1.1 200 OK", "late") + "a: body\r\n";
+        for size in [1, 7, 50, 1_000, 100_000] {
+            let folded = Folded::default();
+            let mut folds = Folds::new(folded.clone(), 384);
+            let pieces = sent.as_bytes().chunks(size);
+            let read: Vec<u8> = pieces.flat_map(|part| folds.read(part).map_or(part.to_vec(), Vec::from)).collect();
+            let read = String::from_utf8(read).unwrap();
+            assert_eq!(read.matches(folded.name().as_str()).count(), 2, "each has its own");
+            let unfolded = read.replace(&format!("{}:", folded.name()), "").replace('\t', "\r\n");
+            assert!(unfolded == sent, "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_behind_a_request_is_compared_with_its_body() {
+        let (plain, chunked) = (RequestBody::Bytes, RequestBody::Chunks);
+        let many = "x: v\r\n".repeat(200);
+        for head in ["GET / HTTP/1.1\r\n\r\n".to_owned(), format!("\r\nPUT / HTTP/1.1\r\n{many}\r\n")] {
+            for (behind, body, is_all) in [
+                ("", plain(0), true),
+                ("12345", plain(5), true),
+                ("12345GET / HTTP/1.1\r\n", plain(5), false),
+                ("1234", plain(5), false),
+                ("5\r\n12345\r\n0\r\n\r\n", chunked, true),
+                ("0\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n", chunked, false),
+                ("0\r\n\r\nG", chunked, false),
+            ] {
+                for size in [1, 3, 100_000] {
+                    let mut folds = Folds::new(Folded::default(), 384);
+                    for part in format!("{head}{behind}").as_bytes().chunks(size) {
+                        folds.read(part);
+                    }
+                    assert_eq!(folds.ended_with(body), is_all, "{behind:?} in pieces of {size}");
+                }
+            }
         }
     }
 

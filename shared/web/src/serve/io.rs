@@ -30,6 +30,8 @@ pub(super) struct Socket {
     target: Option<Target>,
     /// The fields of its head.
     folds: Option<Folds>,
+    /// The client once sent more than a request before it was answered. From then on nobody but hyper knows where a head begins.
+    is_pipelined: bool,
     half_closed: Option<Box<HalfClosed>>,
     linger: Option<Linger>,
     buffers: Buffers,
@@ -57,6 +59,7 @@ impl Socket {
             exchange,
             target: None,
             folds: None,
+            is_pipelined: false,
             half_closed: None,
             linger: None,
             buffers: Buffers::default(),
@@ -87,9 +90,13 @@ impl Socket {
 
     /// Makes of what was just read what hyper is to read; what outgrows the room for it is read next.
     fn read_head(&mut self, into: &mut ReadBuf<'_>, before: usize) {
-        if self.exchange.begins() {
-            self.target.iter_mut().for_each(Target::begin);
-            self.folds.iter_mut().for_each(Folds::begin);
+        if let Some(body) = self.exchange.is_over() {
+            // Where more came than this request took, hyper has the beginning of the next one: what is read now may be anything.
+            self.is_pipelined |= !self.folds.as_ref().is_some_and(|folds| folds.ended_with(body));
+            if !self.is_pipelined {
+                self.target.iter_mut().for_each(Target::begin);
+                self.folds.iter_mut().for_each(Folds::begin);
+            }
         }
         let Some(mut head) = into.filled().get(before..).and_then(|read| self.head(read)) else { return };
         into.set_filled(before);

@@ -78,7 +78,7 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.folded.unfold(request.headers_mut());
         let owes_body = !request.body().is_end_stream();
-        self.exchange.asked(owes_body);
+        self.exchange.asked(owes_body, request.body().size_hint().exact());
         let head_only = *request.method() == Method::HEAD;
         let request = match owes_body {
             true => request.map(|body| WebBody::arriving(body, self.exchange.clone())),

@@ -1,8 +1,8 @@
 //! Percent-encodes what a client of HTTP/1 left unencoded in a request's target, before hyper reads it.
 //!
 //! Browsers, nginx and Go send and accept quotes, angle brackets and bytes that are no UTF-8 there; `http::Uri` refuses
-//! them, and hyper would answer a bare 400. Encoded they mean the same to every upstream. Of requests that a client
-//! pipelines only the first is looked at: where the next one begins only hyper knows. h2 has no such place; there the h2
+//! them, and hyper would answer a bare 400. Encoded they mean the same to every upstream. Once a client has
+//! pipelined requests, its connection is left alone: where the next one begins only hyper knows. h2 has no such place; there the h2
 //! crate resets the stream.
 
 use bytes::{BufMut, BytesMut};

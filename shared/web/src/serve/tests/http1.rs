@@ -84,6 +84,41 @@ async fn what_a_target_should_have_encoded_is_encoded_in_every_request() {
     }
 }
 
+/// The next request's head comes in part with the one before: what follows is not taken for the beginning of a head.
+#[tokio::test]
+async fn bodies_behind_pipelined_heads_stay_as_they_are() {
+    let server = Server::start(ServeOptions::default(), echo);
+    let bodies = [
+        "a: b\r\n".repeat(70),
+        "Hello <b> \"you\" HTTP/1.1\r\n".to_owned(),
+        format!("G /?<\r\n{}", "a:b\n".repeat(200)),
+    ];
+    for first in [
+        "GET /1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n/1\r\n0\r\n\r\n",
+    ] {
+        for body in &bodies {
+            let length = body.len();
+            let second = format!("POST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+            for held in [2, 4, second.len() - 1] {
+                let mut stream = server.connect().await;
+                let (now, later) = second.split_at(second.len() - held);
+                stream.write_all(format!("{first}{now}").as_bytes()).await.unwrap();
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"/1") {
+                    assert_ne!(patiently(stream.read_buf(&mut answer)).await.unwrap(), 0);
+                }
+                answer.clear();
+                stream.write_all(format!("{later}{body}").as_bytes()).await.unwrap();
+                while !answer.ends_with(body.as_bytes()) {
+                    let read = patiently(stream.read_buf(&mut answer)).await.unwrap();
+                    assert_ne!(read, 0, "{held}: {}", String::from_utf8_lossy(&answer));
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_http_gets_400() {
     let server = Server::start(ServeOptions::default(), echo);
