@@ -130,8 +130,8 @@ impl GatewayConfig {
         let limits = GatewayLimits::read(values);
         let watch_every = values.required(table::CONFIG_WATCH_SECS, parse::seconds_or_zero);
         let routes = Arc::new(routes?);
-        if let Some(edge) = &edge {
-            check_together(values, edge, (upstream.as_ref()?.as_ref(), &routes));
+        if let (Some(edge), Some(public)) = (&edge, &public) {
+            check_together(values, edge, (upstream.as_ref()?.as_ref(), &routes, public));
             edge.check_names(values, (upstream.as_ref()?.as_ref(), billing.as_ref().and_then(Option::as_ref)));
         }
         Some(Self {
@@ -159,10 +159,14 @@ impl GatewayConfig {
 }
 
 /// Checks what the settings only say together.
-fn check_together(values: &mut Values, config: &EdgeConfig, (url, routes): (Option<&Origin>, &Arc<BillableRoutes>)) {
+fn check_together(
+    values: &mut Values,
+    config: &EdgeConfig,
+    (url, routes, public): (Option<&Origin>, &Arc<BillableRoutes>, &PublicRoutes),
+) {
     let bills = Bills::new(Arc::clone(routes), &config.routes);
     Bills::check(values, routes, &config.routes);
-    edge::check(values, config, &bills);
+    edge::check(values, config, (&bills, public));
     config.check_addresses(values, url.is_some());
     config.check_tls_of_default(values, url);
 }
@@ -316,6 +320,45 @@ mod tests {
                 let written = entry(name, named.clone());
                 assert!(read(&[(setting, &url), ("UPSTREAMS", &written)], Deployment::Embedded).is_ok());
             }
+        }
+    }
+
+    #[test]
+    fn what_is_open_and_billed_is_refused_wherever_it_is_said() {
+        let open = r#"{"path":"/b","access":"open"}"#;
+        let free = r#"{"path":"/b","access":"open","billable":false}"#;
+        let paid = r#"{"path":"/b/in","billable":true}"#;
+        let token = r#"{"path":"/pub/x","access":"token"}"#;
+        for (billed, public, entries, said) in [
+            ("/b", "", vec![open], "routes[0].access opens /b, and /b is billed"),
+            ("/B/in", "", vec![open], "routes[0].access opens /b, and /B/in is billed"),
+            ("/", "", vec![open], "routes[0].access opens /b, and / is billed"),
+            ("/x", "", vec![open, paid], "routes[0].access opens /b, and /b/in is billed"),
+            ("/", "", vec![free, paid], "routes[0].access opens /b, and /b/in is billed"),
+            ("/x", "/b", vec![paid], "routes[0].billable is true, and PUBLIC_ROUTES opens /b/in"),
+            ("/x", "/pub", vec![token], "routes[0].access is token, and PUBLIC_ROUTES opens /pub/x"),
+            (
+                "/x",
+                "",
+                vec![r#"{"path":"/health","billable":true}"#],
+                "routes[0].billable: is true, and /health is the",
+            ),
+            ("/b/in", "", vec![r#"{"path":"/free","prefix":"/"}"#], "routes[0].prefix makes of /free what is billed"),
+        ] {
+            let entries = format!("[{}]", entries.join(","));
+            let settings = [("BILLABLE_ROUTES", billed), ("PUBLIC_ROUTES", public), ("ROUTES", entries.as_str())];
+            let mut values = Values::load(settings, None);
+            let common = Common::read(&mut values);
+            let config = GatewayConfig::read(&mut values, common.as_ref(), Deployment::Embedded);
+            let mistakes = values.finish_strictly(config).map(|_| ()).unwrap_err().to_string();
+            assert!(mistakes.contains(said), "{said}: {mistakes}");
+        }
+        for entries in [
+            format!("[{free}]"),
+            r#"[{"path":"/b","methods":["GET"],"access":"open","billable":false},{"path":"/b","methods":["POST"]}]"#
+                .to_owned(),
+        ] {
+            assert!(read(&[("BILLABLE_ROUTES", "/"), ("ROUTES", &entries)], Deployment::Embedded).is_ok(), "{entries}");
         }
     }
 

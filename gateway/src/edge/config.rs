@@ -346,6 +346,12 @@ fn route(entry: &mut Entry) -> Option<RouteEntry> {
     {
         entry.mistake(ACCESS, &format!("{pattern} has a fixed access, which no entry changes; expected none here"));
     }
+    if let Some(pattern) = &pattern
+        && billable == Some(Some(true))
+        && is_fixed(pattern)
+    {
+        entry.mistake(BILLABLE, &format!("is true, and {pattern} is the gateway's own: it is never billed"));
+    }
     Some(RouteEntry {
         place,
         path: pattern?,

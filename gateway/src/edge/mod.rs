@@ -3,6 +3,7 @@
 //! Immutable. A reload makes another one; calls that began under this one, tunnels too, end under it.
 
 mod config;
+mod opened;
 mod routes;
 mod shown;
 mod way;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use goldleaves_domain::{BillableRoutes, Case, NormalPath, RoutePattern, SegmentTree, Units};
+use goldleaves_domain::{BillableRoutes, Case, NormalPath, PublicRoutes, RoutePattern, SegmentTree, Units};
 use goldleaves_runtime::settings::{Values, table};
 use http::Method;
 
 use super::config::{Access, EdgeConfig, RouteEntry};
+use super::opened;
 use super::way::Way;
 use crate::error::GatewayError;
 
@@ -190,7 +191,8 @@ fn units(entries: &[RouteEntry]) -> Option<SegmentTree<ByMethod<Option<Units>>>>
 }
 
 /// Settles what is wrong with the entries together: two for one path and method, and rewritten paths that would be billed.
-pub(crate) fn check(values: &mut Values, config: &EdgeConfig, bills: &Bills) {
+pub(crate) fn check(values: &mut Values, config: &EdgeConfig, (bills, public): (&Bills, &PublicRoutes)) {
+    opened::check(values, &config.routes, (bills, public));
     let mut tree: SegmentTree<ByMethod<usize>> = SegmentTree::new(Case::Exact);
     for (index, entry) in config.routes.iter().enumerate() {
         let here = tree.place(&entry.path).get_or_insert_with(ByMethod::default);
@@ -213,7 +215,7 @@ pub(crate) fn check(values: &mut Values, config: &EdgeConfig, bills: &Bills) {
     }
 }
 
-fn bills_of(bills: &Bills, path: &RoutePattern, entry: &RouteEntry) -> Option<RoutePattern> {
+pub(super) fn bills_of(bills: &Bills, path: &RoutePattern, entry: &RouteEntry) -> Option<RoutePattern> {
     let normal = NormalPath::normalise(path.as_str()).ok()?;
     let methods = entry.methods.clone().unwrap_or_else(|| vec![Method::GET, Method::POST]);
     methods.iter().find_map(|method| bills.pattern(&normal, method))
@@ -222,18 +224,18 @@ fn bills_of(bills: &Bills, path: &RoutePattern, entry: &RouteEntry) -> Option<Ro
 /// Returns whether what the upstream sees lies under a billable pattern whose calls go to the same upstream.
 fn is_billed_there(bills: &Bills, config: &EdgeConfig, entry: &RouteEntry, prefix: &str) -> bool {
     let text = if prefix.is_empty() { "/" } else { prefix };
-    let Some(billed) = text.parse().ok().and_then(|path: RoutePattern| bills_of(bills, &path, entry)) else {
-        return false;
+    let Ok(leads_to) = text.parse::<RoutePattern>() else { return false };
+    let upstream_of = |billed: &RoutePattern| {
+        let above = config.routes.iter().filter(|other| is_below(billed.as_str(), other.path.as_str()));
+        above.max_by_key(|other| other.path.as_str().len()).map_or("default", |other| other.upstream.as_str())
     };
-    let longest = config
-        .routes
-        .iter()
-        .filter(|other| is_below(billed.as_str(), other.path.as_str()))
-        .max_by_key(|other| other.path.as_str().len());
-    longest.map_or("default", |other| other.upstream.as_str()) == entry.upstream
+    let lower = |path: &RoutePattern| path.as_str().to_ascii_lowercase();
+    let is_reached = |billed: &&RoutePattern| is_below(&lower(billed), &lower(&leads_to));
+    let below = bills.patterns().iter().filter(is_reached).filter(|billed| bills_of(bills, billed, entry).is_some());
+    bills_of(bills, &leads_to, entry).iter().chain(below).any(|billed| upstream_of(billed) == entry.upstream)
 }
 
-fn is_below(path: &str, pattern: &str) -> bool {
+pub(super) fn is_below(path: &str, pattern: &str) -> bool {
     pattern == "/" || path.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

@@ -1,0 +1,48 @@
+//! Settles what entries say of access against what is billed and what is open anyway. Nobody is known who could pay for an open
+//! call, so what is both is a mistake, wherever the two are said.
+
+use goldleaves_domain::{NormalPath, PublicRoutes, RoutePattern};
+use goldleaves_runtime::settings::{Values, table};
+
+use super::config::{Access, RouteEntry};
+use super::routes::{Bills, bills_of, is_below};
+
+/// Notes each entry that opens what is billed, and each whose words `PUBLIC_ROUTES` makes mean nothing.
+pub(super) fn check(values: &mut Values, entries: &[RouteEntry], (bills, public): (&Bills, &PublicRoutes)) {
+    for entry in entries {
+        let (place, path) = (&entry.place, &entry.path);
+        if let Some(billed) = opened(entry, bills) {
+            let text = format!(
+                "{place}.access opens {path}, and {billed} is billed: say `access = \"token\"`, or `billable = false` where {path} \
+                 is below it"
+            );
+            values.mistake(table::ROUTES, &text);
+        }
+        let is_public = NormalPath::normalise(path.as_str()).is_ok_and(|path| public.contains(&path));
+        if is_public && entry.billable == Some(true) {
+            let text =
+                format!("{place}.billable is true, and PUBLIC_ROUTES opens {path}: what is open is never billed");
+            values.mistake(table::ROUTES, &text);
+        }
+        if is_public && entry.access == Some(Access::Token) {
+            let text = format!("{place}.access is token, and PUBLIC_ROUTES opens {path}, which no entry changes");
+            values.mistake(table::ROUTES, &text);
+        }
+    }
+}
+
+/// Returns what is billed of that which an entry opens.
+fn opened(entry: &RouteEntry, bills: &Bills) -> Option<RoutePattern> {
+    if entry.access != Some(Access::Open) {
+        return None;
+    }
+    let here = bills_of(bills, &entry.path, entry);
+    // Other spellings of what is billed below it would be open: case counts for what is opened, not for what is billed.
+    let below = || bills.patterns().iter().find(|billed| is_strictly_below(billed, &entry.path, bills, entry)).cloned();
+    here.or_else(below)
+}
+
+fn is_strictly_below(billed: &RoutePattern, open: &RoutePattern, bills: &Bills, entry: &RouteEntry) -> bool {
+    let [billed_path, open_path] = [billed, open].map(|path| path.as_str().to_ascii_lowercase());
+    billed_path != open_path && is_below(&billed_path, &open_path) && bills_of(bills, billed, entry).is_some()
+}
