@@ -218,7 +218,8 @@ mod tests {
                 let is_bad = random.random_range(0..100) < percent;
                 (random.random_range(10..50), if is_bad { Answered::Badly } else { Answered::Well })
             });
-            prop_assert_eq!(ejections, 0);
+            // At the very beginning the ten answers that count may all be bad by chance.
+            prop_assert!(ejections <= 1, "{ejections}");
         }
     }
 
