@@ -35,17 +35,18 @@ fn sequences(batch: &Batch) -> Vec<u64> {
     batch.messages().iter().map(|message| message.sequence).collect()
 }
 
-/// The consumer with another `ack_wait` and start, as operations may make it.
-async fn remake_consumer(url: &str, ack_wait: Duration, start: u64) {
+/// The consumer with other settings, as operations may make it.
+async fn remake_consumer(url: &str, config: consumer::pull::Config) {
     let stream = plain(url).await.get_stream(STREAM).await.unwrap();
     stream.delete_consumer(CONSUMER).await.unwrap();
-    let config = consumer::pull::Config {
-        durable_name: Some(CONSUMER.to_owned()),
-        deliver_policy: consumer::DeliverPolicy::ByStartSequence { start_sequence: start },
-        ack_wait,
-        ..Default::default()
-    };
+    let config = consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), ..config };
     stream.create_consumer(config).await.unwrap();
+}
+
+/// From this sequence on, with this `ack_wait`.
+fn starting_at(start_sequence: u64, ack_wait: Duration) -> consumer::pull::Config {
+    let deliver_policy = consumer::DeliverPolicy::ByStartSequence { start_sequence };
+    consumer::pull::Config { deliver_policy, ack_wait, ..Default::default() }
 }
 
 async fn lag(connection: &Connection) -> Lag {
@@ -125,7 +126,7 @@ async fn what_is_not_acknowledged_comes_again_unless_it_is_held() {
     let mut tries = [8, 32, 120].into_iter().map(Duration::from_secs);
     let (mut consumer, held) = loop {
         let ack_wait = tries.next().expect("no pause is longer than the last try's wait");
-        remake_consumer(&server.url(), ack_wait, 1).await;
+        remake_consumer(&server.url(), starting_at(1, ack_wait)).await;
         let mut consumer = Consumer::new(connection.clone(), quick());
         let held = batch(&mut consumer).await;
         assert_eq!(sequences(&held), [1, 2, 3, 4, 5]);
@@ -285,7 +286,7 @@ async fn a_worker_waits_for_stream_and_consumer_and_makes_neither() {
     stream.delete_consumer(CONSUMER).await.unwrap();
     within(state.wait_for(waiting)).await.unwrap();
     declare(&connection, TOPOLOGY).await;
-    remake_consumer(&server.url(), Duration::from_secs(60), 8).await;
+    remake_consumer(&server.url(), starting_at(8, Duration::from_secs(60))).await;
     wait_for_lag(&connection, 0, 0).await;
     let replayed = came_since();
     assert!((8..=10).all(|sequence| replayed.contains(&sequence)), "{replayed:?}");
@@ -306,11 +307,8 @@ async fn a_consumer_made_incompatible_is_left_alone_and_named() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
-    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
-    stream.delete_consumer(CONSUMER).await.unwrap();
-    let bounded =
-        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_deliver: 3, ..Default::default() };
-    stream.create_consumer(bounded).await.unwrap();
+    let config = consumer::pull::Config { max_deliver: 3, ..Default::default() };
+    remake_consumer(&server.url(), config).await;
     publish_until_confirmed(&publisher(&connection), &deliveries(1)).await;
     let mut consumer = Consumer::new(connection.clone(), quick());
     let mut state = consumer.state();
@@ -391,11 +389,8 @@ async fn more_may_be_on_its_way_where_workers_wait_for_what_others_hold() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
-    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
-    stream.delete_consumer(CONSUMER).await.unwrap();
-    let config =
-        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_ack_pending: 10, ..Default::default() };
-    stream.create_consumer(config).await.unwrap();
+    let config = consumer::pull::Config { max_ack_pending: 10, ..Default::default() };
+    remake_consumer(&server.url(), config).await;
     publish_until_confirmed(&publisher(&connection), &deliveries(30)).await;
     assert!(!lag(&connection).await.starves_workers(), "nobody waits");
     let (mut first, mut second) =
@@ -420,16 +415,10 @@ async fn of_eighteen_workers_none_is_idle() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
-    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
-    stream.delete_consumer(CONSUMER).await.unwrap();
     // As many as seventeen hold that ask for two batches of five each.
-    let config = consumer::pull::Config {
-        durable_name: Some(CONSUMER.to_owned()),
-        max_ack_pending: 170,
-        ack_wait: Duration::from_secs(600),
-        ..Default::default()
-    };
-    stream.create_consumer(config).await.unwrap();
+    let config =
+        consumer::pull::Config { max_ack_pending: 170, ack_wait: Duration::from_secs(600), ..Default::default() };
+    remake_consumer(&server.url(), config).await;
     publish_until_confirmed(&publisher(&connection), &deliveries(400)).await;
     let options = || ConsumerOptions { batch_events: 5, ..quick() };
     let mut workers = Vec::new();
@@ -483,11 +472,8 @@ async fn a_message_larger_than_a_request_may_bring_comes_alone() {
     let server = NatsServer::start().await.unwrap();
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
-    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
-    stream.delete_consumer(CONSUMER).await.unwrap();
-    let config =
-        consumer::pull::Config { durable_name: Some(CONSUMER.to_owned()), max_bytes: 3_000, ..Default::default() };
-    stream.create_consumer(config).await.unwrap();
+    let config = consumer::pull::Config { max_bytes: 3_000, ..Default::default() };
+    remake_consumer(&server.url(), config).await;
     let mut messages = deliveries(20);
     messages[10].payload = vec![b'x'; 5_000].into();
     publish_until_confirmed(&publisher(&connection), &messages).await;
