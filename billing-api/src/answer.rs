@@ -60,7 +60,7 @@ pub(crate) enum ApiError {
     /// 500: the clock is outside the years that can be written.
     #[error("the clock is wrong")]
     Clock(#[from] TimestampError),
-    /// What billing refuses; 503 when the database is away or too slow, else 500.
+    /// An error of billing: 503 when the database is away or too slow, else what it says of itself, else 500.
     #[error("billing did not answer")]
     Billing(#[from] BillingError),
 }
@@ -92,7 +92,7 @@ impl ApiError {
         }
     }
 
-    /// What the log says of it, where that is more than the caller is told.
+    /// Returns the cause for the log, where that is more than the caller is told.
     fn cause(&self) -> Option<String> {
         match self {
             Self::Billing(BillingError::Refused(_)) => None,

@@ -1,4 +1,4 @@
-//! What the billing API reads from the settings.
+//! The settings of the billing API.
 
 use std::net::SocketAddr;
 use std::str::FromStr as _;
@@ -20,11 +20,11 @@ pub struct BillingConfig {
     pub time_zone: TimeZone,
     /// `PERIOD_CLOSE_AFTER_HOURS`: how long after their ends periods are closed by themselves; `None` is never.
     pub close_after_hours: Option<u32>,
-    /// What usage is pushed to Stripe with; `None` pushes nothing.
+    /// The account at Stripe that usage is pushed to; `None` pushes nothing.
     pub stripe: Option<StripeConfig>,
 }
 
-/// What usage is pushed to Stripe with.
+/// The settings of the push to Stripe.
 #[derive(Debug, Clone)]
 pub struct StripeConfig {
     /// `STRIPE_API_KEY`.

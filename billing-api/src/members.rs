@@ -82,7 +82,7 @@ impl Members {
         self.members.iter().find(|(other, value)| other == name && !value.is_null()).map(|(_, value)| value)
     }
 
-    /// Whether a member is there, also as `null`.
+    /// Returns whether a member is present, also as `null`.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.members.iter().any(|(other, _)| other == name)
     }

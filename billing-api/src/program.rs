@@ -28,10 +28,10 @@ const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
 const WORK_LIMIT: Duration = Duration::from_secs(12);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
 
-/// What dropping the last connections may take, after the grace.
+/// The time that dropping the last connections may take, after the grace.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
-/// What the program is told.
+/// The settings of the program.
 #[derive(Debug)]
 pub struct Config {
     common: Common,
@@ -169,7 +169,8 @@ const fn rule(name: &'static str, stage: Stage) -> TaskRule {
     TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
 }
 
-/// Whether the database answers and has the schema. Away is waited out; what is wrong is not.
+/// Watches whether the database answers and has the schema. It waits while the database is away, and ends the program
+/// when the schema is wrong.
 fn watch_database(supervisor: &mut Supervisor, billing: Billing) -> Arc<AtomicBool> {
     let ready = Arc::new(AtomicBool::new(false));
     let rule = TaskRule { name: "schema", stage: Stage::Sink, on_cancel: OnCancel::Abort, on_failure: OnFailure::Stop };

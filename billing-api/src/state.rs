@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that all handlers share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::pulse::Pulse;
 use crate::push::Pusher;
 use crate::turns::Turns;
 
-/// What the handlers share. Cheap to clone.
+/// The state that all handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct BillingApi {
     inner: Arc<Inner>,
@@ -24,12 +24,12 @@ pub struct BillingApi {
     stripe: Option<Arc<StripeDesk>>,
 }
 
-/// What handlers need of Stripe, where usage is pushed to it.
+/// The parts that handlers need of the push to Stripe, where there is one.
 #[derive(Debug)]
 pub struct StripeDesk {
-    /// Who pushes.
+    /// The task that pushes.
     pub pusher: Pusher,
-    /// What webhooks are signed with; `None` takes none.
+    /// The secrets that webhooks are signed with; without them no webhook is taken.
     pub webhook: Option<Secrets>,
 }
 
@@ -67,7 +67,7 @@ impl BillingApi {
         self.stripe.as_deref()
     }
 
-    /// What is pushed to Stripe; rows are made without a key, too.
+    /// Returns the books of the push; rows are made without a key, too.
     pub(crate) fn books(&self) -> Books {
         match &self.stripe {
             Some(desk) => desk.pusher.books().clone(),

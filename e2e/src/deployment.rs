@@ -42,7 +42,7 @@ pub struct Deployment {
     disk: Option<Disk>,
     /// A disk that outlives the programs that use it.
     kept: Option<SmallDisk>,
-    /// Whether the one process prints what it prints on a terminal.
+    /// True if the one process prints what it prints on a terminal.
     banner: bool,
     running: Option<Running>,
     backing: Option<Backing>,
@@ -64,7 +64,7 @@ struct Running {
     ops: SocketAddr,
 }
 
-/// What the distributed deployment stands on.
+/// The servers that the distributed deployment stands on.
 #[derive(Debug)]
 struct Backing {
     nats: NatsServer,
@@ -344,7 +344,8 @@ impl Deployment {
         gateway.wait().await
     }
 
-    /// What a dead worker was handed comes back after so long, not after production's minute. Embedded there is none.
+    /// Lets JetStream redeliver a dead worker's messages after `ack_wait` instead of production's minute. The embedded
+    /// form has none.
     ///
     /// # Errors
     /// JetStream does not take it.
@@ -413,7 +414,7 @@ impl Deployment {
         }
     }
 
-    /// What the usage summary of this month says of a tenant, once it counts so many events.
+    /// Returns the usage summary of a tenant for this month, once it counts so many events.
     ///
     /// # Errors
     /// It never does; the last answer is in the error.

@@ -28,7 +28,7 @@ use crate::tables::Tables;
 /// How long a nats-server may take to answer; one without a leader never does.
 const ANSWER_SECS: u64 = 3;
 
-/// What the programs reach their servers through.
+/// The proxies through which the programs reach their servers.
 #[derive(Debug)]
 pub struct Wires {
     /// From the gateway to NATS.
@@ -356,7 +356,7 @@ impl Fleet {
         Wire::connect(port, "", "").await?.redeliver_after(ack_wait).await
     }
 
-    /// What JetStream says of the workers' consumer.
+    /// Returns what JetStream says of the workers' consumer.
     ///
     /// # Errors
     /// It does not answer, or there is none.

@@ -29,7 +29,7 @@ pub enum Deployment {
     Distributed,
 }
 
-/// What a gateway is told.
+/// The settings of a gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
     /// `GATEWAY_ADDR`.
@@ -38,7 +38,7 @@ pub struct GatewayConfig {
     pub upstream: Option<Origin>,
     /// `BILLING_URL`.
     pub billing: Origin,
-    /// What `BILLING_CA_FILE` says; `None` = the machine's roots.
+    /// The certificates of `BILLING_CA_FILE`; `None` = the machine's roots.
     pub(crate) billing_tls: Option<Arc<Tls>>,
     /// `[[upstreams]]` and `[[routes]]`.
     pub(crate) edge: EdgeConfig,
@@ -46,7 +46,7 @@ pub struct GatewayConfig {
     pub routes: Arc<BillableRoutes>,
     /// `PUBLIC_ROUTES`.
     pub public: Arc<PublicRoutes>,
-    /// Of `BILLABLE_ROUTES` those that can never be billed, since all that they match is open.
+    /// The patterns of `BILLABLE_ROUTES` that can never be billed, since all that they match is open.
     pub never_billed: Vec<String>,
     /// `BILLABLE_STATUSES`.
     pub statuses: Arc<BillableStatuses>,
@@ -58,7 +58,7 @@ pub struct GatewayConfig {
     pub client_info: bool,
     /// `WEBSOCKET_TOKEN`.
     pub websocket_tokens: bool,
-    /// Whether answers without an event say why there is none: in development.
+    /// True if answers without an event say why there is none: in development.
     pub says_skipped: bool,
     /// Sizes, counts and time-outs.
     pub limits: GatewayLimits,
@@ -199,7 +199,7 @@ fn origin(values: &mut Values, setting: table::Setting) -> Option<Option<Origin>
     }
 }
 
-/// What `BILLING_URL` is encrypted with. The outer `None` is a mistake, already noted.
+/// Reads what `BILLING_URL` is encrypted with. The outer `None` is a mistake, already noted.
 fn billing_tls(values: &mut Values, billing: Option<&Origin>) -> Option<Option<Arc<Tls>>> {
     let Some(file) = values.optional(table::BILLING_CA_FILE, parse::path)? else { return Some(None) };
     if billing.is_some_and(|billing| !billing.is_https()) {

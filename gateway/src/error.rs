@@ -81,7 +81,7 @@ pub(crate) enum GatewayError {
     Panic,
 }
 
-/// What went wrong on the far side, to be read after whose side that is.
+/// The fault on the far side, to be read after the name of that side.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     #[error("can't be reached")]
@@ -108,7 +108,7 @@ impl UpstreamError {
         GatewayError::Upstream { whom, error: self }
     }
 
-    /// Whether the upstream may have seen the call.
+    /// Returns whether the upstream may have seen the call.
     const fn was_sent(&self) -> bool {
         matches!(self, Self::Broke(_) | Self::Answer(_) | Self::Silent)
     }
@@ -218,7 +218,7 @@ impl GatewayError {
         }
     }
 
-    /// Whether it is the gateway's or the upstream's fault, and worth a warning.
+    /// Returns whether it is the gateway's or the upstream's fault, and worth a warning.
     pub(crate) fn is_fault(&self) -> bool {
         let expected = match self {
             Self::Connect | Self::Method | Self::TransferCoding | Self::UpgradeUnsupported => true,

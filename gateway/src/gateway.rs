@@ -44,7 +44,7 @@ pub enum StartError {
     Listen {
         /// `GATEWAY_ADDR`.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -72,7 +72,7 @@ pub enum StartError {
     NoUpstream,
 }
 
-/// What a gateway is given by the program it runs in.
+/// The parts that a gateway is given by the program it runs in.
 #[derive(Debug, Clone)]
 pub struct GatewayParts {
     /// Verifies bearer tokens.
@@ -97,7 +97,7 @@ pub struct Gateway {
     reloader: Arc<Reloader>,
 }
 
-/// What is asked of the cores, and what one of them says.
+/// The tokens by which cores are told to stop, and the one by which a core says that it ended.
 #[derive(Debug, Default)]
 struct Wishes {
     draining: CancellationToken,
@@ -174,7 +174,7 @@ impl Gateway {
         Arc::clone(&self.reloader)
     }
 
-    /// What its cores count.
+    /// Returns the metrics of its cores.
     pub(crate) fn metrics(&self) -> Vec<Arc<CoreMetrics>> {
         self.metrics.clone()
     }
@@ -227,7 +227,7 @@ impl Drop for Gateway {
     }
 }
 
-/// What a core's thread needs besides what it serves.
+/// The parts that a core's thread needs besides what it serves.
 struct Serving {
     listener: StdListener,
     serve: LiveOptions,
@@ -236,7 +236,7 @@ struct Serving {
     died: CancellationToken,
 }
 
-/// What goes on from one reading of the settings to the next.
+/// Makes what goes on from one reading of the settings to the next.
 fn lasting(config: &GatewayConfig, parts: &GatewayParts, (shares, stops): (Shares, &[Stop])) -> Lasting {
     let cores = config.cores.get();
     let slots = Slots::new(shares.upstreams);

@@ -25,7 +25,7 @@ use goldleaves_record::RecordOptions;
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
-/// What the program is told.
+/// The settings of the program.
 #[derive(Debug)]
 pub struct Config {
     common: Common,

@@ -27,14 +27,14 @@ const APART: Duration = Duration::from_secs(1);
 /// How often the files are looked at that the settings name.
 const NAMED_EVERY: Duration = Duration::from_secs(5);
 
-/// What of one reading is not the gateway's alone.
+/// The settings of one reading that are not the gateway's alone.
 #[derive(Debug, Clone)]
 pub struct Taken {
-    /// What tokens are verified with.
+    /// The options that tokens are verified with.
     pub tokens: TokenOptions,
-    /// What is logged, and how.
+    /// The options of the log.
     pub logs: LogOptions,
-    /// Of all settings, secrets left out.
+    /// The hash of all settings, secrets left out.
     pub sha256: String,
     /// The file that they were read from.
     pub file: Option<File>,
@@ -50,7 +50,7 @@ impl Taken {
     }
 }
 
-/// What a reading gives.
+/// The result of a reading.
 #[derive(Debug)]
 pub struct Reloaded {
     /// The gateway's settings.
@@ -84,7 +84,7 @@ impl fmt::Debug for Reloading {
     }
 }
 
-/// What is shown of reloads.
+/// The metrics of reloads.
 #[derive(Clone)]
 struct Shown {
     results: Family<[(&'static str, &'static str); 1], Counter>,
@@ -168,8 +168,8 @@ struct Standing {
 }
 
 impl Standing {
-    /// Whether something that is written is not served by. What a file holds that the settings name says nothing of the file
-    /// of settings, which stays refused until it is read itself.
+    /// Returns whether the gateway serves by something else than what is written. A change in a file that the settings
+    /// name says nothing of the file of settings, which stays refused until it is read itself.
     fn is_stale_after(&mut self, reason: Reason, refused: Option<&Refusal>) -> bool {
         if reason != Reason::Named {
             self.file_refused = refused.is_some_and(|refusal| refusal.of_another_file);
@@ -302,12 +302,12 @@ impl Reader {
     }
 }
 
-/// What tells that a file is another one: also through symbolic links, as Kubernetes swaps them.
+/// The identity of a file, which tells that it is another one: also through symbolic links, as Kubernetes swaps them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen(Option<(u64, u64, SystemTime)>);
 
 impl Seen {
-    /// What is seen of these. A folder of another machine may take its time, and nothing else waits for it.
+    /// Looks at these files. A folder of another machine may take its time, and nothing else waits for it.
     async fn of_all(paths: Vec<PathBuf>) -> Result<Vec<Self>, JoinError> {
         tokio::task::spawn_blocking(move || paths.iter().map(|path| Self::of(path)).collect()).await
     }

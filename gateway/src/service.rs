@@ -129,7 +129,7 @@ impl GatewayService {
 pub struct Started {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What `/upstreams` says.
+    /// Makes the text of `/upstreams`.
     pub upstreams: Box<dyn Fn() -> String + Send + Sync>,
     /// How long a stop may take.
     pub stop_grace: Box<dyn Fn() -> Duration + Send + Sync>,

@@ -30,7 +30,7 @@ const HEADER_BYTES_NAMED: u32 = 16 << 10;
 /// How many requests of one core may wait for an answer's head at once.
 const WAITING_MAX: usize = 20_000;
 
-/// What no reload changes.
+/// The parts that no reload changes.
 pub(crate) struct Lasting {
     pub(crate) recorder: Recorder,
     pub(crate) tracer: Tracer,
@@ -51,7 +51,7 @@ pub(crate) struct LastingCore {
     pub(crate) finishing: TaskTracker,
 }
 
-/// What one reading of the settings makes.
+/// The result of one reading of the settings.
 pub(crate) struct Snapshot {
     pub(crate) edge: Arc<Edge>,
     parts: StackParts,
@@ -99,7 +99,7 @@ impl Lasting {
         Snapshot { edge, parts, rate_per_second, config: config.clone() }
     }
 
-    /// What one core serves a snapshot with.
+    /// Returns what one core serves a snapshot with.
     pub(crate) fn of_core(&self, index: usize, snapshot: &Snapshot) -> Option<OfCore> {
         let LastingCore { metrics, buffers, stopping, tunnels, finishing } = self.cores.get(index)?.clone();
         let config = &snapshot.config;
@@ -208,7 +208,7 @@ impl Reloader {
     }
 }
 
-/// What connections of a core are held to; `serve` has what all cores and all readings of the settings share.
+/// Returns the limits of a core's connections; `serve` has what all cores and all readings of the settings share.
 pub(crate) fn serve_options(config: &GatewayConfig, (serve, buffers): (&ServeOptions, &Buffers)) -> ServeOptions {
     ServeOptions {
         first_byte_timeout: config.limits.first_byte_timeout,

@@ -1,4 +1,4 @@
-//! What the gateway exports of a call: a span of its own, and one of the call to the upstream.
+//! The spans that the gateway exports of a call: one of its own, and one of the call to the upstream.
 //!
 //! They say which route was meant, never which path, query or body was sent, nor who called. Of a call whose trace
 //! nobody wants nothing is made here.
@@ -29,7 +29,7 @@ pub(crate) struct CallTrace {
     watched: Option<Arc<Watched>>,
 }
 
-/// What layers find out about a call whose trace is exported.
+/// The findings of layers about a call whose trace is exported.
 struct Watched {
     tracer: Tracer,
     matched: OnceLock<Matched>,
@@ -64,7 +64,7 @@ impl CallTrace {
         self.header.to_str().ok()
     }
 
-    /// What the call turned out to be.
+    /// Notes the class and the route of the call.
     pub(crate) fn matched(&self, class: RequestClass, route: Option<&RoutePattern>) {
         if let Some(watched) = &self.watched {
             // Said once, by the layer that knows.
@@ -72,7 +72,7 @@ impl CallTrace {
         }
     }
 
-    /// What the upstream is told of the trace, and the span of the call to it.
+    /// Returns the trace header for the upstream, and the span of the call to it.
     pub(crate) fn toward_upstream(self, method: &Method) -> (HeaderValue, Option<OpenSpan>) {
         let Some(watched) = self.watched else { return (self.header, None) };
         let name = web::method_word(method).into();

@@ -24,7 +24,7 @@ use crate::layers::{
 use crate::proxy::Proxy;
 use crate::via::Via;
 
-/// What the layers are made of.
+/// The parts that the layers are made of.
 #[derive(Clone)]
 pub(crate) struct StackParts {
     pub(crate) tracer: Tracer,
@@ -35,7 +35,7 @@ pub(crate) struct StackParts {
     pub(crate) public: Arc<PublicRoutes>,
     pub(crate) edge: Arc<Edge>,
     pub(crate) verifier: TokenVerifier,
-    /// Whether a WebSocket may bring its token as a subprotocol.
+    /// True if a WebSocket may bring its token as a subprotocol.
     pub(crate) websocket_tokens: bool,
     pub(crate) buckets: Option<Arc<Buckets>>,
     pub(crate) calls: Arc<OpenCalls>,

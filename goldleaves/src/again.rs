@@ -13,7 +13,7 @@ use crate::secret;
 
 /// Holds what a reading has to do with besides the settings.
 pub(crate) struct Beside {
-    /// What tokens are verified with since the start.
+    /// The options that tokens are verified with since the start.
     pub(crate) tokens: TokenOptions,
     /// The demo, where it was started.
     pub(crate) demo: Option<Origin>,

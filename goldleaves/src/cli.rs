@@ -152,7 +152,7 @@ pub enum SpoolCommand {
     },
 }
 
-/// Whom a token is for.
+/// The subject of a token.
 #[derive(Debug, clap::Args)]
 pub struct TokenArguments {
     /// The tenant whose usage it is

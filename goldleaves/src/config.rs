@@ -16,12 +16,12 @@ use goldleaves_trace::TraceSettings;
 const BILLING_ADDR: SocketAddr = here(8081);
 const OPS_ADDR: SocketAddr = here(9090);
 
-/// What the one process is told.
+/// The settings of the one process.
 #[derive(Debug)]
 pub struct Config {
     /// Environment, logs, grace.
     pub common: Common,
-    /// What tokens are verified and signed with.
+    /// The settings by which tokens are verified and signed.
     pub jwt: JwtSettings,
     /// The gateway's part.
     pub gateway: GatewayConfig,
@@ -43,9 +43,9 @@ pub struct Config {
     pub traces: TraceSettings,
     /// How the settings are read again.
     pub again: Option<Again>,
-    /// What they were.
+    /// The fingerprints of the settings at that reading.
     pub read: Fingerprints,
-    /// What of them is not the gateway's alone.
+    /// The settings that are not the gateway's alone.
     pub taken: Taken,
 }
 
@@ -84,14 +84,14 @@ impl Config {
     }
 }
 
-/// What `goldleaves token` reads.
+/// The settings of `goldleaves token`.
 #[derive(Debug)]
 pub struct TokenConfig {
-    /// What tokens are signed with.
+    /// The settings by which tokens are signed.
     pub jwt: JwtSettings,
     /// `DATA_DIR`.
     pub data_dir: PathBuf,
-    /// What is probably not meant as it is.
+    /// The settings that are probably not meant as they are.
     pub warnings: Vec<String>,
 }
 

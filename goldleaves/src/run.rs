@@ -36,7 +36,7 @@ use crate::{broker, demo, prepare, secret, token};
 const PRICE_WITHIN: Duration = Duration::from_secs(1);
 /// How long threads that still work with files are waited for at the end.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
-/// Whom the sample token speaks for.
+/// The user that the sample token speaks for.
 const SAMPLE_NAME: &str = "demo";
 
 /// Runs until told to stop.
@@ -65,7 +65,7 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     })
 }
 
-/// What is there before the runtime is.
+/// The parts that exist before the runtime does.
 type Given = (LogSwitch, Result<Inherited, InheritedError>);
 
 /// Listeners that are bound before anything is served.
@@ -160,7 +160,7 @@ fn api(
     program::with_stripe(api, supervisor, (&config.billing, metrics))
 }
 
-/// What a unit costs now, in words; a ledger that is away is not waited for.
+/// Returns the present price of a unit in words; it does not wait for a ledger that is away.
 async fn price(ledger: &Ledger) -> String {
     let card = tokio::time::timeout(PRICE_WITHIN, ledger.default_card()).await.ok().and_then(Result::ok).flatten();
     match card.map(|card| card.pricing) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{database_url, read_stream};
 use crate::spool_status::missing;
 
-/// What it is told.
+/// The settings of the command.
 #[derive(Debug)]
 pub(crate) struct RelayConfig {
     common: Common,

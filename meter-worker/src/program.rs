@@ -17,7 +17,7 @@ use crate::worker::{ConsumerSettings, StreamMetrics, StreamWatch, Worker};
 const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092);
 
-/// What the program is told.
+/// The settings of the program.
 #[derive(Debug)]
 pub struct Config {
     common: Common,
@@ -116,7 +116,8 @@ const fn rule(name: &'static str, stage: Stage, on_cancel: OnCancel) -> TaskRule
     TaskRule { name, stage, on_cancel, on_failure: OnFailure::Stop }
 }
 
-/// Whether the database answers and has the schema. Away is waited out; what is wrong is not.
+/// Watches whether the database answers and has the schema. It waits while the database is away, and ends the program
+/// when the schema is wrong.
 fn watch_ledger(supervisor: &mut Supervisor, ledger: Ledger) -> Arc<AtomicBool> {
     let ready = Arc::new(AtomicBool::new(false));
     let is_ready = Arc::clone(&ready);

@@ -58,7 +58,7 @@ pub(crate) const DIFFERENCE: Shape<4> = Shape {
     ],
 };
 
-/// What a card would change.
+/// The answer of a preview: the changes that a card would make.
 pub(crate) const PREVIEW: Shape<4> = Shape {
     name: "RateCardPreview",
     members: [

@@ -215,7 +215,7 @@ impl Schemas {
     }
 }
 
-/// What is said of a value beside its kind.
+/// Everything that is said of a value beside its kind.
 #[derive(Clone, Copy)]
 struct Said {
     is_nullable: bool,

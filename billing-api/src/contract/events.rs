@@ -40,7 +40,7 @@ pub(crate) const EVENT_PERIOD: Shape<3> = Shape {
     ],
 };
 
-/// What became of an event's hour at Stripe.
+/// The state of an event's hour at Stripe.
 pub(crate) const EVENT_STRIPE: Shape<6> = Shape {
     name: "EventStripe",
     members: [

@@ -11,14 +11,14 @@ pub(crate) enum Method {
     Post,
 }
 
-/// Who may call.
+/// The callers that an operation is open to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Whoever has a token that is good enough.
+    /// Anyone with a token that carries the right.
     Token,
     /// Everybody.
     Open,
-    /// Whoever signs the body.
+    /// Anyone who signs the body.
     Signed,
 }
 
@@ -88,7 +88,7 @@ impl Operation {
         self.in_query().filter(|name| *name != TENANT).collect()
     }
 
-    /// Whether it answers as CSV, too.
+    /// Returns whether it answers as CSV, too.
     pub(crate) fn has_csv(&self) -> bool {
         self.in_query().any(|name| name == "format")
     }

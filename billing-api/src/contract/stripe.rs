@@ -1,4 +1,4 @@
-//! What is pushed to Stripe.
+//! The shapes of the push to Stripe.
 
 use super::bills;
 use super::{Access, Answers, Content, Kind, Operation, PAGE, Parameter, RANGE, ROLES, Shape, TENANT_ID, member};
@@ -114,7 +114,7 @@ pub(crate) const ADOPTING: Shape<3> = Shape {
     ],
 };
 
-/// What an adoption came to.
+/// The result of an adoption.
 pub(crate) const ADOPTED: Shape<5> = Shape {
     name: "StripeAdopted",
     members: [

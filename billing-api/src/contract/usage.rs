@@ -64,7 +64,7 @@ const BREAKDOWN: [Member; 2] = [
     member("groups", Kind::List(GROUP.whole())).optional().about("Where group_by asks for them"),
 ];
 
-/// Whether the service works.
+/// The answer of the health check.
 pub(crate) const HEALTH: Shape<4> = Shape {
     name: "Health",
     members: [

@@ -57,8 +57,8 @@ impl Pusher {
     }
 }
 
-/// Whether an hour's sum says that each of its rows is there. Where all values are positive and Stripe took all of them, one
-/// that is missing makes the sum smaller; with negative ones, two could make up for each other.
+/// Returns whether an hour's sum says that each of its rows is there. Where all values are positive and Stripe took all
+/// of them, one that is missing makes the sum smaller; with negative ones, two could make up for each other.
 fn is_there(rows: &[PushRow], theirs: Option<i128>) -> bool {
     let is_sure = |row: &PushRow| row.progress.state == RowState::Pushed && row.value.is_some_and(|value| value >= 0);
     let ours: i128 = rows.iter().filter_map(|row| row.value).sum();

@@ -11,7 +11,7 @@ const NO_METER: &str = "v1.billing.meter.no_meter_found";
 const METER_CHANGED: [&str; 3] =
     ["v1.billing.meter.deactivated", "v1.billing.meter.reactivated", "v1.billing.meter.updated"];
 
-/// Whether anything follows from a webhook of this type.
+/// Returns whether anything follows from a webhook of this type.
 pub(crate) fn is_heeded(kind: &str) -> bool {
     kind == REPORT || kind == NO_METER || METER_CHANGED.contains(&kind)
 }

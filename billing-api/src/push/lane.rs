@@ -1,4 +1,4 @@
-//! What is done in a lane that this program has taken: both sides are compared, rows are sent one after the other, minutes
+//! The work in a lane that this program has taken: both sides are compared, rows are sent one after the other, minutes
 //! are read.
 
 use goldleaves_billing::stripe::rules::{Due, Outcome, RowState, Verdict};
@@ -81,7 +81,7 @@ impl Pusher {
         Ok(true)
     }
 
-    /// What Stripe has in a window of whole minutes; `None` where it does not say.
+    /// Returns Stripe's sum for a window of whole minutes; `None` where it does not say.
     async fn sum(
         &self,
         meter: &StoredMeter,
@@ -225,7 +225,7 @@ impl Pusher {
     }
 }
 
-/// What a row came to in this lease.
+/// The result of a row's turn in this lease.
 enum Step {
     /// It was worked on.
     Done,

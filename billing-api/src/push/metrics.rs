@@ -1,4 +1,4 @@
-//! What is counted of the push to Stripe.
+//! The metrics of the push to Stripe.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -260,7 +260,7 @@ impl Pusher {
         self.inner.books.block_all("livemode").await
     }
 
-    /// Whether the key's mode is that of the rows; blocks all lanes where it is not.
+    /// Returns whether the key's mode is that of the rows; blocks all lanes where it is not.
     async fn is_of_mode(&self, found: Option<bool>) -> Result<bool, BillingError> {
         let key = self.inner.stripe.mode().map(|mode| mode == Mode::Live);
         let stored = self.inner.books.livemode(found.or(key)).await?;
@@ -272,7 +272,7 @@ impl Pusher {
         Ok(true)
     }
 
-    /// Whether a meter fits, as far as was found out within a day.
+    /// Returns why a meter does not fit, from a check that is at most a day old; `None` when it fits.
     async fn fit(&self, meter: &StoredMeter, now: Timestamp) -> Result<Option<String>, Stop> {
         let started_at = self.inner.started_at.lock().unwrap_or(now);
         let fresh = now.plus_micros(-METER_CHECK_MICROS).unwrap_or(now).max(started_at);

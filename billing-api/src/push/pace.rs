@@ -68,7 +68,7 @@ impl Pace {
 pub(crate) struct Breaker(Mutex<Option<Timestamp>>);
 
 impl Breaker {
-    /// Whether a call may begin now.
+    /// Returns whether a call may begin now. While Stripe can't be reached, that call is the probe of this minute.
     pub(crate) fn lets_through(&self, now: Timestamp) -> bool {
         let mut probe = self.0.lock();
         match *probe {
@@ -81,7 +81,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a call would be let through; it does not count as one.
+    /// Returns whether no call would be let through now.
     pub(crate) fn is_open(&self, now: Timestamp) -> bool {
         self.0.lock().is_some_and(|at| at > now)
     }

@@ -42,7 +42,7 @@ pub(crate) async fn report_usage(
     Ok(push_item(&push).answer(StatusCode::ACCEPTED))
 }
 
-/// As [`get`], of a tenant whose name no path can hold. Without one there is only the POST here.
+/// Works like [`get`], for a tenant whose name no path can hold. Without one there is only the POST here.
 pub(crate) async fn get_by_query(
     api: State<BillingApi>,
     uri: Uri,

@@ -1,4 +1,5 @@
-//! What is pushed to Stripe, to whom, and how far it has come: everything under `/billing/stripe` but the webhook.
+//! Everything under `/billing/stripe` but the webhook: which usage is pushed, to which customer, and how far it has
+//! come.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -63,7 +64,7 @@ pub(crate) async fn put_meter(
     Ok(meter_item(&put.stored).answer(status_of(put.is_new)))
 }
 
-/// Whether Stripe says that a meter fits; `false` where it can't be asked.
+/// Returns whether Stripe says that a meter fits; `false` where it can't be asked.
 async fn is_fit(api: &BillingApi, new: &NewMeter) -> Result<bool, ApiError> {
     let Some(desk) = api.stripe() else { return Ok(false) };
     match desk.pusher.read_meter(&new.stripe_meter_id, &new.event_name).await? {

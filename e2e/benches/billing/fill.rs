@@ -15,7 +15,7 @@ const AT_ONCE: u64 = 500_000;
 /// How many events are looked up.
 const SAMPLES: u64 = 200;
 
-/// What is there.
+/// The contents of a filled ledger.
 pub(crate) struct Filled {
     pub(crate) month: &'static str,
     pub(crate) largest: &'static str,

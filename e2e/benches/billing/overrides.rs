@@ -1,4 +1,5 @@
-//! What rate cards of single tenants cost the insert: the same batches in turns, into a ledger with none and into one with many.
+//! The price that the insert pays for rate cards of single tenants: the same batches in turns, into a ledger with none
+//! and into one with many.
 
 use std::time::Instant;
 

@@ -12,13 +12,13 @@ use goldleaves_testkit::postgres::Postgres;
 pub(crate) struct Cpu(u64);
 
 impl Cpu {
-    /// What a process has used, its threads included.
+    /// Returns the time that a process has used, its threads included.
     pub(crate) fn of(process: u32) -> Result<Self> {
         let fields = stat(process).with_context(|| format!("the CPU time of process {process}"))?;
         Ok(Self(fields.get(11..13).context("no times")?.iter().sum()))
     }
 
-    /// What all processes of a database server have used, those that ended included.
+    /// Returns the time that all processes of a database server have used, those that ended included.
     pub(crate) fn of_children(postgres: &Postgres) -> Result<Self> {
         let file = postgres.directory().join("data/postmaster.pid");
         let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;

@@ -12,7 +12,7 @@ use crate::Arguments;
 /// How many records a relay's window has at the most.
 const WINDOW: usize = 8_000;
 
-/// Whether events share messages.
+/// Says whether events share messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
     Alone,

@@ -42,7 +42,7 @@ pub(crate) struct Server {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// What stands behind the servers measured, to be measured itself or not.
+    /// The upstream behind the servers measured, which may be measured itself.
     Upstream,
     Peer,
     Ours,
@@ -66,7 +66,7 @@ pub(crate) const HAPROXY_DUTIES: &str = "haproxy, the same duties";
 pub(crate) const METERED: &str = "gateway";
 pub(crate) const NOT_METERED: &str = "gateway, not metered";
 
-/// What stands behind the servers measured, which is no row.
+/// The name of the upstream behind the servers measured, which is no row.
 const BEHIND: &str = "upstream behind";
 
 /// The route that costs something.

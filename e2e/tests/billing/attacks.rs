@@ -1,5 +1,5 @@
-//! What somebody tries, or what merely happens, against the rules of bills: prices that change within a month, usage that is
-//! committed after its hour was sealed, powerful roles, and lists that are too long to be made.
+//! Attacks and accidents against the rules of bills: prices that change within a month, usage that is committed after
+//! its hour was sealed, powerful roles, and lists that are too long to be made.
 
 use std::time::Duration;
 

@@ -341,7 +341,7 @@ fn stripe_mapping() -> Value {
     json!({"stripe_customer_id": CUSTOMER, "from_hour": "2026-03-10T10:00:00Z", "reason": "set-up"})
 }
 
-/// Whether a value is what a schema says, as far as this document uses schemas.
+/// Checks a value against a schema, as far as this document uses schemas.
 fn check(document: &Value, (schema, value): (&Value, &Value), at: &str) {
     if let Some(name) = schema["$ref"].as_str() {
         let schema = document.pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("{name} is missing"));

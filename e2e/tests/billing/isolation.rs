@@ -205,7 +205,7 @@ async fn the_same_is_done_for_what_is_foreign_as_for_what_is_not_there() {
     }
 }
 
-/// What a call is answered with, and the statements that ran for it.
+/// Makes a call; returns its answer and the statements that ran for it.
 async fn watched(api: &Api, call: &Call, (name, token): (&str, &str)) -> ((u16, String, Value), Vec<String>) {
     let server = Postgres::shared().await.unwrap();
     let database = api.url().rsplit('/').next().unwrap();

@@ -1,4 +1,5 @@
-//! What is not simply sent: meters that do not fit, strangers, other keys, customers that are gone, a ledger that went back.
+//! Rows that are not simply sent: meters that do not fit, strangers, other keys, customers that are gone, a ledger that
+//! went back.
 
 use goldleaves_billing::stripe::Books;
 use goldleaves_billing_api::push::{Pacing, Pusher, StripeMetrics};

@@ -42,7 +42,7 @@ pub(crate) struct Api {
     _directory: Option<TempDir>,
 }
 
-/// What came back.
+/// The answer to a call.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

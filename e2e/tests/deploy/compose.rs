@@ -11,7 +11,7 @@ use crate::{file, text};
 
 /// The services that run a program of ours, each by the program's name.
 const PROGRAMS: [&str; 4] = ["migrate", "gateway", "meter-worker", "billing-api"];
-/// What `deploy/make-env` writes.
+/// The secrets that `deploy/make-env` writes.
 const SECRETS: [&str; 7] = [
     "JWT_SECRET",
     "POSTGRES_PASSWORD",
@@ -62,7 +62,7 @@ fn fill_in(mut text: String) -> String {
     text
 }
 
-/// What `check-config` says a program reads, and from where.
+/// Runs `check-config`; returns whether it passed, and what it says the program reads and from where.
 fn check_config(program: &str, environment: &BTreeMap<String, String>) -> (bool, String) {
     let scratch = Scratch::new("compose").unwrap();
     let launch = Launch::new("goldleaves", scratch.path()).argument("check-config").argument("--program");
@@ -88,7 +88,7 @@ fn a_program_reads_every_variable_it_is_given_and_misses_none() {
     }
 }
 
-/// What operators can set they can set in `.env`, so that nobody has to change compose.yaml for it.
+/// Every setting that operators can set can be set in `.env`, so that nobody has to change compose.yaml for it.
 #[test]
 fn every_setting_that_a_program_reads_reaches_it() {
     let compose = compose();

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::text;
 
-/// What the server says that a setting is, with this file.
+/// Returns the server's value of a setting with this file.
 fn shown(conf: &str, setting: &str) -> Result<String, String> {
     let scratch = Scratch::new("postgres-conf").unwrap();
     std::fs::write(scratch.join("postgresql.conf"), conf).unwrap();
@@ -214,7 +214,7 @@ async fn bill_as(url: &str) {
     billing.store().close().await;
 }
 
-/// What each login must not do.
+/// The statements that each login must be refused.
 fn forbidden() -> Vec<(&'static str, String)> {
     let (worker, billing) = ("goldleaves_worker", "goldleaves_billing");
     let mut forbidden = vec![

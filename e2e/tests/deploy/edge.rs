@@ -102,7 +102,7 @@ fn the_effective_table_of_routes_is_shown() {
     assert_eq!(json["routes"].as_array().unwrap().len(), rows.len());
 }
 
-/// Whoever names upstreams has a service: the one process brings none of its own then.
+/// An operator who names upstreams has a service: the one process brings none of its own then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_with_upstreams_alone_starts_no_demo() {
     let scratch = Scratch::new("edge").unwrap();

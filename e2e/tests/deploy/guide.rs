@@ -139,8 +139,8 @@ fn alerts_are_rules_and_each_is_explained() {
     assert!(rules.len() >= 10);
 }
 
-/// Whether each alert is among the tests is looked at everywhere; what they say is tried where `promtool` is installed,
-/// which is not among the tools that the tests install.
+/// That each alert has a test is checked everywhere; the tests run where `promtool` is installed, which is not among
+/// the tools that the tests install.
 #[test]
 fn every_alert_speaks_up_when_its_tests_say() {
     let (rules, tests) = (text("deploy/alerts.yaml"), text("deploy/alerts.test.yaml"));

@@ -7,7 +7,7 @@ use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::token::Claims;
 use serde_json::{Value, json};
 
-/// What a command prints, which ends well.
+/// Returns the output of a command that succeeds.
 fn output(launch: Launch) -> String {
     let output = launch.output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -24,7 +24,7 @@ const RECOVERY: Duration = Duration::from_secs(180);
 /// In place of production's minute, so that a run of seconds sees redelivery.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);
 
-/// What happens to whom.
+/// The faults, each with its victim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     KillGateway,
@@ -147,7 +147,7 @@ fn wire(fleet: &Fleet, fault: Fault) -> &goldleaves_testkit::proxy::WireProxy {
     }
 }
 
-/// What the gateway's numbers add to the account; they end with it, so they are read before it is killed.
+/// Reads what the gateway's numbers add to the account; they end with it, so they are read before it is killed.
 pub(crate) async fn unbilled(fleet: &Fleet) -> Unbilled {
     let count = async |name| fleet.count(name).await.unwrap();
     let void = count("goldleaves_voided_calls_total").await;

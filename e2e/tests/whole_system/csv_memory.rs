@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 on_both!(stays_flat_however_long_an_answer_is);
 
 const ROWS: u32 = 300_000;
-/// What the contract allows an answer.
+/// The memory that the contract allows for an answer.
 const HELD_KIB_MAX: u64 = 64 << 10;
 
 async fn stays_flat_however_long_an_answer_is(kind: Kind) {
@@ -28,7 +28,7 @@ async fn stays_flat_however_long_an_answer_is(kind: Kind) {
     assert!(most <= before + HELD_KIB_MAX, "{before} KiB before, {most} KiB while {rows} rows were read");
 }
 
-/// What all programs hold.
+/// Returns the memory that all programs hold.
 fn held(deployment: &mut Deployment) -> u64 {
     deployment.programs().unwrap().iter().map(|program| own_memory_kib(program.id()).unwrap()).sum()
 }

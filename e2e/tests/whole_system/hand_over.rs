@@ -18,7 +18,7 @@ use crate::soak;
 const CLIENTS: usize = 32;
 const PATH: &str = "/api/v1/documents";
 
-/// What the gateways of one run listen at.
+/// The sockets that the gateways of one run listen at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sockets {
     /// One, which is handed from each to the next.
@@ -27,7 +27,7 @@ enum Sockets {
     OneEach,
 }
 
-/// What clients saw.
+/// The answers and errors that clients saw.
 #[derive(Default)]
 struct Seen {
     answered: usize,

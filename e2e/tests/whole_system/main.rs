@@ -65,7 +65,7 @@ mod traces;
 mod used_stream;
 mod wrong_start;
 
-/// Whether the long forms are wanted.
+/// Returns whether the long forms are wanted.
 fn soak() -> bool {
     std::env::var_os("GOLDLEAVES_SOAK").is_some()
 }

@@ -69,7 +69,7 @@ impl World {
         self.deployment.program().unwrap().signal(Signal::HUP).unwrap();
     }
 
-    /// What the program has said since it had said this.
+    /// Returns everything that the program printed after `before`.
     fn said_since(&mut self, before: &str) -> String {
         let said = self.deployment.program().unwrap().stderr();
         said.get(before.len()..).unwrap_or_default().to_owned()
@@ -135,7 +135,7 @@ async fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(read).unwrap()
 }
 
-/// What an edit does.
+/// The kinds of edit.
 enum Edit {
     Valid(String),
     /// With the beginning of the line that names what is wrong.

@@ -74,7 +74,7 @@ pub(crate) struct Health {
     pub(crate) statuses: BillableStatuses,
 }
 
-/// Whether an entry's calls need a token.
+/// Says whether an entry's calls need a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// They do.
@@ -83,7 +83,7 @@ pub(crate) enum Access {
     Open,
 }
 
-/// What becomes of the upstream's call when the client leaves before the head of its answer.
+/// The fate of the upstream's call when the client leaves before the head of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum ClientAbort {
     /// It is broken off.
@@ -253,7 +253,7 @@ fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
     })
 }
 
-/// What encrypts connections, where there is an https address. The outer `None` is a mistake, already noted.
+/// Reads what encrypts connections, where there is an https address. The outer `None` is a mistake, already noted.
 fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<Arc<Tls>>> {
     let ca = entry.optional(CA_FILE, parse::path);
     let server_name = entry.optional(SERVER_NAME, |text| ServerName::try_from(text.to_owned()));
@@ -369,7 +369,7 @@ fn route(entry: &mut Entry) -> Option<RouteEntry> {
     })
 }
 
-/// Whether who may call it is decided before any entry is looked at.
+/// Returns whether the callers of a pattern are decided before any entry is looked at.
 fn is_fixed(pattern: &RoutePattern) -> bool {
     let first = pattern.as_str().split('/').nth(1).unwrap_or_default();
     matches!(first, "health" | "metrics" | "billing" | "auth" | "docs" | "openapi.json")

@@ -48,7 +48,7 @@ pub(crate) struct Edge {
     mark: Arc<()>,
 }
 
-/// What upstreams are made with.
+/// The parts that upstreams are made with.
 #[derive(Clone)]
 pub(crate) struct Workshop {
     pub(crate) plumbing: Plumbing,
@@ -92,7 +92,7 @@ impl Edge {
         }
     }
 
-    /// Whether anybody uses it.
+    /// Returns a mark that lives for as long as anybody uses this edge.
     pub(crate) fn mark(&self) -> Weak<()> {
         Arc::downgrade(&self.mark)
     }
@@ -102,7 +102,7 @@ impl Edge {
         &self.upstreams
     }
 
-    /// What the calls of a path are billed as.
+    /// Returns the pattern that the calls of a path are billed as.
     pub(crate) fn billed_as(&self, path: &NormalPath, method: &Method) -> Option<RoutePattern> {
         self.bills.pattern(path, method)
     }
@@ -154,7 +154,7 @@ fn billing_spec(config: &GatewayConfig) -> UpstreamSpec {
     spec(config, "billing", (entry, Some(&config.billing)))
 }
 
-/// What all upstreams are told.
+/// Returns the settings of all upstreams.
 fn specs(config: &GatewayConfig) -> Vec<UpstreamSpec> {
     let entries = &config.edge.upstreams;
     let default = entries.iter().find(|entry| entry.name == "default");
@@ -188,7 +188,7 @@ fn spec(config: &GatewayConfig, name: &str, (entry, own): (Option<&UpstreamEntry
     }
 }
 
-/// What encrypts connections where no entry says more than `https`.
+/// Returns the encryption of connections where no entry says more than `https`.
 fn system_tls(origins: &[Arc<Origin>]) -> Option<Arc<Tls>> {
     let is_https = origins.iter().any(|origin| origin.is_https());
     // No file of the settings is read here that could be wrong.

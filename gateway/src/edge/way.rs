@@ -36,7 +36,7 @@ impl CallLimits {
         }
     }
 
-    /// What is allowed of a request's body.
+    /// Returns the limits of a request's body.
     pub(crate) const fn upload(&self) -> UploadLimits {
         UploadLimits { bytes_max: self.body_bytes_max, idle: self.body_idle }
     }
@@ -49,10 +49,10 @@ pub(crate) struct Way {
     pub(crate) limits: CallLimits,
     /// `None` = the entry says nothing of it.
     pub(super) access: Option<Access>,
-    /// What takes the place of the entry's segments.
+    /// The path that takes the place of the entry's segments.
     prefix: Option<String>,
     pub(crate) client_abort: ClientAbort,
-    /// Whether the entry is for paths of the billing API.
+    /// True if the entry is for paths of the billing API.
     pub(super) is_of_billing: bool,
     _mark: Arc<()>,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Heading {
     pub(crate) way: Arc<Way>,
     /// `None` = the client's own.
     pub(crate) target: Option<Box<Target>>,
-    /// What the call counts when the upstream says nothing; `None` = one.
+    /// The units that the call counts when the upstream says nothing; `None` = one.
     pub(crate) units: Option<Units>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Heading {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) path: NormalPath,
-    /// What was cut, for `X-Forwarded-Prefix`.
+    /// The part of the path that was cut, for `X-Forwarded-Prefix`.
     pub(crate) cut: HeaderValue,
 }
 

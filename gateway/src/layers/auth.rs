@@ -71,7 +71,8 @@ impl Auth {
     }
 }
 
-/// What the upstream is told of a caller who acts for this tenant: as a rule the token's own, whose name is written already.
+/// Returns what the upstream is told of a caller who acts for this tenant: as a rule the token's own, whose name is
+/// written already.
 fn told(principal: &Principal, tenant: Option<&TenantId>) -> Told {
     let written = || principal.wire.tenant().cloned();
     let tenant = tenant.and_then(|tenant| match principal.tenant.as_ref() == Some(tenant) {

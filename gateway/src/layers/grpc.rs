@@ -11,7 +11,7 @@ use crate::error::GatewayError;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// What the answer's status is to everybody but the client: logs and traces.
+/// The answer's status for everybody but the client: logs and traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HttpStatus(pub(crate) StatusCode);
 

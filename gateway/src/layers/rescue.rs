@@ -118,7 +118,7 @@ fn respond(failure: Failure, request_id: &RequestId, is_grpc: bool) -> Response<
     response
 }
 
-/// What an error comes from, for the log: of a far side's error what caused that, since it is named already.
+/// Returns the cause of an error, for the log: of a far side's error what caused that, since it is named already.
 fn cause(error: &GatewayError) -> Option<&(dyn Error + 'static)> {
     match error {
         GatewayError::Upstream { error, .. } => error.source(),
@@ -126,7 +126,7 @@ fn cause(error: &GatewayError) -> Option<&(dyn Error + 'static)> {
     }
 }
 
-/// What the client is told: never more of a cause than what it did itself.
+/// Returns the problem that the client is told: never more of a cause than what the client did itself.
 fn problem(error: &GatewayError) -> Problem {
     let detail = match error {
         GatewayError::Token(cause) => return Problem::unauthorized(*cause),

@@ -57,7 +57,7 @@ pub(crate) struct AnswerBody {
     lease: Option<Lease>,
     watch: Option<UploadWatch>,
     stall: Stall,
-    /// Of the call to the upstream, when it is exported.
+    /// The span of the call to the upstream, when it is exported.
     span: Option<OpenSpan>,
     /// Given back with the body.
     place: Option<OpenCall>,
@@ -70,7 +70,7 @@ pub(crate) struct Lease {
     pub(crate) held: Held,
 }
 
-/// What an upstream counts for as long as a call is under way.
+/// Everything that an upstream counts for as long as a call is under way.
 pub(crate) struct Held {
     pub(crate) _under_way: UnderWay,
     pub(crate) _request: Option<Request>,

@@ -65,7 +65,7 @@ impl ConnectError {
     }
 }
 
-/// What an attempt to send came to: an answer's head, or an error that may hand the request back.
+/// The result of an attempt to send: an answer's head, or an error that may hand the request back.
 pub(crate) type Sent = Result<http::Response<Incoming>, TrySendError<http::Request<Upload>>>;
 
 /// Which HTTP is spoken to an upstream.
@@ -77,9 +77,9 @@ pub(crate) enum Speaks {
     Two,
 }
 
-/// What one call's request goes over: an HTTP/1.1 connection of its own, or a stream of one that others use too. No task of its
-/// own drives the former: the request that uses it polls it, so that no byte crosses between tasks; while it is idle in the
-/// pool nobody polls it.
+/// The connection of one call's request: an HTTP/1.1 connection of its own, or a stream of one that others use too. No
+/// task of its own drives the former: the request that uses it polls it, so that no byte crosses between tasks; while
+/// it is idle in the pool nobody polls it.
 pub(crate) struct Connection {
     line: Line,
     heard: Heard,
@@ -156,12 +156,12 @@ impl Connection {
         }
     }
 
-    /// Whether it was waited for an answer until `deadline`; the task is woken when it comes to that.
+    /// Returns whether the wait for an answer has reached `deadline`; the task is woken when it does.
     pub(crate) fn waited_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
         self.alarm.passed(deadline, cx)
     }
 
-    /// Whether another request could be sent: the last exchange is over and the upstream did not close.
+    /// Returns whether another request could be sent: the last exchange is over and the upstream did not close.
     pub(crate) fn is_ready(&self) -> bool {
         match &self.line {
             Line::One { sender, driver, .. } => matches!(driver, Driver::Serving(_)) && sender.is_ready(),
@@ -178,12 +178,12 @@ impl Connection {
         };
     }
 
-    /// Whether it served a request before this one.
+    /// Returns whether it served a request before this one.
     pub(crate) const fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Whether any byte was read since the last request was sent.
+    /// Returns whether any byte was read since the last request was sent.
     pub(crate) fn heard_anything(&self) -> bool {
         self.heard.any()
     }

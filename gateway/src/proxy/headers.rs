@@ -14,7 +14,8 @@ use crate::names::{
 /// Fields that `Connection` must not name: taking them away would change what a message means.
 const NEVER_HOP_BY_HOP: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, COOKIE, AUTHORIZATION];
 
-/// What the gateway says to the upstream: the client's own are gone by then, and its `Connection` has no power over these.
+/// The headers that the gateway sets for the upstream: the client's own are gone by then, and its `Connection` has no
+/// power over these.
 const SAID_BY_THE_GATEWAY: [HeaderName; 10] = [
     REQUEST_ID,
     USER_ID,
@@ -52,7 +53,7 @@ pub(crate) enum Framing {
     None,
     /// So many bytes.
     Length(u64),
-    /// As many as come.
+    /// A body in chunks, as many as come.
     Chunked,
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn inward(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a message's body is coded in a way that only this connection knows.
+/// Returns whether a message's body is coded in a way that only this connection knows.
 pub(crate) fn has_foreign_coding(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -134,8 +135,8 @@ pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
-/// Whether a trailer of the upstream ends here: it belongs to one connection, would change how the message is read, or is
-/// what only the gateway says.
+/// Returns whether a trailer of the upstream ends here: it belongs to one connection, would change how the message is
+/// read, or is one that only the gateway sets.
 pub(crate) fn is_hop_by_hop_trailer(name: &HeaderName) -> bool {
     is_hop_by_hop(name.as_str()) || is_usage(name.as_str()) || [TE, TRAILER, CONTENT_LENGTH, REQUEST_ID].contains(name)
 }
@@ -209,7 +210,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// What the upstream announces of usage in its trailers is not the client's business.
+/// Removes what the upstream announces of usage in its trailers: it is not the client's business.
 fn strip_announced_usage(headers: &mut HeaderMap) {
     let says_usage = |token: &&[u8]| std::str::from_utf8(token).is_ok_and(|name| is_usage(&name.to_ascii_lowercase()));
     if !list(headers, &TRAILER).any(|token| says_usage(&token)) {
@@ -239,7 +240,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
-/// What browsers speak instead of gRPC, over any HTTP.
+/// Returns whether it is gRPC-Web, which browsers speak instead of gRPC over any HTTP.
 pub(crate) fn is_grpc_web(headers: &HeaderMap) -> bool {
     let start = media_type(headers).get(..b"application/grpc-web".len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc-web"))

@@ -61,7 +61,7 @@ impl Heard {
         self.0.any.load(Ordering::Relaxed)
     }
 
-    /// Whether what was read now begins a head; said once.
+    /// Returns whether what was read now begins a head; true once per head.
     fn begins(&self) -> bool {
         self.0.begins.load(Ordering::Relaxed) && self.0.begins.swap(false, Ordering::Relaxed)
     }

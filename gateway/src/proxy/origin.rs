@@ -42,7 +42,7 @@ impl Origin {
         &self.host
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Returns whether it is spoken to over TLS.
     pub const fn is_https(&self) -> bool {
         self.is_https
     }
@@ -53,7 +53,7 @@ impl Origin {
         ServerName::try_from(self.host.clone()).ok()
     }
 
-    /// What is wrong with it, where it is `https` and cannot be without another name for its certificate.
+    /// Returns what is wrong with its name, where it is `https` and needs another name for its certificate.
     pub(crate) fn unnameable(&self) -> Option<String> {
         let host = &self.host;
         (self.is_https && self.server_name().is_none()).then(|| {

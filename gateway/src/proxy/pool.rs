@@ -117,7 +117,7 @@ impl Pool {
         self.shared.lock().iter().find_map(Shared::stream)
     }
 
-    /// Whether a connection can be made now; it is closed at once.
+    /// Tries whether a connection can be made now; it is closed at once.
     pub(crate) async fn try_connect(&self, speaks: Speaks) -> Result<(), ConnectError> {
         let _slot = self.slots.take().ok_or(ConnectError::Busy)?;
         self.dial.connect(speaks, Duration::MAX).await.map(drop)

@@ -14,7 +14,7 @@ use crate::error::{GatewayError, UpstreamError};
 use crate::metrics::CoreMetrics;
 use crate::upstream::{Address, CallResult, NoPick, RETRIES_MAX, Request, RetryReason, UnderWay, Upstream};
 
-/// What a call has tried so far.
+/// The attempts of a call so far.
 pub(crate) struct Course<'a> {
     way: &'a Arc<Way>,
     upstream: &'a Arc<Upstream>,
@@ -91,7 +91,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Whether another address is tried after a connection could not be made.
+    /// Decides whether another address is tried after a connection could not be made.
     fn connect_again(&mut self, error: ConnectError) -> Result<(), GatewayError> {
         let is_alone = !self.upstream.has_untried(self.core, &self.tried);
         if !is_alone && self.may_retry(RetryReason::Connect) {
@@ -103,7 +103,7 @@ impl<'a> Course<'a> {
         Err(error.of(self.upstream.whom()))
     }
 
-    /// Whether the request may be sent once more; it counts as sent again then.
+    /// Returns whether the request may be sent once more; it counts as sent again then.
     pub(crate) fn may_retry(&mut self, reason: RetryReason) -> bool {
         let may = self.retries < RETRIES_MAX && Instant::now() < self.latest && self.upstream.may_retry();
         if may {

@@ -107,7 +107,8 @@ impl Service<Outbound> for Proxy {
 struct Ends {
     /// Any call.
     call: Instant,
-    /// What stays open for as long as somebody listens: a tunnel, an event stream, gRPC. Never longer than the token.
+    /// The end of calls that stay open for as long as somebody listens: a tunnel, an event stream, gRPC. Never later
+    /// than the token's.
     stream: Instant,
 }
 
@@ -271,14 +272,14 @@ fn why_again(connection: &Connection, error: &hyper::Error) -> Option<RetryReaso
     }
 }
 
-/// What an attempt came to.
+/// The result of an attempt.
 struct Seen<'a> {
     head: &'a Result<Response<Incoming>, NoHead>,
     took: Duration,
     watch: Option<&'a UploadWatch>,
 }
 
-/// What was asked, of an answer whose head came.
+/// The parts of a call that its answer still needs once the head has come.
 struct Asked<'a> {
     way: &'a Way,
     watch: Option<UploadWatch>,

@@ -25,7 +25,7 @@ pub(crate) struct Tls {
     one: Arc<ClientConfig>,
     two: Arc<ClientConfig>,
     files: TlsFiles,
-    /// What was in the files, to see that another one is in them.
+    /// The contents of the files, by which a change is noticed.
     contents: Contents,
 }
 
@@ -45,8 +45,8 @@ impl TlsFiles {
     }
 }
 
-/// What was in the files as far as they were read. Each is read once, so that what is in use is what a later reading is
-/// compared with.
+/// The contents of the files as far as they were read. Each is read once, so that what is in use is what a later
+/// reading is compared with.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Contents(Vec<Vec<u8>>);
 
@@ -57,7 +57,7 @@ impl Contents {
     }
 }
 
-/// What is wrong with the files.
+/// The reason why the files can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}: {why}", .file.as_ref().map(|file| format!(" {}", file.display())).unwrap_or_default())]
 pub(crate) struct TlsError {
@@ -124,7 +124,7 @@ impl Tls {
         self.files.server_name.clone().or_else(|| origin.server_name())
     }
 
-    /// Whether that name is one of the settings, and none of an address.
+    /// Returns whether that name is one of the settings, and none of an address.
     pub(crate) const fn has_own_name(&self) -> bool {
         self.files.server_name.is_some()
     }

@@ -20,13 +20,14 @@ use super::upload::Upload;
 use super::wire::Wire;
 use crate::upstream::Target;
 
-/// What an upstream may send of one answer before somebody takes it: with what is on its way to the client, 96 KiB.
+/// The bytes that an upstream may send of one answer before somebody takes it: with what is on its way to the client,
+/// 96 KiB.
 const STREAM_WINDOW: u32 = 32 << 10;
 /// The most calls that share a connection, however many the upstream allows.
 const STREAMS_MAX: usize = 128;
 /// Room for what all of them may send, so that clients who take nothing of theirs hold nobody else's answer up.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
-/// What waits of one request to be written.
+/// The bytes of one request that may wait to be written.
 const SEND_BUFFER_BYTES: usize = 32 << 10;
 const HEAD_BYTES_MAX: u32 = 256 << 10;
 /// A connection over which nothing comes is asked whether it is alive, and closed when it does not say so in time.
@@ -117,12 +118,12 @@ impl Shared {
         Some(Stream { sender: self.sender.clone(), shared: Arc::clone(self) })
     }
 
-    /// Whether it is of use to nobody.
+    /// Returns whether it is of use to nobody.
     pub(super) fn is_spent(&self) -> bool {
         self.sender.is_closed() || (self.is_unused() && self.last_used.lock().elapsed() >= IDLE_MAX)
     }
 
-    /// Whether no call uses it now.
+    /// Returns whether no call uses it now.
     pub(super) fn is_unused(&self) -> bool {
         self.load.streams.load(Ordering::Relaxed) == 0
     }
@@ -167,14 +168,14 @@ fn as_stream(mut request: Request<Upload>, over: &Shared) -> Request<Upload> {
     request
 }
 
-/// Whether a stream ended by itself, on a connection that goes on.
+/// Returns whether a stream ended by itself, on a connection that goes on.
 pub(super) fn was_reset(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(h2::Error::is_reset)
 }
 
-/// Whether the upstream says that it did not look at the request (RFC 9113, 8.7): it refused the stream, or went away
-/// before it.
+/// Returns whether the upstream says that it did not look at the request (RFC 9113, 8.7): it refused the stream, or
+/// went away before it.
 pub(super) fn was_refused(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(|error| {

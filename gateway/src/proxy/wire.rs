@@ -1,4 +1,4 @@
-//! What bytes go over to an upstream: a TCP connection, encrypted or not, or a socket of this machine.
+//! The carrier of bytes to an upstream: a TCP connection, encrypted or not, or a socket of this machine.
 
 use std::io;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ pub(crate) struct Dial {
 /// How an address is spoken to. What was written as `https` is never [`Security::Plain`].
 #[derive(Debug, Clone)]
 pub(crate) enum Security {
-    /// As it was written: `http` or `unix`.
+    /// Neither encrypted nor wrapped: `http` or `unix`.
     Plain,
     /// Encrypted, by who has a certificate with this name.
     Tls(Arc<Tls>, ServerName<'static>),

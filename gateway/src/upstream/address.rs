@@ -29,7 +29,7 @@ impl fmt::Display for Target {
 /// One address.
 pub(crate) struct Address {
     pub(crate) dial: Dial,
-    /// As it was written: for `Host` of requests that had none, and for spans.
+    /// The origin as it was written: for `Host` of requests that had none, and for spans.
     pub(crate) origin: Arc<Origin>,
     /// Outlives the address where only the way to connect changes.
     pub(crate) standing: Arc<Standing>,

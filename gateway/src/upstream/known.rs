@@ -1,4 +1,4 @@
-//! What the look-ups of an upstream's names said, and which of it is used.
+//! The addresses that look-ups of an upstream's names gave, and which of them are used.
 //!
 //! Of a name's IPv4 and IPv6 addresses one family is used, the first in the resolver's order of which an address answers:
 //! `localhost` is one server, not two.
@@ -17,7 +17,7 @@ const ADDRESSES_MAX: usize = 256;
 /// All that is known.
 pub(super) struct Known(Vec<Named>);
 
-/// What one of the written addresses stands for.
+/// The addresses behind one that was written.
 struct Named {
     origin: Arc<Origin>,
     /// The family that the resolver named first, and the other one.

@@ -41,11 +41,11 @@ pub(crate) use upkeep::first_look_up;
 
 /// How many times a call is sent again at most.
 pub(crate) const RETRIES_MAX: usize = 2;
-/// What may be sent again of the calls of the last ten seconds: a fifth of them, and three per second.
+/// A fifth of the calls of the last ten seconds may be sent again, and three per second.
 const RETRIED_SHARE: u64 = 5;
 const RETRIED_ANYWAY: u64 = 30;
 
-/// What an upstream is told.
+/// The settings of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpstreamSpec {
     pub(crate) name: String,
@@ -61,14 +61,14 @@ pub(crate) struct UpstreamSpec {
 }
 
 impl UpstreamSpec {
-    /// Whether connections are made in the same way, so that those that are there can be used on.
+    /// Returns whether connections are made in the same way, so that those that are open can be kept.
     fn connects_like(&self, other: &Self) -> bool {
         let way = |spec: &Self| (spec.connect_timeout, spec.tls.clone(), spec.protocol, spec.pool);
         way(self) == way(other)
     }
 }
 
-/// What the connections of all upstreams have in common.
+/// The parts that the connections of all upstreams have in common.
 #[derive(Clone)]
 pub(crate) struct Plumbing {
     /// Each core's own.
@@ -196,7 +196,7 @@ impl Upstream {
         Ok(UnderWay::new(Arc::clone(address)))
     }
 
-    /// Whether there is an address that a call was not at.
+    /// Returns whether there is an address that a call was not at.
     pub(crate) fn has_untried(&self, core: usize, tried: &[Arc<Address>]) -> bool {
         let list = self.list(core);
         let candidates = Candidates { list: &list, tried };
@@ -208,7 +208,7 @@ impl Upstream {
         self.calls.count(self.clock.at(now), false);
     }
 
-    /// Whether one more call may be sent again; it counts as sent again then.
+    /// Returns whether one more call may be sent again; it counts as sent again then.
     pub(crate) fn may_retry(&self) -> bool {
         let now = self.clock.now();
         let most = self.calls.recent(now).total / RETRIED_SHARE + RETRIED_ANYWAY;

@@ -1,4 +1,4 @@
-//! What is known of an upstream, for people: the page `/upstreams` of the operations listener.
+//! The page `/upstreams` of the operations listener: everything that is known of an upstream, for people.
 
 use serde_json::{Value, json};
 

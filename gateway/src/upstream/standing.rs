@@ -1,5 +1,5 @@
-//! What is known of one address, and which of several a call goes to: of two that are in service, drawn at random, the one
-//! that is expected to answer sooner.
+//! The standing of one address, and the choice between several: of two that are in service, drawn at random, a call
+//! goes to the one that is expected to answer sooner.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ const BAD_SHARE_MIN: f64 = 0.5;
 /// How many times the others' share of bad answers an address must have: what is bad everywhere is nobody's fault here.
 const TIMES_THE_OTHERS: f64 = 3.0;
 
-/// What is known of one address. All cores read and write it.
+/// Everything that is known of one address. All cores read and write it.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
     pub(crate) outage: Outage,
@@ -69,9 +69,9 @@ impl Standing {
 pub(crate) trait Choices {
     /// How many there are.
     fn count(&self) -> usize;
-    /// What is known of one.
+    /// Returns what is known of one.
     fn standing(&self, index: usize) -> Option<&Standing>;
-    /// Whether this call was there already.
+    /// Returns whether this call was there already.
     fn is_tried(&self, index: usize) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! What goes on beside the calls: names are looked up, and addresses that could not be connected to are tried again.
+//! The work beside the calls: names are looked up, and addresses that could not be connected to are tried again.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak, mpsc};

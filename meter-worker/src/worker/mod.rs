@@ -262,7 +262,7 @@ impl Worker {
     }
 }
 
-/// What the messages of a batch hold, and to which message each of it belongs.
+/// Returns the events of a batch of messages, and to which message each of them belongs.
 fn incoming(batch: &Batch) -> (Vec<Incoming>, Vec<usize>) {
     let (mut incoming, mut owners) = (Vec::new(), Vec::new());
     let mut last: Option<Arc<Course>> = None;

@@ -55,11 +55,11 @@ pub use tenants::{TenantSort, TenantUsage};
 pub use transfer::{ImportStep, TableImport, Transfer};
 pub use usage::{Dimension, GROUPS_MAX, UnitsTotal};
 
-/// What a write did: made something, or found it there already.
+/// The result of a write: something was made, or was found there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put<T> {
-    /// Whether it is new.
+    /// True if it is new.
     pub is_new: bool,
-    /// What is stored.
+    /// The stored value.
     pub stored: T,
 }

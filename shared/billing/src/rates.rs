@@ -40,29 +40,29 @@ pub struct NewCard {
     pub reason: String,
 }
 
-/// What a card would change for one tenant.
+/// The change that a card would make for one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Whose bill.
     pub tenant_id: String,
     /// The units of the range.
     pub units: UnitsTotal,
-    /// What they cost.
+    /// The present cost.
     pub now: Cents,
-    /// What they would cost.
+    /// The cost with the card.
     pub with: Cents,
 }
 
-/// What a card would change.
+/// The changes that a card would make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preview {
     /// The largest differences first, no more than a hundred.
     pub tenants: Vec<Difference>,
     /// The units of all tenants.
     pub units: UnitsTotal,
-    /// What they cost.
+    /// The present cost.
     pub now: Cents,
-    /// What they would cost.
+    /// The cost with the card.
     pub with: Cents,
 }
 
@@ -133,7 +133,8 @@ impl Billing {
         Ok(PageOf::cut(cards, page.limit, |stored| Cursor::after([stored.card.version.to_string()])))
     }
 
-    /// What a card would change in a range, were it in force all the time wherever it would be chosen.
+    /// Returns the changes that a card would make in a range, were it in force all the time wherever it would be
+    /// chosen.
     ///
     /// # Errors
     /// A database that is away or refuses.
@@ -236,7 +237,7 @@ fn already<T>(stored: &StoredCard) -> Result<T, BillingError> {
     BillingError::refused(RefusalCode::AlreadyExists, detail)
 }
 
-/// Whether a card may begin at this moment: a minute ahead, and after every hour of which anything is recorded. Nobody
+/// Refuses a beginning that is less than a minute ahead, or within an hour of which anything is recorded. Nobody
 /// records meanwhile.
 async fn check_moment(source: Source<'_>, moment: Timestamp) -> Result<(), BillingError> {
     let dialect = source.dialect();

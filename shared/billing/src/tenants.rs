@@ -26,7 +26,7 @@ pub struct TenantUsage {
     pub events: i64,
     /// Their units.
     pub units: UnitsTotal,
-    /// What they cost, adjustments included.
+    /// The cost, adjustments included.
     pub cost_cents: Cents,
 }
 
@@ -140,7 +140,7 @@ impl Billing {
 }
 
 impl TenantSort {
-    /// What tenants are ordered by.
+    /// Returns the key that tenants are ordered by.
     fn key(self, tenant: &TenantUsage) -> (Reverse<i128>, String) {
         let number = match self {
             Self::Cost => tenant.cost_cents.0,
@@ -224,7 +224,7 @@ async fn some_tenants(source: Source<'_>, (range, names): (&Period, &Names)) -> 
     Ok(tenants)
 }
 
-/// What the usage of all tenants is told by, beside tenant and card.
+/// The further keys by which usage of all tenants is told, beside tenant and card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TenantKeys {
     /// Nothing.

@@ -28,7 +28,7 @@ pub enum BaseError {
 }
 
 impl Base {
-    /// Whether calls are encrypted.
+    /// Returns whether calls are encrypted.
     pub const fn is_https(&self) -> bool {
         self.is_https
     }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::base::Base;
 
-/// What a call may take.
+/// The limits of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Until the connection is there.
@@ -130,7 +130,7 @@ impl HttpsClient {
 }
 
 impl CallError {
-    /// Whether certainly nothing was sent.
+    /// Returns whether certainly nothing was sent.
     pub const fn is_before_sending(&self) -> bool {
         matches!(self, Self::NotConnected { .. })
     }

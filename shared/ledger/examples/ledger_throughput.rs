@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// What is recorded, by how many; of `broken_off` events one is, where that is not 0.
+/// The load: what is recorded, by how many; of `broken_off` events one is, where that is not 0.
 #[derive(Clone, Copy)]
 struct Load {
     workers: usize,

@@ -17,7 +17,7 @@ const STEPS: [&str; 6] = [
 ];
 
 impl Ledger {
-    /// Whether the database has the schema this program was written for, or a newer one beside which it goes on.
+    /// Checks that the database has the schema this program was written for, or a newer one beside which it goes on.
     ///
     /// # Errors
     /// [`StoreError::SchemaMissing`] or [`StoreError::SchemaNewer`]; any other error says that it could not be found out.

@@ -1,4 +1,4 @@
-//! What a process shows about itself: the build that runs, and the descriptors it uses beside those it may.
+//! The facts that a process shows about itself: the build that runs, and the descriptors it uses beside those it may.
 
 use std::fs;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What an answer to a meter event means for the row that was sent.
+//! The meaning of an answer to a meter event for the row that was sent.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const MESSAGE_CHARS_MAX: usize = 500;
 /// The longest pause that Stripe may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(900);
 
-/// What became of a meter event.
+/// The fate of a meter event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
     /// Stripe has it: 2xx, also where the body can't be read.
@@ -26,7 +26,7 @@ pub enum Sent {
     Unanswered(String),
     /// It was refused for now; the answer is replayed under the same key.
     Later {
-        /// What was said.
+        /// The text of the refusal.
         error: Refused,
         /// How long Stripe wants to be left alone.
         pause: Option<Duration>,

@@ -28,7 +28,7 @@ pub struct Stripe {
     key: Secret,
 }
 
-/// Whether money is real.
+/// Says whether money is real.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// It is.
@@ -63,7 +63,7 @@ impl Stripe {
         Ok(Self { client: HttpsClient::for_base(&base, LIMITS)?, base, key })
     }
 
-    /// Whether the key is of live or of test mode, as far as it says.
+    /// Returns whether the key is of live or of test mode, as far as it says.
     pub fn mode(&self) -> Option<Mode> {
         let mode = self.key.expose().split('_').nth(1);
         match mode {

@@ -1,5 +1,5 @@
-//! What is spoken with Stripe: four calls (send a meter event, read a meter, sums of a meter, an event), what their answers
-//! mean, and the signature of a webhook.
+//! The conversation with Stripe: four calls (send a meter event, read a meter, sums of a meter, an event), what their
+//! answers mean, and the signature of a webhook.
 //!
 //! What it does not do: it decides nothing about a row, retries nothing, and knows neither database nor clock. The key is in
 //! the one header that needs it and in no text that this crate makes.

@@ -1,4 +1,4 @@
-//! What is read from Stripe: meters, sums of meter events, and what an event of a webhook is about.
+//! The things read from Stripe: meters, sums of meter events, and what an event of a webhook is about.
 
 use goldleaves_https::{Answer, CallError};
 use serde::Deserialize;
@@ -27,22 +27,22 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether it says that the thing is not there.
+    /// Returns whether it says that the thing is not there.
     pub const fn is_missing(&self) -> bool {
         matches!(self, Self::Refused(Refused { status: 404, .. }))
     }
 
-    /// Whether the key is not valid or may not read this.
+    /// Returns whether the key is not valid or may not read this.
     pub const fn is_of_the_key(&self) -> bool {
         matches!(self, Self::Refused(Refused { status: 401 | 403, .. }))
     }
 
-    /// Whether Stripe was not reached at all.
+    /// Returns whether Stripe was not reached at all.
     pub const fn is_away(&self) -> bool {
         matches!(self, Self::Away(_))
     }
 
-    /// Whether it says that there were too many calls.
+    /// Returns whether it says that there were too many calls.
     pub const fn is_limited(&self) -> bool {
         matches!(self, Self::Refused(Refused { status: 429, .. }))
     }
@@ -61,11 +61,11 @@ pub(crate) fn read<T: DeserializeOwned>(outcome: Result<Answer, CallError>) -> R
 pub struct Meter {
     /// Its id.
     pub id: String,
-    /// What its events are called.
+    /// The name of its events.
     pub event_name: String,
     /// `active` or `inactive`.
     pub status: String,
-    /// Whether it is of live mode.
+    /// True if it is of live mode.
     pub livemode: bool,
     /// `day` or `hour` where only the newest event of each counts.
     pub event_time_window: Option<String>,
@@ -122,7 +122,7 @@ pub struct Window {
     pub start: i64,
     /// Until when; of a whole minute.
     pub end: i64,
-    /// Whether each hour has a sum of its own; the ends are of whole hours then.
+    /// Returns whether each hour has a sum of its own; the ends are of whole hours then.
     pub is_by_hour: bool,
 }
 
@@ -152,7 +152,7 @@ impl Sum {
     }
 }
 
-/// What an event of a webhook is about.
+/// The subject of a webhook's event.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Report {
     data: Option<Data>,

@@ -36,14 +36,14 @@ pub enum SignatureError {
     OutOfTime,
 }
 
-/// What a webhook may start: read-backs and nothing else.
+/// The work that a webhook may start: read-backs and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
     /// The event's id.
     pub id: String,
     /// Its type.
     pub kind: String,
-    /// What it is about.
+    /// The identifier of the thing that it is about.
     pub related_id: Option<String>,
 }
 

@@ -95,7 +95,7 @@ impl Chromium {
         Ok(done["result"]["value"].take())
     }
 
-    /// What the page complained of so far: exceptions, errors in its console and its log.
+    /// Returns the page's complaints so far: exceptions, errors in its console and its log.
     pub fn complaints(&self) -> Vec<&Value> {
         let is_one = |said: &&Value| match said["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,

@@ -47,7 +47,7 @@ impl Server {
         self.port
     }
 
-    /// What it complained of.
+    /// Returns what it printed to its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.join("stderr")).unwrap_or_default()
     }

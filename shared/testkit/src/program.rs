@@ -32,17 +32,17 @@ pub struct Launch {
     settings: BTreeMap<String, OsString>,
     /// The working directory, which also gets the output.
     folder: PathBuf,
-    /// What it reads on standard input.
+    /// The file that it reads as standard input.
     input: Option<PathBuf>,
     /// The one core it may run on.
     core: Option<usize>,
     /// A folder that is a file system of its own for this program, and its size in MiB.
     small_disk: Option<(PathBuf, u32)>,
-    /// Whether that is full.
+    /// True if that is full.
     fill: bool,
     /// The words that start it on a disk that outlives it.
     disk: Vec<String>,
-    /// What it is to listen at for its clients, as a service manager hands it over.
+    /// The socket that it is to listen at for its clients, as a service manager hands it over.
     socket: Option<Arc<TcpListener>>,
 }
 
@@ -252,12 +252,12 @@ impl Program {
         root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// What it has printed on standard output so far.
+    /// Returns everything that it has printed on standard output so far.
     pub fn stdout(&self) -> String {
         std::fs::read_to_string(&self.stdout).unwrap_or_default()
     }
 
-    /// What it has printed on standard error (its logs) so far.
+    /// Returns everything that it has printed on standard error (its logs) so far.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(&self.stderr).unwrap_or_default()
     }
@@ -313,7 +313,7 @@ impl Program {
         self.child.signal(signal).with_context(|| self.output())
     }
 
-    /// Whether it has not ended.
+    /// Returns whether it has not ended.
     ///
     /// # Errors
     /// It can't be waited for.

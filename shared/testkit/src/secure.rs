@@ -55,7 +55,7 @@ impl Authority {
         Ok(Self { scratch, issuer: Issuer::new(params, key), certificate })
     }
 
-    /// What those trust who trust it.
+    /// Returns the file of certificates for those who trust it.
     pub fn file(&self) -> PathBuf {
         self.scratch.join("ca.pem")
     }

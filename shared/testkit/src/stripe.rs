@@ -76,7 +76,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// What becomes of a call.
+/// The fate of a call.
 enum Fate {
     Answered(u16, Value),
     /// The connection breaks before an answer.
@@ -120,7 +120,7 @@ impl StripeDouble {
         Ok(Self { server, state })
     }
 
-    /// What `STRIPE_API_BASE` is set to.
+    /// Returns the value for `STRIPE_API_BASE`.
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -182,7 +182,7 @@ impl StripeDouble {
         lock(&self.state).random ^= seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
     }
 
-    /// What a customer has under a name, whether summaries show it yet or not.
+    /// Returns the sum that a customer has under a name, whether summaries show it yet or not.
     pub fn total(&self, customer: &str, event_name: &str) -> i128 {
         let state = lock(&self.state);
         let is_of = |event: &&Counted| event.customer == customer && event.event_name == event_name;
@@ -194,7 +194,7 @@ impl StripeDouble {
         lock(&self.state).events.clone()
     }
 
-    /// What no client may do: an identifier with two values, or one that came again after 23 hours.
+    /// Returns what no client may do but one did: an identifier with two values, or one that came again after 23 hours.
     pub fn violations(&self) -> Vec<String> {
         lock(&self.state).violations.clone()
     }

@@ -1,8 +1,6 @@
 //! English that a stranger reads without stopping, as far as a machine can tell: a doc comment begins with the noun that
 //! it is about or the verb that it does, and rates are said with "per".
 
-use std::path::Path;
-
 use super::Problem;
 use super::source::Source;
 use super::tree::Tree;
@@ -21,28 +19,12 @@ const TURNS: [(&str, &str); 8] = [
     (concat!("tried again and ag", "ain"), "retrying"),
 ];
 
-/// Folders whose older comments are still to be rewritten; they leave this list one by one.
-const LATER: [&str; 11] = [
-    "billing-api",
-    "e2e",
-    "gateway",
-    "goldleaves",
-    "meter-worker",
-    "shared/billing",
-    "shared/https",
-    "shared/ledger",
-    "shared/runtime",
-    "shared/stripe",
-    "shared/testkit",
-];
-
 /// Checks comments of sources, and documents.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
-    let is_later = |path: &Path| LATER.iter().any(|folder| path.starts_with(folder));
-    for source in tree.sources.iter().filter(|source| !is_later(&source.path)) {
+    for source in &tree.sources {
         check_beginnings(source, problems);
     }
-    for (path, text) in tree.texts().filter(|(path, _)| !is_later(path)) {
+    for (path, text) in tree.texts() {
         let is_source = path.extension().is_some_and(|extension| extension == "rs");
         let is_document = path.extension().is_some_and(|extension| extension == "md");
         for (number, line) in text.lines().enumerate() {

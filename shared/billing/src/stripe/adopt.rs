@@ -24,11 +24,11 @@ const HALF_MINUTE: i64 = 30_000_000;
 pub struct Found {
     /// Its start.
     pub minute: Timestamp,
-    /// What Stripe has.
+    /// The sum that Stripe has.
     pub value: i128,
 }
 
-/// What was taken over.
+/// The result of an adoption.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Adopted {
     /// Values without a row that have one now.
@@ -161,7 +161,7 @@ impl Adopting<'_> {
         Ok(pairs)
     }
 
-    /// Whether what is not there may only not be there yet.
+    /// Returns whether a row may be missing at Stripe only because it is young.
     fn is_young(&self, row: &PushRow) -> bool {
         row.progress.state != RowState::Abandoned
             && row

@@ -28,7 +28,7 @@ impl fmt::Debug for BooksClock {
     }
 }
 
-/// What is pushed to Stripe. Cheap to clone.
+/// The books of the push to Stripe. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Books {
     pub(super) billing: Billing,
@@ -41,7 +41,7 @@ impl Books {
         Self { billing, clock }
     }
 
-    /// What else billing reads and writes.
+    /// Returns the part that reads and writes everything else of billing.
     pub const fn billing(&self) -> &Billing {
         &self.billing
     }
@@ -66,7 +66,7 @@ impl Books {
     }
 }
 
-/// What is true of all lanes.
+/// The state that all lanes share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) generation: Uuid,

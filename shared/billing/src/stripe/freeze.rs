@@ -1,4 +1,5 @@
-//! What is written down once of a row, before anything is sent: customer, name, value, minute and identifier.
+//! The fields of a row that are written down once, before anything is sent: customer, name, value, minute and
+//! identifier.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,7 @@ pub(super) struct Draft {
     pub(super) frozen: Option<Frozen>,
 }
 
-/// What is never changed again.
+/// The fields that are never changed again.
 #[derive(Debug, Clone)]
 pub(super) struct Frozen {
     pub(super) lane: LaneKey,
@@ -201,7 +202,7 @@ async fn minutes_taken(
     Ok(minutes)
 }
 
-/// What of the units of earlier rows is in no value yet. A meter of six places leaves nothing over.
+/// Returns the units of earlier rows that are in no value yet. A meter of six places leaves nothing over.
 async fn carried(
     transaction: &Transaction,
     lanes: &BTreeSet<&LaneKey>,

@@ -18,7 +18,7 @@ pub struct StoredHint {
     pub id: String,
     /// Its type.
     pub kind: String,
-    /// What it is about.
+    /// The identifier of the thing that it is about.
     pub related_id: Option<String>,
 }
 

@@ -45,7 +45,7 @@ enum Answer {
 /// A call: its key; and its row, minute and value.
 type Call = (String, (usize, i64, i128));
 
-/// What Stripe counted: minute, value, and from when on a summary has it.
+/// A minute that Stripe counted: minute, value, and from when on a summary has it.
 type Counted = (i64, i128, i64);
 
 #[derive(Default)]

@@ -40,7 +40,7 @@ pub struct Lane {
     pub key: LaneKey,
     /// When its total was last compared.
     pub checked_at: Option<Timestamp>,
-    /// Whether both sides were equal then.
+    /// True if both sides were equal then.
     pub is_even: bool,
     /// Why nothing is sent.
     pub blocked: Option<String>,
@@ -48,7 +48,7 @@ pub struct Lane {
     pub blocked_at: Option<Timestamp>,
 }
 
-/// What a lane is taken for. Readings are slower than sending may be, so that neither waits for the other.
+/// The work that a lane is taken for. Readings are slower than sending may be, so that neither waits for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaneWork {
     /// Rows are sent, and totals compared.

@@ -17,13 +17,13 @@ use crate::{BillingError, Put, RefusalCode, locks};
 pub struct Mapping {
     /// Whose usage.
     pub tenant_id: String,
-    /// Of which meter.
+    /// The name of the meter.
     pub meter: String,
     /// From when on.
     pub from_hour: Timestamp,
     /// To whom; `None` is to nobody.
     pub stripe_customer_id: Option<String>,
-    /// Whoever said so.
+    /// The user who said so.
     pub actor: String,
     /// When.
     pub created_at: Timestamp,
@@ -34,7 +34,7 @@ pub struct Mapping {
 pub struct NewMapping {
     /// Whose usage.
     pub tenant_id: TenantId,
-    /// Of which meter.
+    /// The name of the meter.
     pub meter: String,
     /// From when on; the next hour where it is not said.
     pub from_hour: Option<Timestamp>,

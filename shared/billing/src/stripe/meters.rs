@@ -17,7 +17,7 @@ pub const METER: &str = "goldleaves_units";
 pub struct StoredMeter {
     /// Its name here.
     pub meter: String,
-    /// What its events are called at Stripe.
+    /// The name of its events at Stripe.
     pub event_name: String,
     /// Its id at Stripe.
     pub stripe_meter_id: String,
@@ -36,7 +36,7 @@ pub struct StoredMeter {
 pub struct NewMeter {
     /// Its name here.
     pub meter: String,
-    /// What its events are called at Stripe.
+    /// The name of its events at Stripe.
     pub event_name: String,
     /// Its id at Stripe.
     pub stripe_meter_id: String,
@@ -44,7 +44,7 @@ pub struct NewMeter {
     pub route: String,
     /// 0 or 6.
     pub places: i16,
-    /// Whether it was found fit at Stripe; what could not be read is kept unchecked.
+    /// True if it was found fit at Stripe; what could not be read is kept unchecked.
     pub is_checked: bool,
 }
 
@@ -124,7 +124,7 @@ impl Books {
             .await
     }
 
-    /// Whether the ledger's rows are of live mode, if anything was ever read of it; the first answer stays.
+    /// Returns whether the ledger's rows are of live mode, if anything was ever read of it; the first answer stays.
     ///
     /// # Errors
     /// A database that is away or refuses.

@@ -1,5 +1,5 @@
-//! What is pushed to Stripe: which usage goes to which customer, the hourly rows and how far each has come, the lanes that the
-//! programs share, and what is known of Stripe's side.
+//! The push to Stripe: which usage goes to which customer, the hourly rows and how far each has come, the lanes that
+//! the programs share, and what is known of Stripe's side.
 //!
 //! The rules of a row are pure ([`rules`]); everything else here reads and writes the database. What it does not do: it calls
 //! nobody. Whoever calls commits the attempt first and hands the answer in afterwards.

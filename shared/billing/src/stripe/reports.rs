@@ -47,12 +47,12 @@ impl PushState {
     }
 }
 
-/// What is reported.
+/// The tenant, meter and range that are reported.
 #[derive(Debug, Clone, Copy)]
 pub struct ReportOf<'a> {
     /// Whose usage.
     pub tenant: &'a TenantId,
-    /// Of which meter.
+    /// The name of the meter.
     pub meter: &'a str,
     /// When.
     pub period: &'a Period,
@@ -69,7 +69,7 @@ pub struct UsagePush {
     pub period: Period,
     /// Units of the period's settled hours.
     pub reported: UnitsTotal,
-    /// Of these, what Stripe has.
+    /// The part of these that Stripe has.
     pub pushed: UnitsTotal,
     /// The state of the whole.
     pub state: PushState,

@@ -25,9 +25,9 @@ pub struct PushRow {
     pub id: Uuid,
     /// Whose usage.
     pub tenant_id: String,
-    /// Of which meter.
+    /// The name of the meter.
     pub meter: String,
-    /// Of which hour.
+    /// The hour whose usage it is.
     pub hour: Timestamp,
     /// The number among the hour's rows.
     pub revision: i32,
@@ -37,7 +37,7 @@ pub struct PushRow {
     pub origin: String,
     /// Where it goes to; `None` without a customer.
     pub lane: Option<LaneKey>,
-    /// What is sent.
+    /// The value that is sent.
     pub value: Option<i128>,
     /// The minute that is its own.
     pub event_timestamp: Option<Timestamp>,
@@ -54,12 +54,12 @@ pub struct PushFilter {
     pub from: Timestamp,
     /// Before this hour.
     pub to: Timestamp,
-    /// Of this meter.
+    /// The one meter, if only one is wanted.
     pub meter: Option<String>,
 }
 
 impl PushRow {
-    /// What is to be done with it now.
+    /// Returns the next step of the row.
     pub fn due(&self, now: Timestamp) -> Due {
         match self.event_timestamp {
             Some(minute) => self.progress.due(minute, now),
@@ -377,7 +377,7 @@ impl PushFilter {
     }
 }
 
-/// Whether a lane is this program's for as long as a call may take, and not blocked again meanwhile.
+/// Returns whether a lane is this program's for as long as a call may take, and not blocked again meanwhile.
 async fn is_held_by(transaction: &Transaction, claim: &Claim, now: Timestamp) -> Result<bool, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
@@ -392,7 +392,8 @@ async fn is_held_by(transaction: &Transaction, claim: &Claim, now: Timestamp) ->
     Ok(!transaction.query(&sql, params).await?.is_empty())
 }
 
-/// Whether a row that was first sent after this one's last attempt is there, or so much time has passed that nothing lags.
+/// Returns whether a row that was first sent after this one's last attempt is there, or so much time has passed that
+/// nothing lags.
 async fn has_witness(
     transaction: &Transaction,
     (row, lane): (&PushRow, &LaneKey),

@@ -68,7 +68,7 @@ impl RowState {
     }
 }
 
-/// What changes of a row once it is frozen.
+/// The fields of a row that change once it is frozen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// How far it has come.
@@ -120,7 +120,7 @@ impl Default for Progress {
     }
 }
 
-/// What is to be done with a row now.
+/// The next step of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// Nothing yet.
@@ -135,7 +135,7 @@ pub enum Due {
     Read,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Stripe has it.
@@ -144,7 +144,7 @@ pub enum Outcome {
     Unanswered(String),
     /// Refused for now; the answer is replayed under the same key.
     Later {
-        /// What was said.
+        /// The text of the refusal.
         error: String,
         /// How long Stripe wants to be left alone.
         pause: Option<Duration>,
@@ -155,18 +155,18 @@ pub enum Outcome {
     Refused(String),
 }
 
-/// What the minute of a row says.
+/// A reading of the minute of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// The row's own value.
     pub value: i128,
     /// The minute's.
     pub read: i128,
-    /// Whether a row that is younger is there, so that this one would be too.
+    /// True if a row that is younger is there, so that this one would be too.
     pub has_witness: bool,
 }
 
-/// What a reading decides.
+/// The verdict of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing yet.
@@ -190,7 +190,7 @@ fn since(moment: Timestamp, now: Timestamp) -> i64 {
 }
 
 impl Progress {
-    /// What is to be done with the row of this minute now.
+    /// Returns the next step of the row of this minute.
     pub fn due(&self, minute: Timestamp, now: Timestamp) -> Due {
         match self.state {
             RowState::Pending => self.pending(minute, now),

@@ -19,7 +19,7 @@ const PAIRS_AT_ONCE: i64 = 5_000;
 /// How long after its end an hour is still waited for.
 pub(crate) const SETTLE_MICROS: i64 = 300_000_000;
 
-/// What sealing came to.
+/// The result of sealing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sealed {
     /// Rows that were made.
@@ -142,7 +142,7 @@ impl Books {
     }
 }
 
-/// What these hours of a meter count and no row says.
+/// Returns the usage of these hours of a meter that no row says.
 pub(super) async fn unsealed(
     transaction: &Transaction,
     meter: &StoredMeter,
@@ -169,7 +169,7 @@ fn parts(mut units_micro: i128, places: i16) -> Vec<i128> {
     parts
 }
 
-/// What tenants behind this one used in an hour, net of corrections.
+/// Returns the usage of tenants behind this one in an hour, net of corrections.
 async fn used_in(
     transaction: &Transaction,
     (meter, hour): (&StoredMeter, Timestamp),
@@ -217,7 +217,7 @@ fn pair_rows<'a>(dialect: Dialect, pairs: impl Iterator<Item = &'a Pair> + Clone
         .query(params)
 }
 
-/// What was used in these hours, net of corrections; 0 where nothing was.
+/// Returns the usage of these hours, net of corrections; 0 where nothing was used.
 async fn used_of(
     transaction: &Transaction,
     meter: &StoredMeter,
@@ -401,7 +401,7 @@ async fn late(transaction: &Transaction, now: Timestamp) -> Result<Vec<(Pair, i6
     rows.iter().map(late).collect()
 }
 
-/// What changed since it was read stays late.
+/// Marks late hours as sealed, unless they changed since they were read: those stay late.
 async fn mark_sealed(transaction: &Transaction, late: &[(Pair, i64)]) -> Result<(), BillingError> {
     if late.is_empty() {
         return Ok(());

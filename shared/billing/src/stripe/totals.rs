@@ -20,7 +20,7 @@ use crate::usage::UnitsTotal;
 /// Late hours that are looked at for a report of drift.
 const LATE_MAX: i64 = 5_000;
 
-/// What a lane's rows of a window come to.
+/// The sums of a lane's rows in a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneSums {
     /// The positive values that were ever attempted and are not given up: Stripe can't have more.
@@ -34,9 +34,9 @@ pub struct LaneSums {
 pub struct LaneReport {
     /// Which lane.
     pub lane: LaneKey,
-    /// What the ledger's rows come to.
+    /// The sum of the ledger's rows.
     pub ledger: UnitsTotal,
-    /// What changed after it was sealed, and no row says yet.
+    /// The usage that changed after it was sealed, and that no row says yet.
     pub unsealed: UnitsTotal,
     /// To be sent, or sent with an unknown outcome.
     pub pending: UnitsTotal,
@@ -46,9 +46,9 @@ pub struct LaneReport {
     pub failed: UnitsTotal,
     /// Stripe took it.
     pub pushed: UnitsTotal,
-    /// What Stripe has; `None` before it was read.
+    /// The sum that Stripe has; `None` before it was read.
     pub stripe: Option<UnitsTotal>,
-    /// What Stripe has less what was pushed, when both were read.
+    /// Stripe's sum less what was pushed, when both were read.
     pub drift: Option<UnitsTotal>,
     /// Why nothing is sent.
     pub blocked: Option<String>,
@@ -56,7 +56,7 @@ pub struct LaneReport {
     pub read_back_at: Option<Timestamp>,
 }
 
-/// What metrics show.
+/// The values of the metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BooksGauges {
     /// Rows in each state.
@@ -70,7 +70,7 @@ pub struct BooksGauges {
 }
 
 impl Books {
-    /// What a lane's rows of the window `[from, to)` come to.
+    /// Returns the sums of a lane's rows in the window `[from, to)`.
     ///
     /// # Errors
     /// A database that is away or refuses.
@@ -186,7 +186,7 @@ impl Books {
         Ok(())
     }
 
-    /// What metrics show.
+    /// Returns the values of the metrics.
     ///
     /// # Errors
     /// A database that is away or refuses.

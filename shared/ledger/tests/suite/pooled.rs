@@ -71,7 +71,7 @@ async fn sessions_that_a_pooler_shares_out_are_refused() {
     }
 }
 
-/// What a pooler refuses while it is connected to is said, and not waited for.
+/// A pooler that refuses what it is asked for while it is connected to is named, and not waited for.
 #[tokio::test]
 async fn options_that_a_pooler_does_not_take_are_named() {
     let server = Postgres::shared().await.unwrap();

@@ -82,7 +82,7 @@ impl fmt::Debug for Again {
 }
 
 impl Values {
-    /// What was read so far.
+    /// Returns the fingerprints of what was read so far.
     pub fn fingerprints(&self) -> Fingerprints {
         Fingerprints(self.digests().clone())
     }

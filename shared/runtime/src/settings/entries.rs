@@ -29,7 +29,7 @@ pub struct Entry {
 pub struct Key {
     /// The key.
     pub name: &'static str,
-    /// What would be right.
+    /// The right form of a value.
     pub expects: &'static str,
 }
 
@@ -87,7 +87,7 @@ impl Entry {
         &self.place
     }
 
-    /// Whether a key is there.
+    /// Returns whether a key is present.
     pub fn has(&self, key: Key) -> bool {
         self.keys.contains_key(key.name)
     }
@@ -158,7 +158,7 @@ impl Entry {
         self.mistakes.push(Mistake { subject: format!("{}.{}", self.place, key.name), text });
     }
 
-    /// As [`Entry::mistake`], for where nothing can be read on.
+    /// Works like [`Entry::mistake`], for where nothing can be read on.
     pub fn mistaken<T>(&mut self, key: Key, why: &str) -> Option<T> {
         self.mistake(key, why);
         None

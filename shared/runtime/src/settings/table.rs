@@ -16,9 +16,9 @@ pub struct Setting {
     pub name: &'static str,
     /// The dotted key in `goldleaves.toml`.
     pub key: &'static str,
-    /// Whether its value may be printed.
+    /// Says whether its value may be printed.
     pub kind: Kind,
-    /// What would be right, to follow "expected".
+    /// The right form of a value, to follow "expected".
     pub expects: &'static str,
     /// The variable and the key that name a file with the value instead; only a secret has them.
     file: (&'static str, &'static str),

@@ -46,7 +46,7 @@ pub struct Values {
     doubts: Vec<Mistake>,
     warnings: Vec<String>,
     readings: BTreeMap<&'static str, Reading>,
-    /// What was read, hashed: also of secrets, and of what their files hold.
+    /// The hashes of all that was read: also of secrets, and of what their files hold.
     digests: BTreeMap<&'static str, [u8; 32]>,
     /// The file that the settings were read from.
     file: Option<File>,
@@ -76,7 +76,7 @@ impl Values {
         Self::load_file(environment, file.map(|text| File { name: FILE_NAME.to_owned(), text: text.to_owned() }))
     }
 
-    /// As [`Values::load`], with a file that may have a name of its own.
+    /// Works like [`Values::load`], with a file that may have a name of its own.
     pub(crate) fn load_file<K, V>(environment: impl IntoIterator<Item = (K, V)>, file: Option<File>) -> Self
     where
         K: Into<OsString>,
@@ -130,7 +130,8 @@ impl Values {
         }
     }
 
-    /// As [`Values::optional`], of a secret that a discreet parser reads: its errors, which are shown, repeat nothing of it.
+    /// Works like [`Values::optional`], for a secret that a discreet parser reads: its errors, which are shown, repeat
+    /// nothing of it.
     pub fn optional_discreet<T, E: Display>(
         &mut self,
         setting: Setting,
@@ -142,7 +143,7 @@ impl Values {
         parse(&text).map(Some).inspect_err(|error| self.mistake(setting, &error.to_string())).ok()
     }
 
-    /// As [`Values::optional_discreet`], of a value that must be there.
+    /// Works like [`Values::optional_discreet`], for a value that must be there.
     pub fn required_discreet<T, E: Display>(
         &mut self,
         setting: Setting,
@@ -177,7 +178,7 @@ impl Values {
         }
     }
 
-    /// Whether the file or the environment sets it, or names the file that does.
+    /// Returns whether the file or the environment sets it, or names the file that does.
     pub fn is_set(&self, setting: Setting) -> bool {
         let by_file = setting.file().is_some_and(|(name, key)| self.has(name, key));
         by_file || self.has(setting.name, setting.key)
@@ -188,7 +189,8 @@ impl Values {
             || self.layers.find_value(key).is_ok_and(|value| self.layer_of(&value) != DEFAULT_LAYER)
     }
 
-    /// What is probably not meant as it is, though it is no mistake: variables that are nearly a setting's name.
+    /// Returns what is probably not meant as it is, though it is no mistake: variables that are nearly a setting's
+    /// name.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -213,7 +215,7 @@ impl Values {
         self.doubts.push(Mistake { subject: setting.name.to_owned(), text });
     }
 
-    /// What was read so far, by name, secrets hidden.
+    /// Returns what was read so far, by name, secrets hidden.
     pub fn readings(&self) -> impl Iterator<Item = &Reading> {
         self.readings.values()
     }
@@ -230,7 +232,7 @@ impl Values {
         }
     }
 
-    /// As [`Values::finish`], and what nobody can mean is a mistake as well.
+    /// Works like [`Values::finish`], but what nobody can mean is a mistake as well.
     ///
     /// # Errors
     /// Every mistake that was found.
@@ -372,7 +374,7 @@ impl fmt::Debug for Values {
     }
 }
 
-/// What is wrong with a value, repeating it only when it may be seen.
+/// Returns the text for a wrong value, repeating it only when it may be seen.
 fn wrong(setting: Setting, text: &str, error: &impl Display) -> String {
     match setting.kind {
         Kind::Secret => "is not valid".to_owned(),
@@ -454,7 +456,7 @@ impl Provider for Named<'_> {
     }
 }
 
-/// What a process environment says of our settings.
+/// The settings that a process environment holds.
 struct Variables {
     layer: Environment,
     /// Variables of the table whose value is not UTF-8.

@@ -170,7 +170,7 @@ impl Supervisor {
         self.run_with(move || grace).await
     }
 
-    /// As [`Self::run`], with a grace that is asked for when it begins.
+    /// Works like [`Self::run`], with a grace that is asked for when it begins.
     pub async fn run_with(mut self, grace: impl FnOnce() -> Duration) -> Exit {
         let mut reports = Vec::new();
         tokio::select! {

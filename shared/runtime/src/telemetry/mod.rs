@@ -72,7 +72,7 @@ impl fmt::Debug for LogSwitch {
 }
 
 impl Logs {
-    /// What changes them.
+    /// Returns the switch that changes them.
     pub fn switch(&self) -> LogSwitch {
         self.switch.clone()
     }
@@ -105,7 +105,7 @@ where
     (subscriber, LogSwitch(Some(Arc::new(change))))
 }
 
-/// What a layer of this format hears.
+/// Returns the filter of a layer of this format.
 fn filter_of(format: LogFormat, options: LogOptions) -> Targets {
     filter(if format == options.format { options.level } else { LevelFilter::OFF })
 }
