@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{CheckConfigArguments, Program};
 use crate::config::Config;
-use crate::migrate::MigrateConfig;
+use crate::migrate_config::MigrateConfig;
 use crate::stream_room;
 
 /// Describes what was found.

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod migrate;
+pub mod migrate_config;
 
 mod again;
 mod banner;
@@ -31,7 +32,7 @@ use goldleaves_runtime::{Exit, process};
 
 use crate::cli::{Arguments, Command, Program, SpoolCommand};
 use crate::config::{Config, TokenConfig};
-use crate::migrate::MigrateConfig;
+use crate::migrate_config::MigrateConfig;
 
 /// Does what the command line says.
 pub fn main() -> Exit {

@@ -6,52 +6,16 @@ use anyhow::{Context, Result, bail, ensure};
 use goldleaves_gateway::StreamSettings;
 use goldleaves_ledger::{Ledger, RateChange, StoreOptions};
 use goldleaves_migrations as migrations;
-use goldleaves_pricing::Rate;
-use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
-use goldleaves_runtime::{Exit, Secret, process};
+use goldleaves_runtime::settings::Environment;
+use goldleaves_runtime::{Exit, process};
 use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
-use crate::cli::{Direction, MigrateArguments, Program};
-use crate::{config, migrate_status, prepare, stream_room};
+use crate::cli::{Direction, MigrateArguments};
+use crate::migrate_config::MigrateConfig;
+use crate::{migrate_status, prepare, stream_room};
 
 /// How long JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Describes what `migrate` is told.
-#[derive(Debug)]
-pub struct MigrateConfig {
-    common: Common,
-    pub(crate) database_url: Secret,
-    rate: Option<Rate>,
-    pub(crate) stream: Option<StreamSettings>,
-}
-
-impl MigrateConfig {
-    /// Reads it; `None` when there was a mistake. The one-process program knows a database when none is named.
-    pub fn read(values: &mut Values, program: Program) -> Option<Self> {
-        let common = Common::read(values);
-        let environment = common.as_ref().map(|common| common.environment);
-        let database_url = match program {
-            Program::Goldleaves => {
-                let data_dir = values.required(table::DATA_DIR, parse::path);
-                config::database_url(values, data_dir.as_deref(), environment)
-            }
-            _ => {
-                values.required_discreet(table::DATABASE_URL, |text| goldleaves_ledger::database_url(text, environment))
-            }
-        };
-        let rate = config::read_rate(values);
-        let stream = config::read_stream(values);
-        Some(Self { common: common?, database_url: database_url?, rate: rate?, stream: stream? })
-    }
-}
-
-impl MigrateConfig {
-    /// The stream that is made.
-    pub(crate) const fn stream(&self) -> Option<&StreamSettings> {
-        self.stream.as_ref()
-    }
-}
 
 /// Migrates; progress goes to standard error, the answer to `status` to standard output.
 pub fn run(config: &MigrateConfig, arguments: &MigrateArguments) -> Exit {

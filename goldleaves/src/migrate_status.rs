@@ -13,7 +13,7 @@ use goldleaves_stream::{CONSUMER, STREAM, Topology};
 use serde_json::{Value, json};
 
 use crate::cli::Form;
-use crate::migrate::MigrateConfig;
+use crate::migrate_config::MigrateConfig;
 
 /// How long JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);

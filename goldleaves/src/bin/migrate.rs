@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches};
 use goldleaves::cli::{MigrateArguments, Program};
-use goldleaves::migrate::{self, MigrateConfig};
+use goldleaves::migrate;
+use goldleaves::migrate_config::MigrateConfig;
 use goldleaves_runtime::process::Source;
 use goldleaves_runtime::{Exit, process};
 

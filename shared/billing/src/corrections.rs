@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::audit::{self, Author, Change, bad_cursor};
 use crate::items::EventItem;
 use crate::list::{Cursor, Page, PageOf};
-use crate::lookup::{ids_query, related};
+use crate::related::{ids_query, related};
 use crate::source::Source;
 use crate::{Billing, BillingError, Put, Refusal, RefusalCode, late, locks};
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::BillingError;
-use crate::events::EventState;
+use crate::event_state::EventState;
 use crate::usage::UnitsTotal;
 
 /// One event and what became of it.

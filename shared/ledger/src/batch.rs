@@ -9,6 +9,7 @@ use goldleaves_domain::{Candidate, EventId, ImmutableColumns, Outcome, Seal, Tim
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::progress::Note;
 use crate::{LedgerError, Place};
 
 /// The reason of what can be read and not be recorded.
@@ -277,6 +278,12 @@ fn unreadable_letter<'a>(unreadable: &'a Unreadable, payload: &'a [u8]) -> DeadL
         ts: unreadable.ts,
         arrivals: Vec::new(),
     }
+}
+
+/// The places of a batch in its stream.
+pub(crate) fn notes(incoming: &[Incoming]) -> Vec<Note<'_>> {
+    let note = |message: &Incoming| message.stored.map_or(0, Timestamp::unix_micros);
+    incoming.iter().filter_map(|message| Some(Note { place: message.place.as_ref()?, micros: note(message) })).collect()
 }
 
 /// A dead letter of what could be read but not recorded.

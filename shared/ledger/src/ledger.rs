@@ -4,7 +4,7 @@ use goldleaves_store::{Dialect, Params, Store, StoreError, StoreOptions, Transac
 use sea_orm::QueryResult;
 
 use crate::LedgerError;
-use crate::rates::Cache;
+use crate::priced::Cache;
 
 /// Rollups are spread over this many rows each, so that workers do not wait for each other.
 const SHARDS: u128 = 16;

@@ -18,6 +18,7 @@ mod batch;
 mod error;
 mod known;
 mod ledger;
+mod priced;
 mod progress;
 mod push;
 mod rates;

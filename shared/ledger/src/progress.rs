@@ -12,7 +12,7 @@ use std::sync::Arc;
 use goldleaves_domain::Timestamp;
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 
-use crate::{Incoming, Ledger, LedgerError};
+use crate::{Ledger, LedgerError};
 
 /// A stream, and when it was made in its own words: another text is another stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,14 +212,8 @@ pub(crate) async fn write(transaction: &Transaction, notes: &[Note<'_>]) -> Resu
 
 /// The part of a stream that is done with a message, and when that was stored; 0: nobody knows.
 pub(crate) struct Note<'a> {
-    place: &'a Place,
-    micros: i64,
-}
-
-/// The notes of a batch.
-pub(crate) fn notes(incoming: &[Incoming]) -> Vec<Note<'_>> {
-    let note = |message: &Incoming| message.stored.map_or(0, Timestamp::unix_micros);
-    incoming.iter().filter_map(|message| Some(Note { place: message.place.as_ref()?, micros: note(message) })).collect()
+    pub(crate) place: &'a Place,
+    pub(crate) micros: i64,
 }
 
 async fn write_course(transaction: &Transaction, course: &Course, ranges: &[Range]) -> Result<(), LedgerError> {

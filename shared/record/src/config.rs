@@ -14,11 +14,6 @@ const SPOOL_DIRECTORY: &str = "spool";
 const AVAILABLE_SYNC_PAUSE: Duration = Duration::from_millis(5);
 /// Less leaves no room to work in.
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
-/// Less is taken, and warned of: with nobody to take events it is full within seconds, and a tenant may have fewer calls
-/// open than `CALLS_PER_TENANT_MAX` says by default.
-pub(super) const SPOOL_BYTES_USEFUL: u64 = 32 << 20;
-/// A tenant may have one call open for so much of the spool: it holds several tenants' open calls then, and their records.
-pub(super) const SPOOL_BYTES_A_CALL: u64 = 8 << 10;
 /// A segment takes no more than this part of the spool, so that room comes back in small steps.
 const SEGMENTS_MIN: u64 = 8;
 const PAGE_BYTES: u64 = 4096;

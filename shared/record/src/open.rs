@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::call::Durability;
-use super::config::{SPOOL_BYTES_A_CALL, SPOOL_BYTES_USEFUL};
 use super::memo::Memo;
 use super::metrics::RecordMetrics;
 use super::outage::OutageWatch;
@@ -30,7 +29,13 @@ use crate::clock::{self, Clock};
 /// that is only slow needs far less.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Describes what the record side needs to know.
+/// Less is taken, and warned of: with nobody to take events it is full within seconds, and a tenant may have fewer calls
+/// open than `CALLS_PER_TENANT_MAX` says by default.
+const SPOOL_BYTES_USEFUL: u64 = 32 << 20;
+/// A tenant may have one call open for so much of the spool: it holds several tenants' open calls then, and their records.
+const SPOOL_BYTES_A_CALL: u64 = 8 << 10;
+
+/// The options of the record side.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
     /// Where and how large the spool is.

@@ -57,8 +57,8 @@ mod quarantine;
 mod reader;
 mod recover;
 mod recovered;
-
 mod resend;
+mod restore;
 mod room;
 mod scan;
 mod segment;

@@ -23,6 +23,7 @@ use crate::log::{Log, Open, payload_bytes_max};
 use crate::options::SpoolOptions;
 use crate::quarantine::{Quarantine, is_blank};
 use crate::recovered::{EpochRecord, Orphan, Recovered};
+use crate::restore;
 use crate::segment::{DATA, Header, Segment};
 use crate::shared::{KeeperSignal, Progress, Shared};
 use crate::stage::{self, Chunks, Leftover, Owner, Stage};
@@ -224,7 +225,7 @@ fn state_of(read: Option<State>, found: &DirectoryFiles, options: &SpoolOptions)
 fn restore(leftovers: &[Leftover], found: &DirectoryFiles, state: &mut State) -> Result<(), OpenError> {
     for leftover in leftovers {
         state.set_unrecorded(leftover.epoch, leftover.unrecorded);
-        let restored = leftover.restore(&found.segments).map_err(OpenError::io("restore", &leftover.path))?;
+        let restored = restore::restore(leftover, &found.segments).map_err(OpenError::io("restore", &leftover.path))?;
         tracing::info!(epoch = %leftover.epoch, bytes = restored, "what an earlier start had no time to write was taken from its stage");
     }
     Ok(())

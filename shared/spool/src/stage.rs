@@ -3,7 +3,7 @@
 //!
 //! It is a file on a tmpfs, mapped and shared. A store into it waits for no file system, so neither a disk that is slow nor one
 //! that stands still reaches a request; after `kill -9` the next start copies from it what the segments lack
-//! ([`Leftover::restore`]). A restart of the machine takes it away, as it takes what a disk had not synced. It knows chunks
+//! (`restore.rs`). A restart of the machine takes it away, as it takes what a disk had not synced. It knows chunks
 //! and whole frames, not what is durable or when a chunk is free.
 //!
 //! ```text
@@ -25,8 +25,7 @@ use std::time::Duration;
 use memmap2::{MmapOptions, MmapRaw};
 use uuid::Uuid;
 
-use crate::frame::{Head, u32_at, u64_at, uuid_at};
-use crate::segment::Segment;
+use crate::frame::{u32_at, u64_at, uuid_at};
 
 /// Bytes of a chunk; the largest frame fits twice.
 pub(crate) const CHUNK: usize = 160 * 1024;
@@ -339,39 +338,15 @@ impl Leftover {
         Some(Self { path, epoch, unrecorded, stage })
     }
 
-    /// Writes into the segments what was appended and did not get there. May be done again.
-    pub(crate) fn restore(&self, segments: &[Arc<Segment>]) -> io::Result<u64> {
+    /// The chunks that it has room for, one after the other, each as the first frame's LSN and what lies behind it.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
         let count = self.stage.bytes().saturating_sub(CHUNKS) / CHUNK;
-        let (mut chunk, mut restored) = (vec![0; CHUNK], 0);
-        for index in 0..count {
+        (0..count).map(|index| {
+            let mut chunk = vec![0; CHUNK];
             self.stage.load(CHUNKS + index * CHUNK, &mut chunk);
-            restored += self.restore_chunk(&chunk, segments)?;
-        }
-        Ok(restored)
-    }
-
-    fn restore_chunk(&self, chunk: &[u8], segments: &[Arc<Segment>]) -> io::Result<u64> {
-        let first = u64_at(chunk, 0).unwrap_or(0);
-        let frames = chunk.get(CHUNK_HEAD..).unwrap_or_default();
-        let mut end = 0;
-        // What lies behind was appended before the chunk was used again, at another place: it says so itself.
-        while let Some(head) = frames.get(end..).and_then(|frame| Head::decode(frame, first + end as u64)) {
-            end += usize::try_from(head.frame_bytes()).unwrap_or(CHUNK);
-        }
-        let frames = frames.get(..end).unwrap_or_default();
-        let may_hold = |segment: &&Arc<Segment>| {
-            segment.header.epoch == self.epoch && segment.first() <= first && first + end as u64 <= segment.limit()
-        };
-        let newest = segments.iter().filter(may_hold).max_by_key(|segment| segment.header.number);
-        let Some(segment) = newest.filter(|_| end > 0) else { return Ok(0) };
-        let mut there = vec![0; frames.len()];
-        let read = segment.file.read_at(segment.offset(first), &mut there)?;
-        if read == frames.len() && there == frames {
-            return Ok(0);
-        }
-        segment.file.write_at(segment.offset(first), frames)?;
-        segment.lengthen(first + end as u64);
-        Ok(frames.len() as u64)
+            let first = u64_at(&chunk, 0).unwrap_or(0);
+            (first, chunk.split_off(CHUNK_HEAD))
+        })
     }
 }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::client::{Collector, Fate};
 use crate::metrics::TraceMetrics;
 use crate::queue::Queue;
-use crate::{Endpoint, StartError, Tracer};
+use crate::{CertificateError, Endpoint, Tracer};
 
 /// The version of the semantic conventions that attributes are named after.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
@@ -44,6 +44,17 @@ pub(crate) struct Plan {
     pub(crate) sampler: Sampler,
     /// The resource of the program; the last of two with the same name counts.
     pub(crate) resource: Vec<(String, String)>,
+}
+
+/// Why nothing can be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No encrypted connection can be made.
+    #[error("traces can't be exported")]
+    Certificate(#[from] CertificateError),
+    /// The exporter does not want to be set up like this.
+    #[error("traces can't be exported")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
 /// The export while it runs.

@@ -22,11 +22,11 @@ pub mod web;
 
 pub use certificate::CertificateError;
 pub use endpoint::{Endpoint, EndpointError};
-pub use export::Exporting;
+pub use export::{Exporting, StartError};
 pub use opentelemetry::Value;
 pub use opentelemetry::trace::SpanKind;
-pub use settings::{StartError, TraceSettings};
+pub use settings::TraceSettings;
 pub use span::{Moment, OpenSpan, Opening};
 
-pub(crate) use ids::next_span;
+pub(crate) use ids::{next_span, sdk_context};
 pub use tracer::Tracer;

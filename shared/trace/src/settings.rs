@@ -8,8 +8,8 @@ use goldleaves_runtime::settings::{Values, parse, table};
 use http::HeaderMap;
 use rustls::RootCertStore;
 
-use crate::certificate::{self, CertificateError};
-use crate::export::{self, Exporting, Plan};
+use crate::certificate;
+use crate::export::{self, Exporting, Plan, StartError};
 use crate::metrics::TraceMetrics;
 use crate::variables::{self, SamplerKind};
 use crate::{Endpoint, Tracer};
@@ -41,17 +41,6 @@ impl Default for Sampling {
     fn default() -> Self {
         Self { kind: SamplerKind::ParentOrOn, ratio: 1.0 }
     }
-}
-
-/// Why nothing can be exported.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// No encrypted connection can be made.
-    #[error("traces can't be exported")]
-    Certificate(#[from] CertificateError),
-    /// The exporter does not want to be set up like this.
-    #[error("traces can't be exported")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
 impl TraceSettings {

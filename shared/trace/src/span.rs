@@ -7,8 +7,7 @@ use goldleaves_domain::TraceContext;
 use opentelemetry::trace::{Span as _, Status};
 use opentelemetry::{KeyValue, Value};
 
-use crate::SpanKind;
-use crate::tracer::sdk_context;
+use crate::{SpanKind, sdk_context};
 
 /// The attribute that says what went wrong.
 const ERROR_TYPE: &str = "error.type";

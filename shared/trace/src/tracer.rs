@@ -3,10 +3,9 @@
 use goldleaves_domain::TraceContext;
 use opentelemetry::Context;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, TraceContextExt, Tracer as _};
-use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::trace::SdkTracer;
 
-use crate::{OpenSpan, Opening, SpanKind, next_span};
+use crate::{OpenSpan, Opening, SpanKind, next_span, sdk_context};
 
 /// The flag of a trace whose id is random, as the SDK's own are not said to be.
 const RANDOM: u8 = 2;
@@ -55,11 +54,6 @@ impl Tracer {
         self.0.as_ref()?;
         self.begin(opening).1
     }
-}
-
-pub(crate) fn sdk_context(context: TraceContext, is_remote: bool) -> SpanContext {
-    let (trace_id, span_id) = (TraceId::from(context.trace_id()), SpanId::from(context.span_id()));
-    SpanContext::new(trace_id, span_id, TraceFlags::new(context.flags()), is_remote, TraceState::NONE)
 }
 
 /// `None` for a context without ids, which the SDK gives once it is shut down.

@@ -15,7 +15,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use crate::serve::Exchange;
+use crate::exchange::Exchange;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]

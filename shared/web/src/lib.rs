@@ -6,6 +6,7 @@
 mod alarm;
 mod body;
 mod classic;
+mod exchange;
 mod ops;
 mod problem;
 mod problem_code;

@@ -1,61 +1,11 @@
-//! The rate cards as a worker holds them, and the newest one's mark by which it learns that they are no longer all.
-//!
-//! Rows are priced here, not in the inserting statement: a look-up of the narrowest card there costs more than all the rest.
-//! It is exact all the same. The last statement of a transaction compares the newest card's mark; another one rolls it back,
-//! and it runs again with the cards read anew.
+//! Reads the rate cards that rows are priced by, and forgets them when there are newer ones.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use goldleaves_cards::{Newest, Which};
-use goldleaves_domain::UsageEvent;
-use goldleaves_pricing::{Place, RateCards};
 
+use crate::priced::Cards;
 use crate::{Ledger, LedgerError};
-
-/// Describes what a row is priced by, and what it costs by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Priced {
-    pub(crate) rate_version: i64,
-    pub(crate) cost_cents: i64,
-}
-
-/// All rate cards of one moment.
-#[derive(Debug, Default)]
-pub(crate) struct Cards {
-    cards: RateCards,
-    newest: Option<Newest>,
-}
-
-impl Cards {
-    /// Prices a row.
-    pub(crate) fn price(&self, event: &UsageEvent) -> Result<Priced, LedgerError> {
-        let place =
-            Place { tenant_id: event.tenant_id.as_str(), route: event.route.as_str(), action: event.action.as_str() };
-        let card = self.cards.choose(place, event.ts).ok_or(LedgerError::NoRate)?;
-        let cents = card.pricing.cost(event.units.micro().into());
-        // Informative, so that a card beyond all reason may be cut.
-        Ok(Priced { rate_version: card.version, cost_cents: i64::try_from(cents.0).unwrap_or(i64::MAX) })
-    }
-
-    /// The newest of them.
-    pub(crate) const fn newest(&self) -> Option<Newest> {
-        self.newest
-    }
-}
-
-/// The cards that were read last, shared by the clones of a ledger.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Cache(Arc<RwLock<Option<Arc<Cards>>>>);
-
-impl Cache {
-    fn get(&self) -> Option<Arc<Cards>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, cards: Option<Arc<Cards>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = cards;
-    }
-}
 
 impl Ledger {
     /// The cards, as they were when they were read last.
@@ -65,8 +15,7 @@ impl Ledger {
         }
         let stored = self.read_cards(Which::All).await?;
         let newest = stored.last().map(|stored| Newest { version: stored.card.version, created_at: stored.created_at });
-        let cards = stored.into_iter().map(|stored| stored.card).collect();
-        let cards = Arc::new(Cards { cards: RateCards::new(cards), newest });
+        let cards = Arc::new(Cards::new(stored.into_iter().map(|stored| stored.card).collect(), newest));
         // A ledger without a card gets one soon, and what asks meanwhile is told so.
         if newest.is_some() {
             self.cache().set(Some(Arc::clone(&cards)));

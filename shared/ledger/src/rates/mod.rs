@@ -13,7 +13,6 @@ use goldleaves_store::Params;
 
 use crate::{Ledger, LedgerError};
 
-pub(crate) use cache::{Cache, Cards, Priced};
 pub use setting::{Leap, RateChange};
 
 impl Ledger {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::EventRow;
-use crate::rates::Priced;
+use crate::priced::Priced;
 use crate::record::Writing;
 
 /// A row on its way into one of the two tables of billable events.

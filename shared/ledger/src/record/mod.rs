@@ -15,9 +15,9 @@ use std::collections::HashSet;
 use goldleaves_store::Transaction;
 use uuid::Uuid;
 
-use crate::batch::{Batch, DeadLetter, EventRow, refused_letter};
+use crate::batch::{Batch, DeadLetter, EventRow, notes, refused_letter};
+use crate::priced::Cards;
 use crate::progress::{self, Note};
-use crate::rates::Cards;
 use crate::{Incoming, Ledger, LedgerError, Recorded};
 pub(crate) use locks::lock_reports;
 use settle::{Written, settle};
@@ -45,7 +45,7 @@ impl Ledger {
     /// As [`Ledger::record`].
     pub async fn record_counting(&self, incoming: &[Incoming], recorded: &mut Recorded) -> Result<(), LedgerError> {
         let batch = Batch::sort(incoming)?;
-        let notes = progress::notes(incoming);
+        let notes = notes(incoming);
         let waiting = self.record_events(&batch, (&notes, recorded)).await?;
         recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
@@ -70,7 +70,7 @@ impl Ledger {
         let detail: String = detail.chars().filter(|char| !char.is_control()).take(500).collect();
         let letter = DeadLetter { arrivals: Vec::new(), ..refused_letter(message, &detail) };
         let batch = Batch { letters: vec![letter], ..Batch::default() };
-        let (notes, mut recorded) = (progress::notes(std::slice::from_ref(message)), Recorded::default());
+        let (notes, mut recorded) = (notes(std::slice::from_ref(message)), Recorded::default());
         self.record_letters(&batch, &HashSet::new(), (&notes, &mut recorded)).await?;
         Ok(recorded)
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::EventRow;
-use crate::rates::Cards;
+use crate::priced::Cards;
 use crate::record::Writing;
 use crate::record::follow::{self, Judged};
 use crate::record::insert::{COLUMNS, NewRow, find, insert};

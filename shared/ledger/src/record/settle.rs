@@ -10,7 +10,7 @@ use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
 use uuid::Uuid;
 
 use crate::LedgerError;
-use crate::rates::Cards;
+use crate::priced::Cards;
 use crate::record::letters;
 
 /// Describes what a transaction wrote.

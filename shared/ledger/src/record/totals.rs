@@ -7,7 +7,7 @@ use goldleaves_store::{Dialect, Params, Rows, Transaction, WIDE_LOW, read};
 
 use crate::LedgerError;
 use crate::batch::{Arrival, EventRow};
-use crate::rates::Priced;
+use crate::priced::Priced;
 use crate::record::receipts::{self, Receipts};
 
 /// Describes what a rollup sums, but for the shard. Ordered bytewise.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::ConsumerOptions;
 use super::batch::Message;
 use crate::connection::Connection;
-use crate::topology::STREAM;
+use crate::topology::{RequestMax, STREAM};
 
 /// The number of messages, about, whose mean of events is known.
 const EVENTS_EACH_OF: f64 = 16.0;
@@ -25,14 +25,7 @@ const COMPLETED: &str = "Batch Completed";
 /// How long a request may take to be queued in the client.
 const SEND_SECS: u64 = 5;
 
-/// The most that one request to a consumer may ask for; `None`: as much as it likes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RequestMax {
-    pub(crate) messages: Option<u64>,
-    pub(crate) bytes: Option<u64>,
-}
-
-/// Describes what came out of the inbox.
+/// One thing that came out of the inbox.
 #[derive(Debug)]
 pub(crate) enum PullSignal {
     /// A message of the stream.

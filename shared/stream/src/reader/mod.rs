@@ -16,8 +16,8 @@ pub use span::{Mark, Position, PositionError, Span};
 use crate::api::{Api, ApiError};
 use crate::connection::Connection;
 use crate::consumer::pull::{Pull, PullSignal};
-use crate::consumer::{ConsumerOptions, Message, RequestMax};
-use crate::topology::STREAM;
+use crate::consumer::{ConsumerOptions, Message};
+use crate::topology::{RequestMax, STREAM};
 
 /// How long the server keeps the consumer of a reader that is gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);

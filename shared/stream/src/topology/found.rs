@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Mismatch, SUBJECTS};
-use crate::consumer::RequestMax;
 
 /// The answer to `STREAM.INFO`, as far as it is read here.
 #[derive(Debug, Deserialize)]
@@ -46,6 +45,13 @@ pub(crate) struct ConsumerFound {
     #[serde(default)]
     pub(crate) ack_floor: AckFloor,
     config: Map<String, Value>,
+}
+
+/// The most that one request to a consumer may ask for; `None`: as much as it likes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RequestMax {
+    pub(crate) messages: Option<u64>,
+    pub(crate) bytes: Option<u64>,
 }
 
 /// Up to where everything is acknowledged.

@@ -17,7 +17,7 @@ use crate::connection::Connection;
 
 pub use room::Room;
 
-pub(crate) use found::{ConsumerFound, StreamFound, StreamState};
+pub(crate) use found::{ConsumerFound, RequestMax, StreamFound, StreamState};
 
 /// The stream that holds usage events and seals.
 pub const STREAM: &str = "USAGE";

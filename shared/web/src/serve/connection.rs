@@ -16,7 +16,6 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::exchange::Exchange;
 use super::fold::{Folded, Folds};
 use super::h2_streams::{Counted, Streams, Verdict};
 use super::head_timer::HeadTimer;
@@ -25,6 +24,7 @@ use super::service::{ForHttp1, ForHyper};
 use super::sniff::{Sniffed, Version, sniff};
 use super::{BUFFER_BYTES, CONNECTION_WINDOW, Closing, Held, STREAM_WINDOW, ServeOptions, Stop, prepare};
 use crate::WebBody;
+use crate::exchange::Exchange;
 
 /// How long a client that says nothing is listened to once the server was asked to stop: what it sent a moment before, or
 /// sends before it can know, is answered.

@@ -15,7 +15,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
-use super::exchange::RequestBody;
+use crate::exchange::RequestBody;
 
 /// So many lines of a head are left as they are. What may not be folded has the rest of hyper's room.
 const LINES_PLAIN: usize = 64;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::exchange::{Exchange, Standing};
 use crate::Alarm;
+use crate::exchange::{Exchange, Standing};
 
 /// Every answer of hyper begins with it, whatever the version.
 const FIRST_LETTER: u8 = b'H';

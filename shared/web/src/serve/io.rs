@@ -13,12 +13,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::buffers::Buffers;
-use super::exchange::Exchange;
 use super::fold::Folds;
 use super::half_closed::{HalfClosed, Told};
 use super::linger::{Linger, poll_close};
 use super::target::Target;
 use super::{Held, OWN_ANSWER_MAX};
+use crate::exchange::Exchange;
 
 /// The socket of one connection. What the connection holds is let go with it, so also after an upgrade.
 pub(super) struct Socket {

@@ -4,7 +4,7 @@
 
 mod buffers;
 mod connection;
-mod exchange;
+
 mod fold;
 mod h2_streams;
 mod half_closed;
@@ -17,6 +17,7 @@ mod listener;
 mod service;
 mod sniff;
 mod target;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,6 @@ use tower::Service;
 use crate::WebBody;
 pub use buffers::{Buffers, Flow};
 use connection::Connection;
-pub(crate) use exchange::Exchange;
 pub use fold::{Folded, Folds};
 pub use inherited::{Inherited, InheritedError};
 pub use io::{poll_read_some, poll_write_some};

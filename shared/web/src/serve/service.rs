@@ -16,9 +16,10 @@ use tower::{Service, ServiceExt};
 
 use super::Closing;
 use super::buffers::Buffers;
-use super::exchange::{Exchange, Watched};
 use super::fold::Folded;
+use super::watched::Watched;
 use crate::WebBody;
+use crate::exchange::Exchange;
 
 /// A tower service as hyper calls it. The lock is only ever taken by the connection's own task.
 #[derive(Debug)]

@@ -3,20 +3,11 @@
 //! hyper tells neither: whether the client still owes bytes decides how the connection is closed, and whether an answer
 //! is owed decides what the end of the client's sending half means.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Waker};
 
-use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use pin_project_lite::pin_project;
-
-use super::buffers::{Buffers, Flow};
-use crate::body::is_whole;
 
 /// A request came and its answer is not over.
 const ASKED: u8 = 1;
@@ -51,7 +42,7 @@ struct Shared {
 
 /// Describes what the end of a client's sending half means at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// No request is being answered, or it broke off within one.
     Nothing,
     /// A whole request came and nothing of its answer was sent.
@@ -65,9 +56,22 @@ pub(super) enum Standing {
 
 /// Describes how much of a connection a request's body took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RequestBody {
+pub(crate) enum RequestBody {
     Bytes(u64),
     Chunks,
+}
+
+/// The kinds of answer that a connection tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The connection is no longer HTTP's.
+    Switches,
+    /// The server made it itself, whole.
+    Own,
+    /// It is sent in chunks.
+    InChunks,
+    /// Any other, which comes from elsewhere.
+    Passed,
 }
 
 impl Exchange {
@@ -80,7 +84,7 @@ impl Exchange {
     }
 
     /// A request's head came; its body has so many bytes, if that is known.
-    pub(super) fn asked(&self, owes_body: bool, body_bytes: Option<u64>) {
+    pub(crate) fn asked(&self, owes_body: bool, body_bytes: Option<u64>) {
         self.0.body_bytes.store(body_bytes.unwrap_or(UNKNOWN), Ordering::Relaxed);
         self.set(ASKED | if owes_body { OWES_BODY } else { 0 });
     }
@@ -90,11 +94,19 @@ impl Exchange {
         self.set(self.flags() & !OWES_BODY);
     }
 
-    fn answered(&self, flags: u8) {
+    /// The answer's head is known.
+    pub(crate) fn answered(&self, answer: Answer) {
+        let flags = match answer {
+            Answer::Switches => SWITCHED,
+            Answer::Own => OWN,
+            Answer::InChunks => CHUNKED,
+            Answer::Passed => 0,
+        };
         self.set(self.flags() | ANSWERED | flags);
     }
 
-    fn over(&self) {
+    /// The answer is over.
+    pub(crate) fn over(&self) {
         self.set((self.flags() & !(ASKED | ANSWERED | CHUNKED)) | FRESH);
         let reader = self.0.reader.lock().take();
         if let Some(reader) = reader {
@@ -103,22 +115,22 @@ impl Exchange {
     }
 
     /// Wakes this task when the answer is over.
-    pub(super) fn wake_when_over(&self, cx: &Context<'_>) {
+    pub(crate) fn wake_when_over(&self, cx: &Context<'_>) {
         *self.0.reader.lock() = Some(cx.waker().clone());
     }
 
     /// Returns whether the client still owes a part of a request that was given up.
-    pub(super) fn owes_body(&self) -> bool {
+    pub(crate) fn owes_body(&self) -> bool {
         self.flags() & OWES_BODY != 0
     }
 
     /// Returns whether the answer that is written is the server's own.
-    pub(super) fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.flags() & OWN != 0
     }
 
     /// Returns the body of the exchange that is over when nothing was read since; it is asked after each read.
-    pub(super) fn is_over(&self) -> Option<RequestBody> {
+    pub(crate) fn is_over(&self) -> Option<RequestBody> {
         let is_over = self.flags() & !OWN == FRESH;
         is_over.then(|| {
             self.set(self.flags() & !FRESH);
@@ -130,76 +142,16 @@ impl Exchange {
     }
 
     /// Returns whether the connection has become a tunnel.
-    pub(super) fn is_switched(&self) -> bool {
+    pub(crate) fn is_switched(&self) -> bool {
         self.flags() & SWITCHED != 0
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         let flags = self.flags();
         match flags & (ASKED | OWES_BODY | ANSWERED) {
             ASKED => Standing::AwaitsAnswer,
             flags_set if flags_set == ASKED | ANSWERED => Standing::TakesAnswer { chunked: flags & CHUNKED != 0 },
             _ => Standing::Nothing,
         }
-    }
-
-    /// An answer that says when it is over; `head_only` = to HEAD.
-    pub(super) fn watching<B: Body + 'static>(
-        &self,
-        response: Response<B>,
-        (head_only, buffers): (bool, &Buffers),
-    ) -> Response<Watched<B>> {
-        let flags = match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => SWITCHED,
-            _ if is_whole(response.body()) => OWN,
-            _ if !head_only && is_chunked(&response) => CHUNKED,
-            _ => 0,
-        };
-        self.answered(flags);
-        response.map(|body| Watched { body, flow: Flow::new(buffers.clone()), over: Over(self.clone()) })
-    }
-}
-
-fn is_chunked<B: Body>(response: &Response<B>) -> bool {
-    let unknown = response.body().size_hint().exact().is_none() && !response.body().is_end_stream();
-    unknown && !response.headers().contains_key(CONTENT_LENGTH)
-}
-
-pin_project! {
-    /// An answer's body.
-    pub(super) struct Watched<B> {
-        #[pin]
-        body: B,
-        flow: Flow,
-        over: Over,
-    }
-}
-
-/// Dropped with the body: hyper drops it as soon as it has taken its last frame.
-struct Over(Exchange);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.over();
-    }
-}
-
-impl<B: Body<Data = Bytes>> Body for Watched<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut this = self.project();
-        ready!(this.flow.poll_room(cx));
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|piece| this.flow.hold(piece)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

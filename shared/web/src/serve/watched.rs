@@ -1,0 +1,75 @@
+//! An answer's body that tells its exchange when it is over, and waits while too much of it is unwritten.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::buffers::{Buffers, Flow};
+use crate::body::is_whole;
+use crate::exchange::{Answer, Exchange};
+
+impl Exchange {
+    /// An answer that says when it is over; `head_only` = to HEAD.
+    pub(super) fn watching<B: Body + 'static>(
+        &self,
+        response: Response<B>,
+        (head_only, buffers): (bool, &Buffers),
+    ) -> Response<Watched<B>> {
+        self.answered(match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => Answer::Switches,
+            _ if is_whole(response.body()) => Answer::Own,
+            _ if !head_only && is_chunked(&response) => Answer::InChunks,
+            _ => Answer::Passed,
+        });
+        response.map(|body| Watched { body, flow: Flow::new(buffers.clone()), over: Over(self.clone()) })
+    }
+}
+
+fn is_chunked<B: Body>(response: &Response<B>) -> bool {
+    let unknown = response.body().size_hint().exact().is_none() && !response.body().is_end_stream();
+    unknown && !response.headers().contains_key(CONTENT_LENGTH)
+}
+
+pin_project! {
+    /// An answer's body.
+    pub(super) struct Watched<B> {
+        #[pin]
+        body: B,
+        flow: Flow,
+        over: Over,
+    }
+}
+
+/// Dropped with the body: hyper drops it as soon as it has taken its last frame.
+struct Over(Exchange);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.over();
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Watched<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        ready!(this.flow.poll_room(cx));
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|piece| this.flow.hold(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
