@@ -1,4 +1,4 @@
-//! Describes what answers are made of: objects whose members stand in a fixed order, as JSON that loses nothing and as rows of CSV.
+//! The parts of answers: objects whose members stand in a fixed order, as JSON that loses nothing and as rows of CSV.
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! Describes what the billing API counts.
+//! The metrics of the billing API.
 
 use goldleaves_runtime::{LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 use http::StatusCode;

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 /// How long an answer is good for.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
-/// Describes what asks. Cheap to clone; clones share what was found out.
+/// The asker. Cheap to clone; clones share what was found out.
 #[derive(Debug, Clone)]
 pub(crate) struct Pulse {
     store: Store,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::load::Receipt;
 use crate::tables::Contents;
 
-/// Describes what may stand between the upstream's count and the ledger's besides what was set aside.
+/// The calls that may stand between the upstream's count and the ledger's besides what was set aside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unbilled {
     /// Calls that were announced and left no event.

@@ -135,7 +135,7 @@ async fn ask_all(
 pub struct Plan {
     /// Clients at a time, each with a connection of its own.
     pub clients: usize,
-    /// Holds what a client waits between two requests.
+    /// The time that a client waits between two requests.
     pub pause: Duration,
     /// Requests of all clients together; none: until it is stopped.
     pub requests: Option<usize>,
@@ -152,7 +152,7 @@ pub struct Asked {
     pub took: Duration,
     /// The whole response; none when it broke, or never came.
     pub receipt: Option<Receipt>,
-    /// Holds what broke it.
+    /// The error that broke it.
     pub broken: Option<String>,
 }
 

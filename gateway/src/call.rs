@@ -23,7 +23,7 @@ pub(crate) struct Arrived {
     pub(crate) peer: HeaderValue,
 }
 
-/// Describes what holds for the whole call.
+/// The facts that hold for the whole call.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     /// The address of the socket's other end, ready to be sent.

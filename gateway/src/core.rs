@@ -1,4 +1,4 @@
-//! Describes what the layers of one core share. Nothing in it is written by another core but the wish to stop.
+//! The state that the layers of one core share. Nothing in it is written by another core but the wish to stop.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) struct Core {
     pub(crate) says_skipped: bool,
     pub(crate) metrics: Arc<CoreMetrics>,
     pub(crate) routes: Arc<RouteCounters>,
-    /// Holds what its bodies may hold on their way.
+    /// The room of its bodies on their way.
     pub(crate) buffers: Buffers,
     /// Cancelled before anything is dropped because the gateway stops.
     pub(crate) stopping: CancellationToken,

@@ -1,4 +1,4 @@
-//! Describes what is said to who puts a service of their own behind the gateway: what is billed, and that nothing was.
+//! The hints for operators who put a service of their own behind the gateway: what is billed, and that nothing was.
 
 use std::sync::Arc;
 use std::time::Duration;

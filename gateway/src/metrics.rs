@@ -23,7 +23,7 @@ const CLASSES: usize = RequestClass::ALL.len();
 pub(crate) const LATENCY_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
-/// Describes what a request was, for the count of requests.
+/// The class of a request, for the count of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestClass {
     /// Answered by the gateway itself.

@@ -161,7 +161,7 @@ struct Refusal {
     of_another_file: bool,
 }
 
-/// Holds what became of the file of settings when it was read last.
+/// The state of the file of settings when it was read last.
 #[derive(Debug, Default)]
 struct Standing {
     file_refused: bool,

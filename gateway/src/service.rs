@@ -16,7 +16,7 @@ use crate::{Gateway, GatewayConfig, GatewayParts, Reloading, StartError, hints, 
 
 /// How long what was recorded is still handed on, once nothing more comes in.
 const RELAY_GRACE: Duration = Duration::from_secs(5);
-/// Holds what dropping the last connections and closing the spool may take besides.
+/// The time that dropping the last connections and closing the spool may take besides.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
 /// How long a gateway may take to stop: a program waits no shorter, or it would name what was about to finish.
@@ -25,17 +25,17 @@ fn stop_grace(reloader: &Reloader) -> Duration {
     drain_delay + shutdown_grace + RELAY_GRACE + CLOSE_GRACE
 }
 
-/// Describes what a stop did not get to: the spool keeps it for the next start.
+/// The work that a stop did not get to: the spool keeps it for the next start.
 #[derive(Debug, thiserror::Error)]
 #[error("{records} records are left in the spool for the next start")]
 struct Left {
     records: u64,
 }
 
-/// Holds what the metric `ready` says.
+/// The help of the metric `ready`.
 pub const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
 
-/// Describes what the tasks are made from.
+/// The parts that the tasks are made from.
 pub struct GatewayService {
     /// Opened already, so that what an earlier start left is settled before anything is served.
     pub side: RecordSide,

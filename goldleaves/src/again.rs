@@ -11,7 +11,7 @@ use goldleaves_runtime::settings::{Mistakes, Setting, table};
 use crate::config::Config;
 use crate::secret;
 
-/// Holds what a reading has to do with besides the settings.
+/// The parts besides the settings that a reading has to do with.
 pub(crate) struct Beside {
     /// The options that tokens are verified with since the start.
     pub(crate) tokens: TokenOptions,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// Describes what a person is told at the start.
+/// The text that a person is shown at the start.
 #[derive(Debug)]
 pub(crate) struct Banner {
     /// Where the gateway listens.
@@ -19,7 +19,7 @@ pub(crate) struct Banner {
     pub(crate) upstream: String,
     /// True if `UPSTREAM_URL` named it; the demo answers everything.
     pub(crate) is_own: bool,
-    /// Holds what is billed, in words.
+    /// The routes that are billed, in words.
     pub(crate) billed: String,
     /// `DATA_DIR`.
     pub(crate) data_dir: PathBuf,

@@ -16,7 +16,7 @@ use crate::{config, prepare};
 /// How many lines lie between two lines of progress.
 const PROGRESS_EVERY: u64 = 10_000;
 
-/// Describes what the command is told.
+/// The settings of the command.
 #[derive(Debug)]
 pub(crate) struct BillingCommandConfig {
     common: Common,

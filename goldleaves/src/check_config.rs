@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::migrate_config::MigrateConfig;
 use crate::stream_room;
 
-/// Describes what was found.
+/// The findings of a check.
 #[derive(Default)]
 struct Checked {
     readings: Vec<Reading>,

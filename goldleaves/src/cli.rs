@@ -20,7 +20,7 @@ pub struct Arguments {
     /// Print addresses, a sample token and curl lines on standard output, also where that is no terminal
     #[arg(long)]
     pub banner: bool,
-    /// Holds what to do instead of running.
+    /// The command to run instead of the service.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -42,7 +42,7 @@ pub enum Banner {
     Hidden,
 }
 
-/// Describes what to do instead of running.
+/// The commands beside the service.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print a signed token for development, alone on standard output
@@ -67,7 +67,7 @@ pub enum Command {
     },
     /// Look at the spool in DATA_DIR
     Spool {
-        /// Holds what to do with it
+        /// The work to do with it
         #[command(subcommand)]
         command: SpoolCommand,
     },
@@ -115,7 +115,7 @@ pub struct ReplayArguments {
     pub dry_run: bool,
 }
 
-/// Describes what can be done with rate cards.
+/// The commands for rate cards.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum RateCardsCommand {
     /// Print every version on standard output, one JSON object per line
@@ -124,7 +124,7 @@ pub enum RateCardsCommand {
     Import,
 }
 
-/// Describes what can be done with what bills are made by.
+/// The commands for what bills are made by.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum BillingCommand {
     /// Print every row on standard output, one JSON object per line
@@ -133,7 +133,7 @@ pub enum BillingCommand {
     Import,
 }
 
-/// Describes what can be done with a spool from outside.
+/// The commands for a spool from outside.
 #[derive(Debug, Subcommand)]
 pub enum SpoolCommand {
     /// Say what it holds, also while a program uses it

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::BodyExt;
 use serde_json::json;
 
-/// Holds what the demo says a call under `/api/v1/ai` is worth, so that a bill with more than whole calls can be seen.
+/// The units of a call under `/api/v1/ai` in the demo, so that a bill with more than whole calls can be seen.
 const AI_UNITS: HeaderValue = HeaderValue::from_static("2.5");
 const USAGE_UNITS: HeaderName = HeaderName::from_static("x-usage-units");
 

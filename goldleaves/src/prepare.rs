@@ -64,7 +64,7 @@ async fn prepare(url: &Secret, rate: Option<Rate>, ledger: &Ledger) -> Result<()
     Ok(())
 }
 
-/// Says what became of the price. A start never changes it by more than a factor of four: it goes on with the old one.
+/// Logs what became of the price. A start never changes it by more than a factor of four: it goes on with the old one.
 fn said(change: &RateChange) {
     match change {
         RateChange::TooFar { .. } => {

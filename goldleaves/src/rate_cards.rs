@@ -10,7 +10,7 @@ use goldleaves_runtime::{Exit, Secret, process};
 use crate::cli::RateCardsCommand;
 use crate::{config, prepare};
 
-/// Describes what the command is told.
+/// The settings of the command.
 #[derive(Debug)]
 pub(crate) struct RateCardsConfig {
     common: Common,

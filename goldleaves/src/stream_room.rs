@@ -5,7 +5,7 @@ use std::time::Duration;
 use goldleaves_gateway::StreamSettings;
 use goldleaves_stream::{Connection, Room, STREAM};
 
-/// Holds what a typical event takes in JetStream.
+/// The bytes that a typical event takes in JetStream.
 const EVENT_BYTES: u64 = 985;
 const DAY_SECS: f64 = 86_400.0;
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use goldleaves_ledger::{Course, Place, Sequences};
 use uuid::Uuid;
 
-/// Holds what stands for the stream's name in `ledger_progress`.
+/// The word that stands for the stream's name in `ledger_progress`.
 const SPOOL: &str = "spool";
 
-/// Describes what was handed over since the count began. `None` before the relay told what it remembers.
+/// The number of events handed over since the count began. `None` before the relay told what it remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Handed(Mutex<Option<Count>>);
 

@@ -1,4 +1,4 @@
-//! Describes what the meter counts, always from rows and never from attempts.
+//! The metrics of the meter, always counted from rows and never from attempts.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64};

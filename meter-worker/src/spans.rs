@@ -1,4 +1,4 @@
-//! Describes what is exported of a batch: for each of its events a span in the event's own trace, and one span of each COMMIT.
+//! The spans of a batch: for each of its events a span in the event's own trace, and one span of each COMMIT.
 //!
 //! A batch is one transaction for events of many traces: its COMMIT lies below the first event's span and is linked to
 //! the span of each, and each is linked to it. An attempt that did not get as far as the ledger's answer leaves nothing:
@@ -56,7 +56,7 @@ impl BatchSpans {
         CommitSpan(Some(span), places)
     }
 
-    /// Settles what these places had in common is committed, or comes again.
+    /// Ends the span of a COMMIT: what these places had in common is committed, or comes again.
     pub(crate) fn end_commit_if(&mut self, is_committed: bool, commit: CommitSpan) {
         let CommitSpan(Some(span), places) = commit else { return };
         if is_committed {

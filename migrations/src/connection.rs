@@ -22,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Between two looks whether another run is over.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Describes what one run works with. No other run works at the same time.
+/// The connection of one run. No other run works at the same time.
 pub(crate) enum Session {
     /// Everything in one transaction, which is the lock as well.
     Sqlite(DatabaseTransaction),

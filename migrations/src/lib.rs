@@ -32,7 +32,7 @@ pub enum MigrationError {
     File {
         /// Which file.
         path: String,
-        /// Holds what the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The database has steps that this program does not know.
@@ -44,7 +44,7 @@ pub enum MigrationError {
     /// Taking the step back would destroy another number of rows than was agreed to.
     #[error("{} rows would go, not {agreed}: {losses}", losses.rows())]
     Losses {
-        /// Holds what would go.
+        /// The rows that would go.
         losses: Losses,
         /// How many rows somebody agreed to lose.
         agreed: u64,

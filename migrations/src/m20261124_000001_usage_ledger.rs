@@ -142,8 +142,8 @@ const SUMS: [&str; 3] = [
     )",
 ];
 
-/// Holds what gateways say they handed out (`usage_epochs`, `expected_*`) beside what arrived (`received_*`), by blocks of
-/// 1,024 sequence numbers; `seqs` has a bit for each.
+/// The blocks of 1,024 sequence numbers with what gateways say they handed out (`usage_epochs`, `expected_*`) beside
+/// what arrived (`received_*`); `seqs` has a bit for each.
 const PROOF: [&str; 4] = [
     "CREATE TABLE usage_epochs (
         epoch UUID PRIMARY KEY NOT NULL,
@@ -184,7 +184,7 @@ const PROOF: [&str; 4] = [
     ) WITHOUT ROWID",
 ];
 
-/// Holds what Stripe is to be told: `units_micro` is the difference to the revisions before. `stripe_customer_id` to
+/// The rows that Stripe is to be told: `units_micro` is the difference to the revisions before. `stripe_customer_id` to
 /// `frozen_at` are written once, before the first attempt, and never again.
 const STRIPE: [&str; 2] = [
     "CREATE TABLE stripe_pushes (

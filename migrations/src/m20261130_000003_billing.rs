@@ -175,7 +175,7 @@ const STRIPE: [&str; 6] = [
     )",
 ];
 
-/// Holds what a tenant may spend, what gateways hold of it, and which thresholds were crossed.
+/// The limits of what a tenant may spend, what gateways hold of it, and which thresholds were crossed.
 const LIMITS: [&str; 5] = [
     "CREATE TABLE usage_limits (
         tenant_id VARCHAR(255) NOT NULL,

@@ -11,7 +11,7 @@ use crate::cargo::cargo;
 /// The package of the measuring programs that start others.
 const WHOLE_SYSTEM: &str = "goldleaves-e2e";
 
-/// Describes what to measure.
+/// The benchmarks to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only this; spool and gateway when left out.

@@ -8,7 +8,7 @@ use goldleaves_toolbox::target_directory;
 
 use crate::cargo::cargo;
 
-/// Describes what to pass on.
+/// The arguments to pass on.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Arguments of the program, for example `-- token --tenant acme --user ann`.

@@ -21,7 +21,7 @@ const PROGRAMS: [&str; 4] = ["goldleaves", "goldleaves-gateway", "goldleaves-met
 /// Set, the tests that have a long version run that.
 const SOAK: &str = "GOLDLEAVES_SOAK";
 
-/// Describes what to run.
+/// The tests to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only the tests of these packages.
@@ -122,7 +122,7 @@ fn run_tests(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> an
     Ok((tally, child.wait()?.success()))
 }
 
-/// Describes what the test runners' summaries add up to.
+/// The sum of the test runners' summaries.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     passed: u64,

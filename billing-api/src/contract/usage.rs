@@ -2,7 +2,7 @@
 
 use super::{Access, Answers, Content, FORMAT, Kind, Member, Operation, Parameter, RANGE, Shape, TENANT_ID, member};
 
-/// Holds what corrections of events come to.
+/// The sum of the corrections of events.
 pub(crate) const CORRECTED: Shape<2> = Shape {
     name: "Corrected",
     members: [

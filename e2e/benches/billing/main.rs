@@ -27,7 +27,7 @@ const SECRET: &str = "a-secret-for-measuring-of-enough-bytes-0123456789";
 /// Rows that a CSV holds at most.
 const CSV_ROWS_MAX: u64 = 1_000_000;
 
-/// Describes what to measure.
+/// The arguments that say what to measure.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench billing --")]
 struct Arguments {
@@ -40,7 +40,7 @@ struct Arguments {
     /// Rate cards of single tenants, for the cost of an insert.
     #[arg(long, default_value_t = 10_000)]
     overrides: u32,
-    /// Holds what Cargo passes to every benchmark.
+    /// The flag that Cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }

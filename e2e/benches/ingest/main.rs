@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TOPOLOGY: Topology =
     Topology { replicas: 1, bytes_max: 4 << 30, bytes_min: 1 << 30, history: Duration::from_secs(86_400) };
 
-/// Describes what to measure.
+/// The arguments that say what to measure.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench ingest --")]
 struct Arguments {
@@ -44,7 +44,7 @@ struct Arguments {
     /// How many workers share them.
     #[arg(long, default_value_t = 1)]
     workers: usize,
-    /// Holds what Cargo passes to every benchmark.
+    /// The flag that Cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }

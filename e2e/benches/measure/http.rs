@@ -150,7 +150,7 @@ impl Sample {
 
 const KINDS: [&str; 4] = ["serving", "spool", "SQLite", "other"];
 
-/// Says what threads of this name do. Peers only serve.
+/// Returns the work that threads of this name do. Peers only serve.
 fn kind_of(thread: &str) -> &'static str {
     let begins = |names: &[&str]| names.iter().any(|name| thread.starts_with(name));
     match thread {

@@ -54,7 +54,7 @@ impl Size {
     }
 }
 
-/// Describes what a load saw.
+/// The counts of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Answers read to their end.

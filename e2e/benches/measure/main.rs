@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::load::Size;
 
-/// Describes what to measure.
+/// The arguments that say what to measure.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench gateway --")]
 struct Arguments {
@@ -38,7 +38,7 @@ struct Arguments {
     /// Only the gateway program in mode `available`, beside its peers.
     #[arg(long, global = true)]
     short: bool,
-    /// Holds what Cargo passes to every benchmark.
+    /// The flag that Cargo passes to every benchmark.
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }

@@ -20,7 +20,7 @@ use crate::Part;
 pub(crate) const SERVER_CORE: usize = 0;
 /// The core of load and upstream.
 pub(crate) const LOAD_CORE: usize = 1;
-/// Holds what tokens are signed with.
+/// The secret that tokens are signed with.
 pub(crate) const SECRET: &str = "a-secret-for-measuring-of-enough-bytes-0123456789";
 
 /// A server that runs, and where to ask it.
@@ -36,7 +36,7 @@ pub(crate) struct Server {
     ops: Option<SocketAddr>,
     /// `None` = that of another row.
     _process: Option<Process>,
-    /// Holds what it stands on.
+    /// The NATS server that it stands on.
     _broker: Option<NatsServer>,
 }
 

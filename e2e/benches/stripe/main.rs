@@ -21,7 +21,7 @@ const METER: &str = "goldleaves_units";
 /// How long rows may take to be there.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Describes what to measure.
+/// The arguments that say what to measure.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench stripe --")]
 struct Arguments {
@@ -34,7 +34,7 @@ struct Arguments {
     /// How long the push is watched.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Holds what Cargo passes to every benchmark.
+    /// The flag that Cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }

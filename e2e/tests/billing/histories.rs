@@ -18,7 +18,7 @@ const DAY: i64 = Timestamp::DAY_MICROS;
 /// The months that are closed; a last one carries what came after.
 const MONTHS: [&str; 6] = ["2026-01-01", "2026-02-01", "2026-03-01", "2026-04-01", "2026-05-01", "2026-06-01"];
 
-/// Describes what happens, in whichever order.
+/// The things that happen, in whichever order.
 #[derive(Debug, Clone)]
 enum Act {
     Event(Box<Event>),

@@ -20,7 +20,7 @@ fn kills() -> u32 {
     std::env::var("GOLDLEAVES_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8)
 }
 
-/// Describes what the processes said they did, by event id.
+/// The statements of the processes about what they did, by event id.
 #[derive(Debug, Default)]
 struct Said {
     /// About to be announced.

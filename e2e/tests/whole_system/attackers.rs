@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const HELD: &str = "/api/v1/documents/held";
 const WIDE: u32 = 0x7fff_ffff;
 
-/// Describes what attackers need to know.
+/// The gateway under attack, and the tokens that attackers need.
 #[derive(Clone)]
 struct Target {
     gateway: SocketAddr,

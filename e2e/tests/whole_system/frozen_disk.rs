@@ -102,7 +102,7 @@ fn billable(token: &str) -> Request {
     Request::get("/api/v1/documents/7").token(token).header("User-Agent", &"x".repeat(1_900))
 }
 
-/// Settles what has nothing to do with records is answered as ever.
+/// Checks that whatever has nothing to do with records is answered as ever.
 async fn all_else_is_answered(deployment: &Deployment) {
     let token = deployment.token("acme").unwrap();
     let asked = [Request::get("/health"), Request::get("/auth/login"), Request::get("/free").token(&token)];

@@ -1,4 +1,4 @@
-//! Describes what clients cost in memory and descriptors that ask much and take nothing: a stated amount, however many they are.
+//! The memory and descriptors that clients cost who ask much and take nothing: a stated amount, however many they are.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 const LONG_BYTES: usize = 20_000_000;
 const STREAMS: u32 = 128;
-/// Holds what bodies may hold on their way, over all cores (docs/DEPLOYMENT.md, "Memory").
+/// The bytes that bodies may hold on their way, over all cores (docs/DEPLOYMENT.md, "Memory").
 const BUFFERS_KIB_A_CORE: usize = 16 << 10;
-/// Holds what a stream holds beside that; a program that is not optimised needs more for each call that waits.
+/// The memory that a stream holds beside that; a program that is not optimised needs more for each call that waits.
 const STREAM_KIB: usize = if cfg!(debug_assertions) { 72 } else { 32 };
-/// Holds what a stream holds whose answer is short.
+/// The memory of a stream whose answer is short.
 const SHORT_KIB: usize = if cfg!(debug_assertions) { 56 } else { 20 };
 /// For what does not grow with streams: tokens, statistics, the allocator's own.
 const BESIDES_KIB: usize = 16 << 10;
@@ -78,7 +78,7 @@ async fn give(mut stream: TcpStream, begun: Arc<AtomicUsize>) {
     }
 }
 
-/// Describes what a process holds.
+/// The memory and descriptors that a process holds.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     kib: usize,
@@ -108,12 +108,12 @@ async fn streams(gateway: SocketAddr, window: u32, request: &[u8]) -> TcpStream 
     connection
 }
 
-/// Names who attacks, and what that may cost.
+/// An attack, and what it may cost.
 struct Attack {
     path: &'static str,
     /// Connections of h2, with 128 streams each.
     h2: usize,
-    /// Holds what each of their streams may be sent before it asks for more.
+    /// The bytes that each of their streams may be sent before it asks for more.
     window: u32,
     /// Connections of HTTP/1.1, with a call each.
     http1: usize,

@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 const CONNECTIONS: usize = 33;
 const STREAMS: usize = 128;
 const UPSTREAM_CONNECTIONS_MAX: usize = 256;
-/// Holds what one address may have open without a tenant: half of the connections to the upstream.
+/// The calls that one address may have open without a tenant: half of the connections to the upstream.
 const PLACES: usize = UPSTREAM_CONNECTIONS_MAX / 2;
 const CONNECTIONS_MAX: usize = 64;
-/// Holds what the gateway keeps for itself, as docs/SETTINGS.md says of descriptors.
+/// The descriptors that the gateway keeps for itself, as docs/SETTINGS.md says.
 const RESERVED: usize = 256;
 const HONEST_CALLS: usize = 100;
 

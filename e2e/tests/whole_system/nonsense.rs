@@ -1,4 +1,4 @@
-//! Describes what clients can make the program log: nothing, however often they send what makes no sense.
+//! Clients that send what makes no sense make the program log nothing, however often they do it.
 
 use std::time::Duration;
 

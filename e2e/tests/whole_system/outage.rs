@@ -18,14 +18,14 @@ use crate::chaos::{ACK_WAIT, judge};
 use crate::soak;
 
 const CLIENTS: usize = 4;
-/// Holds what an allocator may keep or give back by itself.
+/// The memory that an allocator may keep or give back by itself.
 const MEMORY_KIB: u64 = 16 * 1024;
 /// How many times faster than it came a backlog drains at least.
 const DRAIN_TIMES: f64 = 5.0;
 /// The longest that a program waits before it tries again what was away.
 const BACKOFF: Duration = Duration::from_secs(15);
 
-/// Describes what is away.
+/// The server that is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Away {
     NatsRefuses,
@@ -73,7 +73,7 @@ fn lengths() -> (Duration, Duration) {
     (Duration::from_secs(healthy), Duration::from_secs(away))
 }
 
-/// Describes what was seen of an outage.
+/// The observations of an outage.
 #[derive(Debug)]
 struct Seen {
     away: [Instant; 2],

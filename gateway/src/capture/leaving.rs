@@ -1,5 +1,5 @@
-//! Describes what becomes of a call whose client leaves before the head of its answer: it is broken off with the future that serves it,
-//! or, where its route says so, goes on by itself until the head and is settled by what that says.
+//! The end of a call whose client leaves before the head of its answer: it is broken off with the future that serves
+//! it, or, where its route says so, goes on by itself until the head and is settled by what that says.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -17,7 +17,7 @@ use crate::proxy::{AnswerError, UploadFailure, UploadWatch};
 /// The status recorded for a client that left before there was one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Describes what the fingerprint of a request is made from.
+/// The parts that the fingerprint of a request is made from.
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// The head alone: there is no body.
@@ -58,7 +58,7 @@ pub(crate) struct Meter(Box<Metered>);
 struct Metered {
     core: Arc<Core>,
     arrived: Instant,
-    /// Holds what it counts when the upstream says nothing.
+    /// The units that it counts when the upstream says nothing.
     units: Units,
     /// `None` = nobody will compare the request with another.
     asked: Option<Asked>,

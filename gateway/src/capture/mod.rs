@@ -75,7 +75,7 @@ where
     }
 }
 
-/// Names who pays for what, and how much when nobody says.
+/// The caller who pays, for which route, and how many units when nobody says.
 struct Billing<'a> {
     caller: &'a BilledCaller,
     route: RoutePattern,
@@ -140,7 +140,7 @@ fn upload_watch(traced: &Traced, fingerprint: impl FnOnce() -> Option<Fingerprin
     (!traced.request.body().is_end_stream()).then(|| UploadWatch::new(fingerprint()))
 }
 
-/// Describes what the upstream's side of a call comes to.
+/// The result of the upstream's side of a call.
 type Answered = Result<Served, Failure>;
 type Durable = Pin<Box<dyn Future<Output = Result<(), NotDurable>> + Send>>;
 

@@ -1,4 +1,4 @@
-//! Settles what entries say of access against what is billed and what is open anyway. Nobody is known who could pay for an open
+//! Refuses entries that open what is billed, or bill what is open anyway. Nobody is known who could pay for an open
 //! call, so what is both is a mistake, wherever the two are said.
 
 use goldleaves_domain::{NormalPath, PublicRoutes, RoutePattern};

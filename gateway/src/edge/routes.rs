@@ -11,7 +11,7 @@ use super::opened;
 use super::way::Way;
 use crate::error::GatewayError;
 
-/// Describes what holds for one path, by method.
+/// The values of one path, by method.
 #[derive(Debug, Clone)]
 struct ByMethod<T> {
     /// Entries with methods; at one path each method is there once.
@@ -98,14 +98,14 @@ impl Routes {
     }
 }
 
-/// Describes what calls are billed as, where entries have a say in it beside `BILLABLE_ROUTES`.
+/// The patterns that calls are billed as, where entries have a say in it beside `BILLABLE_ROUTES`.
 #[derive(Debug, Clone)]
 pub(crate) struct Bills {
     routes: Arc<BillableRoutes>,
     /// `None` = no entry says anything. A pattern that is carved out is `None`.
     tree: Option<SegmentTree<ByMethod<Option<RoutePattern>>>>,
     patterns: Vec<RoutePattern>,
-    /// Holds what calls count, by entry and without regard to case, as all that is money; `None` = no entry says it.
+    /// The units of calls, by entry and without regard to case, as all that is money; `None` = no entry says it.
     units: Option<SegmentTree<ByMethod<Option<Units>>>>,
 }
 
@@ -190,7 +190,8 @@ fn units(entries: &[RouteEntry]) -> Option<SegmentTree<ByMethod<Option<Units>>>>
     })
 }
 
-/// Settles what is wrong with the entries together: two for one path and method, and rewritten paths that would be billed.
+/// Notes what is wrong with the entries together: two for one path and method, and rewritten paths that would be
+/// billed.
 pub(crate) fn check(values: &mut Values, config: &EdgeConfig, (bills, public): (&Bills, &PublicRoutes)) {
     opened::check(values, &config.routes, (bills, public));
     let mut tree: SegmentTree<ByMethod<usize>> = SegmentTree::new(Case::Exact);

@@ -19,7 +19,7 @@ use crate::error::Failure;
 use crate::metrics::{CoreMetrics, RequestClass};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-/// Holds what the gateway says to pages, whatever the upstream says.
+/// The headers that pages may always read, whatever the upstream says.
 const EXPOSED: &str = "X-Request-ID, X-Usage-Event-ID, Retry-After, WWW-Authenticate, RateLimit, RateLimit-Policy";
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 const VARIES: HeaderValue = HeaderValue::from_static("Origin");
@@ -93,7 +93,7 @@ impl FromStr for ExposedHeaders {
     }
 }
 
-/// Describes what `ALLOWED_ORIGINS` and `CORS_EXPOSE_HEADERS` come to.
+/// The rules of `ALLOWED_ORIGINS` and `CORS_EXPOSE_HEADERS`.
 #[derive(Debug)]
 pub(crate) struct CorsRules {
     origins: Arc<AllowedOrigins>,
@@ -118,7 +118,7 @@ pub(crate) struct Cors {
     pub(crate) metrics: Arc<CoreMetrics>,
 }
 
-/// Describes what the answer says to browsers.
+/// The permission that an answer gives to browsers.
 pub(crate) enum Shared {
     /// CORS is off: what the upstream says stands.
     Off,

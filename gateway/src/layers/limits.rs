@@ -17,10 +17,10 @@ use crate::via::Via;
 /// The longest method served; the longest registered one has 17 characters.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// Holds what a request that is forwarded may be; `TRACE` would show a client what the gateway says to the upstream.
+/// The methods that are forwarded; `TRACE` would show a client what the gateway says to the upstream.
 const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Describes what is too much.
+/// The limits of a request and of a core.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LimitsOptions {
     pub(crate) header_bytes_max: usize,

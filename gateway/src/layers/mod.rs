@@ -39,10 +39,10 @@ pub(crate) use rescue::RescueLayer;
 pub(crate) use route::Route;
 pub(crate) use trace::Trace;
 
-/// Describes what goes out: a response, or an error that the rescue layer turns into one.
+/// The way out: a response, or an error that the rescue layer turns into one.
 pub(crate) type Answer<E> = Result<Response<WebBody>, E>;
 
-/// Describes what a layer makes of a call on its way in.
+/// The result of a layer for a call on its way in.
 pub(crate) enum Inward<Out, After, E> {
     /// It goes on; the second half sees the answer.
     On(Out, After),
@@ -54,9 +54,9 @@ pub(crate) enum Inward<Out, After, E> {
 
 /// One layer.
 pub(crate) trait Step<In> {
-    /// Describes what the next layer gets.
+    /// The type that the next layer gets.
     type Out;
-    /// Describes what is to be done with the answer.
+    /// The work that is to be done with the answer.
     type After: After<Self::Error>;
     /// How it refuses.
     type Error;

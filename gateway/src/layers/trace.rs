@@ -19,7 +19,7 @@ const TRACESTATE_MEMBERS_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Trace(pub(crate) Tracer);
 
-/// Describes what is left to do: a call that is neither exported nor logged costs nothing here.
+/// The work that is left to do: a call that is neither exported nor logged costs nothing here.
 pub(crate) struct Told {
     span: Option<ServerSpan>,
     /// One line a call, at level debug only.

@@ -19,7 +19,8 @@ const POLL_BYTES_MAX: usize = 64 << 10;
 /// How much is read before an answer's head ends, interim responses included.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
-/// Describes what was read since the last request. One task uses it at a time; the atomics are only there to share it.
+/// The counts of what was read since the last request. One task uses it at a time; the atomics are only there to share
+/// it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Heard(Arc<Counts>);
 
@@ -99,10 +100,10 @@ pub(crate) struct UpstreamIo {
     heard: Heard,
     /// Nothing more can be read.
     ended: bool,
-    /// Says how much is read at a time.
+    /// The budget that says how much is read at a time.
     buffers: Buffers,
     folds: Folds,
-    /// Holds what outgrew the room for it.
+    /// The bytes that outgrew the room for them.
     read_already: BytesMut,
     /// Its place among all connections, in a tunnel too.
     _slot: Slot,

@@ -1,4 +1,4 @@
-//! Describes what becomes of a connection after 101: bytes both ways until one side is done.
+//! A connection after 101: bytes go both ways until one side is done.
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ pub(crate) struct Tunnel {
     pub(crate) client: OnUpgrade,
     pub(crate) upstream: OnUpgrade,
     pub(crate) connection: Connection,
-    /// Holds what it holds of its upstream.
+    /// The part of its upstream that it holds.
     pub(crate) held: Held,
     /// How long nothing may move.
     pub(crate) idle: Duration,
@@ -40,7 +40,7 @@ pub(crate) struct TunnelEnd {
     pub(crate) bytes_to_client: u64,
 }
 
-/// Describes what went through a tunnel so far.
+/// The traffic of a tunnel so far.
 #[derive(Debug, Default)]
 struct Traffic {
     moved: AtomicU64,

@@ -20,7 +20,7 @@ use super::stall::Stall;
 /// More frames than a client may have sent of a body that nobody reads.
 const FRAMES_LEFT_MAX: usize = 64;
 
-/// Describes what is allowed of a request's body.
+/// The limits of a request's body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UploadLimits {
     pub(crate) bytes_max: u64,
@@ -44,7 +44,7 @@ pub(crate) enum UploadFailure {
     Idle,
 }
 
-/// Describes what both ends know of an upload: the one who streams it and the one who settles the call.
+/// The knowledge of an upload that its two ends share: the one that streams it and the one that settles the call.
 #[derive(Debug, Clone)]
 pub(crate) struct UploadWatch(Arc<Mutex<Watched>>);
 

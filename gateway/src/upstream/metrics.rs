@@ -73,7 +73,7 @@ impl RetryReason {
 /// One upstream's counters.
 #[derive(Debug)]
 pub(crate) struct UpstreamMetrics {
-    /// Holds what each core counts for itself.
+    /// The counters of each core.
     cores: Box<[PerCore]>,
     ejections: [AtomicU64; Reason::ALL.len()],
     retried: [AtomicU64; RetryReason::ALL.len()],

@@ -9,7 +9,7 @@ use super::clock::Moment;
 
 /// The time in which what was seen loses all but a third of its weight.
 const DECAY_MILLIS: f64 = 10_000.0;
-/// Holds what an address is taken to need at least: an unknown one is tried, and not by everybody at once.
+/// The least time that an address is taken to need: an unknown one is tried, and not by everybody at once.
 const LEAST_NANOS: f64 = 50_000.0;
 
 /// The average. Cores write to it at once, and one of two answers that come at the same moment may be lost: it is a hint.

@@ -47,7 +47,7 @@ impl Publisher for Taker {
     }
 }
 
-/// Describes what a test changes before the start.
+/// The changes that a test makes before the start.
 pub(crate) struct Plan {
     pub(crate) settings: Vec<(&'static str, String)>,
     pub(crate) cores: usize,

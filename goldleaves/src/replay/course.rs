@@ -38,7 +38,7 @@ pub(crate) enum Ending {
     Stopped,
 }
 
-/// Describes what lies in a part of the stream.
+/// The contents of a part of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     /// Messages.
@@ -47,7 +47,7 @@ pub(crate) struct Contents {
     pub(crate) events: BTreeMap<&'static str, u64>,
     /// Seals.
     pub(crate) seals: u64,
-    /// Holds what can't be read, by reason.
+    /// The number of messages that can't be read, by reason.
     pub(crate) unreadable: BTreeMap<&'static str, u64>,
     /// Whose events they are.
     pub(crate) tenants: BTreeSet<TenantId>,

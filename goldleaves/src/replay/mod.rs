@@ -24,7 +24,7 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
 /// How often it says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
-/// Describes what the command is told.
+/// The settings of the command.
 #[derive(Debug)]
 pub(crate) struct ReplayConfig {
     common: Common,
@@ -159,7 +159,7 @@ impl fmt::Display for GoOn {
     }
 }
 
-/// Says how far it is, now and then.
+/// Prints how far the replay is, now and then.
 #[derive(Default)]
 struct Teller {
     told: Option<Instant>,

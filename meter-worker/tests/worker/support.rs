@@ -1,4 +1,4 @@
-//! Describes what the tests share: a stream, a migrated ledger, events, and workers in this process.
+//! The parts that the tests share: a stream, a migrated ledger, events, and workers in this process.
 
 use std::time::Duration;
 

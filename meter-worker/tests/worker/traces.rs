@@ -1,4 +1,4 @@
-//! Describes what is exported of a batch: a span for each event, in its own trace, and one COMMIT that is linked to them all.
+//! The export of a batch: a span for each event, in its own trace, and one COMMIT that is linked to them all.
 
 use std::future::pending;
 

@@ -10,7 +10,7 @@ use crate::principal::Principal;
 
 /// Parts with a lock each, so that cores seldom wait for one another. A power of two.
 const SHARDS: usize = 32;
-/// Holds what an entry costs beside its token and the names in it: places in two tables, and allocations.
+/// The bytes of an entry beside its token and the names in it: places in two tables, and allocations.
 const ENTRY_BYTES: usize = 512;
 
 /// Only valid tokens get in, so nobody without one can fill it or choose what collides in it.
@@ -27,7 +27,7 @@ struct Shard {
 struct Entry {
     principal: Arc<Principal>,
     window: Window,
-    /// Holds what it holds, its token included.
+    /// The bytes that it holds, its token included.
     bytes: usize,
 }
 

@@ -60,7 +60,7 @@ pub enum TokenError {
     Audience,
 }
 
-/// Describes what was read from a token: from when until when it is good, and for whom.
+/// The claims that were read from a token: from when until when it is good, and for whom.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Claims {
     pub(super) principal: Principal,

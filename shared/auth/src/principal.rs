@@ -110,7 +110,7 @@ pub(crate) fn wire_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Holds what the allocator keeps of a small allocation for itself, at most.
+/// The bytes that the allocator keeps of a small allocation for itself, at most.
 const ALLOCATION_BYTES: usize = 16;
 
 impl Principal {

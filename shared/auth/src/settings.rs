@@ -39,7 +39,7 @@ impl Algorithm {
     }
 }
 
-/// Describes what tokens are verified and signed with.
+/// The options by which tokens are verified and signed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenOptions {
     /// The shared secret.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::clock::WallClock;
 use crate::settings::{Algorithm, TokenOptions};
 
-/// Describes what a token is to say.
+/// The claims of a token that is to be made.
 #[derive(Debug, Clone)]
 pub struct TokenClaims {
     /// `sub`.

@@ -15,7 +15,7 @@ use crate::source::Source;
 /// The longest that a reading statement may take.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Describes what billing reads and writes. Cheap to clone; clones share their connections.
+/// The reader and writer of everything that billing keeps. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Billing {
     store: Store,

@@ -52,7 +52,7 @@ pub struct Correction {
     pub id: Uuid,
     /// Whose bill.
     pub tenant_id: String,
-    /// Holds what it does.
+    /// The kind of change.
     pub kind: CorrectionKind,
     /// The event that it names.
     pub event_id: Option<Uuid>,
@@ -80,7 +80,7 @@ pub struct Correction {
     pub created_at: Timestamp,
 }
 
-/// Describes what a call for a correction did.
+/// The result of a call for a correction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corrected {
     /// The correction, new or found there already.
@@ -89,7 +89,7 @@ pub struct Corrected {
     pub late_changes: u64,
 }
 
-/// Describes what a correction shall do.
+/// The change that a correction shall make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// Take an event off the bill.
@@ -120,7 +120,7 @@ pub struct NewCorrection {
     pub id: Uuid,
     /// Whose bill.
     pub tenant_id: TenantId,
-    /// Holds what it shall do.
+    /// The change that it shall make.
     pub wanted: Wanted,
     /// Why.
     pub reason: String,

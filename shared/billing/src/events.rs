@@ -24,7 +24,7 @@ pub enum Order {
 pub struct EventFilter {
     /// When.
     pub range: Period,
-    /// Holds what became of them.
+    /// The state that they are in.
     pub state: EventState,
     /// The one route, if only one is wanted.
     pub route: Option<String>,

@@ -27,11 +27,11 @@ pub struct EventItem {
     pub route: Option<String>,
     /// The action.
     pub action: Option<String>,
-    /// Holds what it counts by itself.
+    /// The units that it counts by itself.
     pub units: UnitsTotal,
     /// How the call ended.
     pub outcome: Option<String>,
-    /// Holds what became of it.
+    /// The state of the event.
     pub state: EventState,
     /// The billed event that it repeats.
     pub duplicate_of: Option<Uuid>,
@@ -39,7 +39,7 @@ pub struct EventItem {
     pub set_aside_reason: Option<String>,
     /// The card that prices it.
     pub rate_version: Option<i64>,
-    /// Holds what it would cost by itself.
+    /// The cents that it would cost by itself.
     pub cost_cents: Option<i64>,
     /// The call's circumstances, as JSON.
     pub metadata: Option<String>,

@@ -34,7 +34,7 @@ impl PeriodState {
     }
 }
 
-/// Describes what a line bills.
+/// The kinds of line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LineKind {
     /// The period's own usage.
@@ -64,7 +64,7 @@ impl LineKind {
 /// A line of an invoice: the share of a rate version's line that a route and an action have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceLine {
-    /// Holds what it bills.
+    /// The kind of line.
     pub kind: LineKind,
     /// The period that the usage is of.
     pub for_number: i64,
@@ -84,7 +84,7 @@ pub struct InvoiceLine {
     pub cents: Cents,
 }
 
-/// Describes what a tenant is billed for a period.
+/// The bill of a tenant for a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoice {
     /// Whose.
@@ -97,7 +97,7 @@ pub struct Invoice {
     pub period: Period,
     /// The zone that the period's ends were chosen in.
     pub time_zone: String,
-    /// Holds what it is made of.
+    /// The lines that it is made of.
     pub lines: Vec<InvoiceLine>,
     /// The sum of the lines.
     pub total: Cents,
@@ -105,7 +105,7 @@ pub struct Invoice {
     pub lines_hash: String,
 }
 
-/// Describes what keeps two lines apart.
+/// The key that keeps two lines apart.
 type Key = (LineKind, String, String, i64);
 
 /// The lines of a period as its usage is now.

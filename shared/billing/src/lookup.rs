@@ -46,7 +46,7 @@ pub struct Match {
     pub card: Option<Card>,
     /// The period; `None` for what lies before the first.
     pub period: Option<PeriodOfEvent>,
-    /// Holds what was corrected of it and of its repeats, oldest first.
+    /// The corrections of it and of its repeats, oldest first.
     pub corrections: Vec<Correction>,
     /// How far its hour has come on its way to Stripe.
     pub stripe: Vec<MeterState>,

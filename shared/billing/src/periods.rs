@@ -16,7 +16,7 @@ const SETTLED_MICROS: i64 = Timestamp::HOUR_MICROS;
 /// The least length of a period whose end nobody chose: the zones of a tenant that moves lie up to 26 hours apart.
 const LEAST_MICROS: i64 = 27 * Timestamp::HOUR_MICROS;
 
-/// Describes what closing by the clock came to.
+/// The result of closing by the clock.
 #[derive(Debug, Default)]
 pub struct DueClosed {
     /// The number of periods that were closed.
@@ -40,11 +40,11 @@ pub struct ClosedPeriod {
     pub actor: String,
     /// Why.
     pub reason: String,
-    /// Holds what was billed with it.
+    /// The sum that was billed with it.
     pub total: Cents,
     /// SHA-256 of its lines.
     pub lines_hash: String,
-    /// Holds what it costs more, or less, since: the next close bills it.
+    /// The cents that it costs more, or less, since: the next close bills them.
     pub unbilled_late: Cents,
 }
 

@@ -34,7 +34,7 @@ pub struct Summary {
     pub current_rate: Option<Rate>,
     /// Corrections by an amount.
     pub adjustments_cents: Cents,
-    /// Holds what corrections of events come to; it is in the totals.
+    /// The sum of the corrections of events; it is in the totals.
     pub corrections: Used,
 }
 

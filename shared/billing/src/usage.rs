@@ -32,7 +32,7 @@ impl fmt::Display for UnitsTotal {
     }
 }
 
-/// Describes what usage can be told by.
+/// The dimensions that usage can be told by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dimension {
     /// The matched pattern.
@@ -79,7 +79,7 @@ impl FromStr for Dimension {
     }
 }
 
-/// Describes what is asked for: whose usage, when, and by what.
+/// The question for usage: whose, when, and by what.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question<'a> {
     pub(crate) tenant: &'a str,
@@ -102,9 +102,9 @@ pub(crate) struct Part {
 pub(crate) struct Usage {
     /// Net of corrections.
     pub(crate) parts: Vec<Part>,
-    /// Holds what corrections of events come to.
+    /// The sum of the corrections of events.
     pub(crate) corrected: Used,
-    /// Holds what corrections by an amount come to.
+    /// The sum of the corrections by an amount.
     pub(crate) adjustments_cents: i128,
 }
 

@@ -9,7 +9,7 @@ use goldleaves_store::{Dialect, Hold, Params, Rows, StoreError, Transaction, rea
 use crate::table::{self, NewRow, StoredCard, Which, select};
 use crate::text::follows;
 
-/// Describes what an import did.
+/// The result of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     /// Cards that were there already.
@@ -26,15 +26,15 @@ pub enum ImportError {
     /// A version can't be two cards, and this ledger has used its own.
     #[error("the ledger has usage that is priced by other cards: it has {there}; the file has {given}")]
     Conflict {
-        /// Holds what the ledger has.
+        /// The card that the ledger has.
         there: Box<RateCard>,
-        /// Holds what it was given.
+        /// The card that it was given.
         given: Box<RateCard>,
     },
     /// The usage that is there was priced without it.
     #[error("the ledger has usage of {} or later, priced without the file's {given}", given.effective_from.hour())]
     TooLate {
-        /// Holds what it was given.
+        /// The card that it was given.
         given: Box<RateCard>,
     },
     /// The database is away or refuses.

@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use crate::table::BEGINNING_MICROS;
 
-/// Holds what the cards are called that are for everybody and everything.
+/// The word for the cards that are for everybody and everything.
 const DEFAULT: &str = "default";
-/// Holds what all others are called.
+/// The word for all other cards.
 const SELECTOR: &str = "selector";
 
-/// Describes what is wrong with a file of rate cards.
+/// The fault of a file of rate cards.
 #[derive(Debug, thiserror::Error)]
 pub enum RateCardsError {
     /// A line is no card.
@@ -22,7 +22,7 @@ pub enum RateCardsError {
     Line {
         /// Counts from 1.
         line: usize,
-        /// Holds what is wrong with it.
+        /// The fault that JSON has.
         source: serde_json::Error,
     },
     /// A member of a card is out of its range.
@@ -32,7 +32,7 @@ pub enum RateCardsError {
         line: usize,
         /// The member.
         member: &'static str,
-        /// Holds what is wrong with it.
+        /// The fault in words.
         what: String,
     },
     /// Versions count up, and none of the setting is valid before an older one.

@@ -1,4 +1,4 @@
-//! Describes what the gateway does with a path: answer it, let it through, or ask for a token and maybe bill it.
+//! The class of a path: the gateway answers it, lets it through, or asks for a token and maybe bills it.
 //!
 //! Local and open routes are matched strictly (the very segment, nothing cut), billable ones leniently: every doubt
 //! ends where a token is asked for and the call is metered.
@@ -21,7 +21,7 @@ pub enum RouteClass {
     Billable(RoutePattern),
 }
 
-/// Describes what the gateway answers itself.
+/// The routes that the gateway answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LocalRoute {
     /// `/health`: 200.

@@ -28,7 +28,7 @@ pub struct BilledRow {
     pub event_id: EventId,
     /// Where it counts.
     pub place: Place,
-    /// Holds what it counts.
+    /// The units that it counts.
     pub units_micro: i64,
     /// Its repeats.
     pub repeats: Vec<EventId>,
@@ -48,7 +48,7 @@ struct Numbers {
     units_micro: i128,
 }
 
-/// Describes what is still to be written at a place.
+/// The change that is still to be written at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The event that it is written for.

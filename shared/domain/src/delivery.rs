@@ -24,7 +24,7 @@ pub enum PublishError {
     /// The receiver is away, slow or full: the same batch, later.
     #[error("the receiver did not confirm the batch: {reason}")]
     Unconfirmed {
-        /// Holds what the receiver or the transport said.
+        /// The words of the receiver or the transport.
         reason: String,
     },
     /// A message of the batch is larger than the receiver takes: the same batch, in smaller messages.
@@ -46,7 +46,7 @@ pub enum PublishError {
 pub struct Receiver {
     /// The messaging system.
     pub system: &'static str,
-    /// Holds what in it takes them.
+    /// The part of it that takes them.
     pub destination: &'static str,
 }
 
@@ -55,7 +55,7 @@ impl Receiver {
     pub const LEDGER: Self = Self { system: "goldleaves", destination: "ledger" };
 }
 
-/// Describes what [`Publisher::publish`] returns.
+/// The future that [`Publisher::publish`] returns.
 pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
 
 /// The most bytes of a [`Publisher::receipt`] that are kept.

@@ -62,7 +62,7 @@ impl FromStr for Outcome {
     }
 }
 
-/// Describes what was done: the method's word, or what the upstream said, 1 to 255 visible ASCII characters.
+/// The action of a call: the method's word, or what the upstream said, 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Action(Arc<str>);
 
@@ -108,7 +108,7 @@ impl FromStr for Action {
     }
 }
 
-/// Describes what is kept of a call beside its price: the guide's metadata.
+/// The circumstances of a call, which are kept beside its price: the guide's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallMetadata {
     /// The request's method.
@@ -146,15 +146,15 @@ pub struct UsageEvent {
     pub client_request_id: Option<RequestId>,
     /// The matched pattern.
     pub route: RoutePattern,
-    /// Holds what was done.
+    /// The action of the call.
     pub action: Action,
-    /// Holds what it was worth.
+    /// The units of the call.
     pub units: Units,
     /// The guide's metadata.
     pub metadata: CallMetadata,
     /// How it ended.
     pub outcome: Outcome,
-    /// Holds what was asked, for the repeat rule; `None` matches nothing.
+    /// The fingerprint of the request, for the repeat rule; `None` matches nothing.
     pub fingerprint: Option<Fingerprint>,
     /// The start of the gateway that settled it.
     pub epoch: Epoch,

@@ -10,7 +10,8 @@ use crate::{EventId, Timestamp};
 /// constant id does not buy a thousand calls, and the ledger never reads more rows than this per outcome and table.
 pub const RANKED_MAX: usize = 4;
 
-/// Describes what the rule needs of an event: one tenant's, of one client id and one fingerprint, with a billable outcome.
+/// The part of an event that the rule needs: one tenant's, of one client id and one fingerprint, with a billable
+/// outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// Which event.
@@ -33,7 +34,7 @@ impl Candidate {
     }
 }
 
-/// Describes what becomes of an event.
+/// The verdict on an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It is a usage event.

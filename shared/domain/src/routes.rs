@@ -21,11 +21,11 @@ pub struct RoutePattern(Arc<str>);
 pub struct RouteError {
     /// The pattern as it was given, at most its first 80 characters.
     pub pattern: String,
-    /// Holds what is wrong with it.
+    /// The fault of the pattern.
     pub fault: RouteFault,
 }
 
-/// Describes what is wrong with a route pattern.
+/// The faults of a route pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RouteFault {
     /// Nothing between two commas, or no pattern at all.

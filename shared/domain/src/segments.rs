@@ -33,7 +33,7 @@ struct Node<T> {
 /// How a pattern matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matched<'p> {
-    /// Holds what of the path is beyond the pattern: empty, or with its `/`.
+    /// The part of the path beyond the pattern: empty, or with its `/`.
     pub rest: &'p str,
     /// True if the path's segments are the very ones of the pattern, nothing decoded or cut.
     pub is_literal: bool,

@@ -19,7 +19,7 @@ pub struct StatusesError {
 }
 
 impl BillableStatuses {
-    /// Holds what is billed unless the setting says otherwise.
+    /// The statuses that are billed unless the setting says otherwise.
     pub const DEFAULT: &str = "2xx,3xx";
 
     /// Parses words separated by commas; blanks around them are ignored. With `2xx`, 101 is billed too; no other 1xx

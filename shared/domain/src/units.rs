@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::decimal::{self, DecimalError};
 
-/// Describes what one call was worth: 0 to 10^9, at most six places, held in millionths.
+/// The worth of one call: 0 to 10^9, at most six places, held in millionths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Units(u64);
 

@@ -28,7 +28,7 @@ pub fn reasons_to_set_aside() -> impl Iterator<Item = &'static str> {
 pub struct Incoming {
     /// The bytes of it alone, kept when the message is set aside.
     pub payload: Bytes,
-    /// Holds what they say.
+    /// The message, as far as it could be read.
     pub parsed: Result<Message, Unreadable>,
     /// Which part of a stream is done with it, if it came from one, and if nothing of its message comes behind it.
     pub place: Option<Place>,
@@ -75,7 +75,7 @@ impl Incoming {
     }
 }
 
-/// Describes what a batch changed, counted from rows.
+/// The changes that a batch made, counted from rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Events billed.
@@ -94,7 +94,7 @@ pub struct Recorded {
     pub rate_card_retries: u64,
     /// Hours that were marked because they changed after their end, once for each transaction.
     pub late_changes: u64,
-    /// Holds what the rows billed cost by route, each rounded by itself, less what was displaced: for watching, not for
+    /// The cents of the rows billed by route, each rounded by itself, less what was displaced: for watching, not for
     /// billing.
     pub cost_cents: BTreeMap<String, i64>,
 }
@@ -135,7 +135,7 @@ impl EventRow<'_> {
     }
 }
 
-/// Describes what is set aside.
+/// A message that is set aside.
 #[derive(Debug)]
 pub(crate) struct DeadLetter<'a> {
     pub(crate) id: String,

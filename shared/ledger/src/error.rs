@@ -22,7 +22,7 @@ pub enum LedgerError {
     Unstorable {
         /// The event's or the seal's id.
         message_id: String,
-        /// Holds what does not fit.
+        /// The value that does not fit.
         what: &'static str,
     },
     /// A rate card appeared after the rows of a batch were priced.

@@ -1,4 +1,4 @@
-//! Describes what Stripe is to be told: a row per tenant, meter and hour, and for what comes later a further revision with the
+//! The rows for Stripe: one per tenant, meter and hour, and for what comes later a further revision with the
 //! difference. A row is never changed but by the pusher.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl FromStr for PushState {
     }
 }
 
-/// Describes what a report came to.
+/// The result of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsagePush {
     /// The same for the same tenant and period.

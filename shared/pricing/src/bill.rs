@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::exact::multiply_divide;
 use crate::{Cents, Pricing};
 
-/// Describes what was used: how often, and how much in millionths of units.
+/// The use of something: how often, and how much in millionths of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Used {
     /// Billed events.
@@ -24,12 +24,12 @@ impl std::ops::AddAssign for Used {
     }
 }
 
-/// Describes what a group used, and its share of the lines.
+/// The use of a group, and its share of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Group {
-    /// Holds what it used.
+    /// The use of the group.
     pub used: Used,
-    /// Holds what it costs.
+    /// The cents of the group.
     pub cents: Cents,
 }
 

@@ -16,7 +16,7 @@ const MODELS: &str = "per_unit, graduated, volume, package and inherit";
 pub struct PricingError {
     /// The path of the member that is wrong, such as `pricing.tiers[1].up_to`.
     pub member: String,
-    /// Holds what is wrong with it, or what would be right.
+    /// The fault, or what would be right.
     pub what: String,
 }
 

@@ -58,7 +58,7 @@ pub enum Pricing {
 pub struct Tier {
     /// The last unit of the tier, `None` for the last tier.
     pub up_to: Option<Quantity>,
-    /// Holds what a unit of the tier costs.
+    /// The price of a unit of the tier.
     pub rate: Rate,
 }
 

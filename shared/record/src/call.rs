@@ -42,15 +42,15 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// The status the client got; 499 when it left before one came.
     pub status_code: u16,
-    /// Holds what it was worth. Outcomes that are not billable are recorded with 0 units whatever stands here.
+    /// The units of the call. Outcomes that are not billable are recorded with 0 units whatever stands here.
     pub units: Units,
-    /// Holds what the upstream said was done; `None` is the method's own word.
+    /// The action that the upstream named; `None` is the method's own word.
     pub action: Option<Action>,
     /// Bytes of the response body handed over.
     pub response_bytes: u64,
     /// From the request's head to this settlement.
     pub processing_micros: u64,
-    /// Holds what was asked; `None` when the request's body was not read to its end.
+    /// The fingerprint of the request; `None` when its body was not read to its end.
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -102,7 +102,7 @@ impl fmt::Display for VoidReason {
     }
 }
 
-/// Describes what a call waits for (`METER_DURABILITY`).
+/// The thing that a call waits for (`METER_DURABILITY`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// For the kernel only. When the spool is full or broken, calls are still served and counted as unrecorded, and

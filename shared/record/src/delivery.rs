@@ -6,7 +6,7 @@ use goldleaves_spool::{Record, RecordKind};
 
 use super::codec::{self, CodecError, Place};
 
-/// Describes what one record says.
+/// The content of one record.
 #[derive(Debug)]
 pub(super) enum Read {
     /// A usage event.
@@ -40,7 +40,7 @@ pub(super) fn message(record: &Record, read: &Read, source: Source) -> Delivery 
     }
 }
 
-/// Holds what a part says beside its bytes.
+/// The bytes of a part beside those that it carries.
 const PART_ENVELOPE_BYTES: usize = 1_024;
 /// Smaller parts than this are of no use.
 const PART_BYTES_MIN: usize = 64;

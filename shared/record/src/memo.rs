@@ -1,4 +1,4 @@
-//! Describes what is kept in the cursor's own page: what the receiver confirmed last, and what the seals need.
+//! The memo in the cursor's own page: what the receiver confirmed last, and what the seals need.
 //!
 //! A memo is a version, the receipt's length and bytes, and the seal book's checkpoint. One without a receipt is the
 //! checkpoint alone, which begins with a version of its own and is what earlier programs wrote.

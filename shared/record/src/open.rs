@@ -40,7 +40,7 @@ const SPOOL_BYTES_A_CALL: u64 = 8 << 10;
 pub struct RecordOptions {
     /// Where and how large the spool is.
     pub spool: SpoolOptions,
-    /// Holds what a call waits for.
+    /// The thing that a call waits for.
     pub durability: Durability,
     /// Where time comes from.
     pub clock: Clock,

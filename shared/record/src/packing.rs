@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::delivery::{self, Read};
 
-/// Describes what the receiver takes.
+/// The limits of the receiver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// The most bytes of any message, once the receiver refused a larger one.

@@ -105,7 +105,7 @@ pub struct Unrecorded;
 #[error("the call's record did not reach the disk")]
 pub struct NotDurable;
 
-/// Describes what health says of recording.
+/// The state of recording, as health shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordHealth {
     /// True if the spool takes records: the gateway's readiness.

@@ -78,7 +78,7 @@ pub(super) struct Relay {
     sealer: Sealer,
     /// Calls of earlier starts that the start had no room to settle.
     orphans: VecDeque<Orphan>,
-    /// Holds what an earlier start kept of what the receiver confirmed last.
+    /// The receipt of an earlier start: what the receiver confirmed last.
     receipt: Bytes,
     recorder: Recorder,
     outage: OutageWatch,
@@ -103,7 +103,7 @@ impl BatchLimits {
     }
 }
 
-/// Describes what one batch came to.
+/// The size of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchSize {
     /// There was none.

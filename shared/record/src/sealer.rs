@@ -37,11 +37,12 @@ pub(super) struct Sealer {
     failing: bool,
 }
 
-/// Describes what a sealer starts from.
+/// The state that a sealer starts from.
 pub(super) struct SealerStart {
     /// Epochs of earlier starts that have no last seal yet.
     pub(super) dead: Vec<EpochRecord>,
-    /// Holds what was kept beside the cursor; empty when there was nothing, or when it was lost with the cursor.
+    /// The checkpoint that was kept beside the cursor; empty when there was nothing, or when it was lost with the
+    /// cursor.
     pub(super) checkpoint: bytes::Bytes,
 }
 

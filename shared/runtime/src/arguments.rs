@@ -25,7 +25,7 @@ const CONFIG: &str = "config";
 pub struct Program {
     /// Its name.
     pub name: &'static str,
-    /// Holds what it does, in one line.
+    /// The purpose of the program, in one line.
     pub about: &'static str,
 }
 

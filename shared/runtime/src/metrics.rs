@@ -11,7 +11,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 /// The counter that the worker and the billing API share.
 pub const LATE_CHANGES: &str = "late_changes";
-/// Holds what it counts.
+/// The help of the metric.
 pub const LATE_CHANGES_HELP: &str =
     "Hours marked because they changed after their end, by late usage or by corrections, once for each transaction";
 
@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl Metrics {
-    /// Holds what the text's `Content-Type` is.
+    /// The `Content-Type` of the text.
     pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     /// An empty registry whose names start with `goldleaves_`.

@@ -1,4 +1,4 @@
-//! Describes what the relay has handed out and what was acknowledged: the state behind the cursor. Reading is in `reader.rs`.
+//! The state behind the cursor: what the relay has handed out and what was acknowledged. Reading is in `reader.rs`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::past::Past;
 pub(crate) struct CursorState {
     pub(crate) position: u64,
     pub(crate) acknowledged: u64,
-    /// Holds what is kept with the cursor.
+    /// The memo that is kept with the cursor.
     pub(crate) memo: Bytes,
     /// How many relayed records of the whole log lie before `acknowledged`.
     pub(crate) acknowledged_records: u64,

@@ -17,7 +17,7 @@ pub enum OpenError {
     /// An option makes no sense.
     #[error("spool: {problem}")]
     Options {
-        /// Holds what, and what would be right.
+        /// The problem, and what would be right.
         problem: String,
     },
     /// A file was written by a version of this program that is newer than this one.
@@ -72,7 +72,7 @@ pub enum AppendError {
     /// The file system is full or broken; the spool goes on trying.
     #[error("the spool cannot write: {kind}")]
     Unwritable {
-        /// Holds what the file system said last.
+        /// The file system's last error.
         kind: io::ErrorKind,
     },
     /// Appends outran the preparation of the next segment.

@@ -9,7 +9,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Frames start at multiples of this, which is where the search for the next good frame looks.
 pub(crate) const ALIGN: u64 = 8;
 
-/// Describes what a frame is.
+/// The kinds of frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Intent,

@@ -13,7 +13,7 @@ use crate::state::{self, State};
 use crate::survey::{self, Survey};
 use crate::{quarantine, resend};
 
-/// Describes what a directory holds.
+/// The contents of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
     /// The spool's id; `None` when nothing was ever written here.

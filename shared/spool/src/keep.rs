@@ -29,7 +29,7 @@ const REUSABLE_MAX: usize = 2;
 const FILL_STEP: u64 = 1 << 20;
 const FILL_STEP_MAX: Duration = Duration::from_millis(50);
 
-/// Describes what one round found.
+/// The findings of one round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Round {
     Quiet,
@@ -37,7 +37,7 @@ pub(crate) enum Round {
     Unfinished,
 }
 
-/// Describes what the state file is to say.
+/// The next content of the state file.
 struct NextState {
     cursor: u64,
     past: Past,

@@ -44,7 +44,7 @@ pub(crate) struct Writing {
     pub(crate) supersedes: Vec<Arc<Segment>>,
 }
 
-/// Describes what a sync made superfluous; to be dropped and removed outside of the lock.
+/// The things that a sync made superfluous; to be dropped and removed outside of the lock.
 #[derive(Default)]
 pub(crate) struct SyncRelease {
     /// Sealed and durable.
@@ -105,7 +105,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Describes what the sync thread works on next.
+/// The next work of the sync thread.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) segment: Arc<Segment>,
@@ -156,7 +156,7 @@ pub(crate) struct Log {
     pub(crate) next_base: u64,
     /// Why there is no further spare.
     pub(crate) obstacle: Option<AppendError>,
-    /// Holds what the file system said when the tail could not be written anew.
+    /// The file system's error when the tail could not be written anew.
     pub(crate) broken: Option<io::ErrorKind>,
     pub(crate) closed: bool,
     pub(crate) sync_idle: bool,

@@ -18,7 +18,7 @@ use crate::threads::Threads;
 /// So often a position is tried again before its unreadable pages are passed over.
 const READ_ATTEMPTS: u32 = 8;
 
-/// Describes what a record is.
+/// The kinds of record that are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
     /// A settlement to be handed on.
@@ -35,9 +35,9 @@ pub enum RecordKind {
 pub struct Record {
     /// Its LSN.
     pub lsn: Lsn,
-    /// Holds what to give [`Spool::advance`](crate::Spool::advance) once it and all before it were acknowledged.
+    /// The argument for [`Spool::advance`](crate::Spool::advance) once it and all before it were acknowledged.
     pub next_lsn: Lsn,
-    /// Holds what it is.
+    /// The kind of the record.
     pub kind: RecordKind,
     /// The payload's version, as given at the append.
     pub version: u8,

@@ -120,7 +120,7 @@ fn remove_stage(fs: &dyn FileSystem, path: &Path) {
     }
 }
 
-/// Describes what the new epoch begins with.
+/// The beginning of the new epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beginning {
     WithSegment,
@@ -239,7 +239,7 @@ fn next_base(found: &DirectoryFiles, state: &State) -> u64 {
     next_base.next_multiple_of(DATA)
 }
 
-/// Describes what earlier epochs left, cleaned up.
+/// The remains of earlier epochs, cleaned up.
 struct EarlierEpochs {
     fs: Arc<dyn FileSystem>,
     directory: PathBuf,

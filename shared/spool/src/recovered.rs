@@ -1,4 +1,5 @@
-//! Describes what the opening of a spool found of earlier epochs, as its caller sees it. How it is found is in `recover.rs`.
+//! The findings of the opening of a spool about earlier epochs, as its caller sees them. How they are found is in
+//! `recover.rs`.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -29,7 +30,7 @@ pub struct EpochRecord {
     pub first_lsn: Option<Lsn>,
 }
 
-/// Describes what was found at the start.
+/// The findings at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     /// The epoch that begins now.

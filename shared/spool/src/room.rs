@@ -12,7 +12,7 @@ use crate::segment::{DATA, Segment};
 /// The part of a segment that its beginning may take.
 const OPENING_SHARE: u64 = 4;
 
-/// Describes what an append asks for: the room of its frame, and what is open and reserved once it is there.
+/// The wish of an append: the room of its frame, and what is open and reserved once it is there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
     pub(crate) frame: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Claim {
     pub(crate) reserved: u64,
 }
 
-/// Describes what a new segment begins with: how the epochs stand, and where the open intents lie.
+/// The beginning of a new segment: how the epochs stand, and where the open intents lie.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opening {
     pub(crate) epochs: usize,

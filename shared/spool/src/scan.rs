@@ -39,7 +39,7 @@ pub(crate) enum Step {
     End,
 }
 
-/// Describes what to do with bytes that cannot be read.
+/// The rule for bytes that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnReadError {
     /// Tell the caller, who tries again.

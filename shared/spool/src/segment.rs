@@ -25,7 +25,7 @@ const MAGIC: &[u8; 8] = b"GLSPOOL\0";
 const HEADER_BYTES: usize = 80;
 const SUFFIX: &str = ".seg";
 
-/// Describes what a segment says about itself.
+/// The words of a segment about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) spool: Uuid,
@@ -36,7 +36,7 @@ pub(crate) struct Header {
     pub(crate) created_unix_secs: u64,
 }
 
-/// Describes what the first pages of a file turned out to be.
+/// The first pages of a file, as they turned out to be.
 pub(crate) enum FileHead {
     Header(Header),
     Newer(u32),

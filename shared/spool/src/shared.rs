@@ -1,4 +1,5 @@
-//! Describes what the handles and the two threads share, and how they wake each other. What the threads do is in `sync.rs` and `keep.rs`.
+//! The state that the handles and the two threads share, and how they wake each other. What the threads do is in
+//! `sync.rs` and `keep.rs`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::state::StateFile;
 use crate::unrecorded::Unrecorded;
 use crate::waiters::{Bell, Waiters};
 
-/// Describes what waiters see.
+/// The progress that waiters see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// Every frame before this LSN is durable.

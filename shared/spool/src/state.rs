@@ -31,13 +31,13 @@ const MEMO: usize = 56 + UNRECORDED_MAX * 24;
 const PAST: usize = MEMO + 2 + MEMO_BYTES_MAX;
 const PAGE_BYTES: usize = 4096;
 
-/// Describes what is kept.
+/// The content of the state file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) spool: Uuid,
     /// Every relayed record before this LSN was acknowledged.
     pub(crate) cursor: u64,
-    /// Holds what the reader's owner wants to know at the next start, as of the cursor.
+    /// The memo that the reader's owner wants to have at the next start, as of the cursor.
     pub(crate) memo: Bytes,
     /// Where the cursor was some minutes ago.
     pub(crate) past: Past,

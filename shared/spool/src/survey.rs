@@ -62,7 +62,7 @@ pub(crate) fn find(fs: &dyn FileSystem, directory: &Path, mode: OpenMode) -> Res
     Ok(found)
 }
 
-/// Describes what is known of an epoch.
+/// The knowledge of an epoch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct EpochSeen {
     pub(crate) last_seq: u64,

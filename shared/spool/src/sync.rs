@@ -20,7 +20,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// About what a sync of a quiet disk takes.
 const LINGER_MAX: Duration = Duration::from_micros(100);
 
-/// Describes what one step did.
+/// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Idle,

@@ -139,5 +139,5 @@ pub fn read_wide(dialect: Dialect, row: &QueryResult, column: &str) -> Result<i1
     }
 }
 
-/// Holds what the low part of a wide number counts to on SQLite.
+/// The modulus of a wide number's low part on SQLite.
 pub const WIDE_LOW: i128 = 1_000_000_000;

@@ -16,7 +16,7 @@ pub enum StoreError {
     File {
         /// Which file.
         path: String,
-        /// Holds what the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The server is there and refuses the login, or has no such database.
@@ -198,9 +198,9 @@ fn is_about_the_data(error: &DbErr) -> bool {
     }
 }
 
-/// Holds what says of a value by itself that no ledger holds it: too long, out of range, a time that is none, a character that is
-/// none, a text that is none of its type, too large for an index. A constraint is not among them: somebody made it, or a
-/// partition is missing, and the next row will be refused as well.
+/// The codes that say of a value by itself that no ledger holds it: too long, out of range, a time that is none, a
+/// character that is none, a text that is none of its type, too large for an index. A constraint is not among them:
+/// somebody made it, or a partition is missing, and the next row will be refused as well.
 const DATA_CODES: [&str; 9] = ["22001", "22003", "22007", "22008", "22021", "22P02", "22P03", "22P05", "54000"];
 
 /// PostgreSQL: [`DATA_CODES`]. SQLite: too big and mismatch, in the low byte of the extended code.

@@ -12,7 +12,7 @@ use crate::error::{StoreError, is_of_shared_sessions};
 
 /// How long the second connection may take; without it nothing is found out, which is no reason not to start.
 const LOOK_MAX: Duration = Duration::from_millis(500);
-/// Holds what the first connection sets for its session.
+/// The setting by which the first connection marks its session.
 const MARK: &str = "goldleaves.session";
 
 /// Finds out whether another connection comes upon the session of this one.

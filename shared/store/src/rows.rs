@@ -32,13 +32,14 @@ impl Params {
     }
 }
 
-/// Describes what a column of [`Rows`] can hold. Arrays of `sea-query` know no NULL, so a value that never occurs stands for it.
+/// A value that a column of [`Rows`] can hold. Arrays of `sea-query` know no NULL, so a value that never occurs stands
+/// for it.
 pub trait Cell {
     /// The type of an element, as PostgreSQL calls it.
     const TYPE: &'static str;
     /// The same, as the driver calls it.
     const ARRAY: ArrayType;
-    /// Holds what stands for NULL, if there is any.
+    /// The value that stands for NULL, if there is any.
     const NULL: Option<&'static str> = None;
     /// Bytes are hexadecimal in JSON.
     const IS_BYTES: bool = false;

@@ -51,7 +51,7 @@ pub(crate) fn check_url_in_production(url: &str) -> Result<(), StoreError> {
     }
 }
 
-/// Holds what a driver may be told.
+/// The parameters that a driver may be given.
 const PARAMETERS: [&str; 17] = [
     "sslmode",
     "ssl-mode",

@@ -13,7 +13,7 @@ pub struct Servers {
     login: Option<Login>,
 }
 
-/// Describes what stood before the `@`.
+/// The login before the `@`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Login {
     /// `user:password@`

@@ -24,7 +24,7 @@ pub enum ApiError {
     /// Nobody answered, or not now: disconnected, hung, electing a leader, starting.
     #[error("JetStream is not available: {reason}")]
     Unavailable {
-        /// Holds what is known.
+        /// The reason, as far as it is known.
         reason: String,
     },
     /// JetStream answered no.

@@ -22,7 +22,7 @@ const FIRST_ANSWER_SECS: u64 = 5;
 /// A server that answers no ping for three of these is given up, and another one tried.
 const PING_SECS: u64 = 5;
 
-/// Describes what a program knows of its NATS servers.
+/// The NATS servers of a program, and how it logs in.
 #[derive(Debug, Clone)]
 pub struct ConnectSettings {
     /// `NATS_URL`.
@@ -31,7 +31,7 @@ pub struct ConnectSettings {
     pub credentials_file: Option<PathBuf>,
     /// `NATS_CA_FILE`: PEM certificates; set means that TLS is required and only these are trusted.
     pub ca_file: Option<PathBuf>,
-    /// Holds what the server shows in its list of connections: the program's name.
+    /// The name that the server shows in its list of connections: the program's.
     pub name: String,
 }
 
@@ -43,7 +43,7 @@ pub enum ConnectError {
     CredentialsFile {
         /// The file.
         path: PathBuf,
-        /// Holds what is wrong with it.
+        /// The system's error.
         source: io::Error,
     },
     /// The file of `NATS_CA_FILE`.
@@ -51,7 +51,7 @@ pub enum ConnectError {
     CaFile {
         /// The file.
         path: PathBuf,
-        /// Holds what is wrong with it.
+        /// The system's error.
         source: io::Error,
     },
     /// The server answered and refused the login.
@@ -73,7 +73,7 @@ pub struct Connection {
     servers: Servers,
 }
 
-/// Describes what the client's events said last.
+/// The last word of the client's events.
 #[derive(Debug, Clone, Default)]
 struct Link {
     /// Counts changes, so that a waiter wakes on each.

@@ -21,7 +21,7 @@ use crate::upstream::{Answer, Received, Upstream};
 /// How long spans may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Describes what the collector does with a request.
+/// The collector's reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// Takes its spans.
@@ -55,11 +55,11 @@ pub struct Span {
     pub times: (u64, u64),
     /// True if its status is an error.
     pub failed: bool,
-    /// Holds what it says, as text.
+    /// The attributes of the span, as text.
     pub attributes: BTreeMap<String, String>,
     /// The `traceparent`s of the spans that it is linked to.
     pub links: Vec<String>,
-    /// Holds what its program says of itself.
+    /// The resource of its program.
     pub resource: BTreeMap<String, String>,
 }
 

@@ -32,7 +32,7 @@ pub struct Head {
 /// A body, as far as it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body {
-    /// Holds what it held, without framing.
+    /// The bytes of the body, without framing.
     pub bytes: Vec<u8>,
     /// Trailer fields of a chunked body.
     pub trailers: Vec<(String, String)>,

@@ -21,8 +21,8 @@ use crate::lent_disk::LentDisk;
 /// How long a server may take to answer on its port.
 const START_SECS_MAX: u64 = 30;
 
-/// Holds what JetStream may reserve for its streams. Unset it is three quarters of the free disk, and whether a stream can be
-/// made would depend on the machine; nothing is allocated before it is stored.
+/// The bytes that JetStream may reserve for its streams. Unset it is three quarters of the free disk, and whether a
+/// stream can be made would depend on the machine; nothing is allocated before it is stored.
 const STORE_BYTES_MAX: u64 = 64 << 30;
 
 /// One nats-server with JetStream on file storage. Keeps its port and its data over restarts.

@@ -40,7 +40,7 @@ impl Received {
     }
 }
 
-/// Describes what the upstream sends back.
+/// The answer of the upstream.
 #[derive(Debug, Clone)]
 pub struct Answer {
     status: u16,

@@ -19,7 +19,7 @@ const PYTHON_OLDEST: Version = Version::new(3, 8);
 pub struct Missing {
     /// The program and its oldest usable version.
     pub wanted: &'static str,
-    /// Holds what the user can do about it.
+    /// The remedy that the user has.
     pub remedy: String,
 }
 

@@ -55,7 +55,7 @@ pub enum InstallError {
     /// pip ran and failed.
     #[error("pip could not install {packages}: {said}")]
     Pip {
-        /// Holds what was asked for.
+        /// The packages that were asked for.
         packages: String,
         /// The last line it printed.
         said: String,

@@ -32,7 +32,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// The longest answer that is looked at.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Describes what became of a batch.
+/// The fate of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The collector took it, but for so many of its spans.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use http::Uri;
 use url::Url;
 
-/// Holds what OTLP over HTTP adds to a collector's address for traces.
+/// The path that OTLP over HTTP adds to a collector's address for traces.
 const TRACES_PATH: &str = "/v1/traces";
 
 /// A collector that speaks OTLP over HTTP.

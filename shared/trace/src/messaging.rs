@@ -1,4 +1,4 @@
-//! Describes what spans of messages say, in the words of the semantic conventions.
+//! The attributes of spans of messages, in the words of the semantic conventions.
 
 use goldleaves_domain::{EventId, Receiver};
 

@@ -1,4 +1,4 @@
-//! Describes what a program is told about traces, and how their export starts.
+//! The settings of traces, and how their export starts.
 
 use std::convert::Infallible;
 
@@ -87,7 +87,7 @@ impl TraceSettings {
     }
 }
 
-/// Returns what is wrong with it is told in words that repeat nothing: it might hold a password.
+/// Reads the collector. What is wrong with it is told in words that repeat nothing: it might hold a password.
 fn read_collector(values: &mut Values) -> Option<Option<Collector>> {
     let setting = table::OTEL_EXPORTER_OTLP_ENDPOINT;
     let parsed = values.optional(setting, |text| Ok::<_, Infallible>(text.parse::<Endpoint>()));

@@ -45,7 +45,7 @@ pub struct Opening {
     pub parent: Option<TraceContext>,
     /// Its part.
     pub kind: SpanKind,
-    /// Holds what is done; few words are in use, whatever is asked.
+    /// The name of what is done; few words are in use, whatever is asked.
     pub name: Cow<'static, str>,
     /// Since when.
     pub started: Moment,

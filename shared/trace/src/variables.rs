@@ -68,7 +68,8 @@ pub(crate) fn protocol(text: &str) -> Result<(), VariableError> {
     if text.trim() == "http/protobuf" { Ok(()) } else { Err(VariableError::Protocol) }
 }
 
-/// Describes what decides of a trace that begins here, and whether it also decides of those that others began.
+/// The kinds of sampler: what decides of a trace that begins here, and whether it also decides of those that others
+/// began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SamplerKind {
     AlwaysOn,

@@ -1,4 +1,4 @@
-//! Describes what spans of HTTP calls say, in the words of the semantic conventions.
+//! The attributes of spans of HTTP calls, in the words of the semantic conventions.
 
 use goldleaves_domain::TraceContext;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};

@@ -1,4 +1,4 @@
-//! Describes what becomes of spans: sampled, taken, refused, sent again or dropped, each counted, and nobody waits for a collector.
+//! The ways of spans: sampled, taken, refused, sent again or dropped, each counted, and nobody waits for a collector.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
 
@@ -34,7 +34,7 @@ fn client(flags: &str) -> TraceContext {
     format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}").parse().unwrap()
 }
 
-/// Describes what was counted: taken by the collector, refused by it, not taken in time, and never in the queue.
+/// The counts: taken by the collector, refused by it, not taken in time, and never in the queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     exported: u64,

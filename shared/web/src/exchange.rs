@@ -19,7 +19,7 @@ const ANSWERED: u8 = 4;
 const CHUNKED: u8 = 8;
 /// The connection is no longer HTTP's.
 const SWITCHED: u8 = 16;
-/// Holds what was answered last was made by the server itself.
+/// The last answer was made by the server itself.
 const OWN: u8 = 32;
 /// An exchange is over, and nothing was read since.
 const FRESH: u8 = 64;
@@ -40,7 +40,7 @@ struct Shared {
     reader: Mutex<Option<Waker>>,
 }
 
-/// Describes what the end of a client's sending half means at this moment.
+/// The meaning of the end of a client's sending half at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// No request is being answered, or it broke off within one.
@@ -54,7 +54,7 @@ pub(crate) enum Standing {
     },
 }
 
-/// Describes how much of a connection a request's body took.
+/// The length of a request's body on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestBody {
     Bytes(u64),

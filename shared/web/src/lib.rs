@@ -1,4 +1,4 @@
-//! Describes what both HTTP servers need: a body type, the serve loop, request ids, problem documents, the ops
+//! The parts that both HTTP servers need: a body type, the serve loop, request ids, problem documents, the ops
 //! endpoints.
 //!
 //! It knows of the domain only names (tenant, user, request id): routes, metering and storage are not its business.

@@ -29,7 +29,7 @@ pub struct Check {
     ask: Arc<dyn Fn() -> CheckState + Send + Sync>,
 }
 
-/// Describes what the ops endpoints answer with. Clones share it.
+/// The sources of the ops endpoints. Clones share it.
 #[derive(Clone)]
 pub struct Ops {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,

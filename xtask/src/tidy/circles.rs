@@ -14,7 +14,7 @@ use super::tree::Tree;
 const KNOWN: [(&str, [&str; 2], &str); 1] =
     [("gateway/src", ["call", "error"], "the stages of a call and the error that ends one name each other's words")];
 
-/// Describes what each idea of one crate uses.
+/// The ideas that each idea of one crate uses.
 type Uses<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
 /// Checks every crate that has a root.

@@ -11,7 +11,7 @@ use super::Problem;
 use super::manifests::KINDS;
 use super::tree::Tree;
 
-/// Describes what one crate may use.
+/// The crates that one crate may use.
 struct Edges {
     folder: &'static str,
     /// The crates of ours, by the name after `goldleaves-`.
@@ -150,7 +150,7 @@ const STREAM_WIRED_ONCE: [&str; 3] = ["gateway/src", "meter-worker/src", "billin
 /// The crates that are pure.
 const PURE: [&str; 2] = ["shared/domain/src", "shared/pricing/src"];
 
-/// Holds what is pure does not touch these.
+/// The paths that a pure crate does not touch.
 const IMPURE: [&str; 7] = ["std::fs", "std::net", "std::env", "std::process", "std::thread", "SystemTime", "Instant"];
 
 /// Checks manifests and uses against the table.

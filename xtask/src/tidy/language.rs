@@ -7,6 +7,9 @@ use super::tree::Tree;
 
 /// The words that a doc comment does not begin with: they leave the reader looking for a subject.
 const HEADLESS: [&str; 7] = ["What", "Who", "Whom", "Whoever", "Whether", "Of", "As"];
+/// Verbs that only carry a question: "Holds what …" and "Describes whether …" say no more than "What …".
+const CARRIERS: [&str; 4] = ["Describes", "Holds", "Names", "Settles"];
+const CARRIED: [&str; 4] = ["what", "who", "whom", "whether"];
 /// Turns that are no English of the field, and what says it. Written in halves, so that this file does not find itself.
 const TURNS: [(&str, &str); 8] = [
     (concat!("ests a se", "cond"), "per second"),
@@ -51,15 +54,24 @@ fn check_beginnings(source: &Source, problems: &mut Vec<Problem>) {
         let begins = mark.filter(|mark| !before.starts_with(mark));
         before = line;
         let Some(said) = begins.and_then(|mark| line.strip_prefix(mark)) else { continue };
-        let word = said.trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-        if HEADLESS.contains(&word) {
+        if let Some(beginning) = headless(said) {
             let what = format!(
-                "a doc comment that begins with \"{word}\": begin with the noun that it is about (The …, A …) or the verb that \
-                 it does (Returns …)"
+                "a doc comment that begins with \"{beginning}\": begin with the noun that it is about (The …, A …) or the verb \
+                 that it does (Returns …)"
             );
             problems.push(Problem::new(&source.path, number + 1, what));
         }
     }
+}
+
+/// The beginning of a comment that leaves the reader looking for a subject, if it has one.
+fn headless(said: &str) -> Option<String> {
+    let mut words = said.trim_start().split(|c: char| !c.is_alphabetic());
+    let (first, second) = (words.next()?, words.next().unwrap_or_default());
+    if HEADLESS.contains(&first) {
+        return Some(first.to_owned());
+    }
+    (CARRIERS.contains(&first) && CARRIED.contains(&second)).then(|| format!("{first} {second}"))
 }
 
 #[cfg(test)]
@@ -78,6 +90,10 @@ mod tests {
         assert_eq!(
             found("//! What it is.\n/// The part.\n/// Of these.\nfn f() {}\n/// Whether so.\nfn g() {}\n"),
             [1, 5]
+        );
+        assert_eq!(
+            found("//! Holds what it is.\n/// Holds the key.\nfn f() {}\n/// Describes whether so.\nfn g() {}\n"),
+            [1, 4]
         );
         assert_eq!(found(&format!("//! Why.\n// Ten requ{} here.\n", TURNS[0].0)), [2]);
         assert!(found(&format!("//! Why.\nlet x = \"ten requ{}\";\n", TURNS[0].0)).is_empty(), "no comment");

@@ -8,7 +8,7 @@ use super::source::{Source, is_identifier};
 /// Marks of unfinished work. Written in halves here, so that this file does not find itself.
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
-/// Holds what speaks of a machine or a workplace instead of the product.
+/// The words that speak of a machine or a workplace instead of the product.
 const FOREIGN: [&str; 9] = [
     concat!("/wo", "rk/"),
     concat!("/fa", "rm/"),

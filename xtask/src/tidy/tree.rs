@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::source::Source;
 
-/// Describes what people wrote: Rust sources, and the other texts by their path in the repository.
+/// The texts that people wrote: Rust sources, and the others by their path in the repository.
 pub(crate) struct Tree {
     pub(crate) sources: Vec<Source>,
     pub(crate) others: Vec<(PathBuf, String)>,

@@ -21,7 +21,7 @@ const TIME_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// The table that comes first.
 const CARDS: &str = "rate_cards";
 
-/// Describes what an import did with a table's rows.
+/// The result of an import for one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableImport {
     /// Which table.
@@ -32,7 +32,7 @@ pub struct TableImport {
     pub there: u64,
 }
 
-/// Describes what an import did.
+/// The result of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transfer {
     /// Table by table.
@@ -56,7 +56,7 @@ pub enum ImportStep<'a> {
     Waits(&'a str),
 }
 
-/// Describes what became of a row.
+/// The fate of a row.
 enum Taken {
     Added,
     There,

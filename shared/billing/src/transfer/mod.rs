@@ -1,4 +1,4 @@
-//! Describes what bills are made by and what was decided, as lines: out of one ledger, and into another that was built anew.
+//! The decisions that bills are made by, as lines: out of one ledger, and into another that was built anew.
 //!
 //! Corrections, cards, zones, closed periods, limits, mappings and rows for Stripe are input: no event tells them. What
 //! follows from them is worked out again where they come to.

@@ -14,7 +14,7 @@ pub(super) struct Row {
     pub(super) cells: Vec<Option<String>>,
 }
 
-/// Describes what a line says.
+/// The content of a line.
 #[derive(Debug)]
 pub(super) enum Line {
     /// A row of a table.

@@ -152,7 +152,7 @@ fn pieces_from(mut elements: Elements<'_>) -> (Vec<Range<usize>>, Option<Range<u
     }
 }
 
-/// Describes what stands before the next comma, or before the bracket that closes.
+/// The element before the next comma, or before the bracket that closes.
 enum Element {
     Followed(Range<usize>),
     /// None in an empty array.

@@ -31,7 +31,7 @@ pub const EVENT_SUBJECTS: &str = "usage.v1.*";
 /// Every source's subject.
 pub const SEAL_SUBJECTS: &str = "usage.seal.v1.*";
 
-/// Describes what a payload says.
+/// The content of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// One billable request.

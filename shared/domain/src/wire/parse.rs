@@ -31,7 +31,7 @@ pub fn parse(payload: &[u8]) -> Result<Message, Unreadable> {
     read(payload).map_err(|fault| salvage(payload, fault.reason, fault.detail))
 }
 
-/// Describes what is wrong with a payload.
+/// The fault of a payload.
 #[derive(Debug)]
 pub(super) struct Fault {
     reason: UnreadableReason,

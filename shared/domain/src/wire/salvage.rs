@@ -1,4 +1,4 @@
-//! Describes what can still be told of a payload that could not be read: enough to file it under its event and tenant.
+//! Salvages what can still be told of a payload that could not be read: enough to file it under its event and tenant.
 //!
 //! Members are taken one by one, so a bad one costs only itself; one that is given twice is not told, and after a
 //! syntax error what came before it still is.
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use crate::wire::{EVENT_TYPE, SEAL_TYPE, Unreadable, UnreadableReason};
 use crate::{RequestId, TenantId, Timestamp};
 
-/// Describes what a `type` stands for.
+/// The meaning of a `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An event of this version.

@@ -1,4 +1,4 @@
-//! Describes what is set aside: why, and everything that can still be told of it.
+//! Events that are set aside: why, and everything that can still be told of them.
 
 use goldleaves_domain::wire::{self, Unreadable, UnreadableReason};
 use goldleaves_domain::{Outcome, RequestId, TenantId};

@@ -13,7 +13,7 @@ use goldleaves_store::{Hold, Params, StoreError, Transaction};
 use crate::rates::now;
 use crate::{Ledger, LedgerError};
 
-/// Holds what the first card costs when nobody says.
+/// The rate of the first card when nobody says one.
 const FIRST_RATE_MICRO_CENTS: u64 = 25_000_000;
 /// A change by more than this factor, either way, is likely a mistake.
 const LEAP: u64 = 4;
@@ -27,7 +27,7 @@ pub enum Leap {
     Refused,
 }
 
-/// Describes what a setting of the price came to.
+/// The result of setting the price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RateChange {
     /// The ledger had no card: this is its first.
@@ -50,12 +50,12 @@ pub enum RateChange {
     TooFar {
         /// The card in force.
         in_force: RateCard,
-        /// Holds what was asked for.
+        /// The rate that was asked for.
         wanted: Rate,
     },
 }
 
-/// Says what became of the price, in a line for who set it.
+/// Writes what became of the price, in a line for the one who set it.
 impl fmt::Display for RateChange {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

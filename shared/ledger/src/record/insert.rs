@@ -136,7 +136,7 @@ fn source(dialect: Dialect, rows: &[NewRow<'_>], params: &mut Params) -> String 
         .query(params)
 }
 
-/// Describes what the rows are that did not go in.
+/// The rows that did not go in.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// In one of the two tables of billable events.

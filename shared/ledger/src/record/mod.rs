@@ -165,14 +165,14 @@ impl Ledger {
     }
 }
 
-/// Describes what the parts of a batch are written with and added to.
+/// The transaction that the parts of a batch are written with, and the sums that they are added to.
 struct Writing<'a> {
     cards: &'a Cards,
     totals: &'a mut Totals,
     recorded: &'a mut Recorded,
 }
 
-/// Describes what became of the events of a batch, beside what is counted.
+/// The fate of the events of a batch, beside what is counted.
 #[derive(Debug, Default)]
 struct Inserted {
     /// Now billed or repeats: no dead letter may have their ids.

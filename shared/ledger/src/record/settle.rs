@@ -13,7 +13,7 @@ use crate::LedgerError;
 use crate::priced::Cards;
 use crate::record::letters;
 
-/// Describes what a transaction wrote.
+/// The rows that a transaction wrote.
 pub(super) struct Written<'a> {
     /// Events that it billed or found to be repeats, and the cards they were priced by.
     pub(super) billed: (&'a [Uuid], &'a Cards),

@@ -10,7 +10,7 @@ use crate::batch::{Arrival, EventRow};
 use crate::priced::Priced;
 use crate::record::receipts::{self, Receipts};
 
-/// Describes what a rollup sums, but for the shard. Ordered bytewise.
+/// The key of a rollup's sums, but for the shard. Ordered bytewise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) tenant_id: String,
@@ -20,7 +20,7 @@ pub(super) struct Key {
     pub(super) rate_version: i64,
 }
 
-/// Describes what a transaction adds to the rollups and receipts.
+/// The sums that a transaction adds to the rollups and receipts.
 #[derive(Debug)]
 pub(super) struct Totals {
     shard: i64,

@@ -199,7 +199,7 @@ pub(crate) async fn rows(raw: &impl ConnectionTrait, sql: &str) -> Vec<Vec<Optio
     rows.iter().map(cells).collect()
 }
 
-/// Describes what became of a set of events.
+/// The verdicts on a set of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdicts {
     pub(crate) billed: BTreeSet<String>,

@@ -183,7 +183,7 @@ async fn a_row_is_priced_by_the_narrowest_card(database: Database) {
     assert_eq!(write_rate_cards(&rebuilt.rate_cards().await.unwrap()), file);
 }
 
-/// Holds what units cost, by a rater of another hand: PostgreSQL's NUMERIC.
+/// The price of units by a rater of another hand: PostgreSQL's NUMERIC.
 const RATER: &str = "WITH input AS (SELECT UNITS * 0.000001 AS u, 'PRICING'::jsonb AS p),
     tiers AS (
         SELECT n, (t ->> 'up_to')::numeric AS up_to, (t ->> 'cents_per_unit')::numeric AS rate,

@@ -50,14 +50,14 @@ struct Page {
     sealed: Option<LastSeal>,
 }
 
-/// Describes what the last seal said.
+/// The content of the last seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LastSeal {
     last_seq: u64,
     unrecorded: u64,
 }
 
-/// Describes what a seal says beside what the book knows.
+/// The parts of a seal that the book does not know.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SealAs {
     /// The gateway.

@@ -20,7 +20,7 @@ fn seal_as(closed: bool) -> SealAs {
     SealAs { source: Source::new(Uuid::nil()), ts, unrecorded: UNRECORDED, closed }
 }
 
-/// Describes what whoever reads the seals knows: the last word on every block.
+/// The knowledge of a reader of the seals: the last word on every block.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Known {
     blocks: BTreeMap<u64, (u32, SetHash)>,
@@ -171,7 +171,7 @@ fn a_checkpoint_always_fits_and_leaves_out_the_oldest() {
     assert_eq!(SealBook::restore(&book.checkpoint(10)).unwrap(), SealBook::default());
 }
 
-/// Describes what may happen between two reads.
+/// The things that may happen between two reads.
 #[derive(Debug, Clone)]
 enum Step {
     Read(u16),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{AnnouncedCall, CallIntent, Durability, RecordOptions, Recorder, RelayPace, Settlement, open};
 
-/// Describes what the receiver does with the next batches.
+/// The mood of the receiver: how it treats the next batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mood {
     Confirms,

@@ -17,7 +17,7 @@ pub enum Environment {
     Production,
 }
 
-/// Describes what every program reads.
+/// The settings that every program reads.
 #[derive(Debug, Clone)]
 pub struct Common {
     /// `ENVIRONMENT`.
@@ -28,7 +28,7 @@ pub struct Common {
     pub shutdown_grace: Duration,
     /// `DRAIN_DELAY_SECS`: how long calls are still accepted once a stop was asked for and readiness says so.
     pub drain_delay: Duration,
-    /// Holds what is probably not meant as it is; see [`Values::warnings`].
+    /// The settings that are probably not meant as they are; see [`Values::warnings`].
     pub warnings: Vec<String>,
 }
 

@@ -10,7 +10,7 @@ pub const CONFIG_FILE: &str = "CONFIG_FILE";
 /// A file of settings, read but not yet understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Holds what mistakes and `check-config` call it.
+    /// The name that mistakes and `check-config` use.
     pub name: String,
     /// Its TOML.
     pub text: String,

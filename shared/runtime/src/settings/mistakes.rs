@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Mistake {
     /// The variable, or for what the file alone gets wrong the file's name.
     pub subject: String,
-    /// Holds what is wrong and what would be right. Never holds a secret.
+    /// The mistake, and what would be right. Never holds a secret.
     pub text: String,
 }
 

@@ -17,7 +17,8 @@ use crate::{Exit, Shutdown};
 
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Holds what a task has to put things away once a stop without waiting was asked for: it is named only if it takes longer.
+/// The time that a task has to put things away once a stop without waiting was asked for: it is named only if it takes
+/// longer.
 const AT_ONCE_MAX: Duration = Duration::from_secs(1);
 
 /// When a task is asked to stop: first what brings work in, last what tells about the process.
@@ -37,7 +38,7 @@ impl Stage {
     const ALL: [Self; 4] = [Self::Edge, Self::Flow, Self::Sink, Self::Ops];
 }
 
-/// Describes what happens to a task when its stage is stopped.
+/// The rule for a task whose stage is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCancel {
     /// It hears its token and finishes by itself; what has not at the deadline is aborted and named.
@@ -46,7 +47,7 @@ pub enum OnCancel {
     Abort,
 }
 
-/// Describes what happens when a task fails, panics or ends though nobody asked.
+/// The rule for a task that fails, panics or ends though nobody asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
     /// The process stops in order, exit code 70.
@@ -58,17 +59,17 @@ pub enum OnFailure {
 /// A task's name and rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskRule {
-    /// Holds what logs and exit messages call it.
+    /// The name in logs and exit messages.
     pub name: &'static str,
     /// When it is stopped.
     pub stage: Stage,
     /// How it is stopped.
     pub on_cancel: OnCancel,
-    /// Holds what its failure means.
+    /// The rule for its failure.
     pub on_failure: OnFailure,
 }
 
-/// Describes what the supervisor must know of a task's end.
+/// The end of a task, as the supervisor must know it.
 #[derive(Debug)]
 enum Report {
     /// The process cannot go on without it.
@@ -221,7 +222,7 @@ impl Supervisor {
         self.running.iter().filter(|task| task.rule.stage == stage && !task.over).count()
     }
 
-    /// Names what is left of a stage and drops it.
+    /// Drops what is left of a stage, and returns its names.
     fn abandon(&mut self, stage: Stage) -> Vec<String> {
         let left = self.running.iter_mut().filter(|task| task.rule.stage == stage && !task.over);
         left.map(|task| {

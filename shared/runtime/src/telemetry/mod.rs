@@ -27,7 +27,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Describes what is logged, and how.
+/// The options of the log: what is logged, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogOptions {
     /// The most talkative level of our own lines.

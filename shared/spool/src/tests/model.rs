@@ -59,7 +59,7 @@ pub(super) struct World {
     records: BTreeMap<u64, Kept>,
     epochs: BTreeMap<Uuid, EpochModel>,
     durable: u64,
-    /// Holds what was durable before the last crash.
+    /// The last LSN that was durable before the last crash.
     proven: u64,
     acknowledged: u64,
     read_to: u64,

@@ -1,4 +1,4 @@
-//! Describes what was pulled: bytes, and what the server says of their delivery.
+//! A pulled batch: bytes, and what the server says of their delivery.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl Batch {
     }
 }
 
-/// Describes what the subject that acknowledges says: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer
+/// The subject that acknowledges, in parts: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer
 /// sequence>.<time in nanoseconds>.<pending>`, in newer servers with domain and account before the stream.
 #[derive(Debug, PartialEq, Eq)]
 struct Delivered {

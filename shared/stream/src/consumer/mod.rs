@@ -62,7 +62,7 @@ pub enum ConsumerState {
     Waiting(String),
 }
 
-/// Describes what [`Consumer::next`] has.
+/// The outcome of [`Consumer::next`].
 #[derive(Debug)]
 pub enum Next {
     /// Messages to record and acknowledge.

@@ -23,7 +23,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_
 /// More than any batch holds.
 const KNOWN_MAX: usize = 100_000;
 
-/// Describes what survives from one batch to the next.
+/// The state that survives from one batch to the next.
 #[derive(Debug)]
 pub(super) struct Lane {
     inbox: Option<Inbox>,
@@ -34,7 +34,8 @@ pub(super) struct Lane {
     /// How many messages may be unanswered now; doubles with each ack after trouble.
     allowance: usize,
     backoff: Backoff,
-    /// Holds what was confirmed of batches that the caller heard were unconfirmed, so that it is not sent again with them.
+    /// The ids that were confirmed of batches that the caller heard were unconfirmed, so that they are not sent again
+    /// with them.
     known: HashSet<String>,
     rewinds_seen: u64,
     /// How often the client had connected when the stream was looked at last.

@@ -57,7 +57,7 @@ impl Default for PublisherOptions {
     }
 }
 
-/// Describes what a publisher has done since it started.
+/// The counts of a publisher since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublisherStats {
     /// Messages confirmed, repeats included.

@@ -68,13 +68,13 @@ struct Memory {
     missing_since: Option<Instant>,
     suspect_since: Option<Instant>,
     rewinds: u64,
-    /// Holds what makes the stream unusable, and when that was said.
+    /// The fault that makes the stream unusable, and when it was logged.
     unusable: Option<(String, Instant)>,
     /// The most bytes of a message, headers included, as the stream said last.
     message_bytes_max: Option<u64>,
 }
 
-/// Describes what is kept over a restart.
+/// The receipt that is kept over a restart.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Receipt {
     created: String,

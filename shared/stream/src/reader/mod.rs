@@ -37,7 +37,7 @@ pub enum ReadError {
     /// The messages that were asked for are gone.
     #[error("{asked} is no longer in the stream {STREAM}, which begins with {first}")]
     Expired {
-        /// Holds what was asked for.
+        /// The position that was asked for.
         asked: Position,
         /// The first message there still is.
         first: Mark,
@@ -45,7 +45,7 @@ pub enum ReadError {
     /// The messages that were asked for were never there.
     #[error("{asked} is not yet in the stream {STREAM}, which ends with {last}")]
     Beyond {
-        /// Holds what was asked for.
+        /// The position that was asked for.
         asked: Position,
         /// The last message there is.
         last: Mark,
@@ -241,7 +241,7 @@ async fn forget(api: &Api, name: &str) -> Result<Value, ApiError> {
     api.ask(&format!("CONSUMER.DELETE.{STREAM}.{name}"), &Value::Null).await
 }
 
-/// Describes what came of one look at the source.
+/// The result of one look at the source.
 #[derive(Debug)]
 enum Step {
     Message(Message),

@@ -48,7 +48,7 @@ pub struct Span {
     pub last: u64,
 }
 
-/// Describes what a stream holds at both ends.
+/// The two ends of a stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
     first: Mark,

@@ -41,7 +41,7 @@ const CONSUMER_NAME_IN_USE: u64 = 10_148;
 /// No room for what is to be reserved: what one server says, and what a cluster says of its peers.
 const NO_ROOM: [u64; 2] = [10_047, 10_005];
 
-/// Describes what the settings say of stream and consumer; everything else of them is fixed.
+/// The settings of stream and consumer; everything else of them is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topology {
     /// `STREAM_REPLICAS`.
@@ -63,7 +63,7 @@ pub enum Existence {
     Found,
 }
 
-/// Describes what [`Topology::declare`] did.
+/// The result of [`Topology::declare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Declared {
     /// The stream.
@@ -72,7 +72,7 @@ pub struct Declared {
     pub consumer: Existence,
 }
 
-/// Describes what [`Topology::check`] saw.
+/// The result of [`Topology::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Present {
     /// The stream is there.
@@ -88,9 +88,9 @@ pub struct Mismatch {
     pub object: &'static str,
     /// The setting, by the name NATS gives it.
     pub field: &'static str,
-    /// Holds what it is, as JSON.
+    /// The value that it has, as JSON.
     pub found: String,
-    /// Holds what it must be, as JSON.
+    /// The value that it must have, as JSON.
     pub wanted: String,
 }
 

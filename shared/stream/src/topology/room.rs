@@ -17,7 +17,7 @@ const FULL_PERCENT: u64 = 80;
 /// … down to this one.
 const ROOMY_PERCENT: u64 = 70;
 
-/// Describes what the stream holds, and what it may hold.
+/// The bytes and messages of the stream, and how many it may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Room {
     /// When the stream was made, in JetStream's own words.

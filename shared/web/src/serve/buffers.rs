@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Holds what one stream may have on its way, each way; with what is read ahead of it, 96 KiB.
+/// The bytes that one stream may have on its way, each way; with what is read ahead of it, 96 KiB.
 const STREAM_BYTES_MAX: usize = 64 << 10;
 /// How much is read at a time while the budget is used up.
 pub(super) const SHORT_READ_BYTES: usize = 8 << 10;
@@ -19,7 +19,7 @@ pub(super) const SHORT_READ_BYTES: usize = 8 << 10;
 const FREE_BYTES: usize = 4 << 10;
 /// Shorter pieces are copied out of the larger buffer that they would keep alive.
 const COPIED_BYTES: usize = 2 << 10;
-/// Holds what a piece costs beside its bytes.
+/// The bytes of a piece beside its content.
 const PIECE_BYTES: usize = 256;
 
 /// The budget. Clones share it.

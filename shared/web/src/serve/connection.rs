@@ -32,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long an idle h2 client may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// Describes what one connection needs to know.
+/// The parts that one connection needs.
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) options: ServeOptions,

@@ -43,7 +43,7 @@ struct Connection {
     next: Option<Stream>,
 }
 
-/// Describes what becomes of a connection.
+/// The verdict on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Look again then.
@@ -79,7 +79,7 @@ impl Streams {
     }
 }
 
-/// Describes what a stream waits for: told by its answer, asked by its task.
+/// The thing that a stream waits for: told by its answer, asked by its task.
 #[derive(Debug, Clone, Default)]
 struct Peer(Arc<Mutex<Waits>>);
 

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long an answer of a known length may stand still.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Describes what the socket knows since the client's sending half ended.
+/// The state of the socket since the client's sending half ended.
 #[derive(Debug)]
 pub(super) struct HalfClosed {
     alarm: Alarm,
@@ -32,7 +32,7 @@ pub(super) struct HalfClosed {
     probed: Option<Instant>,
 }
 
-/// Describes what a reader is told.
+/// The word to a reader.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// That the client is done.

@@ -51,11 +51,11 @@ pub use listener::{ListenerOptions, bind};
 const DROP_MAX: Duration = Duration::from_secs(1);
 /// How long a client may take to take an answer that the server made itself: it is short, and nobody pays for it.
 const OWN_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Holds what a connection reads at a time, and may have waiting to be written: two of these and one on its way between two
-/// connections are what a stream holds, each way.
+/// The bytes that a connection reads at a time, and may have waiting to be written: two of these and one on its way
+/// between two connections are what a stream holds, each way.
 pub const BUFFER_BYTES: usize = 32 << 10;
-/// Holds what a client of h2 may send of one request's body before somebody takes it: what it may send before it has seen any
-/// settings (RFC 9113, 6.9.2).
+/// The bytes that a client of h2 may send of one request's body before somebody takes it: what it may send before it
+/// has seen any settings (RFC 9113, 6.9.2).
 const STREAM_WINDOW: u32 = 65_535;
 /// The same for all requests of a connection; where the budget of buffers does not lend it, it is that of one.
 const CONNECTION_WINDOW: u32 = 256 << 10;
@@ -87,9 +87,9 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// True if the listening socket goes on with another process, or waits for it: whom this one does not serve, the next does.
     pub handed_over: bool,
-    /// Holds what bodies may hold together on their way; one for each core.
+    /// The room that bodies have together on their way; one for each core.
     pub buffers: Buffers,
-    /// Holds what was counted.
+    /// The counters.
     pub stats: ServeStats,
 }
 
@@ -133,7 +133,7 @@ impl LiveOptions {
     }
 }
 
-/// Describes what serving counted so far. Clones share it.
+/// The counters of serving. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct ServeStats(Arc<Counts>);
 
@@ -205,7 +205,7 @@ pub struct Served {
     pub left: usize,
 }
 
-/// Describes what an open connection holds, until its socket is dropped: also through an upgrade.
+/// The parts that an open connection holds until its socket is dropped: also through an upgrade.
 #[derive(Debug)]
 struct Held {
     _permit: Permit,

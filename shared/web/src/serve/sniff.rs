@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Holds what every h2 connection starts with (RFC 9113, 3.4).
+/// The bytes that every h2 connection starts with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ_BYTES: usize = 4_096;
 
@@ -19,7 +19,7 @@ pub(super) enum Version {
     H2,
 }
 
-/// Describes what the first bytes said, and the bytes.
+/// The meaning of the first bytes, and the bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sniffed {
     Speaks(Version, BytesMut),

@@ -7,7 +7,7 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use super::*;
 
-/// Holds what public examples show, one per line.
+/// The secrets of public examples, one per line.
 const SAMPLES: &str = include_str!("samples.txt");
 
 fn samples() -> impl Iterator<Item = &'static str> {

@@ -31,7 +31,7 @@ const WORDS: &str = "\
     geheim geheimer schluessel bitte aendern passwort sehr langer tu secreta secreto larga segura cambiar \
     contrasena minha chave senha muito longa trocar segredo secrete longue changer motdepasse cle tres modified captain jack sparrow says hi";
 
-/// Holds what stands between words and makes no secret harder to guess.
+/// The characters that stand between words and make no secret harder to guess.
 const SEPARATORS: &[u8] = b" -_.,=!:;/";
 
 /// The words, found by their last byte.
