@@ -1,40 +1,27 @@
 //! A request on its way in. Each layer finds something out, and its type says what is known: a layer in the wrong
 //! place does not compile.
 
-use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use goldleaves_domain::{NormalPath, RequestId, RoutePattern, TenantId, Timestamp, UserId};
+use goldleaves_domain::{NormalPath, RoutePattern, TenantId, UserId};
 use goldleaves_trace::OpenSpan;
 use goldleaves_web::WebBody;
 use http::{HeaderValue, Request};
 
-use crate::capture::Meter;
 use crate::edge::{Heading, Way};
-use crate::layers::OpenCall;
-use crate::proxy::UploadWatch;
+use crate::error::GatewayError;
+use crate::facts::Facts;
+use crate::open_calls::OpenCall;
 use crate::spans::CallTrace;
+use crate::transport::UploadWatch;
 
 /// A request as hyper parsed it.
 pub(crate) struct Arrived {
     pub(crate) request: Request<WebBody>,
     /// The socket's other end, written out once a connection.
     pub(crate) peer: HeaderValue,
-}
-
-/// The facts that hold for the whole call.
-#[derive(Debug, Clone)]
-pub(crate) struct Facts {
-    /// The address of the socket's other end, ready to be sent.
-    pub(crate) peer: HeaderValue,
-    /// When the head arrived, for durations and for the ledger.
-    pub(crate) arrived: Instant,
-    pub(crate) arrived_at: Timestamp,
-    pub(crate) request_id: RequestId,
-    /// The same, ready to be sent.
-    pub(crate) request_id_header: HeaderValue,
-    pub(crate) client_chose_id: bool,
 }
 
 /// With its id.
@@ -50,25 +37,6 @@ pub(crate) struct Traced {
     pub(crate) trace: CallTrace,
     /// Its place among the tenant's open calls, once the tenant is known.
     pub(crate) place: Option<OpenCall>,
-}
-
-/// Where a call goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Destination {
-    /// The domain service.
-    Upstream,
-    /// The billing API.
-    Billing,
-}
-
-/// Writes the name that errors use.
-impl fmt::Display for Destination {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Upstream => "the upstream",
-            Self::Billing => "billing-api",
-        })
-    }
 }
 
 /// Says whether a call needs a token, and what it is billed as.
@@ -132,25 +100,45 @@ pub(crate) enum Admitted {
     Billable { traced: Traced, path: NormalPath, heading: Heading, caller: BilledCaller, route: RoutePattern },
 }
 
+/// The guard of a metered call, as the proxy sees it: it must be told when the upstream is about to hear of the call, and
+/// when it never will.
+pub(crate) trait HandOver: Send + 'static {
+    /// Looks whether the call can be announced, before anything is done for it.
+    ///
+    /// # Errors
+    /// When the spool would not take the INTENT and calls may not go unrecorded.
+    fn check(&mut self) -> Result<(), GatewayError>;
+
+    /// Announces the call: the upstream connection is there, the request is sent next. Once, however often it is
+    /// sent.
+    ///
+    /// # Errors
+    /// When the spool does not take the INTENT and calls may not go unrecorded.
+    fn hand_over(&mut self) -> impl Future<Output = Result<(), GatewayError>> + Send;
+
+    /// The gateway answers the call itself, with this error.
+    fn failed(&mut self, error: &GatewayError);
+}
+
 /// Metered, if it is to be, and ready to become a request to the upstream.
-pub(crate) struct Captured {
+pub(crate) struct Captured<M> {
     pub(crate) traced: Traced,
     pub(crate) path: NormalPath,
     pub(crate) caller: Option<Caller>,
     pub(crate) heading: Heading,
-    pub(crate) meter: Option<Meter>,
+    pub(crate) meter: Option<M>,
     /// Sees the request's body, when there is one.
     pub(crate) watch: Option<UploadWatch>,
 }
 
 /// A request as the upstream shall see it, but for what belongs to one connection.
-pub(crate) struct Outbound {
+pub(crate) struct Outbound<M> {
     pub(crate) request: Request<WebBody>,
     pub(crate) facts: Facts,
     pub(crate) way: Arc<Way>,
     /// When the caller's token stops to be valid.
     pub(crate) expires: Option<Instant>,
-    pub(crate) meter: Option<Meter>,
+    pub(crate) meter: Option<M>,
     pub(crate) watch: Option<UploadWatch>,
     /// The span of the call to the upstream, when it is exported.
     pub(crate) span: Option<OpenSpan>,

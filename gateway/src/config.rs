@@ -10,10 +10,10 @@ use std::time::Duration;
 use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError, RoutePattern};
 use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 
-use crate::edge::{self, Bills, EdgeConfig, RouteShown};
+use crate::edge::{self, Bills, EdgeConfig, EdgeSettings, RouteShown};
 use crate::layers::{AllowedOrigins, ExposedHeaders};
 use crate::limits::GatewayLimits;
-use crate::proxy::{Origin, Tls, TlsFiles};
+use crate::transport::{Origin, Tls, TlsFiles};
 
 /// Where the gateway listens when nothing is said: everywhere, as a program of its own.
 const EVERYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
@@ -83,7 +83,20 @@ impl GatewayConfig {
 
     /// Which calls go where, and what holds for them: a row for each entry of `[[routes]]` and for those of none.
     pub fn route_table(&self) -> Vec<RouteShown> {
-        edge::route_table(self)
+        edge::route_table(&self.edge_settings())
+    }
+
+    /// The part that ways are made of.
+    pub(crate) fn edge_settings(&self) -> EdgeSettings<'_> {
+        EdgeSettings {
+            upstream: self.upstream.as_ref(),
+            billing: &self.billing,
+            billing_tls: self.billing_tls.as_ref(),
+            edge: &self.edge,
+            routes: &self.routes,
+            public: &self.public,
+            limits: &self.limits,
+        }
     }
 
     /// The files that entries and `BILLING_CA_FILE` name.

@@ -7,10 +7,10 @@ use goldleaves_auth::TokenError;
 use goldleaves_domain::{PathError, TenantId};
 use goldleaves_record::VoidReason;
 use goldleaves_web::ProblemCode;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
-use crate::call::Destination;
-use crate::proxy::{ConnectError, UploadFailure};
+use crate::destination::Destination;
+use crate::transport::{ConnectError, UploadFailure};
 
 /// Why the gateway answers a request itself.
 #[derive(Debug, thiserror::Error)]
@@ -240,5 +240,16 @@ pub(crate) struct Failure {
 impl<E: Into<GatewayError>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self { error: error.into(), headers: HeaderMap::new() }
+    }
+}
+
+/// The answer's status for everybody but the client: logs and traces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HttpStatus(pub(crate) StatusCode);
+
+impl HttpStatus {
+    /// The status that a response stands for.
+    pub(crate) fn of<B>(response: &Response<B>) -> StatusCode {
+        response.extensions().get::<Self>().map_or(response.status(), |status| status.0)
     }
 }

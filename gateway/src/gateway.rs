@@ -26,14 +26,13 @@ use crate::call::Arrived;
 use crate::config::GatewayConfig;
 use crate::core::Core;
 use crate::descriptors::{Shares, TooFewDescriptors};
-use crate::edge::Workshop;
-use crate::layers::OpenCalls;
 use crate::metrics::{self, CoreMetrics};
-use crate::proxy::Slots;
+use crate::open_calls::OpenCalls;
 use crate::route_metrics::RouteRows;
 use crate::snapshot::{Entrances, Lasting, LastingCore, OfCore, Reloader, Swap, serve_options};
 use crate::stack::Entry;
-use crate::upstream::{Clock, Plumbing, Upstreams};
+use crate::transport::Slots;
+use crate::upstream::{Clock, Plumbing, Upstreams, Workshop};
 use crate::via::Via;
 
 /// Why the gateway does not start.
@@ -240,7 +239,7 @@ struct Serving {
 fn lasting(config: &GatewayConfig, parts: &GatewayParts, (shares, stops): (Shares, &[Stop])) -> Lasting {
     let cores = config.cores.get();
     let slots = Slots::new(shares.upstreams);
-    metrics::register_upstream_connections(&parts.metrics, slots.clone());
+    slots.clone().show(&parts.metrics);
     let buffers: Vec<Buffers> = stops.iter().map(|_| Buffers::default()).collect();
     metrics::register_buffers(&parts.metrics, buffers.clone());
     let plumbing = Plumbing { buffers: buffers.clone(), slots, clock: Clock::start() };

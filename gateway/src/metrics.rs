@@ -14,7 +14,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::limits::GatewayLimits;
-use crate::proxy::Slots;
 
 const STATUSES: usize = 900;
 const CLASSES: usize = RequestClass::ALL.len();
@@ -251,17 +250,6 @@ pub(crate) fn register_buffers(metrics: &Metrics, buffers: Vec<Buffers>) {
     let held = metrics.register("buffered_bytes", help, Gauge::<i64, AtomicI64>::default());
     metrics.before_reading(move || {
         held.set(i64::try_from(buffers.iter().map(Buffers::used).sum::<usize>()).unwrap_or(i64::MAX));
-    });
-}
-
-/// Shows how many connections to upstreams there are, and how many there may be.
-pub(crate) fn register_upstream_connections(metrics: &Metrics, slots: Slots) {
-    let gauge = |name, help| metrics.register(name, help, Gauge::<i64, AtomicI64>::default());
-    let open = gauge("upstream_connections", "Connections to upstream and billing API, unused ones included");
-    let limit = gauge("upstream_connections_max", "How many there may be");
-    metrics.before_reading(move || {
-        limit.set(i64::try_from(slots.max()).unwrap_or(i64::MAX));
-        open.set(i64::try_from(slots.used()).unwrap_or(i64::MAX));
     });
 }
 

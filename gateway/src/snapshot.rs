@@ -15,13 +15,15 @@ use tokio_util::task::TaskTracker;
 use crate::GatewayConfig;
 use crate::core::Core;
 use crate::descriptors::{Shares, TooFewDescriptors};
-use crate::edge::{Edge, Workshop};
-use crate::layers::{Buckets, CorsRules, LimitsOptions, OpenCalls};
+use crate::edge::Edge;
+use crate::layers::{Buckets, CorsRules, LimitsOptions};
 use crate::limits::HEADER_FIELDS_NAMED;
 use crate::metrics::{CoreMetrics, MostShown};
+use crate::open_calls::OpenCalls;
 use crate::proxy::Proxy;
 use crate::route_metrics::RouteRows;
 use crate::stack::StackParts;
+use crate::upstream::Workshop;
 use crate::via::Via;
 
 /// How many bytes over `HEADER_BYTES_MAX` a head may have and still be read: hyper answers what it cannot read with a
@@ -74,7 +76,7 @@ impl Lasting {
         verifier: TokenVerifier,
         before: Option<&Snapshot>,
     ) -> Snapshot {
-        let edge = Arc::new(Edge::build(config, &self.workshop, before.map(|before| &*before.edge)));
+        let edge = Arc::new(Edge::build(&config.edge_settings(), &self.workshop, before.map(|before| &*before.edge)));
         let rate_per_second = config.limits.rate_per_second;
         let kept = before.filter(|before| before.rate_per_second == rate_per_second);
         let new = || rate_per_second.map(|limit| Arc::new(Buckets::new(limit)));

@@ -14,8 +14,8 @@ use goldleaves_web::{BodyError, WebBody};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::call::Facts;
-use crate::layers::HttpStatus;
+use crate::error::HttpStatus;
+use crate::facts::Facts;
 use crate::metrics::RequestClass;
 use crate::names::USAGE_EVENT_ID;
 

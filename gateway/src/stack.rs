@@ -18,9 +18,10 @@ use crate::capture::CaptureLayer;
 use crate::core::Core;
 use crate::edge::Edge;
 use crate::layers::{
-    Auth, Buckets, ConcurrencyLimit, Cors, CorsRules, IdentityLayer, Limits, LimitsOptions, OpenCalls, RateLimit,
-    RequestIds, RescueLayer, Route, Trace, step,
+    Auth, Buckets, ConcurrencyLimit, Cors, CorsRules, IdentityLayer, Limits, LimitsOptions, RateLimit, RequestIds,
+    RescueLayer, Route, Trace, step,
 };
+use crate::open_calls::OpenCalls;
 use crate::proxy::Proxy;
 use crate::via::Via;
 

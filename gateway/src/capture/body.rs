@@ -15,7 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::meter::Meter;
 use super::usage::Usage;
-use crate::proxy::{AnswerBody, AnswerError, is_hop_by_hop_trailer};
+use crate::headers::is_hop_by_hop_trailer;
+use crate::proxy::{AnswerBody, AnswerError};
 
 /// An answer and, when it is billable, the guard that owes its settlement.
 pub(crate) struct ResponseBody {

@@ -10,9 +10,11 @@ use goldleaves_domain::{EventId, Fingerprint, FingerprintBuilder, Outcome, Units
 use goldleaves_record::{AnnouncedCall, Durability, PreparedCall, Settlement, VoidReason};
 
 use super::usage::Usage;
+use crate::call::HandOver;
 use crate::core::Core;
 use crate::error::GatewayError;
-use crate::proxy::{AnswerError, UploadFailure, UploadWatch};
+use crate::proxy::AnswerError;
+use crate::transport::{UploadFailure, UploadWatch};
 
 /// The status recorded for a client that left before there was one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -90,38 +92,6 @@ impl Meter {
         }))
     }
 
-    /// Looks whether the call can be announced, before anything is done for it.
-    ///
-    /// # Errors
-    /// When the spool would not take the INTENT and calls may not go unrecorded.
-    pub(crate) fn check(&mut self) -> Result<(), GatewayError> {
-        if let Stage::Planned(call) = &self.0.stage
-            && self.0.core.recorder.check(call).is_err()
-        {
-            self.0.stage = Stage::Done;
-            return Err(GatewayError::Unrecorded);
-        }
-        Ok(())
-    }
-
-    /// Announces the call: the upstream connection is there, the request is sent next. Once, however often it is
-    /// sent.
-    ///
-    /// # Errors
-    /// When the spool does not take the INTENT and calls may not go unrecorded.
-    pub(crate) async fn hand_over(&mut self) -> Result<(), GatewayError> {
-        let metered = &mut *self.0;
-        let Stage::Planned(call) = std::mem::replace(&mut metered.stage, Stage::Done) else {
-            return Ok(());
-        };
-        match metered.core.recorder.intend_soon(call).await {
-            Ok(owed) => metered.stage = Stage::Owing(owed),
-            Err(_) if metered.core.recorder.durability() == Durability::Strict => return Err(GatewayError::Unrecorded),
-            Err(_) => {}
-        }
-        Ok(())
-    }
-
     /// The announced call, until it is settled.
     pub(crate) fn owed(&self) -> Option<&AnnouncedCall> {
         match &self.0.stage {
@@ -168,14 +138,6 @@ impl Meter {
         });
     }
 
-    /// The gateway answers the call itself, with this error.
-    pub(crate) fn failed(&mut self, error: &GatewayError) {
-        match error {
-            GatewayError::Upload(UploadFailure::ClientLeft) => self.settle(Outcome::ClientAborted),
-            other => self.void(other.void_reason()),
-        }
-    }
-
     /// The call leaves no event.
     pub(crate) fn void(&mut self, reason: VoidReason) {
         if let Stage::Owing(owed) = std::mem::replace(&mut self.0.stage, Stage::Done) {
@@ -197,6 +159,38 @@ impl Meter {
             processing_micros: u64::try_from(metered.arrived.elapsed().as_micros()).unwrap_or(u64::MAX),
             fingerprint: metered.asked.take().and_then(Asked::fingerprint),
         });
+    }
+}
+
+impl HandOver for Meter {
+    fn check(&mut self) -> Result<(), GatewayError> {
+        if let Stage::Planned(call) = &self.0.stage
+            && self.0.core.recorder.check(call).is_err()
+        {
+            self.0.stage = Stage::Done;
+            return Err(GatewayError::Unrecorded);
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&mut self) -> Result<(), GatewayError> {
+        let metered = &mut *self.0;
+        let Stage::Planned(call) = std::mem::replace(&mut metered.stage, Stage::Done) else {
+            return Ok(());
+        };
+        match metered.core.recorder.intend_soon(call).await {
+            Ok(owed) => metered.stage = Stage::Owing(owed),
+            Err(_) if metered.core.recorder.durability() == Durability::Strict => return Err(GatewayError::Unrecorded),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &GatewayError) {
+        match error {
+            GatewayError::Upload(UploadFailure::ClientLeft) => self.settle(Outcome::ClientAborted),
+            other => self.void(other.void_reason()),
+        }
     }
 }
 

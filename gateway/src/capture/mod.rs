@@ -20,12 +20,14 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::call::{Admitted, BilledCaller, Caller, Captured, Facts, Traced};
+use crate::call::{Admitted, BilledCaller, Caller, Captured, Traced};
 use crate::core::Core;
 use crate::edge::ClientAbort;
 use crate::error::{Failure, GatewayError};
+use crate::facts::Facts;
 use crate::names::{USAGE_EVENT_ID, USAGE_SKIPPED};
-use crate::proxy::{AnswerBody, Served, Tunnel, UploadWatch};
+use crate::proxy::{AnswerBody, Served, Tunnel};
+use crate::transport::UploadWatch;
 
 use body::ResponseBody;
 use leaving::Leaving;
@@ -54,7 +56,7 @@ impl<S> Layer<S> for CaptureLayer {
 
 impl<S> Service<Admitted> for Capture<S>
 where
-    S: Service<Captured, Response = Served, Error = Failure>,
+    S: Service<Captured<Meter>, Response = Served<Meter>, Error = Failure>,
     S::Future: Send + 'static,
 {
     type Response = Response<WebBody>;
@@ -83,7 +85,7 @@ struct Billing<'a> {
 }
 
 impl<S> Capture<S> {
-    fn capture(&self, call: Admitted) -> Captured {
+    fn capture(&self, call: Admitted) -> Captured<Meter> {
         match call {
             Admitted::Open { traced, path, heading } => {
                 let watch = upload_watch(&traced, || None);
@@ -141,7 +143,7 @@ fn upload_watch(traced: &Traced, fingerprint: impl FnOnce() -> Option<Fingerprin
 }
 
 /// The result of the upstream's side of a call.
-type Answered = Result<Served, Failure>;
+type Answered = Result<Served<Meter>, Failure>;
 type Durable = Pin<Box<dyn Future<Output = Result<(), NotDurable>> + Send>>;
 
 pin_project! {
@@ -192,7 +194,7 @@ struct Headed {
 
 impl Headed {
     /// A status that is not billable ends the metering.
-    fn of(served: Served, unmetered: Option<Skipped>, core: &Core) -> Self {
+    fn of(served: Served<Meter>, unmetered: Option<Skipped>, core: &Core) -> Self {
         let Served { mut response, meter, tunnel } = served;
         let status = response.status().as_u16();
         let usage = Usage::take(response.headers_mut());

@@ -2,7 +2,8 @@
 
 use http::HeaderValue;
 
-use crate::call::{Admitted, Destination};
+use crate::call::Admitted;
+use crate::destination::Destination;
 
 /// Why there is no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

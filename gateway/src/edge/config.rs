@@ -11,7 +11,8 @@ use goldleaves_runtime::settings::{Entry, Key, Values, parse, table};
 use http::Method;
 use rustls::pki_types::ServerName;
 
-use crate::proxy::{Origin, Speaks, Tls, TlsFiles};
+use crate::transport::{Origin, Speaks, Tls, TlsFiles};
+use crate::upstream::Health;
 
 const UPSTREAMS_MAX: usize = 1_000;
 const ROUTES_MAX: usize = 10_000;
@@ -61,17 +62,6 @@ pub(crate) struct UpstreamEntry {
     pub(crate) protocol: Option<Speaks>,
     /// Where one of the addresses is https.
     pub(crate) tls: Option<Arc<Tls>>,
-}
-
-/// How it is asked whether an address is well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Health {
-    pub(crate) path: String,
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) fail: u32,
-    pub(crate) pass: u32,
-    pub(crate) statuses: BillableStatuses,
 }
 
 /// Says whether an entry's calls need a token.

@@ -11,27 +11,40 @@ mod way;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use goldleaves_domain::{NormalPath, RouteClass, RoutePattern};
+use goldleaves_domain::{BillableRoutes, NormalPath, PublicRoutes, RouteClass, RoutePattern};
 use http::Method;
 use tokio::runtime::Handle;
 
 use config::UpstreamEntry;
-pub(crate) use config::{ClientAbort, EdgeConfig, Health};
+pub(crate) use config::{ClientAbort, EdgeConfig};
 use routes::Routes;
 pub(crate) use routes::{Bills, check};
 pub use shown::RouteShown;
 pub(crate) use shown::route_table;
 pub(crate) use way::{CallLimits, Heading, Way};
 
-use crate::GatewayConfig;
-use crate::call::Destination;
+use crate::destination::Destination;
 use crate::error::GatewayError;
-use crate::limits::HEADER_FIELDS_NAMED;
-use crate::proxy::{Origin, PoolOptions, Tls, TlsFiles};
-use crate::upstream::{Plumbing, Upstream, UpstreamSpec, Upstreams, first_look_up};
+use crate::limits::{GatewayLimits, HEADER_FIELDS_NAMED};
+use crate::transport::{Origin, PoolOptions, Tls, TlsFiles};
+use crate::upstream::{Upstream, UpstreamSpec, Workshop, first_look_up};
 
 /// How long an unused upstream connection is kept: less than the keep-alive time of common servers.
 const POOL_IDLE: Duration = Duration::from_secs(4);
+
+/// The part of a reading of the settings that ways are made of.
+pub(crate) struct EdgeSettings<'a> {
+    /// `UPSTREAM_URL`.
+    pub(crate) upstream: Option<&'a Origin>,
+    /// `BILLING_URL`.
+    pub(crate) billing: &'a Origin,
+    pub(crate) billing_tls: Option<&'a Arc<Tls>>,
+    /// `[[upstreams]]` and `[[routes]]`.
+    pub(crate) edge: &'a EdgeConfig,
+    pub(crate) routes: &'a Arc<BillableRoutes>,
+    pub(crate) public: &'a PublicRoutes,
+    pub(crate) limits: &'a GatewayLimits,
+}
 
 /// All ways that there are.
 #[derive(Debug)]
@@ -48,20 +61,14 @@ pub(crate) struct Edge {
     mark: Arc<()>,
 }
 
-/// The parts that upstreams are made with.
-#[derive(Clone)]
-pub(crate) struct Workshop {
-    pub(crate) plumbing: Plumbing,
-    pub(crate) counters: Upstreams,
-}
-
 impl Edge {
     /// Makes it of what is told, and of the one before what has not changed.
-    pub(crate) fn build(config: &GatewayConfig, workshop: &Workshop, before: Option<&Self>) -> Self {
+    pub(crate) fn build(config: &EdgeSettings<'_>, workshop: &Workshop, before: Option<&Self>) -> Self {
+        let before = before.map(|edge| edge.upstreams.as_slice()).unwrap_or_default();
         let upstreams: Vec<Arc<Upstream>> =
             specs(config).into_iter().map(|spec| workshop.upstream(spec, before)).collect();
         let named = |name: &str| upstreams.iter().find(|upstream| upstream.name() == name).cloned();
-        let limits = CallLimits::of(&config.limits);
+        let limits = CallLimits::of(config.limits);
         let mark = Arc::new(());
         let way = |upstream| Arc::new(Way::plain(upstream, limits, &mark));
         let billing = named("billing").unwrap_or_else(|| workshop.upstream(billing_spec(config), before));
@@ -74,7 +81,7 @@ impl Edge {
             default: named("default").map(way),
             billing: way(billing),
             routes: (!config.edge.routes.is_empty()).then(|| Routes::new(entries)),
-            bills: Bills::new(Arc::clone(&config.routes), &config.edge.routes),
+            bills: Bills::new(Arc::clone(config.routes), &config.edge.routes),
             upstreams,
             mark: Arc::clone(&mark),
         }
@@ -139,37 +146,31 @@ impl Edge {
     }
 }
 
-impl Workshop {
-    fn upstream(&self, spec: UpstreamSpec, before: Option<&Edge>) -> Arc<Upstream> {
-        let same_name = before.and_then(|edge| edge.upstreams.iter().find(|upstream| upstream.name() == spec.name));
-        match same_name {
-            Some(upstream) if *upstream.spec() == spec => Arc::clone(upstream),
-            other => Upstream::new(spec, self, other.map(|upstream| &**upstream)),
-        }
-    }
-}
-
-fn billing_spec(config: &GatewayConfig) -> UpstreamSpec {
+fn billing_spec(config: &EdgeSettings<'_>) -> UpstreamSpec {
     let entry = config.edge.upstreams.iter().find(|entry| entry.name == "billing");
-    spec(config, "billing", (entry, Some(&config.billing)))
+    spec(config, "billing", (entry, Some(config.billing)))
 }
 
 /// Returns the settings of all upstreams.
-fn specs(config: &GatewayConfig) -> Vec<UpstreamSpec> {
+fn specs(config: &EdgeSettings<'_>) -> Vec<UpstreamSpec> {
     let entries = &config.edge.upstreams;
     let default = entries.iter().find(|entry| entry.name == "default");
     let has_default = config.upstream.is_some() || default.is_some_and(|entry| !entry.origins.is_empty());
-    let default = has_default.then(|| spec(config, "default", (default, config.upstream.as_ref())));
+    let default = has_default.then(|| spec(config, "default", (default, config.upstream)));
     let others = entries.iter().filter(|entry| !matches!(entry.name.as_str(), "default" | "billing"));
     let others = others.map(|entry| spec(config, &entry.name, (Some(entry), None)));
     default.into_iter().chain(std::iter::once(billing_spec(config))).chain(others).collect()
 }
 
-fn spec(config: &GatewayConfig, name: &str, (entry, own): (Option<&UpstreamEntry>, Option<&Origin>)) -> UpstreamSpec {
+fn spec(
+    config: &EdgeSettings<'_>,
+    name: &str,
+    (entry, own): (Option<&UpstreamEntry>, Option<&Origin>),
+) -> UpstreamSpec {
     let written = entry.map(|entry| entry.origins.clone()).filter(|origins| !origins.is_empty());
     let own = || own.map(|origin| Arc::new(origin.clone())).into_iter().collect();
     let origins: Vec<Arc<Origin>> = written.unwrap_or_else(own);
-    let own_tls = || config.billing_tls.clone().filter(|_| name == "billing");
+    let own_tls = || config.billing_tls.cloned().filter(|_| name == "billing");
     UpstreamSpec {
         name: name.to_owned(),
         whom: if name == "billing" { Destination::Billing } else { Destination::Upstream },

@@ -1,12 +1,14 @@
 //! The effective table of routes, for `check-config`.
 
+use std::sync::Arc;
+
 use goldleaves_domain::{NormalPath, RouteClass};
 use http::Method;
 
+use super::EdgeSettings;
 use super::config::{Access, ClientAbort, RouteEntry};
 use super::routes::Bills;
 use super::way::CallLimits;
-use crate::GatewayConfig;
 
 /// One row: which calls, what they are, where they go, and what holds for them there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,9 +26,9 @@ pub struct RouteShown {
 }
 
 /// A row for each entry, and one for the rest.
-pub(crate) fn route_table(config: &GatewayConfig) -> Vec<RouteShown> {
-    let bills = Bills::new(config.routes.clone(), &config.edge.routes);
-    let limits = CallLimits::of(&config.limits);
+pub(crate) fn route_table(config: &EdgeSettings<'_>) -> Vec<RouteShown> {
+    let bills = Bills::new(Arc::clone(config.routes), &config.edge.routes);
+    let limits = CallLimits::of(config.limits);
     let mut rows: Vec<RouteShown> =
         config.edge.routes.iter().map(|entry| row(config, entry, (&bills, limits))).collect();
     let default = config.edge.upstreams.iter().any(|entry| entry.name == "default" && !entry.origins.is_empty());
@@ -48,7 +50,7 @@ pub(crate) fn route_table(config: &GatewayConfig) -> Vec<RouteShown> {
     rows
 }
 
-fn row(config: &GatewayConfig, entry: &RouteEntry, (bills, limits): (&Bills, CallLimits)) -> RouteShown {
+fn row(config: &EdgeSettings<'_>, entry: &RouteEntry, (bills, limits): (&Bills, CallLimits)) -> RouteShown {
     let own = CallLimits {
         head_timeout: entry.head_timeout.unwrap_or(limits.head_timeout),
         body_idle: entry.body_idle.unwrap_or(limits.body_idle),
@@ -70,10 +72,10 @@ fn row(config: &GatewayConfig, entry: &RouteEntry, (bills, limits): (&Bills, Cal
     }
 }
 
-fn class(config: &GatewayConfig, entry: &RouteEntry, bills: &Bills) -> &'static str {
+fn class(config: &EdgeSettings<'_>, entry: &RouteEntry, bills: &Bills) -> &'static str {
     let method = entry.methods.as_ref().and_then(|methods| methods.first()).unwrap_or(&Method::GET);
     let Ok(path) = NormalPath::normalise(entry.path.as_str()) else { return "token" };
-    match RouteClass::billed_by(&path, || bills.pattern(&path, method)).opened_by(&path, &config.public) {
+    match RouteClass::billed_by(&path, || bills.pattern(&path, method)).opened_by(&path, config.public) {
         RouteClass::Local(_) | RouteClass::Open | RouteClass::Billing => "open",
         _ if entry.access == Some(Access::Open) => "open",
         RouteClass::Billable(_) => "billed",

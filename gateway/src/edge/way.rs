@@ -7,10 +7,10 @@ use goldleaves_domain::{NormalPath, Units};
 use http::HeaderValue;
 
 use super::config::{Access, ClientAbort, RouteEntry};
-use crate::call::Destination;
+use crate::destination::Destination;
 use crate::error::GatewayError;
 use crate::limits::GatewayLimits;
-use crate::proxy::UploadLimits;
+use crate::transport::UploadLimits;
 use crate::upstream::Upstream;
 
 /// How long a call may take, and how much may come.

@@ -7,8 +7,9 @@ use goldleaves_auth::{Principal, TenantChoiceError, TokenVerifier, wire_value};
 use goldleaves_domain::TenantId;
 
 use super::{Inward, Step, websocket};
-use crate::call::{Admission, Admitted, BilledCaller, Caller, Facts, Routed, Told};
+use crate::call::{Admission, Admitted, BilledCaller, Caller, Routed, Told};
 use crate::error::{Failure, GatewayError};
+use crate::facts::Facts;
 use crate::metrics::CoreMetrics;
 
 /// Longer than `CALL_TIMEOUT_SECS` can be.

@@ -6,21 +6,10 @@ use goldleaves_web::WebBody;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::error::GatewayError;
+use crate::error::{GatewayError, HttpStatus};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-
-/// The answer's status for everybody but the client: logs and traces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HttpStatus(pub(crate) StatusCode);
-
-impl HttpStatus {
-    /// The status that a response stands for.
-    pub(crate) fn of<B>(response: &Response<B>) -> StatusCode {
-        response.extensions().get::<Self>().map_or(response.status(), |status| status.0)
-    }
-}
 
 /// The answer; `headers` are those that outer layers added.
 pub(super) fn answer(error: &GatewayError, headers: HeaderMap) -> Response<WebBody> {

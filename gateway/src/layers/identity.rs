@@ -8,8 +8,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use tower::{Layer, Service};
 
-use crate::call::{Caller, Captured, Facts, Outbound};
+use crate::call::{Caller, Captured, Outbound};
 use crate::edge::Heading;
+use crate::facts::Facts;
 use crate::identity;
 use crate::names::{
     FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, ORGANIZATION_ID, REQUEST_ID, TENANT_ID,
@@ -36,7 +37,7 @@ impl<S> Layer<S> for IdentityLayer {
     }
 }
 
-impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
+impl<M, S: Service<Outbound<M>>> Service<Captured<M>> for Identity<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -45,7 +46,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Captured) -> Self::Future {
+    fn call(&mut self, call: Captured<M>) -> Self::Future {
         let Captured { traced, path, caller, heading, meter, watch } = call;
         let (mut request, facts, place) = (traced.request, traced.facts, traced.place);
         let (traceparent, span) = traced.trace.toward_upstream(request.method());
@@ -75,7 +76,7 @@ impl<S: Service<Outbound>> Service<Captured> for Identity<S> {
     }
 }
 
-/// Sets the headers that are kept whatever the client's `Connection` names: a new name goes to `proxy/headers.rs`, too.
+/// Sets the headers that are kept whatever the client's `Connection` names: a new name goes to `headers.rs`, too.
 fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
     headers.insert(REQUEST_ID, facts.request_id_header.clone());
     if let Some(caller) = caller {

@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use super::{After, Answer, Inward, Step};
 use crate::call::Traced;
 use crate::error::{Failure, GatewayError};
+use crate::headers::has_foreign_coding;
 use crate::metrics::{CoreMetrics, RequestClass};
-use crate::proxy::has_foreign_coding;
 use crate::via::Via;
 
 /// The longest method served; the longest registered one has 17 characters.

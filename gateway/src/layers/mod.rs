@@ -27,10 +27,9 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 pub(crate) use auth::Auth;
-pub(crate) use concurrency::{ConcurrencyLimit, OpenCall, OpenCalls};
+pub(crate) use concurrency::ConcurrencyLimit;
 pub use cors::{AllowedOrigins, ExposedError, ExposedHeaders, OriginsError};
 pub(crate) use cors::{Cors, CorsRules, is_preflight};
-pub(crate) use grpc::HttpStatus;
 pub(crate) use identity::IdentityLayer;
 pub(crate) use limits::{Limits, LimitsOptions};
 pub(crate) use rate_limit::{Buckets, RateLimit};

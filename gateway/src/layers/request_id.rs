@@ -7,7 +7,8 @@ use goldleaves_web::Identified as RequestIdentity;
 use http::HeaderValue;
 
 use super::{After, Answer, Inward, Step};
-use crate::call::{Arrived, Facts, Identified};
+use crate::call::{Arrived, Identified};
+use crate::facts::Facts;
 use crate::names::REQUEST_ID;
 
 /// The outermost layer.

@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 use super::grpc;
 use crate::call::Traced;
 use crate::error::{Failure, GatewayError};
-use crate::proxy::is_grpc;
+use crate::headers::is_grpc;
 
 /// See [`Rescue`].
 #[derive(Debug, Clone, Copy)]
@@ -150,9 +150,9 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::call::Destination;
+    use crate::destination::Destination;
     use crate::error::UpstreamError;
-    use crate::proxy::ConnectError;
+    use crate::transport::ConnectError;
 
     fn rescued(inner: impl Future<Output = Result<Response<WebBody>, Failure>>) -> Response<WebBody> {
         let future = RescueFuture { inner: Some(inner), request_id: "r-1".parse().unwrap(), is_grpc: false };

@@ -7,8 +7,9 @@ use goldleaves_domain::{RequestId, TraceContext};
 use goldleaves_trace::{Tracer, web};
 use http::{HeaderMap, Method};
 
-use super::{After, Answer, HttpStatus, Inward, Step};
+use super::{After, Answer, Inward, Step};
 use crate::call::{Identified, Traced};
+use crate::error::HttpStatus;
 use crate::names::TRACESTATE;
 use crate::spans::{CallTrace, ServerSpan};
 

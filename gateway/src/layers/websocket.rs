@@ -6,7 +6,7 @@ use goldleaves_web::WebBody;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderValue, Request};
 
-use crate::proxy::{list, wanted_upgrade};
+use crate::headers::{list, wanted_upgrade};
 
 const PREFIX: &[u8] = b"bearer.";
 

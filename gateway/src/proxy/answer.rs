@@ -11,12 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::connection::Connection;
-use super::pool::Pool;
-use super::stall::Stall;
-use super::upload::{UploadFailure, UploadWatch};
 use crate::edge::Way;
-use crate::layers::OpenCall;
+use crate::open_calls::OpenCall;
+use crate::transport::{Connection, Pool, Stall, UploadFailure, UploadWatch};
 use crate::upstream::{Request, UnderWay};
 
 /// Why an answer did not reach its end.

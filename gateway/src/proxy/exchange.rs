@@ -8,8 +8,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::connection::Connection;
-use super::upload::{Upload, UploadWatch};
+use crate::transport::{Connection, Upload, UploadWatch};
 
 /// Why there is no head.
 pub(crate) enum NoHead {

@@ -7,11 +7,10 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::answer::{Held, Lease};
-use super::connection::{ConnectError, Connection, Speaks};
-use super::pool::Pool;
 use crate::edge::Way;
 use crate::error::{GatewayError, UpstreamError};
 use crate::metrics::CoreMetrics;
+use crate::transport::{ConnectError, Connection, Pool, Speaks};
 use crate::upstream::{Address, CallResult, NoPick, RETRIES_MAX, Request, RetryReason, UnderWay, Upstream};
 
 /// The attempts of a call so far.

@@ -17,26 +17,22 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::answer::{AnswerBody, Lease};
-use super::connection::{Connection, Speaks};
 use super::exchange::{HeadLimits, NoHead, exchange};
-use super::headers::{self, Framing, is_event_stream, is_grpc};
-use super::origin::Origin;
 use super::reach::{Course, Wanted};
-use super::stall::Stall;
 use super::tunnel::Tunnel;
-use super::two;
-use super::upload::{Upload, UploadLimits, UploadWatch};
-use crate::call::{Destination, Outbound};
-use crate::capture::Meter;
+use crate::call::{HandOver, Outbound};
+use crate::destination::Destination;
 use crate::edge::Way;
 use crate::error::{Failure, GatewayError, UpstreamError};
+use crate::headers::{self, Framing, is_event_stream, is_grpc};
 use crate::metrics::CoreMetrics;
+use crate::transport::{Connection, Origin, Speaks, Stall, Upload, UploadLimits, UploadWatch, was_refused, was_reset};
 use crate::upstream::{Address, Answered, CallResult, RetryReason};
 
 /// An answer's head, its body to come, and the guard of the call.
-pub(crate) struct Served {
+pub(crate) struct Served<M> {
     pub(crate) response: Response<AnswerBody>,
-    pub(crate) meter: Option<Meter>,
+    pub(crate) meter: Option<M>,
     /// Where the answer is 101: both ends of the tunnel.
     pub(crate) tunnel: Option<Tunnel>,
 }
@@ -60,17 +56,17 @@ impl Proxy {
     }
 }
 
-impl Service<Outbound> for Proxy {
-    type Response = Served;
+impl<M: HandOver> Service<Outbound<M>> for Proxy {
+    type Response = Served<M>;
     type Error = Failure;
     // The first of the two seams at which types end: all states of a call are behind this one box.
-    type Future = Pin<Box<dyn Future<Output = Result<Served, Failure>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Served<M>, Failure>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, call: Outbound) -> Self::Future {
+    fn call(&mut self, call: Outbound<M>) -> Self::Future {
         let proxy = Arc::clone(&self.0);
         Box::pin(async move {
             let Outbound { request, facts, way, expires, mut meter, watch, span, place } = call;
@@ -159,10 +155,10 @@ fn prepare(
 }
 
 impl Inner {
-    async fn serve(
+    async fn serve<M: HandOver>(
         &self,
         prepared: Prepared,
-        mut meter: Option<&mut Meter>,
+        mut meter: Option<&mut M>,
         ends: Ends,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
         let Prepared { request, way, watch, repeatable, client, speaks } = prepared;
@@ -263,9 +259,9 @@ impl Inner {
 
 /// Why a call whose connection broke may be sent again, if it can be.
 fn why_again(connection: &Connection, error: &hyper::Error) -> Option<RetryReason> {
-    if two::was_refused(error) {
+    if was_refused(error) {
         Some(RetryReason::Refused)
-    } else if connection.is_reused() && !connection.heard_anything() && !two::was_reset(error) {
+    } else if connection.is_reused() && !connection.heard_anything() && !was_reset(error) {
         Some(RetryReason::Reused)
     } else {
         None

@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::Instant;
 
 use super::answer::Held;
-use super::connection::Connection;
 use crate::core::Core;
-use crate::layers::OpenCall;
+use crate::open_calls::OpenCall;
+use crate::transport::Connection;
 
 /// Both ends of a tunnel that is about to open.
 pub(crate) struct Tunnel {

@@ -1,30 +1,10 @@
 //! One address of an upstream: where it is, what is known of it, and each core's unused connections to it.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::standing::Standing;
-use crate::proxy::{Dial, Origin, Pool};
-
-/// Where a connection goes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Target {
-    /// One address of a name, or the one that was written.
-    Tcp(SocketAddr),
-    /// A socket of this machine.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(out),
-            Self::Unix(path) => write!(out, "unix:{}", path.display()),
-        }
-    }
-}
+use crate::transport::{Dial, Origin, Pool, Target};
 
 /// One address.
 pub(crate) struct Address {

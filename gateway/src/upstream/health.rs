@@ -3,8 +3,10 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use goldleaves_domain::BillableStatuses;
 use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request};
 use http_body_util::Empty;
@@ -14,8 +16,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use super::Upstream;
 use super::address::Address;
 use super::outage::Reason;
-use crate::edge::Health;
-use crate::proxy::Speaks;
+use crate::transport::Speaks;
+
+/// How it is asked whether an address is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) path: String,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) fail: u32,
+    pub(crate) pass: u32,
+    pub(crate) statuses: BillableStatuses,
+}
 
 impl Upstream {
     /// Asks one address how it is; what it said so many times in a row is taken for the truth.
@@ -96,10 +108,11 @@ mod tests {
     use goldleaves_testkit::upstream::{Answer, Upstream as Server};
 
     use super::*;
-    use crate::proxy::{Dial, Security, Tls, TlsFiles};
+    use crate::transport::{Dial, Security, Tls, TlsFiles};
 
     async fn asked(trusted: &Authority, (server, path): (&Server, &str)) -> Result<(), String> {
-        let origin: crate::proxy::Origin = format!("https://127.0.0.1:{}", server.address().port()).parse().unwrap();
+        let origin: crate::transport::Origin =
+            format!("https://127.0.0.1:{}", server.address().port()).parse().unwrap();
         let tls = Arc::new(Tls::read(TlsFiles { ca: Some(trusted.file()), ..TlsFiles::default() }).unwrap());
         let (target, security) = (origin.target().unwrap(), Security::of(&origin, Some(&tls)));
         let dial = Dial { target, security, timeout: Duration::from_secs(30) };

@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::address::{Address, Target};
+use super::address::Address;
 use super::standing::Standing;
 use super::{Plumbing, Upstream, UpstreamSpec};
-use crate::proxy::{Dial, Origin, Pool, Security};
+use crate::transport::{Dial, Origin, Pool, Security, Target};
 
 /// More addresses of one name than these are not used.
 const ADDRESSES_MAX: usize = 256;
@@ -121,7 +121,7 @@ fn address_of(
 ) -> Arc<Address> {
     let security = Security::of(origin, spec.tls.as_ref());
     let dial = Dial { target, security, timeout: spec.connect_timeout };
-    let pool = |buffers| Pool::new(dial.clone(), spec.pool, (plumbing, buffers));
+    let pool = |buffers| Pool::new(dial.clone(), spec.pool, (&plumbing.slots, buffers));
     let pools = plumbing.buffers.iter().map(pool).collect();
     Address::new(dial, (Arc::clone(origin), Arc::clone(standing)), pools)
 }

@@ -14,6 +14,7 @@ mod shown;
 mod standing;
 mod tally;
 mod upkeep;
+mod workshop;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,18 +27,19 @@ use rand::Rng as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::call::Destination;
-use crate::edge::{Health, Workshop};
-use crate::proxy::{ConnectError, Origin, PoolOptions, Slots, Speaks, Tls};
+use crate::destination::Destination;
+use crate::transport::{ConnectError, Origin, PoolOptions, Slots, Speaks, Tls};
 
-pub(crate) use address::{Address, Target, UnderWay};
+pub(crate) use address::{Address, UnderWay};
 pub(crate) use clock::Clock;
+pub(crate) use health::Health;
 use known::Known;
 pub(crate) use metrics::{CallResult, RetryReason, UpstreamMetrics, Upstreams};
 pub(crate) use standing::Answered;
 use standing::{Choices, Standing, choose, judge};
 use tally::Tally;
 pub(crate) use upkeep::first_look_up;
+pub(crate) use workshop::Workshop;
 
 /// How many times a call is sent again at most.
 pub(crate) const RETRIES_MAX: usize = 2;

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Upstream;
 use super::address::Address;
-use crate::proxy::Origin;
+use crate::transport::Origin;
 
 /// How often a name is looked up.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);

@@ -10,10 +10,6 @@ use super::Problem;
 use super::source::{Source, is_identifier};
 use super::tree::Tree;
 
-/// Circles that stay: the crate, two of the ideas, and why they are one in truth.
-const KNOWN: [(&str, [&str; 2], &str); 1] =
-    [("gateway/src", ["call", "error"], "the stages of a call and the error that ends one name each other's words")];
-
 /// The ideas that each idea of one crate uses.
 type Uses<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
@@ -24,17 +20,10 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
         let inside: Vec<&Source> = tree.sources.iter().filter(|source| source.path.starts_with(folder)).collect();
         let uses = uses(folder, root, &inside);
         for circle in circles(&uses) {
-            let known = |(place, pair, _): &(&str, [&str; 2], &str)| {
-                Path::new(place) == folder && pair.iter().all(|idea| circle.contains(idea))
-            };
-            if !KNOWN.iter().any(known) {
-                let names: Vec<&str> = circle.into_iter().collect();
-                let what = format!(
-                    "{} use each other in a circle: move what both need to where both see it",
-                    names.join(", ")
-                );
-                problems.push(Problem::new(&root.path, 1, what));
-            }
+            let names: Vec<&str> = circle.into_iter().collect();
+            let what =
+                format!("{} use each other in a circle: move what both need to where both see it", names.join(", "));
+            problems.push(Problem::new(&root.path, 1, what));
         }
     }
 }

@@ -3,10 +3,12 @@
 //! Whoever wants one more than there may be gets none at once: a queue would keep what waits in it. Before that an
 //! unused connection makes room, whichever core keeps it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use goldleaves_runtime::Metrics;
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 
 use super::pool::Pool;
 
@@ -49,6 +51,17 @@ impl Slots {
                 return self.try_take();
             }
         }
+    }
+
+    /// Shows how many connections to upstreams there are, and how many there may be.
+    pub(crate) fn show(self, metrics: &Metrics) {
+        let gauge = |name, help| metrics.register(name, help, Gauge::<i64, AtomicI64>::default());
+        let open = gauge("upstream_connections", "Connections to upstream and billing API, unused ones included");
+        let limit = gauge("upstream_connections_max", "How many there may be");
+        metrics.before_reading(move || {
+            limit.set(i64::try_from(self.max()).unwrap_or(i64::MAX));
+            open.set(i64::try_from(self.used()).unwrap_or(i64::MAX));
+        });
     }
 
     /// How many there may be.

@@ -14,8 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::headers;
 use super::stall::Stall;
+use crate::headers;
 
 /// More frames than a client may have sent of a body that nobody reads.
 const FRAMES_LEFT_MAX: usize = 64;

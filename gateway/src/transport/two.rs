@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 
 use super::connection::ConnectError;
 use super::slots::Slot;
+use super::target::Target;
 use super::upload::Upload;
 use super::wire::Wire;
-use crate::upstream::Target;
 
 /// The bytes that an upstream may send of one answer before somebody takes it: with what is on its way to the client,
 /// 96 KiB.
@@ -169,14 +169,14 @@ fn as_stream(mut request: Request<Upload>, over: &Shared) -> Request<Upload> {
 }
 
 /// Returns whether a stream ended by itself, on a connection that goes on.
-pub(super) fn was_reset(error: &hyper::Error) -> bool {
+pub(crate) fn was_reset(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(h2::Error::is_reset)
 }
 
 /// Returns whether the upstream says that it did not look at the request (RFC 9113, 8.7): it refused the stream, or
 /// went away before it.
-pub(super) fn was_refused(error: &hyper::Error) -> bool {
+pub(crate) fn was_refused(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(|error| {
         error.is_remote() && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away())

@@ -14,7 +14,6 @@ use super::connection::{ConnectError, Connection, Speaks};
 use super::slots::Slots;
 use super::two::{Shared, Stream};
 use super::wire::Dial;
-use crate::upstream::Plumbing;
 
 /// How connections are made and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +44,8 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(dial: Dial, options: PoolOptions, (parts, buffers): (&Plumbing, &Buffers)) -> Arc<Self> {
-        let (slots, buffers) = (parts.slots.clone(), buffers.clone());
+    pub(crate) fn new(dial: Dial, options: PoolOptions, (slots, buffers): (&Slots, &Buffers)) -> Arc<Self> {
+        let (slots, buffers) = (slots.clone(), buffers.clone());
         let (idle, shared, opening) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
         let pool = Self { dial, options, slots, buffers, idle, shared, opening };
         let pool = Arc::new(pool);

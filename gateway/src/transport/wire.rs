@@ -14,8 +14,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::connection::{ConnectError, Speaks};
 use super::origin::Origin;
+use super::target::Target;
 use super::tls::Tls;
-use crate::upstream::Target;
 
 /// A connected stream.
 #[derive(Debug)]

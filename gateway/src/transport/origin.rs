@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::uri::{Authority, Scheme, Uri};
 use rustls::pki_types::ServerName;
 
-use crate::upstream::Target;
+use super::target::Target;
 
 /// An upstream as `UPSTREAM_URL` and `BILLING_URL` name it: scheme, host and port, no path.
 #[derive(Debug, Clone, PartialEq, Eq)]
