@@ -15,7 +15,7 @@ use anyhow::Result;
 use goldleaves_ledger::{Course, Incoming, Place, Sequences};
 
 use super::lineage::{self, Lost};
-use super::{Connection, Footing, PAUSE_MAX, PAUSE_MIN, Position, Reader, STREAM};
+use super::{BACKOFF, Connection, Footing, Position, Reader, STREAM};
 use crate::Meter;
 
 /// Between two looks, unless the database was connected to anew.
@@ -191,11 +191,10 @@ impl Follower {
 
     /// Records a batch, however long that takes.
     async fn record(&self, incoming: Vec<Incoming>) {
-        let mut pause = PAUSE_MIN;
+        let mut backoff = BACKOFF;
         while let Err(cause) = self.meter.record_incoming(incoming.clone()).await {
             tracing::debug!(cause = &cause as &dyn Error, "the ledger can't record now, the batch is tried again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use goldleaves_ledger::{Course, Incoming, LedgerError, Place, Sequences};
-use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
+use goldleaves_runtime::{Backoff, Metrics, Quiet};
 use goldleaves_stream::{
     Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Existence, Footing,
     Lag, Next, Position, RECEIVER, ReadError, Reader, ReaderOptions, Room, STREAM, Servers, Topology, TopologyError,
@@ -36,8 +36,8 @@ use crate::spans::Arrival;
 use follow::Follower;
 pub use stream_watch::{StreamMetrics, StreamWatch, WatchPace};
 
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The pauses between two attempts to record a batch.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// The least time between two lines about the same trouble.
 const QUIET: Duration = Duration::from_secs(30);
 /// How long the last acknowledgements may take to leave.
@@ -88,8 +88,8 @@ pub struct Worker {
     meter: Meter,
     metrics: WorkerMetrics,
     trouble: watch::Sender<Option<String>>,
-    /// When it was said last what keeps the ledger from recording.
-    said: Option<Instant>,
+    /// Limits the lines about what keeps the ledger from recording.
+    lines: Quiet,
     /// Which stream it is, once that is known.
     follower: Option<Follower>,
 }
@@ -115,7 +115,7 @@ impl Worker {
         let consumer = Consumer::new(connection.clone(), ConsumerOptions::default());
         let follower = Follower::new(connection.clone(), meter.clone());
         let (metrics, trouble) = (WorkerMetrics::register(metrics), watch::channel(None).0);
-        Self { connection, consumer, meter, metrics, trouble, said: None, follower: Some(follower) }
+        Self { connection, consumer, meter, metrics, trouble, lines: Quiet::new(QUIET), follower: Some(follower) }
     }
 
     /// Follows whether it works.
@@ -190,7 +190,7 @@ impl Worker {
         stop: &CancellationToken,
         arrival: Arrival,
     ) -> Result<HashSet<usize>, Unrecorded> {
-        let mut pause = PAUSE_MIN;
+        let mut backoff = BACKOFF;
         loop {
             let (incoming, owners) = incoming(batch);
             let meter = self.meter.clone();
@@ -206,7 +206,7 @@ impl Worker {
             if stop.is_cancelled() {
                 return Err(Unrecorded { messages: batch.messages().len(), cause: chain(&cause) });
             }
-            let wait = pause.mul_f64(rand::random_range(0.5..=1.0));
+            let wait = backoff.pause();
             self.holding(batch, async {
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
@@ -215,7 +215,6 @@ impl Worker {
                 }
             })
             .await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
@@ -247,10 +246,12 @@ impl Worker {
     fn unwell(&mut self, error: &LedgerError) {
         let cause = chain(error);
         let is_new = self.trouble.send_replace(Some(cause.clone())).is_none();
-        if !is_new && self.said.is_some_and(|said| said.elapsed() < QUIET) {
+        if is_new {
+            self.lines.reset();
+        }
+        if !self.lines.may_speak(Instant::now()) {
             return;
         }
-        self.said = Some(Instant::now());
         if error.is_transient() {
             tracing::warn!(cause, "the ledger can't record, the batch is held and tried again");
         } else {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, bail};
 use goldleaves_ledger::{Course, Ledger};
 use goldleaves_runtime::process::chain;
-use goldleaves_runtime::{KnownGauge, Metrics};
+use goldleaves_runtime::{KnownGauge, Metrics, Quiet};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -53,13 +53,21 @@ pub struct StreamWatch {
     metrics: StreamMetrics,
     pace: WatchPace,
     missing: Missing,
-    said: Option<Instant>,
+    /// Limits the lines about what stays as it is.
+    lines: Quiet,
 }
 
 impl StreamWatch {
     /// Over `connection`, for what `ledger` has.
     pub fn new(connection: Connection, ledger: Ledger, metrics: StreamMetrics) -> Self {
-        Self { connection, ledger, metrics, pace: WatchPace::default(), missing: Missing::default(), said: None }
+        Self {
+            connection,
+            ledger,
+            metrics,
+            pace: WatchPace::default(),
+            missing: Missing::default(),
+            lines: Quiet::new(QUIET),
+        }
     }
 
     /// Another pace, for tests.
@@ -200,11 +208,7 @@ impl StreamWatch {
     }
 
     fn may_speak(&mut self) -> bool {
-        let may = self.said.is_none_or(|said| said.elapsed() >= QUIET);
-        if may {
-            self.said = Some(Instant::now());
-        }
-        may
+        self.lines.may_speak(Instant::now().into_std())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use goldleaves_runtime::Quiet;
 use tokio::time::Instant;
 
 use crate::{Store, StoreError};
@@ -18,21 +19,21 @@ impl Store {
     /// a refusal is waited out as any outage: somebody may be changing the password.
     pub async fn watch(&self, steps: &[&'static str], is_ready: &AtomicBool) -> StoreError {
         let mut was_there = false;
-        let mut said: Option<Instant> = None;
+        let mut lines = Quiet::new(QUIET);
         loop {
             match self.look(steps, is_ready.load(Ordering::Relaxed)).await {
                 Ok(()) => {
                     if !is_ready.swap(true, Ordering::Relaxed) {
                         tracing::info!("the database is there");
                     }
-                    (was_there, said) = (true, None);
+                    was_there = true;
+                    lines.reset();
                 }
                 Err(error) if error.is_of_the_setup(was_there) => return error,
                 Err(error) => {
                     is_ready.store(false, Ordering::Relaxed);
-                    if said.is_none_or(|said| said.elapsed() >= QUIET) {
+                    if lines.may_speak(Instant::now().into_std()) {
                         tracing::warn!(cause = error.in_full(), "the database is away; retrying");
-                        said = Some(Instant::now());
                     }
                 }
             }
