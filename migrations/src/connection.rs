@@ -1,8 +1,9 @@
 //! The connections of one run: on PostgreSQL one that holds the lock and one that works, on SQLite one transaction for all.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use goldleaves_runtime::create_private;
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::sqlx::ConnectOptions as _;
 use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -178,35 +179,6 @@ fn sqlite_path(rest: &str) -> Option<PathBuf> {
     (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path.as_ref()))
 }
 
-/// Makes the file with mode 0600 when it is missing; SQLite gives its two companions the same mode.
-///
-/// A file that is there is never opened: closing it again would drop every lock this process holds on it (POSIX locks
-/// belong to process and file), and the next program to look at the database would take the log away from under us.
-fn create_private(path: &Path) -> std::io::Result<()> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        created => created.map(drop),
-    }
-}
-
 fn away(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_there_is_not_opened() {
-        // Opening a directory to write would fail, and say so.
-        create_private(&std::env::temp_dir()).unwrap();
-    }
 }

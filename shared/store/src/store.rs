@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use goldleaves_runtime::create_private;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{
@@ -466,33 +467,4 @@ fn has_no_room(path: &Path) -> bool {
     // It is empty, and of no use to anybody.
     let _ = std::fs::remove_file(probe);
     made.is_err_and(|error| is_full(&error))
-}
-
-/// Makes the file with mode 0600 when it is missing; SQLite gives its two companions the same mode.
-///
-/// A file that is there is never opened: closing it again would drop every lock this process holds on it (POSIX locks
-/// belong to process and file), and the next program to look at the database would take the log away from under us.
-fn create_private(path: &Path) -> std::io::Result<()> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        created => created.map(drop),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_there_is_not_opened() {
-        // Opening a directory to write would fail, and say so.
-        create_private(&std::env::temp_dir()).unwrap();
-    }
 }

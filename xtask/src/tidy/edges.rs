@@ -62,7 +62,7 @@ const TABLE: &[Edges] = &[
     Edges { folder: "shared/trace", ours: &["domain", "runtime"], never: &["sea-orm", "async-nats", "axum"] },
     Edges { folder: "shared/toolbox", ours: &[], never: &["tokio", "hyper"] },
     Edges { folder: "shared/testkit", ours: &["domain", "migrations", "toolbox"], never: &["async-nats"] },
-    Edges { folder: "migrations", ours: &[], never: &["hyper", "async-nats", "axum"] },
+    Edges { folder: "migrations", ours: &["runtime"], never: &["hyper", "async-nats", "axum"] },
     Edges {
         folder: "gateway",
         ours: &["domain", "auth", "web", "spool", "record", "runtime", "stream", "trace"],
