@@ -56,7 +56,7 @@ pub use stripe::{METER, PushState, ReportOf, UsagePush};
 pub use stripe_states::{HourState, MeterState};
 pub use tenants::{TenantSort, TenantUsage};
 pub use transfer::{ImportStep, TableImport, Transfer};
-pub use usage::{Dimension, GROUPS_MAX, UnitsTotal};
+pub use usage::{Dimension, UnitsTotal};
 
 /// The result of a write: something was made, or was found there already.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::BillingError;
 use crate::source::{Source, wide};
 
 /// The most groups of an answer.
-pub const GROUPS_MAX: usize = 10_000;
+pub(crate) const GROUPS_MAX: usize = 10_000;
 
 /// A sum of units in millionths, which may be negative where it is a difference. Shown as an exact decimal: `3`, `-0.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -73,7 +73,7 @@ pub struct ActionError;
 
 impl Action {
     /// The most characters an action may have.
-    pub const CHARS_MAX: usize = 255;
+    pub(crate) const CHARS_MAX: usize = 255;
 
     /// The word for a method: `read`, `create`, `update`, `delete`, else `other`.
     pub fn of_method(method: &str) -> Self {

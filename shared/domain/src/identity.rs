@@ -74,7 +74,7 @@ pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// The most characters an id may have.
-    pub const CHARS_MAX: usize = 128;
+    pub(crate) const CHARS_MAX: usize = 128;
 
     /// The id a gateway gives where the client sent none.
     pub fn from_uuid(id: Uuid) -> Self {

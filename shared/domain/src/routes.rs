@@ -59,7 +59,7 @@ pub enum RouteFault {
 
 impl RoutePattern {
     /// The most characters a pattern may have.
-    pub const CHARS_MAX: usize = 500;
+    pub(crate) const CHARS_MAX: usize = 500;
 
     /// The pattern as text.
     pub fn as_str(&self) -> &str {

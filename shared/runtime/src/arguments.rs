@@ -16,7 +16,7 @@ use crate::terminal;
 pub const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("GOLDLEAVES_COMMIT"), env!("GOLDLEAVES_PROFILE"), ")");
 /// The commit this build was made from, `unknown` outside a checkout.
-pub const COMMIT: &str = env!("GOLDLEAVES_COMMIT");
+pub(crate) const COMMIT: &str = env!("GOLDLEAVES_COMMIT");
 
 const CONFIG: &str = "config";
 

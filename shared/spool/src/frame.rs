@@ -5,7 +5,7 @@ use uuid::Uuid;
 /// Bytes before the payload.
 pub(crate) const HEAD: usize = 40;
 /// Largest payload of any record.
-pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Frames start at multiples of this, which is where the search for the next good frame looks.
 pub(crate) const ALIGN: u64 = 8;
 

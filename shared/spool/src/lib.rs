@@ -12,7 +12,7 @@
 //!   on. Nothing unacknowledged is ever deleted, and the cursor is durable before anything is.
 //! - Nothing depends on old segments: each begins with a list of where the open intents lie and of all epochs not closed, and
 //!   an open intent is copied to the end of the log before the segment that holds it goes.
-//! - Payloads are at most [`PAYLOAD_BYTES_MAX`] (a sixteenth of a segment if that is less). The list of open intents takes at
+//! - Payloads are at most 64 KiB (a sixteenth of a segment if that is less). The list of open intents takes at
 //!   most a quarter of a segment (16 bytes each); the room for their settlements is reserved. Resident memory is bounded by
 //!   the open intents (some 50 bytes each), the stage and a few windows of 256 KiB.
 //! - Deliberately absent: compression, encryption, checks of payloads, random access, more than one writer, and any idea of
@@ -78,7 +78,6 @@ mod unrecorded;
 mod waiters;
 
 pub use error::{AppendError, MemoTooLarge, OpenError, SpoolError};
-pub use frame::PAYLOAD_BYTES_MAX;
 pub use fs::{FileSystem, OpenMode, RealFileSystem, SpoolFile};
 pub use ids::{Appended, IntentId, Lsn};
 pub use inspect::{Inspection, inspect, inspect_since};

@@ -22,7 +22,7 @@ pub const PGBOUNCER_BIN: &str = "PGBOUNCER_BIN";
 /// Environment variable naming the nginx program.
 pub const NGINX_BIN: &str = "NGINX_BIN";
 /// Environment variable naming the Chromium program.
-pub const CHROMIUM_BIN: &str = "CHROMIUM_BIN";
+pub(crate) const CHROMIUM_BIN: &str = "CHROMIUM_BIN";
 /// Environment variable naming the Python interpreter that runs httpbin.
 pub const HTTPBIN_PYTHON: &str = "HTTPBIN_PYTHON";
 /// Environment variable naming the directory that clients and servers of gRPC and WebSocket were installed into.

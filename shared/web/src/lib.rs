@@ -16,7 +16,7 @@ mod serve;
 pub use alarm::Alarm;
 pub use body::{BodyError, WebBody};
 pub use ops::{Check, CheckState, Ops, serve_ops};
-pub use problem::{PROBLEM_JSON, Problem};
+pub use problem::Problem;
 pub use problem_code::ProblemCode;
 pub use request_id::{Identified, REQUEST_ID, RequestIdLayer, RequestIdService};
 pub use serve::{

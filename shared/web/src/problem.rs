@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{ProblemCode, WebBody};
 
 /// The media type of a problem document.
-pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub(crate) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// One error as the client sees it. `detail` must hold neither tokens nor secrets.
 #[derive(Debug, Clone)]

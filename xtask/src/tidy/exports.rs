@@ -1,7 +1,7 @@
-//! Public functions that nobody outside of their crate names: they are `pub(crate)`, or gone.
+//! Public functions and constants that nobody outside of their crate names: they are `pub(crate)`, or gone.
 //!
-//! Only names are compared, so a function that shares its name with a used one passes. Types and constants are
-//! left out: the signature of a function that is used may need them.
+//! Only names are compared, so one that shares its name with a used one passes. Types are left out: the signature of a
+//! function that is used may need them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn words(source: &Source) -> BTreeSet<String> {
     code.split(|c: char| !is_identifier(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// The lines and names of public functions that are no tests'.
+/// The lines and names of public functions and constants that are no tests'.
 fn exported(source: &Source) -> impl Iterator<Item = (usize, String)> {
     let code: String = source.code.iter().take(source.production_end()).collect();
     let lines: Vec<String> = code.lines().map(str::to_owned).collect();
@@ -53,7 +53,7 @@ fn exported(source: &Source) -> impl Iterator<Item = (usize, String)> {
         let mut word = words.next()?;
         let mut is_item = false;
         while ["const", "async", "unsafe", "fn"].contains(&word) {
-            is_item |= word == "fn";
+            is_item |= word != "async" && word != "unsafe";
             word = words.next()?;
         }
         let name: String = word.chars().take_while(|c| is_identifier(*c)).collect();
@@ -69,14 +69,17 @@ mod tests {
     fn what_only_its_own_crate_names_is_found() {
         let file = |path: &str, text: &str| Source::new(path.into(), text.to_owned());
         let sources = vec![
-            file("a/src/lib.rs", "pub fn used() {}\npub const fn lonely() { tested() }\npub const LEFT: u8 = 1;\n"),
+            file(
+                "a/src/lib.rs",
+                "pub fn used() {}\npub const fn lonely() { tested() }\npub const LEFT: u8 = 1;\npub const TAKEN: u8 = 2;\n",
+            ),
             file("a/src/b.rs", "pub(crate) fn own() { lonely(); LEFT }\npub fn tested() {}\npub struct Kept;\n"),
             file("a/src/main.rs", "fn main() { used() }\n"),
-            file("a/tests/t.rs", "fn t() { tested() }\n"),
+            file("a/tests/t.rs", "fn t() { tested(); TAKEN }\n"),
         ];
         let mut problems = Vec::new();
         check(&Tree { sources, others: Vec::new() }, &mut problems);
         let found: Vec<_> = problems.iter().map(|problem| problem.what.split(' ').next().unwrap()).collect();
-        assert_eq!(found, ["lonely"]);
+        assert_eq!(found, ["lonely", "LEFT"]);
     }
 }

@@ -7,9 +7,9 @@ use goldleaves_domain::Timestamp;
 
 const SECOND: i64 = 1_000_000;
 /// So long after its first attempt a row is sent; later Stripe may have forgotten its identifier.
-pub const SENT_FOR: i64 = 23 * Timestamp::HOUR_MICROS;
+pub(crate) const SENT_FOR: i64 = 23 * Timestamp::HOUR_MICROS;
 /// After so long an older answer can no longer come, and a summary no longer lags.
-pub const WITNESS_AFTER: i64 = 24 * Timestamp::HOUR_MICROS;
+pub(crate) const WITNESS_AFTER: i64 = 24 * Timestamp::HOUR_MICROS;
 /// So long after the last attempt the first reading may decide that a row is not there.
 const ABSENT_AFTER: i64 = Timestamp::HOUR_MICROS;
 /// Between the two readings that decide it.

@@ -23,9 +23,9 @@ pub use encode::{encode_event, encode_seal};
 pub use parse::parse;
 
 /// The `type` of an event.
-pub const EVENT_TYPE: &str = "goldleaves.usage.v1";
+pub(crate) const EVENT_TYPE: &str = "goldleaves.usage.v1";
 /// The `type` of a seal.
-pub const SEAL_TYPE: &str = "goldleaves.seal.v1";
+pub(crate) const SEAL_TYPE: &str = "goldleaves.seal.v1";
 /// Every tenant's subject.
 pub const EVENT_SUBJECTS: &str = "usage.v1.*";
 /// Every source's subject.

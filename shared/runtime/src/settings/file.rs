@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{FILE_NAME, Mistakes};
 
 /// The variable that names another file than `./goldleaves.toml`. It is read from the environment alone.
-pub const CONFIG_FILE: &str = "CONFIG_FILE";
+pub(crate) const CONFIG_FILE: &str = "CONFIG_FILE";
 
 /// A file of settings, read but not yet understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
