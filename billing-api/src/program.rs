@@ -93,7 +93,9 @@ async fn serve(config: &Config, inherited: Result<Inherited, InheritedError>) ->
         [open, busy, max]
     });
     let billing = Billing::new(store, config.billing.time_zone);
-    let (listener, options) = listen_for_billing(&mut inherited?, config.billing.addr)?;
+    let mut inherited = inherited?;
+    let (listener, options) = listen_for_billing(&mut inherited, config.billing.addr)?;
+    inherited.say_unused();
     let ops = listen(table::OPS_ADDR, config.ops_addr)?;
     tracing::info!("billing listens on http://{}, ops on http://{}", listener.local_addr()?, ops.local_addr()?);
 

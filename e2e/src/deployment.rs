@@ -326,8 +326,27 @@ impl Deployment {
         for program in &mut self.running.take().context("nothing runs")?.programs {
             program.kill()?;
         }
+        self.kill_nats().await
+    }
+
+    /// `kill -9` of nats-server alone. Embedded there is none.
+    ///
+    /// # Errors
+    /// It can't be waited for.
+    pub async fn kill_nats(&mut self) -> Result<()> {
         match &mut self.backing {
             Some(backing) => backing.nats.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts nats-server again on its data, and nothing else.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn restart_nats(&mut self) -> Result<()> {
+        match &mut self.backing {
+            Some(backing) => backing.nats.restart().await,
             None => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError, RoutePattern};
 use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 
-use crate::edge::{self, Bills, EdgeConfig, EdgeSettings, RouteShown};
+use crate::edge::{self, Bills, EdgeConfig, EdgeSettings, RouteShown, UpstreamEntry, Urls};
 use crate::layers::{AllowedOrigins, ExposedHeaders};
 use crate::limits::GatewayLimits;
 use crate::transport::{Origin, Tls, TlsFiles};
@@ -122,19 +122,23 @@ impl GatewayConfig {
         let address = values.or_default(table::GATEWAY_ADDR, parse::socket_address, here);
         let upstream = origin(values, table::UPSTREAM_URL);
         let edge = EdgeConfig::read(values);
-        if upstream == Some(None)
-            && deployment == Deployment::Distributed
-            && edge.as_ref().is_some_and(|edge| edge.upstreams.is_empty())
-        {
+        if upstream == Some(None) && deployment == Deployment::Distributed && edge.names_none() {
             values.mistake(table::UPSTREAM_URL, "is missing");
         }
         let billing = origin(values, table::BILLING_URL);
-        let billing_tls = billing_tls(values, billing.as_ref().and_then(Option::as_ref));
+        let urls = Urls {
+            upstream: upstream.as_ref().map(Option::as_ref),
+            billing: billing.as_ref().and_then(Option::as_ref),
+        };
+        let billing_tls = billing_tls(values, urls.billing, edge.entry("billing"));
+        edge.check_with(values, urls);
         let routes = values.required(table::BILLABLE_ROUTES, |list| BillableRoutes::parse(list).map_err(all));
         let public = values.optional(table::PUBLIC_ROUTES, |list| PublicRoutes::parse(list).map_err(all));
         let public = public.map(Option::unwrap_or_default);
         let never_billed =
             routes.as_ref().zip(public.as_ref()).map(|(routes, public)| never_billed(values, routes, public));
+        let routes = routes.map(Arc::new);
+        check_routes(values, &edge, (routes.as_ref(), public.as_ref()));
         let statuses = values.required(table::BILLABLE_STATUSES, BillableStatuses::parse);
         let origins = values.optional(table::ALLOWED_ORIGINS, parse::from_str::<AllowedOrigins>);
         let exposed = values.optional(table::CORS_EXPOSE_HEADERS, parse::from_str::<ExposedHeaders>);
@@ -142,18 +146,13 @@ impl GatewayConfig {
         let websocket_tokens = values.required(table::WEBSOCKET_TOKEN, parse::boolean);
         let limits = GatewayLimits::read(values);
         let watch_every = values.required(table::CONFIG_WATCH_SECS, parse::seconds_or_zero);
-        let routes = Arc::new(routes?);
-        if let (Some(edge), Some(public)) = (&edge, &public) {
-            check_together(values, edge, (upstream.as_ref()?.as_ref(), &routes, public));
-            edge.check_names(values, (upstream.as_ref()?.as_ref(), billing.as_ref().and_then(Option::as_ref)));
-        }
         Some(Self {
             address: address?,
             upstream: upstream?,
             billing: billing??,
             billing_tls: billing_tls?,
-            edge: edge?,
-            routes,
+            edge: edge.whole()?,
+            routes: routes?,
             public: Arc::new(public?),
             never_billed: never_billed?,
             statuses: Arc::new(statuses?),
@@ -171,17 +170,17 @@ impl GatewayConfig {
     }
 }
 
-/// Checks what the settings only say together.
-fn check_together(
+/// Checks what entries say of routes and bills together, and with those two lists as far as they could be read.
+fn check_routes(
     values: &mut Values,
-    config: &EdgeConfig,
-    (url, routes, public): (Option<&Origin>, &Arc<BillableRoutes>, &PublicRoutes),
+    edge: &EdgeConfig,
+    (routes, public): (Option<&Arc<BillableRoutes>>, Option<&PublicRoutes>),
 ) {
-    let bills = Bills::new(Arc::clone(routes), &config.routes);
-    Bills::check(values, routes, &config.routes);
-    edge::check(values, config, (&bills, public));
-    config.check_addresses(values, url.is_some());
-    config.check_tls_of_default(values, url);
+    let routes = routes.map_or_else(|| Arc::new(BillableRoutes::none()), Arc::clone);
+    let none = PublicRoutes::default();
+    let bills = Bills::new(Arc::clone(&routes), &edge.routes);
+    Bills::check(values, &routes, &edge.routes);
+    edge::check(values, edge, (&bills, public.unwrap_or(&none)));
 }
 
 /// Returns whether a running gateway cannot take another value: where it listens, what it keeps, and what its connections to
@@ -212,17 +211,35 @@ fn origin(values: &mut Values, setting: table::Setting) -> Option<Option<Origin>
     }
 }
 
-/// Reads what `BILLING_URL` is encrypted with. The outer `None` is a mistake, already noted.
-fn billing_tls(values: &mut Values, billing: Option<&Origin>) -> Option<Option<Arc<Tls>>> {
+/// Reads what `BILLING_URL` is encrypted with where `BILLING_CA_FILE` is set, with what its entry says of certificates. The outer
+/// `None` is a mistake, already noted.
+fn billing_tls(
+    values: &mut Values,
+    billing: Option<&Origin>,
+    entry: Option<&UpstreamEntry>,
+) -> Option<Option<Arc<Tls>>> {
     let Some(file) = values.optional(table::BILLING_CA_FILE, parse::path)? else { return Some(None) };
     if billing.is_some_and(|billing| !billing.is_https()) {
         values.mistake(table::BILLING_CA_FILE, "is set, and BILLING_URL is not https");
         return None;
     }
-    match Tls::read(TlsFiles { ca: Some(file), ..TlsFiles::default() }) {
+    let read = match entry.map(|entry| (&entry.place, entry.tls.as_ref())) {
+        Some((place, Some(tls))) if tls.has_own_ca() => {
+            values.mistake(
+                table::BILLING_CA_FILE,
+                &format!("is set, and so is {place}.ca_file; one of the two is enough"),
+            );
+            return None;
+        }
+        Some((_, Some(tls))) => tls.with_ca(file),
+        _ => Tls::read(TlsFiles { ca: Some(file), ..TlsFiles::default() }),
+    };
+    match read {
         Ok(tls) => Some(Some(Arc::new(tls))),
-        Err(error) => {
-            values.mistake(table::BILLING_CA_FILE, &format!("can't be used: {error}"));
+        Err(errors) => {
+            for error in errors {
+                values.mistake(table::BILLING_CA_FILE, &format!("can't be used: {error}"));
+            }
             None
         }
     }
@@ -322,7 +339,7 @@ mod tests {
             let written = entry("docs", serde_json::json!({"addresses": addresses}));
             let mistakes = read(&[("UPSTREAMS", &written)], Deployment::Embedded).unwrap_err();
             assert!(
-                mistakes.contains("upstreams[0].addresses: names ") && mistakes.contains("server_name"),
+                mistakes.contains("upstreams[0].addresses[0]: names ") && mistakes.contains("server_name"),
                 "{mistakes}"
             );
             let written = entry("docs", serde_json::json!({"addresses": addresses, "server_name": "db.internal"}));
@@ -343,20 +360,20 @@ mod tests {
         let paid = r#"{"path":"/b/in","billable":true}"#;
         let token = r#"{"path":"/pub/x","access":"token"}"#;
         for (billed, public, entries, said) in [
-            ("/b", "", vec![open], "routes[0].access opens /b, and /b is billed"),
-            ("/B/in", "", vec![open], "routes[0].access opens /b, and /B/in is billed"),
-            ("/", "", vec![open], "routes[0].access opens /b, and / is billed"),
-            ("/x", "", vec![open, paid], "routes[0].access opens /b, and /b/in is billed"),
-            ("/", "", vec![free, paid], "routes[0].access opens /b, and /b/in is billed"),
-            ("/x", "/b", vec![paid], "routes[0].billable is true, and PUBLIC_ROUTES opens /b/in"),
-            ("/x", "/pub", vec![token], "routes[0].access is token, and PUBLIC_ROUTES opens /pub/x"),
+            ("/b", "", vec![open], "routes[0].access: opens /b, and /b is billed"),
+            ("/B/in", "", vec![open], "routes[0].access: opens /b, and /B/in is billed"),
+            ("/", "", vec![open], "routes[0].access: opens /b, and / is billed"),
+            ("/x", "", vec![open, paid], "routes[0].access: opens /b, and /b/in is billed"),
+            ("/", "", vec![free, paid], "routes[0].access: opens /b, and /b/in is billed"),
+            ("/x", "/b", vec![paid], "routes[0].billable: is true, and PUBLIC_ROUTES opens /b/in"),
+            ("/x", "/pub", vec![token], "routes[0].access: is token, and PUBLIC_ROUTES opens /pub/x"),
             (
                 "/x",
                 "",
                 vec![r#"{"path":"/health","billable":true}"#],
                 "routes[0].billable: is true, and /health is the",
             ),
-            ("/b/in", "", vec![r#"{"path":"/free","prefix":"/"}"#], "routes[0].prefix makes of /free what is billed"),
+            ("/b/in", "", vec![r#"{"path":"/free","prefix":"/"}"#], "routes[0].prefix: makes of /free what is billed"),
         ] {
             let entries = format!("[{}]", entries.join(","));
             let settings = [("BILLABLE_ROUTES", billed), ("PUBLIC_ROUTES", public), ("ROUTES", entries.as_str())];
@@ -417,10 +434,78 @@ mod tests {
         let default = serde_json::json!([{"name": "default", "ca_file": ca}]).to_string();
         let mistakes =
             read(&[("UPSTREAM_URL", "http://h"), ("UPSTREAMS", &default)], Deployment::Embedded).unwrap_err();
-        assert!(mistakes.contains("UPSTREAMS: gives `default` TLS files"), "{mistakes}");
+        assert!(mistakes.contains("upstreams[0].ca_file: is set for `default`, and UPSTREAM_URL is"), "{mistakes}");
         assert!(read(&[("UPSTREAM_URL", "https://h"), ("UPSTREAMS", &default)], Deployment::Embedded).is_ok());
         let ca = ca.display().to_string();
         let mistakes = read(&[("BILLING_CA_FILE", &ca)], Deployment::Embedded).unwrap_err();
         assert!(mistakes.contains("BILLING_CA_FILE: is set, and BILLING_URL is not https"), "{mistakes}");
+    }
+    #[test]
+    fn all_mistakes_of_lists_come_in_one_round_each_at_its_place() {
+        let upstreams = serde_json::json!([
+            {"name": "docs", "addresses": ["http://LOCALHOST:80", "http://h:0", "http://localhost"]},
+            {"name": "pages", "addresses": ["http://h:1", "http://H:1/", format!("unix:/{}", "s".repeat(107))]},
+            {"name": "pages", "addresses": ["http://h:2", "http://[::1]:3", "http://[0:0:0:0:0:0:0:1]:3"], "fail": 3},
+            {"name": "Wrong", "addresses": ["http://h:3"]},
+            {"name": "default", "health": {}},
+        ]);
+        let routes = serde_json::json!([
+            {"path": "/a", "upstream": "docs", "units": "many"},
+            {"path": "/a", "upstream": "docs"},
+            {"path": "/b", "upstream": "nobody", "methods": ["GET", "PUT", "GET"]},
+            {"path": "/c", "billable": true},
+            {"path": "/c/in", "access": "open", "billable": true},
+            {"path": "/C", "methods": ["GET"], "billable": true, "upstream": "Wrong"},
+            {"path": "/c", "methods": ["GET"], "billable": false},
+        ]);
+        let settings = [
+            ("UPSTREAMS", upstreams.to_string()),
+            ("ROUTES", routes.to_string()),
+            ("BILLABLE_ROUTES", "*".to_owned()),
+            ("BILLABLE_STATUSES", "none".to_owned()),
+        ];
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mistakes = read(&settings, Deployment::Distributed).unwrap_err();
+        let expected = [
+            "upstreams[0].addresses[1]: \"http://h:0\" is wrong: port 0",
+            "upstreams[0].addresses[2]: \"http://localhost\" is wrong: it is the same address as \"http://LOCALHOST:80\"",
+            "upstreams[1].addresses[1]: \"http://H:1/\" is wrong: it is the same address as \"http://h:1\"",
+            "upstreams[1].addresses[2]: \"unix:/sss",
+            "upstreams[2].name: is the name of upstreams[1], too",
+            "upstreams[2].addresses[2]: \"http://[0:0:0:0:0:0:0:1]:3\" is wrong",
+            "upstreams[2].fail: is no key here",
+            "upstreams[3].name: \"Wrong\" is wrong",
+            "upstreams[4].health.path: is missing",
+            "upstreams[4].addresses: is missing, and UPSTREAM_URL is not set",
+            "routes[0].units: \"many\" is wrong",
+            "routes[1].path: is /a, which routes[0] has",
+            "routes[2].upstream: \"nobody\" is no upstream",
+            "routes[2].methods[2]: \"GET\" is wrong: it is named twice",
+            "routes[4].billable: is true, and the entry is open",
+            "routes[6].billable: says of /c what another entry",
+            "BILLABLE_ROUTES: ",
+            "BILLABLE_STATUSES: ",
+        ];
+        for line in expected {
+            assert!(mistakes.contains(line), "{line} is not in\n{mistakes}");
+        }
+        assert!(mistakes.starts_with(&format!("{} settings are wrong", expected.len())), "{mistakes}");
+    }
+
+    #[test]
+    fn the_certificates_of_billing_come_from_one_place() {
+        let authority = goldleaves_testkit::secure::Authority::new().unwrap();
+        let ca = authority.file().display().to_string();
+        let with = |entry: serde_json::Value| {
+            let entries = serde_json::json!([entry]).to_string();
+            let settings = [("BILLING_URL", "https://10.1"), ("BILLING_CA_FILE", &ca), ("UPSTREAMS", entries.as_str())];
+            read(&settings, Deployment::Embedded)
+        };
+        let mistakes = with(serde_json::json!({"name": "billing", "server_name": "b", "ca_file": ca})).unwrap_err();
+        assert!(mistakes.contains("BILLING_CA_FILE: is set, and so is upstreams[0].ca_file"), "{mistakes}");
+        // What the two say together holds together.
+        let config = with(serde_json::json!({"name": "billing", "server_name": "b"})).unwrap();
+        let tls = config.billing_tls.unwrap();
+        assert!(tls.has_own_ca() && tls.has_own_name());
     }
 }

@@ -16,7 +16,7 @@ use goldleaves_spool::RealFileSystem;
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Inherited, InheritedError, ListenerOptions, Ops, Stop, bind, serve_ops};
 
-use crate::service::{self, GatewayService, READY_HELP, Started, billed, running_check, spool_check};
+use crate::service::{GatewayService, READY_HELP, Started, billed, running_check, spool_check};
 use crate::stream::StreamSettings;
 use crate::{Deployment, GatewayConfig, Reloaded, Reloading, RouteShown, Taken, needs_restart};
 use goldleaves_record::RecordOptions;
@@ -147,7 +147,7 @@ async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, In
         sockets: inherited.take("gateway", config.gateway.address),
         reloading: config.reloading(logs),
     };
-    service::say_left(&inherited);
+    inherited.say_unused();
     let Started { address, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;
     let endpoints = endpoints.page("/upstreams", upstreams);
     let rule = TaskRule { name: "ops", stage: Stage::Ops, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop };

@@ -9,7 +9,7 @@ use goldleaves_domain::Publisher;
 use goldleaves_record::{RecordSide, Recorder};
 use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule};
 use goldleaves_trace::Tracer;
-use goldleaves_web::{Check, CheckState, Inherited};
+use goldleaves_web::{Check, CheckState};
 
 use crate::snapshot::Reloader;
 use crate::{Gateway, GatewayConfig, GatewayParts, Reloading, StartError, hints, reload};
@@ -138,14 +138,6 @@ pub struct Started {
 /// Returns what is billed, in words for the start: which routes, and with which statuses.
 pub fn billed(config: &GatewayConfig) -> String {
     hints::billed(config)
-}
-
-/// Says which of the sockets that were handed over nobody serves.
-pub fn say_left(inherited: &Inherited) {
-    let left = inherited.left();
-    if !left.is_empty() {
-        tracing::warn!("LISTEN_FDS hands over {}, which nobody here serves", left.join(", "));
-    }
 }
 
 /// Returns whether the spool takes records.

@@ -11,7 +11,7 @@ use goldleaves_billing_api::program::{self, listen, listen_for_billing};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
-use goldleaves_gateway::service::{GatewayService, READY_HELP, Started, billed, running_check, say_left, spool_check};
+use goldleaves_gateway::service::{GatewayService, READY_HELP, Started, billed, running_check, spool_check};
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
@@ -121,7 +121,7 @@ async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::
     let demo = config.gateway.upstream.clone().filter(|_| !upstream.is_own);
     let reloading = again::reloading(&config, Beside { tokens: tokens.clone(), demo, api, logs });
     let sockets = inherited.take("gateway", config.gateway.address);
-    say_left(&inherited);
+    inherited.say_unused();
     let heard = shutdown.clone();
     let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: heard, sockets, reloading };
     let Started { address: gateway, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;

@@ -2,21 +2,16 @@
 //! the spool's lock, settles what nobody saw end, seals, and ends when the spool is empty or the time is up.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_domain::Publisher;
 use goldleaves_gateway::StreamSettings;
-use goldleaves_ledger::{Ledger, StoreOptions};
-use goldleaves_meter_worker::Meter;
 use goldleaves_record::{self as record, RecordOptions};
 use goldleaves_runtime::settings::{Common, Values, parse, table};
-use goldleaves_runtime::{Exit, Metrics, Secret, process};
+use goldleaves_runtime::{Exit, Metrics, process};
 use goldleaves_spool::RealFileSystem;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{database_url, read_stream};
 use crate::spool_status::missing;
 
 /// The settings of the command.
@@ -25,24 +20,28 @@ pub(crate) struct RelayConfig {
     common: Common,
     record: RecordOptions,
     data_dir: PathBuf,
-    stream: Option<StreamSettings>,
-    /// Read only where there is no stream: the ledger takes the events itself.
-    database_url: Option<Secret>,
+    stream: StreamSettings,
 }
 
 impl RelayConfig {
     /// Reads it; `None` when there was a mistake, which `values` holds then.
+    ///
+    /// Without a stream it is one: events would go to a ledger of this folder, which nobody may ever read, and be counted as
+    /// handed over.
     pub(crate) fn read(values: &mut Values) -> Option<Self> {
         let common = Common::read(values);
         let record = RecordOptions::read(values);
         let data_dir = values.required(table::DATA_DIR, parse::path);
-        let stream = read_stream(values)?;
-        let environment = common.as_ref().map(|common| common.environment);
-        let database_url = match &stream {
-            Some(_) => None,
-            None => Some(database_url(values, data_dir.as_deref(), environment)?),
+        let stream = match values.is_set(table::NATS_URL) {
+            true => StreamSettings::read(values),
+            false => {
+                let text = "is missing, and spool relay hands over to a stream alone (the one process without one hands over what \
+                            is in its spool at its next start)";
+                values.mistake(table::NATS_URL, text);
+                None
+            }
         };
-        Some(Self { common: common?, record: record?, data_dir: data_dir?, stream, database_url })
+        Some(Self { common: common?, record: record?, data_dir: data_dir?, stream: stream? })
     }
 }
 
@@ -69,17 +68,8 @@ pub(crate) fn run(config: &RelayConfig, within: Duration) -> Exit {
 async fn relay(config: &RelayConfig, within: Duration) -> Result<u64> {
     let metrics = Metrics::new();
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
-    let publisher: Arc<dyn Publisher> = match (&config.stream, &config.database_url) {
-        (Some(stream), _) => {
-            let connection = stream.connect("spool-relay").await?;
-            stream.publisher(connection)
-        }
-        (None, url) => {
-            let url = url.as_ref().map(Secret::expose).unwrap_or_default();
-            let ledger = Ledger::connect(url, StoreOptions::default()).await?;
-            Arc::new(Meter::new(ledger, &metrics))
-        }
-    };
+    let connection = config.stream.connect("spool-relay").await?;
+    let publisher = config.stream.publisher(connection);
     // Nothing more comes: it is asked to stop from the first moment, and hands over what there is.
     let stop = CancellationToken::new();
     stop.cancel();

@@ -155,3 +155,63 @@ async fn what_is_no_listening_socket_ends_the_start_and_is_named() {
     let said = program.stderr();
     assert!(said.contains("LISTEN_FDS: socket 0 (gateway) is no listening TCP socket"), "{said}");
 }
+
+/// Lets what is left be handed over for so many seconds; the exit code, and what was said.
+fn relay(deployment: &Deployment, secs: &str) -> (Option<i32>, String) {
+    let command = deployment.command().argument("spool").argument("relay").argument("--timeout-secs").argument(secs);
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.code(), said.concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_handed_over_in_time_is_counted_and_stays() {
+    let upstream = Upstream::start_keeping_ids(|_| Answer::ok("hello")).await.unwrap();
+    let mut deployment = Deployment::start(Kind::Distributed, &upstream.url()).await.unwrap();
+    let token = deployment.token("acme").unwrap();
+    // No broker from here on; what is recorded stays in the spool.
+    deployment.kill_nats().await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(deployment.ask(&Request::get(PATH).token(&token)).await.unwrap().status, 200);
+    }
+    deployment.kill().await.unwrap();
+    for _ in 0..2 {
+        let (code, said) = relay(&deployment, "1");
+        assert_eq!(code, Some(75), "{said}");
+        let left =
+            said.lines().find_map(|line| line.split_once("relay: ")?.1.split_once(" records are left in the spool"));
+        let left: u32 = left.unwrap_or_else(|| panic!("{said}")).0.parse().unwrap();
+        assert!(left >= 5, "{said}");
+    }
+    deployment.restart_nats().await.unwrap();
+    let (code, said) = relay(&deployment, "60");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the spool is empty"), "{said}");
+    deployment.start_again().await.unwrap();
+    let tables = deployment.tables().await.unwrap();
+    let contents = tables.wait("every call", |contents| contents.events.len() == 5).await.unwrap();
+    assert_eq!((contents.duplicates.len(), contents.dead_letters.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_of_sockets_and_makes_no_sense_is_logged() {
+    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
+    let deployment = Deployment::prepare(Kind::Embedded, &[("UPSTREAM_URL", &upstream.url())]).unwrap();
+    for (number, (count, process, said)) in [
+        ("1", "1", "LISTEN_PID is 1, another process: the sockets of LISTEN_FDS are not this one's; listening at the addresses"),
+        ("1", "none", "LISTEN_PID is \"none\", which is the id of no process: no socket is taken; listening"),
+        ("1", "", "LISTEN_FDS is set, and LISTEN_PID is not: no socket is taken"),
+        ("", "1", "LISTEN_PID is set, and LISTEN_FDS is not: no socket is taken"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let data = deployment.folder().join(format!("data-{number}"));
+        let launch = deployment.launch().setting("LISTEN_FDS", count).setting("LISTEN_PID", process);
+        let mut program = launch.setting("DATA_DIR", data).start().unwrap();
+        let plain = |text: &str| (text.replace('\\', "").matches(said).count() == 1).then_some(());
+        program.printed(said, plain).await.unwrap();
+        let gateway = program.address("gateway listens on").await.unwrap();
+        assert_eq!(Request::get("/health").send(gateway).await.unwrap().status, 200, "it serves all the same");
+    }
+}

@@ -1,5 +1,6 @@
 //! Mistakes, unlike outages, are said at the start, by name, and before anything is touched.
 
+use std::path::Path;
 use std::process::Output;
 
 use goldleaves_e2e::deployment::SECRET;
@@ -50,6 +51,50 @@ fn files_that_can_not_be_used_are_named_with_every_other_mistake() {
             assert!(!scratch.join("data").exists(), "nothing is touched");
         }
     }
+}
+
+#[test]
+fn what_is_no_file_of_settings_is_named_and_not_read() {
+    let scratch = Scratch::new("no-file").unwrap();
+    let pipe = scratch.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for program in ["gateway", "billing-api", "goldleaves"] {
+        let check = launch("goldleaves", &scratch).argument("check-config").argument("--program").argument(program);
+        for command in [launch(program, &scratch), check] {
+            for (path, kind) in
+                [(pipe.as_path(), "a pipe"), (Path::new("/dev/zero"), "a device"), (scratch.path(), "a folder")]
+            {
+                let output = command.clone().setting("CONFIG_FILE", path).output().unwrap();
+                let said = said(&output);
+                assert_eq!(output.status.code(), Some(78), "{said}");
+                let named = format!("CONFIG_FILE: {path:?} cannot be read: it is {kind} and no regular file");
+                assert!(said.contains(&named), "{named}: {said}");
+            }
+        }
+        // An argument may name a pipe, and nothing else that is no file.
+        let output = launch(program, &scratch).argument("--config").argument("/dev/zero").output().unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        assert!(said(&output).contains("--config: \"/dev/zero\" cannot be read: it is a device"), "{}", said(&output));
+    }
+    assert!(!scratch.join("data").exists(), "nothing is touched");
+}
+
+#[test]
+fn nothing_is_handed_over_to_a_ledger_that_nobody_named() {
+    let scratch = Scratch::new("relay-without").unwrap();
+    let relay = launch("goldleaves", &scratch).setting("NATS_URL", "").argument("spool").argument("relay");
+    std::fs::create_dir_all(scratch.join("data/spool")).unwrap();
+    for command in [relay.clone(), relay.setting("DATABASE_URL", "").setting("DATA_DIR", scratch.join("none"))] {
+        let output = command.output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("NATS_URL: is missing, and spool relay hands over to a stream alone"), "{said}");
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(scratch.join("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["spool"]);
+    assert_eq!(std::fs::read_dir(scratch.join("data/spool")).unwrap().count(), 0);
+    assert!(!scratch.join("none").exists(), "nothing is made");
 }
 
 #[tokio::test]

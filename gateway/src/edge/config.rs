@@ -1,6 +1,6 @@
 //! `[[upstreams]]` and `[[routes]]` as they are written: read entry by entry, each mistake named by its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use goldleaves_runtime::settings::{Entry, Key, Values, parse, table};
 use http::Method;
 use rustls::pki_types::ServerName;
 
+use super::together::Unread;
 use crate::transport::{Origin, Speaks, Tls, TlsFiles};
 use crate::upstream::Health;
 
@@ -52,6 +53,8 @@ const UNITS: Key = Key::new("units", "units: 0 to 1000000000 with at most 6 plac
 /// One entry of `[[upstreams]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpstreamEntry {
+    /// `upstreams[2]`.
+    pub(crate) place: String,
     pub(crate) name: String,
     /// None only for `default` and `billing`, whose address is a setting of its own.
     pub(crate) origins: Vec<Arc<Origin>>,
@@ -114,111 +117,100 @@ impl RouteEntry {
     }
 }
 
-/// Both lists.
+/// Both lists, as far as they could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct EdgeConfig {
     pub(crate) upstreams: Vec<UpstreamEntry>,
     pub(crate) routes: Vec<RouteEntry>,
+    pub(super) unread: Unread,
+    /// Whether every entry was read whole.
+    is_whole: bool,
 }
 
 impl EdgeConfig {
-    /// Reads them; `None` when there was a mistake, which `values` holds then.
-    pub(crate) fn read(values: &mut Values) -> Option<Self> {
-        let mut upstreams = Vec::new();
-        let mut is_whole = true;
-        let mut names = BTreeSet::from(["default".to_owned(), "billing".to_owned()]);
-        let mut taken = BTreeSet::new();
-        for mut entry in values.entries(table::UPSTREAMS, UPSTREAMS_MAX)? {
-            let upstream = upstream(&mut entry);
-            if let Some(upstream) = &upstream {
-                names.insert(upstream.name.clone());
-                if !taken.insert(upstream.name.clone()) {
-                    entry.mistake(NAME, "is another entry's name, too");
-                }
-            }
-            is_whole &= upstream.is_some();
-            upstreams.extend(upstream);
-            values.close(entry);
-        }
-        let mut routes: Vec<RouteEntry> = Vec::new();
-        for mut entry in values.entries(table::ROUTES, ROUTES_MAX)? {
-            let route = route(&mut entry);
-            if let Some(route) = &route
-                && !names.contains(&route.upstream)
-            {
-                let known = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-                entry.mistake(UPSTREAM, &format!("{:?} is no upstream; there are {known}", route.upstream));
-            }
-            is_whole &= route.is_some();
-            routes.extend(route);
-            values.close(entry);
-        }
-        is_whole.then_some(Self { upstreams, routes })
+    /// Reads them. `values` holds what could not be read; what could is checked together all the same, so that all mistakes are
+    /// known at once.
+    pub(crate) fn read(values: &mut Values) -> Self {
+        let mut edge = Self { is_whole: true, ..Self::default() };
+        edge.read_upstreams(values);
+        edge.read_routes(values);
+        edge
     }
-}
 
-impl EdgeConfig {
-    /// Notes addresses that are said twice, and entries that lead nowhere.
-    pub(crate) fn check_addresses(&self, values: &mut Values, has_url: bool) {
-        let described =
-            |name: &str| self.upstreams.iter().find(|entry| entry.name == name).map(|entry| !entry.origins.is_empty());
-        if has_url && described("default") == Some(true) {
-            values.mistake(table::UPSTREAM_URL, "is set, and so are the addresses of the upstream `default`");
-        }
-        if !has_url && described("default") == Some(false) {
-            values.mistake(table::UPSTREAMS, "describes `default`, which has no address: UPSTREAM_URL is not set");
-        }
-        if values.is_set(table::BILLING_URL) && described("billing") == Some(true) {
-            values.mistake(table::BILLING_URL, "is set, and so are the addresses of the upstream `billing`");
-        }
-        let has_default = has_url || described("default") == Some(true);
-        for route in self.routes.iter().filter(|route| route.upstream == "default" && !has_default) {
-            // The one process brings an upstream of its own only where nothing else is named.
-            if !self.upstreams.is_empty() {
-                let text = format!("{}.upstream is missing, and there is no default (UPSTREAM_URL)", route.place);
-                values.mistake(table::ROUTES, &text);
+    /// The settings, where every entry was read whole.
+    pub(crate) fn whole(self) -> Option<Self> {
+        self.is_whole.then_some(self)
+    }
+
+    /// Whether no upstream is described.
+    pub(crate) fn names_none(&self) -> bool {
+        self.upstreams.is_empty() && self.unread.is_empty()
+    }
+
+    fn read_upstreams(&mut self, values: &mut Values) {
+        let Some(entries) = values.entries(table::UPSTREAMS, UPSTREAMS_MAX) else {
+            (self.unread.is_all, self.is_whole) = (true, false);
+            return;
+        };
+        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        for mut entry in entries {
+            let (name, upstream) = upstream(&mut entry);
+            if let Some(first) = name.as_ref().and_then(|name| taken.get(name)) {
+                entry.mistake(NAME, &format!("is the name of {first}, too"));
             }
+            let place = entry.place().to_owned();
+            if !values.close(entry) {
+                self.is_whole = false;
+                self.unread.names.extend(name.clone());
+            }
+            self.upstreams.extend(upstream.filter(|upstream| !taken.contains_key(&upstream.name)));
+            taken.extend(name.map(|name| (name, place)));
         }
     }
-}
 
-impl EdgeConfig {
-    /// Notes TLS that `default` is given for a `UPSTREAM_URL` without any.
-    pub(crate) fn check_tls_of_default(&self, values: &mut Values, url: Option<&Origin>) {
-        let default = self.upstreams.iter().find(|entry| entry.name == "default" && entry.origins.is_empty());
-        if default.is_some_and(|entry| entry.tls.is_some()) && url.is_some_and(|url| !url.is_https()) {
-            values.mistake(table::UPSTREAMS, "gives `default` TLS files, and UPSTREAM_URL is not https");
+    fn read_routes(&mut self, values: &mut Values) {
+        let Some(entries) = values.entries(table::ROUTES, ROUTES_MAX) else {
+            self.is_whole = false;
+            return;
+        };
+        let own = ["default", "billing"].into_iter();
+        let described = self.upstreams.iter().map(|upstream| upstream.name.as_str());
+        let unread = self.unread.names.iter().map(String::as_str);
+        let names: BTreeSet<&str> = own.chain(described).chain(unread).collect();
+        for mut entry in entries {
+            let (upstream, route) = route(&mut entry);
+            if let Some(upstream) = upstream.filter(|name| !self.unread.is_all && !names.contains(name.as_str())) {
+                let known = names.iter().copied().collect::<Vec<_>>().join(", ");
+                entry.mistake(UPSTREAM, &format!("{upstream:?} is no upstream; there are {known}"));
+            }
+            self.routes.extend(route);
+            self.is_whole &= values.close(entry);
         }
     }
 }
 
-impl EdgeConfig {
-    /// Notes hosts of `UPSTREAM_URL` and `BILLING_URL` that no certificate can name, where no entry says another name.
-    pub(crate) fn check_names(&self, values: &mut Values, (url, billing): (Option<&Origin>, Option<&Origin>)) {
-        for (setting, origin, name) in [(table::UPSTREAM_URL, url, "default"), (table::BILLING_URL, billing, "billing")]
-        {
-            let entry = self.upstreams.iter().find(|entry| entry.name == name);
-            let is_named = entry.and_then(|entry| entry.tls.as_ref()).is_some_and(|tls| tls.has_own_name());
-            if let Some(why) = origin.and_then(Origin::unnameable).filter(|_| !is_named) {
-                values.mistake(setting, &format!("{why} in the entry {name:?} of [[upstreams]]"));
-            }
-        }
-    }
-}
-
-fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
-    let name = entry.required(NAME, name);
+/// The name as it is written, and the entry where its name and its addresses could be read: the rest of it says nothing of others.
+fn upstream(entry: &mut Entry) -> (Option<String>, Option<UpstreamEntry>) {
+    let mut written = None;
+    let name = entry.required(NAME, |text| {
+        written = Some(text.to_owned());
+        name(text)
+    });
     let is_known = name.as_deref().is_some_and(|name| matches!(name, "default" | "billing"));
-    let origins = entry.list(ADDRESSES, |text| text.parse::<Origin>().map(Arc::new));
+    // One address that is written twice, be it in two ways, would be two that share nothing of what is known of them.
+    let mut seen: Vec<(String, Arc<Origin>)> = Vec::new();
+    let origins = entry.list(ADDRESSES, |text| {
+        let origin = Arc::new(text.parse::<Origin>().map_err(|error| error.to_string())?);
+        if let Some((first, _)) = seen.iter().find(|(_, other)| other.is_at(&origin)) {
+            return Err(format!("it is the same address as {first:?}"));
+        }
+        seen.push((text.to_owned(), Arc::clone(&origin)));
+        Ok(origin)
+    });
     if let Some(None) = &origins
         && !is_known
     {
         entry.mistake(ADDRESSES, "is missing");
-    }
-    if let Some(Some(origins)) = &origins
-        && origins.iter().enumerate().any(|(index, origin)| origins.iter().skip(index + 1).any(|other| other == origin))
-    {
-        entry.mistake(ADDRESSES, "names one address twice");
     }
     let protocol = entry.optional(PROTOCOL, protocol);
     let tls = tls(entry, origins.as_ref().and_then(Option::as_ref));
@@ -232,15 +224,18 @@ fn upstream(entry: &mut Entry) -> Option<UpstreamEntry> {
         }
         none => none.map(|_| None),
     };
-    Some(UpstreamEntry {
-        name: name?,
-        origins: origins?.unwrap_or_default(),
-        connect_timeout: connect_timeout?,
-        requests_max: requests_max?,
-        health: health?,
-        protocol: protocol?,
-        tls: tls?,
-    })
+    let place = entry.place().to_owned();
+    let read = name.zip(origins).map(|(name, origins)| UpstreamEntry {
+        place,
+        name,
+        origins: origins.unwrap_or_default(),
+        connect_timeout: connect_timeout.flatten(),
+        requests_max: requests_max.flatten(),
+        health: health.flatten(),
+        protocol: protocol.flatten(),
+        tls: tls.flatten(),
+    });
+    (written, read)
 }
 
 /// Reads what encrypts connections, where there is an https address. The outer `None` is a mistake, already noted.
@@ -260,16 +255,16 @@ fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<A
             entry.mistake(unused, "is set, and none of the addresses is https");
         }
     }
-    if let Some(None) = server_name
-        && let Some(why) = origins.into_iter().flatten().find_map(|origin| origin.unnameable())
-    {
-        entry.mistake(ADDRESSES, &why);
+    if let Some(None) = server_name {
+        let unnameable = origins.into_iter().flatten().enumerate();
+        let unnameable: Vec<_> = unnameable.filter_map(|(at, origin)| Some((at, origin.unnameable()?))).collect();
+        unnameable.iter().for_each(|(at, why)| entry.mistake_in(ADDRESSES, *at, why));
     }
     let client = match (certificate?, key?) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
-        (Some(_), None) => return entry.mistaken(CLIENT_KEY_FILE, "is missing beside client_cert_file"),
-        (None, Some(_)) => return entry.mistaken(CLIENT_CERT_FILE, "is missing beside client_key_file"),
+        (Some(_), None) => entry.mistaken(CLIENT_KEY_FILE, "is missing beside client_cert_file"),
+        (None, Some(_)) => entry.mistaken(CLIENT_CERT_FILE, "is missing beside client_key_file"),
     };
     let files = TlsFiles { ca: ca?, server_name: server_name?, client };
     if !is_https && files == TlsFiles::default() {
@@ -282,7 +277,10 @@ fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<A
     };
     match Tls::read(files.clone()) {
         Ok(tls) => Some(Some(Arc::new(tls))),
-        Err(error) => entry.mistaken(of_file(error.file()), &format!("can't be used: {error}")),
+        Err(errors) => {
+            errors.iter().for_each(|error| entry.mistake(of_file(error.file()), &format!("can't be used: {error}")));
+            None
+        }
     }
 }
 
@@ -306,18 +304,21 @@ fn health(entry: &mut Entry) -> Option<Health> {
     })
 }
 
-fn route(entry: &mut Entry) -> Option<RouteEntry> {
+/// The upstream that is named, and the entry where it could be read as far as others are held against it; mistakes are noted.
+fn route(entry: &mut Entry) -> (Option<String>, Option<RouteEntry>) {
     let place = entry.place().to_owned();
     let pattern = entry.required(PATH, |text| text.trim().parse::<RoutePattern>());
-    let methods = entry.list(METHODS, method);
-    if let Some(Some(methods)) = &methods
-        && methods.iter().enumerate().any(|(index, method)| methods.iter().skip(index + 1).any(|other| other == method))
-    {
-        entry.mistake(METHODS, "names one method twice");
-    }
+    let mut named = Vec::new();
+    let methods = entry.list(METHODS, |text| match method(text)? {
+        method if named.contains(&method) => Err(Wrong("it is named twice")),
+        method => {
+            named.push(method.clone());
+            Ok(method)
+        }
+    });
     let upstream = entry.optional(UPSTREAM, parse::text);
     let access = entry.optional(ACCESS, access);
-    let billable = entry.optional(BILLABLE, parse::boolean);
+    let billable = entry.flag(BILLABLE);
     let prefix = entry.optional(PREFIX, prefix);
     let head_timeout = entry.optional(HEAD_TIMEOUT, parse::seconds);
     let body_idle = entry.optional(BODY_IDLE, parse::seconds);
@@ -342,21 +343,26 @@ fn route(entry: &mut Entry) -> Option<RouteEntry> {
     {
         entry.mistake(BILLABLE, &format!("is true, and {pattern} is the gateway's own: it is never billed"));
     }
-    Some(RouteEntry {
-        place,
-        path: pattern?,
-        methods: methods?,
-        upstream: upstream?.unwrap_or_else(|| "default".to_owned()),
-        access: access?,
-        billable: billable?,
-        prefix: prefix?,
-        head_timeout: head_timeout?,
-        body_idle: body_idle?,
-        call_timeout: call_timeout?,
-        body_bytes_max: body_bytes_max?,
-        client_abort: client_abort?.unwrap_or_default(),
-        units: units?,
-    })
+    let named = upstream.clone().flatten();
+    // What others are held against must have been read; of the rest nothing follows.
+    let read = || {
+        Some(RouteEntry {
+            place,
+            path: pattern?,
+            methods: methods?,
+            upstream: upstream?.unwrap_or_else(|| "default".to_owned()),
+            access: access?,
+            billable: billable?,
+            prefix: prefix.flatten(),
+            head_timeout: head_timeout.flatten(),
+            body_idle: body_idle.flatten(),
+            call_timeout: call_timeout.flatten(),
+            body_bytes_max: body_bytes_max.flatten(),
+            client_abort: client_abort.flatten().unwrap_or_default(),
+            units: units.flatten(),
+        })
+    };
+    (named, read())
 }
 
 /// Returns whether the callers of a pattern are decided before any entry is looked at.

@@ -6,6 +6,7 @@ mod config;
 mod opened;
 mod routes;
 mod shown;
+mod together;
 mod way;
 
 use std::sync::{Arc, Weak};
@@ -15,12 +16,12 @@ use goldleaves_domain::{BillableRoutes, NormalPath, PublicRoutes, RouteClass, Ro
 use http::Method;
 use tokio::runtime::Handle;
 
-use config::UpstreamEntry;
-pub(crate) use config::{ClientAbort, EdgeConfig};
+pub(crate) use config::{ClientAbort, EdgeConfig, UpstreamEntry};
 use routes::Routes;
 pub(crate) use routes::{Bills, check};
 pub use shown::RouteShown;
 pub(crate) use shown::route_table;
+pub(crate) use together::Urls;
 pub(crate) use way::{CallLimits, Heading, Way};
 
 use crate::destination::Destination;
@@ -147,14 +148,13 @@ impl Edge {
 }
 
 fn billing_spec(config: &EdgeSettings<'_>) -> UpstreamSpec {
-    let entry = config.edge.upstreams.iter().find(|entry| entry.name == "billing");
-    spec(config, "billing", (entry, Some(config.billing)))
+    spec(config, "billing", (config.edge.entry("billing"), Some(config.billing)))
 }
 
 /// Returns the settings of all upstreams.
 fn specs(config: &EdgeSettings<'_>) -> Vec<UpstreamSpec> {
     let entries = &config.edge.upstreams;
-    let default = entries.iter().find(|entry| entry.name == "default");
+    let default = config.edge.entry("default");
     let has_default = config.upstream.is_some() || default.is_some_and(|entry| !entry.origins.is_empty());
     let default = has_default.then(|| spec(config, "default", (default, config.upstream)));
     let others = entries.iter().filter(|entry| !matches!(entry.name.as_str(), "default" | "billing"));
@@ -170,6 +170,7 @@ fn spec(
     let written = entry.map(|entry| entry.origins.clone()).filter(|origins| !origins.is_empty());
     let own = || own.map(|origin| Arc::new(origin.clone())).into_iter().collect();
     let origins: Vec<Arc<Origin>> = written.unwrap_or_else(own);
+    // What its entry says of certificates is in it.
     let own_tls = || config.billing_tls.cloned().filter(|_| name == "billing");
     UpstreamSpec {
         name: name.to_owned(),
@@ -180,7 +181,7 @@ fn spec(
             .unwrap_or(config.limits.upstream_connect_timeout),
         health: entry.and_then(|entry| entry.health.clone()),
         protocol: entry.and_then(|entry| entry.protocol),
-        tls: entry.and_then(|entry| entry.tls.clone()).or_else(own_tls).or_else(|| system_tls(&origins)),
+        tls: own_tls().or_else(|| entry.and_then(|entry| entry.tls.clone())).or_else(|| system_tls(&origins)),
         pool: PoolOptions {
             idle_timeout: POOL_IDLE,
             header_fields_max: config.limits.header_fields_max + HEADER_FIELDS_NAMED,

@@ -2,7 +2,7 @@
 //! call, so what is both is a mistake, wherever the two are said.
 
 use goldleaves_domain::{NormalPath, PublicRoutes, RoutePattern};
-use goldleaves_runtime::settings::{Values, table};
+use goldleaves_runtime::settings::Values;
 
 use super::config::{Access, RouteEntry};
 use super::routes::{Bills, bills_of, is_below};
@@ -13,27 +13,31 @@ pub(super) fn check(values: &mut Values, entries: &[RouteEntry], (bills, public)
         let (place, path) = (&entry.place, &entry.path);
         if let Some(billed) = opened(entry, bills) {
             let text = format!(
-                "{place}.access opens {path}, and {billed} is billed: say `access = \"token\"`, or `billable = false` where {path} \
-                 is below it"
+                "opens {path}, and {billed} is billed; expected `access = \"token\"`, or `billable = false` where {path} is \
+                 below it"
             );
-            values.mistake(table::ROUTES, &text);
+            values.mistake_at(format!("{place}.access"), text);
         }
         let is_public = NormalPath::normalise(path.as_str()).is_ok_and(|path| public.contains(&path));
         if is_public && entry.billable == Some(true) {
-            let text =
-                format!("{place}.billable is true, and PUBLIC_ROUTES opens {path}: what is open is never billed");
-            values.mistake(table::ROUTES, &text);
+            let text = format!(
+                "is true, and PUBLIC_ROUTES opens {path}; expected no such route there: what is open is never billed"
+            );
+            values.mistake_at(format!("{place}.billable"), text);
         }
         if is_public && entry.access == Some(Access::Token) {
-            let text = format!("{place}.access is token, and PUBLIC_ROUTES opens {path}, which no entry changes");
-            values.mistake(table::ROUTES, &text);
+            let text = format!(
+                "is token, and PUBLIC_ROUTES opens {path}, which no entry changes; expected no such route there"
+            );
+            values.mistake_at(format!("{place}.access"), text);
         }
     }
 }
 
 /// Returns what is billed of that which an entry opens.
 fn opened(entry: &RouteEntry, bills: &Bills) -> Option<RoutePattern> {
-    if entry.access != Some(Access::Open) {
+    // An entry that is both by its own words has been named already.
+    if entry.access != Some(Access::Open) || entry.billable == Some(true) {
         return None;
     }
     let here = bills_of(bills, &entry.path, entry);

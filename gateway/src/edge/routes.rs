@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use goldleaves_domain::{BillableRoutes, Case, NormalPath, PublicRoutes, RoutePattern, SegmentTree, Units};
-use goldleaves_runtime::settings::{Values, table};
+use goldleaves_runtime::settings::Values;
 use http::Method;
 
 use super::config::{Access, EdgeConfig, RouteEntry};
@@ -34,16 +34,22 @@ impl<T> ByMethod<T> {
         named.or(self.any.as_ref())
     }
 
-    /// Adds a value; `false` when one of the methods is taken.
-    fn add(&mut self, methods: Option<&[Method]>, value: T) -> bool {
-        let Some(methods) = methods else {
-            let free = self.any.is_none();
-            self.any = Some(value);
-            return free;
-        };
-        let free = !methods.iter().any(|method| self.some.iter().any(|(taken, _)| taken.contains(method)));
-        self.some.push((methods.to_vec(), value));
-        free
+    fn add(&mut self, methods: Option<&[Method]>, value: T) {
+        match methods {
+            None => self.any = Some(value),
+            Some(methods) => self.some.push((methods.to_vec(), value)),
+        }
+    }
+
+    /// The value that one of the methods has already.
+    fn taken(&self, methods: Option<&[Method]>) -> Option<&T> {
+        match methods {
+            None => self.any.as_ref(),
+            Some(methods) => {
+                let is_taken = |taken: &[Method]| methods.iter().any(|method| taken.contains(method));
+                self.some.iter().find(|(taken, _)| is_taken(taken)).map(|(_, value)| value)
+            }
+        }
     }
 
     fn methods(&self) -> impl Iterator<Item = &Method> {
@@ -119,10 +125,10 @@ impl Bills {
     pub(crate) fn check(values: &mut Values, routes: &Arc<BillableRoutes>, entries: &[RouteEntry]) {
         Self::weighed(Arc::clone(routes), entries, |entry| {
             let text = format!(
-                "{}.billable says of {} what another entry, or BILLABLE_ROUTES, says the other way",
-                entry.place, entry.path
+                "says of {} what another entry, or BILLABLE_ROUTES, says the other way; expected one word on it",
+                entry.path
             );
-            values.mistake(table::ROUTES, &text);
+            values.mistake_at(format!("{}.billable", entry.place), text);
         });
     }
 
@@ -194,24 +200,28 @@ fn units(entries: &[RouteEntry]) -> Option<SegmentTree<ByMethod<Option<Units>>>>
 /// billed.
 pub(crate) fn check(values: &mut Values, config: &EdgeConfig, (bills, public): (&Bills, &PublicRoutes)) {
     opened::check(values, &config.routes, (bills, public));
-    let mut tree: SegmentTree<ByMethod<usize>> = SegmentTree::new(Case::Exact);
-    for (index, entry) in config.routes.iter().enumerate() {
+    let mut tree: SegmentTree<ByMethod<&str>> = SegmentTree::new(Case::Exact);
+    for entry in &config.routes {
         let here = tree.place(&entry.path).get_or_insert_with(ByMethod::default);
-        if !here.add(entry.methods.as_deref(), index) {
-            let text = format!("{} is for a path and a method that another entry is for already", entry.place);
-            values.mistake(table::ROUTES, &text);
+        if let Some(first) = here.taken(entry.methods.as_deref()) {
+            let text = format!(
+                "is {}, which {first} has for one of the same methods; expected one entry for a path and a method",
+                entry.path
+            );
+            values.mistake_at(format!("{}.path", entry.place), text);
         }
+        here.add(entry.methods.as_deref(), &entry.place);
         if let Some(prefix) = &entry.prefix
             && entry.billable.is_none()
             && bills_of(bills, &entry.path, entry).is_none()
             && is_billed_there(bills, config, entry, prefix)
         {
             let text = format!(
-                "{}.prefix makes of {} what is billed under another path of the same upstream, and the entry does not say \
-                 `billable`",
-                entry.place, entry.path
+                "makes of {} what is billed under another path of the same upstream; expected `billable` to say what \
+                 the entry's calls are",
+                entry.path
             );
-            values.doubt(table::ROUTES, &text);
+            values.doubt_at(format!("{}.prefix", entry.place), text);
         }
     }
 }

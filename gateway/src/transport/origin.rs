@@ -1,7 +1,7 @@
 //! Where calls go, as it is written: `http://`, `https://` or `unix:`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,6 +10,9 @@ use http::uri::{Authority, Scheme, Uri};
 use rustls::pki_types::ServerName;
 
 use super::target::Target;
+
+/// The longest path of a socket: `sun_path` holds 108 bytes, and a zero ends it.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// An upstream as `UPSTREAM_URL` and `BILLING_URL` name it: scheme, host and port, no path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,12 @@ pub enum OriginError {
     /// `unix:` without a whole path.
     #[error("a socket is named by its whole path, such as unix:/run/docs.sock")]
     RelativeSocket,
+    /// More than the kernel takes.
+    #[error("the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes")]
+    LongSocket,
+    /// Nobody can listen at it.
+    #[error("port 0 is none that anybody listens at")]
+    PortZero,
     /// A path, a query or a user.
     #[error("only scheme, host and port belong here: clients' paths are forwarded as they are")]
     MoreThanOrigin,
@@ -74,6 +83,18 @@ impl Origin {
         self.host.parse().ok().map(|address| Target::Tcp(SocketAddr::new(address, self.port)))
     }
 
+    /// Whether it is the same address, however the two are written: `http://LOCALHOST:80` is `http://localhost`.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        // A path of a socket is compared by its parts.
+        self.is_https == other.is_https
+            && self.port == other.port
+            && self.socket == other.socket
+            && match (self.host.parse::<IpAddr>(), other.host.parse::<IpAddr>()) {
+                (Ok(one), Ok(two)) => one.to_canonical() == two.to_canonical(),
+                _ => self.host == other.host,
+            }
+    }
+
     /// `host:port`, for requests that came without `Host`.
     pub(crate) const fn authority(&self) -> &HeaderValue {
         &self.authority
@@ -84,6 +105,9 @@ impl Origin {
     fn unix(path: &str) -> Result<Self, OriginError> {
         if !path.starts_with('/') || path.contains('\0') {
             return Err(OriginError::RelativeSocket);
+        }
+        if path.len() > SOCKET_PATH_BYTES_MAX {
+            return Err(OriginError::LongSocket);
         }
         let authority = HeaderValue::from_static("localhost");
         Ok(Self {
@@ -114,12 +138,15 @@ impl FromStr for Origin {
         if !plain_path || authority.as_str().contains('@') || text.contains('#') {
             return Err(OriginError::MoreThanOrigin);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let has_port = authority.as_str().len() > authority.host().len();
         if host.is_empty() || (has_port && authority.port_u16().is_none()) {
             return Err(OriginError::Malformed);
         }
         let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        if port == 0 {
+            return Err(OriginError::PortZero);
+        }
         let value = HeaderValue::from_str(authority.as_str()).map_err(|_| OriginError::Malformed)?;
         Ok(Self { host, port, authority: value, socket: None, is_https })
     }
@@ -167,9 +194,35 @@ mod tests {
             ("http://u:p@h", OriginError::MoreThanOrigin),
             ("http://", OriginError::Malformed),
             ("http://h:99999", OriginError::Malformed),
+            ("http://h:0", OriginError::PortZero),
+            ("https://[::1]:0/", OriginError::PortZero),
         ];
         for (text, error) in cases {
             assert_eq!(text.parse::<Origin>().unwrap_err(), error, "{text}");
+        }
+    }
+    #[test]
+    fn a_socket_has_a_path_that_the_kernel_takes() {
+        let longest = format!("unix:/{}", "s".repeat(106));
+        assert!(longest.parse::<Origin>().is_ok());
+        assert_eq!(format!("{longest}s").parse::<Origin>().unwrap_err(), OriginError::LongSocket);
+    }
+
+    #[test]
+    fn one_address_is_one_however_it_is_written() {
+        let origin = |text: &str| text.parse::<Origin>().unwrap();
+        for (one, two, same) in [
+            ("http://LOCALHOST:80", "http://localhost/", true),
+            ("https://h", "https://H:443", true),
+            ("http://[::1]:9", "http://[0:0:0:0:0:0:0:1]:9", true),
+            ("http://[::ffff:127.0.0.1]:9", "http://127.0.0.1:9", true),
+            ("unix:/run//a.sock", "unix:/run/./a.sock", true),
+            ("unix:/run/a.sock", "unix:/run/b.sock", false),
+            ("http://h:9", "http://h:8", false),
+            ("http://h:9", "https://h:9", false),
+            ("http://h", "unix:/h", false),
+        ] {
+            assert_eq!(origin(one).is_at(&origin(two)), same, "{one} {two}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use goldleaves_runtime::{NAMED_FILE_BYTES_MAX, read_file};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -52,7 +53,7 @@ struct Contents(Vec<Vec<u8>>);
 
 impl Contents {
     fn read(&mut self, what: &'static str, file: &Path) -> Result<&[u8], TlsError> {
-        self.0.push(std::fs::read(file).map_err(wrong(what, file))?);
+        self.0.push(read_file(file, NAMED_FILE_BYTES_MAX).map_err(wrong(what, file))?);
         Ok(self.0.last().map(Vec::as_slice).unwrap_or_default())
     }
 }
@@ -75,29 +76,58 @@ impl TlsError {
 
 impl Tls {
     /// Reads the files.
-    pub(crate) fn read(files: TlsFiles) -> Result<Self, TlsError> {
+    ///
+    /// # Errors
+    /// Each file that is wrong.
+    pub(crate) fn read(files: TlsFiles) -> Result<Self, Vec<TlsError>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let plain = |why: rustls::Error| TlsError { what: "TLS", file: None, why: why.to_string() };
+        let plain = |why: rustls::Error| vec![TlsError { what: "TLS", file: None, why: why.to_string() }];
+        let builder = builder.map_err(plain)?;
         let mut contents = Contents::default();
-        let builder = builder.map_err(plain)?.with_root_certificates(roots(files.ca.as_deref(), &mut contents)?);
-        let mut one = match &files.client {
-            None => builder.with_no_client_auth(),
-            Some((certificates, key)) => {
-                let key_pem = PrivateKeyDer::from_pem_slice(contents.read("the key", key)?);
-                let key_pem = key_pem.map_err(wrong("the key", key))?;
-                let chain = chain(certificates, &mut contents)?;
-                builder.with_client_auth_cert(chain, key_pem).map_err(|why| TlsError {
-                    what: "certificate and key do not fit:",
-                    file: Some(key.clone()),
-                    why: why.to_string(),
-                })?
+        let roots = roots(files.ca.as_deref(), &mut contents);
+        let client = files
+            .client
+            .as_ref()
+            .map(|(certificates, key)| (key_in(key, &mut contents), chain(certificates, &mut contents), key.clone()));
+        let mut one = match (roots, client) {
+            (Ok(roots), None) => builder.with_root_certificates(roots).with_no_client_auth(),
+            (Ok(roots), Some((Ok(key), Ok(chain), file))) => {
+                let made = builder.with_root_certificates(roots).with_client_auth_cert(chain, key);
+                let what = "certificate and key do not fit:";
+                made.map_err(|why| vec![TlsError { what, file: Some(file), why: why.to_string() }])?
+            }
+            (roots, client) => {
+                let of_client = client.into_iter().flat_map(|(key, chain, _)| [key.err(), chain.err()]);
+                return Err(std::iter::once(roots.err()).chain(of_client).flatten().collect());
             }
         };
         let mut two = one.clone();
         one.alpn_protocols = vec![b"http/1.1".to_vec()];
         two.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self { one: Arc::new(one), two: Arc::new(two), files, contents })
+    }
+
+    /// The same with this file of authorities.
+    ///
+    /// # Errors
+    /// As [`Tls::read`].
+    pub(crate) fn with_ca(&self, ca: PathBuf) -> Result<Self, Vec<TlsError>> {
+        Self::read(TlsFiles { ca: Some(ca), ..self.files.clone() })
+    }
+
+    /// The first key of an entry that it was made of.
+    pub(crate) const fn first_key(&self) -> &'static str {
+        match &self.files {
+            TlsFiles { ca: Some(_), .. } => "ca_file",
+            TlsFiles { server_name: Some(_), .. } => "server_name",
+            TlsFiles { .. } => "client_cert_file",
+        }
+    }
+
+    /// Whether it has a file of authorities of its own.
+    pub(crate) const fn has_own_ca(&self) -> bool {
+        self.files.ca.is_some()
     }
 
     /// Says so when people read the key who have no business with it.
@@ -149,6 +179,10 @@ fn roots(file: Option<&Path>, contents: &mut Contents) -> Result<RootCertStore, 
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     Ok(roots)
+}
+
+fn key_in(file: &Path, contents: &mut Contents) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(contents.read("the key", file)?).map_err(wrong("the key", file))
 }
 
 fn chain(file: &Path, contents: &mut Contents) -> Result<Vec<CertificateDer<'static>>, TlsError> {

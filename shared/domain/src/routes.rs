@@ -164,6 +164,11 @@ impl BillableRoutes {
         if errors.is_empty() { Ok(Self::sorted(routes)) } else { Err(errors) }
     }
 
+    /// None at all, for where the list could not be read.
+    pub const fn none() -> Self {
+        Self { routes: Vec::new() }
+    }
+
     /// The pattern with the most segments that this path starts with; it decides the event's `route`.
     pub fn longest_match(&self, path: &NormalPath) -> Option<&RoutePattern> {
         let text = path.as_str();

@@ -26,7 +26,7 @@ pub use backoff::{Backoff, Quiet};
 pub use clock::{ClockBehind, check_clock};
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use exit::Exit;
-pub use files::create_private;
+pub use files::{NAMED_FILE_BYTES_MAX, create_private, read_file};
 pub use metrics::{KnownGauge, LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 pub use secret::Secret;
 pub use shutdown::Shutdown;

@@ -7,6 +7,7 @@ use clap::{ArgMatches, Command};
 
 use crate::arguments::{self, Program};
 use crate::exit::Exit;
+use crate::files::Pipes;
 use crate::settings::{Again, CONFIG_FILE, FILE_NAME, File, Mistakes, Values};
 use crate::signals;
 pub use crate::terminal::{answer, print, say, show};
@@ -60,20 +61,21 @@ impl Source {
     /// # Errors
     /// The file can't be read, or is named and not there.
     pub fn values(&self) -> Result<Values, Mistakes> {
-        let file = self.open()?;
+        let file = self.open(Pipes::ReadOnce)?;
         Ok(self.load(file))
     }
 
     fn load(&self, file: Option<File>) -> Values {
         let (open, load) = (self.clone(), self.clone());
-        let again = Again::new(self.path(), move || open.open(), move |file| load.load(file));
+        let again = Again::new(self.path(), move || open.open(Pipes::Drained), move |file| load.load(file));
         Values::load_file(std::env::vars_os(), file).read_again_by(again)
     }
 
-    fn open(&self) -> Result<Option<File>, Mistakes> {
+    /// An argument may name a pipe, such as a shell makes of `<(…)`. A variable, which children inherit, names a file.
+    fn open(&self, pipes: Pipes) -> Result<Option<File>, Mistakes> {
         match (&self.file, variable()) {
-            (Some(file), _) => File::named("--config", file).map(Some),
-            (None, Some(file)) => File::named(CONFIG_FILE, &file).map(Some),
+            (Some(file), _) => File::named("--config", file, pipes).map(Some),
+            (None, Some(file)) => File::named(CONFIG_FILE, &file, Pipes::Refused).map(Some),
             (None, None) => File::in_folder(Path::new(".")),
         }
     }

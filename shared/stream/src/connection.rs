@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
-use goldleaves_runtime::Backoff;
+use goldleaves_runtime::{Backoff, NAMED_FILE_BYTES_MAX, read_file};
 use tokio::sync::{mpsc, watch};
 
 use crate::address::{Login, Servers};
@@ -230,15 +230,21 @@ pub fn ca_file(text: &str) -> io::Result<PathBuf> {
 fn log_in_with(options: ConnectOptions, path: &Path) -> io::Result<ConnectOptions> {
     // The client's own error is not passed on: it may quote the file.
     options
-        .credentials(&std::fs::read_to_string(path)?)
+        .credentials(&text(path)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it does not hold a user's JWT and its seed"))
 }
 
 fn check_ca_file(path: &Path) -> io::Result<()> {
-    if std::fs::read_to_string(path)?.contains("-----BEGIN CERTIFICATE-----") {
+    if text(path)?.contains("-----BEGIN CERTIFICATE-----") {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no PEM certificate"))
+}
+
+/// Returns the text of a file; a pipe or a device is none.
+fn text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_file(path, NAMED_FILE_BYTES_MAX)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it does not hold UTF-8"))
 }
 
 const fn is_refusal(kind: ConnectErrorKind) -> bool {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use goldleaves_runtime::{NAMED_FILE_BYTES_MAX, read_file};
 use hyper_rustls::ConfigBuilderExt;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
@@ -20,9 +21,12 @@ pub enum CertificateError {
         "the machine's root certificates can't be read: install ca-certificates, or set OTEL_EXPORTER_OTLP_CERTIFICATE"
     )]
     Roots(#[source] io::Error),
-    /// The file can't be read, or holds no certificate.
+    /// The file can't be read.
+    #[error("can't be read")]
+    File(#[source] io::Error),
+    /// The file holds something else.
     #[error("can't be read as certificates in PEM")]
-    File(#[source] PemError),
+    Pem(#[source] PemError),
     /// The file holds something that is no authority's certificate.
     #[error("holds no certificate to trust")]
     Useless,
@@ -33,10 +37,10 @@ pub enum CertificateError {
 
 /// The certificates of a file in PEM.
 pub(crate) fn read(file: &Path) -> Result<RootCertStore, CertificateError> {
-    let certificates = CertificateDer::pem_file_iter(file).map_err(CertificateError::File)?;
+    let bytes = read_file(file, NAMED_FILE_BYTES_MAX).map_err(CertificateError::File)?;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        let certificate = certificate.map_err(CertificateError::File)?;
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(CertificateError::Pem)?;
         roots.add(certificate).map_err(|_| CertificateError::Useless)?;
     }
     if roots.is_empty() { Err(CertificateError::Useless) } else { Ok(roots) }

@@ -66,7 +66,7 @@ impl Again {
 
     /// The settings over this file.
     pub fn values(&self, file: Option<File>) -> Values {
-        (self.load)(file)
+        (self.load)(file).after_pipes()
     }
 
     /// Where the file is, or would be.

@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use figment::value::{Dict, Value};
 
+use super::json;
 use super::mistakes::Mistake;
 use super::nearest::edit_distance;
 use super::table::Setting;
@@ -45,11 +46,7 @@ impl Values {
     pub fn entries(&mut self, setting: Setting, entries_max: usize) -> Option<Vec<Entry>> {
         let list = match self.listed(setting)? {
             Value::Array(_, list) => list,
-            Value::String(_, text) => match serde_json::from_str::<Value>(&text) {
-                Ok(Value::Array(_, list)) => list,
-                Ok(_) => return self.no_list(setting, "is JSON but no array"),
-                Err(error) => return self.no_list(setting, &format!("is not JSON: {error}")),
-            },
+            Value::String(_, text) => self.json_list(setting, &text)?,
             _ => return self.no_list(setting, "is no list"),
         };
         if list.len() > entries_max {
@@ -66,14 +63,30 @@ impl Values {
         Some(entries)
     }
 
-    fn no_list(&mut self, setting: Setting, why: &str) -> Option<Vec<Entry>> {
+    fn json_list(&mut self, setting: Setting, text: &str) -> Option<Vec<Value>> {
+        match json::read(text, setting.key) {
+            Ok(json::List { value: Value::Array(_, list), twice }) => {
+                for place in twice {
+                    self.mistake_at(place, "is written twice; expected it once");
+                }
+                Some(list)
+            }
+            Ok(_) => self.no_list(setting, "is JSON but no array"),
+            Err(error) => self.no_list(setting, &format!("is not JSON: {error}")),
+        }
+    }
+
+    fn no_list<T>(&mut self, setting: Setting, why: &str) -> Option<T> {
         self.mistake(setting, why);
         None
     }
 
-    /// Takes the mistakes of an entry of which everything was read, unknown keys included.
-    pub fn close(&mut self, entry: Entry) {
-        entry.finish().into_iter().for_each(|mistake| self.note(mistake));
+    /// Takes the mistakes of an entry of which everything was read, unknown keys included; `true` when there are none.
+    pub fn close(&mut self, entry: Entry) -> bool {
+        let mistakes = entry.finish();
+        let is_good = mistakes.is_empty();
+        mistakes.into_iter().for_each(|mistake| self.note(mistake));
+        is_good
     }
 }
 
@@ -108,7 +121,20 @@ impl Entry {
             self.mistake(key, "is a list or a table");
             return None;
         };
-        self.parsed(key, &text, parse).map(Some)
+        self.parsed(key, (None, &text), parse).map(Some)
+    }
+
+    /// What is true or false, and no text that reads so: `"no"` in quotes may be a name. The outer `None` is a mistake, already noted.
+    pub fn flag(&mut self, key: Key) -> Option<Option<bool>> {
+        match self.take(key) {
+            None => Some(None),
+            Some(Value::Bool(_, value)) => Some(Some(value)),
+            Some(Value::String(_, text)) => self.mistaken(key, &format!("is the text {:?}", shown(&text))),
+            Some(other) => {
+                let text = as_text(&other).map_or("a table or nothing".to_owned(), |text| shown(&text));
+                self.mistaken(key, &format!("is {text}"))
+            }
+        }
     }
 
     /// The texts of a list, or one text alone; `None` when it is not there. The outer `None` is a mistake, already noted.
@@ -117,22 +143,31 @@ impl Entry {
         key: Key,
         mut parse: impl FnMut(&str) -> Result<T, E>,
     ) -> Option<Option<Vec<T>>> {
-        let values = match self.take(key) {
+        let (values, is_list) = match self.take(key) {
             None => return Some(None),
-            Some(Value::Array(_, values)) => values,
-            Some(value) => vec![value],
+            Some(Value::Array(_, values)) => (values, true),
+            Some(value) => (vec![value], false),
         };
         if values.is_empty() {
             self.mistake(key, "is empty");
             return None;
         }
-        let texts: Option<Vec<String>> = values.iter().map(as_text).collect();
-        let Some(texts) = texts else {
-            self.mistake(key, "holds a list or a table");
-            return None;
-        };
-        let parsed: Vec<Option<T>> = texts.iter().map(|text| self.parsed(key, text, &mut parse)).collect();
-        parsed.into_iter().collect::<Option<Vec<T>>>().map(Some)
+        let mut parsed = Some(Vec::with_capacity(values.len()));
+        for (index, value) in values.iter().enumerate() {
+            let index = is_list.then_some(index);
+            let one = match as_text(value).filter(|_| !matches!(value, Value::Array(..))) {
+                Some(text) => self.parsed(key, (index, &text), &mut parse),
+                None => {
+                    self.note(key, (index, "is a list or a table"));
+                    None
+                }
+            };
+            parsed = parsed.zip(one).map(|(mut all, one)| {
+                all.push(one);
+                all
+            });
+        }
+        parsed.map(Some)
     }
 
     /// A table inside; give it back to [`Entry::close`]. The outer `None` is a mistake, already noted.
@@ -154,8 +189,12 @@ impl Entry {
 
     /// Notes what is wrong with a key.
     pub fn mistake(&mut self, key: Key, why: &str) {
-        let text = format!("{why}; expected {}", key.expects);
-        self.mistakes.push(Mistake { subject: format!("{}.{}", self.place, key.name), text });
+        self.note(key, (None, why));
+    }
+
+    /// Notes what is wrong with one item of a list.
+    pub fn mistake_in(&mut self, key: Key, index: usize, why: &str) {
+        self.note(key, (Some(index), why));
     }
 
     /// Works like [`Entry::mistake`], for where nothing can be read on.
@@ -164,13 +203,19 @@ impl Entry {
         None
     }
 
-    fn parsed<T, E: Display>(&mut self, key: Key, text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-        parse(text)
-            .inspect_err(|error| {
-                let shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-                self.mistake(key, &format!("{shown:?} is wrong: {error}"));
-            })
-            .ok()
+    fn parsed<T, E: Display>(
+        &mut self,
+        key: Key,
+        (index, text): (Option<usize>, &str),
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        parse(text).inspect_err(|error| self.note(key, (index, &format!("{:?} is wrong: {error}", shown(text))))).ok()
+    }
+
+    fn note(&mut self, key: Key, (index, why): (Option<usize>, &str)) {
+        let item = index.map_or(String::new(), |index| format!("[{index}]"));
+        let subject = format!("{}.{}{item}", self.place, key.name);
+        self.mistakes.push(Mistake { subject, text: format!("{why}; expected {}", key.expects) });
     }
 
     fn take(&mut self, key: Key) -> Option<Value> {
@@ -191,6 +236,11 @@ impl Entry {
     }
 }
 
+/// The beginning of a wrong value.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{parse, table};
@@ -200,13 +250,19 @@ mod tests {
     const SECONDS: Key = Key::new("timeout_secs", "seconds");
     const HEALTH: Key = Key::new("health", "a table");
     const PATHS: Key = Key::new("paths", "paths");
+    const BILLABLE: Key = Key::new("billable", "true or false");
+
+    fn path(text: &str) -> Result<String, &'static str> {
+        if text.starts_with('/') { Ok(text.to_owned()) } else { Err("is no path") }
+    }
 
     fn read(values: &mut Values) -> Vec<String> {
         let mut names = Vec::new();
         for mut entry in values.entries(table::UPSTREAMS, 3).unwrap_or_default() {
             names.extend(entry.required(NAME, parse::text));
             entry.optional(SECONDS, parse::seconds);
-            entry.list(PATHS, parse::text);
+            entry.list(PATHS, path);
+            entry.flag(BILLABLE);
             if let Some(Some(mut health)) = entry.table(HEALTH) {
                 health.required(SECONDS, parse::seconds);
                 entry.close(health);
@@ -251,6 +307,58 @@ mod tests {
             read(&mut values);
             let mistakes = values.finish(Some(())).unwrap_err().to_string();
             assert!(mistakes.contains(why), "{mistakes}");
+        }
+    }
+    #[test]
+    fn an_item_of_a_list_is_named_by_its_place() {
+        let json = r#"[{"name": "a", "paths": ["/a", "b", ["/c"], {}, "d"]}, {"name": "b", "paths": "c"}]"#;
+        let mut values = Values::load([("UPSTREAMS", json)], None);
+        read(&mut values);
+        let mistakes = values.finish(Some(())).unwrap_err().to_string();
+        for line in [
+            "upstreams[0].paths[1]: \"b\" is wrong: is no path; expected paths",
+            "upstreams[0].paths[2]: is a list or a table",
+            "upstreams[0].paths[3]: is a list or a table",
+            "upstreams[0].paths[4]: \"d\" is wrong",
+            "upstreams[1].paths: \"c\" is wrong",
+        ] {
+            assert!(mistakes.contains(line), "{line} is not in\n{mistakes}");
+        }
+    }
+
+    #[test]
+    fn a_member_of_json_is_written_once() {
+        let json = r#"[{"name": "a", "name": "b", "name": "c", "health": {"timeout_secs": 1, "timeout_secs": 2}},
+            {"name": "d"}, {"name": "e", "name": "e"}]"#;
+        let mut values = Values::load([("UPSTREAMS", json)], None);
+        read(&mut values);
+        let mistakes = values.finish(Some(())).unwrap_err().to_string();
+        assert!(mistakes.starts_with("3 settings are wrong:"), "{mistakes}");
+        for place in ["upstreams[0].name", "upstreams[0].health.timeout_secs", "upstreams[2].name"] {
+            assert!(mistakes.contains(&format!("{place}: is written twice; expected it once")), "{mistakes}");
+        }
+    }
+
+    #[test]
+    fn true_and_false_are_no_texts() {
+        let mistakes = |value: &str| {
+            let json = format!(r#"[{{"name": "a", "billable": {value}}}]"#);
+            let mut values = Values::load([("UPSTREAMS", json.as_str())], None);
+            read(&mut values);
+            values.finish(Some(())).map_or_else(|mistakes| mistakes.to_string(), |()| String::new())
+        };
+        assert_eq!((mistakes("true"), mistakes("false")), (String::new(), String::new()));
+        for (value, why) in [
+            (r#""yes""#, "is the text \"yes\""),
+            (r#""true""#, "is the text \"true\""),
+            ("1", "is 1"),
+            ("null", "is a table or nothing"),
+        ] {
+            let mistakes = mistakes(value);
+            assert!(
+                mistakes.contains(&format!("upstreams[0].billable: {why}; expected true or false")),
+                "{value}: {mistakes}"
+            );
         }
     }
 }

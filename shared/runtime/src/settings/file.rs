@@ -1,11 +1,16 @@
 //! The one file of settings: `goldleaves.toml` in the working directory, or the file that is named instead.
 
+use std::io;
 use std::path::Path;
 
 use super::{FILE_NAME, Mistakes};
+use crate::files::{Pipes, read_file, read_file_or_pipe};
 
 /// The variable that names another file than `./goldleaves.toml`. It is read from the environment alone.
 pub(crate) const CONFIG_FILE: &str = "CONFIG_FILE";
+
+/// The most bytes that a file of settings may have: ten thousand routes with all their keys have less.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A file of settings, read but not yet understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +27,9 @@ impl File {
     /// # Errors
     /// It is there but cannot be read.
     pub(crate) fn in_folder(folder: &Path) -> Result<Option<Self>, Mistakes> {
-        match std::fs::read_to_string(folder.join(FILE_NAME)) {
+        match read_file(&folder.join(FILE_NAME), FILE_BYTES_MAX).and_then(text) {
             Ok(text) => Ok(Some(Self { name: FILE_NAME.to_owned(), text })),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Mistakes::one(FILE_NAME, format!("cannot be read: {error}"))),
         }
     }
@@ -32,10 +37,10 @@ impl File {
     /// The file that `by` (an argument, a variable) names: it must be there.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn named(by: &str, path: &Path) -> Result<Self, Mistakes> {
+    /// It cannot be read, or is no regular file.
+    pub(crate) fn named(by: &str, path: &Path, pipes: Pipes) -> Result<Self, Mistakes> {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match read_file_or_pipe(path, FILE_BYTES_MAX, pipes).and_then(text) {
             Ok(text) => Ok(Self { name, text }),
             Err(error) => {
                 let text =
@@ -44,4 +49,8 @@ impl File {
             }
         }
     }
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it does not hold UTF-8"))
 }

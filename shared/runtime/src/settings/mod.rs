@@ -7,6 +7,7 @@ mod again;
 mod common;
 mod entries;
 mod file;
+mod json;
 mod mistakes;
 mod nearest;
 pub mod parse;

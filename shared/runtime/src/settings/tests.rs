@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::*;
+use crate::files::Pipes;
 use crate::telemetry::LogFormat;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
@@ -192,7 +193,7 @@ fn a_secret_may_have_a_file_of_its_own() {
         (path("empty", b"\n"), "holds nothing"),
         (path("bytes", &[0xff]), "does not hold UTF-8"),
         (path("large", &vec![b'x'; 1 << 21]), "holds more than 1 MiB"),
-        (folder.display().to_string(), "can't be read: Is a directory"),
+        (folder.display().to_string(), "can't be read: it is a folder and no regular file"),
     ] {
         let mut values = load(&[("JWT_SECRET_FILE", &file)], None);
         assert_eq!(values.optional(table::JWT_SECRET, parse::secret), None);
@@ -337,14 +338,14 @@ fn the_file_is_read_from_a_folder_or_by_its_name() {
     std::fs::create_dir_all(&directory).unwrap();
     assert!(File::in_folder(&directory).unwrap().is_none());
     let path = directory.join(FILE_NAME);
-    let error = File::named(CONFIG_FILE, &path).unwrap_err().to_string();
+    let error = File::named(CONFIG_FILE, &path, Pipes::Refused).unwrap_err().to_string();
     assert!(
         error.contains("CONFIG_FILE: ") && error.contains("goldleaves.toml\" cannot be read: No such file"),
         "{error}"
     );
     std::fs::write(&path, "debug = true\n").unwrap();
     assert_eq!(File::in_folder(&directory).unwrap().unwrap().text, "debug = true\n");
-    let named = File::named(CONFIG_FILE, &path).unwrap();
+    let named = File::named(CONFIG_FILE, &path, Pipes::Refused).unwrap();
     let mut values = Values::load_file([("LOG_LEVEL", "warn")], Some(named));
     assert_eq!(text_of(&mut values, table::DEBUG).1.unwrap(), path.display().to_string(), "which file it was is said");
     std::fs::write(&path, [0xff]).unwrap();

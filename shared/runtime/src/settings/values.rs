@@ -15,9 +15,8 @@ use super::file::File;
 use super::mistakes::{Mistake, Mistakes};
 use super::table::{self, Kind, Setting};
 use super::{DEFAULT_TOML, FILE_NAME, nearest};
+use crate::files::{NAMED_FILE_BYTES_MAX, Pipes, read_file_or_pipe};
 
-/// No secret is longer: what is named by mistake may be a disk's image.
-const SECRET_BYTES_MAX: u64 = 1 << 20;
 /// The longest piece of a wrong value that an error repeats, in characters.
 const SHOWN_CHARS_MAX: usize = 80;
 const ENVIRONMENT_LAYER: &str = "environment";
@@ -52,6 +51,8 @@ pub struct Values {
     file: Option<File>,
     /// Files that hold a secret each.
     secret_files: Vec<PathBuf>,
+    /// What becomes of pipes in the place of such files.
+    pipes: Pipes,
     again: Option<Again>,
 }
 
@@ -93,6 +94,7 @@ impl Values {
             digests: BTreeMap::new(),
             file: None,
             secret_files: Vec::new(),
+            pipes: Pipes::ReadOnce,
             again: None,
         };
         if let Some(file) = file {
@@ -277,7 +279,7 @@ impl Values {
         let content = match path.as_deref() {
             None => Err("is no path".to_owned()),
             Some(_) if self.has(setting.name, setting.key) => Err(format!("is set, and so is {}", setting.name)),
-            Some(path) => secret_in(Path::new(path)).map_err(|why| format!("{path:?} {why}")),
+            Some(path) => secret_in(Path::new(path), self.pipes).map_err(|why| format!("{path:?} {why}")),
         };
         match content {
             Ok(secret) => {
@@ -307,6 +309,13 @@ impl Values {
         self
     }
 
+    /// The same settings, read when what came through pipes has been read already.
+    #[must_use]
+    pub(super) fn after_pipes(mut self) -> Self {
+        self.pipes = Pipes::Drained;
+        self
+    }
+
     /// The file that they were read from.
     pub fn file(&self) -> Option<&File> {
         self.file.as_ref()
@@ -323,6 +332,16 @@ impl Values {
 
     pub(super) fn note(&mut self, mistake: Mistake) {
         self.mistakes.push(mistake);
+    }
+
+    /// Notes what is wrong at a place of a list, `routes[2].path`, that entries only say together.
+    pub fn mistake_at(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.note(Mistake { subject: place.into(), text: text.into() });
+    }
+
+    /// As [`Values::doubt`], of a place in a list.
+    pub fn doubt_at(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.doubts.push(Mistake { subject: place.into(), text: text.into() });
     }
 
     /// A list as it was written, for `entries`; an empty one when it is unset. `None` is a mistake, already noted.
@@ -507,15 +526,9 @@ fn misspelt(name: &str) -> Option<String> {
 }
 
 /// A secret that has a file of its own: all of it, but for the newline that editors end a file with.
-fn secret_in(path: &Path) -> Result<String, String> {
-    use std::io::Read as _;
-
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes));
-    read.map_err(|error| format!("can't be read: {error}"))?;
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err("holds more than 1 MiB".to_owned());
-    }
+fn secret_in(path: &Path, pipes: Pipes) -> Result<String, String> {
+    let read = read_file_or_pipe(path, NAMED_FILE_BYTES_MAX, pipes);
+    let bytes = read.map_err(|error| format!("can't be read: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| "does not hold UTF-8".to_owned())?;
     let secret = text.strip_suffix('\n').unwrap_or(&text);
     if secret.trim().is_empty() { Err("holds nothing".to_owned()) } else { Ok(secret.to_owned()) }

@@ -22,6 +22,8 @@ use tokio::task::JoinSet;
 
 use crate::soak;
 
+mod files;
+
 const PATH: &str = "/api/v1/documents";
 const CLIENTS: usize = 3;
 
@@ -168,7 +170,7 @@ fn edit(dice: &mut StdRng, whole: &str) -> Edit {
     let wrong: [(String, &str); 9] = [
         (whole.replace("prefix =", "prefx ="), "routes[0].prefx: is no key here"),
         (whole.replace("upstream = \"ws\"", "upstream = \"wss\""), "routes[1].upstream: "),
-        (whole.replace("http://", "ftp://"), "upstreams[0].addresses: "),
+        (whole.replace("http://", "ftp://"), "upstreams[0].addresses[0]: "),
         (format!("{whole}[limits]\nconnections_max = 0\n"), "CONNECTIONS_MAX: "),
         (format!("{whole}[[routes]]\npath = \"/api/v1/cases\"\nupstream = \"docs\"\n"), "routes[2]"),
         (whole.get(..whole.len() - 3).unwrap().to_owned(), "settings.toml: is not TOML"),
