@@ -9,8 +9,12 @@ use anyhow::{Context, Result};
 use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
 use goldleaves_billing::stripe::{Books, BooksClock};
-use goldleaves_runtime::settings::{Common, Setting, Values, parse, table};
-use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
+use goldleaves_runtime::reload::{Reloads, Taken, is_of_all, read_watch};
+use goldleaves_runtime::settings::{Again, Common, File, Fingerprints, Setting, Values, parse, table};
+use goldleaves_runtime::telemetry::Logs;
+use goldleaves_runtime::{
+    Exit, LogSwitch, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process,
+};
 use goldleaves_store::{PoolUse, Store, StoreOptions};
 use goldleaves_stripe::Stripe;
 use goldleaves_trace::TraceSettings;
@@ -40,6 +44,9 @@ pub struct Config {
     ops_addr: SocketAddr,
     database_url: Secret,
     traces: TraceSettings,
+    again: Option<Again>,
+    read: Fingerprints,
+    taken: Taken,
 }
 
 impl Config {
@@ -53,8 +60,12 @@ impl Config {
         let database_url =
             values.required_discreet(table::DATABASE_URL, |text| goldleaves_store::database_url(text, environment));
         let traces = TraceSettings::read(values);
+        let (common, watch_every) = (common?, read_watch(values)?);
         Some(Self {
-            common: common?,
+            taken: Taken::of(values, (common.logs, watch_every), []),
+            again: values.again(),
+            read: values.fingerprints(),
+            common,
             jwt: jwt?,
             billing: billing?,
             ops_addr: ops_addr?,
@@ -64,14 +75,38 @@ impl Config {
     }
 }
 
+impl Config {
+    /// How settings are read again: what tokens are verified with, and the logs.
+    fn reloads(&self, api: BillingApi, logs: LogSwitch) -> Option<Reloads> {
+        let again = self.again.clone()?;
+        let (load, before, mut tokens) = (again.clone(), self.read.clone(), self.jwt.token_options());
+        let take = move |file: Option<File>| {
+            let mut values = load.values(file);
+            let config = Self::read(&mut values);
+            values.refuse_changes(&before, |setting| !is_of_all(setting) && !setting.name.starts_with("JWT_"));
+            let config = values.finish(config)?;
+            let now = config.jwt.token_options();
+            // Who was known stays known, unless something is verified in another way now.
+            if now != tokens {
+                api.verify_with(TokenVerifier::new(now.clone(), WallClock::system()));
+                tokens = now;
+            }
+            Ok(config.taken)
+        };
+        Some(Reloads { again, take: Box::new(take), taken: self.taken.clone(), logs })
+    }
+}
+
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
     // Before there is a second thread.
     let inherited = Inherited::from_environment();
     let logs = config.common.start_logs();
+    let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let exit =
-        runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config, inherited)));
+    let exit = runtime
+        .context("the runtime can't be started")
+        .and_then(|runtime| runtime.block_on(serve(config, switch, inherited)));
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("billing-api can't start: {}", process::chain(error.as_ref())));
@@ -79,7 +114,7 @@ pub fn run(config: &Config) -> Exit {
     })
 }
 
-async fn serve(config: &Config, inherited: Result<Inherited, InheritedError>) -> Result<Exit> {
+async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, InheritedError>) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("billing-api");
@@ -106,6 +141,14 @@ async fn serve(config: &Config, inherited: Result<Inherited, InheritedError>) ->
     spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
     let api = BillingApi::new(billing.clone(), verifier, WallClock::system(), counted);
     let api = with_stripe(api.traced(tracer), &mut supervisor, (&config.billing, &metrics))?;
+    if let Some(reloads) = config.reloads(api.clone(), logs) {
+        let heard = (metrics.clone(), shutdown.clone());
+        let rule = TaskRule { on_cancel: OnCancel::Abort, ..rule("reload", Stage::Edge) };
+        supervisor.spawn_once(rule, async move |stop| {
+            reloads.watch(heard, stop).await;
+            anyhow::Ok(())
+        });
+    }
     let docs = config.billing.docs;
     let options = ServeOptions { grace: config.common.shutdown_grace, ..options };
     let (drain_delay, asked) = (config.common.drain_delay, shutdown.clone());

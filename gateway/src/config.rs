@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goldleaves_domain::{BillableRoutes, BillableStatuses, PublicRoutes, RouteError, RoutePattern};
+use goldleaves_runtime::reload::read_watch;
 use goldleaves_runtime::settings::{Common, Environment, Values, parse, table};
 
 use crate::edge::{self, Bills, EdgeConfig, EdgeSettings, RouteShown, UpstreamEntry, Urls};
@@ -145,7 +146,7 @@ impl GatewayConfig {
         let client_info = values.required(table::EVENT_CLIENT_INFO, parse::boolean);
         let websocket_tokens = values.required(table::WEBSOCKET_TOKEN, parse::boolean);
         let limits = GatewayLimits::read(values);
-        let watch_every = values.required(table::CONFIG_WATCH_SECS, parse::seconds_or_zero);
+        let watch_every = read_watch(values);
         Some(Self {
             address: address?,
             upstream: upstream?,
@@ -164,7 +165,7 @@ impl GatewayConfig {
             limits: limits?,
             shutdown_grace: common?.shutdown_grace,
             drain_delay: common?.drain_delay,
-            watch_every: watch_every.map(|every| Some(every).filter(|every| !every.is_zero()))?,
+            watch_every: watch_every?,
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         })
     }

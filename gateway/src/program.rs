@@ -1,7 +1,6 @@
 //! The gateway as a program of its own: it serves, records in its spool and publishes to JetStream.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -77,8 +76,7 @@ impl Config {
             values.refuse_changes(&before, needs_restart);
             values.finish(config).map(|Self { gateway, taken, .. }| Reloaded { config: gateway, taken })
         };
-        let (taken, watch_every) = (self.taken.clone(), self.gateway.watch_every);
-        Some(Reloading { again, read: Arc::new(read), taken, watch_every, logs, verifies: Box::new(drop) })
+        Some(Reloading { again, read: Box::new(read), taken: self.taken.clone(), logs, verifies: Box::new(drop) })
     }
 
     /// Which calls go where.

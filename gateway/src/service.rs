@@ -94,8 +94,10 @@ impl GatewayService {
         if let Some(reloading) = reloading {
             let rule = TaskRule { on_cancel: OnCancel::Abort, ..rule("reload", Stage::Edge) };
             let heard = (metrics.clone(), shutdown.clone());
+            reload::show_snapshots(&metrics, &reloader);
+            let reloads = reloading.of(reloader);
             supervisor.spawn_once(rule, async move |stop| {
-                reload::watch(reloader, reloading, heard, stop).await;
+                reloads.watch(heard, stop).await;
                 Ok::<_, StartError>(())
             });
         }

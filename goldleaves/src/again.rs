@@ -1,7 +1,5 @@
 //! How the one process reads its settings again. What it brought itself stays: its billing API and its demo upstream.
 
-use std::sync::Arc;
-
 use goldleaves_auth::TokenOptions;
 use goldleaves_billing_api::BillingApi;
 use goldleaves_gateway::{Origin, Reloaded, Reloading};
@@ -45,9 +43,8 @@ pub(crate) fn reloading(config: &Config, beside: Beside) -> Option<Reloading> {
         Ok(Reloaded { config: gateway, taken })
     };
     let taken = goldleaves_gateway::Taken { tokens, ..config.taken.clone() };
-    let watch_every = config.gateway.watch_every;
     let verifies = Box::new(move |verifier| api.verify_with(verifier));
-    Some(Reloading { again, read: Arc::new(read), taken, watch_every, logs, verifies })
+    Some(Reloading { again, read: Box::new(read), taken, logs, verifies })
 }
 
 /// Returns whether a running process cannot take another value: what a gateway cannot, what its billing API cannot, and what

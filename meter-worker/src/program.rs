@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
-use goldleaves_runtime::settings::{Common, Values, parse, table};
-use goldleaves_runtime::{Exit, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process};
+use goldleaves_runtime::reload::{Reloads, Taken, is_of_all, read_watch};
+use goldleaves_runtime::settings::{Again, Common, File, Fingerprints, Values, parse, table};
+use goldleaves_runtime::telemetry::Logs;
+use goldleaves_runtime::{
+    Exit, LogSwitch, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process,
+};
 use goldleaves_trace::TraceSettings;
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
 
@@ -25,6 +29,9 @@ pub struct Config {
     ops_addr: SocketAddr,
     database_url: Secret,
     traces: TraceSettings,
+    again: Option<Again>,
+    read: Fingerprints,
+    taken: Taken,
 }
 
 impl Config {
@@ -37,8 +44,12 @@ impl Config {
         let database_url =
             values.required_discreet(table::DATABASE_URL, |text| goldleaves_ledger::database_url(text, environment));
         let traces = TraceSettings::read(values);
+        let (common, watch_every) = (common?, read_watch(values)?);
         Some(Self {
-            common: common?,
+            taken: Taken::of(values, (common.logs, watch_every), []),
+            again: values.again(),
+            read: values.fingerprints(),
+            common,
             stream: stream?,
             ops_addr: ops_addr?,
             database_url: database_url?,
@@ -47,11 +58,28 @@ impl Config {
     }
 }
 
+impl Config {
+    /// How settings are read again: of a worker's, those of the logs alone can change.
+    fn reloads(&self, logs: LogSwitch) -> Option<Reloads> {
+        let again = self.again.clone()?;
+        let (load, before) = (again.clone(), self.read.clone());
+        let take = move |file: Option<File>| {
+            let mut values = load.values(file);
+            let config = Self::read(&mut values);
+            values.refuse_changes(&before, |setting| !is_of_all(setting));
+            Ok(values.finish(config)?.taken)
+        };
+        Some(Reloads { again, take: Box::new(take), taken: self.taken.clone(), logs })
+    }
+}
+
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
     let logs = config.common.start_logs();
+    let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let exit = runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config)));
+    let exit =
+        runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config, switch)));
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("meter-worker can't start: {}", process::chain(error.as_ref())));
@@ -59,7 +87,7 @@ pub fn run(config: &Config) -> Exit {
     })
 }
 
-async fn serve(config: &Config) -> Result<Exit> {
+async fn serve(config: &Config, logs: LogSwitch) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("meter-worker");
@@ -78,6 +106,13 @@ async fn serve(config: &Config) -> Result<Exit> {
     tracing::info!("ops listens on http://{}", ops.local_addr()?);
 
     let mut supervisor = Supervisor::new(shutdown.clone());
+    if let Some(reloads) = config.reloads(logs) {
+        let heard = (metrics.clone(), shutdown.clone());
+        supervisor.spawn_once(rule("reload", Stage::Edge, OnCancel::Abort), async move |stop| {
+            reloads.watch(heard, stop).await;
+            anyhow::Ok(())
+        });
+    }
     let database = watch_ledger(&mut supervisor, ledger.clone());
     let meter = Meter::new(ledger.clone(), &metrics).traced(tracer);
     let worker = Worker::new(connection.clone(), meter, &metrics);

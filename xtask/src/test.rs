@@ -7,8 +7,8 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Context;
 use goldleaves_toolbox::{
-    CHECKERS_SITE, GOLDLEAVES_BIN_DIR, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed, NATS_SERVER_BIN, NGINX_BIN, PEERS_SITE,
-    PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox, target_directory,
+    CHECKERS_SITE, GOLDLEAVES_BIN_DIR, H2LOAD_BIN, HAPROXY_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed,
+    NATS_SERVER_BIN, NGINX_BIN, PEERS_SITE, PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox, target_directory,
 };
 
 use crate::cargo::cargo;
@@ -69,9 +69,13 @@ fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathB
         (PEERS_SITE, installed.peers.site),
         (GOLDLEAVES_BIN_DIR, programs),
     ]);
-    match installed.pgbouncer {
-        Ok(pgbouncer) => _ = environment.insert(PGBOUNCER_BIN, pgbouncer),
-        Err(missing) => println!("{missing}; the tests that need it will fail"),
+    for (variable, found) in
+        [(PGBOUNCER_BIN, installed.pgbouncer), (HAPROXY_BIN, installed.haproxy), (H2LOAD_BIN, installed.h2load)]
+    {
+        match found {
+            Ok(program) => _ = environment.insert(variable, program),
+            Err(missing) => println!("{missing}; the tests that need it will fail"),
+        }
     }
     if soak {
         environment.insert(SOAK, "1".into());

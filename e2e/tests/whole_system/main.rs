@@ -33,6 +33,7 @@ mod crash;
 mod csv_memory;
 mod fair_share;
 mod first_start;
+mod foreign_upstreams;
 mod formats;
 mod frozen_disk;
 mod full_disk;

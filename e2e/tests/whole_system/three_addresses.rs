@@ -89,10 +89,12 @@ async fn clients_notice_nothing(kind: Kind) {
         clients.spawn(ask_on(gateway, method, deployment.token(tenant).unwrap(), Arc::clone(&over)));
     };
     let (mut reading, mut writing, mut unlucky) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-    for _ in 0..8 {
+    // The long form asks more than 1,000 times per second, where the machine can.
+    let times = if soak() { 4 } else { 1 };
+    for _ in 0..8 * times {
         ask(&mut reading, "acme", "GET");
     }
-    for _ in 0..2 {
+    for _ in 0..2 * times {
         ask(&mut writing, "writer", "POST");
         ask(&mut unlucky, "unlucky", "GET");
     }
@@ -116,7 +118,7 @@ async fn clients_notice_nothing(kind: Kind) {
     }
     let broken_posts: usize = writing.iter().map(|went| went.broken.len()).sum();
     // What was under way at a connection that died may have been done, and is not done again.
-    assert!(broken_posts <= 2, "one for each client that wrote");
+    assert!(broken_posts <= 2 * times, "one for each client that wrote");
     let refused = |clients: &[Went]| clients.iter().map(|went| went.refused).sum::<usize>();
     assert_eq!((refused(&reading), refused(&writing)), (0, 0));
     assert!(refused(&unlucky) > 0, "one tenant's calls fail at one address");

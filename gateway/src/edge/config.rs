@@ -123,7 +123,7 @@ pub(crate) struct EdgeConfig {
     pub(crate) upstreams: Vec<UpstreamEntry>,
     pub(crate) routes: Vec<RouteEntry>,
     pub(super) unread: Unread,
-    /// Whether every entry was read whole.
+    /// True if every entry was read whole.
     is_whole: bool,
 }
 
@@ -142,7 +142,7 @@ impl EdgeConfig {
         self.is_whole.then_some(self)
     }
 
-    /// Whether no upstream is described.
+    /// Returns whether no upstream is described.
     pub(crate) fn names_none(&self) -> bool {
         self.upstreams.is_empty() && self.unread.is_empty()
     }

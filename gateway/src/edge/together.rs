@@ -1,4 +1,4 @@
-//! What the settings of upstreams only say together: with each other, with `UPSTREAM_URL` and with `BILLING_URL`. Nothing is said
+//! Checks what the settings of upstreams only say together: with each other, with `UPSTREAM_URL` and with `BILLING_URL`. Nothing is said
 //! here of an entry that could not be read, which has been named already.
 
 use std::collections::BTreeSet;

@@ -83,7 +83,7 @@ impl Origin {
         self.host.parse().ok().map(|address| Target::Tcp(SocketAddr::new(address, self.port)))
     }
 
-    /// Whether it is the same address, however the two are written: `http://LOCALHOST:80` is `http://localhost`.
+    /// Returns whether it is the same address, however the two are written: `http://LOCALHOST:80` is `http://localhost`.
     pub(crate) fn is_at(&self, other: &Self) -> bool {
         // A path of a socket is compared by its parts.
         self.is_https == other.is_https

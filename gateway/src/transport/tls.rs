@@ -125,7 +125,7 @@ impl Tls {
         }
     }
 
-    /// Whether it has a file of authorities of its own.
+    /// Returns whether it has a file of authorities of its own.
     pub(crate) const fn has_own_ca(&self) -> bool {
         self.files.ca.is_some()
     }

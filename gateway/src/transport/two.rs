@@ -30,13 +30,20 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 /// The bytes of one request that may wait to be written.
 const SEND_BUFFER_BYTES: usize = 32 << 10;
 const HEAD_BYTES_MAX: u32 = 256 << 10;
-/// A connection over which nothing comes is asked whether it is alive, and closed when it does not say so in time.
-const PING_AFTER: Duration = Duration::from_secs(20);
-const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// A connection over which nothing comes is asked whether it is alive, also while nobody uses it, and closed when it does not
+/// say so in time.
+const PINGS: Pings = Pings { after: Duration::from_secs(20), dead_after: Duration::from_secs(10) };
 /// How often it is looked whether the upstream's settings came.
 const GREETING_LOOK: Duration = Duration::from_millis(1);
 /// How long a connection without a call is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// When a quiet connection is asked, and how long it has for its answer.
+#[derive(Debug, Clone, Copy)]
+struct Pings {
+    after: Duration,
+    dead_after: Duration,
+}
 
 /// A connection. Its task ends when nobody can send over it any more: after a GOAWAY that may be long before the last stream
 /// ends, so that its place is kept here, where each stream holds it, and given back with the last of them.
@@ -73,6 +80,10 @@ impl Drop for Stream {
 impl Shared {
     /// Speaks HTTP/2 over what was connected.
     pub(super) async fn open(wire: Wire, (slot, target): (Slot, &Target)) -> Result<Arc<Self>, ConnectError> {
+        Self::open_asked(wire, (slot, target), PINGS).await
+    }
+
+    async fn open_asked(wire: Wire, (slot, target): (Slot, &Target), pings: Pings) -> Result<Arc<Self>, ConnectError> {
         let authority = match target {
             Target::Tcp(address) => Authority::try_from(address.to_string()).ok(),
             Target::Unix(_) => None,
@@ -87,8 +98,9 @@ impl Shared {
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEAD_BYTES_MAX)
             .initial_max_send_streams(0)
-            .keep_alive_interval(PING_AFTER)
-            .keep_alive_timeout(DEAD_AFTER);
+            .keep_alive_interval(pings.after)
+            .keep_alive_timeout(pings.dead_after)
+            .keep_alive_while_idle(true);
         let (sender, mut connection) = builder.handshake(TokioIo::new(wire)).await.map_err(ConnectError::Handshake)?;
         greeted(&mut connection).await?;
         let load = Arc::new(Load::default());
@@ -181,4 +193,68 @@ pub(crate) fn was_refused(error: &hyper::Error) -> bool {
     source.is_some_and(|error| {
         error.is_remote() && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::super::slots::Slots;
+    use super::*;
+
+    const PREFACE_BYTES: usize = 24;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const ACK: u8 = 1;
+
+    /// The other side of a connection, frame by frame.
+    struct Upstream(UnixStream);
+
+    impl Upstream {
+        async fn write(&mut self, (kind, flags): (u8, u8), content: &[u8]) {
+            let length = u8::try_from(content.len()).unwrap();
+            let head = [0, 0, length, kind, flags, 0, 0, 0, 0];
+            self.0.write_all(&[&head[..], content].concat()).await.unwrap();
+        }
+
+        /// Returns the content of the next ping; none when the connection is closed first.
+        async fn ping(&mut self) -> Option<Vec<u8>> {
+            loop {
+                let mut head = [0; 9];
+                self.0.read_exact(&mut head).await.ok()?;
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut content = vec![0; length as usize];
+                self.0.read_exact(&mut content).await.ok()?;
+                if head[3] == PING && head[4] & ACK == 0 {
+                    return Some(content);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_is_asked_whether_it_is_alive() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut upstream = Upstream(theirs);
+        let greeting = async {
+            upstream.0.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+            upstream.write((SETTINGS, 0), &[]).await;
+            upstream.write((SETTINGS, ACK), &[]).await;
+        };
+        let pings = Pings { after: Duration::from_millis(50), dead_after: Duration::from_millis(50) };
+        let target = Target::Unix("/run/nobody.sock".into());
+        let opening = Shared::open_asked(Wire::Unix(ours), (Slots::new(1).take().unwrap(), &target), pings);
+        let (shared, ()) = tokio::join!(opening, greeting);
+        let shared = shared.unwrap();
+        for _ in 0..3 {
+            let asked = upstream.ping().await.expect("it is asked");
+            assert!(!shared.is_spent() && shared.is_unused());
+            upstream.write((PING, ACK), &asked).await;
+        }
+        // Nobody answers any more.
+        upstream.ping().await.expect("it is asked");
+        assert_eq!(upstream.ping().await, None, "it is closed, and not asked again");
+        assert!(shared.is_spent() && shared.stream().is_none());
+    }
 }

@@ -125,6 +125,18 @@ async fn a_tunnel_ends_with_its_time_and_with_its_token() {
 }
 
 #[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_ends() {
+    let world = Plan::with("TUNNEL_IDLE_TIMEOUT_SECS", "2").start_before(&echoing().await).await;
+    let mut stream = open(&world).await;
+    stream.write_all(b"hello").await.unwrap();
+    let mut echoed = Vec::new();
+    let ended = tokio::time::timeout(OUTLIVED, stream.read_to_end(&mut echoed)).await;
+    assert!(ended.is_ok(), "the tunnel is still open long after it fell silent");
+    assert_eq!(echoed, b"hello");
+    assert_eq!(world.outcomes().await, [(Outcome::Completed, 101, "5".to_owned())]);
+}
+
+#[tokio::test]
 async fn an_upstream_may_decline() {
     let world = World::answering(|_| Answer::ok("no")).await;
     let request = Request::get(BILLABLE).header("Connection", "upgrade").header("Upgrade", "websocket");

@@ -14,7 +14,7 @@ pub const NAMED_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The mode of such a file.
 const PRIVATE: u32 = 0o600;
 
-/// What becomes of a pipe in the place of a file. Nothing can be read from it a second time.
+/// The fate of a pipe in the place of a file. Nothing can be read from it a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pipes {
     /// It is no file.
@@ -38,7 +38,7 @@ pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     bounded(file, bytes_max)
 }
 
-/// As [`read_file`], or from a pipe where that may be.
+/// Reads as [`read_file`] does, or from a pipe where that may be.
 pub(crate) fn read_file_or_pipe(path: &Path, bytes_max: u64, pipes: Pipes) -> io::Result<Vec<u8>> {
     let is_pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
     match pipes {

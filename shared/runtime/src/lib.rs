@@ -12,6 +12,7 @@ mod exit;
 mod files;
 mod metrics;
 pub mod process;
+pub mod reload;
 mod secret;
 mod shutdown;
 mod signals;

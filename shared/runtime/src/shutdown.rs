@@ -96,7 +96,7 @@ impl Shutdown {
     }
 
     /// Resolves at the next SIGHUP that does not mean a closed window; several that come meanwhile are one.
-    pub async fn hangup(&self) {
+    pub(crate) async fn hangup(&self) {
         self.hangups.is_heeded.store(true, Ordering::Relaxed);
         self.hangups.heard.notified().await;
     }

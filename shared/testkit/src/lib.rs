@@ -10,6 +10,8 @@ pub mod client;
 pub mod collector;
 pub mod disk;
 pub mod h2_upstream;
+pub mod h2load;
+pub mod haproxy;
 pub mod http1;
 pub mod httpbin;
 pub mod lent_disk;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::version::Version;
 use crate::{
-    CHECKERS_SITE, CHROMIUM_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN, PEERS_SITE, PGBOUNCER_BIN,
-    POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox,
+    CHECKERS_SITE, CHROMIUM_BIN, H2LOAD_BIN, HAPROXY_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN,
+    PEERS_SITE, PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox,
 };
 
 const NATS_OLDEST: Version = Version::new(2, 10);
@@ -83,6 +83,18 @@ impl Toolbox {
         let found = Search { variable: NGINX_BIN, wanted: "nginx", flag: "-v", oldest: Version::new(1, 0) };
         let system = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"].map(PathBuf::from).to_vec();
         found.program([on_path("nginx"), system, vec![self.nginx_program()]].concat())
+    }
+
+    /// The haproxy program, 2.4 or newer.
+    pub fn haproxy(&self) -> Result<PathBuf, Missing> {
+        let found = Search { variable: HAPROXY_BIN, wanted: "haproxy >= 2.4", flag: "-v", oldest: Version::new(2, 4) };
+        found.program([on_path("haproxy"), vec![PathBuf::from("/usr/sbin/haproxy")]].concat())
+    }
+
+    /// The h2load program of nghttp2, any version.
+    pub fn h2load(&self) -> Result<PathBuf, Missing> {
+        let found = Search { variable: H2LOAD_BIN, wanted: "h2load", flag: "--version", oldest: Version::new(1, 0) };
+        found.program(on_path("h2load"))
     }
 
     /// The Chromium program, or another browser that is made of it, any version. It is not installed: the test that needs it

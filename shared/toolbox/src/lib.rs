@@ -1,4 +1,5 @@
-//! Where the programs that the tests need are found: nats-server, PostgreSQL, PgBouncer, nginx, Chromium and a Python with httpbin and with parsers of formats.
+//! Where the programs that the tests need are found: nats-server, PostgreSQL, PgBouncer, nginx, haproxy, h2load, Chromium and a
+//! Python with httpbin and with parsers of formats.
 //!
 //! The test kit and `cargo xtask` share these rules, so that a test finds the same program whoever starts it. This crate
 //! starts no server; installing is in [`Toolbox::install`] and only `cargo xtask` does it.
@@ -21,6 +22,10 @@ pub const POSTGRES_BIN_DIR: &str = "POSTGRES_BIN_DIR";
 pub const PGBOUNCER_BIN: &str = "PGBOUNCER_BIN";
 /// Environment variable naming the nginx program.
 pub const NGINX_BIN: &str = "NGINX_BIN";
+/// Environment variable naming the haproxy program.
+pub const HAPROXY_BIN: &str = "HAPROXY_BIN";
+/// Environment variable naming the h2load program of nghttp2.
+pub const H2LOAD_BIN: &str = "H2LOAD_BIN";
 /// Environment variable naming the Chromium program.
 pub(crate) const CHROMIUM_BIN: &str = "CHROMIUM_BIN";
 /// Environment variable naming the Python interpreter that runs httpbin.

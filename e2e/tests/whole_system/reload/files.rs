@@ -1,4 +1,4 @@
-//! What stands in the place of a file that settings are read from: whatever it is, the programs go on serving, say what it is,
+//! Things in the place of a file that settings are read from: whatever it is, the programs go on serving, say what it is,
 //! and take the next good file.
 
 use std::io::Write as _;
@@ -40,7 +40,7 @@ pub(crate) fn pipe(path: &Path) {
 
 type Make = fn(&Path);
 
-/// What is no file of settings, and what is said of it.
+/// The things that are no file of settings, and what is said of each.
 const NO_FILES: [(Make, &str); 4] = [
     (pipe, "it is a pipe and no regular file"),
     (|path| symlink("/dev/zero", path).unwrap(), "it is a device and no regular file"),

@@ -50,7 +50,7 @@ impl Again {
     ///
     /// # Errors
     /// The file can't be read, or changes all the time.
-    pub fn settled_file(&self) -> Result<Option<File>, Mistakes> {
+    pub(crate) fn settled_file(&self) -> Result<Option<File>, Mistakes> {
         let mut last = (self.open)()?;
         for _ in 0..LOOKS_MAX {
             std::thread::sleep(LOOK_PAUSE);
@@ -89,7 +89,7 @@ impl Values {
 
     /// A hash of everything that was read so far, secrets and what each program has for itself left out: programs that
     /// serve by the same settings have the same.
-    pub fn sha256(&self) -> String {
+    pub(crate) fn sha256(&self) -> String {
         let mut hash = Sha256::new();
         let is_shared = |setting: &Setting| setting.file().is_none() && !OWN.contains(setting);
         for reading in self.readings().filter(|reading| is_shared(&reading.setting)) {

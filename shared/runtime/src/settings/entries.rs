@@ -124,7 +124,7 @@ impl Entry {
         self.parsed(key, (None, &text), parse).map(Some)
     }
 
-    /// What is true or false, and no text that reads so: `"no"` in quotes may be a name. The outer `None` is a mistake, already noted.
+    /// A value that is true or false, and no text that reads so: `"no"` in quotes may be a name. The outer `None` is a mistake, already noted.
     pub fn flag(&mut self, key: Key) -> Option<Option<bool>> {
         match self.take(key) {
             None => Some(None),

@@ -95,7 +95,7 @@ where
 ///
 /// # Errors
 /// Not such a number.
-pub fn seconds_or_zero(text: &str) -> Result<Duration, Invalid> {
+pub(crate) fn seconds_or_zero(text: &str) -> Result<Duration, Invalid> {
     let seconds: f64 = text.trim().parse().map_err(|_| Invalid::new("is not a number of seconds"))?;
     if (0.0..=86_400.0).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))

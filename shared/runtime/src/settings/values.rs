@@ -51,7 +51,7 @@ pub struct Values {
     file: Option<File>,
     /// Files that hold a secret each.
     secret_files: Vec<PathBuf>,
-    /// What becomes of pipes in the place of such files.
+    /// The fate of pipes in the place of such files.
     pipes: Pipes,
     again: Option<Again>,
 }
@@ -322,7 +322,7 @@ impl Values {
     }
 
     /// The files that were read for a secret each.
-    pub fn secret_files(&self) -> &[PathBuf] {
+    pub(crate) fn secret_files(&self) -> &[PathBuf] {
         &self.secret_files
     }
 
@@ -339,7 +339,7 @@ impl Values {
         self.note(Mistake { subject: place.into(), text: text.into() });
     }
 
-    /// As [`Values::doubt`], of a place in a list.
+    /// Does as [`Values::doubt`] at a place in a list.
     pub fn doubt_at(&mut self, place: impl Into<String>, text: impl Into<String>) {
         self.doubts.push(Mistake { subject: place.into(), text: text.into() });
     }
