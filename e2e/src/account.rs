@@ -1,6 +1,7 @@
 //! The account of a run: what clients read, what the upstream served and what the ledger holds, compared as sets both ways.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
 
 use crate::load::Receipt;
 use crate::tables::Contents;
@@ -12,6 +13,16 @@ pub struct Unbilled {
     pub void: u64,
     /// Calls that the gateway sent to the upstream again.
     pub retries: u64,
+    /// Calls that the gateway served without a record and counted, as `available` does while its disk takes none.
+    pub unrecorded: u64,
+}
+
+impl AddAssign for Unbilled {
+    fn add_assign(&mut self, more: Self) {
+        self.void += more.void;
+        self.retries += more.retries;
+        self.unrecorded += more.unrecorded;
+    }
 }
 
 /// The clients' ids of everything that was recorded.
@@ -22,13 +33,14 @@ pub fn client_ids(contents: &Contents) -> BTreeSet<String> {
 
 /// Everything that is wrong with an account, in words; every request had an id of its client's.
 ///
-/// Each response has exactly one row, billed or a repeat. No event stands twice. By id and in all,
-/// `billed + repeats <= served <= billed + repeats + set aside + void + retries`.
+/// Each response that names its event has exactly one row, billed or a repeat, and no more than the gateway counted name none.
+/// No event stands twice. By id and in all,
+/// `billed + repeats <= served <= billed + repeats + set aside + void + retries + unrecorded`.
 pub fn complaints(contents: &Contents, receipts: &[Receipt], served: &[String], unbilled: Unbilled) -> Vec<String> {
     let mut wrong = Vec::new();
     let twice = contents.occurrences().into_iter().filter(|(_, count)| *count != 1);
     wrong.extend(twice.map(|(id, count)| format!("event {id} stands in {count} rows")));
-    wrong.extend(unrecorded_receipts(contents, receipts));
+    wrong.extend(unrecorded_receipts(contents, receipts, unbilled.unrecorded));
 
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     for id in served {
@@ -44,7 +56,7 @@ pub fn complaints(contents: &Contents, receipts: &[Receipt], served: &[String], 
     wrong.extend(over.map(|(id, tally)| format!("{id}: more billed than served, {tally:?}")));
     let under: Vec<_> = tallies.iter().filter(|(_, tally)| tally.served > tally.billed + tally.set_aside).collect();
     let missing: u64 = under.iter().map(|(_, tally)| tally.served - tally.billed - tally.set_aside).sum();
-    if missing > unbilled.void + unbilled.retries {
+    if missing > unbilled.void + unbilled.retries + unbilled.unrecorded {
         wrong.extend(under.iter().map(|(id, tally)| format!("{id}: served and not recorded, {tally:?}, {unbilled:?}")));
     }
     wrong
@@ -58,12 +70,18 @@ struct Tally {
     set_aside: u64,
 }
 
-fn unrecorded_receipts(contents: &Contents, receipts: &[Receipt]) -> Vec<String> {
+/// How many responses say that nothing was recorded: they name no event.
+pub fn without_event(receipts: &[Receipt]) -> u64 {
+    receipts.iter().filter(|receipt| receipt.event_id.is_none()).count() as u64
+}
+
+fn unrecorded_receipts(contents: &Contents, receipts: &[Receipt], counted: u64) -> Vec<String> {
+    let are_counted = without_event(receipts) <= counted;
     let rows = contents.events.iter().chain(&contents.duplicates);
     let rows: BTreeMap<&str, Option<&str>> =
         rows.map(|row| (row.id.as_str(), row.client_request_id.as_deref())).collect();
     let mut wrong = Vec::new();
-    for receipt in receipts {
+    for receipt in receipts.iter().filter(|receipt| receipt.event_id.is_some() || !are_counted) {
         let found = receipt.event_id.as_deref().and_then(|id| rows.get(id));
         if found != Some(&Some(receipt.request_id.as_str())) {
             wrong.push(format!("{receipt:?} has no row of its own, but {found:?}"));
@@ -123,8 +141,26 @@ mod tests {
         let mut twice = good.clone();
         twice.dead_letters.push(letter("1", "a"));
         assert_eq!(count(&twice, &receipts, &served), 1, "in two tables");
-        let one = Unbilled { void: 1, retries: 0 };
+        let one = Unbilled { void: 1, ..Unbilled::default() };
         let more = ["a", "a", "b", "b", "b", "c"].map(str::to_owned);
         assert_eq!(complaints(&good, &receipts, &more, one), Vec::<String>::new(), "void explains one");
+    }
+
+    #[test]
+    fn what_was_served_without_a_record_is_what_was_counted() {
+        let contents = Contents { events: vec![row("1", "a")], ..Contents::default() };
+        let without = |client: &str| Receipt { event_id: None, ..receipt("", client) };
+        let receipts = [receipt("1", "a"), without("b"), without("c")];
+        let served = ["a", "b", "c"].map(str::to_owned);
+        let count = |unrecorded| {
+            let unbilled = Unbilled { unrecorded, ..Unbilled::default() };
+            complaints(&contents, &receipts, &served, unbilled).len()
+        };
+        assert_eq!(without_event(&receipts), 2);
+        assert_eq!(count(2), 0);
+        assert_eq!(count(1), 4, "both responses and both calls: nobody knows which one was not counted");
+        let unbilled = Unbilled { unrecorded: 3, ..Unbilled::default() };
+        let unknown = [receipt("9", "a"), without("b"), without("c")];
+        assert_eq!(complaints(&contents, &unknown, &served, unbilled).len(), 1, "an event that is named has its row");
     }
 }

@@ -111,6 +111,24 @@ impl Tables {
         row.try_get_by_index(0).with_context(|| format!("a number: {sql}"))
     }
 
+    /// Runs a statement, as somebody at the database would.
+    ///
+    /// # Errors
+    /// The database refuses it.
+    pub async fn run(&self, sql: &str) -> Result<()> {
+        self.database.execute_unprepared(sql).await.with_context(|| sql.to_owned())?;
+        Ok(())
+    }
+
+    /// How many calls gateways served without a record, as their seals say.
+    ///
+    /// # Errors
+    /// The table can't be read.
+    pub async fn unrecorded(&self) -> Result<u64> {
+        let sum = self.number("SELECT CAST(COALESCE(SUM(unrecorded), 0) AS BIGINT) FROM usage_epochs").await?;
+        u64::try_from(sum).context("a count")
+    }
+
     /// The rows of a query of one text column.
     ///
     /// # Errors

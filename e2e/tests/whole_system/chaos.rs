@@ -151,7 +151,7 @@ fn wire(fleet: &Fleet, fault: Fault) -> &goldleaves_testkit::proxy::WireProxy {
 pub(crate) async fn unbilled(fleet: &Fleet) -> Unbilled {
     let count = async |name| fleet.count(name).await.unwrap();
     let void = count("goldleaves_voided_calls_total").await;
-    Unbilled { void, retries: count("goldleaves_upstream_retries_total").await }
+    Unbilled { void, retries: count("goldleaves_upstream_retries_total").await, unrecorded: 0 }
 }
 
 /// Faults, one after the other, while the load runs. How many, and what the gateways said before they died.
@@ -164,8 +164,7 @@ async fn rage(fleet: &mut Fleet, load: &SteadyLoad, (random, requests): (&mut St
         let fault = if faults.is_empty() { *FAULTS.choose(random).unwrap() } else { faults.remove(0) };
         let lasts = Duration::from_millis(random.random_range(50..if soak() { 6_000 } else { 700 }));
         if fault == Fault::KillGateway {
-            let last = unbilled(fleet).await;
-            said = Unbilled { void: said.void + last.void, retries: said.retries + last.retries };
+            said += unbilled(fleet).await;
         }
         let before = load.finished();
         inflict(fleet, fault, lasts, random).await;
@@ -207,8 +206,7 @@ async fn random_faults_under_load_lose_and_double_nothing() {
     let served_secs = start.elapsed().as_secs();
 
     fleet.relayed(RECOVERY).await.unwrap();
-    let last = unbilled(&fleet).await;
-    said = Unbilled { void: said.void + last.void, retries: said.retries + last.retries };
+    said += unbilled(&fleet).await;
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(RECOVERY).await.unwrap();
     println!("{faults} faults in {served_secs} s, all recorded after {} s, {said:?}", start.elapsed().as_secs());

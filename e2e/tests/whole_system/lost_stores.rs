@@ -1,5 +1,7 @@
 //! Stores that go back, fail over, fill up, fall silent and disappear, at random under load: every call that was served is
 //! billed once, a ledger made anew bills the same, and each loss is named in a log line and by a metric within a minute.
+//! Each start of a gateway is one of `available` or of `strict`: where its disk takes no record, the first serves on and its
+//! seals say how many calls have none, exactly; the second refuses them.
 //!
 //! A few losses of each deployment as a rule, those that are named soon; `GOLDLEAVES_SOAK=1` inflicts all of them and goes on
 //! for two hours (`GOLDLEAVES_SOAK_SECS`) with 100,000 calls (`GOLDLEAVES_SOAK_REQUESTS`), both deployments at a time. `GOLDLEAVES_CHAOS_SEED` repeats the order of a run.
@@ -13,11 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use goldleaves_e2e::load::{Plan, SteadyLoad};
+use goldleaves_e2e::account::{self, Unbilled};
+use goldleaves_e2e::load::{Asked, Plan, Receipt, SteadyLoad, receipts};
+use goldleaves_e2e::tables::Contents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
-use rand::SeedableRng as _;
+use goldleaves_testkit::upstream::Upstream;
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use crate::chaos::KINDS;
 use crate::soak;
@@ -26,7 +31,10 @@ use crate::soak;
 const NAMED_WITHIN: Duration = Duration::from_secs(60);
 /// The time that everything retained may take to be handed over and recorded again.
 const RECOVERY: Duration = Duration::from_secs(900);
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 8;
+const DURABILITY: &str = "METER_DURABILITY";
+/// Calls that a gateway served without a record.
+const UNRECORDED: &str = "goldleaves_unrecorded_calls_total";
 
 /// The length of a run, and its calls.
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +51,9 @@ impl Course {
         Self { lasts: Duration::from_secs(secs as u64), calls }
     }
 
-    /// A little faster than need be: nobody is served while a gateway starts.
+    /// Faster than need be: calls take their time, and nobody is served while a gateway starts.
     fn plan(self) -> Plan {
-        let pause = self.lasts.mul_f64(0.9 * CLIENTS as f64 / self.calls as f64);
+        let pause = self.lasts.mul_f64(0.8 * CLIENTS as f64 / self.calls as f64);
         Plan { clients: CLIENTS, pause, requests: None }
     }
 }
@@ -55,6 +63,80 @@ fn seeded(of: &str) -> StdRng {
     let seed = seed.unwrap_or_else(rand::random::<u64>);
     println!("{of}: GOLDLEAVES_CHAOS_SEED={seed}");
     StdRng::seed_from_u64(seed)
+}
+
+/// The `METER_DURABILITY` of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    Available,
+    Strict,
+}
+
+impl Durability {
+    fn any(random: &mut StdRng) -> Self {
+        if random.random_bool(0.5) { Self::Available } else { Self::Strict }
+    }
+
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Strict => "strict",
+        }
+    }
+
+    /// Fails where a gateway says that it served what it had to refuse.
+    fn allows(self, unrecorded: u64) {
+        assert!(self == Self::Available || unrecorded == 0, "strict served {unrecorded} calls without a record");
+    }
+}
+
+/// The responses that clients read to their end.
+struct Read {
+    receipts: Vec<Receipt>,
+    broken: u64,
+    /// A 503 says that nothing was recorded, and nothing is owed.
+    refused: u64,
+}
+
+impl Read {
+    fn of(asked: &[Asked], bursts: &[Receipt]) -> Self {
+        let is_refused = |receipt: &Receipt| receipt.status == 503;
+        let broken = asked.iter().filter(|asked| asked.receipt.is_none()).count() as u64;
+        let kept = asked.iter().filter(|asked| !asked.receipt.as_ref().is_some_and(is_refused));
+        let mut receipts = receipts(&kept.cloned().collect::<Vec<Asked>>()).unwrap();
+        receipts.extend(bursts.iter().filter(|receipt| !is_refused(receipt)).cloned());
+        let refused = (asked.len() + bursts.len() - receipts.len()) as u64 - broken;
+        Self { receipts, broken, refused }
+    }
+}
+
+/// Everything that is wrong with the account of a run, in words: billed is what was answered, but for as many calls as the
+/// seals say were served without a record.
+fn judge(contents: &Contents, read: &Read, (upstream, said): (&Upstream, Unbilled)) -> Vec<String> {
+    let (served, without) = (upstream.request_ids(), account::without_event(&read.receipts));
+    println!(
+        "{} responses read, {without} of them without a record, {} refused, {} broken, {} served by the upstream, {} billed, \
+         {} repeats, {} set aside, {said:?}",
+        read.receipts.len(),
+        read.refused,
+        read.broken,
+        served.len(),
+        contents.events.len(),
+        contents.duplicates.len(),
+        contents.dead_letters.len()
+    );
+    let unbilled = Unbilled { void: said.void + read.refused, ..said };
+    let mut wrong = account::complaints(contents, &read.receipts, &served, unbilled);
+    // A call whose response broke may have been one of them.
+    if said.unrecorded > without + read.broken {
+        let counted = said.unrecorded;
+        wrong.push(format!("{counted} calls counted without a record, {without} read, {} broken", read.broken));
+    }
+    let others = contents.dead_letters.iter().filter(|letter| letter.reason != "unknown");
+    wrong.extend(others.map(|letter| format!("{letter:?}")));
+    let first = &wrong[..wrong.len().min(20)];
+    println!("{} complaints: {first:#?}", wrong.len());
+    wrong
 }
 
 /// The n-th request; one in fifty is asked twice under one id.

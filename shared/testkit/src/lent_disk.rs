@@ -3,13 +3,17 @@
 //! It takes the right to mount. However the test ends, a process of its own lets the disk go. Programs of ours have one in memory
 //! ([`crate::disk`]), which takes no such right.
 
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::FallocateFlags;
 
 use crate::scratch::Scratch;
+
+/// The bytes that a disk gives away at once when it is filled.
+const PIECE: u64 = 16 << 20;
 
 /// The file system. It is let go with the value.
 #[derive(Debug)]
@@ -47,6 +51,12 @@ impl LentDisk {
     /// The file that takes it can't be made.
     pub fn fill(&self) -> Result<()> {
         let mut file = std::fs::File::create(self.filler()).context("filling the disk")?;
+        // Most of it at once, and what is left, less than such a piece, by writing.
+        let mut length = 0;
+        while rustix::fs::fallocate(&file, FallocateFlags::empty(), length, PIECE).is_ok() {
+            length += PIECE;
+        }
+        file.seek(SeekFrom::Start(length)).context("filling the disk")?;
         for length in [1 << 20, 4096, 1] {
             while file.write_all(&vec![0; length]).is_ok() {}
         }

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// A user of a tenant; valid for an hour.
+    /// A user of a tenant; valid for a day, which no soak outlasts.
     pub fn new(tenant: &str, user: &str) -> Self {
         let claims = Self(Map::new()).with("sub", json!(user)).with("tenant_id", json!(tenant));
-        claims.with("exp", json!(now_secs() + 3600))
+        claims.with("exp", json!(now_secs() + 86_400))
     }
 
     /// Sets a claim of any name and type, right or wrong.

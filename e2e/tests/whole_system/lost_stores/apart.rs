@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use goldleaves_e2e::account::Unbilled;
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Asked, SteadyLoad};
+use goldleaves_e2e::load::SteadyLoad;
 use goldleaves_e2e::tables::Tables;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::nats::NatsServer;
@@ -17,17 +17,17 @@ use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Course, Logs, RECOVERY, Tally, calls, request, seeded};
-use crate::chaos::{answer, judge, unbilled};
+use super::{Course, DURABILITY, Durability, Logs, RECOVERY, Read, Tally, UNRECORDED, calls, judge, request, seeded};
+use crate::chaos::{answer, unbilled};
 use crate::soak;
 use crate::used_stream::{TENANTS, assert_same, bills, meaning, output};
 
 /// So many copies of a store are kept to be put back.
 const COPIES: usize = 3;
 const BYTES_MAX: u64 = 4 << 30;
-/// Room for what the servers write, and little enough to be filled soon.
-const NATS_DISK_MIB: u32 = 512;
-const POSTGRES_DISK_MIB: u32 = 768;
+/// Room for what the servers write: a stream that went back holds all that was handed over once more, again and again.
+const NATS_DISK_MIB: u32 = 2_048;
+const POSTGRES_DISK_MIB: u32 = 1_536;
 const CONNECTS: &str = "goldleaves_nats_connects_total";
 const UNCONFIRMED: &str = "goldleaves_relay_batches_total{result=\"retried\"}";
 const REWOUND: &str = "goldleaves_relay_batches_total{result=\"rewound\"}";
@@ -98,6 +98,7 @@ struct Run {
     ledgers: Vec<TempDir>,
     said: Unbilled,
     resent: usize,
+    durability: Durability,
 }
 
 impl Run {
@@ -155,11 +156,10 @@ impl Run {
         self.fleet.server(0).unwrap().restart().await.unwrap();
     }
 
-    async fn kill_gateway(&mut self) {
-        let last = unbilled(&self.fleet).await;
-        self.said.void += last.void;
-        self.said.retries += last.retries;
-        self.fleet.kill_gateway().unwrap();
+    async fn start_gateway(&mut self) {
+        self.durability = Durability::any(&mut self.random);
+        self.fleet.set(DURABILITY, self.durability.setting());
+        self.fleet.start_gateway().await.unwrap();
     }
 
     /// Makes it happen; it ends by itself, or with [`Self::mend`].
@@ -170,10 +170,11 @@ impl Run {
                 self.restart_nats().await;
             }
             Loss::PowerCut => {
-                self.kill_gateway().await;
+                self.said += last_words(&self.fleet, self.durability).await;
+                self.fleet.kill_gateway().unwrap();
                 self.restore_stream().await;
                 self.restart_nats().await;
-                self.fleet.start_gateway().await.unwrap();
+                self.start_gateway().await;
             }
             Loss::StreamDeleted => self.ask("$JS.API.STREAM.DELETE.USAGE", &Value::Null).await,
             Loss::ConsumerDeleted => self.ask("$JS.API.CONSUMER.DELETE.USAGE.meter", &Value::Null).await,
@@ -403,6 +404,12 @@ async fn workers(fleet: &Fleet, name: &str) -> anyhow::Result<f64> {
     Ok(fleet.of_workers(name).await?.iter().sum())
 }
 
+/// The numbers of a gateway before it ends.
+async fn last_words(fleet: &Fleet, durability: Durability) -> Unbilled {
+    durability.allows(fleet.count(UNRECORDED).await.unwrap());
+    unbilled(fleet).await
+}
+
 /// A ledger made anew, from a stream that was lost, is the same to the cent.
 async fn rebuild(fleet: &mut Fleet) {
     let cards = fleet.folder().join("rate-cards");
@@ -429,30 +436,34 @@ async fn rebuild(fleet: &mut Fleet) {
 }
 
 /// Servers on disks of their own where these are to be full: that takes the right to mount.
-async fn fleet(upstream: &Upstream) -> Fleet {
+async fn fleet(upstream: &Upstream, durability: Durability) -> Fleet {
     let (nats, postgres) = if soak() {
         (NatsServer::start_on_disk(NATS_DISK_MIB).await, Postgres::start_on_disk(POSTGRES_DISK_MIB).await)
     } else {
         (NatsServer::start().await, Postgres::start().await)
     };
-    // A disk that stands still for a moment is no loss of a store: `available` would serve on without a record.
-    let strict = [("METER_DURABILITY", "strict")];
-    Fleet::start_over(vec![nats.unwrap()], postgres.unwrap(), &upstream.url(), &strict).await.unwrap()
+    let settings = [(DURABILITY, durability.setting())];
+    Fleet::start_over(vec![nats.unwrap()], postgres.unwrap(), &upstream.url(), &settings).await.unwrap()
+}
+
+async fn started(upstream: &Upstream, course: Course) -> Run {
+    let mut random = seeded("distributed");
+    let durability = Durability::any(&mut random);
+    let fleet = fleet(upstream, durability).await;
+    let tokens = TENANTS.map(|tenant| fleet.token(tenant).unwrap());
+    let load = SteadyLoad::start(fleet.address(), course.plan(), move |number| request(&tokens, number));
+    let (tally, said) = (Tally::default(), Unbilled::default());
+    Run { fleet, load, random, tally, streams: Vec::new(), ledgers: Vec::new(), said, resent: 0, durability }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stores_of_the_programs_are_lost_and_nothing_is() {
-    let (course, mut random) = (Course::of_environment(), seeded("distributed"));
+    let course = Course::of_environment();
     let upstream = Upstream::start_keeping_ids(answer).await.unwrap();
-    let fleet = fleet(&upstream).await;
-    let tokens = TENANTS.map(|tenant| fleet.token(tenant).unwrap());
-    let load = SteadyLoad::start(fleet.address(), course.plan(), move |number| request(&tokens, number));
+    let mut run = started(&upstream, course).await;
     let mut losses = if soak() { LOSSES.to_vec() } else { QUICK.to_vec() };
-    losses.shuffle(&mut random);
+    losses.shuffle(&mut run.random);
     losses.truncate(if soak() { LOSSES.len() } else { 2 });
-    let (tally, said) = (Tally::default(), Unbilled::default());
-    let (streams, ledgers, resent) = (Vec::new(), Vec::new(), 0);
-    let mut run = Run { fleet, load, random, tally, streams, ledgers, said, resent };
     let start = Instant::now();
     while !losses.is_empty()
         || (soak() && (start.elapsed() < course.lasts || run.load.finished() < course.calls as u64))
@@ -463,21 +474,20 @@ async fn stores_of_the_programs_are_lost_and_nothing_is() {
     }
     let logs = Logs::from_now(run.fleet.folder());
     run.calm(&logs).await;
-    let Run { mut fleet, load, tally, said, resent, .. } = run;
+    let Run { mut fleet, load, tally, mut said, resent, durability, .. } = run;
     let asked = load.stop().await.unwrap();
     fleet.relayed(RECOVERY).await.unwrap();
-    let last = unbilled(&fleet).await;
-    let said = Unbilled { void: said.void + last.void, retries: said.retries + last.retries };
+    said += last_words(&fleet, durability).await;
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(RECOVERY).await.unwrap();
-    println!("{:.0?}, handed over again by hand {resent} times, {said:?}", start.elapsed());
+    println!("{:.0?}, handed over again by hand {resent} times", start.elapsed());
     tally.print();
-    // A 503 says that nothing was recorded, and nothing is owed.
-    let is_refused = |asked: &Asked| asked.receipt.as_ref().is_some_and(|receipt| receipt.status == 503);
-    let (refused, served): (Vec<Asked>, Vec<Asked>) = asked.into_iter().partition(is_refused);
-    println!("{} refused", refused.len());
-    let said = Unbilled { void: said.void + refused.len() as u64, ..said };
-    judge(&fleet, &served, (&upstream, said)).await;
+    let tables = fleet.tables().await.unwrap();
+    said.unrecorded = tables.unrecorded().await.unwrap();
+    let wrong = judge(&tables.contents().await.unwrap(), &Read::of(&asked, &[]), (&upstream, said));
+    let disagreements = tables.disagreements().await.unwrap();
     rebuild(&mut fleet).await;
+    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(disagreements, Vec::<String>::new(), "what was sealed is what was received");
     fleet.scale(0).await.unwrap();
 }

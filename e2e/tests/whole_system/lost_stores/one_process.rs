@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use goldleaves_e2e::account::{self, Unbilled};
+use goldleaves_e2e::account::Unbilled;
 use goldleaves_e2e::deployment::{Deployment, Kind};
-use goldleaves_e2e::load::{Asked, Load, Receipt, SteadyLoad, receipts};
+use goldleaves_e2e::load::{Load, Receipt, SteadyLoad};
 use goldleaves_e2e::tables::{Contents, Tables};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::{CLIENTS, Course, Logs, RECOVERY, Tally, calls, request, seeded};
+use super::{Course, DURABILITY, Durability, Logs, RECOVERY, Read, Tally, UNRECORDED, calls, judge, request, seeded};
 use crate::chaos::answer;
 use crate::soak;
 use crate::used_stream::TENANTS;
@@ -51,6 +51,7 @@ struct Run {
     /// The responses to calls beside the load.
     bursts: Vec<Receipt>,
     said: Unbilled,
+    durability: Durability,
 }
 
 fn files(folder: &Path) -> [PathBuf; 3] {
@@ -98,15 +99,18 @@ impl Run {
         wait_for("everything to be recorded", RECOVERY, relayed).await.unwrap();
     }
 
-    async fn unbilled(&self) -> Unbilled {
+    /// Notes what the gateway says before it ends.
+    async fn note(&mut self) {
         let count = async |name| self.system.metric(name).await.unwrap() as u64;
-        let void = self.said.void + count("goldleaves_voided_calls_total").await;
-        Unbilled { void, retries: self.said.retries + count("goldleaves_upstream_retries_total").await }
+        let void = count("goldleaves_voided_calls_total").await;
+        let retries = count("goldleaves_upstream_retries_total").await;
+        self.durability.allows(count(UNRECORDED).await);
+        self.said += Unbilled { void, retries, unrecorded: 0 };
     }
 
     /// Ends the process without a warning, or as a person does.
     async fn end(&mut self) {
-        self.said = self.unbilled().await;
+        self.note().await;
         if self.random.random_bool(0.5) {
             self.system.kill().await.unwrap();
         } else {
@@ -116,6 +120,8 @@ impl Run {
     }
 
     async fn start(&mut self) {
+        self.durability = Durability::any(&mut self.random);
+        self.system.set(DURABILITY, self.durability.setting());
         self.system.start_again().await.unwrap();
         self.address.send_replace(Some(self.system.gateway().unwrap()));
     }
@@ -179,35 +185,14 @@ impl Run {
     }
 }
 
-/// The rows of the database, which nobody uses now.
-async fn contents(data: &Path) -> Contents {
+/// The rows of the database, which nobody uses now, and how many calls have none.
+async fn contents(data: &Path) -> (Contents, u64) {
     let folder = tempfile::tempdir().unwrap();
     copy(data, folder.path());
     let url = format!("sqlite://{}?mode=rw", folder.path().join("goldleaves.db").display());
     let tables = Tables::open(&url).await.unwrap();
     assert_eq!(tables.disagreements().await.unwrap(), Vec::<String>::new(), "what was sealed is what was received");
-    tables.contents().await.unwrap()
-}
-
-/// Billed is what was answered: a 503 says that nothing was.
-fn judge(contents: &Contents, (asked, bursts): (&[Asked], &[Receipt]), (upstream, said): (&Upstream, Unbilled)) {
-    let is_refused = |receipt: &Receipt| receipt.status == 503;
-    let served: Vec<Asked> =
-        asked.iter().filter(|asked| !asked.receipt.as_ref().is_some_and(is_refused)).cloned().collect();
-    let mut read = receipts(&served).unwrap();
-    read.extend(bursts.iter().filter(|receipt| !is_refused(receipt)).cloned());
-    let refused = (asked.len() - served.len() + bursts.iter().filter(|receipt| is_refused(receipt)).count()) as u64;
-    println!(
-        "{} responses read, {refused} refused, {} billed, {} repeats, {} set aside, {said:?}",
-        read.len(),
-        contents.events.len(),
-        contents.duplicates.len(),
-        contents.dead_letters.len()
-    );
-    let unbilled = Unbilled { void: said.void + refused, ..said };
-    let complaints = account::complaints(contents, &read, &upstream.request_ids(), unbilled);
-    assert!(complaints.is_empty(), "{} complaints: {:#?}", complaints.len(), &complaints[..complaints.len().min(20)]);
-    assert!(contents.dead_letters.iter().all(|letter| letter.reason == "unknown"), "{:?}", contents.dead_letters);
+    (tables.contents().await.unwrap(), tables.unrecorded().await.unwrap())
 }
 
 async fn bills(system: &Deployment) -> Vec<Value> {
@@ -242,10 +227,10 @@ fn meaning(contents: &Contents) -> Vec<String> {
     rows
 }
 
-async fn system(upstream: &Upstream) -> Deployment {
+async fn system(upstream: &Upstream, durability: Durability) -> Deployment {
     let settings = [
         ("UPSTREAM_URL", upstream.url()),
-        ("METER_DURABILITY", "strict".to_owned()),
+        (DURABILITY, durability.setting().to_owned()),
         ("SPOOL_BYTES_MAX", SPOOL_BYTES_MAX.to_owned()),
     ];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -255,25 +240,53 @@ async fn system(upstream: &Upstream) -> Deployment {
     system
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stores_of_the_one_process_are_lost_and_nothing_is() {
-    let (course, mut random) = (Course::of_environment(), seeded("one process"));
-    assert_eq!(course.plan().clients, CLIENTS);
-    let upstream = Upstream::start_keeping_ids(answer).await.unwrap();
-    let system = system(&upstream).await;
+/// Made anew from what the spool retains, and what a copy has of what it gave up, the ledger is the same.
+async fn rebuild(system: &mut Deployment, base: Option<&TempDir>, before: &Contents) {
+    let data = system.kept_disk().unwrap().path();
+    system.start_again().await.unwrap();
+    let billed = bills(system).await;
+    assert_eq!(system.stop().await.unwrap().code(), Some(0));
+    match base {
+        Some(base) => copy(base.path(), &data),
+        None => files(&data).iter().for_each(|file| drop(std::fs::remove_file(file))),
+    }
+    system.start_again().await.unwrap();
+    let again = async || {
+        let is_done = system.metric("goldleaves_ledger_went_back_total").await? > 0.0
+            && system.metric("goldleaves_ledger_lacking_messages").await? == 0.0
+            && system.metric("goldleaves_spool_unsent_records").await? == 0.0;
+        Ok(is_done.then_some(()))
+    };
+    wait_for("the ledger to be made anew", RECOVERY, again).await.unwrap();
+    assert_eq!(bills(system).await, billed);
+    assert_eq!(system.stop().await.unwrap().code(), Some(0));
+    crate::used_stream::assert_same(&meaning(&contents(&data).await.0), &meaning(before));
+}
+
+async fn started(upstream: &Upstream, course: Course) -> Run {
+    let mut random = seeded("one process");
+    let durability = Durability::any(&mut random);
+    let system = system(upstream, durability).await;
     let (address, seen) = watch::channel(Some(system.gateway().unwrap()));
     let tokens = TENANTS.map(|tenant| system.token(tenant).unwrap());
     let load = SteadyLoad::start(seen, course.plan(), move |number| request(&tokens, number));
+    let (tally, copies, bursts, said) = (Tally::default(), Vec::new(), Vec::new(), Unbilled::default());
+    Run { system, address, load, random, tally, copies, base: None, bursts, said, durability }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_of_the_one_process_are_lost_and_nothing_is() {
+    let course = Course::of_environment();
+    let upstream = Upstream::start_keeping_ids(answer).await.unwrap();
+    let mut run = started(&upstream, course).await;
     let mut losses = LOSSES.to_vec();
-    losses.shuffle(&mut random);
+    losses.shuffle(&mut run.random);
     let deleted = losses.iter().position(|loss| *loss == Loss::LedgerDeleted).unwrap();
     let full = losses.iter().position(|loss| *loss == Loss::DiskFull).unwrap();
     // The last one comes first.
     if deleted < full {
         losses.swap(deleted, full);
     }
-    let (tally, copies, bursts, said) = (Tally::default(), Vec::new(), Vec::new(), Unbilled::default());
-    let mut run = Run { system, address, load, random, tally, copies, base: None, bursts, said };
     let start = Instant::now();
     while !losses.is_empty()
         || (soak() && (start.elapsed() < course.lasts || run.load.finished() < course.calls as u64))
@@ -290,33 +303,16 @@ async fn stores_of_the_one_process_are_lost_and_nothing_is() {
         run.lose(loss).await;
     }
     run.calm().await;
-    let said = run.unbilled().await;
+    run.note().await;
     let data = run.data();
-    let Run { mut system, load, tally, bursts, base, .. } = run;
+    let Run { mut system, load, tally, bursts, base, said, .. } = run;
     let asked = load.stop().await.unwrap();
     println!("one process: {:.0?}", start.elapsed());
     tally.print();
     assert_eq!(system.stop().await.unwrap().code(), Some(0));
-    let before = contents(&data).await;
-    judge(&before, (&asked, &bursts), (&upstream, said));
-
-    // Made anew from what the spool retains, and what a copy has of what it gave up, it is the same.
-    system.start_again().await.unwrap();
-    let billed = bills(&system).await;
-    assert_eq!(system.stop().await.unwrap().code(), Some(0));
-    match &base {
-        Some(base) => copy(base.path(), &data),
-        None => files(&data).iter().for_each(|file| drop(std::fs::remove_file(file))),
-    }
-    system.start_again().await.unwrap();
-    let again = async || {
-        let is_done = system.metric("goldleaves_ledger_went_back_total").await? > 0.0
-            && system.metric("goldleaves_ledger_lacking_messages").await? == 0.0
-            && system.metric("goldleaves_spool_unsent_records").await? == 0.0;
-        Ok(is_done.then_some(()))
-    };
-    wait_for("the ledger to be made anew", RECOVERY, again).await.unwrap();
-    assert_eq!(bills(&system).await, billed);
-    assert_eq!(system.stop().await.unwrap().code(), Some(0));
-    crate::used_stream::assert_same(&meaning(&contents(&data).await), &meaning(&before));
+    let (before, unrecorded) = contents(&data).await;
+    let said = Unbilled { unrecorded, ..said };
+    let wrong = judge(&before, &Read::of(&asked, &bursts), (&upstream, said));
+    rebuild(&mut system, base.as_ref(), &before).await;
+    assert_eq!(wrong, Vec::<String>::new());
 }
