@@ -18,7 +18,7 @@ pub use batch::{Batch, Message};
 
 use crate::connection::Connection;
 use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer, find_stream};
-use buffer::Buffer;
+pub(crate) use buffer::Buffer;
 use pull::{Pull, PullSignal};
 
 /// How often a consumer that stops looks whether a pull that is over still got something.

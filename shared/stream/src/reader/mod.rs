@@ -16,7 +16,7 @@ pub use span::{Mark, Position, PositionError, Span};
 use crate::api::{Api, ApiError};
 use crate::connection::Connection;
 use crate::consumer::pull::{Pull, PullSignal};
-use crate::consumer::{ConsumerOptions, Message};
+use crate::consumer::{Buffer, ConsumerOptions, Message};
 use crate::topology::{RequestMax, STREAM};
 
 /// How long the server keeps the consumer of a reader that is gone.
@@ -104,7 +104,7 @@ pub struct Reader {
     /// The sequence from which on nothing was read yet.
     next: u64,
     /// Read, and not yet handed over.
-    buffer: Vec<Message>,
+    buffer: Buffer,
     source: Option<Source>,
     backoff: Backoff,
 }
@@ -145,7 +145,7 @@ impl Reader {
             connection: connection.clone(),
             options,
             next: span.first,
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
             span,
             source: None,
             backoff,
@@ -164,7 +164,8 @@ impl Reader {
     /// JetStream is away for longer than the reader waits, or makes no consumer.
     pub async fn next(&mut self) -> Result<Option<Vec<Message>>, ReadError> {
         let mut deadline = Instant::now() + self.options.patience;
-        while self.next <= self.span.last && !self.is_full() {
+        let bounds = self.bounds();
+        while self.next <= self.span.last && !self.buffer.is_full(&bounds) {
             match self.step().await {
                 Ok(Step::Message(message)) => {
                     deadline = Instant::now() + self.options.patience;
@@ -183,19 +184,18 @@ impl Reader {
         if self.next > self.span.last {
             self.end().await;
         }
-        let batch = std::mem::take(&mut self.buffer);
+        let batch = self.buffer.take(&bounds);
         Ok((!batch.is_empty()).then_some(batch))
     }
 
-    /// Says whether what was read is a batch.
-    fn is_full(&self) -> bool {
-        let bytes: usize = self.buffer.iter().map(|message| message.payload.len()).sum();
-        buffered(&self.buffer) >= self.options.batch_events || bytes >= ConsumerOptions::default().batch_bytes
+    /// The bounds of a batch.
+    fn bounds(&self) -> ConsumerOptions {
+        ConsumerOptions { batch_events: self.options.batch_events, ..ConsumerOptions::default() }
     }
 
     async fn step(&mut self) -> Result<Step, ReadError> {
         match &mut self.source {
-            Some(source) => source.step(&self.connection, buffered(&self.buffer)).await,
+            Some(source) => source.step(&self.connection, self.buffer.events).await,
             None => self.begin().await,
         }
     }
@@ -217,8 +217,7 @@ impl Reader {
         let api = self.connection.api();
         let made: Value =
             api.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request).await.map_err(ReadError::of)?;
-        let options = ConsumerOptions { batch_events: self.options.batch_events, ..ConsumerOptions::default() };
-        let pull = Pull::open(&self.connection, ("", &name), &options, RequestMax::default()).await;
+        let pull = Pull::open(&self.connection, ("", &name), &self.bounds(), RequestMax::default()).await;
         let pull = pull.map_err(|reason| ReadError::Unavailable(ApiError::unavailable(reason)))?;
         self.source = Some(Source { name, pull, places: 0 });
         let is_over = made.get("num_pending").and_then(Value::as_u64) == Some(0);
@@ -231,10 +230,6 @@ impl Reader {
             let _: Result<Value, _> = forget(&self.connection.api(), &source.name).await;
         }
     }
-}
-
-fn buffered(messages: &[Message]) -> usize {
-    messages.iter().map(|message| message.events).sum()
 }
 
 async fn forget(api: &Api, name: &str) -> Result<Value, ApiError> {
