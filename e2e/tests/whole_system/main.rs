@@ -21,6 +21,7 @@ macro_rules! on_both {
 }
 
 mod applications;
+mod archived_by_hand;
 mod attackers;
 mod bad_input;
 mod billing_command;
