@@ -16,7 +16,7 @@ pub(crate) struct Handed(Mutex<Option<Count>>);
 /// A count of messages, and which count it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Count {
-    /// Which count: a spool that is made anew begins another one.
+    /// Which count: a spool that is made anew begins another one, and so does a ledger that went back.
     pub(crate) course: Arc<Course>,
     /// So many messages are committed.
     pub(crate) messages: u64,
@@ -33,7 +33,12 @@ impl Handed {
 }
 
 impl Count {
-    pub(crate) fn of(id: Uuid, messages: u64) -> Self {
+    /// Another count than any before.
+    pub(crate) fn begin() -> Self {
+        Self::of(Uuid::now_v7(), 0)
+    }
+
+    fn of(id: Uuid, messages: u64) -> Self {
         Self { course: Arc::new(Course { stream: SPOOL.to_owned(), created: id.to_string() }), messages }
     }
 

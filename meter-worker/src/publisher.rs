@@ -9,7 +9,6 @@ use bytes::Bytes;
 use goldleaves_domain::{Delivery, PublishError, PublishFuture, Publisher, Timestamp};
 use goldleaves_ledger::Incoming;
 use goldleaves_runtime::process::chain;
-use uuid::Uuid;
 
 use crate::handed::Count;
 use crate::meter::Meter;
@@ -55,14 +54,17 @@ impl Publisher for Meter {
             };
             self.metrics().lacks(count.messages.saturating_sub(reached));
             if reached >= count.messages {
+                // A crash came between a COMMIT and its receipt. No number that the ledger has is given out again.
+                self.handed().set(Count { messages: reached, ..count });
                 return Ok(());
             }
             self.metrics().went_back();
             let reason =
                 format!("the ledger went back: it has {reached} of the {} messages it recorded", count.messages);
-            // What is handed over again is counted from where the ledger is. Until its first receipt the greater count
-            // stands beside the cursor, so that a crash in between forgets nothing.
-            self.handed().set(Count { messages: reached, ..count });
+            // Another count, of which no backup from before has anything: in this one a backup that was made before the ledger went
+            // back could be further than what is handed over from now on. Until its first receipt the old count stands beside the
+            // cursor, so that a crash in between forgets nothing.
+            self.handed().set(Count::begin());
             Err(PublishError::Rewound { reason })
         })
     }
@@ -74,6 +76,6 @@ impl Publisher for Meter {
 
     fn recall(&self, receipt: &[u8]) {
         let count = std::str::from_utf8(receipt).ok().and_then(|text| text.parse().ok());
-        self.handed().set(count.unwrap_or_else(|| Count::of(Uuid::now_v7(), 0)));
+        self.handed().set(count.unwrap_or_else(Count::begin));
     }
 }
