@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use goldleaves_gateway::StreamSettings;
-use goldleaves_stream::{Connection, Room, STREAM};
+use goldleaves_stream::{Connection, STREAM, StreamRoom};
 
 /// The bytes that a typical event takes in JetStream.
 const EVENT_BYTES: u64 = 985;
@@ -15,7 +15,7 @@ pub(crate) async fn say(settings: &StreamSettings, connection: &Connection) -> S
     if !connection.is_connected() {
         return format!("stream {STREAM}: NATS at {} does not answer; {}", connection.servers(), holds(wanted));
     }
-    match Room::read(connection).await {
+    match StreamRoom::read(connection).await {
         Ok(Some(room)) => of(&room, wanted.1),
         Ok(None) => format!("stream {STREAM}: not made yet; {}", holds(wanted)),
         Err(error) => format!("stream {STREAM}: can't be asked ({error}); {}", holds(wanted)),
@@ -35,7 +35,7 @@ pub(crate) fn ask(settings: &StreamSettings) -> String {
     asked.unwrap_or_else(|error| format!("stream {STREAM}: can't be asked ({error})"))
 }
 
-fn of(room: &Room, wanted: Duration) -> String {
+fn of(room: &StreamRoom, wanted: Duration) -> String {
     let age_max = room.age_max.unwrap_or(wanted);
     let mut said = match (room.bytes_max, room.lasts(), room.messages_per_second()) {
         (None, ..) => format!("stream {STREAM}: without a limit of bytes, it keeps {} days", days(age_max)),
@@ -94,8 +94,8 @@ mod tests {
 
     const HISTORY: Duration = Duration::from_secs(45 * 86_400);
 
-    fn room(bytes: u64, messages: u64, newest: &str) -> Room {
-        Room {
+    fn room(bytes: u64, messages: u64, newest: &str) -> StreamRoom {
+        StreamRoom {
             created: String::new(),
             bytes,
             bytes_max: Some(16 << 30),

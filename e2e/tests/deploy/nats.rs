@@ -7,8 +7,8 @@ use std::time::Duration;
 use goldleaves_domain::{Delivery, Publisher as _};
 use goldleaves_e2e::nats_wire::Wire;
 use goldleaves_stream::{
-    ConnectSettings, Connection, Consumer, ConsumerOptions, Existence, Next, PublisherOptions, Room, StreamPublisher,
-    Topology,
+    ConnectSettings, Connection, Consumer, ConsumerOptions, Existence, Next, PublisherOptions, StreamPublisher,
+    StreamRoom, Topology,
 };
 use goldleaves_testkit::child::{Child, wait_for};
 use goldleaves_testkit::scratch::Scratch;
@@ -129,7 +129,7 @@ async fn gateway_and_worker_do_their_work_with_their_own_logins() {
         consumer.settle(&batch, |_| false).await;
     }
     assert_eq!(Topology::make_consumer(&connection, 1).await.unwrap(), Existence::Found);
-    assert_eq!(Room::purge(&connection, 1).await.unwrap(), 0, "it may, and there is nothing to purge");
+    assert_eq!(StreamRoom::purge(&connection, 1).await.unwrap(), 0, "it may, and there is nothing to purge");
     assert!(connection.flush(Duration::from_secs(10)).await);
     let mut admin = server.as_anybody("ADMIN").await;
     wait_for("the acknowledgements", Duration::from_secs(30), async || {

@@ -13,7 +13,7 @@ use goldleaves_web::BodyError;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::meter::Meter;
+use super::meter::CallMeter;
 use super::usage::Usage;
 use crate::headers::is_hop_by_hop_trailer;
 use crate::proxy::{AnswerBody, AnswerError};
@@ -21,13 +21,13 @@ use crate::proxy::{AnswerBody, AnswerError};
 /// An answer and, when it is billable, the guard that owes its settlement.
 pub(crate) struct ResponseBody {
     answer: AnswerBody,
-    meter: Option<Meter>,
+    meter: Option<CallMeter>,
     ended: bool,
     broken: Option<BodyError>,
 }
 
 impl ResponseBody {
-    pub(crate) const fn new(answer: AnswerBody, meter: Option<Meter>) -> Self {
+    pub(crate) const fn new(answer: AnswerBody, meter: Option<CallMeter>) -> Self {
         Self { answer, meter, ended: false, broken: None }
     }
 

@@ -54,7 +54,7 @@ pub(crate) struct Began {
 
 /// The guard. Not announced yet, owing, or done.
 #[derive(Debug)]
-pub(crate) struct Meter(Box<Metered>);
+pub(crate) struct CallMeter(Box<Metered>);
 
 #[derive(Debug)]
 struct Metered {
@@ -77,7 +77,7 @@ enum Stage {
     Done,
 }
 
-impl Meter {
+impl CallMeter {
     /// A call that may be handed over soon.
     pub(crate) fn plan(core: &Arc<Core>, call: PreparedCall, asked: Option<Asked>, began: Began) -> Self {
         Self(Box::new(Metered {
@@ -162,7 +162,7 @@ impl Meter {
     }
 }
 
-impl HandOver for Meter {
+impl HandOver for CallMeter {
     fn check(&mut self) -> Result<(), GatewayError> {
         if let Stage::Planned(call) = &self.0.stage
             && self.0.core.recorder.check(call).is_err()
@@ -196,7 +196,7 @@ impl HandOver for Meter {
 
 /// Dropped before the end: somebody left. What the gateway itself broke off before the upstream's head is not billed:
 /// there is no status that could be billable. A panic leaves the call as what it is then, unknown.
-impl Drop for Meter {
+impl Drop for CallMeter {
     fn drop(&mut self) {
         if self.owed().is_none() {
             return;

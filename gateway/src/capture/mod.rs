@@ -31,7 +31,7 @@ use crate::transport::UploadWatch;
 
 use body::ResponseBody;
 use leaving::Leaving;
-pub(crate) use meter::{Asked, Began, Meter};
+pub(crate) use meter::{Asked, Began, CallMeter};
 use skipped::Skipped;
 pub(crate) use usage::Usage;
 
@@ -56,7 +56,7 @@ impl<S> Layer<S> for CaptureLayer {
 
 impl<S> Service<Admitted> for Capture<S>
 where
-    S: Service<Captured<Meter>, Response = Served<Meter>, Error = Failure>,
+    S: Service<Captured<CallMeter>, Response = Served<CallMeter>, Error = Failure>,
     S::Future: Send + 'static,
 {
     type Response = Response<WebBody>;
@@ -85,7 +85,7 @@ struct Billing<'a> {
 }
 
 impl<S> Capture<S> {
-    fn capture(&self, call: Admitted) -> Captured<Meter> {
+    fn capture(&self, call: Admitted) -> Captured<CallMeter> {
         match call {
             Admitted::Open { traced, path, heading } => {
                 let watch = upload_watch(&traced, || None);
@@ -104,7 +104,7 @@ impl<S> Capture<S> {
         }
     }
 
-    fn plan(&self, traced: &Traced, path: &NormalPath, billing: Billing<'_>) -> (Meter, Option<UploadWatch>) {
+    fn plan(&self, traced: &Traced, path: &NormalPath, billing: Billing<'_>) -> (CallMeter, Option<UploadWatch>) {
         let Billing { caller, route, units } = billing;
         let (request, facts) = (&traced.request, &traced.facts);
         // Only repeats of one chosen id are ever compared: an upload without one need not be hashed.
@@ -129,7 +129,7 @@ impl<S> Capture<S> {
             user_agent: user_agent.as_deref(),
             client_ip: facts.peer.to_str().ok().filter(|_| client_info),
         });
-        (Meter::plan(&self.core, call, asked, Began { arrived: facts.arrived, units }), watch)
+        (CallMeter::plan(&self.core, call, asked, Began { arrived: facts.arrived, units }), watch)
     }
 }
 
@@ -143,7 +143,7 @@ fn upload_watch(traced: &Traced, fingerprint: impl FnOnce() -> Option<Fingerprin
 }
 
 /// The result of the upstream's side of a call.
-type Answered = Result<Served<Meter>, Failure>;
+type Answered = Result<Served<CallMeter>, Failure>;
 type Durable = Pin<Box<dyn Future<Output = Result<(), NotDurable>> + Send>>;
 
 pin_project! {
@@ -188,13 +188,13 @@ where
 /// The upstream's head came, and what it says of usage is taken out of it.
 struct Headed {
     response: Response<AnswerBody>,
-    meter: Option<Meter>,
+    meter: Option<CallMeter>,
     tunnel: Option<Tunnel>,
 }
 
 impl Headed {
     /// A status that is not billable ends the metering.
-    fn of(served: Served<Meter>, unmetered: Option<Skipped>, core: &Core) -> Self {
+    fn of(served: Served<CallMeter>, unmetered: Option<Skipped>, core: &Core) -> Self {
         let Served { mut response, meter, tunnel } = served;
         let status = response.status().as_u16();
         let usage = Usage::take(response.headers_mut());
@@ -207,7 +207,7 @@ impl Headed {
             meter.void(VoidReason::StatusNotBillable);
             None
         });
-        if let Some(event_id) = meter.as_ref().and_then(Meter::event_id)
+        if let Some(event_id) = meter.as_ref().and_then(CallMeter::event_id)
             && let Ok(value) = HeaderValue::from_str(event_id.as_uuid().as_hyphenated().encode_lower(&mut [0; 36]))
         {
             response.headers_mut().insert(USAGE_EVENT_ID, value);
@@ -222,7 +222,7 @@ impl Headed {
     /// Returns what the head has to wait for, if anything.
     fn durable(&self, core: &Core) -> Option<Durable> {
         let strict = core.recorder.durability() == Durability::Strict;
-        let owed = self.meter.as_ref().filter(|_| strict).and_then(Meter::owed)?;
+        let owed = self.meter.as_ref().filter(|_| strict).and_then(CallMeter::owed)?;
         Some(Box::pin(owed.durable()))
     }
 
@@ -244,7 +244,7 @@ impl Headed {
 }
 
 /// A tunnel outlives its request; the gateway's end waits for it as for any other call.
-fn dig(core: &Arc<Core>, tunnel: Tunnel, mut meter: Option<Meter>) {
+fn dig(core: &Arc<Core>, tunnel: Tunnel, mut meter: Option<CallMeter>) {
     let running = Arc::clone(core);
     core.tunnels.spawn(async move {
         let ended = tunnel.run(&running).await;

@@ -23,7 +23,8 @@ use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_runtime::{Backoff, Metrics, Quiet};
 use goldleaves_stream::{
     Batch, ConnectError, ConnectSettings, Connection, Consumer, ConsumerOptions, ConsumerState, Existence, Footing,
-    Lag, Next, Position, RECEIVER, ReadError, Reader, ReaderOptions, Room, STREAM, Servers, Topology, TopologyError,
+    Lag, Next, Position, RECEIVER, ReadError, Reader, ReaderOptions, STREAM, Servers, StreamRoom, Topology,
+    TopologyError,
 };
 use goldleaves_trace::Moment;
 use prometheus_client::metrics::counter::Counter;

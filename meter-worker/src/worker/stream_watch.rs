@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lineage;
-use super::{Connection, Existence, Lag, Room, STREAM, Topology, TopologyError};
+use super::{Connection, Existence, Lag, STREAM, StreamRoom, Topology, TopologyError};
 
 /// The least time between two log lines about what stays as it is.
 const QUIET: Duration = Duration::from_secs(300);
@@ -92,7 +92,7 @@ impl StreamWatch {
             }
             let lag = Lag::read(&self.connection).await.ok();
             self.metrics.consumer(lag);
-            let room = Room::read(&self.connection).await.ok().flatten();
+            let room = StreamRoom::read(&self.connection).await.ok().flatten();
             self.metrics.room(room.as_ref());
             if let Some(lag) = lag.flatten() {
                 self.feed_all(lag).await;
@@ -109,7 +109,7 @@ impl StreamWatch {
     }
 
     /// Up to where everything that the stream holds is recorded; the sequence before its first one where that is not.
-    async fn reached(&self, room: &Room) -> Result<u64> {
+    async fn reached(&self, room: &StreamRoom) -> Result<u64> {
         let course = Course { stream: STREAM.to_owned(), created: room.created.clone() };
         let ends = (room.first_sequence, room.last_sequence);
         if !lineage::lost(&self.connection, (&self.ledger, &course), ends).await?.is_empty() {
@@ -120,7 +120,7 @@ impl StreamWatch {
     }
 
     /// Makes a deleted consumer again, from where the ledger is. `is_there`: `None` = nobody knows.
-    async fn mind_consumer(&mut self, is_there: Option<bool>, room: &Room) {
+    async fn mind_consumer(&mut self, is_there: Option<bool>, room: &StreamRoom) {
         let missing_for = self.missing.heard(is_there, Instant::now());
         if missing_for.is_none_or(|long| long < self.pace.missing_grace) {
             return;
@@ -167,7 +167,7 @@ impl StreamWatch {
     }
 
     /// Purges history where it fills the stream. Whether it has to be looked again soon.
-    async fn make_room(&mut self, room: &Room) -> bool {
+    async fn make_room(&mut self, room: &StreamRoom) -> bool {
         let Some(excess) = room.excess_before() else { return false };
         let reached = match self.reached(room).await {
             Ok(reached) => reached,
@@ -189,7 +189,7 @@ impl StreamWatch {
             }
             return true;
         }
-        match Room::purge(&self.connection, before).await {
+        match StreamRoom::purge(&self.connection, before).await {
             Ok(purged) => {
                 self.metrics.purged.inc_by(purged);
                 tracing::info!(purged, before, bytes, bytes_max, "history that the ledger has made room in the stream");
@@ -282,12 +282,13 @@ impl StreamMetrics {
         self.redelivered.set(lag.map(|lag| lag.redelivered));
     }
 
-    fn room(&self, room: Option<&Room>) {
+    fn room(&self, room: Option<&StreamRoom>) {
         self.bytes.set(room.map(|room| room.bytes));
         self.bytes_max.set(room.and_then(|room| room.bytes_max));
         self.messages.set(room.map(|room| room.messages));
         self.age_max.set(room.and_then(|room| room.age_max).map(|age| age.as_secs_f64()));
-        let age = |room: &Room| room.oldest.map_or(0.0, |oldest| (now_micros() - oldest.unix_micros()) as f64 / 1e6);
+        let age =
+            |room: &StreamRoom| room.oldest.map_or(0.0, |oldest| (now_micros() - oldest.unix_micros()) as f64 / 1e6);
         self.oldest_age.set(room.map(age).map(|age| age.max(0.0)));
         let full = room.filter(|room| room.is_full()).map(|room| {
             format!("the stream holds {} of {} bytes and takes no more", room.bytes, room.bytes_max.unwrap_or(0))

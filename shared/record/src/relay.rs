@@ -115,7 +115,7 @@ enum BatchSize {
 }
 
 /// Says whether the cursor may move.
-enum HandOver {
+enum BatchEnd {
     Over,
     /// The receiver lost what it had: start again from the oldest record.
     Rewound,
@@ -248,8 +248,8 @@ impl Relay {
         let (count, is_large) = (records.len(), records.len() > limits.records / 2 || bytes > limits.bytes / 2);
         let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
         match self.hand_over(publisher, &batch).await {
-            HandOver::Over => self.advance(next, &publisher.receipt()).await,
-            HandOver::Rewound => self.rewind().await,
+            BatchEnd::Over => self.advance(next, &publisher.receipt()).await,
+            BatchEnd::Rewound => self.rewind().await,
         }
         if is_large { BatchSize::Large } else { BatchSize::Small(count) }
     }
@@ -294,7 +294,7 @@ impl Relay {
     }
 
     /// Hands a batch over, however long that takes.
-    async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> HandOver {
+    async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> BatchEnd {
         let (mut left, started) = (batch, Moment::now());
         let mut bytes_max = None;
         while !left.is_empty() {
@@ -310,7 +310,7 @@ impl Relay {
                 Err(PublishError::Rewound { reason }) => {
                     self.metrics.attempt(Attempt::Rewound);
                     warn!(reason, "the receiver lost what it had confirmed; everything retained is sent again");
-                    return HandOver::Rewound;
+                    return BatchEnd::Rewound;
                 }
                 Err(PublishError::TooLarge { bytes_max: most }) if bytes_max != Some(most) => {
                     self.name_oversized(window, most);
@@ -319,7 +319,7 @@ impl Relay {
                 Err(cause) => self.pause(&cause).await,
             }
         }
-        HandOver::Over
+        BatchEnd::Over
     }
 
     fn name_oversized(&self, window: &[(Record, Read)], bytes_max: usize) {

@@ -20,4 +20,6 @@ pub use consumer::{Batch, Consumer, ConsumerOptions, ConsumerState, Lag, Message
 pub use footing::Footing;
 pub use publisher::{PublisherOptions, PublisherStats, StreamPublisher};
 pub use reader::{Mark, Position, PositionError, ReadError, Reader, ReaderOptions, Span};
-pub use topology::{CONSUMER, Declared, Existence, Mismatch, Present, RECEIVER, Room, STREAM, Topology, TopologyError};
+pub use topology::{
+    CONSUMER, Declared, Existence, Mismatch, Present, RECEIVER, STREAM, StreamRoom, Topology, TopologyError,
+};

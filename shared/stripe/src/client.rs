@@ -13,7 +13,7 @@ use http_body_util::Full;
 
 use crate::VERSION;
 use crate::answer::Sent;
-use crate::reading::{Meter, ReadError, Report, Sum, Sums, Window, read};
+use crate::reading::{ReadError, Report, StripeMeter, Sum, Sums, Window, read};
 
 const LIMITS: Limits =
     Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(20), answer_bytes_max: 4 * 1024 * 1024 };
@@ -99,7 +99,7 @@ impl Stripe {
     ///
     /// # Errors
     /// Stripe is away or refuses.
-    pub async fn meter(&self, id: &str) -> Result<Meter, ReadError> {
+    pub async fn meter(&self, id: &str) -> Result<StripeMeter, ReadError> {
         self.get(&format!("/v1/billing/meters/{}", segment(id))).await
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn read<T: DeserializeOwned>(outcome: Result<Answer, CallError>) -> R
 
 /// A meter, as far as it matters whether usage may be pushed to it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Meter {
+pub struct StripeMeter {
     /// Its id.
     pub id: String,
     /// The name of its events.
@@ -89,7 +89,7 @@ struct ValueSettings {
     event_payload_key: String,
 }
 
-impl Meter {
+impl StripeMeter {
     /// Why differences can't be pushed to this meter under this name, if so.
     pub fn unfit(&self, event_name: &str) -> Option<String> {
         let wrong = [

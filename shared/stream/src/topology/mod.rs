@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::api::{Api, ApiError, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND};
 use crate::connection::Connection;
 
-pub use room::Room;
+pub use room::StreamRoom;
 
 pub(crate) use found::{ConsumerFound, RequestMax, StreamFound, StreamState};
 

@@ -19,7 +19,7 @@ const ROOMY_PERCENT: u64 = 70;
 
 /// The bytes and messages of the stream, and how many it may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Room {
+pub struct StreamRoom {
     /// When the stream was made, in JetStream's own words.
     pub created: String,
     /// Bytes of its messages, as JetStream counts them.
@@ -46,7 +46,7 @@ struct Purged {
     purged: u64,
 }
 
-impl Room {
+impl StreamRoom {
     /// Asks the server. `None`: there is no stream.
     ///
     /// # Errors
@@ -126,8 +126,8 @@ impl Room {
 mod tests {
     use super::*;
 
-    fn room(bytes: u64, messages: u64) -> Room {
-        Room {
+    fn room(bytes: u64, messages: u64) -> StreamRoom {
+        StreamRoom {
             created: String::new(),
             bytes,
             bytes_max: Some(1_000_000),
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(room(801_000, 801).excess_before(), Some(101 + 101));
         assert_eq!(room(1_000_000, 1_000).excess_before(), Some(101 + 300));
         assert_eq!(room(900_000, 1).excess_before(), Some(102), "one message");
-        let unlimited = Room { bytes_max: None, ..room(900_000, 900) };
+        let unlimited = StreamRoom { bytes_max: None, ..room(900_000, 900) };
         assert_eq!((unlimited.excess_before(), unlimited.lasts(), unlimited.is_full()), (None, None, false));
     }
 
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(room(100_000, 100).lasts(), Some(Duration::from_secs(10 * 86_400)));
         let per_second = room(100_000, 86_400).messages_per_second().unwrap();
         assert!((per_second - 1.0).abs() < 1e-9, "{per_second}");
-        let one = Room { newest: room(1, 1).oldest, ..room(1_000, 1) };
+        let one = StreamRoom { newest: room(1, 1).oldest, ..room(1_000, 1) };
         assert_eq!((one.lasts(), one.messages_per_second()), (None, None));
     }
 }

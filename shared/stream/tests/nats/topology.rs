@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{consumer, stream};
-use goldleaves_stream::{CONSUMER, Declared, Existence, Mismatch, Present, Room, STREAM, Topology, TopologyError};
+use goldleaves_stream::{
+    CONSUMER, Declared, Existence, Mismatch, Present, STREAM, StreamRoom, Topology, TopologyError,
+};
 use goldleaves_testkit::nats::NatsServer;
 
 use crate::support::{
@@ -168,11 +170,11 @@ async fn no_event_can_be_deleted_and_history_is_purged_up_to_a_place() {
     publish_until_confirmed(&publisher(&connection), &deliveries(10)).await;
     let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
     assert!(stream.delete_message(1).await.is_err());
-    let room = Room::read(&connection).await.unwrap().unwrap();
+    let room = StreamRoom::read(&connection).await.unwrap().unwrap();
     assert_eq!((room.messages, room.first_sequence, room.last_sequence), (10, 1, 10));
     assert_eq!((room.bytes_max, room.age_max), (Some(TOPOLOGY.bytes_max), Some(TOPOLOGY.history)));
     assert!(room.oldest <= room.newest && room.oldest.is_some(), "{room:?}");
-    assert_eq!(Room::purge(&connection, 8).await.unwrap(), 7);
-    let room = Room::read(&connection).await.unwrap().unwrap();
+    assert_eq!(StreamRoom::purge(&connection, 8).await.unwrap(), 7);
+    let room = StreamRoom::read(&connection).await.unwrap().unwrap();
     assert_eq!((room.messages, room.first_sequence), (3, 8), "the one at the place is kept");
 }
