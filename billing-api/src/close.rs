@@ -16,10 +16,7 @@ pub async fn close_due_periods(billing: Billing, after_hours: u32, metrics: Bill
         match billing.close_due_periods(after_hours).await {
             Ok(closed) => report(&closed, &metrics),
             Err(error) => {
-                tracing::warn!(
-                    cause = &error as &dyn std::error::Error,
-                    "periods could not be closed; they are tried again"
-                );
+                tracing::warn!(cause = &error as &dyn std::error::Error, "periods could not be closed; retrying");
             }
         }
         sleep(LOOK_EVERY).await;

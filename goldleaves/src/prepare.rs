@@ -31,7 +31,7 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
         Err(error) => {
             tracing::warn!(
                 cause = process::chain(&error),
-                "the database is away, events wait in the spool until it is there"
+                "the database is away; events wait in the spool until it is there"
             );
         }
         Ok(()) => {}

@@ -135,7 +135,7 @@ impl Meter {
             request_id = event.map(|event| tracing::field::display(&event.request_id)),
             event_id = event.map(|event| tracing::field::display(event.event_id)),
             cause = detail,
-            "the ledger refuses this message, it is set aside"
+            "the ledger refuses this message; it is set aside"
         );
         let recorded = self.ledger.refuse(message, &detail).await?;
         self.metrics.recorded(&recorded);
@@ -174,7 +174,7 @@ fn log_incoming(message: &Incoming) {
         Ok(Message::Seal(seal)) => debug!(epoch = %seal.epoch, last_seq = seal.last_seq, "seal received"),
         Err(unreadable) => warn!(
             request_id = unreadable.request_id, reason = %unreadable.reason, detail = unreadable.detail,
-            "a message cannot be read, it is set aside"
+            "a message cannot be read; it is set aside"
         ),
     }
 }

@@ -138,7 +138,7 @@ impl Pusher {
                 Err(error) => {
                     tracing::warn!(
                         cause = &error as &dyn std::error::Error,
-                        "rows for Stripe could not be worked on; trying again"
+                        "rows for Stripe could not be worked on; retrying"
                     );
                     PAUSE
                 }
@@ -155,10 +155,7 @@ impl Pusher {
     pub async fn seal(self) {
         loop {
             if let Err(error) = self.seal_once().await {
-                tracing::warn!(
-                    cause = &error as &dyn std::error::Error,
-                    "rows for Stripe could not be made; trying again"
-                );
+                tracing::warn!(cause = &error as &dyn std::error::Error, "rows for Stripe could not be made; retrying");
             }
             sleep(SEAL_EVERY).await;
         }
@@ -214,7 +211,7 @@ impl Pusher {
             if let Err(Stop::Billing(error)) = work.await {
                 tracing::warn!(
                     cause = &error as &dyn std::error::Error,
-                    "a lane to Stripe could not be worked on; trying again"
+                    "a lane to Stripe could not be worked on; retrying"
                 );
             }
         }

@@ -193,7 +193,7 @@ impl Follower {
     async fn record(&self, incoming: Vec<Incoming>) {
         let mut backoff = BACKOFF;
         while let Err(cause) = self.meter.record_incoming(incoming.clone()).await {
-            tracing::debug!(cause = &cause as &dyn Error, "the ledger can't record now, the batch is tried again");
+            tracing::debug!(cause = &cause as &dyn Error, "the ledger can't record now; retrying the batch");
             tokio::time::sleep(backoff.pause()).await;
         }
     }

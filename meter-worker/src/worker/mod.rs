@@ -168,7 +168,7 @@ impl Worker {
 
     async fn flush(&self) {
         if !self.connection.flush(FLUSH_MAX).await {
-            tracing::warn!("the last acknowledgements did not leave in time, their messages will be delivered again");
+            tracing::warn!("the last acknowledgements did not leave in time; their messages will be delivered again");
         }
     }
 
@@ -254,11 +254,11 @@ impl Worker {
             return;
         }
         if error.is_transient() {
-            tracing::warn!(cause, "the ledger can't record, the batch is held and tried again");
+            tracing::warn!(cause, "the ledger can't record; the batch is held and retried");
         } else {
             tracing::error!(
                 cause,
-                "the ledger is not as it should be, the batch is held and tried again until it is mended"
+                "the ledger is not as it should be; the batch is held and retried until it is mended"
             );
         }
     }

@@ -253,7 +253,7 @@ impl RelayStart {
             State::Waiting(opening, unanswered) => tokio::select! {
                 relay = opening.wait(unanswered, self.pace.open) => relay,
                 () = stop.cancelled() => {
-                    warn!("stopped without ever having had a spool, nothing was recorded");
+                    warn!("stopped without ever having had a spool; nothing was recorded");
                     return 0;
                 }
             },

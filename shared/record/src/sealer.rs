@@ -58,7 +58,7 @@ impl Sealer {
             }
             Err(unreadable) => {
                 if !found.checkpoint.is_empty() {
-                    warn!(%unreadable, "what was kept beside the spool's cursor cannot be read, seals start anew");
+                    warn!(%unreadable, "what was kept beside the spool's cursor cannot be read; seals start anew");
                 }
                 let mut book = SealBook::default();
                 found.dead.iter().for_each(|record| book.open_late(Epoch::new(record.epoch)));
@@ -153,7 +153,7 @@ impl Sealer {
             Ok(()) => self.failing = false,
             Err(cause) if !self.failing => {
                 self.failing = true;
-                error!(cause = &cause as &dyn Error, "no seal could be written, it is tried again");
+                error!(cause = &cause as &dyn Error, "no seal could be written; retrying");
             }
             Err(_) => {}
         }

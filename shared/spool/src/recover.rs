@@ -197,7 +197,7 @@ fn begin(shared: &Shared) -> Result<Beginning, OpenError> {
 fn begin_without(shared: &Shared, error: &std::io::Error) {
     tracing::error!(
         path = %shared.options.directory.display(), %error,
-        "no spool segment can be made: nothing can be recorded until the disk takes one, which is tried again and again"
+        "no spool segment can be made; nothing is recorded until the disk takes one; retrying"
     );
     let durable = {
         let mut log = shared.log.lock();

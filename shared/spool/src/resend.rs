@@ -150,7 +150,7 @@ impl Shared {
                 tracing::info!(records, since, %lsn, "asked to hand on again what was acknowledged, going back");
                 self.forget_resend();
             }
-            Err(error) => tracing::error!(since, %error, "records can't be handed on again yet, it is tried again"),
+            Err(error) => tracing::error!(since, %error, "records can't be sent again yet; retrying"),
         }
     }
 

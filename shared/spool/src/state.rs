@@ -263,7 +263,7 @@ pub(crate) fn persist(shared: &Mutex<StateFile>, change: impl FnOnce(&mut State)
             Ok(())
         }
         Err(error) => {
-            tracing::error!(%error, "the spool's state file could not be synced, it is written anew");
+            tracing::error!(%error, "the spool's state file could not be synced; it is written anew");
             state.dirty = true;
             state.replace()
         }

@@ -100,7 +100,7 @@ impl Connection {
             }
             outcome => {
                 let cause = outcome.map_or_else(|_| "no answer".to_owned(), |result| complaint_of(result.err()));
-                tracing::warn!(servers = %settings.servers, cause, "NATS is not reachable, trying on in the background");
+                tracing::warn!(servers = %settings.servers, cause, "cannot reach NATS; retrying in the background");
                 let background = options.retry_on_initial_connect();
                 background.connect(addresses.as_slice()).await.map_err(ConnectError::Client)?
             }
@@ -273,7 +273,7 @@ async fn follow_events(client: Client, mut events: mpsc::UnboundedReceiver<Event
             }
             Event::Connected => tracing::info!(server = client.server_info().server_name, "connected to NATS"),
             Event::Disconnected => tracing::warn!("the connection to NATS is lost, trying again"),
-            Event::ServerError(error) => tracing::warn!(%error, "NATS complains"),
+            Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
             // It comes with every attempt: once is enough until something changes.
             Event::ClientError(error) if complaint != link.borrow().complaint => {
                 tracing::warn!(%error, "NATS can't be reached, trying again");
