@@ -20,7 +20,8 @@ const DECLARE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn spawn(
     supervisor: &mut Supervisor,
     stream: &StreamSettings,
-    (meter, ledger): (Meter, Ledger),
+    meter: Meter,
+    ledger: Ledger,
     metrics: &Metrics,
 ) -> Result<Arc<dyn Publisher>> {
     let connection = stream.connect("goldleaves").await?;

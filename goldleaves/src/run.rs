@@ -103,11 +103,11 @@ async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::
     let meter = Meter::new(ledger.clone(), &metrics).traced(tracer.clone());
     let publisher: Arc<dyn Publisher> = match &config.stream {
         None => Arc::new(meter),
-        Some(stream) => broker::spawn(&mut supervisor, stream, (meter, ledger.clone()), &metrics).await?,
+        Some(stream) => broker::spawn(&mut supervisor, stream, meter, ledger.clone(), &metrics).await?,
     };
     let addresses = (listeners.billing.0.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), WallClock::system());
-    let api = api(&mut supervisor, (&config, &ledger, &verifier), &metrics)?.traced(tracer.clone());
+    let api = api(&mut supervisor, &config, &ledger, &verifier, &metrics)?.traced(tracer.clone());
     let docs = config.billing.docs;
     let (served, (billing, options)) = (api.clone(), listeners.billing);
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {
@@ -150,7 +150,9 @@ async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::
 /// The billing API of this process, with what goes on beside it.
 fn api(
     supervisor: &mut Supervisor,
-    (config, ledger, verifier): (&Config, &Ledger, &TokenVerifier),
+    config: &Config,
+    ledger: &Ledger,
+    verifier: &TokenVerifier,
     metrics: &Metrics,
 ) -> Result<BillingApi> {
     let billing = Billing::new(ledger.store().clone(), config.billing.time_zone);

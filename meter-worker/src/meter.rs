@@ -80,8 +80,8 @@ impl Meter {
         self.metrics.clocks(&incoming);
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
-        let mut spans = BatchSpans::begin(&self.tracer, self.ledger.store().system(), (&incoming, arrival));
-        let recorded = self.halve((0, &incoming), &mut spans, &mut poison).await;
+        let mut spans = BatchSpans::begin(&self.tracer, self.ledger.store().system(), &incoming, arrival);
+        let recorded = self.halve(0, &incoming, &mut spans, &mut poison).await;
         spans.end_if(recorded.is_ok());
         if recorded.is_err() {
             self.metrics.failed();
@@ -92,7 +92,8 @@ impl Meter {
     /// Records a part of a batch, `first` being its place, or each half of it when something in it is refused.
     fn halve<'a>(
         &'a self,
-        (first, batch): (usize, &'a [Incoming]),
+        first: usize,
+        batch: &'a [Incoming],
         spans: &'a mut BatchSpans,
         poison: &'a mut Vec<usize>,
     ) -> Pin<Box<dyn Future<Output = Result<Recorded, LedgerError>> + Send + 'a>> {
@@ -120,8 +121,8 @@ impl Meter {
                 _ => {
                     let middle = batch.len() / 2;
                     let (left, right) = batch.split_at(middle);
-                    recorded += self.halve((first, left), spans, poison).await?;
-                    recorded += self.halve((first + middle, right), spans, poison).await?;
+                    recorded += self.halve(first, left, spans, poison).await?;
+                    recorded += self.halve(first + middle, right, spans, poison).await?;
                     Ok(recorded)
                 }
             }

@@ -31,11 +31,11 @@ pub(crate) struct CommitSpan(Option<OpenSpan>, Range<usize>);
 
 impl BatchSpans {
     /// For a batch that is recorded in a database of this `system`.
-    pub(crate) fn begin(tracer: &Tracer, system: &'static str, (batch, arrival): (&[Incoming], Arrival)) -> Self {
+    pub(crate) fn begin(tracer: &Tracer, system: &'static str, batch: &[Incoming], arrival: Arrival) -> Self {
         let open = |(place, message): (usize, &Incoming)| {
             let Ok(Message::Event(event)) = &message.parsed else { return None };
             let parent = tracer.continued(event.traceparent.as_deref())?;
-            Some((place, process(tracer, parent, (event, arrival))?))
+            Some((place, process(tracer, parent, event, arrival)?))
         };
         let events = batch.iter().enumerate().filter_map(open).collect();
         Self { tracer: tracer.clone(), system, events }
@@ -80,7 +80,7 @@ fn end_if(span: OpenSpan, is_committed: bool) {
     }
 }
 
-fn process(tracer: &Tracer, parent: TraceContext, (event, arrival): (&UsageEvent, Arrival)) -> Option<OpenSpan> {
+fn process(tracer: &Tracer, parent: TraceContext, event: &UsageEvent, arrival: Arrival) -> Option<OpenSpan> {
     let (name, started) = ("process usage".into(), arrival.started);
     let mut span = tracer.open(Opening { parent: Some(parent), kind: SpanKind::Consumer, name, started })?;
     messaging::say_event(&mut span, "process", (event.event_id, arrival.through));

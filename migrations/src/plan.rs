@@ -86,7 +86,7 @@ impl Plan {
         progress(&format!("{} of {} steps to do", pending.len(), self.0.len()));
         for planned in pending {
             progress(&format!("up {}", planned.step.name()));
-            self.apply(&session, planned, (Direction::Up, progress)).await?;
+            self.apply(&session, planned, Direction::Up, progress).await?;
         }
         session.finish().await?;
         progress("the schema is up to date");
@@ -119,7 +119,7 @@ impl Plan {
         let applied = self.applied(&session).await?;
         if let Some(last) = self.last(&applied) {
             progress(&format!("down {}", last.step.name()));
-            self.apply(&session, last, (Direction::Down { agreed }, progress)).await?;
+            self.apply(&session, last, Direction::Down { agreed }, progress).await?;
         }
         session.finish().await?;
         progress("done");
@@ -177,7 +177,8 @@ impl Plan {
         &self,
         session: &Session,
         planned: &Planned,
-        (direction, progress): (Direction, Progress<'_>),
+        direction: Direction,
+        progress: Progress<'_>,
     ) -> Result<(), MigrationError> {
         let database = match session {
             Session::Sqlite(transaction) => return planned.check_and_run(transaction, direction).await,

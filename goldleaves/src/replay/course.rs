@@ -94,7 +94,8 @@ impl Replay {
         &mut self,
         meter: &Meter,
         recorded: &mut Recorded,
-        (stop, mut tell): (&CancellationToken, impl FnMut(Progress)),
+        stop: &CancellationToken,
+        mut tell: impl FnMut(Progress),
     ) -> Result<Ending> {
         while let Some(batch) = self.next(stop).await? {
             *recorded += self.record_batch(meter, &batch, stop).await.context("recording")?;
@@ -111,7 +112,8 @@ impl Replay {
         &mut self,
         ledger: Option<&Ledger>,
         contents: &mut Contents,
-        (stop, mut tell): (&CancellationToken, impl FnMut(Progress)),
+        stop: &CancellationToken,
+        mut tell: impl FnMut(Progress),
     ) -> Result<Ending> {
         while let Some(batch) = self.next(stop).await? {
             let incoming: Vec<_> = batch.iter().flat_map(incoming).collect();

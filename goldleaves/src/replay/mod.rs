@@ -121,7 +121,7 @@ async fn to_ask(config: &ReplayConfig) -> Option<Ledger> {
 async fn record(replay: &mut Replay, ledger: &Ledger, span: Span, stop: &CancellationToken) -> Result<Ending> {
     let meter = Meter::new(ledger.clone(), &Metrics::new());
     let (mut recorded, mut teller) = (Recorded::default(), Teller::default());
-    let ending = replay.record(&meter, &mut recorded, (stop, |progress| teller.tell(&progress))).await;
+    let ending = replay.record(&meter, &mut recorded, stop, |progress| teller.tell(&progress)).await;
     let read = replay.progress().map_or(0, |progress| progress.read);
     print(&summary(&recorded, read, missing(replay, span)))?;
     ending
@@ -129,7 +129,7 @@ async fn record(replay: &mut Replay, ledger: &Ledger, span: Span, stop: &Cancell
 
 async fn look(replay: &mut Replay, ledger: Option<&Ledger>, span: Span, stop: &CancellationToken) -> Result<Ending> {
     let (mut contents, mut teller) = (Contents::default(), Teller::default());
-    let ending = replay.look(ledger, &mut contents, (stop, |progress| teller.tell(&progress))).await;
+    let ending = replay.look(ledger, &mut contents, stop, |progress| teller.tell(&progress)).await;
     print(&description(&contents, missing(replay, span)))?;
     ending
 }

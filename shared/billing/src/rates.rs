@@ -174,8 +174,8 @@ impl Billing {
             let place = Place { tenant_id: &tenant, route: &route, action: &action };
             let would = chosen(&cards, (place, priced), &with, range);
             let (now, then) = bills.entry(tenant).or_default();
-            now.add(version, &priced.pricing, ((), used));
-            then.add(would.version, &would.pricing, ((), used));
+            now.add(version, &priced.pricing, (), used);
+            then.add(would.version, &would.pricing, (), used);
         }
         Ok(summed(bills))
     }

@@ -166,7 +166,7 @@ pub(crate) fn bill(parts: &[Part], cards: &BTreeMap<i64, Card>) -> Result<Bill<V
     let mut bill = Bill::default();
     for part in parts {
         let card = cards.get(&part.version).ok_or(BillingError::MissingCard { version: part.version })?;
-        bill.add(part.version, &card.pricing, (part.keys.clone(), part.used));
+        bill.add(part.version, &card.pricing, part.keys.clone(), part.used);
     }
     Ok(bill)
 }

@@ -212,7 +212,7 @@ async fn some_tenants(source: Source<'_>, (range, names): (&Period, &Names)) -> 
         let mut bill = Bill::default();
         for (version, used) in parts {
             let card = cards.get(&version).ok_or(BillingError::MissingCard { version })?;
-            bill.add(version, &card.pricing, ((), used));
+            bill.add(version, &card.pricing, (), used);
         }
         let (used, adjusted) = (bill.used(), cents.remove(&tenant_id).unwrap_or_default());
         if (used.events, used.units_micro, adjusted) == (0, 0, 0) {

@@ -105,7 +105,7 @@ impl Ledger {
     async fn bill(&self, tenant: &TenantId, period: &Period) -> Result<Bill<String>, LedgerError> {
         let dialect = self.dialect();
         let mut params = Params::default();
-        let sql = select_lines(dialect, tenant, (period, &mut params));
+        let sql = select_lines(dialect, tenant, period, &mut params);
         let mut bill = Bill::default();
         for row in self.read(&sql, params).await? {
             let version: i64 = read(&row, "rate_version")?;
@@ -113,7 +113,7 @@ impl Ledger {
             has_card.ok_or(LedgerError::MissingCard { version })?;
             let pricing = read_pricing(&row)?;
             let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
-            bill.add(version, &pricing, (read(&row, "route")?, used));
+            bill.add(version, &pricing, read(&row, "route")?, used);
         }
         Ok(bill)
     }
@@ -130,7 +130,7 @@ impl RouteUsage {
     }
 }
 
-fn select_lines(dialect: Dialect, tenant: &TenantId, (period, params): (&Period, &mut Params)) -> String {
+fn select_lines(dialect: Dialect, tenant: &TenantId, period: &Period, params: &mut Params) -> String {
     let tenant = params.bind(tenant.as_str());
     let (raw_units, rolled_units, sums) = match dialect {
         Dialect::Postgres => {

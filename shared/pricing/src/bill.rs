@@ -53,7 +53,7 @@ impl<K> Default for Bill<K> {
 
 impl<K: Ord> Bill<K> {
     /// Adds usage to the line of a rate version, which has this pricing.
-    pub fn add(&mut self, version: i64, pricing: &Pricing, (key, used): (K, Used)) {
+    pub fn add(&mut self, version: i64, pricing: &Pricing, key: K, used: Used) {
         let line = || Line { pricing: pricing.clone(), parts: BTreeMap::new() };
         *self.lines.entry(version).or_insert_with(line).parts.entry(key).or_default() += used;
     }

@@ -47,7 +47,7 @@ const PART_BYTES_MIN: usize = 64;
 
 /// A message that the receiver does not take for its size, in parts that it does: no ledger books them, so they are set aside
 /// with all of its bytes. The first one has the place of the event, so that nothing is missing in the proof.
-pub(super) fn parts(record: &Record, whole: &Delivery, (source, bytes_max): (Source, usize)) -> Option<Vec<Delivery>> {
+pub(super) fn parts(record: &Record, whole: &Delivery, source: Source, bytes_max: usize) -> Option<Vec<Delivery>> {
     // A byte is two digits.
     let size = bytes_max.saturating_sub(PART_ENVELOPE_BYTES) / 2;
     if size < PART_BYTES_MIN {

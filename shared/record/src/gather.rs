@@ -23,7 +23,7 @@ impl Gathering {
     }
 
     /// The pause from the beginning of a batch with so many records to the next one's.
-    pub(super) fn pause(&mut self, (begun, records): (Instant, usize), gather: Duration) -> Duration {
+    pub(super) fn pause(&mut self, begun: Instant, records: usize, gather: Duration) -> Duration {
         let since = begun.duration_since(std::mem::replace(&mut self.begun, begun));
         // What waited for longer than a pause says nothing of how much comes now.
         let since = since.max(gather).as_secs_f64().max(1e-6);
@@ -46,7 +46,7 @@ mod tests {
             now += pause;
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number of records")]
             let records = (per_second * pause.as_secs_f64()) as usize;
-            pause = gathering.pause((now, records), GATHER);
+            pause = gathering.pause(now, records, GATHER);
         }
         pause
     }
@@ -57,6 +57,6 @@ mod tests {
         assert_eq!(settled(1_000.0), GATHER);
         assert!((60..70).contains(&settled(3_200.0).as_millis()), "{:?}", settled(3_200.0));
         assert_eq!(settled(50_000.0), GATHER * 6);
-        assert_eq!(Gathering::new().pause((Instant::now(), 5_000), Duration::ZERO), Duration::ZERO);
+        assert_eq!(Gathering::new().pause(Instant::now(), 5_000, Duration::ZERO), Duration::ZERO);
     }
 }

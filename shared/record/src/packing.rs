@@ -99,7 +99,7 @@ impl<'a> Packer<'a> {
                 What::One(delivery) => delivery,
             };
             let most = limits.bytes_max.filter(|most| whole.payload.len() > *most);
-            match most.and_then(|most| delivery::parts(record, &whole, (source, most))) {
+            match most.and_then(|most| delivery::parts(record, &whole, source, most)) {
                 Some(parts) => messages.extend(parts),
                 None => messages.push(whole),
             }

@@ -209,13 +209,13 @@ impl Relay {
                 _ = seal.tick() => self.sealer.seal_open().await,
                 _ = verify.tick() => self.verify(publisher).await,
                 _ = settle.tick(), if !self.orphans.is_empty() => self.settle_orphans().await,
-                ready = gathered((earliest, limits), &self.spool, reader) => self.heed(ready).await,
+                ready = gathered(earliest, limits, &self.spool, reader) => self.heed(ready).await,
             }
             let begun = tokio::time::Instant::now();
             let size = self.pass(publisher).await;
             earliest = match size {
                 BatchSize::Nothing | BatchSize::Large => begun,
-                BatchSize::Small(records) => begun + gathering.pause((begun, records), self.pace.gather),
+                BatchSize::Small(records) => begun + gathering.pause(begun, records, self.pace.gather),
             };
         }
     }
@@ -304,7 +304,7 @@ impl Relay {
             match publisher.publish(packing::messages(window, self.source, limits)).await {
                 Ok(()) => {
                     self.confirmed(window);
-                    self.trace(window, (started, publisher.receiver()));
+                    self.trace(window, started, publisher.receiver());
                     left = rest;
                 }
                 Err(PublishError::Rewound { reason }) => {
@@ -359,7 +359,7 @@ impl Relay {
     }
 
     /// A span for each event whose trace is exported, from the batch's first attempt to the receipt.
-    fn trace(&self, window: &[(Record, Read)], (started, receiver): (Moment, Receiver)) {
+    fn trace(&self, window: &[(Record, Read)], started: Moment, receiver: Receiver) {
         for (_, read) in window {
             let Read::Event(event) = read else { continue };
             let Some(parent) = self.tracer.continued(event.traceparent.as_deref()) else { continue };
@@ -479,7 +479,8 @@ impl Relay {
 
 /// Waits for something to relay, not before `earliest` unless enough for a large batch waits.
 async fn gathered(
-    (earliest, limits): (tokio::time::Instant, BatchLimits),
+    earliest: tokio::time::Instant,
+    limits: BatchLimits,
     spool: &Spool,
     reader: &mut Reader,
 ) -> Result<(), SpoolError> {

@@ -310,7 +310,7 @@ impl Store {
         let start = Instant::now();
         loop {
             let gave_way = AtomicBool::new(false);
-            let done = self.write_once(work.clone(), (limit, &gave_way)).await;
+            let done = self.write_once(work.clone(), limit, &gave_way).await;
             let again = gave_way.into_inner() && start.elapsed() < limit / 2;
             if done.is_ok() || !again {
                 return done;
@@ -320,7 +320,7 @@ impl Store {
         }
     }
 
-    async fn write_once<T, E, W>(&self, work: W, (limit, gave_way): (Duration, &AtomicBool)) -> Result<T, E>
+    async fn write_once<T, E, W>(&self, work: W, limit: Duration, gave_way: &AtomicBool) -> Result<T, E>
     where
         E: From<StoreError>,
         W: AsyncFnOnce(&Transaction) -> Result<T, E>,

@@ -60,7 +60,7 @@ impl Nginx {
             let port =
                 TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("a port")?.port();
             let address = SocketAddr::from(([127, 0, 0, 1], port));
-            std::fs::write(scratch.join("nginx.conf"), configuration((address, how), server)).context("nginx.conf")?;
+            std::fs::write(scratch.join("nginx.conf"), configuration(address, how, server)).context("nginx.conf")?;
             if let Some(child) = launch(&scratch, address).await? {
                 return Ok(Self { address, _child: child, scratch });
             }
@@ -104,7 +104,7 @@ async fn launch(scratch: &Scratch, address: SocketAddr) -> Result<Option<Child>>
 }
 
 /// One process without a master, which dies with the kill that reaches it.
-fn configuration((address, how): (SocketAddr, &str), server: &str) -> String {
+fn configuration(address: SocketAddr, how: &str, server: &str) -> String {
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path temporary_{kind}; "))

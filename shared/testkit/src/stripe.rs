@@ -295,7 +295,7 @@ impl State {
         match self.faults.outage {
             Some(false) => return Fate::Cut,
             Some(true) => {
-                self.process(received, (&fields, is_live), now);
+                self.process(received, &fields, is_live, now);
                 return Fate::Cut;
             }
             None => {}
@@ -306,12 +306,12 @@ impl State {
         match dice / share.max(f64::MIN_POSITIVE) {
             part if part < 0.2 => Fate::Cut,
             part if part < 0.4 => {
-                self.process(received, (&fields, is_live), now);
+                self.process(received, &fields, is_live, now);
                 Fate::Cut
             }
             part if part < 0.6 => error(429, "rate_limit", "Too many requests"),
             part if part < 0.8 => error(409, "lock_timeout", "Another request is in progress"),
-            _ => self.process(received, (&fields, is_live), now),
+            _ => self.process(received, &fields, is_live, now),
         }
     }
 
@@ -328,7 +328,7 @@ impl State {
     }
 
     /// A call under its idempotency key: the first answer is kept for a day, an error of the server too.
-    fn process(&mut self, received: &Received, (fields, is_live): (&BTreeMap<String, String>, bool), now: i64) -> Fate {
+    fn process(&mut self, received: &Received, fields: &BTreeMap<String, String>, is_live: bool, now: i64) -> Fate {
         let key = received.head.header("idempotency-key").map(str::to_owned);
         if let Some((at, status, body)) = key.as_ref().and_then(|key| self.replays.get(key))
             && now - at < DAY

@@ -46,10 +46,10 @@ impl Ledger {
     pub async fn record_counting(&self, incoming: &[Incoming], recorded: &mut Recorded) -> Result<(), LedgerError> {
         let mut batch = Batch::sort(incoming)?;
         let notes = notes(incoming);
-        let waiting = self.record_events(&mut batch, (&notes, recorded)).await?;
+        let waiting = self.record_events(&mut batch, &notes, recorded).await?;
         recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
-            self.record_letters(&batch, &waiting, (&notes, recorded)).await?;
+            self.record_letters(&batch, &waiting, &notes, recorded).await?;
         }
         if !batch.seals.is_empty() {
             let done = self.write(async |transaction| {
@@ -71,7 +71,7 @@ impl Ledger {
         let letter = DeadLetter { arrivals: Vec::new(), ..refused_letter(message, &detail) };
         let batch = Batch { letters: vec![letter], ..Batch::default() };
         let (notes, mut recorded) = (notes(std::slice::from_ref(message)), Recorded::default());
-        self.record_letters(&batch, &HashSet::new(), (&notes, &mut recorded)).await?;
+        self.record_letters(&batch, &HashSet::new(), &notes, &mut recorded).await?;
         Ok(recorded)
     }
 
@@ -80,7 +80,8 @@ impl Ledger {
     async fn record_events(
         &self,
         batch: &mut Batch<'_>,
-        (notes, recorded): (&[Note<'_>], &mut Recorded),
+        notes: &[Note<'_>],
+        recorded: &mut Recorded,
     ) -> Result<HashSet<Uuid>, LedgerError> {
         if batch.events.is_empty() {
             return Ok(HashSet::new());
@@ -135,7 +136,8 @@ impl Ledger {
         &self,
         batch: &Batch<'_>,
         waiting: &HashSet<Uuid>,
-        (notes, recorded): (&[Note<'_>], &mut Recorded),
+        notes: &[Note<'_>],
+        recorded: &mut Recorded,
     ) -> Result<(), LedgerError> {
         let events: Vec<&EventRow<'_>> = batch.events.iter().filter(|row| waiting.contains(&row.id())).collect();
         let mut attempts = 1;

@@ -159,11 +159,11 @@ impl<'a> Changes<'a> {
         promote(transaction, &self.promoted).await?;
         repoint(transaction, &self.repointed).await?;
         for (row, _) in &self.demoted {
-            writing.totals.add(row.key.clone(), (-1, -i128::from(row.units_micro)));
+            writing.totals.add(row.key.clone(), -1, -i128::from(row.units_micro));
             writing.recorded.earned(&row.key.route, -row.cost_cents);
         }
         for (row, _) in &self.promoted {
-            writing.totals.add(row.key.clone(), (1, row.units_micro.into()));
+            writing.totals.add(row.key.clone(), 1, row.units_micro.into());
             writing.recorded.earned(&row.key.route, row.cost_cents);
         }
         writing.recorded.displaced += (self.demoted.len() + self.promoted.len()) as u64;

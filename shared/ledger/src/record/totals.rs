@@ -44,10 +44,10 @@ impl Totals {
             action: row.event.action.as_str().to_owned(),
             rate_version: priced.rate_version,
         };
-        self.add(key, (1, row.units_micro().into()));
+        self.add(key, 1, row.units_micro().into());
     }
 
-    pub(super) fn add(&mut self, key: Key, (events, units_micro): (i64, i128)) {
+    pub(super) fn add(&mut self, key: Key, events: i64, units_micro: i128) {
         let sum = self.sums.entry(key).or_default();
         sum.0 += events;
         sum.1 += units_micro;

@@ -18,8 +18,8 @@ fn a_hundred_actions_cost_what_one_does() {
     let pricing = Pricing::PerUnit("0.4".parse().unwrap());
     let (mut one, mut many) = (Bill::default(), Bill::default());
     for action in 0..100 {
-        one.add(1, &pricing, (0, used(1_000_000)));
-        many.add(1, &pricing, (action, used(1_000_000)));
+        one.add(1, &pricing, 0, used(1_000_000));
+        many.add(1, &pricing, action, used(1_000_000));
     }
     assert_eq!((one.total(), many.total()), (Cents(40), Cents(40)));
     // Equal remainders: the first keys have the cents.
@@ -42,9 +42,9 @@ fn a_line_is_shared_by_the_largest_remainder() {
 fn versions_are_lines_of_their_own() {
     let half = Pricing::PerUnit("0.5".parse().unwrap());
     let mut bill = Bill::default();
-    bill.add(1, &half, ("a", used(1_000_000)));
-    bill.add(2, &half, ("a", used(1_000_000)));
-    bill.add(2, &half, ("b", used(2_000_000)));
+    bill.add(1, &half, "a", used(1_000_000));
+    bill.add(2, &half, "a", used(1_000_000));
+    bill.add(2, &half, "b", used(2_000_000));
     // 0.5 is 0, 1.5 is 2.
     assert_eq!(bill.total(), Cents(2));
     let lines = bill.line_groups(|key| *key);
@@ -80,7 +80,7 @@ proptest! {
         let bill_of = |parts: &[(i64, u8, u8, i128)]| {
             let mut bill = Bill::default();
             for (version, route, action, units) in parts {
-                bill.add(*version, &cards[*version as usize - 1], ((*route, *action), used(*units)));
+                bill.add(*version, &cards[*version as usize - 1], (*route, *action), used(*units));
             }
             bill
         };
