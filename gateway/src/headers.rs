@@ -16,7 +16,7 @@ const NEVER_HOP_BY_HOP: [HeaderName; 5] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODI
 
 /// The headers that the gateway sets for the upstream: the client's own are gone by then, and its `Connection` has no
 /// power over these.
-const SAID_BY_THE_GATEWAY: [HeaderName; 10] = [
+pub(crate) const SAID_BY_THE_GATEWAY: [HeaderName; 10] = [
     REQUEST_ID,
     USER_ID,
     TENANT_ID,

@@ -76,7 +76,8 @@ impl<M, S: Service<Outbound<M>>> Service<Captured<M>> for Identity<S> {
     }
 }
 
-/// Sets the headers that are kept whatever the client's `Connection` names: a new name goes to `headers.rs`, too.
+/// Sets the headers that are kept whatever the client's `Connection` names: those of
+/// [`SAID_BY_THE_GATEWAY`](crate::headers::SAID_BY_THE_GATEWAY).
 fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
     headers.insert(REQUEST_ID, facts.request_id_header.clone());
     if let Some(caller) = caller {
@@ -110,4 +111,37 @@ fn set_target<B>(request: &mut Request<B>, path: &NormalPath) {
     };
     // Both halves were parsed as a URI's before. The default is "/": never what the client wrote.
     *request.uri_mut() = PathAndQuery::try_from(text).map(Uri::from).unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use goldleaves_domain::{RequestId, Timestamp};
+
+    use super::*;
+    use crate::call::Told;
+    use crate::headers::SAID_BY_THE_GATEWAY;
+
+    #[test]
+    fn whatever_is_said_is_kept_on_its_way_to_the_upstream() {
+        let value = HeaderValue::from_static;
+        let facts = Facts {
+            peer: value("192.0.2.1"),
+            arrived: Instant::now(),
+            arrived_at: Timestamp::from_unix_micros(0).unwrap(),
+            request_id: "r-1".parse::<RequestId>().unwrap(),
+            request_id_header: value("r-1"),
+            client_chose_id: true,
+        };
+        let told = Told { user: value("ann"), tenant: Some(value("acme")) };
+        let caller = Caller { tenant: None, told, expires: None };
+        let mut headers = HeaderMap::from_iter([(HOST, value("example.com"))]);
+        say(&mut headers, &facts, Some(&caller));
+        headers.remove(HOST);
+        assert_eq!(headers.len(), 7);
+        for name in headers.keys() {
+            assert!(SAID_BY_THE_GATEWAY.contains(name), "{name} would go where a client's Connection names it");
+        }
+    }
 }
