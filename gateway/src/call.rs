@@ -1,5 +1,5 @@
 //! A request on its way in. Each layer finds something out, and its type says what is known: a layer in the wrong
-//! place does not compile.
+//! place does not compile. What all layers hand on is in boxes: it would be copied a dozen times otherwise.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::transport::UploadWatch;
 
 /// A request as hyper parsed it.
 pub(crate) struct Arrived {
-    pub(crate) request: Request<WebBody>,
+    pub(crate) request: Box<Request<WebBody>>,
     /// The socket's other end, written out once a connection.
     pub(crate) peer: HeaderValue,
 }
 
 /// With its id.
 pub(crate) struct Identified {
-    pub(crate) request: Request<WebBody>,
-    pub(crate) facts: Facts,
+    pub(crate) request: Box<Request<WebBody>>,
+    pub(crate) facts: Box<Facts>,
 }
 
 /// With its place in a trace.
 pub(crate) struct Traced {
-    pub(crate) request: Request<WebBody>,
-    pub(crate) facts: Facts,
+    pub(crate) request: Box<Request<WebBody>>,
+    pub(crate) facts: Box<Facts>,
     pub(crate) trace: CallTrace,
     /// Its place among the tenant's open calls, once the tenant is known.
     pub(crate) place: Option<OpenCall>,
@@ -133,8 +133,8 @@ pub(crate) struct Captured<M> {
 
 /// A request as the upstream shall see it, but for what belongs to one connection.
 pub(crate) struct Outbound<M> {
-    pub(crate) request: Request<WebBody>,
-    pub(crate) facts: Facts,
+    pub(crate) request: Box<Request<WebBody>>,
+    pub(crate) facts: Box<Facts>,
     pub(crate) way: Arc<Way>,
     /// When the caller's token stops to be valid.
     pub(crate) expires: Option<Instant>,

@@ -116,6 +116,6 @@ impl<S: Service<Arrived>> Service<Request<WebBody>> for Entry<S> {
     }
 
     fn call(&mut self, request: Request<WebBody>) -> Self::Future {
-        self.stack.lock().call(Arrived { request, peer: self.peer.clone() })
+        self.stack.lock().call(Arrived { request: Box::new(request), peer: self.peer.clone() })
     }
 }

@@ -226,20 +226,23 @@ impl Headed {
         Some(Box::pin(owed.durable()))
     }
 
-    /// A response without a body ends with its head, so it is settled before that is handed over.
+    /// A response without a body ends with its head, and one whose body is here already with what hyper takes in one go with
+    /// the head: both are settled before that is handed over.
     fn hand_over(self, core: &Arc<Core>) -> Response<WebBody> {
-        let Self { response, mut meter, tunnel } = self;
+        let Self { mut response, mut meter, tunnel } = self;
         if let Some(tunnel) = tunnel {
             dig(core, tunnel, meter);
             return response.map(|_| WebBody::empty());
         }
-        if !response.body().is_end_stream() {
+        let whole = response.body_mut().take_whole();
+        if whole.is_none() && !response.body().is_end_stream() {
             return response.map(|answer| WebBody::boxed(ResponseBody::new(answer, meter)));
         }
         if let Some(meter) = &mut meter {
+            meter.handed(whole.as_ref().map_or(0, |bytes| bytes.len() as u64));
             meter.completed();
         }
-        response.map(|_| WebBody::empty())
+        response.map(|_| whole.map_or_else(WebBody::empty, WebBody::passed))
     }
 }
 

@@ -26,14 +26,14 @@ impl Step<Arrived> for RequestIds {
         let Arrived { request, peer } = call;
         let identity = RequestIdentity::of(request.headers());
         let request_id_header = identity.header_value();
-        let facts = Facts {
+        let facts = Box::new(Facts {
             peer,
             arrived: Instant::now(),
             arrived_at: goldleaves_record::now(),
             request_id: identity.id,
             request_id_header: request_id_header.clone(),
             client_chose_id: identity.from_client,
-        };
+        });
         Inward::On(Identified { request, facts }, SetRequestId(request_id_header))
     }
 }

@@ -48,9 +48,43 @@ impl AnswerError {
     }
 }
 
+/// Where an answer's body comes from.
+pub(crate) enum Source {
+    /// All of it came with the head.
+    Whole(Bytes),
+    /// It comes as it comes.
+    Streamed(Incoming),
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Streamed(incoming) => Pin::new(incoming).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Streamed(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Streamed(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
 /// A body and the connection it comes over, which goes back to the pool at the body's end and is closed otherwise.
 pub(crate) struct AnswerBody {
-    incoming: Incoming,
+    source: Source,
     lease: Option<Lease>,
     watch: Option<UploadWatch>,
     stall: Stall,
@@ -76,18 +110,19 @@ pub(crate) struct Held {
 }
 
 impl AnswerBody {
-    pub(crate) fn new(incoming: Incoming, lease: Lease, stall: Stall) -> Self {
-        let mut this = Self { incoming, lease: Some(lease), watch: None, stall, span: None, place: None };
-        if this.incoming.is_end_stream() {
+    pub(crate) fn new(source: Source, lease: Lease, stall: Stall) -> Self {
+        let is_over = matches!(source, Source::Whole(_)) || source.is_end_stream();
+        let mut this = Self { source, lease: Some(lease), watch: None, stall, span: None, place: None };
+        if is_over {
             this.release(None);
         }
         this
     }
 
     /// The empty body of a 101, whose connection is a tunnel now.
-    pub(crate) fn switched(incoming: Incoming) -> Self {
+    pub(crate) fn switched(source: Source) -> Self {
         Self {
-            incoming,
+            source,
             lease: None,
             watch: None,
             stall: Stall::new(Duration::ZERO, Instant::now()),
@@ -104,7 +139,7 @@ impl AnswerBody {
 
     /// With the call's place among those of its tenant. An answer without a body has ended.
     pub(crate) fn in_place(mut self, place: Option<OpenCall>) -> Self {
-        self.place = place.filter(|_| self.lease.is_some());
+        self.place = place.filter(|_| !self.is_end_stream());
         self
     }
 
@@ -118,12 +153,12 @@ impl AnswerBody {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let mut polled = self.source.poll_frame(cx);
         if polled.is_pending() {
             if let Some(lease) = &mut self.lease {
                 lease.connection.drive(cx);
             }
-            polled = Pin::new(&mut self.incoming).poll_frame(cx);
+            polled = self.source.poll_frame(cx);
         }
         match polled {
             Poll::Pending if self.stall.expired(cx) => {
@@ -144,7 +179,7 @@ impl AnswerBody {
 
     fn took(&mut self, frame: Frame<Bytes>, cx: &mut Context<'_>) -> Result<Frame<Bytes>, AnswerError> {
         self.stall.moved();
-        if self.incoming.is_end_stream() || frame.is_trailers() {
+        if self.source.is_end_stream() || frame.is_trailers() {
             self.release(Some(cx));
         } else if self.is_late() {
             return Err(self.failed(AnswerError::CallTimeout));
@@ -153,7 +188,7 @@ impl AnswerBody {
     }
 
     fn is_short(&self) -> bool {
-        self.lease.is_some() && self.incoming.size_hint().exact().is_some_and(|left| left > 0)
+        self.lease.is_some() && self.source.size_hint().exact().is_some_and(|left| left > 0)
     }
 
     fn is_late(&self) -> bool {
@@ -189,11 +224,19 @@ impl AnswerBody {
         pool.put(connection);
     }
 
+    /// The body, where all of it is here.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.source {
+            Source::Whole(bytes) if !bytes.is_empty() => Some(std::mem::take(bytes)),
+            Source::Whole(_) | Source::Streamed(_) => None,
+        }
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.source.is_end_stream()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.source.size_hint()
     }
 }

@@ -5,9 +5,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::answer::Source;
 use crate::transport::{Connection, Upload, UploadWatch};
 
 /// Why there is no head.
@@ -21,10 +21,18 @@ pub(crate) enum NoHead {
 /// How long an answer's head may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadLimits {
-    /// From the last byte that the client sent.
+    /// From when it began, or from the last byte that the client sent.
     pub(crate) timeout: Duration,
+    pub(crate) began: Instant,
     /// The end of the whole call.
     pub(crate) call_deadline: Instant,
+}
+
+impl HeadLimits {
+    /// When an answer is late to a request that began, or whose client last sent something, at this moment.
+    pub(crate) fn deadline(&self, moved: Instant) -> Instant {
+        (moved + self.timeout).min(self.call_deadline)
+    }
 }
 
 /// Sends `request` and waits for the head of its answer.
@@ -33,22 +41,22 @@ pub(crate) async fn exchange(
     request: Request<Upload>,
     watch: Option<&UploadWatch>,
     limits: HeadLimits,
-) -> Result<Response<Incoming>, NoHead> {
+) -> Result<Response<Source>, NoHead> {
     let mut answer = pin!(connection.send(request));
-    let deadline_after = |moved: Instant| (moved + limits.timeout).min(limits.call_deadline);
-    let mut deadline = deadline_after(Instant::now());
+    let mut deadline = limits.deadline(limits.began);
     std::future::poll_fn(|cx| {
         connection.drive(cx);
         if let Poll::Ready(mut sent) = answer.as_mut().poll(cx) {
             connection.headed(&mut sent);
-            return Poll::Ready(sent.map_err(|mut failed| NoHead::Broke {
+            let head = sent.map(|response| response.map(Source::Streamed));
+            return Poll::Ready(head.map_err(|mut failed| NoHead::Broke {
                 unsent: failed.take_message().map(Box::new),
                 error: failed.into_error(),
             }));
         }
         while connection.waited_until(deadline, cx) {
             // As long as the client sends, the upstream need not answer.
-            deadline = watch.map_or(deadline, |watch| deadline_after(watch.moved()));
+            deadline = watch.map_or(deadline, |watch| limits.deadline(watch.moved()));
             if deadline <= Instant::now() {
                 return Poll::Ready(Err(NoHead::Silent));
             }

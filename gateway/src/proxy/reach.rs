@@ -131,6 +131,11 @@ impl Reached {
         self.under_way.address()
     }
 
+    /// Where it was unused.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The request was not sent after all.
     pub(crate) fn give_back(self) {
         self.pool.put(self.connection);

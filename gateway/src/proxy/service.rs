@@ -11,14 +11,13 @@ use goldleaves_web::{Buffers, WebBody};
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::answer::{AnswerBody, Lease};
+use super::answer::{AnswerBody, Lease, Source};
 use super::exchange::{HeadLimits, NoHead, exchange};
-use super::reach::{Course, Wanted};
+use super::reach::{Course, Reached, Wanted};
 use super::tunnel::Tunnel;
 use crate::call::{HandOver, Outbound};
 use crate::destination::Destination;
@@ -26,7 +25,10 @@ use crate::edge::Way;
 use crate::error::{Failure, GatewayError, UpstreamError};
 use crate::headers::{self, Framing, is_event_stream, is_grpc};
 use crate::metrics::CoreMetrics;
-use crate::transport::{Connection, Origin, Speaks, Stall, Upload, UploadLimits, UploadWatch, was_refused, was_reset};
+use crate::transport::{
+    Connection, Origin, Short, Speaks, Stall, Upload, UploadLimits, UploadWatch, short, short_head, was_refused,
+    was_reset,
+};
 use crate::upstream::{Address, Answered, CallResult, RetryReason};
 
 /// An answer's head, its body to come, and the guard of the call.
@@ -74,7 +76,7 @@ impl<M: HandOver> Service<Outbound<M>> for Proxy {
             let stream = expires.map_or(call, |expires| call.min(Instant::from_std(expires)));
             let ends = Ends { call, stream };
             let span = span.map(|span| placed(span, way.upstream.origin()));
-            let prepared = prepare(request, (way, &proxy.buffers), (watch, ends));
+            let prepared = prepare(*request, (way, &proxy.buffers), (watch, ends));
             match proxy.serve(prepared, meter.as_mut(), ends).await {
                 Ok((response, None)) => {
                     let response = told(response, span).map(|body| body.in_place(place));
@@ -169,40 +171,18 @@ impl Inner {
             meter.check()?;
         }
         let mut course = Course::begin(&way, (self.core, &self.metrics), (speaks, ends.call))?;
-        let mut reached = course.reach(Wanted::Any).await?;
+        let reached = course.reach(Wanted::Any).await?;
         if let Some(meter) = meter
             && let Err(refused) = meter.hand_over().await
         {
             reached.give_back();
             return Err(refused);
         }
-        if client.is_some() {
-            reached.connection.allow_upgrade();
-        }
-        let may_be_refused = speaks == Speaks::Two && watch.is_none();
-        let may_be_broken = repeatable && reached.connection.is_reused();
-        let spare = (may_be_refused || may_be_broken).then(|| Spare::of(&request));
-        let limits = HeadLimits { timeout: way.limits.head_timeout, call_deadline: ends.call };
-        let mut sent = std::time::Instant::now();
-        let mut head = exchange(&mut reached.connection, request, watch.as_ref(), limits).await;
-        if let Err(NoHead::Broke { unsent, error }) = &mut head
-            && let Some(reason) = why_again(&reached.connection, error)
-            && let Some(again) = unsent.take().map(|request| *request).or_else(|| {
-                let spare = spare.filter(|_| repeatable || reason == RetryReason::Refused);
-                spare.map(Spare::request)
-            })
-            && course.may_retry(reason)
-        {
-            // The upstream closed the connection while the request was on its way to it, or did not look at it.
-            course.give_up(reached);
-            reached = course.reach(Wanted::New).await?;
-            if client.is_some() {
-                reached.connection.allow_upgrade();
-            }
-            sent = std::time::Instant::now();
-            head = exchange(&mut reached.connection, again, watch.as_ref(), limits).await;
-        }
-        self.observe(&way, reached.address(), Seen { head: &head, took: sent.elapsed(), watch: watch.as_ref() });
+        let limits = HeadLimits { timeout: way.limits.head_timeout, began: Instant::now(), call_deadline: ends.call };
+        let sending =
+            Sending { request, watch: watch.as_ref(), repeatable, is_upgrade: client.is_some(), speaks, limits };
+        let (head, reached, took) = sending.ask(&mut course, reached).await?;
+        self.observe(&way, reached.address(), Seen { head: &head, took, watch: watch.as_ref() });
         let response = head.map_err(|no_head| no_head.into_error(watch.as_ref(), way.whom()))?;
         let lease = course.lease(reached);
         self.answered(response, lease, Asked { way: &way, watch, client, ends })
@@ -232,7 +212,7 @@ impl Inner {
 
     fn answered(
         &self,
-        mut response: Response<Incoming>,
+        mut response: Response<Source>,
         lease: Lease,
         asked: Asked<'_>,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
@@ -252,8 +232,72 @@ impl Inner {
             true => Stall::new(way.limits.stream_idle, ends.stream),
             false => Stall::new(way.limits.body_idle, ends.call),
         };
-        let response = plain(response, |incoming| AnswerBody::new(incoming, lease, stall).watching(watch));
+        let response = plain(response, |source| AnswerBody::new(source, lease, stall).watching(watch));
         Ok((response, None))
+    }
+}
+
+/// A request, and how it is sent.
+struct Sending<'a> {
+    request: Request<Upload>,
+    watch: Option<&'a UploadWatch>,
+    repeatable: bool,
+    is_upgrade: bool,
+    speaks: Speaks,
+    limits: HeadLimits,
+}
+
+/// The head of an answer, or why there is none.
+type Head = Result<Response<Source>, NoHead>;
+
+impl Sending<'_> {
+    /// Sends the request, once more where it may be, and waits for the head of its answer; with the connection that it came over.
+    async fn ask(
+        self,
+        course: &mut Course<'_>,
+        mut reached: Reached,
+    ) -> Result<(Head, Reached, Duration), GatewayError> {
+        let Self { request, watch, repeatable, is_upgrade, speaks, limits } = self;
+        let mut sent = std::time::Instant::now();
+        let mut was_sent = false;
+        if !is_upgrade
+            && speaks == Speaks::One
+            && reached.pool().tries_short()
+            && let Some(head) = short_head(&request)
+        {
+            match short(&mut reached.connection, head, limits.deadline(limits.began)).await {
+                Short::Answered(response) => return Ok((Ok(response.map(Source::Whole)), reached, sent.elapsed())),
+                Short::Silent => return Ok((Err(NoHead::Silent), reached, sent.elapsed())),
+                Short::Long { is_sent } => was_sent = is_sent,
+            }
+            reached.pool().was_long();
+        }
+        if is_upgrade {
+            reached.connection.allow_upgrade();
+        }
+        let may_be_refused = speaks == Speaks::Two && watch.is_none();
+        let may_be_broken = repeatable && reached.connection.is_reused();
+        let spare = (may_be_refused || may_be_broken).then(|| Spare::of(&request));
+        let mut head = exchange(&mut reached.connection, request, watch, limits).await;
+        if let Err(NoHead::Broke { unsent, error }) = &mut head
+            && let Some(reason) = why_again(&reached.connection, error)
+            && let Some(again) = unsent.take().filter(|_| !was_sent).map(|request| *request).or_else(|| {
+                let spare = spare.filter(|_| repeatable || reason == RetryReason::Refused);
+                spare.map(Spare::request)
+            })
+            && course.may_retry(reason)
+        {
+            // The upstream closed the connection while the request was on its way to it, or did not look at it.
+            course.give_up(reached);
+            reached = course.reach(Wanted::New).await?;
+            if is_upgrade {
+                reached.connection.allow_upgrade();
+            }
+            sent = std::time::Instant::now();
+            let limits = HeadLimits { began: Instant::now(), ..limits };
+            head = exchange(&mut reached.connection, again, watch, limits).await;
+        }
+        Ok((head, reached, sent.elapsed()))
     }
 }
 
@@ -270,7 +314,7 @@ fn why_again(connection: &Connection, error: &hyper::Error) -> Option<RetryReaso
 
 /// The result of an attempt.
 struct Seen<'a> {
-    head: &'a Result<Response<Incoming>, NoHead>,
+    head: &'a Head,
     took: Duration,
     watch: Option<&'a UploadWatch>,
 }
@@ -284,7 +328,7 @@ struct Asked<'a> {
 }
 
 fn switched(
-    mut response: Response<Incoming>,
+    mut response: Response<Source>,
     lease: Lease,
     (way, client, latest): (&Way, Option<OnUpgrade>, Instant),
 ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
@@ -316,15 +360,15 @@ impl NoHead {
 }
 
 /// The response as the client's connection shall write it: its own version, nothing of hyper's client within.
-fn plain(response: Response<Incoming>, body: impl FnOnce(Incoming) -> AnswerBody) -> Response<AnswerBody> {
-    let (mut parts, incoming) = response.into_parts();
+fn plain(response: Response<Source>, body: impl FnOnce(Source) -> AnswerBody) -> Response<AnswerBody> {
+    let (mut parts, source) = response.into_parts();
     parts.version = Version::HTTP_11;
     let reason = parts.extensions.remove::<hyper::ext::ReasonPhrase>();
     parts.extensions = http::Extensions::new();
     if let Some(reason) = reason {
         parts.extensions.insert(reason);
     }
-    Response::from_parts(parts, body(incoming))
+    Response::from_parts(parts, body(source))
 }
 
 /// The span of a call says whom it calls.

@@ -12,7 +12,7 @@ use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::io::{Heard, UpstreamIo};
+use super::io::{Heard, SharedIo, UpstreamIo};
 use super::pool::PoolOptions;
 use super::slots::Slot;
 use super::two::Stream;
@@ -88,12 +88,12 @@ pub(crate) struct Connection {
 }
 
 enum Line {
-    One { sender: http1::SendRequest<Upload>, driver: Driver, folded: Folded },
+    One { sender: http1::SendRequest<Upload>, driver: Driver, folded: Folded, io: SharedIo },
     Two(Stream),
 }
 
 enum Driver {
-    Serving(Box<http1::Connection<TokioIo<UpstreamIo>, Upload>>),
+    Serving(Box<http1::Connection<TokioIo<SharedIo>, Upload>>),
     Switching(Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>),
     Done,
 }
@@ -107,12 +107,20 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let (heard, folded) = (Heard::default(), Folded::default());
         let folds = Folds::new(folded.clone(), options.header_fields_max);
-        let io = TokioIo::new(UpstreamIo::new((stream, folds), heard.clone(), place));
+        let io = SharedIo::new(UpstreamIo::new((stream, folds), heard.clone(), place));
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES);
-        let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Handshake)?;
-        let line = Line::One { sender, driver: Driver::Serving(Box::new(connection)), folded };
-        Ok(Self { line, heard, alarm: Alarm::default(), reused: false })
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(io.clone())).await.map_err(ConnectError::Handshake)?;
+        let line = Line::One { sender, driver: Driver::Serving(Box::new(connection)), folded, io };
+        let mut connection = Self { line, heard, alarm: Alarm::default(), reused: false };
+        // hyper takes requests once it was polled; it may be long before it is asked to.
+        std::future::poll_fn(|cx| {
+            connection.drive(cx);
+            Poll::Ready(())
+        })
+        .await;
+        Ok(connection)
     }
 
     /// A stream of a connection that is there.
@@ -151,9 +159,27 @@ impl Connection {
     /// The answer's head came, if it did: what is read from now on is its body.
     pub(crate) fn headed(&self, sent: &mut Sent) {
         self.heard.headed();
-        if let (Line::One { folded, .. }, Ok(response)) = (&self.line, sent) {
+        let Line::One { folded, io, .. } = &self.line else { return };
+        io.answered();
+        if let Ok(response) = sent {
             folded.unfold(response.headers_mut());
         }
+    }
+
+    /// The socket, for an exchange past hyper; `None` where hyper is needed.
+    pub(super) fn past_hyper(&self) -> Option<&SharedIo> {
+        match &self.line {
+            Line::One { io, .. } if self.is_ready() => Some(io),
+            Line::One { .. } | Line::Two(_) => None,
+        }
+    }
+
+    /// Returns whether it can be used after it was idle: what came meanwhile, an end or stray bytes, is hyper's to judge.
+    pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.past_hyper().is_some_and(|io| io.is_quiet(cx)) {
+            self.drive(cx);
+        }
+        self.is_ready()
     }
 
     /// Returns whether the wait for an answer has reached `deadline`; the task is woken when it does.

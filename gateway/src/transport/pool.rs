@@ -4,6 +4,7 @@
 //! core, and by others only when there is no room for another connection: it is hardly ever waited for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Context;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use super::connection::{ConnectError, Connection, Speaks};
 use super::slots::Slots;
 use super::two::{Shared, Stream};
 use super::wire::Dial;
+
+/// So many calls are hyper's after one that could not be short, before another is tried so.
+const LONG_CALLS: u32 = 8;
 
 /// How connections are made and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub(crate) struct Pool {
     shared: Mutex<Vec<Arc<Shared>>>,
     /// Held by who makes one of them, so that calls that come together share it.
     opening: tokio::sync::Mutex<()>,
+    /// How many calls are not tried as short ones.
+    long_calls: AtomicU32,
 }
 
 struct Idle {
@@ -47,14 +53,14 @@ impl Pool {
     pub(crate) fn new(dial: Dial, options: PoolOptions, (slots, buffers): (&Slots, &Buffers)) -> Arc<Self> {
         let (slots, buffers) = (slots.clone(), buffers.clone());
         let (idle, shared, opening) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        let pool = Self { dial, options, slots, buffers, idle, shared, opening };
+        let pool = Self { dial, options, slots, buffers, idle, shared, opening, long_calls: AtomicU32::new(0) };
         let pool = Arc::new(pool);
         pool.slots.share_with(&pool);
         pool
     }
 
-    /// A connection that the upstream had not closed a moment ago. It is polled once, which reads what came while it
-    /// was idle: an end or stray bytes.
+    /// A connection that the upstream had not closed a moment ago. Where something came while it was idle, it is polled once,
+    /// which reads that: an end or stray bytes.
     pub(crate) fn take(&self, speaks: Speaks, cx: &mut Context<'_>) -> Option<Connection> {
         if speaks == Speaks::Two {
             let mut connection = Connection::stream(self.stream()?);
@@ -72,11 +78,25 @@ impl Pool {
                 return None;
             }
             drop(idle);
-            connection.drive(cx);
-            if connection.is_ready() {
+            if connection.is_usable(cx) {
                 return Some(connection);
             }
         }
+    }
+
+    /// Returns whether the next call may be a short one: what an upstream answers at length costs more when that is tried. Cores
+    /// share no pool, so that nothing is lost between looking and counting.
+    pub(crate) fn tries_short(&self) -> bool {
+        let left = self.long_calls.load(Ordering::Relaxed);
+        if left > 0 {
+            self.long_calls.store(left - 1, Ordering::Relaxed);
+        }
+        left == 0
+    }
+
+    /// A call that might have been short was not.
+    pub(crate) fn was_long(&self) {
+        self.long_calls.store(LONG_CALLS, Ordering::Relaxed);
     }
 
     /// A new connection, made within the time-out and before `latest`.

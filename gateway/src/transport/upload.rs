@@ -122,6 +122,10 @@ impl Upload {
         Self(None)
     }
 
+    pub(crate) const fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The client's body, seen by `watch`.
     pub(crate) fn streaming(
         source: WebBody,

@@ -90,6 +90,16 @@ impl Wire {
     pub(super) const fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
+
+    /// Returns whether there is surely nothing to read; the task is woken when there may be something.
+    pub(super) fn is_quiet(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).is_pending(),
+            Self::Unix(stream) => stream.poll_read_ready(cx).is_pending(),
+            // Something may have been decrypted already.
+            Self::Tls(_) => false,
+        }
+    }
 }
 
 impl AsyncRead for Wire {

@@ -25,6 +25,7 @@ mod recording;
 mod routes;
 mod routing;
 mod secure;
+mod short;
 mod skipped;
 mod smuggling;
 mod tokens;

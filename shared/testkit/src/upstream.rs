@@ -297,6 +297,12 @@ impl Answer {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
+        // What is there at once goes out at once, as most servers do it.
+        if let (Payload::Length(bytes), false) = (&self.payload, head_asked) {
+            to.write_all(&[head.as_bytes(), bytes].concat()).await.context("sending an answer")?;
+            tokio::time::sleep(self.pause).await;
+            return Ok(true);
+        }
         to.write_all(head.as_bytes()).await.context("sending a head")?;
         if head_asked {
             return Ok(true);

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use crate::exchange::Exchange;
@@ -50,7 +50,9 @@ pub struct WebBody(Inner);
 
 enum Inner {
     Empty,
-    Full(Full<Bytes>),
+    Full(Bytes),
+    /// Another server's, which came whole.
+    Passed(Bytes),
     Incoming(Incoming),
     Arriving(Incoming, Exchange),
     Boxed(UnsyncBoxBody<Bytes, BodyError>),
@@ -65,7 +67,12 @@ impl WebBody {
     /// These bytes, in one frame.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(Full::new(bytes))) }
+        if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(bytes)) }
+    }
+
+    /// The bytes of another server's answer, in one frame: like [`Self::full`], but not made here.
+    pub fn passed(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Self(Inner::Passed(bytes)) }
     }
 
     /// A request's body, whose end the connection it comes over has to know of.
@@ -87,6 +94,16 @@ impl WebBody {
 pub(crate) fn is_whole<B: 'static>(body: &B) -> bool {
     let body: &dyn Any = body;
     body.downcast_ref::<WebBody>().is_some_and(|body| matches!(body.0, Inner::Full(_)))
+}
+
+/// The bytes of a body that is whole, and whether a server made it itself.
+pub(crate) fn whole<B: 'static>(body: &B) -> Option<(&Bytes, bool)> {
+    let body: &dyn Any = body;
+    match &body.downcast_ref::<WebBody>()?.0 {
+        Inner::Full(bytes) => Some((bytes, true)),
+        Inner::Passed(bytes) => Some((bytes, false)),
+        Inner::Empty | Inner::Incoming(_) | Inner::Arriving(..) | Inner::Boxed(_) => None,
+    }
 }
 
 impl BodyError {
@@ -120,7 +137,10 @@ impl Body for WebBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Inner::Empty => Poll::Ready(None),
-            Inner::Full(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Inner::Full(bytes) | Inner::Passed(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
             Inner::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Connection),
             Inner::Arriving(body, exchange) => {
                 let polled = Pin::new(&mut *body).poll_frame(context);
@@ -141,7 +161,7 @@ impl Body for WebBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Empty => true,
-            Inner::Full(body) => body.is_end_stream(),
+            Inner::Full(bytes) | Inner::Passed(bytes) => bytes.is_empty(),
             Inner::Incoming(body) | Inner::Arriving(body, _) => body.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
@@ -150,7 +170,7 @@ impl Body for WebBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Empty => SizeHint::with_exact(0),
-            Inner::Full(body) => body.size_hint(),
+            Inner::Full(bytes) | Inner::Passed(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(body) | Inner::Arriving(body, _) => body.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
@@ -161,7 +181,7 @@ impl fmt::Debug for WebBody {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.0 {
             Inner::Empty => "empty",
-            Inner::Full(_) => "full",
+            Inner::Full(_) | Inner::Passed(_) => "full",
             Inner::Incoming(_) | Inner::Arriving(..) => "incoming",
             Inner::Boxed(_) => "boxed",
         };
@@ -179,8 +199,10 @@ mod tests {
     fn end_and_size_are_those_of_what_is_inside() {
         assert!(WebBody::empty().is_end_stream());
         assert!(WebBody::full("").is_end_stream(), "an empty text is no body");
-        let full = WebBody::boxed(WebBody::full("four"));
-        assert_eq!((full.is_end_stream(), full.size_hint().exact()), (false, Some(4)));
+        for whole in [WebBody::full("four"), WebBody::passed(Bytes::from_static(b"four"))] {
+            let full = WebBody::boxed(whole);
+            assert_eq!((full.is_end_stream(), full.size_hint().exact()), (false, Some(4)));
+        }
         let frames = futures_util::stream::iter([Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"x")))]);
         let streamed = WebBody::boxed(StreamBody::new(frames));
         assert_eq!((streamed.is_end_stream(), streamed.size_hint().exact()), (false, None));

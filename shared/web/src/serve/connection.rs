@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
@@ -21,6 +22,7 @@ use super::h2_streams::{Counted, Streams, Verdict};
 use super::head_timer::HeadTimer;
 use super::io::Socket;
 use super::service::{ForHttp1, ForHyper};
+use super::short::{Left, Rest, Rules, Short};
 use super::sniff::{Sniffed, Version, sniff};
 use super::{BUFFER_BYTES, CONNECTION_WINDOW, Closing, Held, STREAM_WINDOW, ServeOptions, Stop, prepare};
 use crate::WebBody;
@@ -65,20 +67,64 @@ impl Connection {
             }
             Ok(Sniffed::Left) | Err(_) => return,
         };
-        let exchange = Exchange::default();
-        let socket = Socket::new((read_already, stream), exchange.clone(), self.options.write_timeout, held)
-            .within(self.options.buffers.clone());
-        let service = ForHyper::new(service);
         match version {
             Version::Http1 => {
-                let (closing, buffers) = (self.closing.clone(), self.options.buffers.clone());
-                let folded = Folded::default();
-                let folds = Folds::new(folded.clone(), self.options.header_fields_max);
-                let service = ForHttp1 { service, exchange, folded, closing, buffers };
-                self.http1(TokioIo::new(socket.with_heads(folds)), service).await;
+                let rules = Rules {
+                    silence_max: self.options.headers_timeout,
+                    write_timeout: self.options.write_timeout,
+                    closing: self.closing.clone(),
+                };
+                self.short(Short::new((read_already, stream), service, held, rules)).await;
             }
-            Version::H2 => self.h2(TokioIo::new(socket), service).await,
+            Version::H2 => {
+                let socket = self.socket((read_already, stream), Exchange::default(), held);
+                self.h2(TokioIo::new(socket), ForHyper::new(service)).await;
+            }
         }
+    }
+
+    fn socket(&self, read: (BytesMut, TcpStream), exchange: Exchange, held: Held) -> Socket {
+        Socket::new(read, exchange, self.options.write_timeout, held).within(self.options.buffers.clone())
+    }
+
+    /// Serves HTTP/1 past hyper while that goes, and by hyper from then on.
+    async fn short<S, B>(&self, mut short: Short<S>)
+    where
+        S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let left = tokio::select! {
+            // First: bytes that are there are read before it is decided that the connection is idle.
+            biased;
+            left = short.run() => left,
+            () = self.last_words() => short.stop(),
+        };
+        match left {
+            Left::Closed => return,
+            Left::Writing => {
+                tokio::select! {
+                    _ = short.written() => {}
+                    () = self.stop.hard.cancelled() => {}
+                }
+                return;
+            }
+            Left::ToHyper => {}
+        }
+        let Rest { read, stream, held, service, given } = short.into_rest();
+        let (exchange, folded) = (Exchange::default(), Folded::default());
+        let folds = Folds::new(folded.clone(), self.options.header_fields_max);
+        let socket = self.socket((read, stream), exchange.clone(), held).with_heads(folds);
+        let service = ForHttp1 {
+            service: ForHyper::new(service),
+            given: Mutex::new(given),
+            exchange,
+            folded,
+            closing: self.closing.clone(),
+            buffers: self.options.buffers.clone(),
+        };
+        self.http1(TokioIo::new(socket), service).await;
     }
 
     async fn http1<S, B>(&self, socket: TokioIo<Socket>, service: ForHttp1<S>)

@@ -39,7 +39,7 @@ pub(super) struct Socket {
 }
 
 /// Runs only while a write waits for the client: a client that reads costs no timer.
-struct Stall {
+pub(super) struct Stall {
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -51,7 +51,7 @@ impl Socket {
         write_timeout: Duration,
         held: Held,
     ) -> Self {
-        let stall = Stall { limit: write_timeout, timer: None };
+        let stall = Stall::new(write_timeout);
         Self {
             read_already,
             stream,
@@ -139,7 +139,16 @@ impl Socket {
 }
 
 impl Stall {
-    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>, own: bool) -> Poll<io::Result<T>> {
+    pub(super) const fn new(limit: Duration) -> Self {
+        Self { limit, timer: None }
+    }
+
+    pub(super) fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+        own: bool,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.timer = None;
             return written;

@@ -15,6 +15,7 @@ mod limit;
 mod linger;
 mod listener;
 mod service;
+mod short;
 mod sniff;
 mod target;
 mod watched;

@@ -57,10 +57,19 @@ where
     }
 }
 
+/// The part of a connection's first call that was done before hyper was asked to serve it.
+pub(super) enum Given<S: Service<Request<WebBody>>> {
+    /// The call is under way.
+    Call { call: Pin<Box<Option<S::Future>>> },
+    /// Its answer is there.
+    Answer { answer: Option<S::Response> },
+}
+
 /// The same as [`ForHyper`], for HTTP/1: the connection's socket learns from it where the exchange stands.
-#[derive(Debug)]
-pub(super) struct ForHttp1<S> {
+pub(super) struct ForHttp1<S: Service<Request<WebBody>>> {
     pub(super) service: ForHyper<S>,
+    /// Taken by the first call.
+    pub(super) given: Mutex<Option<Given<S>>>,
     pub(super) exchange: Exchange,
     pub(super) folded: Folded,
     pub(super) closing: Closing,
@@ -86,7 +95,11 @@ where
             false => request.map(WebBody::from),
         };
         let (exchange, closing, buffers) = (self.exchange.clone(), self.closing.clone(), self.buffers.clone());
-        Exchanging { answer: self.service.answer(request), exchange, closing, buffers, head_only }
+        let answer = match self.given.lock().take() {
+            Some(given) => Answering::Given { given },
+            None => self.service.answer(request),
+        };
+        Exchanging { answer, exchange, closing, buffers, head_only }
     }
 }
 
@@ -127,6 +140,7 @@ pin_project! {
     pub(super) enum Answering<S: Service<Request<WebBody>>> {
         Called { #[pin] answer: S::Future },
         Waiting { #[pin] answer: Oneshot<S, Request<WebBody>> },
+        Given { given: Given<S> },
     }
 }
 
@@ -137,6 +151,14 @@ impl<S: Service<Request<WebBody>>> Future for Answering<S> {
         match self.project() {
             AnsweringProjected::Called { answer } => answer.poll(context),
             AnsweringProjected::Waiting { answer } => answer.poll(context),
+            AnsweringProjected::Given { given: Given::Call { call } } => match call.as_mut().as_pin_mut() {
+                Some(call) => call.poll(context),
+                None => Poll::Pending,
+            },
+            // A future is polled to its end once.
+            AnsweringProjected::Given { given: Given::Answer { answer } } => {
+                answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)))
+            }
         }
     }
 }
