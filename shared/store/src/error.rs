@@ -99,7 +99,7 @@ impl StoreError {
 
     /// Returns whether the connection it came over must not be used again: nothing came in time, the connection broke, or it leads
     /// to a server that only reads or ends.
-    pub fn is_of_the_connection(&self) -> bool {
+    pub(crate) fn is_of_the_connection(&self) -> bool {
         let Some(error) = self.sqlx() else { return matches!(self, Self::TimedOut) };
         match error {
             SqlxError::Database(error) => error.code().is_some_and(|code| is_connection_code(&code)),

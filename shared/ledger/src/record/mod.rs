@@ -44,9 +44,9 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::record`].
     pub async fn record_counting(&self, incoming: &[Incoming], recorded: &mut Recorded) -> Result<(), LedgerError> {
-        let mut batch = Batch::sort(incoming)?;
+        let batch = Batch::sort(incoming)?;
         let notes = notes(incoming);
-        let waiting = self.record_events(&mut batch, &notes, recorded).await?;
+        let waiting = self.record_events(&batch, &notes, recorded).await?;
         recorded.replays += batch.copies;
         if !waiting.is_empty() || !batch.letters.is_empty() {
             self.record_letters(&batch, &waiting, &notes, recorded).await?;
@@ -75,60 +75,40 @@ impl Ledger {
         Ok(recorded)
     }
 
-    /// Records the billable events of a batch, but for those that wait as a dead letter; those are returned. What is set aside goes
-    /// with them, out of the batch, unless that is refused or meets what others set aside.
+    /// Records the billable events of a batch, but for those that wait as a dead letter; those are returned. Where nothing
+    /// else is left to record, `notes` are written with them.
     async fn record_events(
         &self,
-        batch: &mut Batch<'_>,
+        batch: &Batch<'_>,
         notes: &[Note<'_>],
         recorded: &mut Recorded,
     ) -> Result<HashSet<Uuid>, LedgerError> {
         if batch.events.is_empty() {
             return Ok(HashSet::new());
         }
+        let events: Vec<&EventRow<'_>> = batch.events.iter().collect();
         let mut attempts = 1;
         loop {
-            // Once that has failed, no letter keeps events from being billed: they go first.
-            let letters = if attempts == 1 { &*batch.letters } else { &[] };
-            match self.record_at_once(batch, letters, notes).await {
+            let cards = self.cards().await?;
+            let done = self.write(async |transaction| {
+                let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
+                let writing = Writing { cards: &cards, totals: &mut totals, recorded: &mut recorded };
+                let inserted = insert_events(transaction, &events, writing).await?;
+                recorded.late_changes = totals.write(transaction).await?;
+                if batch.letters.is_empty() && batch.seals.is_empty() && inserted.waiting.is_empty() {
+                    progress::write(transaction, notes).await?;
+                }
+                settle(transaction, &Written { billed: (&inserted.new, &cards), set_aside: &[] }).await?;
+                Ok((inserted.waiting, recorded))
+            });
+            match done.await {
                 Ok((waiting, done)) => {
                     *recorded += done;
-                    if !letters.is_empty() {
-                        batch.letters.clear();
-                    }
                     return Ok(waiting);
                 }
-                Err(error) if !letters.is_empty() && may_be_of_the_letters(&error) => attempts += 1,
                 Err(error) => self.go_on(error, &mut attempts, recorded)?,
             }
         }
-    }
-
-    /// Records the events of a batch and these letters, in one transaction. Where nothing else is left to record, `notes` are
-    /// written with them.
-    async fn record_at_once(
-        &self,
-        batch: &Batch<'_>,
-        letters: &[DeadLetter<'_>],
-        notes: &[Note<'_>],
-    ) -> Result<(HashSet<Uuid>, Recorded), LedgerError> {
-        let events: Vec<&EventRow<'_>> = batch.events.iter().collect();
-        let cards = self.cards().await?;
-        let done = self.write(async |transaction| {
-            let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
-            let reasons = letters::hold(transaction, &[], letters).await?;
-            let writing = Writing { cards: &cards, totals: &mut totals, recorded: &mut recorded };
-            let inserted = insert_events(transaction, &events, writing).await?;
-            let set_aside = letters::write(transaction, (letters, &reasons), &mut recorded).await?;
-            letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
-            recorded.late_changes = totals.write(transaction).await?;
-            if letters.len() == batch.letters.len() && batch.seals.is_empty() && inserted.waiting.is_empty() {
-                progress::write(transaction, notes).await?;
-            }
-            settle(transaction, &Written { billed: (&inserted.new, &cards), set_aside: &set_aside }).await?;
-            Ok((inserted.waiting, recorded))
-        });
-        done.await
     }
 
     /// Records the events that wait as a dead letter, and what is set aside.
@@ -184,15 +164,6 @@ impl Ledger {
             error => return Err(error),
         }
         if *attempts > ATTEMPTS { Err(error) } else { Ok(()) }
-    }
-}
-
-/// Returns whether the events of a batch may go in without its letters: where the database answers.
-fn may_be_of_the_letters(error: &LedgerError) -> bool {
-    match error {
-        LedgerError::Store(error) => !error.is_of_the_connection(),
-        LedgerError::Contended | LedgerError::Unstorable { .. } => true,
-        LedgerError::RatesChanged | LedgerError::NoRate | LedgerError::MissingCard { .. } => false,
     }
 }
 

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use goldleaves_domain::{Outcome, UsageEvent};
-use goldleaves_ledger::{Incoming, Ledger};
-use goldleaves_testkit::postgres::Postgres;
+use goldleaves_ledger::Incoming;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 
@@ -128,57 +127,27 @@ async fn a_dead_letter_written_while_a_batch_waits_is_found() {
     database.check_invariants().await;
 }
 
-/// The statements of a database's ledger, as the server's log has them.
-struct Spoken {
-    ledger: Ledger,
-    server: &'static Postgres,
-    name: String,
-}
-
-impl Spoken {
-    async fn begin() -> Self {
-        let server = Postgres::shared().await.unwrap();
-        let database = Database::new(Kind::Postgres).await;
-        database.priced().await.store().close().await;
-        let name = database.one("SELECT current_database()::text").await;
-        server.execute(&format!("ALTER DATABASE {name} SET log_statement = 'all'")).await.unwrap();
-        Self { ledger: database.ledger().await, server, name }
-    }
-
-    /// The lines so far that say this of the database.
-    fn lines(&self, what: &str) -> Vec<String> {
-        let marker = format!(" {} LOG:  {what}", self.name);
-        self.server.log().lines().filter(|line| line.contains(&marker)).map(str::to_owned).collect()
-    }
-}
-
 /// The common case: billable events without repeats. Two statements write, then one takes the writers' lock and one looks at what
 /// others wrote. Counted in the server's own log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_takes_two_statements_and_two_looks() {
-    let spoken = Spoken::begin().await;
+    let server = goldleaves_testkit::postgres::Postgres::shared().await.unwrap();
+    let database = Database::new(Kind::Postgres).await;
+    database.priced().await.store().close().await;
+    let name = database.one("SELECT current_database()::text").await;
+    server.execute(&format!("ALTER DATABASE {name} SET log_statement = 'all'")).await.unwrap();
+    let ledger = database.ledger().await;
     let events: Vec<UsageEvent> = (1..=1000).map(event).collect();
-    let before = spoken.lines("execute ").len();
+    let marker = format!(" {name} LOG:  execute ");
+    let statements = || {
+        let log = server.log();
+        log.lines().filter(|line| line.contains(&marker)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = statements().len();
     for piece in events.chunks(500) {
-        assert_eq!(spoken.ledger.record(&batch(piece)).await.unwrap().inserted, 500);
+        assert_eq!(ledger.record(&batch(piece)).await.unwrap().inserted, 500);
     }
-    let new = spoken.lines("execute ").split_off(before);
+    let new = statements().split_off(before);
     // And the rate cards, once.
     assert_eq!(new.len(), 1 + 8, "{new:#?}");
-}
-
-/// Letters go into the transaction of their batch: one statement finds those that they replace, one what is billed already, and one
-/// writes them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_letters_of_a_batch_take_three_statements_more_and_no_transaction() {
-    let spoken = Spoken::begin().await;
-    spoken.ledger.record(&[incoming(&event(1))]).await.unwrap();
-    let mut events: Vec<UsageEvent> = (2..=501).map(event).collect();
-    events.iter_mut().step_by(100).for_each(|event| event.outcome = Outcome::UpstreamAborted);
-    let before = [spoken.lines("execute ").len(), spoken.lines("statement: COMMIT").len()];
-    let recorded = spoken.ledger.record(&batch(&events)).await.unwrap();
-    assert_eq!((recorded.inserted, recorded.set_aside.values().sum::<u64>()), (495, 5));
-    let new = spoken.lines("execute ").split_off(before[0]);
-    assert_eq!(new.len(), 4 + 3, "{new:#?}");
-    assert_eq!(spoken.lines("statement: COMMIT").len(), before[1] + 1);
 }
