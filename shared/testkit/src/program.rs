@@ -44,6 +44,8 @@ pub struct Launch {
     disk: Vec<String>,
     /// The socket that it is to listen at for its clients, as a service manager hands it over.
     socket: Option<Arc<TcpListener>>,
+    /// True if it is the one with what only tests may do.
+    debug: bool,
 }
 
 /// A program of ours that was started.
@@ -71,6 +73,7 @@ impl Launch {
             fill: false,
             disk: Vec::new(),
             socket: None,
+            debug: false,
         }
     }
 
@@ -137,6 +140,13 @@ impl Launch {
     #[must_use]
     pub fn socket(mut self, socket: Arc<TcpListener>) -> Self {
         self.socket = Some(socket);
+        self
+    }
+
+    /// Starts the program of the debug build, also where released ones are tested: what a test drives in a program is in that alone.
+    #[must_use]
+    pub fn of_debug_build(mut self) -> Self {
+        self.debug = true;
         self
     }
 
@@ -209,7 +219,9 @@ impl Launch {
             let script = "export LISTEN_FDS=1 LISTEN_FDNAMES=gateway LISTEN_PID=$$; exec \"$@\" 3<&0 0</dev/null";
             words.extend(["sh", "-c", script, "sh"].map(OsString::from));
         }
-        words.push(built(&self.program)?.into());
+        let path =
+            if self.debug { in_folder(target_directory().join("debug"), &self.program) } else { built(&self.program) };
+        words.push(path?.into());
         words.extend(self.arguments.iter().cloned());
         let mut words = words.into_iter();
         let mut command = Command::new(words.next().context("no program")?);
@@ -342,7 +354,11 @@ pub fn built(program: &str) -> Result<PathBuf> {
         Some(folder.to_path_buf())
     };
     let folder = std::env::var_os(GOLDLEAVES_BIN_DIR).map(PathBuf::from).or_else(beside_test);
-    let path = folder.unwrap_or_else(|| target_directory().join("debug")).join(program);
+    in_folder(folder.unwrap_or_else(|| target_directory().join("debug")), program)
+}
+
+fn in_folder(folder: PathBuf, program: &str) -> Result<PathBuf> {
+    let path = folder.join(program);
     ensure!(
         path.is_file(),
         "{} was not built: run `cargo build --workspace --bins`, or `cargo xtask test`, which does",

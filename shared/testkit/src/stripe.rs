@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::child::wait_for;
+use crate::client::Request;
 use crate::upstream::{Answer, Received, Upstream};
 
 const HOUR: i64 = 3_600;
@@ -21,7 +23,9 @@ const DAY: i64 = 24 * HOUR;
 pub struct Faults {
     /// The share of calls that go wrong.
     pub share: f64,
-    /// The longest that an event takes to be in the summaries, in seconds.
+    /// The shortest that an event takes to be in the summaries, in seconds.
+    pub lag_min: i64,
+    /// The longest.
     pub lag_max: i64,
     /// The share of events that Stripe takes and drops.
     pub dropped: f64,
@@ -65,6 +69,8 @@ struct State {
     seen: HashMap<String, (i64, String)>,
     last_visible: HashMap<String, i64>,
     faults: Faults,
+    /// So many events are answered with a 500 that is replayed under its key, and not taken.
+    failing: u32,
     random: u64,
     violations: Vec<String>,
     calls: BTreeMap<&'static str, u64>,
@@ -110,6 +116,7 @@ impl StripeDouble {
             seen: HashMap::new(),
             last_visible: HashMap::new(),
             faults: Faults::default(),
+            failing: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             violations: Vec::new(),
             calls: BTreeMap::new(),
@@ -177,6 +184,11 @@ impl StripeDouble {
         lock(&self.state).faults = faults;
     }
 
+    /// Answers the next events with a 500, which is replayed under their keys.
+    pub fn fail_next_sends(&self, count: u32) {
+        lock(&self.state).failing = count;
+    }
+
     /// Other faults for another seed.
     pub fn seed(&self, seed: u64) {
         lock(&self.state).random ^= seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
@@ -202,6 +214,17 @@ impl StripeDouble {
     /// How often a call was made: `send`, `meter`, `summaries` or `event`.
     pub fn calls(&self, call: &str) -> u64 {
         lock(&self.state).calls.get(call).copied().unwrap_or_default()
+    }
+
+    /// Waits until everything was worked off that clients sent which are gone by now.
+    ///
+    /// # Errors
+    /// A client is still there after `limit`.
+    pub async fn drained(&self, limit: Duration) -> Result<()> {
+        // Connections are accepted in order: once this one is served, those before it are counted.
+        Request::get("/v1/none").send(self.server.address()).await?;
+        let is_alone = async || Ok((self.server.open_connections() == 0).then_some(()));
+        wait_for("clients of the double to be gone", limit, is_alone).await
     }
 
     /// An event as it is sent to a webhook. Its data can be read by its id.
@@ -351,6 +374,10 @@ impl State {
         if self.identifiers.get(&identifier).is_some_and(|at| now - at < DAY) {
             return error(400, "", &format!("An event already exists with identifier {identifier}."));
         }
+        if self.failing > 0 {
+            self.failing -= 1;
+            return error(500, "api_error", "An unknown error occurred");
+        }
         // The rest of the faults: 500 before and after.
         let share = self.faults.share / 10.0;
         if self.chance() < share {
@@ -373,7 +400,8 @@ impl State {
 
     /// Summaries take events in the order in which they came.
     fn count(&mut self, mut event: Counted, now: i64) {
-        let lag = (self.chance().powi(3) * self.faults.lag_max as f64) as i64;
+        let Faults { lag_min, lag_max, .. } = self.faults;
+        let lag = lag_min + (self.chance().powi(3) * (lag_max - lag_min) as f64) as i64;
         let last = self.last_visible.entry(event.customer.clone()).or_default();
         event.visible_at = (*last).max(now + lag);
         *last = event.visible_at;

@@ -153,6 +153,8 @@ type Handler = dyn Fn(&Received) -> Answer + Send + Sync;
 pub struct Upstream {
     address: SocketAddr,
     served: Arc<Mutex<Vec<Received>>>,
+    /// A clone for each open connection, and this one.
+    open: Arc<()>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -188,11 +190,14 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the upstream")?;
         let address = listener.local_addr().context("the upstream's address")?;
         let served = Arc::clone(&record.served);
+        let open = Arc::new(());
+        let counted = Arc::downgrade(&open);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (record, handler) = (record.clone(), Arc::clone(&handler));
+                let (record, handler, counted) = (record.clone(), Arc::clone(&handler), counted.upgrade());
                 // A connection that breaks is what some tests are about; it ends alone.
                 tokio::spawn(async move {
+                    let _counted = counted;
                     stream.set_nodelay(true).ok()?;
                     match record.tls.clone() {
                         None => serve(stream, &record, &*handler).await.ok(),
@@ -201,7 +206,7 @@ impl Upstream {
                 });
             }
         });
-        Ok(Self { address, served, accepting })
+        Ok(Self { address, served, open, accepting })
     }
 
     /// Where it listens.
@@ -212,6 +217,11 @@ impl Upstream {
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The connections that are open, of those that were accepted.
+    pub(crate) fn open_connections(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
     }
 
     /// Every request so far.
