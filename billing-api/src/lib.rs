@@ -11,6 +11,8 @@ mod close;
 mod config;
 mod contract;
 mod csv;
+#[cfg(debug_assertions)]
+mod driven;
 mod members;
 mod metrics;
 mod pulse;

@@ -247,6 +247,15 @@ pub fn spawn_closing(
     });
 }
 
+/// The clock that deadlines of the push go by, and its pace: the database's and what is set, but in programs built for tests.
+fn time_of_push(calls_per_second: u32) -> (BooksClock, Pacing) {
+    #[cfg(debug_assertions)]
+    if let Some(clock) = crate::driven::clock() {
+        return (clock, Pacing::HURRIED);
+    }
+    (BooksClock::Database, Pacing::per_second(calls_per_second))
+}
+
 /// Pushes usage to Stripe, where there is a key.
 ///
 /// # Errors
@@ -258,8 +267,8 @@ pub fn with_stripe(
 ) -> Result<BillingApi> {
     let Some(config) = &config.stripe else { return Ok(api) };
     let stripe = Stripe::new(config.base.clone(), config.key.clone()).context("STRIPE_API_BASE")?;
-    let books = Books::new(api.billing().clone(), BooksClock::Database);
-    let pacing = Pacing { calls_per_second: Some(config.calls_per_second) };
+    let (clock, pacing) = time_of_push(config.calls_per_second);
+    let books = Books::new(api.billing().clone(), clock);
     let pusher = Pusher::new(books, stripe, StripeMetrics::register(metrics), pacing);
     let task = |name| TaskRule { name, stage: Stage::Flow, on_cancel: OnCancel::Abort, on_failure: OnFailure::Restart };
     let pushing = pusher.clone();

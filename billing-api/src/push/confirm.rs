@@ -27,7 +27,7 @@ impl Pusher {
             return Ok(0);
         }
         let until = last.plus_micros(Timestamp::HOUR_MICROS).unwrap_or(last);
-        self.inner.reads.turn().await;
+        self.turn(&self.inner.reads, claim).await?;
         let window = Window {
             stripe_customer_id: claim.lane.key.stripe_customer_id.clone(),
             start: first.unix_micros() / SECOND,
@@ -49,7 +49,8 @@ impl Pusher {
             if is_there(&rows, theirs.get(&(hour.unix_micros() / SECOND)).copied()) {
                 for row in rows.iter().filter(is_due) {
                     let Some(value) = row.value else { continue };
-                    confirmed += usize::from(self.inner.books.read_back(row.id, value).await? == Verdict::Confirmed);
+                    let verdict = self.inner.books.read_back(claim, row.id, value).await?;
+                    confirmed += usize::from(verdict == Verdict::Confirmed);
                 }
             }
         }

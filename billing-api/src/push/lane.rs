@@ -6,14 +6,18 @@ use goldleaves_billing::stripe::{Claim, LaneWork, PushRow, StoredMeter};
 use goldleaves_domain::Timestamp;
 use goldleaves_stripe::{Block, NewEvent, Sent, Window};
 
+use super::pace::Pace;
 use super::{METER_CHECK_MICROS, Pusher, Stop};
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
 /// So far back Stripe takes usage, and totals are compared.
 pub(super) const WINDOW: i64 = 35 * Timestamp::DAY_MICROS;
-/// No call begins later in a lease.
+/// No call begins later in a lease: with the time that a call may take it ends before the lease does.
 const CALLS_WITHIN: i64 = 30 * SECOND;
+
+/// A call whose attempt was written down longer ago is not made.
+const CALL_AFTER_ATTEMPT: i64 = 10 * SECOND;
 
 /// Why a lane is blocked, as the words that are stored and shown.
 pub(super) mod reason {
@@ -28,6 +32,8 @@ pub(super) mod reason {
 
 impl Pusher {
     pub(super) async fn work(&self, claim: &Claim, meter: &StoredMeter, work: LaneWork) -> Result<(), Stop> {
+        // Many lanes are taken at once, and this one may have waited for the others.
+        self.is_in_time(claim).await?;
         let blocked = claim.lane.blocked.as_deref();
         let now = claim.claimed_at;
         if blocked == Some(reason::LIVEMODE) && !self.is_of_mode(None).await? {
@@ -36,7 +42,7 @@ impl Pusher {
         if !self.inner.breaker.lets_through(now) {
             return Err(Stop::Away);
         }
-        if self.fit(meter, now).await?.is_some() {
+        if self.fit(claim, meter).await?.is_some() {
             self.inner.books.block(&claim.lane.key, reason::UNFIT).await?;
             return Ok(());
         }
@@ -45,9 +51,24 @@ impl Pusher {
             return Ok(());
         }
         if blocked.is_some_and(|blocked| blocked != reason::NO_CUSTOMER && blocked != reason::NO_METER) {
-            self.inner.books.unblock(&claim.lane.key).await?;
+            self.inner.books.unblock(claim).await?;
         }
         self.work_rows(claim, meter, work).await
+    }
+
+    /// Waits for the turn of a call in a lane. None begins when the wait was so long that the lease may end before the call.
+    pub(super) async fn turn(&self, pace: &Pace, claim: &Claim) -> Result<(), Stop> {
+        pace.turn().await;
+        self.is_in_time(claim).await.map(drop)
+    }
+
+    /// The moment, as long as calls may begin under a lease.
+    async fn is_in_time(&self, claim: &Claim) -> Result<Timestamp, Stop> {
+        let now = self.inner.books.now().await?;
+        if now.unix_micros() - claim.claimed_at.unix_micros() > CALLS_WITHIN {
+            return Err(Stop::Late);
+        }
+        Ok(now)
     }
 
     fn is_check_due(&self, claim: &Claim) -> bool {
@@ -60,10 +81,10 @@ impl Pusher {
     /// Compares both sides of a lane; whether rows may be sent.
     async fn compare(&self, claim: &Claim, meter: &StoredMeter) -> Result<bool, Stop> {
         let lane = &claim.lane.key;
+        self.turn(&self.inner.calls, claim).await?;
         let now = self.inner.books.now().await?;
         let until = minute_of(now).plus_micros(MINUTE).unwrap_or(now);
         let from = until.plus_micros(-WINDOW).unwrap_or(now);
-        self.inner.calls.turn().await;
         let Some(total) = self.sum(meter, claim, (from, until)).await? else { return Ok(false) };
         let ours = self.inner.books.lane_sums(lane, (from, until)).await?;
         self.inner.books.compared(lane, (total, ours.pushed)).await?;
@@ -81,7 +102,7 @@ impl Pusher {
         Ok(true)
     }
 
-    /// Returns Stripe's sum for a window of whole minutes; `None` where it does not say.
+    /// Returns Stripe's sum for a window of whole minutes; `None` where it does not know the customer.
     async fn sum(
         &self,
         meter: &StoredMeter,
@@ -96,12 +117,12 @@ impl Pusher {
         };
         let sums = self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await?;
         match sums {
-            Ok(sums) => Ok(sums.iter().map(|sum| sum.value()).sum()),
+            Ok(sums) => sums.iter().map(|sum| sum.value()).sum::<Option<i128>>().map(Some).ok_or(Stop::Unheard),
             Err(error) if error.is_missing() => {
                 self.inner.books.block(&claim.lane.key, reason::NO_CUSTOMER).await?;
                 Ok(None)
             }
-            Err(_) => Ok(None),
+            Err(_) => Err(Stop::Unheard),
         }
     }
 
@@ -113,10 +134,7 @@ impl Pusher {
             }
             let mut done = 0;
             for row in &rows {
-                let now = self.inner.books.now().await?.max(now);
-                if now.unix_micros() - claim.claimed_at.unix_micros() > CALLS_WITHIN {
-                    return Ok(());
-                }
+                let now = self.is_in_time(claim).await?.max(now);
                 match self.step(claim, (meter, row), (work, now)).await? {
                     Step::Done => done += 1,
                     Step::Nothing => {}
@@ -155,6 +173,9 @@ impl Pusher {
         let Some(row) = self.inner.books.attempt(claim, row.id).await? else { return Ok(Step::Leave) };
         *self.inner.last.lock() = Some((row.id, row.progress.attempts));
         let Some(event) = event_of(&row) else { return Ok(Step::Nothing) };
+        if !self.is_fresh(&row).await? {
+            return Ok(Step::Leave);
+        }
         let sent = self.inner.stripe.send(&event).await;
         self.inner.metrics.called("send", word_of(&sent));
         if matches!(sent, Sent::NotConnected(_)) {
@@ -163,6 +184,17 @@ impl Pusher {
             self.mend();
         }
         self.after(claim, (&row, sent)).await
+    }
+
+    /// Returns whether an attempt was written down just now. A program that stood still since then would send what another may have
+    /// sent meanwhile, and after the last hour in which Stripe still knows its identifier.
+    async fn is_fresh(&self, row: &PushRow) -> Result<bool, Stop> {
+        let now = self.inner.books.now().await?;
+        let since = row.progress.last_attempt_at.map_or(0, |last| now.unix_micros() - last.unix_micros());
+        if since > CALL_AFTER_ATTEMPT {
+            tracing::warn!(id = %row.id, "the program stood still before a call to Stripe; the row is sent later");
+        }
+        Ok(since <= CALL_AFTER_ATTEMPT)
     }
 
     async fn after(&self, claim: &Claim, (row, sent): (&PushRow, Sent)) -> Result<Step, Stop> {
@@ -193,7 +225,7 @@ impl Pusher {
             }
             Sent::Taken | Sent::Duplicate => match claim.lane.blocked.as_deref() {
                 Some(reason::KEY) => books.unblock_all(reason::KEY).await?,
-                Some(_) => books.unblock(&claim.lane.key).await?,
+                Some(_) => books.unblock(claim).await?,
                 None => {}
             },
             _ => {}
@@ -204,13 +236,13 @@ impl Pusher {
     async fn read(&self, claim: &Claim, (meter, row): (&StoredMeter, &PushRow)) -> Result<Step, Stop> {
         let Some(minute) = row.event_timestamp.map(minute_of) else { return Ok(Step::Nothing) };
         let until = minute.plus_micros(MINUTE).unwrap_or(minute);
-        self.inner.reads.turn().await;
+        self.turn(&self.inner.reads, claim).await?;
         let Some(read) = self.sum(meter, claim, (minute, until)).await? else { return Ok(Step::Leave) };
         if row.progress.state == RowState::Pending && read == 0 {
-            self.inner.books.read_first(row.id).await?;
+            self.inner.books.read_first(claim, row.id).await?;
             return Ok(Step::Done);
         }
-        let verdict = self.inner.books.read_back(row.id, read).await?;
+        let verdict = self.inner.books.read_back(claim, row.id, read).await?;
         match verdict {
             Verdict::Differs if row.progress.state != RowState::Pushed => {
                 self.inner.books.block(&claim.lane.key, reason::DIFFERS).await?;

@@ -19,7 +19,7 @@ use goldleaves_domain::Timestamp;
 use goldleaves_stripe::{Mode, ReadError, Stripe};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -27,14 +27,10 @@ pub(crate) use hints::is_heeded;
 pub use metrics::StripeMetrics;
 use pace::{Breaker, Pace};
 
-/// How long nothing is done when nothing is due.
-const REST: Duration = Duration::from_secs(2);
-/// The pause after the database refused.
-const PAUSE: Duration = Duration::from_secs(5);
+/// How often the pause is doubled while Stripe can be reached and answers nothing of use.
+const FRUITLESS_DOUBLINGS: u32 = 4;
 /// How often metrics are counted.
 const SHOW_EVERY: Duration = Duration::from_secs(15);
-/// How often hours are looked for that can be sealed.
-const SEAL_EVERY: Duration = Duration::from_secs(60);
 /// Lanes that are taken at once.
 const LANES: usize = 64;
 /// Lanes in which calls are open at once.
@@ -48,7 +44,55 @@ const METER_CHECK_MICROS: i64 = Timestamp::DAY_MICROS;
 #[derive(Debug, Clone, Copy)]
 pub struct Pacing {
     /// `STRIPE_CALLS_PER_SECOND`; `None` is as fast as can be, for tests.
-    pub calls_per_second: Option<u32>,
+    calls_per_second: Option<u32>,
+    /// How long is waited when there is nothing to do.
+    pauses: Pauses,
+}
+
+/// How long is waited when there is nothing to do.
+#[derive(Debug, Clone, Copy)]
+struct Pauses {
+    /// Nothing is due.
+    rest: Duration,
+    /// The database refused.
+    trouble: Duration,
+    /// Between two looks for hours that can be sealed.
+    seal: Duration,
+}
+
+impl Pacing {
+    /// The fastest that can be, for tests.
+    pub const UNLIMITED: Self = Self { calls_per_second: None, pauses: Pauses::USUAL };
+    /// For a program whose clock a test drives, so that hours go by in moments: the pace of calls is kept by another clock.
+    pub(crate) const HURRIED: Self = Self {
+        calls_per_second: None,
+        pauses: Pauses {
+            rest: Duration::from_millis(20),
+            trouble: Duration::from_millis(50),
+            seal: Duration::from_millis(50),
+        },
+    };
+
+    /// So many calls per second.
+    pub const fn per_second(calls: u32) -> Self {
+        Self { calls_per_second: Some(calls), pauses: Pauses::USUAL }
+    }
+}
+
+impl Pauses {
+    /// Those of a program.
+    const USUAL: Self =
+        Self { rest: Duration::from_secs(2), trouble: Duration::from_secs(5), seal: Duration::from_secs(60) };
+
+    /// The pause after a pass, which was so many fruitless ones in a row: a Stripe that can be reached and answers nothing of use
+    /// is not asked the same again and again.
+    fn after(self, passed: Passed, fruitless: u32) -> Duration {
+        match (passed.lanes, fruitless) {
+            (0, _) => self.rest,
+            (_, 0) => Duration::ZERO,
+            (_, fruitless) => self.rest * (1 << fruitless.min(FRUITLESS_DOUBLINGS)),
+        }
+    }
 }
 
 /// Pushes what the books say. Cheap to clone.
@@ -62,7 +106,7 @@ struct Inner {
     books: Books,
     stripe: Stripe,
     metrics: StripeMetrics,
-    owner: Uuid,
+    pauses: Pauses,
     calls: Pace,
     reads: Pace,
     breaker: Breaker,
@@ -82,6 +126,35 @@ enum Stop {
     Billing(#[from] BillingError),
     #[error("Stripe is away")]
     Away,
+    #[error("Stripe does not say what it has")]
+    Unheard,
+    #[error("a lane's lease is nearly over")]
+    Late,
+}
+
+/// How much of a lane's work there was an answer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Enough,
+    Nothing,
+}
+
+/// The lanes of one pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Passed {
+    lanes: usize,
+    /// Those in which Stripe did not say what was asked first.
+    unheard: usize,
+}
+
+impl Passed {
+    fn add(&mut self, ended: Option<Result<Heard, JoinError>>) {
+        self.unheard += usize::from(matches!(ended, Some(Ok(Heard::Nothing))));
+    }
+
+    const fn is_fruitless(&self) -> bool {
+        self.lanes > 0 && self.unheard == self.lanes
+    }
 }
 
 impl Pusher {
@@ -92,7 +165,7 @@ impl Pusher {
             books,
             stripe,
             metrics,
-            owner: Uuid::new_v4(),
+            pauses: pacing.pauses,
             calls: Pace::new(pacing.calls_per_second),
             reads: Pace::new(reads),
             breaker: Breaker::default(),
@@ -131,16 +204,18 @@ impl Pusher {
             LaneWork::Read => &self.inner.wake_reader,
         };
         let mut shown: Option<tokio::time::Instant> = None;
+        let mut fruitless: u32 = 0;
         loop {
-            let pause = match self.pass_of(work).await {
-                Ok(0) => REST,
-                Ok(_) => Duration::ZERO,
+            let passed = self.pass_of(work).await;
+            fruitless = if passed.as_ref().is_ok_and(Passed::is_fruitless) { fruitless + 1 } else { 0 };
+            let pause = match passed {
+                Ok(passed) => self.inner.pauses.after(passed, fruitless),
                 Err(error) => {
                     tracing::warn!(
                         cause = &error as &dyn std::error::Error,
                         "rows for Stripe could not be worked on; retrying"
                     );
-                    PAUSE
+                    self.inner.pauses.trouble
                 }
             };
             if work == LaneWork::Send && shown.is_none_or(|at| at.elapsed() >= SHOW_EVERY) {
@@ -157,7 +232,7 @@ impl Pusher {
             if let Err(error) = self.seal_once().await {
                 tracing::warn!(cause = &error as &dyn std::error::Error, "rows for Stripe could not be made; retrying");
             }
-            sleep(SEAL_EVERY).await;
+            sleep(self.inner.pauses.seal).await;
         }
     }
 
@@ -175,50 +250,57 @@ impl Pusher {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn pass(&self) -> Result<usize, BillingError> {
-        Ok(self.pass_of(LaneWork::Send).await? + self.pass_of(LaneWork::Read).await?)
+        Ok(self.pass_of(LaneWork::Send).await?.lanes + self.pass_of(LaneWork::Read).await?.lanes)
     }
 
-    async fn pass_of(&self, work: LaneWork) -> Result<usize, BillingError> {
+    async fn pass_of(&self, work: LaneWork) -> Result<Passed, BillingError> {
         let now = self.inner.books.now().await?;
         let started_at = self.start(now).await?;
         if self.inner.breaker.is_open(now) {
-            return Ok(0);
+            return Ok(Passed::default());
         }
         self.work_off_hints().await?;
         let meters = self.inner.books.meters().await?;
         if meters.is_empty() {
-            return Ok(0);
+            return Ok(Passed::default());
         }
-        let claims = self.inner.books.claim((self.inner.owner, work), LANES, started_at).await?;
-        let count = claims.len();
+        let claims = self.inner.books.claim(work, LANES, started_at).await?;
+        let mut passed = Passed { lanes: claims.len(), unheard: 0 };
         // What is under way ends with the set: whoever drops this drops its calls.
         let mut lanes = JoinSet::new();
         for claim in claims {
             if lanes.len() >= LANES_AT_ONCE {
-                lanes.join_next().await;
+                passed.add(lanes.join_next().await);
             }
             let meter = meters.iter().find(|meter| meter.event_name == claim.lane.key.event_name).cloned();
             lanes.spawn(self.clone().take_on(claim, meter, work));
         }
-        while lanes.join_next().await.is_some() {}
-        Ok(count)
+        while let Some(ended) = lanes.join_next().await {
+            passed.add(Some(ended));
+        }
+        Ok(passed)
     }
 
-    async fn take_on(self, claim: Claim, meter: Option<StoredMeter>, of: LaneWork) {
+    async fn take_on(self, claim: Claim, meter: Option<StoredMeter>, of: LaneWork) -> Heard {
+        let mut heard = Heard::Enough;
         if let Some(meter) = meter {
             // In a box, because the compiler can't see through so many closures that it may cross threads.
             let work: BoxFuture<'_, Result<(), Stop>> = Box::pin(self.work(&claim, &meter, of));
-            if let Err(Stop::Billing(error)) = work.await {
-                tracing::warn!(
+            match work.await {
+                Ok(()) => {}
+                Err(Stop::Billing(error)) => tracing::warn!(
                     cause = &error as &dyn std::error::Error,
                     "a lane to Stripe could not be worked on; retrying"
-                );
+                ),
+                Err(Stop::Away | Stop::Unheard) => heard = Heard::Nothing,
+                Err(Stop::Late) => {}
             }
         }
         let release: BoxFuture<'_, Result<(), BillingError>> = Box::pin(self.inner.books.release(&claim));
         if let Err(error) = release.await {
             tracing::debug!(cause = &error as &dyn std::error::Error, "a lane's lease ends by itself");
         }
+        heard
     }
 
     /// The moment before which nothing counts that was found out of Stripe's side: the start of this program, or of the
@@ -270,7 +352,8 @@ impl Pusher {
     }
 
     /// Returns why a meter does not fit, from a check that is at most a day old; `None` when it fits.
-    async fn fit(&self, meter: &StoredMeter, now: Timestamp) -> Result<Option<String>, Stop> {
+    async fn fit(&self, claim: &Claim, meter: &StoredMeter) -> Result<Option<String>, Stop> {
+        let now = claim.claimed_at;
         let started_at = self.inner.started_at.lock().unwrap_or(now);
         let fresh = now.plus_micros(-METER_CHECK_MICROS).unwrap_or(now).max(started_at);
         if meter.checked_at.is_some_and(|checked| checked >= fresh) {
@@ -281,7 +364,7 @@ impl Pusher {
         if let Some(stored) = stored.filter(|stored| stored.checked_at.is_some_and(|checked| checked >= fresh)) {
             return Ok(stored.unfit);
         }
-        self.inner.calls.turn().await;
+        self.turn(&self.inner.calls, claim).await?;
         let unfit = match self.heard("meter", self.inner.stripe.meter(&meter.stripe_meter_id).await).await? {
             Ok(found) => {
                 if !self.is_of_mode(Some(found.livemode)).await? {
@@ -328,7 +411,7 @@ impl Pusher {
         let found = match self.heard("meter", self.inner.stripe.meter(id).await).await {
             Ok(found) => found,
             Err(Stop::Billing(error)) => return Err(error),
-            Err(Stop::Away) => return Ok(None),
+            Err(Stop::Away | Stop::Unheard | Stop::Late) => return Ok(None),
         };
         match found {
             Ok(found) => {
@@ -356,5 +439,22 @@ impl Pusher {
         if self.inner.breaker.mend() {
             tracing::info!("Stripe can be reached again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_stripe_says_nothing() {
+        let passed = |lanes, unheard| Passed { lanes, unheard };
+        assert_eq!(
+            [(0, 0), (3, 3), (3, 2)].map(|(lanes, unheard)| passed(lanes, unheard).is_fruitless()),
+            [false, true, false]
+        );
+        let seconds = |fruitless| Pauses::USUAL.after(passed(3, 3), fruitless).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 5, 40].map(seconds), [0, 4, 8, 16, 32, 32, 32]);
+        assert_eq!(Pauses::USUAL.after(Passed::default(), 0), Pauses::USUAL.rest);
     }
 }

@@ -13,6 +13,7 @@ mod histories;
 mod inputs;
 mod isolation;
 mod push_faults;
+mod push_lanes;
 mod push_trouble;
 mod pushing;
 mod rating;

@@ -36,7 +36,7 @@ fn faults(dice: &mut Dice) -> Faults {
         1 => Some(false),
         _ => None,
     };
-    Faults { share: 0.3, lag_max: 6 * HOUR, dropped: 0.004, outage }
+    Faults { share: 0.3, lag_max: 6 * HOUR, dropped: 0.004, outage, ..Faults::default() }
 }
 
 /// Has failed rows tried again, as a person would.

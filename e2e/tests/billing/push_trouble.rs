@@ -14,6 +14,8 @@ use crate::world::{Api, on_both};
 const HOUR: i64 = 3_600;
 
 on_both! {
+    a_row_that_only_lags_is_not_given_up,
+    an_answered_error_is_tried_again_under_another_key,
     a_ledger_that_went_back_is_blocked_and_adopted,
     what_was_sent_before_a_restore_comes_again_under_another_name,
 }
@@ -90,6 +92,10 @@ async fn a_key_of_the_other_mode_or_none_at_all_sends_nothing() {
     live.seal_once().await.unwrap();
     live.pass().await.unwrap();
     assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("livemode"), 1));
+    // Nor when it is looked at again.
+    desk.clock.forward(1_000);
+    live.pass().await.unwrap();
+    assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("livemode"), 1));
     // The right key, after a quarter of an hour.
     desk.clock.forward(1_000);
     let test = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
@@ -105,6 +111,65 @@ async fn a_key_of_the_other_mode_or_none_at_all_sends_nothing() {
     desk.clock.forward(1_000);
     desk.settle().await;
     assert_eq!((blocked(&desk).await, desk.double.total(CUSTOMER, METER)), (Value::Null, 9_000_000));
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_tell_its_mode_is_judged_by_the_meter() {
+    let desk = Desk::on(Api::start().await).await;
+    desk.map().await;
+    used_each_hour(&desk, 12..13).await;
+    desk.double.add_key("some_key", true);
+    desk.double.set_meter(METER_ID, "/livemode", json!(true));
+    let other = another_pusher(&desk.api, (&desk.double, &desk.clock), "some_key");
+    desk.api.used("acme", ("/a", "3", "2026-03-15T13:10:00Z")).await;
+    desk.clock.set("2026-03-15T14:06:00Z");
+    for _ in 0..2 {
+        other.seal_once().await.unwrap();
+        other.pass().await.unwrap();
+        assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("livemode"), 1));
+        desk.clock.forward(1_000);
+    }
+}
+
+/// Stripe takes the last attempt of a row within its 23 hours, does not say so, and shows it ten hours later: nothing but a
+/// younger row that is there could say before that it is not.
+async fn a_row_that_only_lags_is_not_given_up(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    used_each_hour(&desk, 12..13).await;
+    desk.pass_time(HOUR / 2, 600).await;
+    desk.api.used("acme", ("/a", "3", "2026-03-15T13:40:00Z")).await;
+    desk.clock.set("2026-03-15T14:06:00Z");
+    desk.double.set_faults(Faults { outage: Some(false), ..Faults::default() });
+    desk.settle().await;
+    desk.clock.set("2026-03-16T12:50:00Z");
+    desk.double.set_faults(Faults { outage: Some(true), lag_min: 10 * HOUR, lag_max: 10 * HOUR, ..Faults::default() });
+    desk.settle().await;
+    assert_eq!((desk.double.calls("send"), desk.double.total(CUSTOMER, METER)), (3, 6_000_000));
+    desk.double.set_faults(Faults::default());
+    desk.clock.set("2026-03-16T13:10:00Z");
+    desk.pass_time(8 * HOUR, 1_200).await;
+    let states = async || desk.rows().await.iter().map(|row| row["state"].clone()).collect::<Vec<_>>();
+    assert_eq!(states().await, [json!("pushed"), json!("pending")]);
+    desk.pass_time(4 * HOUR, 1_200).await;
+    assert_eq!(states().await, [json!("pushed"), json!("pushed")]);
+    assert_eq!((desk.double.calls("send"), desk.double.total(CUSTOMER, METER)), (3, 6_000_000));
+    assert_eq!(desk.double.violations(), [""; 0]);
+}
+
+/// An error that Stripe answered is replayed under its key for a day: the row goes out under another key.
+async fn an_answered_error_is_tried_again_under_another_key(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    used_each_hour(&desk, 12..13).await;
+    desk.api.used("acme", ("/a", "3", "2026-03-15T13:40:00Z")).await;
+    desk.clock.set("2026-03-15T14:06:00Z");
+    desk.double.fail_next_sends(2);
+    desk.settle().await;
+    desk.pass_time(HOUR, 600).await;
+    let row = desk.rows().await.pop().unwrap();
+    assert_eq!((&row["state"], &row["attempts"]), (&json!("pushed"), &json!(3)), "{row}");
+    assert_eq!(desk.double.total(CUSTOMER, METER), 6_000_000);
 }
 
 #[tokio::test]
@@ -199,7 +264,7 @@ async fn one_call_per_minute_probes_a_stripe_that_can_t_be_reached() {
         Stripe::new(format!("http://{gone}").parse().unwrap(), Secret::new("rk_test_double".to_owned())).unwrap();
     let books = Books::new(desk.api.billing.clone(), desk.clock.books());
     let metrics = Metrics::new();
-    let cut_off = Pusher::new(books, stripe, StripeMetrics::register(&metrics), Pacing { calls_per_second: None });
+    let cut_off = Pusher::new(books, stripe, StripeMetrics::register(&metrics), Pacing::UNLIMITED);
     let calls = || {
         let text = metrics.text();
         let counted =
@@ -232,7 +297,7 @@ async fn all_lanes_together_call_at_the_rate_that_is_set() {
     let stripe = Stripe::new(desk.double.url().parse().unwrap(), Secret::new("rk_test_double".to_owned())).unwrap();
     let books = Books::new(desk.api.billing.clone(), desk.clock.books());
     let metrics = StripeMetrics::register(&Metrics::new());
-    let paced = Pusher::new(books, stripe, metrics, Pacing { calls_per_second: Some(10) });
+    let paced = Pusher::new(books, stripe, metrics, Pacing::per_second(10));
     let begun = tokio::time::Instant::now();
     while desk.double.calls("send") < 10 {
         paced.pass().await.unwrap();

@@ -1,5 +1,6 @@
 //! From an hour of usage to Stripe and back, as the API shows it.
 
+use goldleaves_testkit::stripe::Faults;
 use serde_json::json;
 
 use crate::stripe_desk::{CUSTOMER, Desk, METER};
@@ -11,6 +12,7 @@ on_both! {
     nothing_is_pushed_before_its_mapping,
     what_waits_is_a_file_for_the_dashboard,
     hours_are_confirmed_by_one_reading,
+    an_hour_that_lacks_a_row_is_confirmed_by_nothing,
 }
 
 async fn report(desk: &Desk) -> (String, String, String) {
@@ -54,6 +56,12 @@ async fn an_hour_is_sealed_pushed_and_confirmed(api: Api) {
     );
     assert_eq!(desk.double.calls("send"), 1);
     assert_eq!(desk.double.violations(), [""; 0]);
+    // Compared again, a day later, and not only told what was pushed.
+    let compared = desk.double.calls("summaries");
+    desk.pass_time(26 * 3_600, 7_200).await;
+    assert!(desk.double.calls("summaries") > compared);
+    let lane = desk.lane().await;
+    assert_eq!((&lane["stripe_units"], &lane["drift_units"]), (&json!(2.5), &json!(0)));
 }
 
 async fn what_comes_late_is_a_further_row(api: Api) {
@@ -146,4 +154,30 @@ async fn hours_are_confirmed_by_one_reading(api: Api) {
     assert_eq!(desk.double.calls("summaries"), compared + 1, "eight rows, one reading");
     assert!(desk.rows().await.iter().all(|row| row["confirmed_at"].is_string()));
     assert_eq!(desk.lane().await["drift_units"], 0);
+}
+
+async fn an_hour_that_lacks_a_row_is_confirmed_by_nothing(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    // Stripe takes the second row, and drops it.
+    for (hour, dropped) in [(12, 0.0), (13, 1.0), (14, 0.0)] {
+        desk.double.set_faults(Faults { dropped, ..Faults::default() });
+        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:10:00Z"))).await;
+        desk.clock.set(&format!("2026-03-15T{}:06:00Z", hour + 1));
+        desk.settle().await;
+    }
+    desk.clock.forward(700);
+    desk.settle().await;
+    let confirmed = desk.rows().await.iter().map(|row| row["confirmed_at"].is_string()).collect::<Vec<_>>();
+    assert_eq!(confirmed, [true, false, true]);
+    desk.pass_time(3 * 3_600, 600).await;
+    let row = desk.rows().await.remove(1);
+    assert_eq!(row["state"], "failed", "{row}");
+    assert!(row["last_error"].as_str().unwrap().starts_with("not_in_summary"), "{row}");
+    let path = format!("pushes/{}/retry", row["id"].as_str().unwrap());
+    assert_eq!(desk.post(&path, &json!({"reason": "looked at"})).await.status, 202);
+    desk.pass_time(7_200, 600).await;
+    let states = desk.rows().await.iter().map(|row| row["state"].clone()).collect::<Vec<_>>();
+    assert_eq!(states, [json!("pushed"), json!("abandoned"), json!("pushed"), json!("pushed")]);
+    assert_eq!(desk.double.total(CUSTOMER, METER), 9_000_000);
 }

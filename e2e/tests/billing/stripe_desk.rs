@@ -162,5 +162,5 @@ impl Desk {
 pub(crate) fn another_pusher(api: &Api, (double, clock): (&StripeDouble, &Driven), key: &str) -> Pusher {
     let stripe = Stripe::new(double.url().parse().unwrap(), Secret::new(key.to_owned())).unwrap();
     let books = Books::new(api.billing.clone(), clock.books());
-    Pusher::new(books, stripe, StripeMetrics::register(&Metrics::new()), Pacing { calls_per_second: None })
+    Pusher::new(books, stripe, StripeMetrics::register(&Metrics::new()), Pacing::UNLIMITED)
 }

@@ -152,13 +152,13 @@ async fn push_as(books: &Books, tenant: &TenantId) {
     books.map(&mapping, (&author, "{}")).await.unwrap();
     books.seal_late().await.unwrap();
     books.livemode(Some(false)).await.unwrap();
-    let claim = books.claim((Uuid::new_v4(), LaneWork::Send), 10, books.now().await.unwrap()).await.unwrap().remove(0);
+    let claim = books.claim(LaneWork::Send, 10, books.now().await.unwrap()).await.unwrap().remove(0);
     let (rows, _) = books.due_rows(&claim.lane.key).await.unwrap();
     let id = rows[0].id;
-    books.read_first(id).await.unwrap();
+    books.read_first(&claim, id).await.unwrap();
     assert!(books.attempt(&claim, id).await.unwrap().is_some());
     books.answered(id, &Outcome::Taken, 0.5).await.unwrap();
-    books.read_back(id, 0).await.unwrap();
+    books.read_back(&claim, id, 0).await.unwrap();
     books.compared(&claim.lane.key, (0, 0)).await.unwrap();
     books.block_all("key_refused").await.unwrap();
     books.release(&claim).await.unwrap();

@@ -62,8 +62,8 @@ pub enum LaneWork {
 pub struct Claim {
     /// Which lane.
     pub lane: Lane,
-    /// Whose it is.
-    pub owner: Uuid,
+    /// Names the lease, and no other of the same program: one that ended must not give back, or use, what came after it.
+    pub lease: Uuid,
     /// From when on.
     pub claimed_at: Timestamp,
 }
@@ -101,6 +101,12 @@ pub(super) fn is_lane(alias: &str, lane: &LaneKey, params: &mut Params) -> Strin
     format!("{alias}stripe_customer_id = {customer} AND {alias}event_name = {name}")
 }
 
+/// The condition that a lane is still in this lease's hands: each lease has a name of its own.
+pub(super) fn is_leased(dialect: Dialect, claim: &Claim, params: &mut Params) -> String {
+    let lane = is_lane("", &claim.lane.key, params);
+    format!("{lane} AND owner = {}", params.bind(dialect.uuid(claim.lease)))
+}
+
 fn ago(now: Timestamp, micros: i64) -> Timestamp {
     now.plus_micros(-micros).unwrap_or(now)
 }
@@ -111,12 +117,7 @@ impl Books {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn claim(
-        &self,
-        (owner, work): (Uuid, LaneWork),
-        most: usize,
-        started_at: Timestamp,
-    ) -> Result<Vec<Claim>, BillingError> {
+    pub async fn claim(&self, work: LaneWork, most: usize, started_at: Timestamp) -> Result<Vec<Claim>, BillingError> {
         self.billing
             .store()
             .write(async |transaction| {
@@ -127,12 +128,12 @@ impl Books {
                     wanted.extend(unchecked(transaction, (now, started_at)).await?);
                 }
                 let wanted: BTreeSet<LaneKey> = wanted.into_iter().take(most).collect();
-                take(transaction, &wanted, (owner, now)).await
+                take(transaction, &wanted, now).await
             })
             .await
     }
 
-    /// Gives a lane back.
+    /// Gives a lane back, unless the lease has ended and the lane is somebody else's by now.
     ///
     /// # Errors
     /// A database that is away or refuses; the lease ends by itself then.
@@ -143,11 +144,9 @@ impl Books {
                 let dialect = transaction.dialect();
                 let now = self.now_in(transaction).await?;
                 let mut params = Params::default();
-                let lane = is_lane("", &claim.lane.key, &mut params);
-                let (owner, now) = (params.bind(dialect.uuid(claim.owner)), params.bind(dialect.time(now)));
-                let sql = format!(
-                    "UPDATE stripe_lanes SET owner = NULL, leased_until = {now} WHERE {lane} AND owner = {owner}"
-                );
+                let is_leased = is_leased(dialect, claim, &mut params);
+                let now = params.bind(dialect.time(now));
+                let sql = format!("UPDATE stripe_lanes SET owner = NULL, leased_until = {now} WHERE {is_leased}");
                 transaction.execute(&sql, params).await?;
                 Ok(())
             })
@@ -170,12 +169,21 @@ impl Books {
         self.set_blocked(None, Some(reason)).await
     }
 
-    /// Sends again what is in a lane.
+    /// Sends again what is in a lane, unless the lease has ended: whoever has the lane by now may have found a reason to block it.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn unblock(&self, lane: &LaneKey) -> Result<(), BillingError> {
-        self.set_blocked(Some(lane), None).await
+    pub async fn unblock(&self, claim: &Claim) -> Result<(), BillingError> {
+        self.billing
+            .store()
+            .write(async |transaction| {
+                let mut params = Params::default();
+                let is_leased = is_leased(transaction.dialect(), claim, &mut params);
+                let sql = format!("UPDATE stripe_lanes SET blocked = NULL, blocked_at = NULL WHERE {is_leased}");
+                transaction.execute(&sql, params).await?;
+                Ok(())
+            })
+            .await
     }
 
     /// Sends again what was blocked for one reason.
@@ -259,10 +267,11 @@ pub(super) async fn set_blocked(
     Ok(())
 }
 
-/// A lane that nobody has and that is not blocked, or was blocked a while ago.
+/// A lane that nobody has and that is not blocked, or was blocked a while ago. One that was given back is free also where the
+/// clock has gone back since.
 fn is_free(now: Timestamp, dialect: Dialect, params: &mut Params) -> String {
     let (at, before) = (params.bind(dialect.time(now)), params.bind(dialect.time(ago(now, BLOCKED_FOR))));
-    format!("l.leased_until <= {at} AND (l.blocked IS NULL OR l.blocked_at <= {before})")
+    format!("(l.owner IS NULL OR l.leased_until <= {at}) AND (l.blocked IS NULL OR l.blocked_at <= {before})")
 }
 
 async fn due(transaction: &Transaction, work: LaneWork, now: Timestamp) -> Result<Vec<LaneKey>, BillingError> {
@@ -311,16 +320,17 @@ async fn keys(transaction: &Transaction, sql: &str, params: Params) -> Result<Ve
 async fn take(
     transaction: &Transaction,
     wanted: &BTreeSet<LaneKey>,
-    (owner, now): (Uuid, Timestamp),
+    now: Timestamp,
 ) -> Result<Vec<Claim>, BillingError> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
+    let lease = Uuid::new_v4();
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let rows = lane_rows(dialect, wanted.iter(), &mut params);
     let until = now.plus_micros(LEASE).unwrap_or(now);
-    let (id, until) = (params.bind(dialect.uuid(owner)), params.bind(dialect.time(until)));
+    let (id, until) = (params.bind(dialect.uuid(lease)), params.bind(dialect.time(until)));
     let sql = format!(
         "UPDATE stripe_lanes SET owner = {id}, leased_until = {until} FROM ({rows}) AS r \
          WHERE stripe_lanes.stripe_customer_id = r.stripe_customer_id AND stripe_lanes.event_name = r.event_name \
@@ -337,7 +347,7 @@ async fn take(
             blocked: read(row, "blocked")?,
             blocked_at: dialect.read_time_or_null(row, "blocked_at")?,
         };
-        Ok(Claim { lane, owner, claimed_at: now })
+        Ok(Claim { lane, lease, claimed_at: now })
     };
     rows.iter().map(claim).collect()
 }

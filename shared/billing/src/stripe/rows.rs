@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::books::Books;
 use super::freeze::wide;
-use super::lanes::{Claim, LEASE_LEFT, LaneKey, is_lane};
+use super::lanes::{Claim, LEASE_LEFT, LaneKey, is_lane, is_leased};
 use super::meters;
 use super::rules::{Due, Outcome, Progress, Reading, RowState, Verdict, WITNESS_AFTER};
 use crate::audit::{self, Author, Change, bad_cursor};
@@ -185,7 +185,7 @@ impl Books {
             .store()
             .write(async |transaction| {
                 let now = self.now_in(transaction).await?;
-                if !is_held_by(transaction, claim, now).await? {
+                if !may_send(transaction, claim, now).await? {
                     return Ok(None);
                 }
                 let Some(mut row) = locked(transaction, id).await? else { return Ok(None) };
@@ -231,12 +231,25 @@ impl Books {
         .await
     }
 
-    /// Notes that the minute of a row that was never sent was read, and is empty.
+    /// Notes that the minute of a row that was never sent was read, and is empty. `None` where the lease has ended: the reading
+    /// may be of long ago.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn read_first(&self, id: Uuid) -> Result<Option<PushRow>, BillingError> {
-        self.change(id, |progress, now| Progress { read_back_at: Some(now), ..progress }).await
+    pub async fn read_first(&self, claim: &Claim, id: Uuid) -> Result<Option<PushRow>, BillingError> {
+        self.billing
+            .store()
+            .write(async |transaction| {
+                let now = self.now_in(transaction).await?;
+                if !is_held(transaction, claim, now).await? {
+                    return Ok(None);
+                }
+                let Some(mut row) = locked(transaction, id).await? else { return Ok(None) };
+                row.progress.read_back_at = Some(now);
+                save(transaction, (id, now), &row.progress).await?;
+                Ok(Some(row))
+            })
+            .await
     }
 
     async fn change(
@@ -257,17 +270,21 @@ impl Books {
             .await
     }
 
-    /// Writes down what the minute of a row says, and does what that decides: units that are not there get a new row.
+    /// Writes down what the minute of a row says, and does what that decides: units that are not there get a new row. After the
+    /// lease has ended a reading decides nothing: it may be older than what witnesses of the row since.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn read_back(&self, id: Uuid, value: i128) -> Result<Verdict, BillingError> {
+    pub async fn read_back(&self, claim: &Claim, id: Uuid, value: i128) -> Result<Verdict, BillingError> {
         self.billing
             .store()
             .write(async |transaction| {
                 // Before the row: whoever makes rows holds it, too.
                 locks::reports(transaction).await?;
                 let now = self.now_in(transaction).await?;
+                if !is_held(transaction, claim, now).await? {
+                    return Ok(Verdict::Undecided);
+                }
                 let Some(row) = locked(transaction, id).await? else { return Ok(Verdict::Undecided) };
                 let (Some(lane), Some(own)) = (row.lane.clone(), row.value) else { return Ok(Verdict::Undecided) };
                 if row.progress.confirmed_at.is_some() || row.progress.state == RowState::Abandoned {
@@ -377,18 +394,27 @@ impl PushFilter {
     }
 }
 
-/// Returns whether a lane is this program's for as long as a call may take, and not blocked again meanwhile.
-async fn is_held_by(transaction: &Transaction, claim: &Claim, now: Timestamp) -> Result<bool, BillingError> {
+/// Returns whether a lane is this lease's for as long as a call may take, and not blocked again meanwhile.
+async fn may_send(transaction: &Transaction, claim: &Claim, now: Timestamp) -> Result<bool, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
-    let lane = is_lane("", &claim.lane.key, &mut params);
-    let until = now.plus_micros(LEASE_LEFT).unwrap_or(now);
-    let (owner, until) = (params.bind(dialect.uuid(claim.owner)), params.bind(dialect.time(until)));
+    let is_leased = is_leased(dialect, claim, &mut params);
+    let until = params.bind(dialect.time(now.plus_micros(LEASE_LEFT).unwrap_or(now)));
     let claimed = params.bind(dialect.time(claim.claimed_at));
     let sql = format!(
-        "SELECT event_name FROM stripe_lanes WHERE {lane} AND owner = {owner} AND leased_until >= {until} \
+        "SELECT event_name FROM stripe_lanes WHERE {is_leased} AND leased_until >= {until} \
          AND (blocked IS NULL OR blocked_at < {claimed})"
     );
+    Ok(!transaction.query(&sql, params).await?.is_empty())
+}
+
+/// Returns whether a lane is this lease's now.
+async fn is_held(transaction: &Transaction, claim: &Claim, now: Timestamp) -> Result<bool, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let is_leased = is_leased(dialect, claim, &mut params);
+    let now = params.bind(dialect.time(now));
+    let sql = format!("SELECT event_name FROM stripe_lanes WHERE {is_leased} AND leased_until > {now}");
     Ok(!transaction.query(&sql, params).await?.is_empty())
 }
 

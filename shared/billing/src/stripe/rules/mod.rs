@@ -367,3 +367,6 @@ fn back_off(attempts: i32, jitter: f64) -> i64 {
     // Not below a second: the clock of a lane is its lease.
     BACK_OFF_MIN.max((span as f64 * jitter.clamp(0.0, 1.0)) as i64)
 }
+
+#[cfg(test)]
+mod tests;
