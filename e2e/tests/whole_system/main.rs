@@ -60,6 +60,7 @@ mod resend;
 mod restored_ledger;
 mod silent_nats;
 mod stop;
+mod stripe_days;
 mod stripe_push;
 mod stripe_tls;
 mod three_addresses;
