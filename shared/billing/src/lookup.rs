@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::cards::{self, Card};
 use crate::corrections::{self, Correction};
-use crate::events::voided;
+use crate::events::is_void;
 use crate::items::{self, EventItem};
 use crate::source::Source;
 use crate::stripe_states::MeterState;
@@ -129,13 +129,12 @@ async fn find(source: Source<'_>, tenant: &TenantId, key: &Key<'_>) -> Result<Ve
         }
     };
     let sql = format!(
-        "WITH voided AS ({voided}) SELECT * FROM ( \
+        "SELECT * FROM ( \
              SELECT {e} FROM usage_events AS e WHERE e.tenant_id = {tenant} AND {events} \
              UNION ALL SELECT {d} FROM usage_duplicates AS d WHERE d.tenant_id = {tenant} AND {repeats} \
              UNION ALL SELECT {l} FROM usage_dead_letters AS l WHERE l.tenant_id = {tenant} AND {letters} \
          ) AS every ORDER BY ts, event_id LIMIT {MATCHES_MAX}",
-        voided = voided(&tenant),
-        e = items::of_events(dialect, "e", "e.id IN (SELECT id FROM voided)"),
+        e = items::of_events(dialect, "e", &is_void("e")),
         d = items::of_repeats(dialect, "d"),
         l = items::of_letters(dialect, "l"),
     );

@@ -159,7 +159,7 @@ impl Billing {
         let cards = RateCards::new(stored.into_iter().map(|stored| stored.card).collect());
         let by_version: HashMap<i64, &RateCard> = cards.all().iter().map(|card| (card.version, card)).collect();
         let mut params = Params::default();
-        let sql = every_tenant(source, (range, TenantKeys::Places, &Names::default()), &mut params);
+        let sql = every_tenant(source, (range, TenantKeys::Places, &Names::Every), &mut params);
         let mut bills: BTreeMap<String, (Bill<()>, Bill<()>)> = BTreeMap::new();
         for row in source.query(&sql, params).await? {
             let version: i64 = read(&row, "rate_version")?;

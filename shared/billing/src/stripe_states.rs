@@ -95,7 +95,7 @@ impl Billing {
     ) -> Result<Vec<MeterState>, BillingError> {
         let used = used_by_route(source, tenant, hour).await?;
         let meters = meters(source).await?;
-        let mut rows = pushes(source, tenant, hour).await?;
+        let mut rows = pushes(source, (tenant, hour), &meters).await?;
         // The meter that there always is.
         rows.entry(METER.to_owned()).or_default();
         let states = rows.into_iter().map(|(meter, rows)| {
@@ -122,17 +122,21 @@ async fn meters(source: Source<'_>) -> Result<BTreeMap<String, String>, BillingE
 
 async fn pushes(
     source: Source<'_>,
-    tenant: &TenantId,
-    hour: Timestamp,
+    (tenant, hour): (&TenantId, Timestamp),
+    meters: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, Rows>, BillingError> {
     let dialect = source.dialect();
     let mut params = Params::default();
     let (tenant, hour) = (params.bind(tenant.as_str()), params.bind(dialect.time(hour)));
+    // By name: the index goes by tenant, meter and hour, and a tenant has as many rows as hours.
+    let names = meters.keys().map(String::as_str).chain([METER]);
+    let names: Vec<String> = names.map(|name| params.bind(name)).collect();
     let sql = format!(
         "SELECT meter, revision, state, CAST(units_micro AS text) AS units_micro, pushed_at, confirmed_at, \
              CASE WHEN pushed_at IS NULL THEN 0 ELSE 1 END AS has_pushed, \
              CASE WHEN confirmed_at IS NULL THEN 0 ELSE 1 END AS has_confirmed \
-         FROM stripe_pushes WHERE tenant_id = {tenant} AND hour = {hour} ORDER BY meter, revision"
+         FROM stripe_pushes WHERE tenant_id = {tenant} AND meter IN ({names}) AND hour = {hour} ORDER BY meter, revision",
+        names = names.join(", ")
     );
     let mut meters: BTreeMap<String, Rows> = BTreeMap::new();
     for row in source.query(&sql, params).await? {

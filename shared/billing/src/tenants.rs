@@ -106,16 +106,45 @@ impl Billing {
         sort: TenantSort,
         page: &Page,
     ) -> Result<PageOf<TenantUsage>, BillingError> {
-        let mut tenants = self.every_tenant(range, sort).await?;
-        if let Some(cursor) = &page.cursor {
-            let [number, name] = cursor.keys().map_err(bad_cursor)?;
-            let number: i128 = number.parse().map_err(|_| bad_cursor(crate::CursorError))?;
-            tenants.retain(|tenant| sort.key(tenant) > (Reverse(number), name.to_owned()));
-        }
+        let after = match &page.cursor {
+            None => None,
+            Some(cursor) => {
+                let [number, name] = cursor.keys().map_err(bad_cursor)?;
+                let number: i128 = number.parse().map_err(|_| bad_cursor(crate::CursorError))?;
+                Some((Reverse(number), name.to_owned()))
+            }
+        };
+        let tenants = if sort == TenantSort::TenantId {
+            self.next_tenants(range, (after.map(|(_, name)| name), page.limit)).await?
+        } else {
+            let mut tenants = self.every_tenant(range, sort).await?;
+            tenants.retain(|tenant| after.as_ref().is_none_or(|after| sort.key(tenant) > *after));
+            tenants
+        };
         Ok(PageOf::cut(tenants, page.limit, |tenant| {
             let (number, name) = sort.key(tenant);
             Cursor::after([number.0.to_string(), name])
         }))
+    }
+
+    /// The tenants behind a name that used anything in the range, one more than `limit` where there are so many. Their usage is
+    /// read, and nobody else's: of many tenants a page takes no longer than of few.
+    async fn next_tenants(
+        &self,
+        range: &Period,
+        (after, limit): (Option<String>, u32),
+    ) -> Result<Vec<TenantUsage>, BillingError> {
+        let source = self.source();
+        let mut names = every_name(source).await?;
+        names.retain(|name| after.as_ref().is_none_or(|after| name > after));
+        let mut tenants = Vec::new();
+        for names in names.chunks(limit as usize + 1) {
+            tenants.extend(some_tenants(source, (range, &Names::These(names.to_vec()))).await?);
+            if tenants.len() > limit as usize {
+                break;
+            }
+        }
+        Ok(tenants)
     }
 
     /// Every tenant that used anything in the range, in the order in which pages of them are told.
@@ -124,13 +153,14 @@ impl Billing {
     /// A database that is away or refuses.
     pub async fn every_tenant(&self, range: &Period, sort: TenantSort) -> Result<Vec<TenantUsage>, BillingError> {
         let source = self.source();
-        let (mut tenants, mut names) = (Vec::new(), Names::default());
+        let (mut tenants, mut after) = (Vec::new(), None);
         // A few thousand at once, so that their rows take no more memory however many there are.
         loop {
-            names.until = last_of(source, names.after.as_deref()).await?;
+            let until = names_behind(source, after.as_deref()).await?.pop_if_full();
+            let names = Names::Between { after, until: until.clone() };
             tenants.extend(some_tenants(source, (range, &names)).await?);
-            match names.until.take() {
-                Some(last) => names.after = Some(last),
+            match until {
+                Some(last) => after = Some(last),
                 None => break,
             }
         }
@@ -151,40 +181,82 @@ impl TenantSort {
     }
 }
 
-/// The tenants behind one name, up to another, in the database's order.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    after: Option<String>,
-    until: Option<String>,
+/// Which tenants a statement is about.
+#[derive(Debug)]
+pub(crate) enum Names {
+    /// All of them.
+    Every,
+    /// Those behind one name, up to another, in the database's order.
+    Between { after: Option<String>, until: Option<String> },
+    /// These.
+    These(Vec<String>),
 }
 
 impl Names {
     /// The condition on a column that holds the name.
     fn condition(&self, column: &str, params: &mut Params) -> String {
-        let mut condition = String::new();
-        for (sign, name) in [(">", &self.after), ("<=", &self.until)] {
-            if let Some(name) = name {
-                condition.push_str(&format!(" AND {column} {sign} {}", params.bind(name.as_str())));
+        match self {
+            Self::Every => String::new(),
+            Self::Between { after, until } => {
+                let bound =
+                    [(">", after), ("<=", until)].into_iter().filter_map(|(sign, name)| Some((sign, name.as_ref()?)));
+                bound.map(|(sign, name)| format!(" AND {column} {sign} {}", params.bind(name.as_str()))).collect()
+            }
+            Self::These(names) => {
+                let names: Vec<String> = names.iter().map(|name| params.bind(name.as_str())).collect();
+                format!(" AND {column} IN ({})", names.join(", "))
             }
         }
-        condition
     }
 }
 
-/// The name of the last of the next few thousand tenants; `None` where there are no more. The primary key is asked for one
-/// name after the other: to read its rows would take as long as there are hours.
-async fn last_of(source: Source<'_>, after: Option<&str>) -> Result<Option<String>, BillingError> {
+/// Names in the database's order.
+struct NextNames(Vec<String>);
+
+impl NextNames {
+    /// The last of them, where there may be more behind it.
+    fn pop_if_full(mut self) -> Option<String> {
+        if i64::try_from(self.0.len()).is_ok_and(|count| count < TENANTS_AT_ONCE) { None } else { self.0.pop() }
+    }
+}
+
+/// Every tenant that ever used anything, by the bytes of the name.
+async fn every_name(source: Source<'_>) -> Result<Vec<String>, BillingError> {
+    let (mut names, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let next = names_behind(source, after.as_deref()).await?;
+        names.extend(next.0.iter().cloned());
+        match next.pop_if_full() {
+            Some(last) => after = Some(last),
+            None => break,
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The next few thousand tenants behind a name. The indexes are asked for one name after the other: to read their rows would
+/// take as long as there are hours.
+async fn names_behind(source: Source<'_>, after: Option<&str>) -> Result<NextNames, BillingError> {
     let mut params = Params::default();
     let (after, most) = (params.bind(after.unwrap_or_default()), params.bind(TENANTS_AT_ONCE));
+    let next = |than: &str| {
+        let least =
+            |table: &str| format!("SELECT MIN(t.tenant_id) AS name FROM {table} AS t WHERE t.tenant_id > {than}");
+        let (used, corrected) = (least("usage_rollups"), least("usage_corrections"));
+        format!("(SELECT MIN(name) FROM ({used} UNION ALL {corrected}) AS least)")
+    };
     let sql = format!(
         "WITH RECURSIVE names (name, n) AS ( \
-             SELECT (SELECT MIN(r.tenant_id) FROM usage_rollups AS r WHERE r.tenant_id > {after}), CAST(1 AS bigint) \
-             UNION ALL SELECT (SELECT MIN(r.tenant_id) FROM usage_rollups AS r WHERE r.tenant_id > m.name), m.n + 1 \
-                 FROM names AS m WHERE m.name IS NOT NULL AND m.n < {most} \
-         ) SELECT name FROM names WHERE n = {most} AND name IS NOT NULL"
+             SELECT {first}, CAST(1 AS bigint) \
+             UNION ALL SELECT {next}, m.n + 1 FROM names AS m WHERE m.name IS NOT NULL AND m.n < {most} \
+         ) SELECT name FROM names WHERE name IS NOT NULL ORDER BY n",
+        first = next(&after),
+        next = next("m.name"),
     );
     let rows = source.query(&sql, params).await?;
-    Ok(rows.first().map(|row| read(row, "name")).transpose()?)
+    let names = rows.iter().map(|row| Ok(read(row, "name")?)).collect::<Result<Vec<String>, BillingError>>()?;
+    Ok(NextNames(names))
 }
 
 async fn some_tenants(source: Source<'_>, (range, names): (&Period, &Names)) -> Result<Vec<TenantUsage>, BillingError> {
