@@ -151,11 +151,7 @@ fn is_poison(cause: &LedgerError) -> bool {
     match cause {
         LedgerError::Unstorable { .. } => true,
         LedgerError::Store(StoreError::Database(_)) => !cause.is_transient(),
-        LedgerError::Store(_)
-        | LedgerError::NoRate
-        | LedgerError::MissingCard { .. }
-        | LedgerError::RatesChanged
-        | LedgerError::Contended => false,
+        LedgerError::Store(_) | LedgerError::NoRate | LedgerError::RatesChanged | LedgerError::Contended => false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use goldleaves_billing::Billing;
 use goldleaves_domain::wire::EventBatch;
 use goldleaves_domain::{
     Action, CallMetadata, Delivery, Epoch, EventId, Outcome, Period, PublishError, Publisher, RequestId, Source,
@@ -9,6 +10,7 @@ use goldleaves_domain::{
 };
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::{Meter, Unrecorded, Worker, WorkerHealth};
+use goldleaves_pricing::TimeZone;
 use goldleaves_runtime::Metrics;
 use goldleaves_stream::{ConnectSettings, Connection, Lag, PublisherOptions, StreamPublisher, Topology};
 use goldleaves_testkit::nats::NatsServer;
@@ -144,7 +146,8 @@ pub(crate) fn tenant() -> TenantId {
 /// Events billed.
 pub(crate) async fn billed(ledger: &Ledger) -> i64 {
     let day = Period::new("2026-11-24".parse().unwrap(), "2026-11-25".parse().unwrap()).unwrap();
-    ledger.usage_summary(&tenant(), &day).await.map_or(-1, |summary| summary.total_events)
+    let billing = Billing::new(ledger.store().clone(), TimeZone::UTC);
+    billing.summary(&tenant(), &day).await.map_or(-1, |summary| summary.total_events)
 }
 
 pub(crate) fn publisher(connection: &Connection) -> StreamPublisher {

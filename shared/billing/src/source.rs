@@ -88,7 +88,8 @@ pub(crate) mod wide {
     pub(crate) const fn has_units(dialect: Dialect) -> &'static str {
         match dialect {
             Dialect::Postgres => "SUM(units) <> 0",
-            Dialect::Sqlite => "SUM(high) <> 0 OR SUM(low) <> 0",
+            // Parts that differ may come to nothing together: what was added as (0, 1) is taken away as (-1, 999999999).
+            Dialect::Sqlite => "SUM(high) * 1000000000 + SUM(low) <> 0",
         }
     }
 }

@@ -8,15 +8,6 @@ pub enum LedgerError {
     /// No rate was ever set, so nothing can be priced.
     #[error("the ledger has no rate yet: run migrate")]
     NoRate,
-    /// Usage names a rate card that is not there: somebody deleted it, or a rebuilt ledger did not get it.
-    #[error(
-        "usage was priced by rate card version {version}, which the ledger does not have: \
-         bring it back with goldleaves rate-cards import"
-    )]
-    MissingCard {
-        /// Which version.
-        version: i64,
-    },
     /// A message holds what no column can hold. The rest of its batch may be recorded without it.
     #[error("message {message_id} does not fit the ledger: {what}")]
     Unstorable {
@@ -43,7 +34,7 @@ impl LedgerError {
         match self {
             Self::Contended | Self::RatesChanged | Self::NoRate => true,
             Self::Store(error) => error.is_transient(),
-            Self::MissingCard { .. } | Self::Unstorable { .. } => false,
+            Self::Unstorable { .. } => false,
         }
     }
 

@@ -12,7 +12,8 @@
 //! **Locks** on PostgreSQL, always in this order: the lock all writers share, ids of what is set aside, labels (the unique
 //! index, in the sorted insert), (tenant, client id), rollups, receipts, progress. SQLite has one writer and needs none.
 //!
-//! What it does not do: it knows no HTTP and no broker, it migrates nothing, and it sums no column but `units_micro`.
+//! What it does not do: it knows no HTTP and no broker, it migrates nothing, it bills nobody (`goldleaves-billing` reads what is
+//! written here), and it sums no column but `units_micro`.
 
 mod batch;
 mod error;
@@ -20,10 +21,8 @@ mod known;
 mod ledger;
 mod priced;
 mod progress;
-mod push;
 mod rates;
 mod record;
-mod report;
 mod schema;
 
 pub use batch::{Incoming, Recorded, reasons_to_set_aside};
@@ -32,6 +31,4 @@ pub use goldleaves_cards::{ImportError, Imported, RateCardsError, read_rate_card
 pub use goldleaves_store::{PoolUse, StoreError, StoreOptions, database_url, is_of_the_disk, sqlite_url};
 pub use ledger::Ledger;
 pub use progress::{Course, Landmark, Place, Sequences};
-pub use push::{METER, PushState, UsagePush};
 pub use rates::{Leap, RateChange};
-pub use report::{RouteUsage, UnitsTotal, UsageReport, UsageSummary};

@@ -1,4 +1,4 @@
-//! The locks of PostgreSQL on (tenant, client id), and on reports. The lock that all writers share is the store's.
+//! The locks of PostgreSQL on (tenant, client id). The lock that all writers share is the store's.
 
 use std::collections::BTreeSet;
 
@@ -21,13 +21,4 @@ pub(super) async fn lock_requests(transaction: &Transaction, events: &[&EventRow
 
 fn request_lock(row: &EventRow<'_>) -> i64 {
     goldleaves_store::request_lock(row.event.tenant_id.as_str(), row.event.request_id.as_str())
-}
-
-/// Others with the same use, for [`crate::push`].
-pub(crate) async fn lock_reports(transaction: &Transaction) -> Result<(), LedgerError> {
-    const REPORTS: i64 = 0x474c_0004_0000_0000;
-    if transaction.dialect() == Dialect::Postgres {
-        transaction.execute(&format!("SELECT pg_advisory_xact_lock({REPORTS})"), Params::default()).await?;
-    }
-    Ok(())
 }

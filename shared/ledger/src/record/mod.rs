@@ -19,7 +19,6 @@ use crate::batch::{Batch, DeadLetter, EventRow, notes, refused_letter};
 use crate::priced::Cards;
 use crate::progress::{self, Note};
 use crate::{Incoming, Ledger, LedgerError, Recorded};
-pub(crate) use locks::lock_reports;
 use settle::{Written, settle};
 use totals::Totals;
 

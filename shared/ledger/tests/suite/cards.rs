@@ -5,7 +5,7 @@ use goldleaves_ledger::{ImportError, Incoming, Ledger, StoreError, StoreOptions,
 use goldleaves_pricing::RateCard;
 
 use crate::events::{at, batch, event, incoming_seal, seal_of, with_client_id};
-use crate::harness::{Database, Kind, on_both};
+use crate::harness::{Billed, Database, Kind, on_both};
 
 on_both!(
     a_rebuilt_ledger_bills_the_same_to_the_cent,

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use goldleaves_domain::{Candidate, EventId, Outcome, UsageEvent, Verdict, judge};
+use goldleaves_billing::stripe::{Books, BooksClock, METER, ReportOf, UsagePush};
+use goldleaves_billing::{Billing, BillingError, Report};
+use goldleaves_domain::{Candidate, EventId, Outcome, Period, TenantId, Timestamp, UsageEvent, Verdict, judge};
 use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions, sqlite_url};
+use goldleaves_pricing::TimeZone;
 use goldleaves_testkit::postgres::Postgres;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tempfile::TempDir;
@@ -13,6 +16,27 @@ use tempfile::TempDir;
 pub(crate) enum Kind {
     Sqlite,
     Postgres,
+}
+
+/// The reading of a ledger by billing.
+pub(crate) trait Billed {
+    async fn usage_report(&self, tenant: &TenantId, period: &Period) -> Result<Report, BillingError>;
+    async fn report_usage(&self, tenant: &TenantId, period: &Period, now: Timestamp) -> UsagePush;
+}
+
+impl Billed for Ledger {
+    async fn usage_report(&self, tenant: &TenantId, period: &Period) -> Result<Report, BillingError> {
+        billing(self).report(tenant, period, (&[], TimeZone::UTC)).await
+    }
+
+    async fn report_usage(&self, tenant: &TenantId, period: &Period, now: Timestamp) -> UsagePush {
+        let books = Books::new(billing(self), BooksClock::Database);
+        books.report_usage(&ReportOf { tenant, meter: METER, period }, now).await.unwrap()
+    }
+}
+
+fn billing(ledger: &Ledger) -> Billing {
+    Billing::new(ledger.store().clone(), TimeZone::UTC)
 }
 
 /// A database of its own.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use crate::events::{at, batch, event, fingerprint, with_client_id};
-use crate::harness::{Database, Verdicts, on_both};
+use crate::harness::{Billed, Database, Verdicts, on_both};
 
 on_both!(any_order_of_arrival_gives_the_same_tables, a_summary_is_the_plain_sum_for_any_bounds);
 

@@ -7,7 +7,7 @@ use goldleaves_pricing::{Pricing, Rate};
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::events::{at, batch, event};
-use crate::harness::{Database, Kind, on_both};
+use crate::harness::{Billed, Database, Kind, on_both};
 
 on_both!(
     an_unset_price_changes_nothing,
@@ -112,8 +112,8 @@ async fn a_price_is_valid_after_everything_that_was_priced(database: Database) {
     rebuilt.record(&batch(&[last, repeat, event_at(3, later(20)), first])).await.unwrap();
     let march = Period::new(at("2026-03-01"), at("2026-04-01")).unwrap();
     let (acme, cents) = ("acme".parse().unwrap(), 25 + 25 + 60);
-    assert_eq!(ledger.usage_summary(&acme, &march).await.unwrap().total_cost_cents.0, cents);
-    assert_eq!(rebuilt.usage_summary(&acme, &march).await.unwrap().total_cost_cents.0, cents);
+    assert_eq!(ledger.usage_report(&acme, &march).await.unwrap().summary.total_cost_cents.0, cents);
+    assert_eq!(rebuilt.usage_report(&acme, &march).await.unwrap().summary.total_cost_cents.0, cents);
 }
 
 async fn a_card_between_reading_and_pricing_is_noticed(database: Database) {
@@ -173,7 +173,7 @@ async fn a_row_is_priced_by_the_narrowest_card(database: Database) {
         assert_eq!(report.summary.total_cost_cents.0, total, "{tenant}");
         let routes: Vec<_> = report.routes.iter().map(|route| (route.route.as_str(), route.cost_cents.0)).collect();
         assert_eq!(routes, [("/api/v1/ai", ai), ("/api/v1/documents", documents)], "{tenant}");
-        assert_eq!(report.summary.current_pricing, Some(Pricing::PerUnit("25".parse().unwrap())));
+        assert_eq!(report.summary.current_rate, Some("25".parse().unwrap()));
     }
     // The file has everything.
     let other = Database::new(database.kind).await;
