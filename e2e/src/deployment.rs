@@ -375,18 +375,6 @@ impl Deployment {
         }
     }
 
-    /// Sends the billing API alone a signal (distributed), and waits for its end.
-    ///
-    /// # Errors
-    /// It does not run, or does not end.
-    pub async fn stop_billing(&mut self, signal: Signal) -> Result<ExitStatus> {
-        let programs = &mut self.running.as_mut().context("nothing runs")?.programs;
-        ensure!(programs.len() == 3, "the billing API does not run by itself");
-        let mut billing = programs.remove(2);
-        billing.signal(signal)?;
-        billing.wait().await
-    }
-
     /// Ctrl-C for the gateway, and once it has ended for the others; the worst exit status of them.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use rustix::process::Signal;
+use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
 use tokio::sync::watch;
 
 use crate::chaos::judge;
@@ -84,21 +85,35 @@ async fn a_worker_records_what_it_was_handed_and_goes() {
     fleet.scale(0).await.unwrap();
 }
 
+/// Nothing of it is answered at random: what the reports read is locked until the program has been told to stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_billing_api_answers_what_is_in_flight() {
+async fn the_billing_api_answers_what_it_has_begun() {
+    const REPORTS: usize = 3;
+    const WAITING: &str =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'goldleaves' AND wait_event_type = 'Lock'";
     let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
-    let mut deployment = Deployment::start(Kind::Distributed, &upstream.url()).await.unwrap();
-    let token = deployment.token("acme").unwrap();
-    let address = watch::channel(Some(deployment.billing().unwrap()));
-    let plan = Plan { pause: Duration::ZERO, ..PLAN };
-    let load = SteadyLoad::start(address.1, plan, move |_| Request::get("/billing/usage-report/acme").token(&token));
-    finished(&load, 50).await;
-    assert_eq!(deployment.stop_billing(Signal::TERM).await.unwrap().code(), Some(0));
-    let asked = load.stop().await.unwrap();
-    receipts(&asked).unwrap();
-    let half = asked.iter().find(|asked| asked.broken.as_deref() == Some("the body broke off"));
-    assert!(half.is_none(), "{half:?}");
-    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
+    let fleet = Fleet::start(vec![NatsServer::start().await.unwrap()], &upstream.url()).await.unwrap();
+    let mut program = fleet.program("billing-api").start().unwrap();
+    let billing = program.address("billing listens on").await.unwrap();
+    let holder = Database::connect(fleet.database()).await.unwrap().begin().await.unwrap();
+    holder.execute_unprepared("LOCK TABLE usage_rollups IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reports: Vec<_> = (0..REPORTS)
+        .map(|tenant| format!("tenant-{tenant}"))
+        .map(|tenant| Request::get(&format!("/billing/usage-report/{tenant}")).token(&fleet.token(&tenant).unwrap()))
+        .map(|report| tokio::spawn(async move { report.send(billing).await }))
+        .collect();
+    let tables = fleet.tables().await.unwrap();
+    let begun = async || Ok((tables.number(WAITING).await? >= REPORTS as i64).then_some(()));
+    wait_for("reports that wait for the lock", PATIENCE, begun).await.unwrap();
+    program.signal(Signal::TERM).unwrap();
+    let stopping = async || Ok(tokio::net::TcpStream::connect(billing).await.is_err().then_some(()));
+    wait_for("the end of listening", PATIENCE, stopping).await.unwrap();
+    holder.rollback().await.unwrap();
+    for report in reports {
+        let answer = report.await.unwrap().unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(program.wait().await.unwrap().code(), Some(0));
 }
 
 /// The one process, over SQLite or over JetStream and PostgreSQL.

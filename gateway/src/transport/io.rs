@@ -21,8 +21,10 @@ use super::wire::Wire;
 
 /// How much is read in one poll, so that other calls of the core get their turn.
 const POLL_BYTES_MAX: usize = 64 << 10;
+/// The same once something was read and the head goes on: interim responses come one after the other then, and each is work.
+const HEAD_POLL_BYTES_MAX: usize = 8 << 10;
 /// How much is read before an answer's head ends, interim responses included.
-const HEAD_BYTES_MAX: usize = 1 << 20;
+const HEAD_BYTES_MAX: usize = 256 << 10;
 /// How much a short exchange reads: longer answers are streamed.
 const SHORT_BYTES: usize = 8 << 10;
 
@@ -50,7 +52,13 @@ impl Heard {
 
     /// The connection is polled: so much may be read until it is polled again.
     pub(crate) fn polled(&self) {
-        self.0.left_of_poll.store(POLL_BYTES_MAX, Ordering::Relaxed);
+        let most = if self.head_goes_on() { HEAD_POLL_BYTES_MAX } else { POLL_BYTES_MAX };
+        self.0.left_of_poll.store(most, Ordering::Relaxed);
+    }
+
+    /// Something of a head was read, and not its end.
+    fn head_goes_on(&self) -> bool {
+        self.0.left_of_head.load(Ordering::Relaxed) < HEAD_BYTES_MAX
     }
 
     /// The connection is a tunnel, which nobody polls here any more.
@@ -74,8 +82,12 @@ impl Heard {
         self.0.begins.load(Ordering::Relaxed) && self.0.begins.swap(false, Ordering::Relaxed)
     }
 
-    fn has_turn(&self) -> bool {
-        self.0.left_of_poll.load(Ordering::Relaxed) > 0
+    /// How much may be read now. A body's last piece in a poll is not cut short: that costs more than it spares.
+    fn turn(&self) -> usize {
+        match self.0.left_of_poll.load(Ordering::Relaxed) {
+            left if left == 0 || self.head_goes_on() => left,
+            _ => usize::MAX,
+        }
     }
 
     /// So much was read; whether that is not too much.
@@ -225,12 +237,13 @@ impl AsyncRead for UpstreamIo {
             return Poll::Ready(Ok(()));
         }
         loop {
-            if !self.heard.has_turn() {
+            let turn = self.heard.turn();
+            if turn == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             let before = buf.filled().len();
-            let most = self.buffers.read_max();
+            let most = self.buffers.read_max().min(turn);
             let polled = match self.unheard.is_empty() {
                 true => poll_read_some(&mut self.stream, (buf, most), cx),
                 false => Poll::Ready(self.unheard.read(buf)),
@@ -422,5 +435,31 @@ mod tests {
             theirs.read_to_end(&mut got).await.unwrap();
             assert_eq!(got, HEAD, "{sent} sent, {read} read");
         }
+    }
+
+    #[test]
+    fn a_head_that_goes_on_is_read_in_small_turns_and_ends_somewhere() {
+        let heard = Heard::default();
+        heard.reset();
+        heard.polled();
+        assert_eq!(heard.turn(), usize::MAX, "an answer that nothing was read of yet is read whole");
+        heard.read(100).unwrap();
+        heard.polled();
+        assert_eq!(heard.turn(), HEAD_POLL_BYTES_MAX);
+        heard.read(HEAD_POLL_BYTES_MAX).unwrap();
+        assert_eq!(heard.turn(), 0, "others have their turn");
+        let mut turns = 0;
+        while heard.read(HEAD_POLL_BYTES_MAX).is_ok() {
+            turns += 1;
+        }
+        assert!(turns < HEAD_BYTES_MAX / HEAD_POLL_BYTES_MAX, "{turns}");
+
+        heard.reset();
+        heard.read(100).unwrap();
+        heard.headed();
+        heard.polled();
+        assert_eq!(heard.turn(), usize::MAX, "a body");
+        heard.read(POLL_BYTES_MAX).unwrap();
+        assert_eq!(heard.turn(), 0);
     }
 }

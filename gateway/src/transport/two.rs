@@ -20,8 +20,8 @@ use super::target::Target;
 use super::upload::Upload;
 use super::wire::Wire;
 
-/// The bytes that an upstream may send of one answer before somebody takes it: with what is on its way to the client,
-/// 96 KiB.
+/// The bytes that an upstream may send of one answer before somebody takes it: with what is on its way to the client, no
+/// more than 96 KiB.
 const STREAM_WINDOW: u32 = 32 << 10;
 /// The most calls that share a connection, however many the upstream allows.
 const STREAMS_MAX: usize = 128;

@@ -135,12 +135,20 @@ impl TmpfsStage {
     /// Those of others are looked at without a lock. With one, a gateway that starts at this moment would take its own stage
     /// for used and lose what it holds.
     pub(crate) fn sweep(directory: &Path) {
+        let mut stages_removed = 0_u64;
         for path in Self::list(directory, PREFIX).unwrap_or_default() {
             let Ok(Some(file)) = Self::open_ours(&path) else { continue };
             if is_abandoned(&file) && file.try_lock().is_ok() {
-                tracing::info!(path = %path.display(), "the stage of a spool that does not exist any more is removed");
-                let _ = std::fs::remove_file(&path);
+                tracing::debug!(path = %path.display(), "the spool of this stage no longer exists; it is removed");
+                stages_removed += u64::from(std::fs::remove_file(&path).is_ok());
             }
+        }
+        if stages_removed > 0 {
+            tracing::info!(
+                stages_removed,
+                directory = %directory.display(),
+                "the spools of some stages no longer exist; these stages were removed"
+            );
         }
     }
 }

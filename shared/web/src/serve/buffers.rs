@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// The bytes that one stream may have on its way, each way; with what is read ahead of it, 96 KiB.
-const STREAM_BYTES_MAX: usize = 64 << 10;
+/// A stream that has so many bytes on their way reads nothing more; with the piece that it read last, that is 96 KiB, each way.
+const STREAM_BYTES_MAX: usize = 32 << 10;
 /// How much is read at a time while the budget is used up.
 pub(super) const SHORT_READ_BYTES: usize = 8 << 10;
 /// The first bytes of a body, when they are so few, are not counted: most answers are no longer.
@@ -210,9 +210,9 @@ mod tests {
     #[test]
     fn a_stream_has_its_part_and_no_more_however_much_room_there_is() {
         let mut flow = Flow::new(Buffers::default());
-        let mut held = vec![flow.hold(piece(32 << 10))];
+        let mut held = vec![flow.hold(piece(16 << 10))];
         assert!(has_room(&flow));
-        held.push(flow.hold(piece(32 << 10)));
+        held.push(flow.hold(piece(64 << 10)));
         assert!(!has_room(&flow));
         held.pop();
         assert!(has_room(&flow));

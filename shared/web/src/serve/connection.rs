@@ -24,7 +24,9 @@ use super::io::Socket;
 use super::service::{ForHttp1, ForHyper};
 use super::short::{Left, Rest, Rules, Short};
 use super::sniff::{Sniffed, Version, sniff};
-use super::{BUFFER_BYTES, CONNECTION_WINDOW, Closing, Held, STREAM_WINDOW, ServeOptions, Stop, prepare};
+use super::{
+    BUFFER_BYTES, CONNECTION_WINDOW, Closing, Held, SEND_BUFFER_BYTES, STREAM_WINDOW, ServeOptions, Stop, prepare,
+};
 use crate::WebBody;
 use crate::exchange::Exchange;
 
@@ -174,7 +176,7 @@ impl Connection {
             .keep_alive_timeout(self.options.headers_timeout)
             .max_header_list_size(self.options.header_bytes_max)
             .max_concurrent_streams(self.options.streams_max)
-            .max_send_buf_size(BUFFER_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(window)
             .serve_connection(socket, Counted { service, streams: streams.clone(), buffers });

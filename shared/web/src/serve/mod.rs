@@ -52,9 +52,11 @@ pub use listener::{ListenerOptions, bind};
 const DROP_MAX: Duration = Duration::from_secs(1);
 /// How long a client may take to take an answer that the server made itself: it is short, and nobody pays for it.
 const OWN_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// The bytes that a connection reads at a time, and may have waiting to be written: two of these and one on its way
-/// between two connections are what a stream holds, each way.
-pub const BUFFER_BYTES: usize = 32 << 10;
+/// The bytes that a connection of HTTP/1 reads at a time, and may have waiting to be written. The next piece is read when less
+/// than half of that is on its way, so that a stream holds one and a half of these, each way.
+pub const BUFFER_BYTES: usize = 64 << 10;
+/// The bytes that a connection of HTTP/2 may have waiting to be written for one stream.
+const SEND_BUFFER_BYTES: usize = 32 << 10;
 /// The bytes that a client of h2 may send of one request's body before somebody takes it: what it may send before it
 /// has seen any settings (RFC 9113, 6.9.2).
 const STREAM_WINDOW: u32 = 65_535;
