@@ -51,6 +51,10 @@ fn is_short(request: &Request<Upload>) -> bool {
 /// Sends a request and waits for an answer, or for a reason to leave both to hyper.
 pub(crate) async fn short(connection: &mut Connection, head: Vec<u8>, deadline: Instant) -> Short {
     let Some(io) = connection.past_hyper().cloned() else { return Short::Long { is_sent: false } };
+    // What came since the connection was chosen answers nothing that was asked: hyper finds it, before it sends.
+    if !std::future::poll_fn(|cx| Poll::Ready(io.is_quiet(cx))).await {
+        return Short::Long { is_sent: false };
+    }
     let mut is_sent = false;
     let read = std::future::poll_fn(|cx| {
         if !is_sent && !io.send(&head, cx) {
@@ -152,9 +156,16 @@ fn said_length(headers: &HeaderMap) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use hyper_util::rt::TokioIo;
-    use tokio::io::AsyncReadExt as _;
+    use std::time::Duration;
 
+    use goldleaves_web::Buffers;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::super::pool::PoolOptions;
+    use super::super::slots::Slots;
+    use super::super::wire::Wire;
     use super::*;
 
     fn request(method: &str, target: &str, fields: &[(&'static str, &str)]) -> Request<Upload> {
@@ -214,6 +225,25 @@ mod tests {
         ] {
             assert!(!is_short(&request(method, target, fields)), "{method} {target}");
         }
+    }
+
+    /// A call waits for its record between the look at its connection and its request.
+    #[tokio::test]
+    async fn what_came_before_a_request_was_sent_is_no_answer_to_it() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let options = PoolOptions { idle_timeout: Duration::from_secs(60), header_fields_max: 256 };
+        let place = (Slots::new(1).take().unwrap(), Buffers::default());
+        let mut connection = Connection::open(Wire::Unix(ours), &options, place).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        theirs.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad").await.unwrap();
+        let io = connection.past_hyper().unwrap().clone();
+        std::future::poll_fn(|cx| if io.is_quiet(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
+        let head = written(&request("GET", "/", &[("host", "a")])).unwrap();
+        assert!(matches!(short(&mut connection, head, deadline).await, Short::Long { is_sent: false }));
+        drop(connection);
+        let mut sent = Vec::new();
+        theirs.read_to_end(&mut sent).await.unwrap();
+        assert!(sent.is_empty(), "{sent:?}");
     }
 
     #[test]

@@ -124,6 +124,10 @@ where
             if self.service.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
                 return Left::ToHyper;
             }
+            // No call is begun for a client that has left already, and one that sends more is hyper's too.
+            if std::future::poll_fn(|cx| Poll::Ready(self.stream.poll_read_ready(cx).is_ready())).await {
+                return Left::ToHyper;
+            }
             let call = self.service.call(request);
             self.call.set(Some(call));
             let Some(answer) = std::future::poll_fn(|cx| self.poll_call(cx)).await else { return Left::ToHyper };
