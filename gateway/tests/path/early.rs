@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use goldleaves_domain::Outcome;
 use goldleaves_testkit::client::Request;
-use goldleaves_testkit::upstream::{Answer, Upstream};
+use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -86,4 +86,59 @@ async fn a_client_that_only_closes_its_sending_half_is_served_and_billed_once() 
     }
     let outcomes = world.outcomes().await;
     assert_eq!(outcomes, vec![(Outcome::Completed, 200, "1".to_owned()); 2]);
+}
+
+/// Sends this request, with the end of the sending half right behind it, and reads the answer to its end.
+async fn with_the_end_behind(world: &World, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    // A reset is a way to close, too.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A POST with this body in two chunks.
+fn chunks(body: &[u8]) -> Request {
+    let (first, second) = body.split_at(2);
+    Request::post(BILLABLE, "").chunked([first.to_vec(), second.to_vec()])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_with_the_end_right_behind_it_is_passed_on_whole_and_served() {
+    let world = World::answering(|_| Answer::ok("whole")).await;
+    let mut sent = 0;
+    for (length, times) in [(5, 100), (300 << 10, 10)] {
+        let body = vec![b'x'; length];
+        for request in [Request::post(BILLABLE, body.clone()), chunks(&body)] {
+            let request = request.token(&token()).wire("a");
+            for _ in 0..times {
+                let answer = with_the_end_behind(&world, &request).await;
+                assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nwhole"), "{answer}");
+            }
+            sent += times;
+            let served = world.upstream().served();
+            assert_eq!(served.len(), sent);
+            let is_whole = |received: &Received| received.body.complete && received.body.bytes == body;
+            assert!(served.iter().rev().take(times).all(is_whole), "{length} bytes");
+        }
+    }
+    assert_eq!(world.outcomes().await, vec![(Outcome::Completed, 200, "1".to_owned()); sent]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_the_end_cuts_off_is_the_clients_abort() {
+    let world = World::answering(|_| Answer::ok("whole")).await;
+    let mut sent = 0;
+    for request in [Request::post(BILLABLE, "body"), chunks(b"body")] {
+        let request = request.token(&token()).wire("a");
+        for missing in [1, 3] {
+            let answer = with_the_end_behind(&world, &request[..request.len() - missing]).await;
+            assert!(!answer.contains(" 200 "), "{answer}");
+            sent += 1;
+        }
+    }
+    let outcomes = world.outcomes().await;
+    assert!(outcomes.iter().all(|(outcome, ..)| *outcome == Outcome::ClientAborted), "{outcomes:?}, {sent} sent");
 }

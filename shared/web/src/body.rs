@@ -143,7 +143,11 @@ impl Body for WebBody {
             }
             Inner::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Connection),
             Inner::Arriving(body, exchange) => {
+                let sends_no_more = exchange.sends_no_more();
                 let polled = Pin::new(&mut *body).poll_frame(context);
+                if polled.is_pending() {
+                    exchange.lacks_body(sends_no_more, context);
+                }
                 let ended = match &polled {
                     Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
                     Poll::Ready(None) => true,

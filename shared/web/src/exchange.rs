@@ -38,6 +38,22 @@ struct Shared {
     body_bytes: AtomicU64,
     /// The task that waits for the answer's end, because the client's end was kept from hyper.
     reader: Mutex<Option<Waker>>,
+    upload: Mutex<Upload>,
+}
+
+/// The end of a client's sending half as whoever takes the request's body meets it.
+///
+/// hyper looks for that end once it has passed a whole body on, and also when it needs more of one: both look the same to the
+/// socket. Between hyper and whoever takes the body one piece has room. So who then finds no piece, and no end either, misses
+/// a part of the body, and who finds one of them was only slower than hyper.
+#[derive(Debug, Default)]
+struct Upload {
+    /// Nothing more comes from the client.
+    no_more: bool,
+    /// A part of the body is missing.
+    is_cut: bool,
+    /// The task that waits for the next piece.
+    taker: Option<Waker>,
 }
 
 /// The meaning of the end of a client's sending half at this moment.
@@ -45,6 +61,8 @@ struct Shared {
 pub(crate) enum Standing {
     /// No request is being answered, or it broke off within one.
     Nothing,
+    /// A request came whose body nobody has taken to its end: it may be whole.
+    Undecided,
     /// A whole request came and nothing of its answer was sent.
     AwaitsAnswer,
     /// Its answer is on its way.
@@ -86,6 +104,9 @@ impl Exchange {
     /// A request's head came; its body has so many bytes, if that is known.
     pub(crate) fn asked(&self, owes_body: bool, body_bytes: Option<u64>) {
         self.0.body_bytes.store(body_bytes.unwrap_or(UNKNOWN), Ordering::Relaxed);
+        if owes_body {
+            *self.0.upload.lock() = Upload::default();
+        }
         self.set(ASKED | if owes_body { OWES_BODY } else { 0 });
     }
 
@@ -108,13 +129,49 @@ impl Exchange {
     /// The answer is over.
     pub(crate) fn over(&self) {
         self.set((self.flags() & !(ASKED | ANSWERED | CHUNKED)) | FRESH);
+        self.wake_reader();
+    }
+
+    fn wake_reader(&self) {
         let reader = self.0.reader.lock().take();
         if let Some(reader) = reader {
             reader.wake();
         }
     }
 
-    /// Wakes this task when the answer is over.
+    /// The client sends nothing more: whoever waits for a piece of the body looks whether one is there.
+    pub(crate) fn client_ended(&self) {
+        let taker = {
+            let mut upload = self.0.upload.lock();
+            upload.no_more = true;
+            upload.taker.take()
+        };
+        if let Some(taker) = taker {
+            taker.wake();
+        }
+    }
+
+    /// Returns whether the client is known to send nothing more. Asked before a piece of the body is looked for.
+    pub(crate) fn sends_no_more(&self) -> bool {
+        self.0.upload.lock().no_more
+    }
+
+    /// No piece of the body was there, nor its end, and the client was known to send nothing more, or not.
+    pub(crate) fn lacks_body(&self, sends_no_more: bool, cx: &Context<'_>) {
+        let mut upload = self.0.upload.lock();
+        if sends_no_more {
+            upload.is_cut = true;
+            drop(upload);
+            self.wake_reader();
+        } else if upload.no_more {
+            // It became known meanwhile, perhaps behind a piece.
+            cx.waker().wake_by_ref();
+        } else {
+            upload.taker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Wakes this task when the answer is over, or the body turns out to be cut off.
     pub(crate) fn wake_when_over(&self, cx: &Context<'_>) {
         *self.0.reader.lock() = Some(cx.waker().clone());
     }
@@ -148,6 +205,9 @@ impl Exchange {
 
     pub(crate) fn standing(&self) -> Standing {
         let flags = self.flags();
+        if flags & (ASKED | OWES_BODY) == ASKED | OWES_BODY && !self.0.upload.lock().is_cut {
+            return Standing::Undecided;
+        }
         match flags & (ASKED | OWES_BODY | ANSWERED) {
             ASKED => Standing::AwaitsAnswer,
             flags_set if flags_set == ASKED | ANSWERED => Standing::TakesAnswer { chunked: flags & CHUNKED != 0 },

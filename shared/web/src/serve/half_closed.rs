@@ -64,8 +64,10 @@ impl HalfClosed {
         cx: &mut Context<'_>,
     ) -> Poll<Told> {
         let standing = exchange.standing();
-        if standing == Standing::Nothing && !blocked {
-            return Poll::Ready(Told::End);
+        match standing {
+            Standing::Nothing if !blocked => return Poll::Ready(Told::End),
+            Standing::Undecided => exchange.client_ended(),
+            Standing::Nothing | Standing::AwaitsAnswer | Standing::TakesAnswer { .. } => {}
         }
         if blocked {
             self.wrote();
@@ -87,7 +89,7 @@ impl HalfClosed {
                 self.probe(stream, b'0').is_err()
             }
             Standing::TakesAnswer { chunked: false } => self.sent.elapsed() >= SILENCE_MAX,
-            Standing::AwaitsAnswer | Standing::TakesAnswer { .. } | Standing::Nothing => false,
+            Standing::AwaitsAnswer | Standing::TakesAnswer { .. } | Standing::Undecided | Standing::Nothing => false,
         }
     }
 

@@ -96,6 +96,95 @@ async fn a_client_that_only_closes_its_sending_half_is_answered() {
     }
 }
 
+/// Sends a request, with the end of the client's sending half right behind it.
+async fn with_the_end_behind(server: &Server, request: &[u8]) -> String {
+    let mut stream = server.connect().await;
+    stream.write_all(request).await.unwrap();
+    std::future::poll_fn(|cx| std::pin::Pin::new(&mut stream).poll_shutdown(cx)).await.unwrap();
+    read_to_end(&mut stream).await
+}
+
+/// A POST with this body, with its length and in chunks.
+fn posts(path: &str, body: &str) -> [Vec<u8>; 2] {
+    let half = body.len() / 2;
+    let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
+    [
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{}{}0\r\n\r\n",
+            chunk(&body[..half]),
+            chunk(&body[half..])
+        ),
+    ]
+    .map(String::into_bytes)
+}
+
+/// Takes the body, with a pause before each of its pieces, and tells its length or that it broke off.
+async fn measure(request: Request<WebBody>) -> Response<WebBody> {
+    let is_slow = request.uri().path() == "/slow";
+    let mut body = request.into_body();
+    let mut length = 0;
+    loop {
+        if is_slow {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        match body.frame().await {
+            Some(Ok(frame)) => length += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) => return Response::builder().status(400).body(WebBody::full("broke off")).unwrap(),
+            None => return Response::new(WebBody::full(format!("{length} bytes"))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_with_the_end_right_behind_it_is_taken_whole() {
+    let server = Server::start(ServeOptions::default(), measure);
+    for (path, length, times) in
+        [("/fast", 5, 100), ("/slow", 5, 20), ("/fast", 300 << 10, 20), ("/slow", 300 << 10, 2)]
+    {
+        for request in posts(path, &"x".repeat(length)) {
+            for _ in 0..times {
+                let answer = with_the_end_behind(&server, &request).await;
+                let is_whole =
+                    answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(&format!("{length} bytes"));
+                assert!(is_whole, "{path}, {length} bytes: {answer}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_the_end_cuts_off_is_told_from_a_whole_one() {
+    let server = Server::start(ServeOptions::default(), measure);
+    for (path, length) in [("/fast", 5), ("/slow", 5), ("/fast", 300 << 10), ("/slow", 300 << 10)] {
+        for request in posts(path, &"x".repeat(length)) {
+            let head = request.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+            for sent in [head, head + 1, request.len() - 1] {
+                let answer = with_the_end_behind(&server, &request[..sent]).await;
+                assert!(answer.starts_with("HTTP/1.1 400 "), "{path}, {sent} of {}: {answer}", request.len());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_takes_holds_no_answer_up() {
+    let server = Server::start(ServeOptions::default(), |request| async move {
+        let kept = (request.uri().path() == "/kept").then_some(request);
+        a_while().await;
+        drop(kept);
+        Response::new(WebBody::full("not taken"))
+    });
+    for path in ["/kept", "/dropped"] {
+        for request in posts(path, "body") {
+            for missing in [0, 3] {
+                let answer = with_the_end_behind(&server, &request[..request.len() - missing]).await;
+                assert!(answer.ends_with("\r\n\r\nnot taken"), "{path}: {answer}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_half_closed_client_gets_a_long_answer_with_pauses_whole() {
     let server = Server::start(ServeOptions::default(), |_| async {
