@@ -8,10 +8,13 @@ use goldleaves_ledger::Incoming;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::stripe_desk::{CUSTOMER, Desk, METER};
 use crate::world::{Api, Event, Kind, on_both, token};
 
 on_both!(
     a_rebuilt_ledger_has_the_same_bills,
+    an_imported_correction_is_late_usage_of_its_period,
+    an_imported_void_is_taken_back_at_stripe,
     an_export_beside_writers_is_of_one_moment,
     cards_come_in_under_the_writers_lock_or_not_at_all,
     a_file_is_taken_whole_or_not,
@@ -94,11 +97,17 @@ async fn a_rebuilt_ledger_has_the_same_bills(api: Api) {
     assert_eq!(waiting.len(), 2, "{waiting:?}");
     assert!(waiting.iter().any(|name| name.contains(&events[1].id.to_string())), "{waiting:?}");
     other.record(&events[..3]).await;
+    let marks = async || other.number("SELECT CAST(SUM(changes) AS BIGINT) FROM usage_late_hours").await;
+    let before = marks().await;
     let (_, waiting) = import(&other, &lines).await.unwrap();
     assert_eq!(waiting, Vec::<String>::new());
     assert_eq!(bills(&other).await, wanted);
+    let added = "SELECT COUNT(*) FROM usage_corrections WHERE kind <> 'amount'";
+    assert_eq!(marks().await - before, other.number(added).await, "each row marks its hour");
+    let before = marks().await;
     let (again, _) = import(&other, &lines).await.unwrap();
     assert!(again.tables.iter().all(|table| table.added == 0), "{again:?}");
+    assert_eq!(marks().await, before, "what is there marks nothing");
     assert_eq!(bills(&other).await, wanted);
     // What was made of the corrections has ids of its own, and the card was there; all else is the same line for line.
     let same = |lines: &[String]| {
@@ -109,6 +118,61 @@ async fn a_rebuilt_ledger_has_the_same_bills(api: Api) {
     };
     assert!(same(&export(&other).await) == same(&lines));
     check_refusals(&other).await;
+}
+
+/// A correction of acme, as an export writes it.
+fn correction(members: &Value) -> String {
+    let mut line = json!({
+        "table": "usage_corrections", "id": Uuid::now_v7().to_string(), "tenant_id": "acme", "event_id": null, "follows": null,
+        "route": "", "action": "", "rate_version": "0", "events": "0", "units_micro": "0", "cents": "0", "actor": "ann",
+        "reason": "carried", "created_at": "2026-03-06T10:00:00.000000Z",
+    });
+    let (all, given) = (line.as_object_mut().unwrap(), members.as_object().unwrap());
+    all.extend(given.iter().map(|(name, value)| (name.clone(), value.clone())));
+    line.to_string()
+}
+
+async fn an_imported_correction_is_late_usage_of_its_period(api: Api) {
+    let admin = token("ops", &["admin"]);
+    // Nothing else is late in the period that is closed.
+    api.record(&[Event::at("acme", "2026-03-05T10:00:00Z")]).await;
+    let closed = json!({"starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-02-01T00:00:00Z", "reason": "over"});
+    assert_eq!(api.put("/billing/periods/acme/1", &admin, &closed).await.status, 201);
+    let open = async || api.get("/billing/invoice/acme", &admin).await.json()["total_cost_cents"].as_i64().unwrap();
+    let before = open().await;
+    let amount = correction(&json!({"kind": "amount", "ts": "2026-01-10T10:10:00.000000Z", "cents": "-70"}));
+    assert_eq!(import(&api, &[amount]).await.unwrap().0.tables[0].added, 1);
+    let periods = api.get("/billing/periods/acme", &admin).await.json();
+    assert_eq!(periods["items"][0]["unbilled_late_cents"], -70, "{periods}");
+    assert_eq!(open().await, before - 70);
+    let next = json!({"ends_at": "2026-03-01T00:00:00Z", "reason": "over"});
+    let next = api.put("/billing/periods/acme/2", &admin, &next).await;
+    assert_eq!((next.status, &next.json()["total_cost_cents"]), (201, &json!(-70)), "{}", next.text);
+}
+
+async fn an_imported_void_is_taken_back_at_stripe(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    let event = desk.api.used("acme", ("/a", "3", "2026-03-15T12:32:00Z")).await;
+    desk.clock.set("2026-03-15T13:05:00Z");
+    desk.settle().await;
+    assert_eq!(desk.double.total(CUSTOMER, METER), 3_000_000);
+    // By then nothing but a mark has anybody look at the hour again.
+    desk.clock.set("2026-03-15T17:06:00Z");
+    desk.settle().await;
+    desk.settle().await;
+    let void = correction(&json!({
+        "kind": "void", "event_id": event.to_string(), "ts": "2026-03-15T12:32:00.000000Z", "route": "/a", "action": "read",
+        "rate_version": "1", "events": "-1", "units_micro": "-3000000",
+    }));
+    assert_eq!(import(&desk.api, &[void]).await.unwrap().0.tables[0].added, 1);
+    assert_eq!(
+        desk.api.number("SELECT COUNT(*) FROM usage_corrections").await,
+        1,
+        "no row follows, which would mark the hour"
+    );
+    desk.settle().await;
+    assert_eq!(desk.double.total(CUSTOMER, METER), 0);
 }
 
 /// An import that contradicts what is there, or can't be read, changes nothing and is named.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::row::{Line, Row, check};
 use super::tables::{TABLES, Table};
-use crate::{Billing, BillingError, Refusal, RefusalCode, corrections, locks};
+use crate::{Billing, BillingError, Refusal, RefusalCode, corrections, late, locks};
 
 /// The longest line of a file.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
@@ -266,6 +266,7 @@ async fn take(transaction: &Transaction, (line, row): (u64, &Row)) -> Result<Tak
     }
 }
 
+/// Adds a correction as a call would: its hour is marked, so that rows for Stripe and closed periods come to it.
 async fn take_correction(transaction: &Transaction, (line, row): (u64, &Row)) -> Result<Taken, BillingError> {
     if row.cell("kind") == Some("follow") {
         return Ok(Taken::Follows);
@@ -279,13 +280,14 @@ async fn take_correction(transaction: &Transaction, (line, row): (u64, &Row)) ->
         Some(event) if !corrections::is_there(transaction, tenant, event).await? => {
             Ok(Taken::Waits(format!("{} of event {event} of {tenant}", row.cell("id").unwrap_or_default())))
         }
-        Some(event) => {
+        event => {
             insert(transaction, row).await?;
-            corrections::settle(transaction, tenant, event).await?;
-            Ok(Taken::Added)
-        }
-        None => {
-            insert(transaction, row).await?;
+            let ts = row.cell("ts").and_then(|ts| ts.parse::<Timestamp>().ok());
+            let ts = ts.ok_or_else(|| wrong(line, "ts is missing"))?;
+            late::mark(transaction, tenant, ts.hour()).await?;
+            if let Some(event) = event {
+                corrections::settle(transaction, tenant, event).await?;
+            }
             Ok(Taken::Added)
         }
     }
