@@ -19,6 +19,11 @@ const CALLS_WITHIN: i64 = 30 * SECOND;
 /// A call whose attempt was written down longer ago is not made.
 const CALL_AFTER_ATTEMPT: i64 = 10 * SECOND;
 
+/// A sum that is none of whole values.
+#[derive(Debug, thiserror::Error)]
+#[error("a sum is not a whole number below 2^53")]
+struct NotWhole;
+
 /// Why a lane is blocked, as the words that are stored and shown.
 pub(super) mod reason {
     pub(crate) const NO_CUSTOMER: &str = "no_such_customer";
@@ -117,12 +122,15 @@ impl Pusher {
         };
         let sums = self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await?;
         match sums {
-            Ok(sums) => sums.iter().map(|sum| sum.value()).sum::<Option<i128>>().map(Some).ok_or(Stop::Unheard),
+            Ok(sums) => {
+                let total = sums.iter().map(|sum| sum.value()).sum::<Option<i128>>();
+                total.map(Some).ok_or_else(|| self.unheard(claim, &NotWhole))
+            }
             Err(error) if error.is_missing() => {
                 self.inner.books.block(&claim.lane.key, reason::NO_CUSTOMER).await?;
                 Ok(None)
             }
-            Err(_) => Err(Stop::Unheard),
+            Err(error) => Err(self.unheard(claim, &error)),
         }
     }
 

@@ -10,12 +10,13 @@ mod pace;
 mod sealing;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use goldleaves_billing::BillingError;
-use goldleaves_billing::stripe::{Books, Claim, LaneWork, StoredMeter};
+use goldleaves_billing::stripe::{Books, Claim, LaneKey, LaneWork, StoredMeter};
 use goldleaves_domain::Timestamp;
+use goldleaves_runtime::Quiet;
 use goldleaves_stripe::{Mode, ReadError, Stripe};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -29,6 +30,8 @@ use pace::{Breaker, Pace};
 
 /// How often the pause is doubled while Stripe can be reached and answers nothing of use.
 const FRUITLESS_DOUBLINGS: u32 = 4;
+/// The least time between two log lines about answers of no use.
+const QUIET: Duration = Duration::from_secs(60);
 /// How often metrics are counted.
 const SHOW_EVERY: Duration = Duration::from_secs(15);
 /// Lanes that are taken at once.
@@ -115,6 +118,7 @@ struct Inner {
     /// Comparisons of totals and readings of meters before this moment do not count.
     started_at: Mutex<Option<Timestamp>>,
     sealing: sealing::Sealing,
+    lines: Mutex<Quiet>,
     /// The last attempt that this program made: a database that does not have it went back.
     last: Mutex<Option<(Uuid, i32)>>,
 }
@@ -173,6 +177,7 @@ impl Pusher {
             wake_reader: Notify::new(),
             started_at: Mutex::new(None),
             sealing: sealing::Sealing::default(),
+            lines: Mutex::new(Quiet::new(QUIET)),
             last: Mutex::new(None),
         };
         Self { inner: Arc::new(inner) }
@@ -373,7 +378,7 @@ impl Pusher {
                 found.unfit(&meter.event_name)
             }
             Err(error) if error.is_missing() => Some("Stripe has no such meter".to_owned()),
-            Err(_) => return Err(Stop::Away),
+            Err(error) => return Err(self.unheard(claim, &error)),
         };
         self.inner.books.meter_checked(&meter.meter, unfit.as_deref()).await?;
         Ok(unfit)
@@ -403,6 +408,20 @@ impl Pusher {
             _ => self.mend(),
         }
         Ok(read)
+    }
+
+    /// Says, but not at every call, that Stripe was reached and answered nothing of use.
+    fn unheard(&self, claim: &Claim, cause: &(dyn std::error::Error + 'static)) -> Stop {
+        if self.inner.lines.lock().may_speak(Instant::now()) {
+            let LaneKey { stripe_customer_id, event_name } = &claim.lane.key;
+            tracing::warn!(
+                cause,
+                %stripe_customer_id,
+                %event_name,
+                "Stripe does not say what it has; nothing is sent in this lane meanwhile, and it is asked again"
+            );
+        }
+        Stop::Unheard
     }
 
     /// Reads a meter that somebody wants: why it does not fit, if so; `None` where it can't be read.

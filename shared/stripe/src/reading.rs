@@ -1,8 +1,9 @@
 //! The things read from Stripe: meters, sums of meter events, and what an event of a webhook is about.
 
 use goldleaves_https::{Answer, CallError};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::answer::{Refused, refusal};
 
@@ -139,7 +140,13 @@ pub struct Sum {
     pub(crate) id: String,
     /// Where the window begins, in seconds since 1970.
     pub start_time: i64,
+    #[serde(deserialize_with = "nearest")]
     aggregated_value: f64,
+}
+
+/// The float that is nearest to a number's text. The JSON reader's own may be one beside it, which gives large sums a fraction.
+fn nearest<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Box::<RawValue>::deserialize(from)?.get().parse().map_err(D::Error::custom)
 }
 
 impl Sum {
@@ -212,5 +219,39 @@ impl Report {
             }
         }
         samples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(text: &str) -> Result<Option<i128>, serde_json::Error> {
+        let page = format!(r#"{{"data": [{{"id": "mtrusg_1", "start_time": 60, "aggregated_value": {text} }}]}}"#);
+        let sums: Sums = serde_json::from_slice(page.as_bytes())?;
+        Ok(sums.data.first().and_then(Sum::value))
+    }
+
+    #[test]
+    fn a_sum_that_a_float_holds_is_read_as_it_is() {
+        let large = 2_000_000_041_000_009_i128;
+        let spread = (0..50_000).map(|step| 1_800_000_000_000_001 + step * 9_000_000_002);
+        for whole in (large - 500..large + 500).chain(spread).chain([0, 7, 9_007_199_254_740_991]) {
+            for whole in [whole, -whole] {
+                let (float, integer) = (sum(&format!("{whole}.0")), sum(&whole.to_string()));
+                assert_eq!((float.unwrap(), integer.unwrap()), (Some(whole), Some(whole)));
+            }
+        }
+        assert_eq!(sum("2.000000041000009e15").unwrap(), Some(large));
+    }
+
+    #[test]
+    fn a_sum_that_a_float_does_not_hold_is_none() {
+        for text in ["2000000041000009.5", "9007199254740992.0", "1e300", "0.1"] {
+            assert_eq!(sum(text).unwrap(), None, "{text}");
+        }
+        for text in ["null", "true", "\"7.0\"", "[7.0]", "NaN", "inf"] {
+            assert!(sum(text).is_err(), "{text}");
+        }
     }
 }
