@@ -120,7 +120,7 @@ async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, In
     metrics.show_process("billing-api");
     let (tracer, exporting) = config.traces.start("billing-api", &metrics)?;
     // The server ends a statement soon after whoever asked has stopped to wait for it.
-    let limits = StoreOptions { work_timeout: WORK_LIMIT, ..StoreOptions::default() };
+    let limits = StoreOptions { work_timeout: WORK_LIMIT, writes_wait_for_schema: true, ..StoreOptions::default() };
     let store = Store::connect(config.database_url.expose(), limits).await?;
     let shown = store.clone();
     metrics.show_database(move || {

@@ -92,7 +92,11 @@ async fn serve(config: &Config, logs: LogSwitch) -> Result<Exit> {
     let metrics = Metrics::new();
     metrics.show_process("meter-worker");
     let (tracer, exporting) = config.traces.start("meter-worker", &metrics)?;
-    let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
+    let ledger = Ledger::connect(
+        config.database_url.expose(),
+        StoreOptions { writes_wait_for_schema: true, ..StoreOptions::default() },
+    )
+    .await?;
     let shown = ledger.clone();
     metrics.show_database(move || {
         let PoolUse { open, busy, max } = shown.store().pool_use();

@@ -146,6 +146,20 @@ async fn away_is_no_start_error_and_it_is_ready_once_everything_is_there() {
     assert_eq!(program.ended().await.code(), Some(0), "{}", program.log());
 }
 
+/// One that is left over from before an upgrade has old rules: it writes nothing by them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_schema_is_refused_before_anything_is_written() {
+    let (ledger, database) = ledger(Postgres::shared().await.unwrap()).await;
+    let (server, connection) = stream().await;
+    publish(&publisher(&connection), Gateway::new().events(20)).await;
+    let later = "INSERT INTO seaql_migrations VALUES ('m29990101_000001_later', 1)";
+    ledger.store().write(async |transaction| transaction.execute(later, Default::default()).await).await.unwrap();
+    let mut program = Program::start(&[("NATS_URL", &server.url()), ("DATABASE_URL", &database)]);
+    assert_eq!(program.ended().await.code(), Some(70), "{}", program.log());
+    assert!(program.log().contains("made by a newer program"), "{}", program.log());
+    assert_eq!(billed(&ledger).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_under_load_it_leaves_nothing_unacknowledged() {
     let (ledger, database) = ledger(Postgres::shared().await.unwrap()).await;

@@ -45,6 +45,9 @@ pub enum StoreError {
         /// The step.
         step: String,
     },
+    /// Nothing is written yet: whether the schema is this program's is still to be seen.
+    #[error("the schema of the database has not been seen yet")]
+    SchemaUnseen,
     /// A stored row can't be read back: somebody else changed it.
     #[error("a stored row can't be read: {what}")]
     Unreadable {
@@ -80,7 +83,7 @@ impl StoreError {
     /// set up, is wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::TimedOut | Self::Pooled => true,
+            Self::TimedOut | Self::Pooled | Self::SchemaUnseen => true,
             Self::Database(error) => !is_about_the_data(error),
             Self::Url(_)
             | Self::File { .. }

@@ -15,6 +15,8 @@ pub struct StoreOptions {
     pub ping_timeout: Duration,
     /// True if a missing SQLite file is made; if not, it is an error.
     pub create_missing: bool,
+    /// True if nothing is written before [`Store::watch`](crate::Store::watch) has found this program's schema.
+    pub writes_wait_for_schema: bool,
 }
 
 impl Default for StoreOptions {
@@ -25,6 +27,7 @@ impl Default for StoreOptions {
             work_timeout: Duration::from_secs(40),
             ping_timeout: Duration::from_secs(2),
             create_missing: true,
+            writes_wait_for_schema: false,
         }
     }
 }

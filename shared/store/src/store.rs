@@ -57,6 +57,8 @@ pub struct Store {
 struct Inner {
     connections: Connections,
     options: StoreOptions,
+    /// The word that the schema was seen, where writes wait for that.
+    may_write: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -93,7 +95,26 @@ impl Store {
             Some(("postgres" | "postgresql", _)) => Connections::Postgres(Box::new(Postgres::open(url, &options)?)),
             _ => return Err(StoreError::unknown_url()),
         };
-        Ok(Self { inner: Arc::new(Inner { connections, options }) })
+        let may_write = watch::Sender::new(!options.writes_wait_for_schema);
+        Ok(Self { inner: Arc::new(Inner { connections, options, may_write }) })
+    }
+
+    /// The schema was seen to be this program's.
+    pub(crate) fn allow_writes(&self) {
+        self.inner.may_write.send_replace(true);
+    }
+
+    /// Waits for the first look at the schema, as long as for a connection.
+    async fn schema_seen(&self) -> Result<(), StoreError> {
+        if *self.inner.may_write.borrow() {
+            return Ok(());
+        }
+        let mut may_write = self.inner.may_write.subscribe();
+        let seen = may_write.wait_for(|may_write| *may_write);
+        match tokio::time::timeout(self.inner.options.acquire_timeout, seen).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(StoreError::SchemaUnseen),
+        }
     }
 
     /// The most connections that statements share: those that read, on SQLite.
@@ -307,6 +328,7 @@ impl Store {
         E: From<StoreError>,
         W: AsyncFnOnce(&Transaction) -> Result<T, E> + Clone,
     {
+        self.schema_seen().await?;
         let start = Instant::now();
         loop {
             let gave_way = AtomicBool::new(false);

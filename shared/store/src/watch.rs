@@ -23,6 +23,7 @@ impl Store {
         loop {
             match self.look(steps, is_ready.load(Ordering::Relaxed)).await {
                 Ok(()) => {
+                    self.allow_writes();
                     if !is_ready.swap(true, Ordering::Relaxed) {
                         tracing::info!("the database is there");
                     }
