@@ -13,11 +13,13 @@ use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
 /// Where metrics are registered, each under its name.
-const METRICS: [&str; 15] = [
+const METRICS: [&str; 17] = [
     "shared/record/src/open.rs",
     "gateway/src/route_metrics.rs",
+    "gateway/src/transport/slots.rs",
     "shared/runtime/src/about.rs",
     "shared/runtime/src/metrics.rs",
+    "shared/runtime/src/reload/shown.rs",
     "gateway/src/metrics.rs",
     "gateway/src/reload.rs",
     "shared/record/src/metrics.rs",
