@@ -67,6 +67,7 @@ impl Pacing {
     /// The fastest that can be, for tests.
     pub const UNLIMITED: Self = Self { calls_per_second: None, pauses: Pauses::USUAL };
     /// For a program whose clock a test drives, so that hours go by in moments: the pace of calls is kept by another clock.
+    #[cfg(debug_assertions)]
     pub(crate) const HURRIED: Self = Self {
         calls_per_second: None,
         pauses: Pauses {
