@@ -9,8 +9,9 @@ use std::mem::MaybeUninit;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use goldleaves_web::{SHORT_FIELDS_MAX, has_body, said_length, short_fields};
+use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use httparse::{Header, ParserConfig, Status};
 use tokio::time::Instant;
 
@@ -21,8 +22,6 @@ use super::upload::Upload;
 const HEAD_BYTES_MAX: usize = 8 << 10;
 /// The bytes that a request line and the end of a head have beside their words.
 const LINE_BYTES: usize = 16;
-/// The most fields, as many as `Folds` leaves as they are.
-const FIELDS_MAX: usize = 64;
 /// Room for what the gateway adds to an answer.
 const FIELDS_MORE: usize = 4;
 
@@ -105,7 +104,7 @@ fn written(request: &Request<Upload>) -> Option<Vec<u8>> {
 
 /// The answer, where these bytes are one, whole, framed by its length, and on a connection that goes on.
 fn whole(read: &Bytes) -> Option<Response<Bytes>> {
-    let mut fields = [MaybeUninit::<Header<'_>>::uninit(); FIELDS_MAX];
+    let mut fields = [MaybeUninit::<Header<'_>>::uninit(); SHORT_FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
     let Ok(Status::Complete(head_bytes)) = config.parse_response_with_uninit_headers(&mut parsed, read, &mut fields)
@@ -113,13 +112,12 @@ fn whole(read: &Bytes) -> Option<Response<Bytes>> {
         return None;
     };
     let status = StatusCode::from_u16(parsed.code?).ok()?;
-    let has_body = !status.is_informational() && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !has_body || parsed.version != Some(1) || parsed.reason != status.canonical_reason() {
+    if !has_body(status) || parsed.version != Some(1) || parsed.reason != status.canonical_reason() {
         return None;
     }
     let body = read.slice(head_bytes..);
-    let headers = headers(read, parsed.headers)?;
-    if said_length(&headers)? != body.len() {
+    let headers = short_fields(read, parsed.headers, FIELDS_MORE, &[])?;
+    if only_length(&headers)? != body.len() {
         return None;
     }
     let mut response = Response::new(body);
@@ -128,30 +126,11 @@ fn whole(read: &Bytes) -> Option<Response<Bytes>> {
     Some(response)
 }
 
-/// The fields, where none of them says anything of the connection or of another framing.
-fn headers(read: &Bytes, fields: &[Header<'_>]) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + FIELDS_MORE);
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        let is_another = match name {
-            CONNECTION => !field.value.eq_ignore_ascii_case(b"keep-alive"),
-            TRANSFER_ENCODING | TRAILER | UPGRADE => true,
-            _ => false,
-        };
-        if is_another {
-            return None;
-        }
-        headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?);
-    }
-    Some(headers)
-}
-
-/// The one length that is said, in digits alone.
-fn said_length(headers: &HeaderMap) -> Option<usize> {
+/// The length, where one is said and no other.
+fn only_length(headers: &HeaderMap) -> Option<usize> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let (length, None) = (lengths.next()?, lengths.next()) else { return None };
-    let is_digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-    length.to_str().ok().filter(|_| is_digits)?.parse().ok()
+    said_length(length)
 }
 
 #[cfg(test)]
@@ -159,6 +138,7 @@ mod tests {
     use std::time::Duration;
 
     use goldleaves_web::Buffers;
+    use http::HeaderValue;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
@@ -261,7 +241,7 @@ mod tests {
 
     #[test]
     fn any_other_answer_is_hypers() {
-        let many: String = (0..=FIELDS_MAX).map(|number| format!("x{number}: v\r\n")).collect();
+        let many: String = (0..=SHORT_FIELDS_MAX).map(|number| format!("x{number}: v\r\n")).collect();
         for sent in [
             "",
             "HTTP/1.1 200 O",

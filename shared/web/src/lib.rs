@@ -12,6 +12,7 @@ mod problem;
 mod problem_code;
 mod request_id;
 mod serve;
+mod short_head;
 
 pub use alarm::Alarm;
 pub use body::{BodyError, WebBody};
@@ -23,3 +24,4 @@ pub use serve::{
     BUFFER_BYTES, Buffers, ConnectionLimit, Flow, Folded, Folds, Inherited, InheritedError, ListenerOptions,
     LiveOptions, ServeOptions, ServeStats, Served, Stop, bind, poll_read_some, poll_write_some, serve, serve_peers,
 };
+pub use short_head::{SHORT_FIELDS_MAX, has_body, said_length, short_fields};

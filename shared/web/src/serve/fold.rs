@@ -15,10 +15,11 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
+use crate::SHORT_FIELDS_MAX;
 use crate::exchange::RequestBody;
 
 /// So many lines of a head are left as they are. What may not be folded has the rest of hyper's room.
-const LINES_PLAIN: usize = 64;
+const LINES_PLAIN: usize = SHORT_FIELDS_MAX;
 /// A longer line is not waited for, and from there on nothing is folded: a head with such a line and more than 100 in all is refused.
 const LINE_BYTES_MAX: usize = 32 << 10;
 /// Stands between two folded fields.

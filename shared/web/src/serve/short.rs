@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use httparse::{Header, ParserConfig, Status};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -26,12 +26,10 @@ use super::io::Stall;
 use super::service::Given;
 use super::{Closing, Held};
 use crate::body::whole;
-use crate::{Alarm, WebBody};
+use crate::{Alarm, SHORT_FIELDS_MAX, WebBody, has_body, said_length, short_fields};
 
 /// How long a head or a body may be that is read or written here.
 const SHORT_BYTES: usize = 8 << 10;
-/// The most fields, as many as `Folds` leaves as they are.
-const FIELDS_MAX: usize = 64;
 /// Room for fields that a gateway adds to a head: a map that grows is copied.
 const FIELDS_MORE: usize = 16;
 /// The most that an answer's first line and the fields that are added to it have.
@@ -225,7 +223,7 @@ where
 /// The request, where these bytes are one, whole, with nothing behind it, without a body, and nothing that concerns the
 /// connection.
 fn parsed(read: &Bytes) -> Option<Request<WebBody>> {
-    let mut fields = [MaybeUninit::<Header<'_>>::uninit(); FIELDS_MAX];
+    let mut fields = [MaybeUninit::<Header<'_>>::uninit(); SHORT_FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let config = ParserConfig::default();
     let Ok(Status::Complete(bytes)) = config.parse_request_with_uninit_headers(&mut parsed, read, &mut fields) else {
@@ -241,7 +239,7 @@ fn parsed(read: &Bytes) -> Option<Request<WebBody>> {
         return None;
     }
     let mut request = Request::new(WebBody::empty());
-    *request.headers_mut() = headers(read, parsed.headers)?;
+    *request.headers_mut() = short_fields(read, parsed.headers, FIELDS_MORE, &[CONTENT_LENGTH, EXPECT])?;
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_maybe_shared(read.slice_ref(target.as_bytes())).ok()?;
     Some(request)
@@ -252,28 +250,9 @@ const fn is_plain(byte: u8) -> bool {
     matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
 }
 
-/// The fields, where none of them says anything of a body or of the connection.
-fn headers(read: &Bytes, fields: &[Header<'_>]) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + FIELDS_MORE);
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        let is_another = match name {
-            CONNECTION => !field.value.eq_ignore_ascii_case(b"keep-alive"),
-            CONTENT_LENGTH | EXPECT | TRAILER | TRANSFER_ENCODING | UPGRADE => true,
-            _ => false,
-        };
-        if is_another {
-            return None;
-        }
-        headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?);
-    }
-    Some(headers)
-}
-
 /// An answer, byte for byte as hyper writes it; `None` = it is hyper's to write.
 fn written(status: StatusCode, headers: &HeaderMap, body: &Bytes, date: &mut Date) -> Option<Bytes> {
-    let has_body = !status.is_informational() && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let reason = status.canonical_reason().filter(|_| has_body)?;
+    let reason = status.canonical_reason().filter(|_| has_body(status))?;
     let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
     if fields > SHORT_BYTES || body.len() > SHORT_BYTES {
         return None;
@@ -286,7 +265,7 @@ fn written(status: StatusCode, headers: &HeaderMap, body: &Bytes, date: &mut Dat
     for (name, value) in headers {
         match *name {
             CONNECTION | TRANSFER_ENCODING | TRAILER | UPGRADE => return None,
-            CONTENT_LENGTH if lengths > 0 || length(value) != Some(body.len()) => return None,
+            CONTENT_LENGTH if lengths > 0 || said_length(value) != Some(body.len()) => return None,
             CONTENT_LENGTH => lengths += 1,
             DATE => is_dated = true,
             _ => {}
@@ -307,12 +286,6 @@ fn put(into: &mut Vec<u8>, pieces: [&[u8]; 4]) {
     for piece in pieces {
         into.extend_from_slice(piece);
     }
-}
-
-/// Digits alone.
-fn length(value: &HeaderValue) -> Option<usize> {
-    let is_digits = !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
-    value.to_str().ok().filter(|_| is_digits)?.parse().ok()
 }
 
 /// The time of day as it is written into answers, made anew each second.
@@ -422,7 +395,7 @@ mod tests {
 
     #[test]
     fn any_other_request_is_hypers() {
-        let many: String = (0..=FIELDS_MAX).map(|number| format!("x{number}: v\r\n")).collect();
+        let many: String = (0..=SHORT_FIELDS_MAX).map(|number| format!("x{number}: v\r\n")).collect();
         for sent in [
             "GET / HTTP/1.1\r\nHost: a\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n\r\nG",
