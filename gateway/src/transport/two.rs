@@ -203,6 +203,8 @@ mod tests {
     use super::super::slots::Slots;
     use super::*;
 
+    /// However busy the machine is, it takes no longer.
+    const PATIENCE: Duration = Duration::from_secs(60);
     const PREFACE_BYTES: usize = 24;
     const SETTINGS: u8 = 4;
     const PING: u8 = 6;
@@ -220,6 +222,10 @@ mod tests {
 
         /// Returns the content of the next ping; none when the connection is closed first.
         async fn ping(&mut self) -> Option<Vec<u8>> {
+            tokio::time::timeout(PATIENCE, self.next_ping()).await.expect("a ping, or the end")
+        }
+
+        async fn next_ping(&mut self) -> Option<Vec<u8>> {
             loop {
                 let mut head = [0; 9];
                 self.0.read_exact(&mut head).await.ok()?;
@@ -233,8 +239,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_connection_that_nobody_uses_is_asked_whether_it_is_alive() {
+    /// A connection whose other side may take so long to answer a ping.
+    async fn idle(dead_after: Duration) -> (Arc<Shared>, Upstream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut upstream = Upstream(theirs);
         let greeting = async {
@@ -242,17 +248,23 @@ mod tests {
             upstream.write((SETTINGS, 0), &[]).await;
             upstream.write((SETTINGS, ACK), &[]).await;
         };
-        let pings = Pings { after: Duration::from_millis(50), dead_after: Duration::from_millis(50) };
+        let pings = Pings { after: Duration::from_millis(50), dead_after };
         let target = Target::Unix("/run/nobody.sock".into());
         let opening = Shared::open_asked(Wire::Unix(ours), (Slots::new(1).take().unwrap(), &target), pings);
         let (shared, ()) = tokio::join!(opening, greeting);
-        let shared = shared.unwrap();
+        (shared.unwrap(), upstream)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_is_asked_whether_it_is_alive() {
+        let (shared, mut upstream) = idle(PATIENCE).await;
         for _ in 0..3 {
             let asked = upstream.ping().await.expect("it is asked");
             assert!(!shared.is_spent() && shared.is_unused());
             upstream.write((PING, ACK), &asked).await;
         }
-        // Nobody answers any more.
+        let (shared, mut upstream) = idle(Duration::from_millis(50)).await;
+        // Nobody answers.
         upstream.ping().await.expect("it is asked");
         assert_eq!(upstream.ping().await, None, "it is closed, and not asked again");
         assert!(shared.is_spent() && shared.stream().is_none());
