@@ -27,12 +27,14 @@ pub(crate) enum GatewayError {
     Connect,
     #[error("the request's method is longer than any that is known")]
     Method,
-    #[error("a request has exactly one Host")]
+    #[error("a request has exactly one Host: a name or an address, and a port or none")]
     Host,
     #[error("only the transfer coding chunked is known")]
     TransferCoding,
     #[error("the request's header is larger than {bytes_max} bytes")]
     HeaderTooLarge { bytes_max: usize },
+    #[error("a header field's value begins or ends with a blank, which HTTP/2 does not allow")]
+    HeaderBlanks,
     #[error("the request has more than {fields_max} header fields")]
     HeaderFields { fields_max: usize },
     #[error("Expect knows only 100-continue")]
@@ -144,7 +146,7 @@ impl GatewayError {
             Self::Path(_) | Self::Target | Self::Rewritten | Self::Host | Self::UpgradeRefused => {
                 StatusCode::BAD_REQUEST
             }
-            Self::TenantChosenTwice { .. } => StatusCode::BAD_REQUEST,
+            Self::TenantChosenTwice { .. } | Self::HeaderBlanks => StatusCode::BAD_REQUEST,
             Self::Upload(UploadFailure::ClientLeft | UploadFailure::Malformed) => StatusCode::BAD_REQUEST,
             Self::Connect | Self::Method | Self::TransferCoding | Self::UpgradeUnsupported => {
                 StatusCode::NOT_IMPLEMENTED
@@ -179,6 +181,7 @@ impl GatewayError {
             Self::TransferCoding => ProblemCode::TransferCodingUnknown,
             Self::HeaderTooLarge { .. } => ProblemCode::HeaderTooLarge,
             Self::HeaderFields { .. } => ProblemCode::HeaderFieldsTooMany,
+            Self::HeaderBlanks => ProblemCode::HeaderInvalid,
             Self::Expectation => ProblemCode::ExpectationFailed,
             Self::UpgradeRefused | Self::UpgradeUnsupported => ProblemCode::UpgradeRefused,
             Self::Loop => ProblemCode::LoopDetected,

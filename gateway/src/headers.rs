@@ -124,6 +124,13 @@ pub(crate) fn has_foreign_coding(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Returns whether a value begins or ends with a blank. In HTTP/1 blanks around a value are none of it; in HTTP/2 a message with
+/// such a value is malformed (RFC 9113, 8.2.1).
+pub(crate) fn has_blank_ends(headers: &HeaderMap) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers.values().map(HeaderValue::as_bytes).any(|value| is_blank(value.first()) || is_blank(value.last()))
+}
+
 /// Takes out of a client's trailers what a client must not say.
 pub(crate) fn strip_request_trailers(mut trailers: HeaderMap) -> HeaderMap {
     remove_named_by_connection(&mut trailers, &[]);

@@ -16,6 +16,7 @@ mod facts;
 mod gateway;
 mod headers;
 mod hints;
+mod host;
 mod identity;
 mod layers;
 mod limits;

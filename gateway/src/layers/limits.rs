@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use super::{After, Answer, Inward, Step};
 use crate::call::Traced;
 use crate::error::{Failure, GatewayError};
-use crate::headers::has_foreign_coding;
+use crate::headers::{has_blank_ends, has_foreign_coding};
+use crate::host::is_host_and_port;
 use crate::metrics::{CoreMetrics, RequestClass};
 use crate::via::Via;
 
@@ -61,6 +62,9 @@ impl Limits {
         let fields_max = self.options.header_fields_max;
         if request.headers().len() > fields_max {
             return Err(GatewayError::HeaderFields { fields_max });
+        }
+        if request.version() == Version::HTTP_2 && has_blank_ends(request.headers()) {
+            return Err(GatewayError::HeaderBlanks);
         }
         if is_expectation_unknown(request.headers()) {
             return Err(GatewayError::Expectation);
@@ -141,7 +145,8 @@ fn mentions_h2c(headers: &HeaderMap) -> bool {
 }
 
 /// There is one host. In HTTP/1.1 the target's own (absolute form) wins (RFC 9112, 3.2.2); in HTTP/2 `:authority` and a
-/// `host` that differ are malformed (RFC 9113, 8.3.1).
+/// `host` that differ are malformed (RFC 9113, 8.3.1), and with neither or an empty one the target is a URI without a host, which is
+/// to be refused (RFC 9110, 4.2.1).
 fn settle_host(request: &mut Request<WebBody>) -> Result<(), GatewayError> {
     if request.headers().get_all(HOST).iter().nth(1).is_some() {
         return Err(GatewayError::Host);
@@ -157,14 +162,9 @@ fn settle_host(request: &mut Request<WebBody>) -> Result<(), GatewayError> {
         request.headers_mut().insert(HOST, value);
     }
     match (request.version(), request.headers().get(HOST)) {
-        (Version::HTTP_11, None) => Err(GatewayError::Host),
-        (_, Some(host)) if !is_host(host.as_bytes()) => Err(GatewayError::Host),
+        (Version::HTTP_11 | Version::HTTP_2, None) => Err(GatewayError::Host),
+        (Version::HTTP_2, Some(host)) if host.is_empty() => Err(GatewayError::Host),
+        (_, Some(host)) if !is_host_and_port(host.as_bytes()) => Err(GatewayError::Host),
         _ => Ok(()),
     }
-}
-
-/// Only what a host and a port are written with.
-fn is_host(host: &[u8]) -> bool {
-    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte);
-    host.iter().all(legal)
 }

@@ -147,6 +147,9 @@ impl Stream {
     fn took(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFailure> {
         self.stall.moved();
         let Some(data) = frame.data_ref() else {
+            if frame.trailers_ref().is_some_and(headers::has_blank_ends) {
+                return Err(self.watch.failed(UploadFailure::Malformed));
+            }
             self.watch.finished();
             return Ok(frame
                 .into_trailers()

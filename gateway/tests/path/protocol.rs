@@ -4,6 +4,7 @@ use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::world::{BILLABLE, Plan, World, token};
@@ -49,6 +50,92 @@ async fn h2_has_one_host() {
     assert_eq!(with_two_hosts(&world, "SHOP.example").await, 200);
     assert_eq!(with_two_hosts(&world, "other.example").await, 400);
     assert_eq!(world.finish().await.len(), 1);
+}
+
+/// A frame of h2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Sends one request over h2 with these fields beside its path and token; its status as HPACK writes it, `None` = the stream was reset.
+async fn status_of(world: &World, fields: &[(&str, &str)]) -> Option<u8> {
+    let token = format!("Bearer {}", token());
+    let mut block = Vec::new();
+    let target = [(":method", "GET"), (":scheme", "http"), (":path", BILLABLE)];
+    for (name, value) in target.iter().chain(fields).chain(&[("authorization", token.as_str())]) {
+        block.extend([0, u8::try_from(name.len()).unwrap()]);
+        block.extend(name.bytes());
+        match value.len().checked_sub(127) {
+            None => block.push(u8::try_from(value.len()).unwrap()),
+            Some(more) => {
+                block.extend([127, u8::try_from(more % 128).unwrap() | 128, u8::try_from(more / 128).unwrap()])
+            }
+        }
+        block.extend(value.bytes());
+    }
+    let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let sent = [&preface[..], &frame(4, 0, 0, &[]), &frame(1, 5, 1, &block)].concat();
+    stream.write_all(&sent).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        match head[3] {
+            1 => return payload.first().copied(),
+            3 => return None,
+            _ => {}
+        }
+    }
+}
+
+/// The statuses 200 and 400 in HPACK's own table.
+const OK: Option<u8> = Some(0x88);
+const BAD: Option<u8> = Some(0x8C);
+/// The h2 crate knows it for none.
+const RESET: Option<u8> = None;
+
+#[tokio::test]
+async fn h2_names_a_host() {
+    let world = World::answering(|_| Answer::ok("")).await;
+    for (fields, status) in [
+        (&[(":authority", "shop.example:80")][..], OK),
+        (&[("host", "shop.example")], OK),
+        (&[(":authority", "[::1]:8080"), ("host", "[::1]:8080")], OK),
+        (&[], BAD),
+        (&[("host", "")], BAD),
+        (&[("host", "[::1")], BAD),
+        (&[(":authority", "[x]")], BAD),
+        (&[(":authority", "a:b")], BAD),
+        (&[(":authority", "[::1")], RESET),
+        (&[(":authority", "")], RESET),
+    ] {
+        assert_eq!(status_of(&world, fields).await, status, "{fields:?}");
+    }
+    assert_eq!(world.finish().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_value_with_blanks_around_it_is_malformed_in_h2() {
+    let world = World::answering(|_| Answer::ok("")).await;
+    for (name, value, status) in [
+        ("x-a", "b c", OK),
+        ("x-a", "", OK),
+        ("x-a", " b", BAD),
+        ("x-a", "b ", BAD),
+        ("x-a", "\tb", BAD),
+        ("x-a", "b\t", BAD),
+        ("x-a", " ", BAD),
+        ("x-request-id", " b", BAD),
+        ("x-user-id", "b ", BAD),
+        ("te", "trailers ", RESET),
+    ] {
+        assert_eq!(status_of(&world, &[(":authority", "a"), (name, value)]).await, status, "{name}: {value:?}");
+    }
+    assert_eq!(world.upstream().served().len(), 2);
+    assert_eq!(world.finish().await.len(), 2);
 }
 
 #[tokio::test]

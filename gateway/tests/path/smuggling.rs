@@ -33,12 +33,38 @@ async fn ambiguous_framing_is_refused() {
         ("Host: a\r\nHost: b\r\n\r\n", 400),
         ("Host: a/b\r\n\r\n", 400),
         ("Host: u@b\r\n\r\n", 400),
+        ("Host: [::1\r\n\r\n", 400),
+        ("Host: [x]\r\n\r\n", 400),
+        ("Host: ::1\r\n\r\n", 400),
+        ("Host: a:b\r\n\r\n", 400),
+        ("Host: a%2\r\n\r\n", 400),
         ("Host: a\r\nX-Nul: a\0b\r\n\r\n", 400),
     ] {
         assert_eq!(status(&world, rest).await, expected, "{rest:?}");
     }
     assert!(world.upstream().served().is_empty());
     assert!(world.finish().await.is_empty());
+}
+
+/// A target has no fragment (RFC 9112, 3.2): what is behind `#` would be metered by one reading and served by another.
+#[tokio::test]
+async fn a_fragment_is_refused() {
+    let world = World::answering(|_| Answer::ok("")).await;
+    for (target, expected) in [
+        (format!("{BILLABLE}#a"), 400),
+        (format!("{BILLABLE}?a#b"), 400),
+        (format!("{BILLABLE}?\"<\"#b"), 400),
+        (format!("{BILLABLE}#"), 400),
+        (format!("http://a{BILLABLE}#a"), 400),
+        (format!("{BILLABLE}/%23a"), 200),
+    ] {
+        let mut connection = world.connect().await;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", token());
+        connection.write(request.as_bytes()).await.unwrap();
+        assert_eq!(connection.read("GET").await.unwrap().status, expected, "{target}");
+    }
+    assert_eq!(world.upstream().served().len(), 1);
+    assert_eq!(world.finish().await.len(), 1);
 }
 
 /// RFC 9112, 6.1: a server may process it by Transfer-Encoding alone and must close the connection then.

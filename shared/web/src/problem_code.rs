@@ -57,6 +57,8 @@ codes! {
     NotFound = "not_found";
     /// 501: a transfer coding other than chunked.
     TransferCodingUnknown = "transfer_coding_unknown";
+    /// 400: a header field that the version of HTTP does not allow.
+    HeaderInvalid = "header_invalid";
     /// 431: the head has too many bytes.
     HeaderTooLarge = "header_too_large";
     /// 431: the head has too many fields.

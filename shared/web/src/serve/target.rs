@@ -1,7 +1,8 @@
 //! Percent-encodes what a client of HTTP/1 left unencoded in a request's target, before hyper reads it.
 //!
 //! Browsers, nginx and Go send and accept quotes, angle brackets and bytes that are no UTF-8 there; `http::Uri` refuses
-//! them, and hyper would answer a bare 400. Encoded they mean the same to every upstream. Once a client has
+//! them, and hyper would answer a bare 400. Encoded they mean the same to every upstream. A fragment is no part of a target (RFC 9112, 3.2):
+//! `http::Uri` would drop it, so it is made one of the bytes that hyper answers a bare 400 to. Once a client has
 //! pipelined requests, its connection is left alone: where the next one begins only hyper knows. h2 has no such place; there the h2
 //! crate resets the stream.
 
@@ -42,12 +43,16 @@ impl Target {
             let (piece, behind) = self.piece(rest);
             let is_text = std::str::from_utf8(piece).is_ok();
             let refused = |byte: &u8| is_refused(*byte, place, is_text);
-            if encoded.is_none() && piece.iter().any(refused) {
+            let changed = |byte: &u8| refused(byte) || is_fragment(*byte, place);
+            if encoded.is_none() && piece.iter().any(changed) {
                 let before = bytes.len() - rest.len();
                 encoded = Some(BytesMut::from(bytes.get(..before).unwrap_or_default()));
             }
             if let Some(encoded) = &mut encoded {
+                let from = encoded.len();
                 put(encoded, piece, refused);
+                let fragments = encoded.iter_mut().skip(from).filter(|byte| is_fragment(**byte, place));
+                fragments.for_each(|byte| *byte = NO_TARGET);
             }
             rest = behind;
             if rest.is_empty() {
@@ -75,6 +80,14 @@ impl Target {
         let (piece, rest) = bytes.split_at(end + 1);
         (piece, rest)
     }
+}
+
+/// A byte that `http::Uri` takes nowhere.
+const NO_TARGET: u8 = b'<';
+
+/// Returns whether a fragment begins here.
+const fn is_fragment(byte: u8, place: Place) -> bool {
+    byte == b'#' && matches!(place, Place::Path | Place::Query)
 }
 
 /// Returns whether `http::Uri` takes no such byte.
@@ -123,10 +136,19 @@ mod tests {
             (b"GET /a\"b?%22 HTTP/1.1\r\n", b"GET /a\"b?%22 HTTP/1.1\r\n"),
             (b"\x16\x03\"<> /?\"", b"\x16\x03\"<> /?\""),
             (b"GET \"\r\nX: ?\"", b"GET \"\r\nX: ?\""),
+            (b"GET /a#b HTTP/1.1\r\nX: #\r\n", b"GET /a<b HTTP/1.1\r\nX: #\r\n"),
+            (b"GET /a?\"#\" HTTP/1.1\r\n\r\n#", b"GET /a?%22<%22 HTTP/1.1\r\n\r\n#"),
         ] {
             assert_eq!(encoded(&[sent]), read);
             let bytes: Vec<&[u8]> = sent.chunks(1).collect();
             assert_eq!(encoded(&bytes), read, "byte for byte");
+        }
+    }
+
+    #[test]
+    fn a_fragment_is_taken_by_no_parser() {
+        for target in ["/a<b", "/a?<", "/a?b<c<", "http://a/x<y", "/<"] {
+            assert!(http::Uri::try_from(target).is_err(), "{target}");
         }
     }
 
