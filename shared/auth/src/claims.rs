@@ -46,6 +46,9 @@ pub enum TokenError {
     /// A tenant or user that is empty, too long, has control characters, or begins or ends with a blank.
     #[error("the token's claim `{0}` must have 1 to 255 characters, no control characters and no blanks at either end")]
     Name(&'static str),
+    /// A number that readers of JSON do not read alike (RFC 8259, 6), and no time that anybody means.
+    #[error("the token's claim `{0}` is no time: a number of seconds up to 2^53 is expected")]
+    Range(&'static str),
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
@@ -67,7 +70,10 @@ pub(super) struct Claims {
     pub(super) window: Window,
 }
 
-/// The time a token is good in, in seconds since 1970. Numbers as JSON has them: with places, and of any size.
+/// The most seconds before or after 1970 that a token may say: whole numbers beyond are not exact everywhere.
+const SECONDS_MAX: f64 = 9_007_199_254_740_991.0;
+
+/// The time a token is good in, in seconds since 1970. Numbers as JSON has them, with places.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Window {
     not_before: f64,
@@ -95,8 +101,8 @@ impl Window {
 impl Claims {
     /// Reads the claims. A claim that is `null` counts as absent.
     pub(super) fn read(claims: &Map<String, Value>) -> Result<Self, TokenError> {
-        let expires = number(claims, "exp")?.ok_or(TokenError::Lacks("exp"))?;
-        let not_before = number(claims, "nbf")?.unwrap_or(f64::NEG_INFINITY);
+        let expires = seconds(claims, "exp")?.ok_or(TokenError::Lacks("exp"))?;
+        let not_before = seconds(claims, "nbf")?.unwrap_or(f64::NEG_INFINITY);
         let user = text(claims, "sub")?.ok_or(TokenError::Lacks("sub"))?;
         let user = name(user, "sub")?;
         let orgs = tenants(claims, "orgs")?;
@@ -144,8 +150,11 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option
     present(claims, name).map(|value| value.as_str().ok_or(TokenError::Type(name))).transpose()
 }
 
-fn number(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>, TokenError> {
-    present(claims, name).map(|value| value.as_f64().ok_or(TokenError::Type(name))).transpose()
+/// The seconds of `exp` or `nbf`.
+fn seconds(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>, TokenError> {
+    let Some(value) = present(claims, name) else { return Ok(None) };
+    let seconds = value.as_f64().ok_or(TokenError::Type(name))?;
+    if seconds.abs() > SECONDS_MAX { Err(TokenError::Range(name)) } else { Ok(Some(seconds)) }
 }
 
 /// The roles of `roles`, and `admin` for the boolean `is_admin: true`. What is of another type grants nothing, and takes
