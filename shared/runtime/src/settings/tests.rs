@@ -105,9 +105,29 @@ fn no_secret_is_ever_printed() {
     assert!(!text.contains(secret), "{text}");
     let broken = format!("[jwt]\nsecret = \"{secret}\" and more\n");
     let text = mistakes(load(&[], Some(&broken)));
-    assert!(text.contains("goldleaves.toml: is not TOML in line 2") && !text.contains(secret), "{text}");
+    assert!(text.contains("goldleaves.toml: is not TOML in line 2, column ") && !text.contains(secret), "{text}");
     let wrong_place = format!("jwt = \"{secret}\"\n");
     assert!(!mistakes(load(&[], Some(&wrong_place))).contains(secret));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_one_mistake() {
+    for (text, at) in [
+        ("[jwt]\nsecret = \"a secret of the tests, long enough for anyone\"\n[limits\nx = 1\n", "in line 3, column 8"),
+        ("\u{e9} = 1\n", "in line 1, column 1"),
+        ("x = \"\u{e9}\" y\n", "in line 1, column 9"),
+        ("[gateway]\naddr = 127.0.0.1:80\n", "in line 2, column "),
+        ("a = 1\na = 2\n", "in line 2, column 1"),
+    ] {
+        let mut values = load(&[("RATE_LIMIT_PER_SECOND", "many")], Some(text));
+        // What the file may say, or that and the environment together.
+        values.required(table::JWT_SECRET, parse::secret);
+        values.required(table::UPSTREAM_URL, parse::text);
+        values.mistake(table::RATE_LIMIT_PER_SECOND, "is no number");
+        let said = mistakes(values);
+        assert!(said.contains(&format!("goldleaves.toml: is not TOML {at}")), "{said}");
+        assert!(!said.contains("JWT_SECRET") && !said.contains("missing") && !said.contains("RATE_LIMIT"), "{said}");
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct Values {
     layers: Figment,
     not_unicode: BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
+    /// The only mistake that is told where the file cannot be understood.
+    no_toml: Option<Mistake>,
     doubts: Vec<Mistake>,
     warnings: Vec<String>,
     readings: BTreeMap<&'static str, Reading>,
@@ -88,6 +90,7 @@ impl Values {
             layers: Figment::from(Named(DEFAULT_LAYER.to_owned(), DEFAULT_TOML)),
             not_unicode,
             mistakes: Vec::new(),
+            no_toml: None,
             doubts: Vec::new(),
             warnings,
             readings: BTreeMap::new(),
@@ -227,7 +230,9 @@ impl Values {
     /// # Errors
     /// Every mistake that was found.
     pub fn finish<T>(self, config: Option<T>) -> Result<T, Mistakes> {
-        match (Mistakes::new(self.mistakes), config) {
+        // Without the file nothing else is certain: what it may have said would be called missing.
+        let mistakes = self.no_toml.map_or(self.mistakes, |mistake| vec![mistake]);
+        match (Mistakes::new(mistakes), config) {
             (Some(mistakes), _) => Err(mistakes),
             (None, Some(config)) => Ok(config),
             (None, None) => Err(Mistakes::one("settings", "a part of them was not read")),
@@ -369,11 +374,13 @@ impl Values {
     fn add_file(&mut self, File { name, text }: &File) {
         match toml::from_str::<toml::Table>(text) {
             Err(error) => {
-                let line =
-                    error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count());
-                let at = line.map_or(String::new(), |line| format!(" in line {}", line + 1));
+                let before = error.span().and_then(|span| text.get(..span.start));
+                let at = before.map_or(String::new(), |before| {
+                    let line = before.rsplit('\n').next().unwrap_or(before);
+                    format!(" in line {}, column {}", before.matches('\n').count() + 1, line.chars().count() + 1)
+                });
                 let text = format!("is not TOML{at}: {}", error.message());
-                self.mistakes.push(Mistake { subject: name.clone(), text });
+                self.no_toml = Some(Mistake { subject: name.clone(), text });
             }
             Ok(table) => {
                 self.mistakes.extend(unknown_keys("", &table).into_iter().map(|key| Mistake {
