@@ -107,14 +107,14 @@ impl Connection {
             Left::Closed => return,
             Left::Writing => {
                 tokio::select! {
-                    _ = short.written() => {}
+                    _ = short.finish() => {}
                     () = self.stop.hard.cancelled() => {}
                 }
                 return;
             }
             Left::ToHyper => {}
         }
-        let Rest { read, stream, held, service, given } = short.into_rest();
+        let Rest { read, stream, held, service, given, silent_until } = short.into_rest();
         let (exchange, folded) = (Exchange::default(), Folded::default());
         let folds = Folds::new(folded.clone(), self.options.header_fields_max);
         let socket = self.socket((read, stream), exchange.clone(), held).with_heads(folds);
@@ -126,10 +126,10 @@ impl Connection {
             closing: self.closing.clone(),
             buffers: self.options.buffers.clone(),
         };
-        self.http1(TokioIo::new(socket), service).await;
+        self.http1(TokioIo::new(socket), service, HeadTimer::until(silent_until)).await;
     }
 
-    async fn http1<S, B>(&self, socket: TokioIo<Socket>, service: ForHttp1<S>)
+    async fn http1<S, B>(&self, socket: TokioIo<Socket>, service: ForHttp1<S>, timer: HeadTimer)
     where
         S: Service<Request<WebBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -137,7 +137,7 @@ impl Connection {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let connection = http1::Builder::new()
-            .timer(HeadTimer::default())
+            .timer(timer)
             .header_read_timeout(self.options.headers_timeout)
             .max_buf_size(BUFFER_BYTES.max(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX)))
             .max_header_size(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX))

@@ -13,8 +13,18 @@ use parking_lot::Mutex;
 use crate::Alarm;
 
 /// Gives out sleeps over one [`Alarm`]; a second one at the same time gets an alarm of its own.
-#[derive(Debug, Clone, Default)]
-pub(super) struct HeadTimer(Arc<Mutex<Alarm>>);
+#[derive(Debug, Clone)]
+pub(super) struct HeadTimer {
+    alarm: Arc<Mutex<Alarm>>,
+    /// The moment until which the first head must be there, for hyper's first sleep: a part of it came before hyper had the connection.
+    first: Arc<Mutex<Option<Instant>>>,
+}
+
+impl HeadTimer {
+    pub(super) fn until(first: tokio::time::Instant) -> Self {
+        Self { alarm: Arc::default(), first: Arc::new(Mutex::new(Some(first.into()))) }
+    }
+}
 
 impl Timer for HeadTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
@@ -22,8 +32,9 @@ impl Timer for HeadTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        let alarm = std::mem::take(&mut *self.0.lock());
-        Box::pin(HeadSleep { alarm, deadline, home: Arc::clone(&self.0) })
+        let alarm = std::mem::take(&mut *self.alarm.lock());
+        let deadline = self.first.lock().take().map_or(deadline, |first| first.min(deadline));
+        Box::pin(HeadSleep { alarm, deadline, home: Arc::clone(&self.alarm) })
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::io::Stall;
+use super::linger::poll_close;
 use super::service::Given;
 use super::{Closing, Held};
 use crate::body::whole;
@@ -77,6 +78,8 @@ pub(super) struct Rest<S: Service<Request<WebBody>>> {
     pub(super) held: Held,
     pub(super) service: S,
     pub(super) given: Option<Given<S>>,
+    /// When a head that is not whole is given up.
+    pub(super) silent_until: Instant,
 }
 
 /// How a connection is served.
@@ -143,8 +146,15 @@ where
     }
 
     /// Writes what is left of an answer.
-    pub(super) async fn written(&mut self) -> io::Result<()> {
+    async fn written(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_write(cx)).await
+    }
+
+    /// Writes what is left of an answer and closes in stages: a client that goes on sending must not lose it.
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        self.written().await?;
+        let mut linger = None;
+        std::future::poll_fn(|cx| poll_close(&mut self.stream, &mut linger, false, cx)).await
     }
 
     /// The server was asked to stop: whoever asked for nothing is closed.
@@ -164,7 +174,14 @@ where
             (None, _) => None,
         };
         let read = BytesMut::from(&self.head[..]);
-        Rest { read, stream: self.stream, held: self.held, service: self.service, given }
+        Rest {
+            read,
+            stream: self.stream,
+            held: self.held,
+            service: self.service,
+            given,
+            silent_until: self.silent_until,
+        }
     }
 
     /// Reads what comes next, once; false = nothing will.

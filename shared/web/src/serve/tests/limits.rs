@@ -30,6 +30,29 @@ async fn headers_that_drip_are_let_go() {
     assert_eq!(server.stats.first_byte_timeouts(), 0, "the first byte did come");
 }
 
+/// The time for a head is one, whoever reads it: a head of which a part came late has no more of it than one that came at once.
+#[tokio::test]
+async fn a_head_that_begins_late_has_no_longer() {
+    let headers_timeout = Duration::from_millis(1_500);
+    let server = Server::start(ServeOptions { headers_timeout, ..ServeOptions::default() }, echo);
+    let mut early = server.connect().await;
+    early.write_all(b"GET /once HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(early.read(&mut [0; 512]).await.unwrap() > 0);
+    tokio::time::sleep(headers_timeout / 2).await;
+    let mut late = server.connect().await;
+    late.write_all(b"GET / HT").await.unwrap();
+    tokio::time::sleep(headers_timeout / 10).await;
+    early.write_all(b"GET / HT").await.unwrap();
+    let first = patiently(async {
+        tokio::select! {
+            biased;
+            _ = read_to_end(&mut early) => "early",
+            _ = read_to_end(&mut late) => "late",
+        }
+    });
+    assert_eq!(first.await, "early", "it was connected first, and waited for since its answer");
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_let_go() {
     let server = Server::start(hasty(), echo);

@@ -229,6 +229,45 @@ async fn a_request_that_has_begun_is_finished_after_the_stop() {
     assert_eq!(server.stop().await, Served { left: 0 });
 }
 
+/// The answers fill what is between both, so that the last one is still being written when the server is asked to stop, with
+/// another request unread behind it.
+#[tokio::test]
+async fn an_answer_in_writing_at_a_stop_reaches_a_client_that_sends_on() {
+    const BODY: usize = 8_000;
+    let called = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&called);
+    let server = Server::start(ServeOptions { grace: PATIENCE, ..ServeOptions::default() }, move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Response::new(WebBody::passed(Bytes::from_static(&[b'x'; BODY]))))
+    });
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    let mut asked = 0;
+    let is_called = async |asked| {
+        while called.load(Ordering::Relaxed) < asked {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    loop {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        asked += 1;
+        // One that comes late on a busy machine only makes this test see less.
+        if tokio::time::timeout(Duration::from_millis(300), is_called(asked)).await.is_err() {
+            break;
+        }
+    }
+    server.stop.graceful.cancel();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut all = Vec::new();
+    patiently(stream.read_to_end(&mut all)).await.expect("the server closes in order");
+    let answers = String::from_utf8(all).unwrap();
+    assert!(answers.matches("HTTP/1.1 200").count() >= asked - 1, "each one that was called for is there");
+    assert_eq!(answers.matches('x').count(), answers.matches("HTTP/1.1 200").count() * BODY, "and whole");
+    drop(stream);
+    assert_eq!(server.stop().await, Served { left: 0 });
+}
+
 #[tokio::test]
 async fn a_draining_server_serves_on_and_keeps_nobody() {
     let server = Server::start(ServeOptions::default(), echo);
