@@ -134,6 +134,26 @@ mod tests {
         assert_eq!(found(Case::Exact, &["/a/b"], "/a"), None);
     }
 
+    /// A step per segment of the path, whatever else there is: each step asks the value of its place, and no other.
+    #[test]
+    fn a_look_up_asks_no_more_among_many_patterns() {
+        for count in [10, 10_000] {
+            let mut tree = SegmentTree::new(Case::Exact);
+            let others = (2..count).map(|number| format!("/api/{number}/{}", number % 7));
+            for pattern in others.chain(["/api".to_owned(), "/api/v1".to_owned()]) {
+                let pattern: RoutePattern = pattern.parse().unwrap();
+                *tree.place(&pattern) = Some(pattern.clone());
+            }
+            let path = NormalPath::normalise("/api/v1/documents/7/8/9").unwrap();
+            let mut asked = Vec::new();
+            tree.longest(&path, |pattern, _| -> Option<()> {
+                asked.push(pattern.to_string());
+                None
+            });
+            assert_eq!(asked, ["/api", "/api/v1"], "{count} patterns");
+        }
+    }
+
     /// The tree and the list that bills are made by read every path alike.
     #[test]
     fn it_matches_what_billable_routes_match() {
