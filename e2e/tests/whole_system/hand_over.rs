@@ -62,7 +62,9 @@ async fn start(deployment: &Deployment, number: usize, socket: Arc<TcpListener>)
     let data = deployment.folder().join(format!("gateway-{number}"));
     let launch = deployment.another("gateway").setting("DATA_DIR", data.to_str().unwrap());
     let address = socket.local_addr().unwrap().to_string();
-    let mut program = launch.setting("GATEWAY_ADDR", address).socket(socket).start().unwrap();
+    // To finish what is in flight and hand over what is recorded may take a minute; with much other work on the machine, longer.
+    let launch = launch.setting("GATEWAY_ADDR", address).socket(socket).patient(PATIENCE * 5);
+    let mut program = launch.start().unwrap();
     let ops = program.address("ops on").await.unwrap();
     wait_for("ready", PATIENCE, async || {
         let ready = Request::get("/health/ready").send(ops).await;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use crate::disk::SmallDisk;
 
 /// How long a program may take to print an address, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for one that a profiler runs, some fifty times slower.
+const PATIENCE_UNDER: Duration = Duration::from_secs(600);
 /// How long a command may take that is run to its end.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -46,6 +49,9 @@ pub struct Launch {
     socket: Option<Arc<TcpListener>>,
     /// True if it is the one with what only tests may do.
     debug: bool,
+    /// The words of the program that runs it, such as a profiler's.
+    under: Vec<OsString>,
+    patience: Duration,
 }
 
 /// A program of ours that was started.
@@ -55,6 +61,7 @@ pub struct Program {
     name: String,
     stdout: PathBuf,
     stderr: PathBuf,
+    patience: Duration,
 }
 
 impl Launch {
@@ -74,6 +81,8 @@ impl Launch {
             disk: Vec::new(),
             socket: None,
             debug: false,
+            under: Vec::new(),
+            patience: PATIENCE,
         }
     }
 
@@ -150,6 +159,20 @@ impl Launch {
         self
     }
 
+    /// Lets another program run it, which is given it as its last words, and gives it more time.
+    #[must_use]
+    pub fn under(mut self, words: impl IntoIterator<Item = OsString>) -> Self {
+        self.under = words.into_iter().collect();
+        self.patient(PATIENCE_UNDER)
+    }
+
+    /// Gives it so long to print an address, or to end.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -161,7 +184,8 @@ impl Launch {
         command.stdin(self.standard_input()?);
         command.stdout(File::create(&stdout).context("opening the output")?);
         command.stderr(File::create(&stderr).context("opening the output")?);
-        Ok(Program { child: Child::spawn(command, &self.program)?, name: self.program, stdout, stderr })
+        let (name, patience) = (self.program, self.patience);
+        Ok(Program { child: Child::spawn(command, &name)?, name, stdout, stderr, patience })
     }
 
     /// Runs it to its end.
@@ -219,6 +243,7 @@ impl Launch {
             let script = "export LISTEN_FDS=1 LISTEN_FDNAMES=gateway LISTEN_PID=$$; exec \"$@\" 3<&0 0</dev/null";
             words.extend(["sh", "-c", script, "sh"].map(OsString::from));
         }
+        words.extend(self.under.iter().cloned());
         let path =
             if self.debug { in_folder(target_directory().join("debug"), &self.program) } else { built(&self.program) };
         words.push(path?.into());
@@ -274,6 +299,23 @@ impl Program {
         std::fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
+    /// Returns how many bytes it has printed on standard error so far.
+    pub fn logged(&self) -> u64 {
+        std::fs::metadata(&self.stderr).map_or(0, |file| file.len())
+    }
+
+    /// Returns what it has printed on standard error behind so many bytes.
+    ///
+    /// # Errors
+    /// The file of it can't be read.
+    pub fn logged_since(&self, bytes: u64) -> Result<String> {
+        let mut file = File::open(&self.stderr).context("the log")?;
+        file.seek(SeekFrom::Start(bytes)).context("the log")?;
+        let mut logged = Vec::new();
+        file.read_to_end(&mut logged).context("the log")?;
+        Ok(String::from_utf8_lossy(&logged).into_owned())
+    }
+
     /// Both, for an error message.
     pub fn output(&self) -> String {
         format!("--- {} printed:\n{}{}", self.name, self.stdout(), self.stderr())
@@ -284,7 +326,7 @@ impl Program {
     /// # Errors
     /// It ended, or did not print it in time; the error holds what it did print.
     pub async fn printed<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T> {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + self.patience;
         loop {
             let ended = self.child.ended()?;
             if let Some(found) = find(&format!("{}{}", self.stdout(), self.stderr())) {
@@ -338,7 +380,7 @@ impl Program {
     /// # Errors
     /// It does not end.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
-        self.child.wait(PATIENCE).await.with_context(|| self.output())
+        self.child.wait(self.patience).await.with_context(|| self.output())
     }
 }
 

@@ -49,7 +49,7 @@ const NO_FILES: [(Make, &str); 4] = [
 ];
 
 impl World {
-    async fn said(&mut self, before: &str, what: &str) {
+    async fn said_so(&mut self, before: u64, what: &str) {
         let said = wait_for(what, PATIENCE, async || Ok(self.said_since(before).contains(what).then_some(())));
         said.await.unwrap_or_else(|_| panic!("{what} is not in\n{}", self.said_since(before)));
     }
@@ -68,10 +68,10 @@ async fn what_is_no_file_is_refused_and_the_next_good_file_is_taken(kind: Kind) 
     let mut world = World::start(kind, &settings(1, &upstream, tunnels), &[]).await;
     for (make, why) in NO_FILES {
         replace(&world.file, make);
-        let before = world.deployment.program().unwrap().stderr();
+        let before = world.said();
         assert!(!world.read_again().await, "{why}");
-        world.said(&before, why).await;
-        assert!(world.said_since(&before).contains("CONFIG_FILE: "), "{}", world.said_since(&before));
+        world.said_so(before, why).await;
+        assert!(world.said_since(before).contains("CONFIG_FILE: "), "{}", world.said_since(before));
         assert_eq!(world.deployment.metric("goldleaves_config_stale").await.unwrap(), 1.0);
         world.is_at("/g1/x").await;
     }
@@ -81,9 +81,9 @@ async fn what_is_no_file_is_refused_and_the_next_good_file_is_taken(kind: Kind) 
     replace(&world.file, |path| write(path, 2));
     assert!(world.read_again().await);
     for (number, (make, why)) in (3..).zip(NO_FILES) {
-        let before = world.deployment.program().unwrap().stderr();
+        let before = world.said();
         replace(&world.file, make);
-        world.said(&before, why).await;
+        world.said_so(before, why).await;
         replace(&world.file, |path| write(path, number));
         world.is_at(&format!("/g{number}/x")).await;
         wait_for("the end of it", PATIENCE, async || {
@@ -97,10 +97,10 @@ async fn what_is_no_file_is_refused_and_the_next_good_file_is_taken(kind: Kind) 
 async fn a_secret_that_is_no_file_is_waited_out(kind: Kind) {
     let (upstream, tunnels) = (Upstream::start(answer).await.unwrap(), echoing().await);
     let (mut world, secret) = World::with_secret_file(kind, &settings(1, &upstream, tunnels)).await;
-    let before = world.deployment.program().unwrap().stderr();
+    let before = world.said();
     replace(&secret, pipe);
-    world.said(&before, "JWT_SECRET_FILE: ").await;
-    world.said(&before, "it is a pipe").await;
+    world.said_so(before, "JWT_SECRET_FILE: ").await;
+    world.said_so(before, "it is a pipe").await;
     world.is_at("/g1/x").await;
     let (new_secret, token) = super::other_secret();
     replace(&secret, |path| std::fs::write(path, &new_secret).unwrap());
@@ -159,9 +159,9 @@ async fn an_upstream_is_verified_against_the_authority_that_stands_there(kind: K
     // A signal is quicker, and half a file is refused: what was there stays.
     let whole = std::fs::read(one.file()).unwrap();
     std::fs::write(&trusted, &whole[..whole.len() / 2]).unwrap();
-    let before = world.deployment.program().unwrap().stderr();
+    let before = world.said();
     assert!(!world.read_again().await);
-    world.said(&before, "upstreams[0].ca_file: can't be used: ").await;
+    world.said_so(before, "upstreams[0].ca_file: can't be used: ").await;
     is_answered(&world, 200).await;
     std::fs::copy(other.file(), &trusted).unwrap();
     assert!(world.read_again().await);
