@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use goldleaves_billing::stripe::{Adopted, Found, LaneKey, PushRow, StoredMeter};
-use goldleaves_billing::{Author, BillingError, Refusal, RefusalCode};
+use goldleaves_billing::{Author, BillingError};
 use goldleaves_domain::Timestamp;
 use goldleaves_stripe::{ReadError, Sum, Window};
 
@@ -40,12 +40,9 @@ type Minutes = BTreeMap<i64, i128>;
 impl Pusher {
     /// Takes over what Stripe has in a lane, and makes rows of the differences.
     pub(crate) async fn adopt(&self, lane: &LaneKey, author: (&Author, &str)) -> Result<Adopted, AdoptError> {
-        let meters = self.inner.books.meters().await?;
-        let Some(meter) = meters.iter().find(|meter| meter.event_name == lane.event_name) else {
-            let what = format!("no meter has the event name {:?}", lane.event_name);
-            return Err(BillingError::from(Refusal::new(RefusalCode::NotFound, what)).into());
-        };
-        let found = self.differences(lane, meter).await?;
+        // Before Stripe is asked: of a lane that nobody's usage goes to there is nothing to take over.
+        let meter = self.inner.books.meter_of_lane(lane).await?;
+        let found = self.differences(lane, &meter).await?;
         let adopted = self.inner.books.adopt((lane, &found), author).await?;
         self.wake();
         Ok(adopted)

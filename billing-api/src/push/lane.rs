@@ -4,7 +4,7 @@
 use goldleaves_billing::stripe::rules::{Due, Outcome, RowState, Verdict};
 use goldleaves_billing::stripe::{Claim, LaneWork, PushRow, StoredMeter};
 use goldleaves_domain::Timestamp;
-use goldleaves_stripe::{Block, NewEvent, Sent, Window};
+use goldleaves_stripe::{Block, NewEvent, Sent, Sum, Window};
 
 use super::pace::Pace;
 use super::{METER_CHECK_MICROS, Pusher, Stop};
@@ -21,8 +21,11 @@ const CALL_AFTER_ATTEMPT: i64 = 10 * SECOND;
 
 /// A sum that is none of whole values.
 #[derive(Debug, thiserror::Error)]
-#[error("a sum is not a whole number below 2^53")]
+#[error("a sum is not a whole number below 2^53; what comes to more in an hour takes a meter of 0 places")]
 struct NotWhole;
+
+/// From when to when.
+type Hours = (Timestamp, Timestamp);
 
 /// Why a lane is blocked, as the words that are stored and shown.
 pub(super) mod reason {
@@ -34,6 +37,17 @@ pub(super) mod reason {
     pub(crate) const DIFFERS: &str = "differs";
     pub(crate) const LIVEMODE: &str = "livemode";
 }
+
+/// Every reason for which a lane is blocked.
+pub const BLOCKED_FOR: [&str; 7] = [
+    reason::NO_CUSTOMER,
+    reason::NO_METER,
+    reason::KEY,
+    reason::UNFIT,
+    reason::HAS_MORE,
+    reason::DIFFERS,
+    reason::LIVEMODE,
+];
 
 impl Pusher {
     pub(super) async fn work(&self, claim: &Claim, meter: &StoredMeter, work: LaneWork) -> Result<(), Stop> {
@@ -86,12 +100,8 @@ impl Pusher {
     /// Compares both sides of a lane; whether rows may be sent.
     async fn compare(&self, claim: &Claim, meter: &StoredMeter) -> Result<bool, Stop> {
         let lane = &claim.lane.key;
-        self.turn(&self.inner.calls, claim).await?;
-        let now = self.inner.books.now().await?;
-        let until = minute_of(now).plus_micros(MINUTE).unwrap_or(now);
-        let from = until.plus_micros(-WINDOW).unwrap_or(now);
-        let Some(total) = self.sum(meter, claim, (from, until)).await? else { return Ok(false) };
-        let ours = self.inner.books.lane_sums(lane, (from, until)).await?;
+        let Some((total, window)) = self.total(claim, meter).await? else { return Ok(false) };
+        let ours = self.inner.books.lane_sums(lane, window).await?;
         self.inner.books.compared(lane, (total, ours.pushed)).await?;
         if total > ours.most {
             tracing::error!(
@@ -107,25 +117,50 @@ impl Pusher {
         Ok(true)
     }
 
-    /// Returns Stripe's sum for a window of whole minutes; `None` where it does not know the customer.
-    async fn sum(
+    /// Returns Stripe's sum of a lane's last 35 days, and of which window it is; `None` where Stripe does not know the customer.
+    async fn total(&self, claim: &Claim, meter: &StoredMeter) -> Result<Option<(i128, Hours)>, Stop> {
+        self.turn(&self.inner.calls, claim).await?;
+        let now = self.inner.books.now().await?;
+        let window = window_until(minute_of(now).plus_micros(MINUTE).unwrap_or(now));
+        let Some(sums) = self.sums(claim, meter, (window, false)).await? else { return Ok(None) };
+        if let Some(total) = whole(&sums) {
+            return Ok(Some((total, window)));
+        }
+        if !sums.iter().any(Sum::is_too_large) {
+            return Err(self.unheard(claim, &NotWhole));
+        }
+        // What a float does not hold as one number it may hold hour by hour.
+        let window = window_until(now.hour().plus_micros(Timestamp::HOUR_MICROS).unwrap_or(now));
+        self.turn(&self.inner.calls, claim).await?;
+        let Some(sums) = self.sums(claim, meter, (window, true)).await? else { return Ok(None) };
+        match whole(&sums) {
+            Some(total) => Ok(Some((total, window))),
+            None => Err(self.unheard(claim, &NotWhole)),
+        }
+    }
+
+    /// Returns Stripe's sum of a minute; `None` where it does not know the customer.
+    async fn sum_of_minute(&self, claim: &Claim, meter: &StoredMeter, minute: Timestamp) -> Result<Option<i128>, Stop> {
+        let until = minute.plus_micros(MINUTE).unwrap_or(minute);
+        let Some(sums) = self.sums(claim, meter, ((minute, until), false)).await? else { return Ok(None) };
+        whole(&sums).map(Some).ok_or_else(|| self.unheard(claim, &NotWhole))
+    }
+
+    /// Returns Stripe's sums of a window, the whole or each hour; `None` where it does not know the customer.
+    async fn sums(
         &self,
-        meter: &StoredMeter,
         claim: &Claim,
-        (from, to): (Timestamp, Timestamp),
-    ) -> Result<Option<i128>, Stop> {
+        meter: &StoredMeter,
+        ((from, to), is_by_hour): (Hours, bool),
+    ) -> Result<Option<Vec<Sum>>, Stop> {
         let window = Window {
             stripe_customer_id: claim.lane.key.stripe_customer_id.clone(),
             start: from.unix_micros() / SECOND,
             end: to.unix_micros() / SECOND,
-            is_by_hour: false,
+            is_by_hour,
         };
-        let sums = self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await?;
-        match sums {
-            Ok(sums) => {
-                let total = sums.iter().map(|sum| sum.value()).sum::<Option<i128>>();
-                total.map(Some).ok_or_else(|| self.unheard(claim, &NotWhole))
-            }
+        match self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await? {
+            Ok(sums) => Ok(Some(sums)),
             Err(error) if error.is_missing() => {
                 self.inner.books.block(&claim.lane.key, reason::NO_CUSTOMER).await?;
                 Ok(None)
@@ -136,7 +171,7 @@ impl Pusher {
 
     async fn work_rows(&self, claim: &Claim, meter: &StoredMeter, work: LaneWork) -> Result<(), Stop> {
         loop {
-            let (rows, now) = self.inner.books.due_rows(&claim.lane.key).await?;
+            let (rows, now) = self.inner.books.due_rows(&claim.lane.key, work).await?;
             if work == LaneWork::Read && self.confirm_hours(claim, (meter, &rows), now).await? > 0 {
                 continue;
             }
@@ -243,9 +278,8 @@ impl Pusher {
 
     async fn read(&self, claim: &Claim, (meter, row): (&StoredMeter, &PushRow)) -> Result<Step, Stop> {
         let Some(minute) = row.event_timestamp.map(minute_of) else { return Ok(Step::Nothing) };
-        let until = minute.plus_micros(MINUTE).unwrap_or(minute);
         self.turn(&self.inner.reads, claim).await?;
-        let Some(read) = self.sum(meter, claim, (minute, until)).await? else { return Ok(Step::Leave) };
+        let Some(read) = self.sum_of_minute(claim, meter, minute).await? else { return Ok(Step::Leave) };
         if row.progress.state == RowState::Pending && read == 0 {
             self.inner.books.read_first(claim, row.id).await?;
             return Ok(Step::Done);
@@ -273,6 +307,16 @@ enum Step {
     Nothing,
     /// Nothing more is done in the lane.
     Leave,
+}
+
+/// The window that totals are compared in.
+fn window_until(until: Timestamp) -> Hours {
+    (until.plus_micros(-WINDOW).unwrap_or(until), until)
+}
+
+/// The sum of sums; `None` where a float does not say one of them exactly.
+fn whole(sums: &[Sum]) -> Option<i128> {
+    sums.iter().map(Sum::value).sum()
 }
 
 /// The start of a moment's minute.

@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 pub(crate) use hints::is_heeded;
+pub use lane::BLOCKED_FOR;
 pub use metrics::StripeMetrics;
 use pace::{Breaker, Pace};
 
@@ -59,7 +60,7 @@ struct Pauses {
     rest: Duration,
     /// The database refused.
     trouble: Duration,
-    /// Between two looks for hours that can be sealed.
+    /// The longest between two looks for hours that can be sealed.
     seal: Duration,
 }
 
@@ -120,6 +121,7 @@ struct Inner {
     started_at: Mutex<Option<Timestamp>>,
     sealing: sealing::Sealing,
     lines: Mutex<Quiet>,
+    lines_of_webhooks: Mutex<Quiet>,
     /// The last attempt that this program made: a database that does not have it went back.
     last: Mutex<Option<(Uuid, i32)>>,
 }
@@ -179,6 +181,7 @@ impl Pusher {
             started_at: Mutex::new(None),
             sealing: sealing::Sealing::default(),
             lines: Mutex::new(Quiet::new(QUIET)),
+            lines_of_webhooks: Mutex::new(Quiet::new(QUIET)),
             last: Mutex::new(None),
         };
         Self { inner: Arc::new(inner) }
@@ -191,6 +194,11 @@ impl Pusher {
 
     pub(crate) fn metrics(&self) -> &StripeMetrics {
         &self.inner.metrics
+    }
+
+    /// Returns whether a line may be logged of calls of the webhook that are not Stripe's: anybody can make many of them.
+    pub(crate) fn may_speak_of_webhooks(&self) -> bool {
+        self.inner.lines_of_webhooks.lock().may_speak(Instant::now())
     }
 
     /// Looks at once for what is due.
@@ -238,7 +246,7 @@ impl Pusher {
             if let Err(error) = self.seal_once().await {
                 tracing::warn!(cause = &error as &dyn std::error::Error, "rows for Stripe could not be made; retrying");
             }
-            sleep(self.inner.pauses.seal).await;
+            sleep(self.until_next_seal().await).await;
         }
     }
 
@@ -342,7 +350,7 @@ impl Pusher {
             word(found),
             word(!found)
         );
-        self.inner.books.block_all("livemode").await
+        self.inner.books.block_all(lane::reason::LIVEMODE).await
     }
 
     /// Returns whether the key's mode is that of the rows; blocks all lanes where it is not.
@@ -400,7 +408,7 @@ impl Pusher {
                 self.inner.calls.slow_down();
                 self.inner.reads.slow_down();
             }
-            Err(error) if error.is_of_the_key() => self.inner.books.block_all("key_refused").await?,
+            Err(error) if error.is_of_the_key() => self.inner.books.block_all(lane::reason::KEY).await?,
             Err(ReadError::Away(error)) if error.is_before_sending() => {
                 self.trip().await?;
                 return Err(Stop::Away);

@@ -1,6 +1,8 @@
 //! When hours are sealed: each once it is settled, what changed later each minute, and every night all of the last 40 days,
 //! which must find nothing.
 
+use std::time::Duration;
+
 use goldleaves_billing::BillingError;
 use goldleaves_billing::stripe::Sealed;
 use goldleaves_domain::Timestamp;
@@ -32,7 +34,21 @@ impl Sealing {
     }
 }
 
+/// How long it is until the next hour is settled.
+fn until_settled(now: Timestamp) -> Duration {
+    let settled = now.plus_micros(-SETTLE_MICROS).unwrap_or(now);
+    let left = Timestamp::HOUR_MICROS - (settled.unix_micros() - settled.hour().unix_micros());
+    Duration::from_micros(left.unsigned_abs())
+}
+
 impl Pusher {
+    /// The pause before the next look. One comes just when an hour is settled: an hour of many tenants takes its time, and its
+    /// rows are to be there within a minute.
+    pub(super) async fn until_next_seal(&self) -> Duration {
+        let longest = self.inner.pauses.seal;
+        self.books().now().await.map_or(longest, |now| until_settled(now).min(longest))
+    }
+
     /// Seals what is settled by now; what was made.
     ///
     /// # Errors
@@ -43,7 +59,7 @@ impl Pusher {
         let settled = now.plus_micros(-SETTLE_MICROS).unwrap_or(now).hour();
         let first = settled.plus_micros(-LOOK_BACK).unwrap_or(settled);
         let done = *self.inner.sealing.0.lock();
-        let mut sealed = self.seal_hours((done.before.unwrap_or(first).max(first), settled)).await?;
+        let mut sealed = books.seal_hours((done.before.unwrap_or(first).max(first), settled)).await?;
         self.inner.sealing.0.lock().before = Some(settled);
         loop {
             let (late, more) = books.seal_late().await?;
@@ -54,7 +70,7 @@ impl Pusher {
         }
         let day = now.unix_micros().div_euclid(Timestamp::DAY_MICROS);
         if done.night.is_some_and(|night| night < day) {
-            let missed = self.seal_hours((first, settled)).await?;
+            let missed = books.seal_hours((first, settled)).await?;
             self.metrics().unsealed(missed.units_micro);
             if missed.rows > 0 {
                 tracing::error!(rows = missed.rows, "usage was in no row for Stripe; it has rows now");
@@ -68,13 +84,17 @@ impl Pusher {
         }
         Ok(sealed)
     }
+}
 
-    async fn seal_hours(&self, (mut hour, until): (Timestamp, Timestamp)) -> Result<Sealed, BillingError> {
-        let mut sealed = Sealed::default();
-        while hour < until {
-            sealed.add(self.books().seal_hour(hour).await?);
-            hour = hour.plus_micros(Timestamp::HOUR_MICROS).unwrap_or(until);
-        }
-        Ok(sealed)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_comes_when_an_hour_is_settled() {
+        let seconds = |now: &str| until_settled(now.parse().unwrap()).as_secs_f64();
+        let moments =
+            ["2026-03-15T13:04:59.5Z", "2026-03-15T13:05:00Z", "2026-03-15T13:59:00Z", "2026-03-15T14:01:00Z"];
+        assert_eq!(moments.map(seconds), [0.5, 3_600.0, 360.0, 240.0]);
     }
 }

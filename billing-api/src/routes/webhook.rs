@@ -31,7 +31,9 @@ pub(crate) async fn post(
     })?;
     if let Err(error) = check(secrets, &headers, &body) {
         metrics.hinted("unknown", word_of(error));
-        tracing::warn!(%error, "a call of the webhook is not Stripe's, or not of now; it is refused");
+        if desk.pusher.may_speak_of_webhooks() {
+            tracing::warn!(%error, "calls of the webhook are not Stripe's, or not of now; they are refused and counted");
+        }
         return Err(ApiError::Signature);
     }
     let hint = Hint::read(&body).ok().filter(|hint| {

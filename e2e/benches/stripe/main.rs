@@ -64,26 +64,34 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let mut program = Launch::new("billing-api", scratch.path()).settings(settings).start()?;
     program.address("billing listens on").await?;
     let (tables, started, mut most) = (Tables::open(&url).await?, Instant::now(), 0);
-    let before = own_memory_kib(program.id())?;
+    let memory = || own_memory_kib(program.id()).map(|kib| kib / 1024);
+    let before = memory()?;
     wait_for("a row for each tenant", PATIENCE, async || {
-        most = most.max(own_memory_kib(program.id())?);
+        most = most.max(memory()?);
         let rows = tables.number("SELECT COUNT(*) FROM stripe_pushes").await?;
         Ok((rows == i64::from(arguments.tenants)).then_some(()))
     })
     .await?;
     let sealed = started.elapsed();
     let calls = || double.calls("send") + double.calls("summaries") + double.calls("meter");
-    let (sent, called, started) = (double.calls("send"), calls(), Instant::now());
-    while started.elapsed() < Duration::from_secs(arguments.seconds) {
+    let (sent, called, started, at_sealing) = (double.calls("send"), calls(), Instant::now(), memory()?);
+    let (length, mut middle) = (Duration::from_secs(arguments.seconds), None);
+    while started.elapsed() < length {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        most = most.max(own_memory_kib(program.id())?);
+        let now = memory()?;
+        most = most.max(now);
+        middle = middle.or((started.elapsed() >= length / 2).then_some(now));
     }
     let rate = |count: u64| format!("{:.1}", count as f64 / started.elapsed().as_secs_f64());
     println!("\n### Push of one hour of {} tenants\n\n| what | measured |\n|---|---:|", arguments.tenants);
     println!("| until every row was there | {:.1} s |", sealed.as_secs_f64());
     println!("| calls to Stripe per second, of {} allowed | {} |", arguments.calls_per_second, rate(calls() - called));
     println!("| of these, events sent per second | {} |", rate(double.calls("send") - sent));
-    println!("| memory at the start, and the most that was held | {} MiB, {} MiB |", before / 1024, most / 1024);
+    let (middle, end) = (middle.unwrap_or_default(), memory()?);
+    println!(
+        "| memory at the start, when all rows were there, in the middle of the push and at its end | {before}, {at_sealing}, {middle}, {end} MiB |"
+    );
+    println!("| the most that was held | {most} MiB |");
     ensure!(double.violations().is_empty(), "{:?}", double.violations());
     Ok(())
 }

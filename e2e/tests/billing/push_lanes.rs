@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use goldleaves_billing::stripe::rules::Verdict;
+use goldleaves_billing::stripe::rules::{RowState, Verdict};
 use goldleaves_billing::stripe::{Books, BooksClock, Claim, LaneWork};
 use goldleaves_billing_api::push::{Pacing, Pusher, StripeMetrics};
 use goldleaves_domain::Timestamp;
 use goldleaves_runtime::{Metrics, Secret};
 use goldleaves_stripe::Stripe;
-use goldleaves_testkit::stripe::Faults;
+use goldleaves_testkit::stripe::{Faults, Garbling};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 
-use crate::stripe_desk::{Desk, seconds, text};
+use crate::stripe_desk::{CUSTOMER, Desk, METER, seconds, text};
 use crate::world::{Api, on_both};
 
 const HOUR: i64 = 3_600;
@@ -23,6 +23,7 @@ const HOUR: i64 = 3_600;
 on_both! {
     a_lease_that_ended_takes_nothing_from_the_next,
     a_lane_is_in_one_lease_at_a_time_in_any_course,
+    rows_that_can_t_be_read_keep_none_from_being_sent,
 }
 
 /// A lane with something to send and something to read.
@@ -46,9 +47,9 @@ async fn a_lease_that_ended_takes_nothing_from_the_next(api: Api) {
     let desk = busy_lane(api).await;
     let books = desk.pusher.books();
     let old = claimed(&desk, LaneWork::Read).await.unwrap();
-    let (rows, _) = books.due_rows(&old.lane.key).await.unwrap();
-    let of_state = |state: &str| rows.iter().find(|row| row.progress.state.as_str() == state).unwrap();
-    let (sent, waiting) = (of_state("pushed"), of_state("pending"));
+    let of_work = async |work| books.due_rows(&old.lane.key, work).await.unwrap().0.pop().unwrap();
+    let (sent, waiting) = (of_work(LaneWork::Read).await, of_work(LaneWork::Send).await);
+    assert_eq!((sent.progress.state, waiting.progress.state), (RowState::Pushed, RowState::Pending));
     assert!(claimed(&desk, LaneWork::Send).await.is_none());
     desk.clock.forward(61);
     let new = claimed(&desk, LaneWork::Send).await.unwrap();
@@ -68,6 +69,25 @@ async fn a_lease_that_ended_takes_nothing_from_the_next(api: Api) {
     assert_eq!(books.read_back(&new, sent.id, value).await.unwrap(), Verdict::Confirmed);
     books.release(&new).await.unwrap();
     assert!(claimed(&desk, LaneWork::Send).await.is_none(), "what was attempted is not due yet");
+}
+
+/// More rows wait to be read than are looked at at once, and Stripe says nothing of them.
+async fn rows_that_can_t_be_read_keep_none_from_being_sent(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    let (first, hours) = (seconds("2026-03-15T12:31:00Z"), 210);
+    for hour in 0..hours {
+        desk.api.used("acme", ("/a", "1", &text(first + hour * HOUR))).await;
+    }
+    desk.clock.forward(hours * HOUR);
+    desk.settle().await;
+    assert_eq!(desk.double.total(CUSTOMER, METER), i128::from(hours) * 1_000_000);
+    desk.double.garble(Some(Garbling::Html));
+    desk.api.used("acme", ("/a", "1", &text(desk.clock.now()))).await;
+    desk.clock.forward(2 * HOUR);
+    desk.pusher.seal_once().await.unwrap();
+    desk.pusher.pass().await.unwrap();
+    assert_eq!(desk.double.total(CUSTOMER, METER), i128::from(hours + 1) * 1_000_000);
 }
 
 /// Leases are taken and given back in any order, by programs that stand still for as long as they like.

@@ -159,12 +159,17 @@ async fn hours_are_confirmed_by_one_reading(api: Api) {
 async fn an_hour_that_lacks_a_row_is_confirmed_by_nothing(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    // Stripe takes the second row, and drops it.
-    for (hour, dropped) in [(12, 0.0), (13, 1.0), (14, 0.0)] {
+    // What comes late for the first hour is taken, and dropped; both rows are read back at once.
+    desk.api.used("acme", ("/a", "3", "2026-03-15T13:10:00Z")).await;
+    desk.clock.set("2026-03-15T14:06:00Z");
+    desk.settle().await;
+    desk.clock.set("2026-03-15T15:06:00Z");
+    for (time, dropped) in [("2026-03-15T13:20:00Z", 1.0), ("2026-03-15T14:10:00Z", 0.0)] {
         desk.double.set_faults(Faults { dropped, ..Faults::default() });
-        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:10:00Z"))).await;
-        desk.clock.set(&format!("2026-03-15T{}:06:00Z", hour + 1));
+        desk.api.used("acme", ("/a", "3", time)).await;
         desk.settle().await;
+        // So that the second one is younger.
+        desk.clock.forward(1);
     }
     desk.clock.forward(700);
     desk.settle().await;

@@ -65,6 +65,10 @@ async fn a_webhook_starts_a_reading_once(api: Api) {
     desk.settle().await;
     assert_eq!(desk.double.calls("event"), 1);
     assert!(desk.rows().await[0]["confirmed_at"].is_string());
+    // Played back after it was worked off, it starts nothing more.
+    assert_eq!(post(&desk, Some(&header), &body).await.status, 200);
+    desk.settle().await;
+    assert_eq!(desk.double.calls("event"), 1);
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ async fn push_as(books: &Books, tenant: &TenantId) {
     books.seal_late().await.unwrap();
     books.livemode(Some(false)).await.unwrap();
     let claim = books.claim(LaneWork::Send, 10, books.now().await.unwrap()).await.unwrap().remove(0);
-    let (rows, _) = books.due_rows(&claim.lane.key).await.unwrap();
+    let (rows, _) = books.due_rows(&claim.lane.key, LaneWork::Send).await.unwrap();
     let id = rows[0].id;
     books.read_first(&claim, id).await.unwrap();
     assert!(books.attempt(&claim, id).await.unwrap().is_some());

@@ -1,16 +1,17 @@
 //! Days of usage pushed by two built programs that are killed at random, through faults of every kind, by a clock that the test
 //! drives and that jumps: what Stripe has in the end is what the ledger has, to the unit.
 //!
-//! The long form (`GOLDLEAVES_SOAK`) goes through 100 days, or as many as `SIMULATED_DAYS` says; `SEED` repeats a course, as
+//! The long form (`GOLDLEAVES_SOAK`) goes through 1,000 days, or as many as `SIMULATED_DAYS` says; `SEED` repeats a course, as
 //! far as programs that run beside each other can. The programs are those of the debug build: released ones know no clock but
-//! the database's.
+//! the database's. billing-api is alone with its database: hours of usage are put there as workers leave them, so that a day costs
+//! seconds.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use goldleaves_e2e::deployment::SECRET;
 use goldleaves_e2e::tables::Tables;
@@ -19,21 +20,26 @@ use goldleaves_testkit::client::Request;
 use goldleaves_testkit::postgres::Postgres;
 use goldleaves_testkit::program::{Launch, Program};
 use goldleaves_testkit::scratch::Scratch;
-use goldleaves_testkit::stripe::{Faults, StripeDouble};
+use goldleaves_testkit::stripe::{Door, Faults, StripeDouble};
 use goldleaves_testkit::token::Claims;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, TransactionTrait as _};
 use serde_json::{Value, json};
 
-const METER: &str = "goldleaves_units";
+/// All usage, in millionths.
+const UNITS: &str = "goldleaves_units";
+/// The usage of one route, in whole units.
+const WHOLE: &str = "goldleaves_whole";
+const KEY: &str = "rk_test_double";
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
-const DAYS: i64 = 3;
-const DAYS_OF_SOAK: i64 = 100;
+const DAY: i64 = 24 * HOUR;
+const DAYS: i64 = 5;
+const DAYS_OF_SOAK: i64 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long programs may work before the clock goes on, if there is so much to do.
-const WORK: Duration = Duration::from_millis(200);
+/// So long after nothing more was done the clock goes on, whatever is due: it can't be done now.
+const STILL: Duration = Duration::from_millis(300);
 /// Longer than a call may take.
 const CALL: Duration = Duration::from_secs(25);
 const TENANTS: i64 = 3;
@@ -74,13 +80,65 @@ struct Course {
     steps: u64,
     kills: u64,
     jumps: u64,
-    used: i64,
+    retries: u64,
+    weathers: BTreeMap<&'static str, u64>,
+}
+
+/// The state of Stripe for some hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weather {
+    /// 30 % of the calls go wrong.
+    Usual,
+    /// Nine of ten do.
+    Storm,
+    /// Nothing is answered, after events were taken or before.
+    Silent {
+        is_taken: bool,
+    },
+    /// Nobody listens.
+    Refused,
+    /// Summaries say what they should not.
+    Garbled,
+    KeyRevoked,
+    CustomerGone,
+    MeterInactive,
+}
+
+impl Weather {
+    const ALL: [(Self, &'static str); 14] = [
+        (Self::Usual, "usual"),
+        (Self::Usual, "usual"),
+        (Self::Usual, "usual"),
+        (Self::Usual, "usual"),
+        (Self::Usual, "usual"),
+        (Self::Storm, "storm"),
+        (Self::Silent { is_taken: true }, "silent after"),
+        (Self::Silent { is_taken: false }, "silent before"),
+        (Self::Refused, "refused"),
+        (Self::Garbled, "garbled"),
+        (Self::Garbled, "garbled"),
+        (Self::KeyRevoked, "key revoked"),
+        (Self::CustomerGone, "customer gone"),
+        (Self::MeterInactive, "meter inactive"),
+    ];
+
+    fn faults(self) -> Faults {
+        let outage = if let Self::Silent { is_taken } = self { Some(is_taken) } else { None };
+        let share = if self == Self::Storm { 0.9 } else { 0.3 };
+        let garbled = if self == Self::Garbled { 0.3 } else { 0.02 };
+        Faults { share, lag_max: 6 * HOUR, dropped: 0.004, outage, garbled, ..Faults::default() }
+    }
+}
+
+/// A program, and where it finds Stripe.
+struct Seat {
+    door: Door,
+    program: Option<(Program, SocketAddr)>,
 }
 
 struct World {
     settings: BTreeMap<&'static str, String>,
-    programs: Vec<Program>,
-    address: SocketAddr,
+    seats: [Seat; 2],
     double: StripeDouble,
     clock: Clock,
     raw: DatabaseConnection,
@@ -95,7 +153,8 @@ impl World {
         let clock = Clock::at(START, scratch.path());
         let shared = clock.clone();
         let double = StripeDouble::start_at(move || shared.now()).await.unwrap();
-        double.add_meter("mtr_1", METER);
+        double.add_meter("mtr_1", UNITS);
+        double.add_meter("mtr_2", WHOLE);
         (0..TENANTS).for_each(|number| double.add_customer(&format!("cus_{number}")));
         let url = Postgres::shared().await.unwrap().empty_database().await.unwrap();
         let settings = BTreeMap::from([
@@ -103,37 +162,47 @@ impl World {
             ("JWT_SECRET", SECRET.to_owned()),
             ("BILLING_ADDR", "127.0.0.1:0".to_owned()),
             ("OPS_ADDR", "127.0.0.1:0".to_owned()),
-            ("STRIPE_API_BASE", double.url()),
-            ("STRIPE_API_KEY", "rk_test_double".to_owned()),
+            ("STRIPE_API_KEY", KEY.to_owned()),
             ("GOLDLEAVES_TEST_CLOCK", clock.file.display().to_string()),
         ]);
         let database = [("DATABASE_URL", url.clone())];
         let migrated = Launch::new("migrate", scratch.path()).of_debug_build().settings(database).output().unwrap();
         assert!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
         let (raw, tables) = (Database::connect(&url).await.unwrap(), Tables::open(&url).await.unwrap());
-        let (programs, address, course) = (Vec::new(), SocketAddr::from(([127, 0, 0, 1], 0)), Course::default());
-        let mut world = Self { settings, programs, address, double, clock, raw, tables, course, scratch };
+        let seat = async || Seat { door: double.another_door().await.unwrap(), program: None };
+        let seats = [seat().await, seat().await];
+        let mut world = Self { settings, seats, double, clock, raw, tables, course: Course::default(), scratch };
         world.start_programs().await;
-        let meter = json!({"event_name": METER, "stripe_meter_id": "mtr_1", "places": 6, "reason": "set-up"});
-        world.put(&format!("meters/{METER}"), &meter).await;
-        for number in 0..TENANTS {
-            let mapping = json!({
-                "stripe_customer_id": format!("cus_{number}"), "from_hour": "2026-01-01T00:00:00Z", "reason": "set-up",
-            });
-            world.put(&format!("mappings/tenant-{number}/{METER}"), &mapping).await;
-        }
+        world.set_up().await;
         world
     }
 
+    async fn set_up(&self) {
+        let meter = json!({"event_name": UNITS, "stripe_meter_id": "mtr_1", "places": 6, "reason": "set-up"});
+        self.put(&format!("meters/{UNITS}"), &meter).await;
+        let meter = json!({
+            "event_name": WHOLE, "stripe_meter_id": "mtr_2", "route": "/b", "places": 0, "reason": "set-up",
+        });
+        self.put(&format!("meters/{WHOLE}"), &meter).await;
+        let mut mapped: Vec<_> = (0..TENANTS).map(|number| (number, UNITS)).collect();
+        mapped.push((0, WHOLE));
+        for (number, meter) in mapped {
+            let mapping = json!({
+                "stripe_customer_id": format!("cus_{number}"), "from_hour": "2026-01-01T00:00:00Z", "reason": "set-up",
+            });
+            self.put(&format!("mappings/tenant-{number}/{meter}"), &mapping).await;
+        }
+    }
+
     async fn start_programs(&mut self) {
-        while self.programs.len() < 2 {
+        for seat in self.seats.iter_mut().filter(|seat| seat.program.is_none()) {
             let settings = self.settings.iter().map(|(name, value)| (*name, value.clone()));
             let launch = Launch::new("billing-api", self.scratch.path()).of_debug_build().settings(settings);
-            let mut program = launch.start().unwrap();
-            self.address = program.address("billing listens on").await.unwrap();
+            let mut program = launch.setting("STRIPE_API_BASE", seat.door.url()).start().unwrap();
+            let address = program.address("billing listens on").await.unwrap();
             let goes_by = |output: &str| output.contains("goes by the clock in").then_some(());
             program.printed("the clock that it goes by", goes_by).await.unwrap();
-            self.programs.push(program);
+            seat.program = Some((program, address));
         }
     }
 
@@ -142,26 +211,30 @@ impl World {
     }
 
     async fn call(&self, request: Request, status: u16) {
+        let address = self.seats.iter().find_map(|seat| seat.program.as_ref()).unwrap().1;
         let token = Claims::new("any", "ann").role("admin").sign(SECRET).unwrap();
         let request = request.header("content-type", "application/json").token(&token);
-        let answer = request.send(self.address).await.unwrap();
+        let answer = request.send(address).await.unwrap();
         assert_eq!(answer.status, status, "{}: {}", request.target(), answer.text());
     }
 
-    /// Usage of an hour, as workers leave it; of one that is over, they say so.
-    async fn use_units(&mut self, tenant: i64, hour: i64, units: i64) {
-        let hour = format!("to_timestamp({})", hour - hour % HOUR);
-        let sql = format!(
-            "INSERT INTO usage_rollups AS r (tenant_id, hour, route, action, rate_version, shard, events, units_micro) \
-             VALUES ('tenant-{tenant}', {hour}, '/a', 'read', 1, 0, 1, {units}000000) \
-             ON CONFLICT (tenant_id, hour, route, action, rate_version, shard) \
-             DO UPDATE SET events = r.events + 1, units_micro = r.units_micro + EXCLUDED.units_micro; \
-             INSERT INTO usage_late_hours AS h (tenant_id, hour, changes, changed_at) \
-             VALUES ('tenant-{tenant}', {hour}, 1, now()) \
-             ON CONFLICT (tenant_id, hour) DO UPDATE SET changes = h.changes + 1, changed_at = now()"
-        );
-        self.raw.execute_unprepared(&sql).await.unwrap();
-        self.course.used += units;
+    /// Usage of some hours, as workers leave it; of those that are over, they say so.
+    async fn use_units(&self, used: &[(i64, i64, i64)]) {
+        let mut statements = Vec::new();
+        for (tenant, at, units_micro) in used {
+            let hour = format!("to_timestamp({})", at - at % HOUR);
+            let route = if units_micro % 2 == 0 { "/a" } else { "/b" };
+            statements.push(format!(
+                "INSERT INTO usage_rollups AS r (tenant_id, hour, route, action, rate_version, shard, events, units_micro) \
+                 VALUES ('tenant-{tenant}', {hour}, '{route}', 'read', 1, 0, 1, {units_micro}) \
+                 ON CONFLICT (tenant_id, hour, route, action, rate_version, shard) \
+                 DO UPDATE SET events = r.events + 1, units_micro = r.units_micro + EXCLUDED.units_micro; \
+                 INSERT INTO usage_late_hours AS h (tenant_id, hour, changes, changed_at) \
+                 VALUES ('tenant-{tenant}', {hour}, 1, now()) \
+                 ON CONFLICT (tenant_id, hour) DO UPDATE SET changes = h.changes + 1, changed_at = now()"
+            ));
+        }
+        self.raw.execute_unprepared(&statements.join("; ")).await.unwrap();
     }
 
     /// Moves the clock while no call is under way, which would take as long as it jumps: nobody takes a lane meanwhile, and
@@ -190,106 +263,183 @@ impl World {
         wait_for("lanes that nobody works in", CALL, all_free).await.is_ok()
     }
 
-    /// Kills both programs, one shortly after the other, wherever they are in their work, and starts them again after a while.
-    async fn kill_both(&mut self, random: &mut StdRng) {
-        for mut program in std::mem::take(&mut self.programs) {
+    /// Kills one program or both, one shortly after the other, wherever they are in their work.
+    async fn kill(&mut self, random: &mut StdRng) {
+        let (first, is_both) = (random.random_range(0..2), random.random_bool(0.5));
+        for number in [first, 1 - first].into_iter().take(if is_both { 2 } else { 1 }) {
+            let Some(seat) = self.seats.get_mut(number) else { continue };
+            let Some((mut program, _)) = seat.program.take() else { continue };
             tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
             program.kill().unwrap();
             self.course.kills += 1;
+            // What it has sent is worked off in the hour in which it was sent.
+            seat.door.drained(PATIENCE).await.unwrap();
         }
-        // What they have sent is worked off in the hour in which it was sent; the leases that they leave end a minute later.
-        self.double.drained(PATIENCE).await.unwrap();
-        let away = if random.random_bool(0.2) { 25 * HOUR } else { MINUTE + 1 };
-        self.clock.set(self.clock.now() + away);
-        self.start_programs().await;
+        // The leases that they leave are over a minute later.
+        let is_away = is_both && random.random_bool(0.2);
+        self.clock.set(self.clock.now() + if is_away { 25 * HOUR } else { MINUTE + 1 });
+        if self.seats.iter().all(|seat| seat.program.is_none()) {
+            self.start_programs().await;
+        }
     }
 
     /// Waits until every hour that is settled has its rows.
     async fn sealed(&self) {
-        let settled = self.clock.now() - 5 * MINUTE;
+        let (first, settled) = (self.clock.now() - 60 * DAY, self.clock.now() - 5 * MINUTE);
+        let hours = format!("hour >= to_timestamp({first}) AND hour < date_trunc('hour', to_timestamp({settled}))");
         let open = format!(
-            "SELECT COUNT(*) FROM (SELECT tenant_id, hour, SUM(units_micro) AS used FROM usage_rollups GROUP BY 1, 2) AS r \
-             WHERE r.hour < date_trunc('hour', to_timestamp({settled})) AND r.used <> (SELECT COALESCE(SUM(p.units_micro), 0) \
-                 FROM stripe_pushes AS p WHERE p.tenant_id = r.tenant_id AND p.hour = r.hour AND p.state <> 'abandoned')"
+            "SELECT COUNT(*) FROM (SELECT m.meter, r.tenant_id, r.hour, SUM(r.units_micro) AS units FROM usage_rollups AS r \
+                 JOIN stripe_meters AS m ON m.route IN ('', r.route) WHERE {hours} GROUP BY 1, 2, 3) AS used \
+             LEFT JOIN (SELECT meter, tenant_id, hour, SUM(units_micro) AS units FROM stripe_pushes \
+                 WHERE state <> 'abandoned' AND {hours} GROUP BY 1, 2, 3) AS made USING (meter, tenant_id, hour) \
+             WHERE used.units <> COALESCE(made.units, 0)"
         );
         let is_sealed = async || Ok((self.tables.number(&open).await? == 0).then_some(()));
         wait_for("rows of every settled hour", PATIENCE, is_sealed).await.unwrap();
     }
 
-    /// Gives programs the time to send what is due now, as far as that can be sent now.
+    /// Gives programs the time to do what is due now, as far as it can be done now: an hour that goes by in a moment would leave
+    /// them no time for what an hour is ample for.
     async fn worked(&self) {
-        let due = format!(
-            "SELECT COUNT(*) FROM stripe_pushes WHERE state IN ('pending', 'held', 'pushed') \
-             AND next_attempt_at <= to_timestamp({})",
+        let sql = format!(
+            "SELECT COUNT(*) FILTER (WHERE state IN ('pending', 'held', 'pushed') AND next_attempt_at <= to_timestamp({})) \
+                 || ' due, ' || SUM(attempts) || ' attempts, read ' || COUNT(read_back_at) || ' ' \
+                 || COALESCE(SUM(extract(epoch FROM read_back_at)), 0) AS text FROM stripe_pushes",
             self.clock.now()
         );
-        wait_for("the work", WORK, async || Ok((self.tables.number(&due).await? == 0).then_some(()))).await.ok();
+        let (began, mut last, mut since) = (Instant::now(), String::new(), Instant::now());
+        while began.elapsed() < PATIENCE && since.elapsed() < STILL {
+            let now = self.tables.texts(&sql).await.unwrap().pop().unwrap_or_default();
+            if now.starts_with("0 due") || now.is_empty() {
+                return;
+            }
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Usage since the last step, most of it of this hour, some of it late, and some of it less than was thought.
+    async fn use_some(&mut self, random: &mut StdRng) {
+        let mut used = Vec::new();
+        for tenant in 0..TENANTS {
+            used.push((tenant, self.clock.now(), random.random_range(1..50_000_000)));
+            if random.random_bool(0.1) {
+                let back = if random.random_bool(0.1) { 39 * 24 } else { 48 };
+                let at = (self.clock.now() - random.random_range(1..back) * HOUR).max(START);
+                used.push((tenant, at, [-7_000_000, 3_000_001, 11_500_000, 100_000_000][random.random_range(0..4)]));
+            }
+        }
+        self.use_units(&used).await;
     }
 
     /// One step of the course.
     async fn step(&mut self, random: &mut StdRng) {
-        for tenant in 0..TENANTS {
-            let late = if random.random_bool(0.1) { random.random_range(0..48) * HOUR } else { 0 };
-            let at = (self.clock.now() - late).max(START);
-            self.use_units(tenant, at, random.random_range(1..50)).await;
-        }
+        self.use_some(random).await;
         let mut seconds = random.random_range(20..180) * MINUTE;
+        if random.random_bool(0.7) {
+            seconds = random.random_range(3..12) * HOUR + random.random_range(0..HOUR);
+        }
         if random.random_bool(0.01) {
             self.course.jumps += 1;
             seconds = [25 * HOUR, 47 * HOUR, -4 * MINUTE][random.random_range(0..3)];
         }
         self.forward(seconds).await;
         if random.random_bool(0.08) {
-            self.kill_both(random).await;
+            self.kill(random).await;
+        } else if random.random_bool(0.4) {
+            self.start_programs().await;
         }
         self.sealed().await;
         self.worked().await;
         self.course.steps += 1;
     }
 
-    /// Lets time go by until every row is confirmed or given up; rows that failed are looked at, as a person would.
+    async fn set_weather(&mut self, weather: (Weather, &'static str)) {
+        *self.course.weathers.entry(weather.1).or_default() += 1;
+        let weather = weather.0;
+        self.double.set_faults(weather.faults());
+        for seat in &mut self.seats {
+            match weather {
+                Weather::Refused => seat.door.shut(),
+                _ => seat.door.open().await.unwrap(),
+            }
+        }
+        match weather {
+            Weather::KeyRevoked => self.double.revoke_key(KEY),
+            _ => self.double.add_key(KEY, false),
+        }
+        match weather {
+            Weather::CustomerGone => self.double.delete_customer("cus_1"),
+            _ => self.double.add_customer("cus_1"),
+        }
+        let status = if weather == Weather::MeterInactive { "inactive" } else { "active" };
+        self.double.set_meter("mtr_1", "/status", json!(status));
+    }
+
+    /// Has rows that failed looked at, as a person would.
+    async fn retry_failed(&mut self) {
+        let failed = "SELECT id::text AS id FROM stripe_pushes WHERE state = 'failed'";
+        for id in self.tables.texts(failed).await.unwrap() {
+            let reason = json!({"reason": "looked at"}).to_string();
+            self.call(Request::post(&format!("/billing/stripe/pushes/{id}/retry"), reason), 202).await;
+            self.course.retries += 1;
+        }
+    }
+
+    /// Lets time go by until every row is confirmed or given up.
     async fn settle(&mut self) {
-        let open = "SELECT COUNT(*) FROM stripe_pushes WHERE state <> 'abandoned' AND confirmed_at IS NULL";
+        self.set_weather((Weather::Usual, "usual")).await;
+        self.double.set_faults(Faults::default());
+        self.start_programs().await;
+        let open =
+            "SELECT COUNT(*) FROM stripe_pushes WHERE state NOT IN ('abandoned', 'unmapped') AND confirmed_at IS NULL";
+        let blocked = "SELECT COUNT(*) FROM stripe_lanes WHERE blocked IS NOT NULL";
         for _ in 0..500 {
-            if self.tables.number(open).await.unwrap() == 0 {
-                return;
-            }
-            let failed = "SELECT id::text AS id FROM stripe_pushes WHERE state = 'failed'";
-            for id in self.tables.texts(failed).await.unwrap() {
-                let reason = json!({"reason": "looked at"}).to_string();
-                self.call(Request::post(&format!("/billing/stripe/pushes/{id}/retry"), reason), 202).await;
-            }
             self.forward(HOUR / 2).await;
             self.sealed().await;
             self.worked().await;
+            let left = self.tables.number(open).await.unwrap() + self.tables.number(blocked).await.unwrap();
+            if left == 0 {
+                return;
+            }
+            self.retry_failed().await;
         }
         panic!("rows stay undecided: {:?}", self.undecided().await);
     }
 
     async fn undecided(&self) -> Vec<String> {
-        let sql = "SELECT p::text AS row FROM stripe_pushes AS p WHERE state <> 'abandoned' AND confirmed_at IS NULL";
+        let sql = "SELECT p::text AS row FROM stripe_pushes AS p WHERE state NOT IN ('abandoned', 'unmapped') AND confirmed_at IS NULL \
+             UNION ALL SELECT l::text AS row FROM stripe_lanes AS l WHERE blocked IS NOT NULL";
         self.tables.texts(sql).await.unwrap()
     }
 
     /// Both sides, lane by lane.
     async fn compare(&self, seed: u64) {
         for number in 0..TENANTS {
-            let ledger =
-                format!("SELECT SUM(units_micro)::bigint FROM usage_rollups WHERE tenant_id = 'tenant-{number}'");
-            let ledger = i128::from(self.tables.number(&ledger).await.unwrap());
-            let stripe = self.double.total(&format!("cus_{number}"), METER);
+            let ledger = self.used_micro(&format!("tenant_id = 'tenant-{number}'")).await;
+            let stripe = self.double.total(&format!("cus_{number}"), UNITS);
+            eprintln!("lane {number}: Stripe {stripe}, the ledger {ledger}");
             assert_eq!(stripe, ledger, "seed {seed}: Stripe and the ledger in lane {number}");
         }
+        let whole = self.used_micro("tenant_id = 'tenant-0' AND route = '/b'").await.div_euclid(1_000_000);
+        assert_eq!(self.double.total("cus_0", WHOLE), whole, "seed {seed}: Stripe and the ledger in whole units");
         let late = "SELECT COUNT(*) FROM stripe_pushes WHERE last_attempt_at - first_attempt_at >= interval '23 hours'";
         assert_eq!(self.tables.number(late).await.unwrap(), 0, "seed {seed}: attempts after 23 hours");
-        let blocked = "SELECT COUNT(*) FROM stripe_lanes WHERE blocked IS NOT NULL";
-        assert_eq!(self.tables.number(blocked).await.unwrap(), 0, "seed {seed}: blocked lanes");
     }
 
-    async fn report(&self) {
+    async fn used_micro(&self, condition: &str) -> i128 {
+        let sql = format!("SELECT SUM(units_micro)::bigint FROM usage_rollups WHERE {condition}");
+        i128::from(self.tables.number(&sql).await.unwrap())
+    }
+
+    async fn report(&self, began: Instant) {
         let states = "SELECT state || ' ' || COUNT(*) || ', attempts ' || SUM(attempts) AS text FROM stripe_pushes GROUP BY state";
         let calls = ["send", "summaries", "meter"].map(|call| (call, self.double.calls(call)));
-        eprintln!("{:?}; calls {calls:?}; rows {:?}", self.course, self.tables.texts(states).await.unwrap());
+        let (day, seconds) = ((self.clock.now() - START) / DAY, began.elapsed().as_secs());
+        eprintln!("day {day} after {seconds} s: {:?}", self.course);
+        eprintln!("  calls {calls:?}; rows {:?}", self.tables.texts(states).await.unwrap());
     }
 }
 
@@ -303,29 +453,22 @@ async fn what_built_programs_push_is_what_the_ledger_has_after_any_days() {
     let days = number_of("SIMULATED_DAYS").map_or(usual, |days| days.try_into().unwrap());
     let seed = number_of("SEED").unwrap_or_else(rand::random::<u64>);
     eprintln!("{days} days, seed {seed}");
-    let (mut world, mut random) = (World::start().await, StdRng::seed_from_u64(seed));
+    let (began, mut world, mut random) = (Instant::now(), World::start().await, StdRng::seed_from_u64(seed));
     world.double.seed(seed);
     let mut weather = START;
-    while world.clock.now() < START + days * 24 * HOUR {
+    while world.clock.now() < START + days * DAY {
         if world.clock.now() >= weather {
-            let outage = [Some(true), Some(false), None, None, None, None][random.random_range(0..6)];
-            world.double.set_faults(Faults {
-                share: 0.3,
-                lag_max: 6 * HOUR,
-                dropped: 0.004,
-                outage,
-                ..Faults::default()
-            });
+            world.set_weather(Weather::ALL[random.random_range(0..Weather::ALL.len())]).await;
             weather = world.clock.now() + random.random_range(1..30) * HOUR;
+            world.retry_failed().await;
         }
         world.step(&mut random).await;
-        if world.course.steps % 200 == 0 {
-            world.report().await;
+        if world.course.steps % 100 == 0 {
+            world.report(began).await;
         }
     }
-    world.double.set_faults(Faults::default());
     world.settle().await;
-    world.report().await;
+    world.report(began).await;
     assert_eq!(world.double.violations(), [""; 0], "seed {seed}");
     world.compare(seed).await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use goldleaves_e2e::deployment::{Deployment, Kind, SECRET};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::{Request, Response};
-use goldleaves_testkit::stripe::{Faults, StripeDouble};
+use goldleaves_testkit::stripe::{Faults, Garbling, StripeDouble};
 use goldleaves_testkit::token::Claims;
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use sea_orm::{ConnectionTrait as _, Database};
@@ -93,6 +93,24 @@ async fn one_process_pushes() {
     let (mut deployment, double, _upstream) = start(Kind::Embedded).await;
     double.add_customer("cus_acme");
     map_and_report(&deployment, (Kind::Embedded, "acme")).await;
+    wait_until_pushed(&deployment, "acme").await;
+    assert_eq!(double.total("cus_acme", METER), 3_000_000);
+    assert!(deployment.stop().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn sums_that_say_nothing_send_nothing_and_are_named() {
+    let (mut deployment, double, _upstream) = start(Kind::Embedded).await;
+    double.add_customer("cus_acme");
+    double.garble(Some(Garbling::Html));
+    map_and_report(&deployment, (Kind::Embedded, "acme")).await;
+    let is_named = |output: &str| {
+        let said = output.lines().find(|line| line.contains("Stripe does not say what it has"))?;
+        Some(said.contains("nothing is sent in this lane meanwhile") && said.contains("cus_acme"))
+    };
+    assert!(deployment.program().unwrap().printed("what Stripe does not say", is_named).await.unwrap());
+    assert_eq!(double.calls("send"), 0);
+    double.garble(None);
     wait_until_pushed(&deployment, "acme").await;
     assert_eq!(double.total("cus_acme", METER), 3_000_000);
     assert!(deployment.stop().await.unwrap().success());

@@ -150,6 +150,11 @@ fn nearest<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
 }
 
 impl Sum {
+    /// Returns whether it is more than a float holds exactly.
+    pub const fn is_too_large(&self) -> bool {
+        self.aggregated_value.abs() >= EXACT_MAX
+    }
+
     /// The sum; `None` where a float can't say it exactly.
     pub fn value(&self) -> Option<i128> {
         let value = self.aggregated_value;
@@ -243,6 +248,16 @@ mod tests {
             }
         }
         assert_eq!(sum("2.000000041000009e15").unwrap(), Some(large));
+    }
+
+    #[test]
+    fn a_sum_is_too_large_from_2_to_the_53_on() {
+        let is_too_large = |text: &str| {
+            let sum = format!(r#"{{"id": "mtrusg_1", "start_time": 60, "aggregated_value": {text}}}"#);
+            serde_json::from_str::<Sum>(&sum).unwrap().is_too_large()
+        };
+        let texts = ["9007199254740991.0", "9007199254740992.0", "-1e16", "0.5", "0"];
+        assert_eq!(texts.map(is_too_large), [false, true, true, false, false]);
     }
 
     #[test]

@@ -175,6 +175,15 @@ impl Upstream {
         Self::start_inner(Record { ids_only: true, ..Record::default() }, Arc::new(handler)).await
     }
 
+    /// The same at an address.
+    pub(crate) async fn start_keeping_ids_at(
+        address: SocketAddr,
+        handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(address).await.context("binding the upstream")?;
+        Self::serve_at(listener, Record { ids_only: true, ..Record::default() }, Arc::new(handler))
+    }
+
     /// Works like [`Self::start`] over TLS.
     ///
     /// # Errors
@@ -188,6 +197,10 @@ impl Upstream {
 
     async fn start_inner(record: Record, handler: Arc<Handler>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the upstream")?;
+        Self::serve_at(listener, record, handler)
+    }
+
+    fn serve_at(listener: TcpListener, record: Record, handler: Arc<Handler>) -> Result<Self> {
         let address = listener.local_addr().context("the upstream's address")?;
         let served = Arc::clone(&record.served);
         let open = Arc::new(());

@@ -7,11 +7,11 @@ use goldleaves_store::{Params, Rows, Transaction, read};
 use uuid::Uuid;
 
 use super::books::{Books, State, state};
-use super::freeze::{Draft, Frozen, identifier, step};
+use super::freeze::{Draft, Frozen, identifier};
 use super::lanes::{self, LaneKey, is_lane};
 use super::meters::{self, StoredMeter};
 use super::rows::{COLUMNS, PushRow, row_of};
-use super::rules::{RowState, WITNESS_AFTER};
+use super::rules::{Adoption, Known, adoption, step};
 use super::seal::insert;
 use crate::audit::{self, Author, Change};
 use crate::source::Source;
@@ -61,6 +61,17 @@ impl Books {
         source.query(&sql, params).await?.iter().map(|row| row_of(dialect, row)).collect()
     }
 
+    /// Returns whose meter a lane is, where usage was ever sent to it or is to be.
+    ///
+    /// # Errors
+    /// No meter has the lane's event name, nobody's usage goes to its customer, or a database that is away or refuses.
+    pub async fn meter_of_lane(&self, lane: &LaneKey) -> Result<StoredMeter, BillingError> {
+        let source = self.billing.source();
+        let meter = meter_of(source, lane).await?;
+        check_mapped(lane, &tenants_of(source, (lane, &meter)).await?)?;
+        Ok(meter)
+    }
+
     /// Makes rows of what Stripe has in these minutes, begins a new generation of identifiers, and makes rows of the
     /// differences.
     ///
@@ -76,8 +87,10 @@ impl Books {
             .write(async |transaction| {
                 locks::reports(transaction).await?;
                 let now = self.now_in(transaction).await?;
-                let meter = meter_of(transaction, lane).await?;
-                let tenants = tenants_of(transaction, (lane, &meter)).await?;
+                let source = Source::Transaction(transaction);
+                let meter = meter_of(source, lane).await?;
+                let tenants = tenants_of(source, (lane, &meter)).await?;
+                check_mapped(lane, &tenants)?;
                 let state = begin_generation(transaction).await?;
                 let adopting = Adopting { lane, meter: &meter, tenants: &tenants, state, now };
                 let (adopted, mut pairs) = adopting.take_over(transaction, found).await?;
@@ -108,34 +121,32 @@ impl Adopting<'_> {
     async fn take_over(&self, transaction: &Transaction, found: &[Found]) -> Result<(Adopted, Pairs), BillingError> {
         let rows = self.rows(transaction, found).await?;
         let (mut adopted, mut pairs) = (Adopted::default(), Pairs::new());
-        let (mut drafts, mut revisions) = (Vec::new(), BTreeMap::new());
+        let (mut wanted, mut drafts, mut revisions) = (Vec::new(), Vec::new(), BTreeMap::new());
         for found in found {
             let row = rows.get(&found.minute);
-            match row {
-                Some(row) if row.value == Some(found.value) && row.progress.state != RowState::Abandoned => {
+            match (adoption(row.map(known).as_ref(), found.value, self.now), row) {
+                (Adoption::Confirm, Some(row)) => {
                     self.mark(transaction, &[row.id]).await?;
                     adopted.corrected += 1;
-                    continue;
                 }
-                Some(row) if self.is_young(row) => {
-                    adopted.left += 1;
-                    continue;
-                }
-                // Never sent, and nothing is there.
-                Some(row) if found.value == 0 && row.progress.attempts == 0 && row.origin == "sealed" => continue,
-                Some(row) => {
+                (Adoption::GiveUp | Adoption::Replace, Some(row)) => {
                     give_up(transaction, row, "another value was at Stripe, which another row says now").await?;
                     pairs.insert((row.tenant_id.clone(), row.hour));
                     adopted.corrected += 1;
+                    wanted.extend((found.value != 0).then_some((found, Some(row))));
                 }
-                None if found.value == 0 => continue,
-                None => adopted.adopted += 1,
+                (Adoption::Adopt, _) => {
+                    adopted.adopted += 1;
+                    wanted.push((found, None));
+                }
+                (Adoption::Leave, _) => adopted.left += 1,
+                (Adoption::Nothing | Adoption::Confirm | Adoption::GiveUp | Adoption::Replace, _) => {}
             }
-            if found.value != 0 {
-                let draft = self.draft(transaction, (found, row), &mut revisions).await?;
-                pairs.insert((draft.tenant.clone(), draft.hour));
-                drafts.push(draft);
-            }
+        }
+        for (found, row) in wanted {
+            let draft = self.draft(transaction, (found, row), &mut revisions).await?;
+            pairs.insert((draft.tenant.clone(), draft.hour));
+            drafts.push(draft);
         }
         insert(transaction, (&self.meter.meter, self.now), &drafts).await?;
         let ids: Vec<Uuid> = drafts.iter().map(|draft| draft.id).collect();
@@ -159,15 +170,6 @@ impl Adopting<'_> {
             pairs.insert((row.tenant_id, row.hour));
         }
         Ok(pairs)
-    }
-
-    /// Returns whether a row may be missing at Stripe only because it is young.
-    fn is_young(&self, row: &PushRow) -> bool {
-        row.progress.state != RowState::Abandoned
-            && row
-                .progress
-                .last_attempt_at
-                .is_some_and(|last| self.now.unix_micros() - last.unix_micros() < WITNESS_AFTER)
     }
 
     /// The rows of these minutes, also those that were given up: they have their minute still.
@@ -223,10 +225,7 @@ impl Adopting<'_> {
         let at = self.tenants.iter().rev().find(|(_, from)| *from <= hour).or_else(|| self.tenants.first());
         match at {
             Some((tenant, _)) => Ok(tenant.clone()),
-            None => BillingError::refused(
-                RefusalCode::NotFound,
-                format!("no tenant's usage goes to {}: map one first", self.lane.stripe_customer_id),
-            ),
+            None => BillingError::refused(RefusalCode::NotFound, unmapped(self.lane)),
         }
     }
 
@@ -248,6 +247,17 @@ impl Adopting<'_> {
     }
 }
 
+/// A row as the rule of taking over sees it.
+fn known(row: &PushRow) -> Known {
+    Known {
+        state: row.progress.state,
+        value: row.value,
+        attempts: row.progress.attempts,
+        last_attempt_at: row.progress.last_attempt_at,
+        is_sealed: row.origin == "sealed",
+    }
+}
+
 /// Gives a row up, and its minute to the row of what is there.
 async fn give_up(transaction: &Transaction, row: &PushRow, why: &str) -> Result<(), BillingError> {
     let dialect = transaction.dialect();
@@ -262,8 +272,17 @@ async fn give_up(transaction: &Transaction, row: &PushRow, why: &str) -> Result<
     Ok(())
 }
 
-async fn meter_of(transaction: &Transaction, lane: &LaneKey) -> Result<StoredMeter, BillingError> {
-    let meters = meters::all(Source::Transaction(transaction)).await?;
+fn unmapped(lane: &LaneKey) -> String {
+    let LaneKey { stripe_customer_id, event_name } = lane;
+    format!("no tenant's usage of {event_name:?} goes to {stripe_customer_id}: map one first")
+}
+
+fn check_mapped(lane: &LaneKey, tenants: &[(String, Timestamp)]) -> Result<(), BillingError> {
+    if tenants.is_empty() { BillingError::refused(RefusalCode::NotFound, unmapped(lane)) } else { Ok(()) }
+}
+
+async fn meter_of(source: Source<'_>, lane: &LaneKey) -> Result<StoredMeter, BillingError> {
+    let meters = meters::all(source).await?;
     match meters.into_iter().find(|meter| meter.event_name == lane.event_name) {
         Some(meter) => Ok(meter),
         None => {
@@ -274,17 +293,17 @@ async fn meter_of(transaction: &Transaction, lane: &LaneKey) -> Result<StoredMet
 }
 
 async fn tenants_of(
-    transaction: &Transaction,
+    source: Source<'_>,
     (lane, meter): (&LaneKey, &StoredMeter),
 ) -> Result<Vec<(String, Timestamp)>, BillingError> {
-    let dialect = transaction.dialect();
+    let dialect = source.dialect();
     let mut params = Params::default();
     let (customer, meter) = (params.bind(lane.stripe_customer_id.as_str()), params.bind(meter.meter.as_str()));
     let sql = format!(
         "SELECT tenant_id, from_hour FROM stripe_mappings WHERE stripe_customer_id = {customer} AND meter = {meter} \
          ORDER BY from_hour, tenant_id"
     );
-    let rows = transaction.query(&sql, params).await?;
+    let rows = source.query(&sql, params).await?;
     rows.iter().map(|row| Ok((read(row, "tenant_id")?, dialect.read_time(row, "from_hour")?))).collect()
 }
 

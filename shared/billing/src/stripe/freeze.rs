@@ -12,14 +12,8 @@ use super::books::State;
 use super::lanes::LaneKey;
 use super::mappings::{self, Mappings};
 use super::meters::StoredMeter;
+use super::rules::{minutes_for, step, value_of};
 use crate::BillingError;
-
-const SECOND: i64 = 1_000_000;
-const MINUTE: i64 = 60 * SECOND;
-/// The largest value that Stripe takes.
-pub(super) const VALUE_MAX: i128 = 999_999_999_999_999;
-/// Stripe takes what is at most 35 days old.
-const OWN_HOUR_FOR: i64 = 34 * Timestamp::DAY_MICROS;
 
 /// A row that is to be made, or that waited for a customer.
 #[derive(Debug, Clone)]
@@ -50,19 +44,6 @@ pub(super) struct Freezing<'a> {
     pub(super) now: Timestamp,
 }
 
-/// Units of the smallest step that a meter counts.
-pub(super) const fn step(places: i16) -> i128 {
-    if places == 0 { 1_000_000 } else { 1 }
-}
-
-/// The value of a row, and what of its units goes over to the next row of its lane.
-fn value_of(carried: &mut i128, units_micro: i128, places: i16) -> i128 {
-    let total = *carried + units_micro;
-    let value = total.div_euclid(step(places));
-    *carried = total - value * step(places);
-    value
-}
-
 pub(super) fn identifier(generation: Uuid, meter: &str, draft: &Draft) -> String {
     let name = format!("{generation}\n{}\n{meter}\n{}\n{}", draft.tenant, draft.hour, draft.revision);
     let digest = Sha256::digest(name.as_bytes());
@@ -84,18 +65,6 @@ impl Minutes {
         }
         None
     }
-}
-
-/// The minutes of an hour, each at its half.
-fn minutes_of(hour: Timestamp) -> impl Iterator<Item = i64> {
-    (0..60).map(move |minute| hour.unix_micros() + minute * MINUTE + 30 * SECOND)
-}
-
-/// The minutes of the previous and the current hour that have passed.
-fn minutes_before(now: Timestamp) -> impl Iterator<Item = i64> {
-    let first = now.hour().plus_micros(-Timestamp::HOUR_MICROS).unwrap_or(now);
-    let until = now.unix_micros() - 30 * SECOND;
-    minutes_of(first).chain(minutes_of(now.hour())).filter(move |micros| *micros <= until)
 }
 
 /// Freezes all that have a customer. Without a free minute a row stays as it is; the drafts that come back were not frozen
@@ -128,13 +97,8 @@ pub(super) async fn freeze(
         let before = *rest;
         let value = value_of(rest, draft.units_micro, freezing.meter.places);
         let is_closed = closed.get(&draft.tenant).is_some_and(|(from, until)| is_within(draft.hour, *from, *until));
-        let age = freezing.now.unix_micros() - draft.hour.unix_micros() - Timestamp::HOUR_MICROS;
-        let own = if is_closed || age > OWN_HOUR_FOR { None } else { minutes.take(&lane, minutes_of(draft.hour)) };
-        let minute = match (value, own) {
-            (0, _) => None,
-            (_, Some(own)) => Some(own),
-            _ => minutes.take(&lane, minutes_before(freezing.now)),
-        };
+        let candidates = minutes_for(draft.hour, (is_closed, freezing.now));
+        let minute = if value == 0 { None } else { minutes.take(&lane, candidates) };
         if value != 0 && minute.is_none() {
             *rest = before;
             without.insert(draft.id);
@@ -242,30 +206,4 @@ pub(super) fn wide(row: &sea_orm::QueryResult, column: &str) -> Result<i128, Bil
     // PostgreSQL writes the scale of a product.
     let whole = text.split_once('.').map_or(text.as_str(), |(whole, _)| whole);
     whole.parse().map_err(|error| BillingError::unreadable(column, error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_add_up_to_the_units_but_for_less_than_a_step() {
-        for places in [0_i16, 6] {
-            let (mut carried, mut units, mut values) = (0, 0, 0);
-            for part in [1_500_000_i128, 700_000, -2_000_000, 1, 999_999, -200_001, 5_000_000_000_000] {
-                units += part;
-                values += value_of(&mut carried, part, places);
-                let rest = units - values * step(places);
-                assert!((0..step(places)).contains(&rest), "{places}: {rest}");
-            }
-        }
-    }
-
-    #[test]
-    fn minutes_that_have_passed_lie_in_two_hours() {
-        let now: Timestamp = "2026-05-05T10:02:29Z".parse().unwrap();
-        let minutes: Vec<i64> = minutes_before(now).collect();
-        assert_eq!(minutes.len(), 62, "60 of the last hour and the first two of this one");
-        assert!(minutes.iter().all(|micros| *micros <= now.unix_micros()));
-    }
 }

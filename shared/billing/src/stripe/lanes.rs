@@ -57,6 +57,17 @@ pub enum LaneWork {
     Read,
 }
 
+impl LaneWork {
+    /// The states of the rows that it is done to, as a list of SQL. Each work looks at its own rows: many that wait for one kind
+    /// leave no place among the first for those of the other.
+    pub(super) const fn states(self) -> &'static str {
+        match self {
+            Self::Send => "'pending'",
+            Self::Read => "'held', 'pushed'",
+        }
+    }
+}
+
 /// A lane that is this program's for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -87,7 +98,11 @@ pub(super) async fn make(transaction: &Transaction, now: Timestamp, drafts: &[Dr
     Ok(())
 }
 
-fn lane_rows<'a>(dialect: Dialect, lanes: impl Iterator<Item = &'a LaneKey> + Clone, params: &mut Params) -> String {
+pub(super) fn lane_rows<'a>(
+    dialect: Dialect,
+    lanes: impl Iterator<Item = &'a LaneKey> + Clone,
+    params: &mut Params,
+) -> String {
     Rows::new(dialect)
         .column("stripe_customer_id", lanes.clone().map(|lane| lane.stripe_customer_id.as_str()))
         .column("event_name", lanes.map(|lane| lane.event_name.as_str()))
@@ -279,10 +294,7 @@ async fn due(transaction: &Transaction, work: LaneWork, now: Timestamp) -> Resul
     let mut params = Params::default();
     let free = is_free(now, dialect, &mut params);
     let (at, limit) = (params.bind(dialect.time(now)), params.bind(ROWS_LOOKED_AT));
-    let states = match work {
-        LaneWork::Send => "'pending'",
-        LaneWork::Read => "'held', 'pushed'",
-    };
+    let states = work.states();
     let sql = format!(
         "SELECT l.stripe_customer_id, l.event_name FROM stripe_pushes AS p JOIN stripe_lanes AS l \
              ON l.stripe_customer_id = p.stripe_customer_id AND l.event_name = p.event_name \

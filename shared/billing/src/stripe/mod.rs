@@ -17,6 +17,7 @@ mod reports;
 mod rows;
 pub mod rules;
 mod seal;
+mod spans;
 mod totals;
 
 pub use adopt::{Adopted, Found};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use goldleaves_domain::{Period, TenantId, Timestamp};
-use goldleaves_store::{Dialect, Params, read_wide};
+use goldleaves_store::{Params, read_wide};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::books::Books;
 use super::meters::{METER, StoredMeter};
 use super::rows::by_state;
 use super::rules::RowState;
-use super::seal::meter_or_default;
+use super::seal::{hour_of, meter_or_default};
 use crate::source::{Source, wide};
 use crate::usage::UnitsTotal;
 use crate::{BillingError, RefusalCode, locks};
@@ -156,10 +156,7 @@ async fn read_hours(
         route => format!(" AND {alias}.route = {}", params.bind(route)),
     };
     let (of_rollup, of_correction) = (route("r", &mut params), route("c", &mut params));
-    let hour_of = match dialect {
-        Dialect::Postgres => "date_trunc('hour', c.ts AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'",
-        Dialect::Sqlite => "substr(c.ts, 1, 13) || ':00:00.000000Z'",
-    };
+    let hour_of = hour_of(dialect, "c.ts");
     let sql = format!(
         "SELECT hour, {sums} FROM ( \
              SELECT r.hour AS hour, {rolled} FROM usage_rollups AS r \

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::books::Books;
 use super::freeze::wide;
-use super::lanes::{Claim, LEASE_LEFT, LaneKey, is_lane, is_leased};
+use super::lanes::{Claim, LEASE_LEFT, LaneKey, LaneWork, is_lane, is_leased};
 use super::meters;
 use super::rules::{Due, Outcome, Progress, Reading, RowState, Verdict, WITNESS_AFTER};
 use crate::audit::{self, Author, Change, bad_cursor};
@@ -155,11 +155,11 @@ async fn save(transaction: &Transaction, (id, now): (Uuid, Timestamp), new: &Pro
 }
 
 impl Books {
-    /// The rows of a lane in which something is to be done now, the oldest first.
+    /// The rows of a lane in which work of this kind is to be done now, the oldest first.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn due_rows(&self, lane: &LaneKey) -> Result<(Vec<PushRow>, Timestamp), BillingError> {
+    pub async fn due_rows(&self, lane: &LaneKey, work: LaneWork) -> Result<(Vec<PushRow>, Timestamp), BillingError> {
         let source = self.billing.source();
         let now = self.moment(source).await?;
         let dialect = source.dialect();
@@ -167,8 +167,9 @@ impl Books {
         let is_lane = is_lane("", lane, &mut params);
         let (at, limit) = (params.bind(dialect.time(now)), params.bind(ROWS_AT_ONCE));
         let sql = format!(
-            "SELECT {COLUMNS} FROM stripe_pushes WHERE {is_lane} AND state IN ('pending', 'held', 'pushed') \
-             AND next_attempt_at <= {at} ORDER BY next_attempt_at, event_timestamp LIMIT {limit}"
+            "SELECT {COLUMNS} FROM stripe_pushes WHERE {is_lane} AND state IN ({states}) \
+             AND next_attempt_at <= {at} ORDER BY next_attempt_at, event_timestamp LIMIT {limit}",
+            states = work.states(),
         );
         let rows = source.query(&sql, params).await?;
         let rows = rows.iter().map(|row| row_of(dialect, row)).collect::<Result<Vec<_>, _>>()?;

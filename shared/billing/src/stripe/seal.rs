@@ -7,17 +7,18 @@ use goldleaves_store::{Dialect, Params, Rows, Transaction, read, read_wide};
 use uuid::Uuid;
 
 use super::books::{Books, state};
-use super::freeze::{Draft, Freezing, VALUE_MAX, freeze, step, wide};
+use super::freeze::{Draft, Freezing, freeze, wide};
 use super::lanes;
 use super::meters::{self, StoredMeter};
+use super::rules::{Made, Revision, RowState, lacking};
 use crate::late::hour_after;
 use crate::source::{Source, wide as wide_sums};
 use crate::{BillingError, locks};
 
 /// Tenants and hours of one transaction.
-const PAIRS_AT_ONCE: i64 = 5_000;
+pub(super) const PAIRS_AT_ONCE: i64 = 5_000;
 /// How long after its end an hour is still waited for.
-pub(crate) const SETTLE_MICROS: i64 = 300_000_000;
+pub(super) const SETTLE_MICROS: i64 = 300_000_000;
 
 /// The result of sealing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Books {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn seal_hour(&self, hour: Timestamp) -> Result<Sealed, BillingError> {
+    pub(super) async fn seal_hour(&self, hour: Timestamp) -> Result<Sealed, BillingError> {
         let mut sealed = Sealed::default();
         for meter in self.meters().await? {
             let mut after = Some(String::new());
@@ -120,10 +121,9 @@ impl Books {
         let mut drafts = Vec::new();
         for ((tenant, hour), units_micro) in used {
             let there = made.get(&(tenant.clone(), hour)).copied().unwrap_or_default();
-            let parts = parts(units_micro - there.units_micro, meter.places);
-            for (revision, units_micro) in (there.revisions..).zip(parts) {
-                let id = Uuid::now_v7();
-                drafts.push(Draft { id, tenant: tenant.clone(), hour, revision, units_micro, frozen: None });
+            for Revision { number, units_micro } in lacking(units_micro, there, meter.places) {
+                let (id, tenant) = (Uuid::now_v7(), tenant.clone());
+                drafts.push(Draft { id, tenant, hour, revision: number, units_micro, frozen: None });
             }
         }
         if drafts.is_empty() {
@@ -140,33 +140,6 @@ impl Books {
             without_minute: without.len() as u64,
         })
     }
-}
-
-/// Returns the usage of these hours of a meter that no row says.
-pub(super) async fn unsealed(
-    transaction: &Transaction,
-    meter: &StoredMeter,
-    pairs: &[Pair],
-) -> Result<Vec<(Pair, i128)>, BillingError> {
-    let used = used_of(transaction, meter, pairs).await?;
-    let made = made(transaction, &meter.meter, used.keys()).await?;
-    let left = used.into_iter().map(|(pair, units)| {
-        let there = made.get(&pair).map_or(0, |made| made.units_micro);
-        (pair, units - there)
-    });
-    Ok(left.filter(|(_, units)| *units != 0).collect())
-}
-
-/// A difference in parts of which each is a value that Stripe takes.
-fn parts(mut units_micro: i128, places: i16) -> Vec<i128> {
-    let most = (VALUE_MAX - 1) * step(places);
-    let mut parts = Vec::new();
-    while units_micro != 0 {
-        let part = units_micro.clamp(-most, most);
-        parts.push(part);
-        units_micro -= part;
-    }
-    parts
 }
 
 /// Returns the usage of tenants behind this one in an hour, net of corrections.
@@ -200,6 +173,14 @@ async fn used_in(
     let rows = transaction.query(&sql, params).await?;
     let pair = |row| Ok(((read(row, "tenant_id")?, hour), read_wide(dialect, row, "units_micro")?));
     rows.iter().map(pair).collect()
+}
+
+/// The start of a moment's hour.
+pub(super) fn hour_of(dialect: Dialect, column: &str) -> String {
+    match dialect {
+        Dialect::Postgres => format!("date_trunc('hour', {column} AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'"),
+        Dialect::Sqlite => format!("substr({column}, 1, 13) || ':00:00.000000Z'"),
+    }
 }
 
 /// Order of names by their bytes, as it is here.
@@ -252,13 +233,6 @@ async fn used_of(
     Ok(used)
 }
 
-/// The rows of an hour.
-#[derive(Debug, Clone, Copy, Default)]
-struct Made {
-    revisions: i64,
-    units_micro: i128,
-}
-
 async fn made<'a>(
     transaction: &Transaction,
     meter: &str,
@@ -275,12 +249,9 @@ async fn made<'a>(
     let mut made: BTreeMap<Pair, Made> = BTreeMap::new();
     for row in transaction.query(&sql, params).await? {
         let there = made.entry((read(&row, "tenant_id")?, dialect.read_time(&row, "hour")?)).or_default();
-        let revision: i32 = read(&row, "revision")?;
-        there.revisions = there.revisions.max(i64::from(revision) + 1);
-        // Not there, and never will be: its units are to be told anew.
-        if read::<String>(&row, "state")? != "abandoned" {
-            there.units_micro += wide(&row, "units_micro")?;
-        }
+        let number: i32 = read(&row, "revision")?;
+        let state = RowState::of(&read::<String>(&row, "state")?);
+        there.add(i64::from(number), (state, wide(&row, "units_micro")?));
     }
     Ok(made)
 }
@@ -435,18 +406,4 @@ pub(crate) async fn meter_or_default(source: Source<'_>, name: &str) -> Result<O
             unfit: None,
         })
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_values_that_stripe_takes() {
-        for (units, places) in [(1, 6), (-5, 0), (10_i128.pow(16), 6), (-(10_i128.pow(22)), 0), (0, 6)] {
-            let parts = parts(units, places);
-            assert_eq!(parts.iter().sum::<i128>(), units);
-            assert!(parts.iter().all(|part| part.abs() <= VALUE_MAX * step(places)));
-        }
-    }
 }

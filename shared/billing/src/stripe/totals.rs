@@ -4,21 +4,21 @@
 use std::collections::BTreeMap;
 
 use goldleaves_domain::Timestamp;
-use goldleaves_store::{Dialect, Params, Transaction, read};
+use goldleaves_store::{Dialect, Params, read, read_wide};
 
 use super::books::Books;
-use super::freeze::{step, wide};
-use super::lanes::{LaneKey, is_lane};
-use super::meters;
-use super::seal::{Pair, unsealed};
+use super::freeze::wide;
+use super::lanes::{LaneKey, is_lane, lane_rows};
+use super::rules::step;
+use super::seal::SETTLE_MICROS;
 use crate::BillingError;
 use crate::audit::bad_cursor;
 use crate::list::{Cursor, Page, PageOf};
-use crate::source::Source;
+use crate::source::wide as wide_sums;
 use crate::usage::UnitsTotal;
 
-/// Late hours that are looked at for a report of drift.
-const LATE_MAX: i64 = 5_000;
+/// So far back the ledger itself says what was used: as far as any report goes. Of older hours its rows say it.
+const LEDGER_SAYS: i64 = 400 * Timestamp::DAY_MICROS;
 
 /// The sums of a lane's rows in a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,9 +34,9 @@ pub struct LaneSums {
 pub struct LaneReport {
     /// Which lane.
     pub lane: LaneKey,
-    /// The sum of the ledger's rows.
+    /// The usage of settled hours that goes to this lane, as the ledger itself has it.
     pub ledger: UnitsTotal,
-    /// The usage that changed after it was sealed, and that no row says yet.
+    /// The part of it that no row says.
     pub unsealed: UnitsTotal,
     /// To be sent, or sent with an unknown outcome.
     pub pending: UnitsTotal,
@@ -109,6 +109,9 @@ impl Books {
     pub async fn drift(&self, page: &Page) -> Result<PageOf<LaneReport>, BillingError> {
         let source = self.billing.source();
         let dialect = source.dialect();
+        let now = self.now().await?;
+        let settled = now.plus_micros(-SETTLE_MICROS).unwrap_or(now).hour();
+        let since = settled.plus_micros(-LEDGER_SAYS).unwrap_or(settled);
         let places: BTreeMap<String, i16> =
             self.meters().await?.into_iter().map(|meter| (meter.event_name, meter.places)).collect();
         let mut params = Params::default();
@@ -118,17 +121,17 @@ impl Books {
             let (customer, name) = (params.bind(customer), params.bind(name));
             condition = format!("(l.stripe_customer_id, l.event_name) > ({customer}, {name})");
         }
-        let limit = params.bind(page.rows());
+        let (limit, oldest) = (params.bind(page.rows()), params.bind(dialect.time(since)));
         let sql = format!(
             "WITH l AS (SELECT l.* FROM stripe_lanes AS l WHERE {condition} \
                  ORDER BY l.stripe_customer_id, l.event_name LIMIT {limit}) \
              SELECT l.stripe_customer_id, l.event_name, l.blocked, l.checked_at, \
                  CAST(l.stripe_value AS text) AS stripe_value, CAST(l.pushed_value AS text) AS pushed_value, \
-                 s.state, s.units, s.read_back_at \
+                 s.state, s.units, s.is_old, s.read_back_at \
              FROM l LEFT JOIN ({sums}) AS s \
                  ON s.stripe_customer_id = l.stripe_customer_id AND s.event_name = l.event_name \
              ORDER BY l.stripe_customer_id, l.event_name",
-            sums = sums_of_states(dialect),
+            sums = sums_of_states(dialect, &oldest),
         );
         let mut lanes: Vec<LaneReport> = Vec::new();
         for row in source.query(&sql, params).await? {
@@ -141,13 +144,15 @@ impl Books {
                 lanes.push(lane_of(dialect, &row, (lane, step))?);
             }
             if let (Some(last), Some(state)) = (lanes.last_mut(), read::<Option<String>>(&row, "state")?) {
-                last.add(&state, wide(&row, "units")?);
+                last.add(&state, (wide(&row, "units")?, read::<i32>(&row, "is_old")? == 1));
                 let read_back = dialect.read_time_or_null(&row, "read_back_at")?;
                 last.read_back_at = last.read_back_at.max(read_back);
             }
         }
-        self.add_unsealed(&mut lanes).await?;
+        let used = self.used_by_lanes(&lanes, (since, settled)).await?;
         for lane in &mut lanes {
+            lane.ledger.0 += used.get(&lane.lane).copied().unwrap_or_default();
+            lane.unsealed = UnitsTotal(lane.ledger.0 - lane.in_rows());
             lane.stripe = lane.drift.map(|drift| UnitsTotal(lane.pushed.0 + drift.0));
         }
         let key =
@@ -155,35 +160,47 @@ impl Books {
         Ok(PageOf::cut(lanes, page.limit, key))
     }
 
-    /// Adds to lanes what changed after it was sealed.
-    async fn add_unsealed(&self, lanes: &mut [LaneReport]) -> Result<(), BillingError> {
-        let found = self
-            .billing
-            .store()
-            .write(async |transaction| {
-                let mut found: Vec<(LaneKey, i128)> = Vec::new();
-                for meter in meters::all(Source::Transaction(transaction)).await? {
-                    let customers = late_customers(transaction, &meter.meter).await?;
-                    let pairs: Vec<Pair> = customers.keys().cloned().collect();
-                    if pairs.is_empty() {
-                        continue;
-                    }
-                    for (pair, units) in unsealed(transaction, &meter, &pairs).await? {
-                        let customer = customers.get(&pair).cloned().unwrap_or_default();
-                        let event_name = meter.event_name.clone();
-                        found.push((LaneKey { stripe_customer_id: customer, event_name }, units));
-                    }
-                }
-                Ok::<_, BillingError>(found)
-            })
-            .await?;
-        for (key, units) in found {
-            if let Some(lane) = lanes.iter_mut().find(|lane| lane.lane == key) {
-                lane.unsealed.0 += units;
-                lane.ledger.0 += units;
-            }
+    /// The usage in `[from, to)` of whoever goes to these lanes, each hour where its mapping says, net of corrections.
+    async fn used_by_lanes(
+        &self,
+        lanes: &[LaneReport],
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<BTreeMap<LaneKey, i128>, BillingError> {
+        if lanes.is_empty() {
+            return Ok(BTreeMap::new());
         }
-        Ok(())
+        let source = self.billing.source();
+        let dialect = source.dialect();
+        let mut params = Params::default();
+        let lanes = lane_rows(dialect, lanes.iter().map(|lane| &lane.lane), &mut params);
+        let (from, to) = (params.bind(dialect.time(from)), params.bind(dialect.time(to)));
+        let sql = format!(
+            "WITH m AS (SELECT x.tenant_id, x.meter, x.stripe_customer_id, x.from_hour, \
+                 LEAD(x.from_hour) OVER (PARTITION BY x.tenant_id, x.meter ORDER BY x.from_hour) AS until_hour \
+                 FROM stripe_mappings AS x), \
+             k AS (SELECT l.stripe_customer_id, l.event_name, s.route, m.tenant_id, m.from_hour, m.until_hour \
+                 FROM ({lanes}) AS l JOIN stripe_meters AS s ON s.event_name = l.event_name \
+                 JOIN m ON m.meter = s.meter AND m.stripe_customer_id = l.stripe_customer_id) \
+             SELECT stripe_customer_id, event_name, {sums} FROM ( \
+                 SELECT k.stripe_customer_id, k.event_name, {rolled} FROM k JOIN usage_rollups AS r \
+                     ON r.tenant_id = k.tenant_id AND r.hour >= {from} AND r.hour < {to} AND r.hour >= k.from_hour \
+                     AND (k.until_hour IS NULL OR r.hour < k.until_hour) AND (k.route = '' OR r.route = k.route) \
+                 UNION ALL SELECT k.stripe_customer_id, k.event_name, {corrected} FROM k JOIN usage_corrections AS c \
+                     ON c.tenant_id = k.tenant_id AND c.ts >= {from} AND c.ts < {to} AND c.ts >= k.from_hour \
+                     AND (k.until_hour IS NULL OR c.ts < k.until_hour) AND (k.route = '' OR c.route = k.route) \
+                     AND c.kind <> 'amount' \
+             ) AS u GROUP BY stripe_customer_id, event_name",
+            sums = wide_sums::sums(dialect),
+            rolled = wide_sums::of_rollup(dialect, "r"),
+            corrected = wide_sums::of_row(dialect, "c.units_micro"),
+        );
+        let rows = source.query(&sql, params).await?;
+        let used = |row| {
+            let lane =
+                LaneKey { stripe_customer_id: read(row, "stripe_customer_id")?, event_name: read(row, "event_name")? };
+            Ok((lane, read_wide(dialect, row, "units_micro")?))
+        };
+        rows.iter().map(used).collect()
     }
 
     /// Returns the values of the metrics.
@@ -219,38 +236,19 @@ impl Books {
     }
 }
 
-/// Hours that changed after they were sealed, and the customer of each.
-async fn late_customers(transaction: &Transaction, meter: &str) -> Result<BTreeMap<Pair, String>, BillingError> {
-    let dialect = transaction.dialect();
-    let mut params = Params::default();
-    let (meter, limit) = (params.bind(meter), params.bind(LATE_MAX));
-    let sql = format!(
-        "SELECT h.tenant_id, h.hour, m.stripe_customer_id FROM usage_late_hours AS h JOIN stripe_mappings AS m \
-             ON m.tenant_id = h.tenant_id AND m.meter = {meter} AND m.from_hour = ( \
-                 SELECT MAX(x.from_hour) FROM stripe_mappings AS x WHERE x.tenant_id = h.tenant_id \
-                     AND x.meter = {meter} AND x.from_hour <= h.hour) \
-         WHERE h.changes <> h.sealed AND m.stripe_customer_id IS NOT NULL ORDER BY h.changed_at LIMIT {limit}"
-    );
-    let rows = transaction.query(&sql, params).await?;
-    let customer = |row| {
-        let pair = (read(row, "tenant_id")?, dialect.read_time(row, "hour")?);
-        Ok((pair, read(row, "stripe_customer_id")?))
-    };
-    rows.iter().map(customer).collect()
-}
-
-/// The units of rows by lane and state.
-fn sums_of_states(dialect: Dialect) -> String {
+/// The units of rows by lane and state, those of hours before a moment apart.
+fn sums_of_states(dialect: Dialect, oldest: &str) -> String {
     let keys = "p.stripe_customer_id, p.event_name, p.state";
+    let is_old = format!("CASE WHEN p.hour < {oldest} THEN 1 ELSE 0 END AS is_old");
     let joined = "FROM l JOIN stripe_pushes AS p \
          ON p.stripe_customer_id = l.stripe_customer_id AND p.event_name = l.event_name WHERE p.state <> 'abandoned'";
     match dialect {
         Dialect::Postgres => format!(
-            "SELECT {keys}, SUM(p.units_micro)::text AS units, MAX(p.read_back_at) AS read_back_at {joined} \
-             GROUP BY {keys}"
+            "SELECT {keys}, SUM(p.units_micro)::text AS units, {is_old}, MAX(p.read_back_at) AS read_back_at {joined} \
+             GROUP BY {keys}, is_old"
         ),
         // Wide numbers are texts there, and are added up row by row.
-        Dialect::Sqlite => format!("SELECT {keys}, p.units_micro AS units, p.read_back_at {joined}"),
+        Dialect::Sqlite => format!("SELECT {keys}, p.units_micro AS units, {is_old}, p.read_back_at {joined}"),
     }
 }
 
@@ -278,14 +276,21 @@ fn lane_of(
 }
 
 impl LaneReport {
-    fn add(&mut self, state: &str, units_micro: i128) {
-        self.ledger.0 += units_micro;
+    /// The units that its rows say.
+    const fn in_rows(&self) -> i128 {
+        self.pending.0 + self.held.0 + self.failed.0 + self.pushed.0
+    }
+
+    fn add(&mut self, state: &str, (units_micro, is_old): (i128, bool)) {
+        if is_old {
+            self.ledger.0 += units_micro;
+        }
         let of_state = match state {
-            "pending" => &mut self.pending,
             "held" => &mut self.held,
             "failed" => &mut self.failed,
             "pushed" => &mut self.pushed,
-            _ => return,
+            // A word that only a newer program knows is of a row that is under way.
+            _ => &mut self.pending,
         };
         of_state.0 += units_micro;
     }

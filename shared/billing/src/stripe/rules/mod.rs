@@ -1,7 +1,15 @@
 //! The rules of a row on its way to Stripe, as pure functions: when it is sent, what an answer means, and what a reading of
-//! its minute decides. They know no database, no wire and no clock; tests run whole histories through them.
+//! its minute decides; beside them how rows are made, and what is taken over of Stripe. They know no database, no wire and no
+//! clock; tests run whole histories through them, and compare them with a model that was made from the contract.
+
+mod adoption;
+mod sealing;
 
 use std::time::Duration;
+
+pub use adoption::{Adoption, Known, adoption};
+pub(crate) use sealing::step;
+pub use sealing::{Made, Revision, lacking, minutes_for, value_of};
 
 use goldleaves_domain::Timestamp;
 
@@ -233,7 +241,7 @@ impl Progress {
 
     /// The row with an attempt that is about to be made.
     #[must_use]
-    pub(crate) fn attempted(mut self, now: Timestamp) -> Self {
+    pub fn attempted(mut self, now: Timestamp) -> Self {
         self.attempts = self.attempts.saturating_add(1);
         self.first_attempt_at = self.first_attempt_at.or(Some(now));
         self.last_attempt_at = Some(now);

@@ -4,6 +4,9 @@
 //! It follows what Stripe documents and what was measured of it. What it does not do: customers, prices and invoices exist in
 //! name alone, and nothing is ever forgotten but keys and identifiers older than a day.
 
+mod door;
+mod garbling;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,9 +14,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::child::wait_for;
-use crate::client::Request;
-use crate::upstream::{Answer, Received, Upstream};
+use crate::upstream::{Answer, Received};
+
+pub use door::Door;
+pub use garbling::Garbling;
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -31,19 +35,20 @@ pub struct Faults {
     pub dropped: f64,
     /// Nothing is answered: `Some(true)` after the event was taken, `Some(false)` before.
     pub outage: Option<bool>,
+    /// The share of summaries that say what they should not.
+    pub garbled: f64,
 }
+
+/// A customer and an event name.
+type Lane = (String, String);
 
 /// A meter event that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted {
-    /// Whose.
-    pub customer: String,
-    /// Under which name.
-    pub event_name: String,
+struct Counted {
+    lane: Lane,
     /// Seconds since 1970.
-    pub timestamp: i64,
-    /// How much.
-    pub value: i128,
+    timestamp: i64,
+    value: i128,
     /// From when on summaries have it.
     visible_at: i64,
 }
@@ -51,7 +56,7 @@ pub struct Counted {
 /// The running double. It ends with the value.
 #[derive(Debug)]
 pub struct StripeDouble {
-    server: Upstream,
+    door: Door,
     state: Arc<Mutex<State>>,
 }
 
@@ -60,7 +65,9 @@ struct State {
     keys: BTreeMap<String, bool>,
     meters: BTreeMap<String, Value>,
     customers: BTreeSet<String>,
-    events: Vec<Counted>,
+    /// The events of each lane by their time.
+    events: HashMap<Lane, BTreeMap<i64, Vec<Counted>>>,
+    count: usize,
     core_events: BTreeMap<String, Value>,
     /// Answers under idempotency keys.
     replays: HashMap<String, (i64, u16, String)>,
@@ -69,6 +76,8 @@ struct State {
     seen: HashMap<String, (i64, String)>,
     last_visible: HashMap<String, i64>,
     faults: Faults,
+    /// How every summary is garbled.
+    garbling: Option<Garbling>,
     /// So many events are answered with a 500 that is replayed under its key, and not taken.
     failing: u32,
     random: u64,
@@ -78,13 +87,15 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("State").field("events", &self.events.len()).finish_non_exhaustive()
+        out.debug_struct("State").field("events", &self.count).finish_non_exhaustive()
     }
 }
 
 /// The fate of a call.
 enum Fate {
     Answered(u16, Value),
+    /// With success, but with this instead of JSON, or of the JSON that it should be.
+    Garbled(String),
     /// The connection breaks before an answer.
     Cut,
 }
@@ -109,27 +120,35 @@ impl StripeDouble {
             keys: BTreeMap::from([("rk_test_double".to_owned(), false)]),
             meters: BTreeMap::new(),
             customers: BTreeSet::new(),
-            events: Vec::new(),
+            events: HashMap::new(),
+            count: 0,
             core_events: BTreeMap::new(),
             replays: HashMap::new(),
             identifiers: HashMap::new(),
             seen: HashMap::new(),
             last_visible: HashMap::new(),
             faults: Faults::default(),
+            garbling: None,
             failing: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             violations: Vec::new(),
             calls: BTreeMap::new(),
         };
         let state = Arc::new(Mutex::new(state));
-        let shared = Arc::clone(&state);
-        let server = Upstream::start_keeping_ids(move |received| lock(&shared).answer(received)).await?;
-        Ok(Self { server, state })
+        Ok(Self { door: Door::of(&state).await?, state })
+    }
+
+    /// Another address of the same Stripe, so that one client's calls can be told from another's.
+    ///
+    /// # Errors
+    /// No port could be bound.
+    pub async fn another_door(&self) -> Result<Door> {
+        Door::of(&self.state).await
     }
 
     /// Returns the value for `STRIPE_API_BASE`.
     pub fn url(&self) -> String {
-        self.server.url()
+        self.door.url()
     }
 
     /// Takes this key as well; `is_live` says of which mode it is.
@@ -175,13 +194,18 @@ impl StripeDouble {
     pub fn push_foreign(&self, (customer, event_name): (&str, &str), timestamp: i64, value: i128) {
         let mut state = lock(&self.state);
         let visible_at = (state.clock)();
-        let (customer, event_name) = (customer.to_owned(), event_name.to_owned());
-        state.events.push(Counted { customer, event_name, timestamp, value, visible_at });
+        let lane = (customer.to_owned(), event_name.to_owned());
+        state.keep(Counted { lane, timestamp, value, visible_at });
     }
 
     /// Makes these faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         lock(&self.state).faults = faults;
+    }
+
+    /// Garbles every summary from now on; or none, but for the faults that are set.
+    pub fn garble(&self, garbling: Option<Garbling>) {
+        lock(&self.state).garbling = garbling;
     }
 
     /// Answers the next events with a 500, which is replayed under their keys.
@@ -197,13 +221,8 @@ impl StripeDouble {
     /// Returns the sum that a customer has under a name, whether summaries show it yet or not.
     pub fn total(&self, customer: &str, event_name: &str) -> i128 {
         let state = lock(&self.state);
-        let is_of = |event: &&Counted| event.customer == customer && event.event_name == event_name;
-        state.events.iter().filter(is_of).map(|event| event.value).sum()
-    }
-
-    /// Every event that counts.
-    pub fn events(&self) -> Vec<Counted> {
-        lock(&self.state).events.clone()
+        let events = state.events.get(&(customer.to_owned(), event_name.to_owned()));
+        events.into_iter().flat_map(BTreeMap::values).flatten().map(|event| event.value).sum()
     }
 
     /// Returns what no client may do but one did: an identifier with two values, or one that came again after 23 hours.
@@ -221,10 +240,7 @@ impl StripeDouble {
     /// # Errors
     /// A client is still there after `limit`.
     pub async fn drained(&self, limit: Duration) -> Result<()> {
-        // Connections are accepted in order: once this one is served, those before it are counted.
-        Request::get("/v1/none").send(self.server.address()).await?;
-        let is_alone = async || Ok((self.server.open_connections() == 0).then_some(()));
-        wait_for("clients of the double to be gone", limit, is_alone).await
+        self.door.drained(limit).await
     }
 
     /// An event as it is sent to a webhook. Its data can be read by its id.
@@ -258,6 +274,7 @@ impl State {
     fn answer(&mut self, received: &Received) -> Answer {
         match self.fate(received) {
             Fate::Cut => Answer::raw(Vec::new()),
+            Fate::Garbled(body) => Answer::ok(body).header("Content-Type", "text/html"),
             Fate::Answered(status, body) => {
                 let should_retry = if status == 409 || status >= 500 { "true" } else { "false" };
                 Answer::ok(body.to_string())
@@ -370,7 +387,7 @@ impl State {
             Ok(event) => event,
             Err(refused) => return refused,
         };
-        let identifier = fields.get("identifier").cloned().unwrap_or_else(|| format!("auto-{}", self.events.len()));
+        let identifier = fields.get("identifier").cloned().unwrap_or_else(|| format!("auto-{}", self.count));
         if self.identifiers.get(&identifier).is_some_and(|at| now - at < DAY) {
             return error(400, "", &format!("An event already exists with identifier {identifier}."));
         }
@@ -385,9 +402,9 @@ impl State {
         }
         self.identifiers.insert(identifier.clone(), now);
         let answer = json!({
-            "object": "billing.meter_event", "created": now, "event_name": event.event_name, "identifier": identifier,
+            "object": "billing.meter_event", "created": now, "event_name": event.lane.1, "identifier": identifier,
             "livemode": is_live, "timestamp": event.timestamp,
-            "payload": {"stripe_customer_id": event.customer, "value": event.value.to_string()},
+            "payload": {"stripe_customer_id": event.lane.0, "value": event.value.to_string()},
         });
         if self.chance() >= self.faults.dropped {
             self.count(event, now);
@@ -402,10 +419,15 @@ impl State {
     fn count(&mut self, mut event: Counted, now: i64) {
         let Faults { lag_min, lag_max, .. } = self.faults;
         let lag = lag_min + (self.chance().powi(3) * (lag_max - lag_min) as f64) as i64;
-        let last = self.last_visible.entry(event.customer.clone()).or_default();
+        let last = self.last_visible.entry(event.lane.0.clone()).or_default();
         event.visible_at = (*last).max(now + lag);
         *last = event.visible_at;
-        self.events.push(event);
+        self.keep(event);
+    }
+
+    fn keep(&mut self, event: Counted) {
+        self.count += 1;
+        self.events.entry(event.lane.clone()).or_default().entry(event.timestamp).or_default().push(event);
     }
 
     fn checked(&self, fields: &BTreeMap<String, String>, now: i64) -> Result<Counted, Fate> {
@@ -437,7 +459,7 @@ impl State {
             return Err(error(400, "resource_missing", &format!("No such customer: '{customer}'")));
         }
         let value = value.parse().map_err(|_| error(400, "", "Invalid value"))?;
-        Ok(Counted { customer, event_name, timestamp, value, visible_at: now })
+        Ok(Counted { lane: (customer, event_name), timestamp, value, visible_at: now })
     }
 
     fn summaries(&mut self, id: &str, query: &BTreeMap<String, String>) -> Fate {
@@ -463,10 +485,9 @@ impl State {
         }
         let customer = query.get("customer").cloned().unwrap_or_default();
         let mut sums: BTreeMap<i64, i128> = BTreeMap::new();
-        let is_in = |event: &&Counted| {
-            event.customer == customer && event.event_name == name && (start..end).contains(&event.timestamp)
-        };
-        for event in self.events.iter().filter(is_in).filter(|event| event.visible_at <= now) {
+        let events = self.events.get(&(customer, name.to_owned()));
+        let in_window = events.into_iter().flat_map(|events| events.range(start..end)).flat_map(|(_, events)| events);
+        for event in in_window.filter(|event| event.visible_at <= now) {
             let at = if step == HOUR { event.timestamp - event.timestamp % HOUR } else { start };
             *sums.entry(at).or_default() += event.value;
         }
@@ -474,7 +495,19 @@ impl State {
             sums.entry(start).or_default();
         }
         let all: Vec<Value> = sums.into_iter().rev().map(|(at, value)| summary(id, (at, step, end), value)).collect();
-        Fate::Answered(200, page(&all, query))
+        let page = page(&all, query);
+        match self.garbling_now() {
+            Some(garbling) => Fate::Garbled(garbling.garble(page)),
+            None => Fate::Answered(200, page),
+        }
+    }
+
+    fn garbling_now(&mut self) -> Option<Garbling> {
+        if self.faults.garbled > 0.0 && self.chance() < self.faults.garbled {
+            let which = (self.chance() * Garbling::ALL.len() as f64) as usize;
+            return Garbling::ALL.get(which).copied();
+        }
+        self.garbling
     }
 }
 
