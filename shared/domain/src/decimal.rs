@@ -1,5 +1,7 @@
 //! Exact decimals with at most six places, held as integer millionths. No sign, no exponent, no float.
 
+use crate::json::Append;
+
 /// Places after the point that units and rates may have.
 const PLACES: usize = 6;
 /// One, in millionths.
@@ -55,19 +57,22 @@ pub(crate) fn parse_micro_any(text: &str) -> Result<u64, DecimalError> {
     whole.checked_mul(ONE).and_then(|value| value.checked_add(micro)).ok_or_else(too_large)
 }
 
-/// Writes millionths as the shortest exact decimal: `3`, `0.5`.
-pub(crate) fn format_micro(micro: u128, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-    let one = u128::from(ONE);
-    let (whole, mut fraction) = (micro / one, u64::try_from(micro % one).unwrap_or_default());
-    if fraction == 0 {
-        return write!(out, "{whole}");
+impl Append for Micro {
+    fn append(&self, text: &mut String) {
+        (self.0 / ONE).append(text);
+        let mut fraction = self.0 % ONE;
+        if fraction == 0 {
+            return;
+        }
+        let mut digits = [b'0'; PLACES];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (fraction % 10) as u8;
+            fraction /= 10;
+        }
+        text.push('.');
+        let places = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
+        text.extend(digits.into_iter().take(places).map(char::from));
     }
-    let mut places = PLACES;
-    while fraction % 10 == 0 {
-        fraction /= 10;
-        places -= 1;
-    }
-    write!(out, "{whole}.{fraction:0places$}")
 }
 
 /// Millionths that show themselves as the shortest exact decimal.
@@ -76,6 +81,8 @@ pub struct Micro(pub u64);
 
 impl std::fmt::Display for Micro {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        format_micro(self.0.into(), out)
+        let mut text = String::with_capacity(24);
+        self.append(&mut text);
+        out.write_str(&text)
     }
 }

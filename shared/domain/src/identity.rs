@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::json::Append;
+
 /// Why a text is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
@@ -154,6 +156,13 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "gateway-{}", self.0.as_hyphenated())
+    }
+}
+
+impl Append for Source {
+    fn append(&self, text: &mut String) {
+        text.push_str("gateway-");
+        self.0.append(text);
     }
 }
 

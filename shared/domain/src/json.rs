@@ -1,48 +1,77 @@
 //! A writer of JSON objects that cannot fail, so that an event that exists can always be sent.
+//!
+//! Each event is written twice, as a message and as metadata. Values are appended without a formatter in between, which
+//! took most of the time.
 
-use std::fmt::{self, Write};
+use uuid::Uuid;
 
-/// Writes one object, member by member, in the order of the calls.
-pub(crate) struct ObjectWriter {
-    text: String,
+/// A value that appends itself to a JSON text as it stands there, without anything to escape.
+pub(crate) trait Append {
+    fn append(&self, text: &mut String);
 }
 
-impl ObjectWriter {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        let mut text = String::with_capacity(bytes);
-        text.push('{');
-        Self { text }
+impl Append for str {
+    fn append(&self, text: &mut String) {
+        text.push_str(self);
     }
+}
 
-    /// Goes on behind what `text` already holds.
-    pub(crate) fn nested(mut text: String) -> Self {
-        text.push('{');
-        Self { text }
+impl Append for bool {
+    fn append(&self, text: &mut String) {
+        text.push_str(if *self { "true" } else { "false" });
     }
+}
 
-    /// A member whose value `write` appends. Names need no escaping.
-    pub(crate) fn raw(&mut self, name: &str, write: impl FnOnce(String) -> String) {
-        if !self.text.ends_with('{') {
-            self.text.push(',');
+macro_rules! append_integer {
+    ($($integer:ty),*) => {$(
+        impl Append for $integer {
+            fn append(&self, text: &mut String) {
+                text.push_str(itoa::Buffer::new().format(*self));
+            }
         }
+    )*};
+}
+
+append_integer!(u16, u32, u64);
+
+/// With hyphens, in lower case.
+impl Append for Uuid {
+    fn append(&self, text: &mut String) {
+        text.push_str(self.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    }
+}
+
+/// Writes one object, member by member, in the order of the calls, behind what the text already holds.
+pub(crate) struct ObjectWriter<'a> {
+    text: &'a mut String,
+    separator: char,
+}
+
+impl<'a> ObjectWriter<'a> {
+    pub(crate) const fn new(text: &'a mut String) -> Self {
+        Self { text, separator: '{' }
+    }
+
+    /// A member whose value is appended to what this returns. Names need no escaping.
+    pub(crate) fn member(&mut self, name: &str) -> &mut String {
+        self.text.push(self.separator);
+        self.separator = ',';
         self.text.push('"');
         self.text.push_str(name);
         self.text.push_str("\":");
-        self.text = write(std::mem::take(&mut self.text));
+        self.text
     }
 
     /// A string member.
     pub(crate) fn text(&mut self, name: &str, value: &str) {
-        self.raw(name, |mut text| {
-            text.push('"');
-            if value.bytes().all(is_plain) {
-                text.push_str(value);
-            } else {
-                value.chars().for_each(|char| push_escaped(char, &mut text));
-            }
-            text.push('"');
-            text
-        });
+        let text = self.member(name);
+        text.push('"');
+        if is_plain(value.as_bytes()) {
+            text.push_str(value);
+        } else {
+            value.chars().for_each(|char| push_escaped(char, text));
+        }
+        text.push('"');
     }
 
     /// A string member, or `null`.
@@ -53,32 +82,29 @@ impl ObjectWriter {
         }
     }
 
-    /// A member that stands as it shows itself: a number, a boolean, `null`.
-    pub(crate) fn plain(&mut self, name: &str, value: impl fmt::Display) {
-        self.raw(name, |text| appended(text, value));
+    /// A member that stands as it appends itself: a number, a boolean, `null`.
+    pub(crate) fn plain(&mut self, name: &str, value: &(impl Append + ?Sized)) {
+        value.append(self.member(name));
     }
 
-    /// A string member that shows itself without anything to escape: ids, times, numbers in quotes.
-    pub(crate) fn quoted(&mut self, name: &str, value: impl fmt::Display) {
-        self.raw(name, |text| appended(text, format_args!("\"{value}\"")));
+    /// A string member that has nothing to escape: ids, times, numbers in quotes.
+    pub(crate) fn quoted(&mut self, name: &str, value: &(impl Append + ?Sized)) {
+        let text = self.member(name);
+        text.push('"');
+        value.append(text);
+        text.push('"');
     }
 
-    /// The object.
-    pub(crate) fn finish(mut self) -> String {
-        self.text.push('}');
-        self.text
+    /// Ends the object.
+    pub(crate) fn finish(self) {
+        self.text.push_str(if self.separator == '{' { "{}" } else { "}" });
     }
 }
 
-fn appended(mut text: String, value: impl fmt::Display) -> String {
-    // Writing to a String never fails, and no Display of this crate does.
-    let _ = write!(text, "{value}");
-    text
-}
-
-/// Returns whether this byte of a text stands for itself inside a JSON string.
-pub(crate) fn is_plain(byte: u8) -> bool {
-    byte >= b' ' && !matches!(byte, b'"' | b'\\')
+/// Returns whether each byte of a text stands for itself inside a JSON string. Looks at all of them: without a way out in
+/// between many are compared at once.
+pub(crate) fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, byte| plain & (*byte >= b' ') & (*byte != b'"') & (*byte != b'\\'))
 }
 
 /// Appends a character as it stands inside a JSON string (RFC 8259, 7).
@@ -88,7 +114,11 @@ pub(crate) fn push_escaped(char: char, text: &mut String) {
         '\n' => text.push_str("\\n"),
         '\r' => text.push_str("\\r"),
         '\t' => text.push_str("\\t"),
-        '\0'..='\x1f' => *text = appended(std::mem::take(text), format_args!("\\u{:04x}", u32::from(char))),
+        '\0'..='\x1f' => {
+            let digit = |shift: u32| char::from_digit(u32::from(char) >> shift & 15, 16).unwrap_or('0');
+            text.push_str("\\u00");
+            text.extend([digit(4), digit(0)]);
+        }
         _ => text.push(char),
     }
 }

@@ -34,24 +34,26 @@ impl CallMetadata {
     }
 
     fn object(&self, method: &str, agent: Option<&str>, address: Option<&str>) -> String {
-        let mut object = ObjectWriter::with_capacity(256);
+        let mut text = String::with_capacity(256);
+        let mut object = ObjectWriter::new(&mut text);
         object.quoted("method", method);
-        object.plain("status_code", self.status_code);
+        object.plain("status_code", &self.status_code);
         if let Some(agent) = agent {
             object.quoted("user_agent", agent);
         }
         if let Some(address) = address {
             object.quoted("client_ip", address);
         }
-        object.quoted("response_size", self.response_bytes);
-        object.plain("processing_time", Micro(self.processing_micros));
-        object.finish()
+        object.quoted("response_size", &self.response_bytes);
+        object.plain("processing_time", &Micro(self.processing_micros));
+        object.finish();
+        text
     }
 }
 
 /// Escapes a text, stopping before the first character that would not fit into so many.
 fn escaped(text: &str, chars_max: usize) -> Cow<'_, str> {
-    if text.len() <= chars_max && text.bytes().all(|byte| byte.is_ascii() && byte != 0x7f && is_plain(byte)) {
+    if text.len() <= chars_max && text.is_ascii() && is_plain(text.as_bytes()) && !text.as_bytes().contains(&0x7f) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len().min(chars_max));

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use crate::hex::{self, Hex};
+use crate::json::Append;
 use crate::{Epoch, Source, Timestamp, UsageEvent};
 
 /// A statement about one epoch, made every few seconds, at stop, and at recovery for the epoch that died.
@@ -89,6 +90,12 @@ impl SetHash {
 impl fmt::Display for SetHash {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hex(&self.0).fmt(out)
+    }
+}
+
+impl Append for SetHash {
+    fn append(&self, text: &mut String) {
+        text.push_str(&hex::hex_text(&self.0));
     }
 }
 

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, FixedOffset, Months, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};
 
+use crate::json::Append;
+
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_HOUR: i64 = 3_600 * MICROS_PER_SECOND;
 const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
@@ -140,7 +142,20 @@ fn without_leap_second(moment: DateTime<Utc>) -> Result<DateTime<Utc>, Timestamp
 /// Fixed width, so that text sorts as time does: `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = self.to_date_time().ok_or(fmt::Error)?;
+        out.write_str(std::str::from_utf8(&self.shown()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl Append for Timestamp {
+    fn append(&self, text: &mut String) {
+        text.push_str(std::str::from_utf8(&self.shown()).unwrap_or_default());
+    }
+}
+
+impl Timestamp {
+    fn shown(self) -> [u8; 27] {
+        // Always there: the years are those that a moment may have.
+        let moment = self.to_date_time().unwrap_or_default();
         let (date, time) = (moment.date_naive(), moment.time());
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         let fields = [
@@ -155,7 +170,7 @@ impl fmt::Display for Timestamp {
         for (place, value) in fields {
             put_digits(text.get_mut(place).unwrap_or_default(), value);
         }
-        out.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        text
     }
 }
 

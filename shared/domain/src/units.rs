@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::decimal::{self, DecimalError};
+use crate::decimal::{self, DecimalError, Micro};
 
 /// The worth of one call: 0 to 10^9, at most six places, held in millionths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,6 @@ impl FromStr for Units {
 
 impl fmt::Display for Units {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        decimal::format_micro(self.0.into(), out)
+        Micro(self.0).fmt(out)
     }
 }

@@ -34,12 +34,13 @@ impl EventBatch {
     pub fn of(event: &UsageEvent) -> Self {
         let mut text = String::with_capacity(1_024);
         text.push('[');
+        append_event(event, &mut text);
         Self {
             tenant: event.tenant_id.clone(),
             first: event.event_id,
             traceparent: event.traceparent.clone(),
             events: 1,
-            text: append_event(event, text),
+            text,
         }
     }
 
@@ -50,9 +51,8 @@ impl EventBatch {
             return false;
         }
         let before = self.text.len();
-        let mut text = std::mem::take(&mut self.text);
-        text.push(',');
-        self.text = append_event(event, text);
+        self.text.push(',');
+        append_event(event, &mut self.text);
         // The bracket at the end.
         let fits = self.text.len() < bytes_max.min(BATCH_BYTES_MAX);
         if fits {
