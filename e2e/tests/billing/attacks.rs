@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use goldleaves_ledger::StoreOptions;
 use goldleaves_testkit::child::wait_for;
 use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
 use serde_json::json;
@@ -102,12 +103,14 @@ async fn usage_that_is_committed_after_its_hour_was_sealed_is_pushed_too() {
 async fn a_list_that_takes_too_long_is_given_up() {
     let api = Api::on(Kind::Postgres).await;
     api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
+    // Nothing else gives a statement up.
+    let api = api.anew_with(StoreOptions { work_timeout: 100 * PATIENCE, ..StoreOptions::default() }).await;
     let raw = Database::connect(api.url()).await.unwrap();
     let holding = raw.begin().await.unwrap();
     holding.execute_unprepared("LOCK TABLE usage_rollups IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let reader = token("ops", &["billing:read"]);
     for path in ["/billing/tenants?month=2026-03", "/billing/tenants?month=2026-03&format=csv"] {
-        let answer = api.get(path, &reader).await;
+        let answer = tokio::time::timeout(PATIENCE, api.get(path, &reader)).await.expect("it is given up");
         assert_eq!(answer.refusal(), (503, "too_slow".to_owned()), "{path}");
     }
     holding.rollback().await.unwrap();

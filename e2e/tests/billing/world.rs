@@ -103,12 +103,21 @@ impl Api {
 
     /// Another API over the same database, with connections of its own.
     pub(crate) async fn anew(&self) -> Self {
+        self.anew_with(StoreOptions::default()).await
+    }
+
+    /// The same, used in another way.
+    pub(crate) async fn anew_with(&self, options: StoreOptions) -> Self {
         let kind = if self.is_sqlite() { Kind::Sqlite } else { Kind::Postgres };
-        Self::over(self.url.clone(), Start { kind, docs: true, zone: TimeZone::UTC }).await
+        Self::using(self.url.clone(), options, Start { kind, docs: true, zone: TimeZone::UTC }).await
     }
 
     async fn over(url: String, start: Start) -> Self {
-        let ledger = Ledger::connect(&url, StoreOptions::default()).await.unwrap();
+        Self::using(url, StoreOptions::default(), start).await
+    }
+
+    async fn using(url: String, options: StoreOptions, start: Start) -> Self {
+        let ledger = Ledger::connect(&url, options).await.unwrap();
         let billing = Billing::new(ledger.store().clone(), start.zone);
         let metrics = Metrics::new();
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
