@@ -10,7 +10,7 @@ use goldleaves_pricing::{CalendarError, Day, Month, TimeZone};
 
 use crate::answer::ApiError;
 
-/// The longest range of a list.
+/// The longest range of what is told item by item; one sum takes any range.
 const RANGE_MICROS_MAX: i64 = 400 * Timestamp::DAY_MICROS;
 /// Items of a page, unless said, and at most.
 const PAGE_ITEMS: u32 = 100;
@@ -80,10 +80,11 @@ impl Query {
     }
 }
 
-/// Refuses a range that is too long for a list.
+/// Refuses a range that is too long for a list, or for groups.
 pub(crate) fn check_length(range: &Period) -> Result<(), ApiError> {
     if range.end().unix_micros() - range.start().unix_micros() > RANGE_MICROS_MAX {
-        let detail = "start_date and end_date may lie at most 400 days apart";
+        let detail = "start_date and end_date may lie at most 400 days apart here; usage-summary, and usage-report without \
+             group_by, take any range";
         return Err(ApiError::Parameter(detail.to_owned()));
     }
     Ok(())

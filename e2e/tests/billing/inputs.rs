@@ -63,55 +63,138 @@ async fn lists_are_of_at_most_400_days() {
     }
 }
 
+/// A call with a body, which is good as it is.
+struct Sent {
+    call: (&'static str, String),
+    body: Value,
+    /// Members that may be missing.
+    optional: &'static str,
+    /// Members that may be empty.
+    blank: &'static str,
+}
+
+/// One call of each kind that has a body; those of Stripe's tables are tried where they are.
+fn bodies(event: Uuid) -> Vec<Sent> {
+    let put = |path: &str| ("PUT", format!("/billing/{path}"));
+    let post = |path: &str| ("POST", format!("/billing/{path}"));
+    let correction = put(&format!("corrections/{}", Uuid::now_v7()));
+    let pricing = json!({"model": "per_unit", "cents_per_unit": "3"});
+    let sent = |call: &(&'static str, String), body: Value, optional, blank| Sent {
+        call: call.clone(),
+        body,
+        optional,
+        blank,
+    };
+    vec![
+        sent(&correction, json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "r"}), "", ""),
+        sent(
+            &correction,
+            json!({"kind": "adjust", "tenant_id": "acme", "event_id": event, "units": "-1", "reason": "r"}),
+            "",
+            "",
+        ),
+        sent(
+            &correction,
+            json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": "2026-03-01", "reason": "r"}),
+            "ts",
+            "",
+        ),
+        sent(&put("tenants/acme"), json!({"time_zone": "UTC", "reason": "r"}), "", ""),
+        sent(
+            &put("periods/acme/1"),
+            json!({"ends_at": "2026-04-01", "starts_at": "2026-03-01", "reason": "r"}),
+            "starts_at ends_at",
+            "",
+        ),
+        sent(
+            &put(&format!("rate-cards/{}", Uuid::now_v7())),
+            json!({"tenant_id": "acme", "route": "/a", "action": "read", "pricing": pricing,
+                "effective_from": "2100-01-01T00:00:00Z", "reason": "r"}),
+            "tenant_id route action",
+            "tenant_id route action",
+        ),
+        sent(
+            &post("rate-cards/preview"),
+            json!({"tenant_id": "acme", "route": "/a", "action": "read", "pricing": pricing, "start_date": "2026-03-01",
+                "end_date": "2026-04-01"}),
+            "tenant_id route action start_date end_date",
+            "tenant_id route action",
+        ),
+        sent(
+            &post("report-usage"),
+            json!({"tenant_id": "acme", "start_date": "2026-03-01", "end_date": "2026-04-01"}),
+            "start_date end_date",
+            "",
+        ),
+    ]
+}
+
 async fn bad_members_are_named_and_nothing_is_written(api: Api) {
     let event = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
     let admin = token("ops", &["admin"]);
-    let correction = format!("/billing/corrections/{}", Uuid::now_v7());
-    let long = "x".repeat(501);
-    let void = json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "r"});
-    let adjust = json!({"kind": "adjust", "tenant_id": "acme", "event_id": event, "units": "-1", "reason": "r"});
-    let amount = json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": "2026-03-01", "reason": "r"});
-    let zone = json!({"time_zone": "UTC", "reason": "r"});
-    let period = json!({"ends_at": "2026-04-01", "starts_at": "2026-03-01", "reason": "r"});
-    for (path, body, optional) in [
-        (correction.as_str(), &void, ""),
-        (&correction, &adjust, ""),
-        (&correction, &amount, "ts"),
-        ("/billing/tenants/acme", &zone, ""),
-        ("/billing/periods/acme/1", &period, "starts_at ends_at"),
-    ] {
+    for Sent { call: (method, path), body, optional, blank } in bodies(event) {
+        let send = async |path: &str, body: String| api.call(method, (path, &admin), body).await;
         for member in body.as_object().unwrap().keys() {
-            let mut wrong: Vec<Value> = vec![json!({"a": 1}), json!([1]), json!(true), json!(1.5), json!("a\u{0}b")];
-            if member != "reason" {
+            let long = if member == "pricing" { json!({"model": "x".repeat(501)}) } else { json!("x".repeat(501)) };
+            let mut wrong: Vec<Value> =
+                vec![json!({"a": 1}), json!([1]), json!(true), json!(1.5), json!("a\u{0}b"), long];
+            if !blank.contains(member.as_str()) {
                 wrong.push(json!(""));
             }
-            wrong.push(json!(long));
-            let mut bodies: Vec<Value> = wrong.into_iter().map(|value| with(body, member, value)).collect();
+            let mut bodies: Vec<Value> = wrong.into_iter().map(|value| with(&body, member, value)).collect();
             if !optional.contains(member.as_str()) {
                 let mut without = body.clone();
                 without.as_object_mut().unwrap().remove(member);
                 bodies.push(without);
             }
             for body in bodies {
-                let answer = api.put(path, &admin, &body).await;
+                let answer = send(&path, body.to_string()).await;
                 assert_eq!(answer.status, 400, "{path} {body}: {answer:?}");
                 assert!(answer.json()["detail"].as_str().unwrap().contains(member.as_str()), "{member}: {answer:?}");
             }
         }
-        let answer = api.put(path, &admin, &with(body, "unknown", json!(1))).await;
+        let answer = send(&path, with(&body, "unknown", json!(1)).to_string()).await;
         assert!(answer.status == 400 && answer.text.contains("unknown"), "{answer:?}");
-        let answer = api.put(&format!("{path}?dry_run=1"), &admin, body).await;
+        let answer = send(&format!("{path}?dry_run=1"), body.to_string()).await;
         assert!(answer.status == 400 && answer.text.contains("dry_run"), "{answer:?}");
-        let twice = body.to_string().replacen('{', "{\"reason\":\"r\",", 1);
-        let answer = api.call("PUT", (path, &admin), twice).await;
-        assert!(answer.status == 400 && answer.text.contains("reason"), "{answer:?}");
-        assert_eq!(api.call("PUT", (path, &admin), "x".repeat(70_000)).await.status, 413, "{path}");
+        let (name, value) = body.as_object().unwrap().iter().next().unwrap();
+        let twice = body.to_string().replacen('{', &format!("{{\"{name}\":{value},"), 1);
+        let answer = send(&path, twice).await;
+        assert!(
+            answer.status == 400 && answer.text.contains(name) && answer.text.contains("more than once"),
+            "{answer:?}"
+        );
+        assert_eq!(send(&path, "x".repeat(70_000)).await.status, 413, "{path}");
     }
+    let void = json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "r"});
     assert_eq!(api.put("/billing/corrections/7", &admin, &void).await.status, 400, "an id is a UUID");
     let audit = api.get("/billing/audit?start_date=2026-01-01&end_date=2027-01-01", &admin).await.json();
     assert_eq!(audit["items"], json!([]), "nothing was written");
+    for (table, rows) in [("rate_cards", 1), ("stripe_pushes", 0), ("usage_corrections", 0), ("billing_tenants", 0)] {
+        assert_eq!(api.number(&format!("SELECT COUNT(*) FROM {table}")).await, rows, "{table}: nothing was written");
+    }
     let bill = api.get("/billing/usage-summary/acme?month=2026-03", &admin).await.json();
     assert_eq!((&bill["total_cost_cents"], &bill["corrections"]["events"]), (&json!(50), &json!(0)));
+}
+
+/// A call that has a body and is not tried above is one that was forgotten.
+#[tokio::test]
+async fn every_body_is_tried() {
+    let api = Api::start().await;
+    let tried: Vec<(&str, String)> = bodies(Uuid::now_v7()).into_iter().map(|sent| sent.call).collect();
+    let document =
+        api.ask(http::Request::get("/billing/openapi.json").body(axum::body::Body::empty()).unwrap()).await.json();
+    for (path, verbs) in document["paths"].as_object().unwrap() {
+        for (verb, call) in verbs.as_object().unwrap() {
+            if call["requestBody"].is_null() || path.starts_with("/billing/stripe/") {
+                continue;
+            }
+            let stem = path.split("/{").next().unwrap();
+            let is_tried =
+                |(method, path): &(&str, String)| method.eq_ignore_ascii_case(verb) && path.starts_with(stem);
+            assert!(tried.iter().any(is_tried), "{verb} {path}");
+        }
+    }
 }
 
 fn with(body: &Value, member: &str, value: Value) -> Value {
