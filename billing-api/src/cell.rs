@@ -80,6 +80,11 @@ impl Item {
     pub(crate) fn answer(&self, status: StatusCode) -> Response {
         (status, Json(self)).into_response()
     }
+
+    /// The members, in their order.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&'static str, &Cell)> {
+        self.names.iter().copied().zip(&self.cells)
+    }
 }
 
 /// A page of a list as an answer.

@@ -1,26 +1,21 @@
 //! Answers as CSV: RFC 4180, streamed, and safe to open in a spreadsheet.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::Future;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::response::Response;
-use futures_util::StreamExt as _;
-use futures_util::future::ready;
-use futures_util::stream;
 use goldleaves_billing::{Cursor, Page};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 
 use crate::answer::ApiError;
 use crate::cell::{Cell, Item};
+use crate::rows::{self, Frame, Writer};
 use crate::turns::Again;
 
 /// The most rows of an answer.
 pub(crate) const ROWS_MAX: u32 = 1_000_000;
-/// Rows that are read at once.
-const ROWS_AT_ONCE: u32 = 2_000;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,22 +87,13 @@ pub(crate) fn check_rows(rows: i64) -> Result<(), ApiError> {
     Err(ApiError::Billing(goldleaves_billing::Refusal::new(code, detail).into()))
 }
 
-/// Rows that are known already, as an answer: each is written when the client takes it.
+/// Rows that are known already, as an answer.
 pub(crate) fn answer<I>((name, columns): (&str, &[&str]), items: I) -> Result<Response, ApiError>
 where
     I: ExactSizeIterator<Item = Item> + Send + 'static,
 {
     check_rows(i64::try_from(items.len()).unwrap_or(i64::MAX))?;
-    let chunks = stream::unfold((Some(header(columns)), items), |(header, mut items)| async move {
-        let mut is_over = header.is_none();
-        let mut text = header.unwrap_or_default();
-        for item in items.by_ref().take(ROWS_AT_ONCE as usize) {
-            is_over = false;
-            row(&mut text, &item);
-        }
-        (!is_over).then(|| (Ok::<_, Infallible>(Bytes::from(text)), (None, items)))
-    });
-    Ok(respond(name, Body::from_stream(chunks)))
+    Ok(respond(name, rows::of_items(form_of(columns), items)))
 }
 
 /// Rows that are read page by page while the client takes them, as an answer. What is wrong with the first page is said
@@ -117,27 +103,11 @@ where
     F: Fn(Page) -> P + Send + 'static,
     P: Future<Output = Result<(Vec<Item>, Option<Cursor>), ApiError>> + Send,
 {
-    // In the turn that the call has.
-    let (items, next) = pages(Page { limit: ROWS_AT_ONCE, cursor: None }).await?;
-    let mut begin = header(columns);
-    items.iter().for_each(|item| row(&mut begin, item));
-    let rest = stream::try_unfold((next, (pages, turns)), |(next, (pages, turns))| async move {
-        let Some(cursor) = next else { return Ok(None) };
-        // For one page: whoever takes its time to read must not keep others of its tenant waiting.
-        let turn = turns.turn().await;
-        let read = pages(Page { limit: ROWS_AT_ONCE, cursor: Some(cursor) }).await;
-        let (items, next) = read.map_err(|error| {
-            // The head has gone out: all that is left is to break off.
-            tracing::error!(cause = ?error, "rows of an answer could not be read; the answer is broken off");
-            std::io::Error::other("the rows could not be read")
-        })?;
-        drop(turn);
-        let mut text = String::new();
-        items.iter().for_each(|item| row(&mut text, item));
-        Ok::<_, std::io::Error>(Some((Bytes::from(text), (next, (pages, turns)))))
-    });
-    let chunks = stream::once(ready(Ok(Bytes::from(begin)))).chain(rest);
-    Ok(respond(name, Body::from_stream(chunks)))
+    Ok(respond(name, rows::of_pages(form_of(columns), turns, pages).await?))
+}
+
+fn form_of(columns: &[&str]) -> Writer {
+    Writer::new(Frame { before: header(columns), row, between: "", after: String::new() })
 }
 
 fn respond(name: &str, body: Body) -> Response {

@@ -13,6 +13,7 @@ mod contract;
 mod csv;
 #[cfg(debug_assertions)]
 mod driven;
+mod long;
 mod members;
 mod metrics;
 mod pulse;
@@ -20,6 +21,7 @@ pub mod push;
 mod query;
 mod router;
 mod routes;
+mod rows;
 mod state;
 mod turns;
 

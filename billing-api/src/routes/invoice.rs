@@ -4,14 +4,15 @@ use axum::extract::State;
 use axum::response::Response;
 use goldleaves_billing::{Invoice, InvoiceLine, UnitsTotal};
 use goldleaves_domain::TenantId;
-use http::StatusCode;
 
 use crate::answer::ApiError;
 use crate::ask::Ask;
 use crate::cell::{Cell, Item};
 use crate::contract::bills as contract;
 use crate::csv::{self, Form};
+use crate::long;
 use crate::routes::number;
+use crate::rows;
 use crate::state::BillingApi;
 
 pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
@@ -20,38 +21,51 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
     let query = ask.query_of(&asked, operation)?;
     let form = ask.form(&query)?;
     let number = asked.rest.first().map(|text| number(text)).transpose()?;
-    if let (Form::Csv, Some(number)) = (form, number)
-        && let Some(lines) = api.billing().count_lines(&asked.tenant, number).await?
+    if let Some(number) = number
+        && let Some(invoice) = api.billing().closed_invoice(&asked.tenant, number).await?
     {
-        csv::check_rows(lines)?;
-        return closed_as_csv(&api, (&ask, asked.tenant.clone()), number).await;
+        return closed(&api, (&ask, asked.tenant.clone()), (form, &invoice)).await;
     }
-    let invoice = match number {
-        None => api.billing().open_invoice(&asked.tenant).await?,
-        Some(number) => api.billing().invoice(&asked.tenant, number).await?.ok_or(ApiError::NotFound)?,
-    };
+    let mut invoice = api.billing().open_invoice(&asked.tenant).await?;
+    if number.is_some_and(|number| number != invoice.number) {
+        return Err(ApiError::NotFound);
+    }
+    csv::check_rows(i64::try_from(invoice.lines.len()).unwrap_or(i64::MAX))?;
+    let lines = std::mem::take(&mut invoice.lines).into_iter().map(|line| line_item(&line));
     match form {
-        Form::Json => Ok(invoice_item(&invoice, invoice.lines.iter().map(line_item).collect()).answer(StatusCode::OK)),
-        Form::Csv => {
-            csv::answer(("invoice", &contract::LINE.names()), invoice.lines.into_iter().map(|line| line_item(&line)))
-        }
+        Form::Json => Ok(long::answer(rows::of_items(long::around(&invoice_item(&invoice), "lines"), lines))),
+        Form::Csv => csv::answer(("invoice", &contract::LINE.names()), lines),
     }
 }
 
-/// The frozen lines, read as the client takes them.
-async fn closed_as_csv(api: &BillingApi, (ask, tenant): (&Ask, TenantId), number: i64) -> Result<Response, ApiError> {
-    let billing = api.billing().clone();
-    csv::stream(("invoice", &contract::LINE.names()), ask.again(), move |page| {
+/// A closed period's invoice; its lines are read as the client takes them.
+async fn closed(
+    api: &BillingApi,
+    (ask, tenant): (&Ask, TenantId),
+    (form, invoice): (Form, &Invoice),
+) -> Result<Response, ApiError> {
+    let (billing, number) = (api.billing().clone(), invoice.number);
+    if form == Form::Csv {
+        csv::check_rows(billing.count_lines(&tenant, number).await?)?;
+    }
+    let pages = move |page| {
         let (billing, tenant) = (billing.clone(), tenant.clone());
         async move {
             let page = billing.lines_of(&tenant, number, &page).await?;
             Ok((page.items.iter().map(line_item).collect(), page.next))
         }
-    })
-    .await
+    };
+    match form {
+        Form::Csv => csv::stream(("invoice", &contract::LINE.names()), ask.again(), pages).await,
+        Form::Json => {
+            let body = rows::of_pages(long::around(&invoice_item(invoice), "lines"), ask.again(), pages).await?;
+            Ok(long::answer(body))
+        }
+    }
 }
 
-fn invoice_item(invoice: &Invoice, lines: Vec<Item>) -> Item {
+/// An invoice without its lines, which are written one by one.
+fn invoice_item(invoice: &Invoice) -> Item {
     Item::new(
         &contract::INVOICE,
         [
@@ -61,7 +75,7 @@ fn invoice_item(invoice: &Invoice, lines: Vec<Item>) -> Item {
             Cell::text(invoice.period.start()),
             Cell::text(invoice.period.end()),
             Cell::text(&invoice.time_zone),
-            Cell::List(lines),
+            Cell::List(Vec::new()),
             Cell::number(invoice.total),
             Cell::text(&invoice.lines_hash),
         ],

@@ -322,4 +322,19 @@ async fn many_tenants_are_read_and_written_in_pieces(api: Api) {
         first["next_cursor"].as_str().unwrap()
     );
     assert_eq!(api.get(&after, &reader).await.json()["items"][0]["tenant_id"], wanted[1_000].as_str());
+
+    let dearer = json!({"pricing": {"model": "per_unit", "cents_per_unit": "30"}, "start_date": "2026-03-01",
+        "end_date": "2026-04-01"});
+    let preview = api.call("POST", ("/billing/rate-cards/preview", &reader), dearer.to_string()).await.json();
+    let used = (1..=TENANTS).filter(|n| n % 1_000 < 999).map(|n| (n % 900, format!("tenant-{n}")));
+    let mut used: Vec<(usize, String)> = used.collect();
+    let total: usize = used.iter().map(|(units, _)| units).sum();
+    for (member, wanted) in [("units", total), ("cost_cents_now", 25 * total), ("cost_cents_with", 30 * total)] {
+        assert_eq!(preview[format!("total_{member}")], json!(wanted), "{member}");
+    }
+    used.sort_by_key(|(units, name)| (std::cmp::Reverse(*units), name.clone()));
+    let named: Vec<&str> =
+        preview["tenants"].as_array().unwrap().iter().map(|one| one["tenant_id"].as_str().unwrap()).collect();
+    let largest: Vec<&str> = used.iter().take(100).map(|(_, name)| name.as_str()).collect();
+    assert_eq!(named, largest, "the largest differences of all of them");
 }

@@ -1,6 +1,7 @@
 //! Rate cards as bills need them: how a version prices, and which default is in force.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use goldleaves_cards::{Which, read_pricing, select};
 use goldleaves_domain::Timestamp;
@@ -16,8 +17,8 @@ use crate::source::Source;
 pub struct Card {
     /// Names the card.
     pub version: i64,
-    /// How it prices.
-    pub pricing: Pricing,
+    /// How it prices; shared by all lines that it prices.
+    pub pricing: Arc<Pricing>,
     /// Valid for events from this moment on.
     pub effective_from: Timestamp,
 }
@@ -62,5 +63,5 @@ pub(crate) async fn default_at(source: Source<'_>, moment: Timestamp) -> Result<
 
 fn card(dialect: Dialect, row: &QueryResult) -> Result<Card, BillingError> {
     let effective_from = dialect.read_time(row, "effective_from")?;
-    Ok(Card { version: read(row, "version")?, pricing: read_pricing(row)?, effective_from })
+    Ok(Card { version: read(row, "version")?, pricing: Arc::new(read_pricing(row)?), effective_from })
 }

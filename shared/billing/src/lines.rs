@@ -1,6 +1,7 @@
 //! Invoices and the lines that they are made of: what a period costs, and what earlier ones cost more or less since.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use goldleaves_domain::{Period, Timestamp, hex_text};
 use goldleaves_pricing::{Cents, Pricing};
@@ -75,7 +76,7 @@ pub struct InvoiceLine {
     /// The card; 0 for amounts.
     pub rate_version: i64,
     /// How the card prices; `None` for amounts.
-    pub pricing: Option<Pricing>,
+    pub pricing: Option<Arc<Pricing>>,
     /// Events, or events more or less.
     pub events: i64,
     /// Millionths of units, or of units more or less.
@@ -97,7 +98,7 @@ pub struct Invoice {
     pub period: Period,
     /// The zone that the period's ends were chosen in.
     pub time_zone: String,
-    /// The lines that it is made of.
+    /// The lines that it is made of; of a closed period they are read apart.
     pub lines: Vec<InvoiceLine>,
     /// The sum of the lines.
     pub total: Cents,
@@ -126,7 +127,7 @@ pub(crate) async fn of_period(
             route,
             action,
             rate_version: version,
-            pricing: cards.get(&version).map(|card| card.pricing.clone()),
+            pricing: cards.get(&version).map(|card| Arc::clone(&card.pricing)),
             events: group.used.events,
             units_micro: group.used.units_micro,
             cents: group.cents,
@@ -162,7 +163,7 @@ pub(crate) async fn late(
     for line in of_period(source, tenant, (number, period)).await? {
         open.insert(key(&line), line);
     }
-    for frozen in frozen(source, tenant, Which::For(number)).await? {
+    for frozen in frozen_for(source, tenant, number).await? {
         let none = InvoiceLine { events: 0, units_micro: 0, cents: Cents(0), ..frozen.clone() };
         let line = open.entry(key(&frozen)).or_insert(none);
         line.events -= frozen.events;
@@ -185,15 +186,16 @@ fn key(line: &InvoiceLine) -> Key {
 
 /// Which frozen lines are read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Which {
+enum Which {
     /// Those of an invoice.
     Of(i64),
     /// Those for a period, whichever invoice they stand on.
     For(i64),
 }
 
-pub(crate) async fn frozen(source: Source<'_>, tenant: &str, which: Which) -> Result<Vec<InvoiceLine>, BillingError> {
-    Ok(read_frozen(source, tenant, (which, &Page { limit: u32::MAX, cursor: None })).await?.items)
+/// The frozen lines for a period, whichever invoices they stand on.
+async fn frozen_for(source: Source<'_>, tenant: &str, number: i64) -> Result<Vec<InvoiceLine>, BillingError> {
+    Ok(read_frozen(source, tenant, (Which::For(number), &Page { limit: u32::MAX, cursor: None })).await?.items)
 }
 
 /// A page of the frozen lines of an invoice.
@@ -248,7 +250,7 @@ async fn read_frozen(
     let cards = cards::of_versions(source, items.iter().map(|line| line.rate_version).filter(|version| *version != 0));
     let cards = cards.await?;
     for line in &mut items {
-        line.pricing = cards.get(&line.rate_version).map(|card| card.pricing.clone());
+        line.pricing = cards.get(&line.rate_version).map(|card| Arc::clone(&card.pricing));
     }
     Ok(PageOf { items, next: page.next })
 }

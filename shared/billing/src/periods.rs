@@ -6,7 +6,7 @@ use goldleaves_store::{Dialect, Params, Transaction, read};
 use sea_orm::QueryResult;
 
 use crate::audit::{self, Author, Change, bad_cursor};
-use crate::lines::{self, Invoice, InvoiceLine, PeriodState, Which};
+use crate::lines::{self, Invoice, InvoiceLine, PeriodState};
 use crate::list::{Cursor, Page, PageOf};
 use crate::source::Source;
 use crate::{Billing, BillingError, Put, Refusal, RefusalCode, locks};
@@ -121,29 +121,30 @@ impl Billing {
         Ok(invoice(tenant.as_str(), &open, lines))
     }
 
-    /// A closed period's invoice, or the open one's; `None` where there is no such period.
+    /// A closed period's invoice without its lines, which [`Billing::lines_of`] gives; `None` where the period is not closed.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn invoice(&self, tenant: &TenantId, number: i64) -> Result<Option<Invoice>, BillingError> {
-        let source = self.source();
-        if let Some(stored) = closed(source, tenant.as_str(), number).await? {
-            return Ok(Some(invoice_of(source, tenant.as_str(), stored).await?));
-        }
-        let open = self.open_invoice(tenant).await?;
-        Ok((open.number == number).then_some(open))
+    pub async fn closed_invoice(&self, tenant: &TenantId, number: i64) -> Result<Option<Invoice>, BillingError> {
+        let stored = closed(self.source(), tenant.as_str(), number).await?;
+        Ok(stored.map(|stored| Invoice {
+            tenant_id: tenant.as_str().to_owned(),
+            number: stored.number,
+            state: PeriodState::Closed,
+            period: stored.period,
+            time_zone: stored.time_zone,
+            lines: Vec::new(),
+            total: stored.total,
+            lines_hash: stored.lines_hash,
+        }))
     }
 
-    /// How many lines a closed period's invoice has; `None` where the period is not closed.
+    /// How many lines a closed period's invoice has.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn count_lines(&self, tenant: &TenantId, number: i64) -> Result<Option<i64>, BillingError> {
-        let source = self.source();
-        if closed(source, tenant.as_str(), number).await?.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(lines::count_frozen(source, tenant.as_str(), number).await?))
+    pub async fn count_lines(&self, tenant: &TenantId, number: i64) -> Result<i64, BillingError> {
+        lines::count_frozen(self.source(), tenant.as_str(), number).await
     }
 
     /// A page of the lines of a closed period's invoice.
@@ -400,20 +401,6 @@ fn invoice(tenant: &str, open: &Open, lines: Vec<InvoiceLine>) -> Invoice {
         lines_hash: lines::hash(&lines),
         lines,
     }
-}
-
-async fn invoice_of(source: Source<'_>, tenant: &str, stored: ClosedPeriod) -> Result<Invoice, BillingError> {
-    let lines = lines::frozen(source, tenant, Which::Of(stored.number)).await?;
-    Ok(Invoice {
-        tenant_id: tenant.to_owned(),
-        number: stored.number,
-        state: PeriodState::Closed,
-        period: stored.period,
-        time_zone: stored.time_zone,
-        lines,
-        total: stored.total,
-        lines_hash: stored.lines_hash,
-    })
 }
 
 async fn closed(source: Source<'_>, tenant: &str, number: i64) -> Result<Option<ClosedPeriod>, BillingError> {

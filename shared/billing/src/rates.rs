@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::audit::{self, Author, Change, bad_cursor};
 use crate::list::{Cursor, Page, PageOf};
 use crate::source::Source;
-use crate::tenants::{Names, TenantKeys, every_tenant};
+use crate::tenants::{Names, TenantKeys, Thousands, every_tenant};
 use crate::usage::UnitsTotal;
 use crate::{Billing, BillingError, Put, RefusalCode};
 
@@ -54,7 +54,7 @@ pub struct Difference {
 }
 
 /// The changes that a card would make.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Preview {
     /// The largest differences first, no more than a hundred.
     pub tenants: Vec<Difference>,
@@ -144,7 +144,6 @@ impl Billing {
         range: &Period,
     ) -> Result<Preview, BillingError> {
         let source = self.source();
-        let dialect = source.dialect();
         let with = RateCard {
             version: THOUGHT_OF,
             id: None,
@@ -158,28 +157,52 @@ impl Billing {
         let stored = cards(source, Which::All).await?;
         let cards = RateCards::new(stored.into_iter().map(|stored| stored.card).collect());
         let by_version: HashMap<i64, &RateCard> = cards.all().iter().map(|card| (card.version, card)).collect();
+        let trial = Trial { cards: &cards, by_version, with: &with, range };
+        let (mut preview, mut all) = (Preview::default(), Thousands::default());
+        while let Some(names) = all.next(source).await? {
+            preview.take(trial.bills(source, &names).await?);
+        }
+        Ok(preview)
+    }
+}
+
+/// A card beside those that there are.
+struct Trial<'a> {
+    cards: &'a RateCards,
+    by_version: HashMap<i64, &'a RateCard>,
+    with: &'a RateCard,
+    range: &'a Period,
+}
+
+impl Trial<'_> {
+    /// The bills of these tenants, as they are and as they would be.
+    async fn bills(&self, source: Source<'_>, names: &Names) -> Result<Bills, BillingError> {
         let mut params = Params::default();
-        let sql = every_tenant(source, (range, TenantKeys::Places, &Names::Every), &mut params);
-        let mut bills: BTreeMap<String, (Bill<()>, Bill<()>)> = BTreeMap::new();
+        let sql = every_tenant(source, (self.range, TenantKeys::Places, names), &mut params);
+        let mut bills = Bills::new();
         for row in source.query(&sql, params).await? {
             let version: i64 = read(&row, "rate_version")?;
             if version == 0 {
                 // An amount is not priced by a card.
                 continue;
             }
-            let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
+            let units_micro = read_wide(source.dialect(), &row, "units_micro")?;
+            let used = Used { events: read(&row, "events")?, units_micro };
             let (tenant, route, action): (String, String, String) =
                 (read(&row, "tenant_id")?, read(&row, "route")?, read(&row, "action")?);
-            let priced = *by_version.get(&version).ok_or(BillingError::MissingCard { version })?;
+            let priced = *self.by_version.get(&version).ok_or(BillingError::MissingCard { version })?;
             let place = Place { tenant_id: &tenant, route: &route, action: &action };
-            let would = chosen(&cards, (place, priced), &with, range);
+            let would = chosen(self.cards, (place, priced), self.with, self.range);
             let (now, then) = bills.entry(tenant).or_default();
             now.add(version, &priced.pricing, (), used);
             then.add(would.version, &would.pricing, (), used);
         }
-        Ok(summed(bills))
+        Ok(bills)
     }
 }
+
+/// The bills of each tenant: as it is, and as it would be.
+type Bills = BTreeMap<String, (Bill<()>, Bill<()>)>;
 
 /// The card that would price usage which `priced` prices, if `with` were there too.
 fn chosen<'a>(
@@ -202,24 +225,24 @@ fn chosen<'a>(
     cards.choose_with(place, moment, with).unwrap_or(priced)
 }
 
-fn summed(bills: BTreeMap<String, (Bill<()>, Bill<()>)>) -> Preview {
-    let mut tenants: Vec<Difference> = bills
-        .into_iter()
-        .map(|(tenant_id, (now, with))| Difference {
-            tenant_id,
-            units: UnitsTotal(now.used().units_micro),
-            now: now.total(),
-            with: with.total(),
-        })
-        .collect();
-    let sum = |of: fn(&Difference) -> i128| tenants.iter().map(of).sum();
-    let (units, now, with) =
-        (UnitsTotal(sum(|one| one.units.0)), Cents(sum(|one| one.now.0)), Cents(sum(|one| one.with.0)));
-    // Stable, so that equal differences stay in the order of the names.
-    tenants.sort_by_key(|one| std::cmp::Reverse((one.with.0 - one.now.0).unsigned_abs()));
-    tenants.retain(|one| one.with != one.now);
-    tenants.truncate(DIFFERENCES_MAX);
-    Preview { tenants, units, now, with }
+impl Preview {
+    /// Counts the bills of further tenants in, and keeps the largest differences.
+    fn take(&mut self, bills: Bills) {
+        for (tenant_id, (now, with)) in bills {
+            let units = UnitsTotal(now.used().units_micro);
+            let one = Difference { tenant_id, units, now: now.total(), with: with.total() };
+            self.units.0 += one.units.0;
+            self.now.0 += one.now.0;
+            self.with.0 += one.with.0;
+            if one.with != one.now {
+                self.tenants.push(one);
+            }
+        }
+        self.tenants.sort_by_cached_key(|one| {
+            (std::cmp::Reverse((one.with.0 - one.now.0).unsigned_abs()), one.tenant_id.clone())
+        });
+        self.tenants.truncate(DIFFERENCES_MAX);
+    }
 }
 
 async fn cards(source: Source<'_>, which: Which<'_>) -> Result<Vec<StoredCard>, BillingError> {

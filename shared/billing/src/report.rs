@@ -94,7 +94,7 @@ impl Billing {
         let question = Question { tenant: tenant.as_str(), range: *range, by: &dimensions, days: &days };
         let usage = question.ask(source).await?;
         let cards = cards::of_versions(source, usage.parts.iter().map(|part| part.version)).await?;
-        let bill = bill(&usage.parts, &cards)?;
+        let bill = bill(usage.parts, &cards)?;
         let current = cards::default_at(source, clock()?).await?;
         let routes: Vec<RouteUsage> =
             bill.groups(|keys| keys.first().cloned().unwrap_or_default()).into_iter().map(RouteUsage::of).collect();
@@ -120,7 +120,7 @@ impl Billing {
             total_units: UnitsTotal(used.units_micro),
             total_cost_cents: Cents(bill.total().0 + usage.adjustments_cents),
             unique_routes: routes.len() as u64,
-            current_rate: match current.pricing {
+            current_rate: match *current.pricing {
                 Pricing::PerUnit(rate) => Some(rate),
                 _ => None,
             },
@@ -162,11 +162,11 @@ fn local_days(by: &[Dimension], zone: TimeZone, range: &Period) -> Result<Vec<Lo
 }
 
 /// The bill of these parts.
-pub(crate) fn bill(parts: &[Part], cards: &BTreeMap<i64, Card>) -> Result<Bill<Vec<String>>, BillingError> {
+pub(crate) fn bill(parts: Vec<Part>, cards: &BTreeMap<i64, Card>) -> Result<Bill<Vec<String>>, BillingError> {
     let mut bill = Bill::default();
     for part in parts {
         let card = cards.get(&part.version).ok_or(BillingError::MissingCard { version: part.version })?;
-        bill.add(part.version, &card.pricing, part.keys.clone(), part.used);
+        bill.add(part.version, &card.pricing, part.keys, part.used);
     }
     Ok(bill)
 }
@@ -178,5 +178,5 @@ pub(crate) async fn read_bill(
 ) -> Result<(Bill<Vec<String>>, BTreeMap<i64, Card>, i128), BillingError> {
     let usage = question.ask(source).await?;
     let cards = cards::of_versions(source, usage.parts.iter().map(|part| part.version)).await?;
-    Ok((bill(&usage.parts, &cards)?, cards, usage.adjustments_cents))
+    Ok((bill(usage.parts, &cards)?, cards, usage.adjustments_cents))
 }

@@ -25,6 +25,11 @@ impl Source<'_> {
         }
     }
 
+    /// Returns whether what is read is for an answer to somebody, and for nothing that has to be done.
+    pub(crate) const fn is_for_an_answer(self) -> bool {
+        matches!(self, Self::Store(..))
+    }
+
     pub(crate) async fn query(self, sql: &str, params: Params) -> Result<Vec<QueryResult>, BillingError> {
         match self {
             Self::Store(store, limit) => match tokio::time::timeout(limit, store.read(sql, params)).await {

@@ -153,16 +153,9 @@ impl Billing {
     /// A database that is away or refuses.
     pub async fn every_tenant(&self, range: &Period, sort: TenantSort) -> Result<Vec<TenantUsage>, BillingError> {
         let source = self.source();
-        let (mut tenants, mut after) = (Vec::new(), None);
-        // A few thousand at once, so that their rows take no more memory however many there are.
-        loop {
-            let until = names_behind(source, after.as_deref()).await?.pop_if_full();
-            let names = Names::Between { after, until: until.clone() };
+        let (mut tenants, mut all) = (Vec::new(), Thousands::default());
+        while let Some(names) = all.next(source).await? {
             tenants.extend(some_tenants(source, (range, &names)).await?);
-            match until {
-                Some(last) => after = Some(last),
-                None => break,
-            }
         }
         tenants.sort_by_cached_key(|tenant| sort.key(tenant));
         Ok(tenants)
@@ -184,8 +177,6 @@ impl TenantSort {
 /// Which tenants a statement is about.
 #[derive(Debug)]
 pub(crate) enum Names {
-    /// All of them.
-    Every,
     /// Those behind one name, up to another, in the database's order.
     Between { after: Option<String>, until: Option<String> },
     /// These.
@@ -196,7 +187,6 @@ impl Names {
     /// The condition on a column that holds the name.
     fn condition(&self, column: &str, params: &mut Params) -> String {
         match self {
-            Self::Every => String::new(),
             Self::Between { after, until } => {
                 let bound =
                     [(">", after), ("<=", until)].into_iter().filter_map(|(sign, name)| Some((sign, name.as_ref()?)));
@@ -217,6 +207,26 @@ impl NextNames {
     /// The last of them, where there may be more behind it.
     fn pop_if_full(mut self) -> Option<String> {
         if i64::try_from(self.0.len()).is_ok_and(|count| count < TENANTS_AT_ONCE) { None } else { self.0.pop() }
+    }
+}
+
+/// All tenants, a few thousand at once, so that their rows take no more memory however many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Thousands {
+    after: Option<String>,
+    is_over: bool,
+}
+
+impl Thousands {
+    /// The next tenants; `None` behind the last.
+    pub(crate) async fn next(&mut self, source: Source<'_>) -> Result<Option<Names>, BillingError> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let until = names_behind(source, self.after.as_deref()).await?.pop_if_full();
+        self.is_over = until.is_none();
+        let after = std::mem::replace(&mut self.after, until.clone());
+        Ok(Some(Names::Between { after, until }))
     }
 }
 

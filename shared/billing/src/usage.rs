@@ -8,11 +8,15 @@ use goldleaves_pricing::{LocalDay, Used};
 use goldleaves_store::{Dialect, Params, Rows, read, read_wide};
 use sea_orm::QueryResult;
 
-use crate::BillingError;
 use crate::source::{Source, wide};
+use crate::{BillingError, RefusalCode};
 
 /// The most groups of an answer.
 pub(crate) const GROUPS_MAX: usize = 10_000;
+/// The most parts that are read for an answer. A period is closed however many it has.
+const PARTS_MAX: usize = 1_000_000;
+/// Beside them one row tells of corrections.
+const ROWS_MAX: usize = PARTS_MAX + 1;
 
 /// A sum of units in millionths, which may be negative where it is a difference. Shown as an exact decimal: `3`, `-0.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -119,9 +123,15 @@ impl Question<'_> {
     pub(crate) async fn ask(&self, source: Source<'_>) -> Result<Usage, BillingError> {
         let dialect = source.dialect();
         let mut params = Params::default();
-        let sql = self.sql(dialect, &mut params);
+        let limit = if source.is_for_an_answer() { format!(" LIMIT {}", ROWS_MAX + 1) } else { String::new() };
+        let sql = self.sql(dialect, &mut params) + &limit;
         let mut usage = Usage::default();
-        for row in source.query(&sql, params).await? {
+        let rows = source.query(&sql, params).await?;
+        if rows.len() > ROWS_MAX && source.is_for_an_answer() {
+            let detail = format!("the usage of this range is of more than {PARTS_MAX} routes, actions and rate cards");
+            return BillingError::refused(RefusalCode::TooManyRows, detail);
+        }
+        for row in rows {
             let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
             let segment: i64 = read(&row, "segment")?;
             if segment == CORRECTIONS {
