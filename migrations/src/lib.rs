@@ -14,6 +14,7 @@ mod m20261130_000003_billing;
 mod m20261130_000004_indexes;
 mod m20261130_000005_stripe_totals;
 mod m20261130_000006_progress_marks;
+mod m20261130_000007_more_indexes;
 mod plan;
 
 use sea_orm_migration::prelude::*;
@@ -79,6 +80,7 @@ pub fn plan() -> Plan {
         Planned::expanding(m20261130_000004_indexes::Step, FIRST),
         Planned::expanding(m20261130_000005_stripe_totals::Step, FIRST),
         Planned::expanding(m20261130_000006_progress_marks::Step, FIRST),
+        Planned::expanding(m20261130_000007_more_indexes::Step, FIRST),
     ])
 }
 

@@ -12,6 +12,7 @@ mod correcting;
 mod histories;
 mod inputs;
 mod isolation;
+mod plans;
 mod push_faults;
 mod push_lanes;
 mod push_sums;

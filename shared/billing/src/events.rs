@@ -46,13 +46,14 @@ pub(crate) fn voided(tenant: &str) -> String {
 }
 
 /// Returns whether one billed event is void: its own corrections and those of its repeats are looked at, however many the tenant has.
+/// SQLite does not reorder what is joined by `CROSS JOIN`.
 pub(crate) fn is_void(alias: &str) -> String {
     format!(
         "(EXISTS (SELECT 1 FROM usage_corrections AS c WHERE c.event_id = {alias}.id AND c.kind = 'void' \
              AND c.tenant_id = {alias}.tenant_id) \
          OR ({alias}.client_request_id IS NOT NULL AND EXISTS (SELECT 1 FROM usage_duplicates AS o \
-             JOIN usage_corrections AS c ON c.event_id = o.id AND c.kind = 'void' AND c.tenant_id = o.tenant_id \
-             WHERE o.tenant_id = {alias}.tenant_id AND o.client_request_id = {alias}.client_request_id \
+             CROSS JOIN usage_corrections AS c WHERE c.event_id = o.id AND c.kind = 'void' AND c.tenant_id = o.tenant_id \
+             AND o.tenant_id = {alias}.tenant_id AND o.client_request_id = {alias}.client_request_id \
              AND o.duplicate_of = {alias}.id)))"
     )
 }

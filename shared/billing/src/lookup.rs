@@ -117,24 +117,28 @@ async fn find(source: Source<'_>, tenant: &TenantId, key: &Key<'_>) -> Result<Ve
                 }
                 Err(_) => ("1 = 0".to_owned(), "1 = 0".to_owned()),
             };
-            (event, repeat, format!("l.id = {letter}"))
+            (vec![event], repeat, format!("l.id = {letter}"))
         }
         Key::Request(id) => {
             let id = params.bind(*id);
+            // Apart: SQLite goes by an index for each, and for both together by none.
             (
-                format!("(e.request_id = {id} OR e.client_request_id = {id})"),
+                vec![format!("e.request_id = {id}"), format!("e.client_request_id = {id} AND e.request_id <> {id}")],
                 format!("d.client_request_id = {id}"),
                 format!("l.request_id = {id}"),
             )
         }
     };
+    let columns = items::of_events(dialect, "e", &is_void("e"));
+    let of_events = |which| format!("SELECT {columns} FROM usage_events AS e WHERE e.tenant_id = {tenant} AND {which}");
+    let events: Vec<String> = events.into_iter().map(of_events).collect();
     let sql = format!(
         "SELECT * FROM ( \
-             SELECT {e} FROM usage_events AS e WHERE e.tenant_id = {tenant} AND {events} \
+             {events} \
              UNION ALL SELECT {d} FROM usage_duplicates AS d WHERE d.tenant_id = {tenant} AND {repeats} \
              UNION ALL SELECT {l} FROM usage_dead_letters AS l WHERE l.tenant_id = {tenant} AND {letters} \
          ) AS every ORDER BY ts, event_id LIMIT {MATCHES_MAX}",
-        e = items::of_events(dialect, "e", &is_void("e")),
+        events = events.join(" UNION ALL "),
         d = items::of_repeats(dialect, "d"),
         l = items::of_letters(dialect, "l"),
     );

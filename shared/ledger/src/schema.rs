@@ -7,13 +7,14 @@ use goldleaves_store::StoreError;
 use crate::Ledger;
 
 /// Every step of the schema that this crate was written for, in order.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "m20261124_000001_usage_ledger",
     "m20261130_000002_ledger_progress",
     "m20261130_000003_billing",
     "m20261130_000004_indexes",
     "m20261130_000005_stripe_totals",
     "m20261130_000006_progress_marks",
+    "m20261130_000007_more_indexes",
 ];
 
 impl Ledger {

@@ -230,6 +230,12 @@ impl Store {
         }
     }
 
+    /// A statement. The log never has the values, which may be anybody's.
+    fn statement(&self, sql: &str, params: Params) -> Statement {
+        tracing::trace!(sql, "a statement");
+        Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values())
+    }
+
     /// Leaves the pool of this target if what came of a statement puts its connection in doubt.
     fn doubt(&self, target: &Target, cause: &StoreError) {
         if let (Connections::Postgres(postgres), Some(number)) = (&self.inner.connections, target.pool)
@@ -248,7 +254,7 @@ impl Store {
     }
 
     async fn read_within(&self, limit: Duration, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
-        let statement = Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values());
+        let statement = self.statement(sql, params);
         let target = self.reader();
         let rows = async {
             loop {
@@ -402,7 +408,7 @@ impl Transaction {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn query(&self, sql: &str, params: Params) -> Result<Vec<QueryResult>, StoreError> {
-        self.noted(self.inner.query_all_raw(self.statement(sql, params)).await)
+        self.noted(self.inner.query_all_raw(self.store.statement(sql, params)).await)
     }
 
     /// Runs a statement that gives none.
@@ -410,7 +416,7 @@ impl Transaction {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn execute(&self, sql: &str, params: Params) -> Result<ExecResult, StoreError> {
-        self.noted(self.inner.execute_raw(self.statement(sql, params)).await)
+        self.noted(self.inner.execute_raw(self.store.statement(sql, params)).await)
     }
 
     fn noted<T>(&self, outcome: Result<T, DbErr>) -> Result<T, StoreError> {
@@ -421,10 +427,6 @@ impl Transaction {
             }
             self.store.doubt(&self.target, cause);
         })
-    }
-
-    fn statement(&self, sql: &str, params: Params) -> Statement {
-        Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values())
     }
 }
 

@@ -153,7 +153,7 @@ async fn keep_on(stop: Arc<AtomicBool>, mut one: impl AsyncFnMut(u64)) -> (u64, 
     (done, longest)
 }
 
-/// Migrates a ledger that has been in use for long: the steps of billing beside a worker that knows none of them,
+/// Migrates a ledger that has been in use for long: every step but the first beside a worker that knows none of them,
 /// then a column and an index on the largest table beside one of today.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_over_many_rows_keep_no_event_waiting() {
@@ -163,8 +163,11 @@ async fn steps_over_many_rows_keep_no_event_waiting() {
     let (mut first, mut repeat) = (with_client_id(event(1), "a"), with_client_id(event(2), "a"));
     (first.ts, repeat.ts) = (at("2026-02-01T10:00:00Z"), at("2026-02-01T10:00:01Z"));
     ledger.record(&batch(&[first, repeat])).await.unwrap();
-    for _ in 0..3 {
-        let (_, losses) = migrations::losses(&database.url).await.unwrap().unwrap();
+    loop {
+        let (step, losses) = migrations::losses(&database.url).await.unwrap().unwrap();
+        if step == FIRST {
+            break;
+        }
         migrations::down(&database.url, losses.rows(), &|_| ()).await.unwrap();
     }
     database.execute(&copies("usage_events", &format!("generate_series(1, {rows})"))).await;
