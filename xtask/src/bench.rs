@@ -35,6 +35,8 @@ enum What {
     Billing,
     /// The push of usage to Stripe; only when it is named.
     Stripe,
+    /// The instructions of a request, held against those that are written down; only when it is named.
+    Guard,
 }
 
 /// Builds and measures; the tables are printed as Markdown.
@@ -43,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let done = match arguments.what {
         Some(What::Ingest) => one("goldleaves-meter-worker", "ingest", &arguments.rest)?,
         Some(What::Billing) => one("goldleaves-billing-api", "billing", &arguments.rest)?,
+        Some(What::Guard) => guard(&arguments.rest)?,
         Some(What::Stripe) => one("goldleaves-billing-api", "stripe", &arguments.rest)?,
         _ => {
             (!wants(What::Spool) || measure(("goldleaves-spool", "measure"), &arguments.rest)?)
@@ -54,6 +57,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn of_the_gateway(rest: &[String]) -> anyhow::Result<bool> {
     Ok(build_programs(&["goldleaves", "goldleaves-gateway"])? && measure((WHOLE_SYSTEM, "measure"), rest)?)
+}
+
+/// A test counts, of whichever programs it is pointed at: every run of the tests does so with those of a debug build.
+fn guard(rest: &[String]) -> anyhow::Result<bool> {
+    if !build_programs(&["goldleaves-gateway"])? {
+        return Ok(false);
+    }
+    let mut test = cargo();
+    test.args(["test", "--package", WHOLE_SYSTEM, "--test", "guard", "--", "--nocapture"]).args(rest);
+    test.env(GOLDLEAVES_BIN_DIR, target_directory().join("release"));
+    Ok(test.status().context("cannot start cargo")?.success())
 }
 
 /// A measurement of one program.

@@ -8,7 +8,8 @@ use std::process::{ExitCode, Stdio};
 use anyhow::Context;
 use goldleaves_toolbox::{
     CHECKERS_SITE, GOLDLEAVES_BIN_DIR, H2LOAD_BIN, HAPROXY_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, Installed,
-    NATS_SERVER_BIN, NGINX_BIN, PEERS_SITE, PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox, target_directory,
+    NATS_SERVER_BIN, NGINX_BIN, PEERS_SITE, PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox, VALGRIND_BIN,
+    target_directory,
 };
 
 use crate::cargo::cargo;
@@ -76,6 +77,10 @@ fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathB
             Ok(program) => _ = environment.insert(variable, program),
             Err(missing) => println!("{missing}; the tests that need it will fail"),
         }
+    }
+    match installed.valgrind {
+        Ok(program) => _ = environment.insert(VALGRIND_BIN, program),
+        Err(missing) => println!("{missing}; the count of a request's instructions is left out"),
     }
     if soak {
         environment.insert(SOAK, "1".into());

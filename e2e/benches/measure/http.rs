@@ -11,7 +11,7 @@ use crate::server::{
     self, BILLED, HAPROXY_DUTIES, LOAD_CORE, METERED, NGINX, NOT_METERED, Ours, SECRET, SERVER_CORE, Server, UPSTREAM,
 };
 use crate::table::{median, number, print};
-use crate::{Effort, Part, h2c, latency, memory};
+use crate::{Effort, Part, edge, h2c, latency, memory};
 
 /// Callers, each of a tenant of its own.
 const CALLERS: usize = 1_000;
@@ -24,13 +24,15 @@ const OURS: [Ours; 3] = [
 ];
 
 /// The ratios that are aims, and between whom.
-const RATIOS: [(&str, &str); 6] = [
+const RATIOS: [(&str, &str); 8] = [
     (METERED, HAPROXY_DUTIES),
     (METERED, NGINX),
     (METERED, NOT_METERED),
     (NOT_METERED, HAPROXY_DUTIES),
     (NOT_METERED, NGINX),
     ("all in one process", NOT_METERED),
+    (edge::MANY, edge::FEW),
+    (edge::OF_H2, edge::FEW),
 ];
 
 /// One measurement of one server.
@@ -55,7 +57,7 @@ pub(crate) async fn measure(effort: &Effort) -> Result<()> {
         let programs: Vec<&Server> = servers.iter().filter(|server| server.is_program()).collect();
         memory::measure(&programs, &tokens).await?;
     }
-    for part in [Part::Small, Part::Medium, Part::Large, Part::H2c, Part::Latency] {
+    for part in [Part::Small, Part::Medium, Part::Large, Part::H2c, Part::Edge, Part::Latency] {
         if effort.measures(part) {
             let servers: Vec<&Server> = servers.iter().filter(|server| server.takes(part)).collect();
             measure_part(part, &servers, (&tokens, effort)).await?;
@@ -71,10 +73,13 @@ async fn start(effort: &Effort) -> Result<Vec<Server>> {
     servers.extend(server::peers(behind.address).await?);
     for ours in OURS {
         if ours.name == METERED || !effort.short {
-            let server = server::ours(ours, &url).await?;
+            let server = server::ours(ours, ("UPSTREAM_URL", url.clone()), "").await?;
             servers.extend((ours.name == METERED).then(|| server.not_metered()));
             servers.push(server);
         }
+    }
+    if effort.measures(Part::Edge) {
+        servers.extend(edge::start(behind.address).await?);
     }
     servers.push(behind);
     Ok(servers)

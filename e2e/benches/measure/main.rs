@@ -5,6 +5,7 @@
 //! `cargo xtask bench`, which builds the programs first. It prints Markdown.
 
 mod cpu;
+mod edge;
 mod h2c;
 mod http;
 mod latency;
@@ -48,6 +49,9 @@ enum What {
     /// The upstream that the servers are measured with, as a process of its own.
     #[command(hide = true)]
     Upstream,
+    /// The same in HTTP/2, with answers of 200 B alone.
+    #[command(hide = true)]
+    UpstreamOfH2,
 }
 
 /// A part of what is measured.
@@ -63,6 +67,8 @@ enum Part {
     Large,
     /// Answers of 200 B over HTTP/2.
     H2c,
+    /// Many routes, and an upstream of HTTP/2, beside a few routes and one of HTTP/1.1.
+    Edge,
     /// Latency at a fixed rate.
     Latency,
 }
@@ -72,7 +78,7 @@ impl Part {
         match self {
             Self::Medium => Size::Medium,
             Self::Large => Size::Large,
-            Self::Memory | Self::Small | Self::H2c | Self::Latency => Size::Small,
+            Self::Memory | Self::Small | Self::H2c | Self::Edge | Self::Latency => Size::Small,
         }
     }
 
@@ -83,6 +89,7 @@ impl Part {
             Self::Medium => "Answers of 16 KiB, chunked",
             Self::Large => "Answers of 1 MiB, chunked",
             Self::H2c => "Answers of 200 B over HTTP/2",
+            Self::Edge => "Answers of 200 B, by the gateway's settings",
             Self::Latency => "Answers of 200 B at 2,000/s, from the intended moment",
         }
     }
@@ -94,6 +101,7 @@ fn main() -> anyhow::Result<()> {
     let Arguments { rounds, millis, parts, short, .. } = arguments;
     match arguments.what {
         Some(What::Upstream) => runtime.block_on(upstream::serve()),
+        Some(What::UpstreamOfH2) => runtime.block_on(upstream::serve_h2()),
         None => {
             let effort = Effort { rounds, duration: Duration::from_millis(millis), parts, short };
             runtime.block_on(http::measure(&effort))

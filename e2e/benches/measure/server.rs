@@ -48,6 +48,8 @@ enum Kind {
     Ours,
     /// A row of its own for the same program on a route that costs nothing.
     Twin,
+    /// The gateway by other settings, on a route that costs nothing.
+    Edge,
 }
 
 #[derive(Debug)]
@@ -76,10 +78,15 @@ pub(crate) const UNBILLED: &str = "/free";
 
 /// Starts the upstream on a core.
 pub(crate) async fn upstream(core: usize) -> Result<Server> {
+    upstream_as("upstream", core).await
+}
+
+/// Starts one of the upstreams that this program can be.
+pub(crate) async fn upstream_as(command_word: &str, core: usize) -> Result<Server> {
     let scratch = Scratch::new("bench-upstream")?;
     let output = scratch.join("stdout");
     let mut command = pinned(core, &std::env::current_exe().context("this program")?);
-    command.arg("upstream").stdin(Stdio::null()).stdout(std::fs::File::create(&output).context("output")?);
+    command.arg(command_word).stdin(Stdio::null()).stdout(std::fs::File::create(&output).context("output")?);
     let child = Child::spawn(command, "the upstream")?;
     let address = wait_for("the upstream's address", Duration::from_secs(10), async || {
         let text = std::fs::read_to_string(&output).unwrap_or_default();
@@ -108,8 +115,16 @@ impl Server {
         }
     }
 
+    /// A row for a program of other settings, which is measured in a part of its own.
+    pub(crate) fn of_settings(self) -> Self {
+        Self { path: UNBILLED, kind: Kind::Edge, ..self }
+    }
+
     /// Returns whether it is measured in a part. The upstream speaks HTTP/1 only, and so does nginx where one port speaks one protocol.
     pub(crate) fn takes(&self, part: Part) -> bool {
+        if (part == Part::Edge) != (self.kind == Kind::Edge) {
+            return part == Part::Edge && self.name == UPSTREAM;
+        }
         self.name != BEHIND && (part != Part::H2c || !matches!(self.name, UPSTREAM | NGINX))
     }
 
@@ -151,13 +166,14 @@ pub(crate) struct Ours {
     pub(crate) durability: &'static str,
 }
 
-/// Starts one of our programs.
-pub(crate) async fn ours(ours: Ours, upstream: &str) -> Result<Server> {
+/// Starts one of our programs, with these settings and this file of them.
+pub(crate) async fn ours(ours: Ours, edge: (&'static str, String), file: &str) -> Result<Server> {
     let scratch = Scratch::new("bench")?;
+    std::fs::write(scratch.join("goldleaves.toml"), file).context("a file of settings")?;
     let alone = ours.program == "gateway";
     let broker = if alone { Some(NatsServer::start().await?) } else { None };
     let mut settings = vec![
-        ("UPSTREAM_URL", upstream.to_owned()),
+        edge,
         ("DATA_DIR", scratch.join("data").display().to_string()),
         ("JWT_SECRET", SECRET.to_owned()),
         ("GATEWAY_ADDR", "127.0.0.1:0".to_owned()),

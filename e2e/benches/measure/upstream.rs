@@ -19,6 +19,29 @@ pub(crate) async fn serve() -> Result<()> {
     }
 }
 
+/// Serves HTTP/2 until it is killed, 200 B each time. The first line printed is the address.
+pub(crate) async fn serve_h2() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("binding")?;
+    println!("upstream http://{}", listener.local_addr().context("the address")?);
+    loop {
+        let (stream, _) = listener.accept().await.context("accepting")?;
+        stream.set_nodelay(true).context("TCP_NODELAY")?;
+        tokio::spawn(connection_of_h2(stream));
+    }
+}
+
+async fn connection_of_h2(stream: TcpStream) -> Option<()> {
+    let body = bytes::Bytes::from(vec![b'x'; Size::Small.bytes()]);
+    let mut connection = h2::server::Builder::new().max_concurrent_streams(128).handshake(stream).await.ok()?;
+    while let Some(asked) = connection.accept().await {
+        let (_, mut respond) = asked.ok()?;
+        let head = http::Response::builder().header("content-type", "text/plain").header("content-length", body.len());
+        let mut answer = respond.send_response(head.body(()).ok()?, false).ok()?;
+        answer.send_data(body.clone(), true).ok()?;
+    }
+    Some(())
+}
+
 /// 200 B with a length, the larger ones in chunks of 16 KiB.
 fn answer(size: Size) -> Vec<u8> {
     let body = vec![b'x'; size.bytes()];

@@ -3,6 +3,7 @@
 //!
 //! Every process dies with the value that stands for it, and with the test's process. Data of a failed test is kept.
 
+pub mod callgrind;
 pub mod checkers;
 pub mod child;
 pub mod chromium;

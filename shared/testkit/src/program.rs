@@ -23,7 +23,7 @@ use crate::disk::SmallDisk;
 /// How long a program may take to print an address, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same for one that a profiler runs, some fifty times slower.
-const PATIENCE_UNDER: Duration = Duration::from_secs(600);
+const PATIENCE_UNDER: Duration = Duration::from_secs(1_800);
 /// How long a command may take that is run to its end.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(300);
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::version::Version;
 use crate::{
     CHECKERS_SITE, CHROMIUM_BIN, H2LOAD_BIN, HAPROXY_BIN, HTTPBIN_PYTHON, HTTPBIN_SITE, NATS_SERVER_BIN, NGINX_BIN,
-    PEERS_SITE, PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox,
+    PEERS_SITE, PGBOUNCER_BIN, POSTGRES_BIN_DIR, STRIPE_SITE, Toolbox, VALGRIND_BIN,
 };
 
 const NATS_OLDEST: Version = Version::new(2, 10);
@@ -95,6 +95,17 @@ impl Toolbox {
     pub fn h2load(&self) -> Result<PathBuf, Missing> {
         let found = Search { variable: H2LOAD_BIN, wanted: "h2load", flag: "--version", oldest: Version::new(1, 0) };
         found.program(on_path("h2load"))
+    }
+
+    /// The valgrind program, 3.15 or newer.
+    pub fn valgrind(&self) -> Result<PathBuf, Missing> {
+        let found = Search {
+            variable: VALGRIND_BIN,
+            wanted: "valgrind >= 3.15",
+            flag: "--version",
+            oldest: Version::new(3, 15),
+        };
+        found.program(on_path("valgrind"))
     }
 
     /// The Chromium program, or another browser that is made of it, any version. It is not installed: the test that needs it

@@ -83,6 +83,8 @@ pub struct Installed {
     pub haproxy: Result<PathBuf, Missing>,
     /// h2load, of nghttp2. Nothing but Debian's package brings it.
     pub h2load: Result<PathBuf, Missing>,
+    /// valgrind. Nothing but Debian's package brings it.
+    pub valgrind: Result<PathBuf, Missing>,
     /// nginx.
     pub nginx: PathBuf,
     /// A real HTTP application.
@@ -104,6 +106,7 @@ impl Toolbox {
             pgbouncer: debian_or("pgbouncer", || self.pgbouncer()),
             haproxy: debian_or("haproxy", || self.haproxy()),
             h2load: debian_or("nghttp2-client", || self.h2load()),
+            valgrind: debian_or("valgrind", || self.valgrind()),
             nginx: self.install_nginx()?,
             httpbin: self.install_httpbin()?,
             checkers: self.install_checkers()?,

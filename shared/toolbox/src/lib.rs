@@ -1,4 +1,4 @@
-//! Where the programs that the tests need are found: nats-server, PostgreSQL, PgBouncer, nginx, haproxy, h2load, Chromium and a
+//! Where the programs that the tests need are found: nats-server, PostgreSQL, PgBouncer, nginx, haproxy, h2load, valgrind, Chromium and a
 //! Python with httpbin and with parsers of formats.
 //!
 //! The test kit and `cargo xtask` share these rules, so that a test finds the same program whoever starts it. This crate
@@ -26,6 +26,8 @@ pub const NGINX_BIN: &str = "NGINX_BIN";
 pub const HAPROXY_BIN: &str = "HAPROXY_BIN";
 /// Environment variable naming the h2load program of nghttp2.
 pub const H2LOAD_BIN: &str = "H2LOAD_BIN";
+/// Environment variable naming the valgrind program.
+pub const VALGRIND_BIN: &str = "VALGRIND_BIN";
 /// Environment variable naming the Chromium program.
 pub(crate) const CHROMIUM_BIN: &str = "CHROMIUM_BIN";
 /// Environment variable naming the Python interpreter that runs httpbin.
