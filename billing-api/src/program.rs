@@ -11,17 +11,18 @@ use goldleaves_billing::Billing;
 use goldleaves_billing::stripe::{Books, BooksClock};
 use goldleaves_runtime::reload::{Reloads, Taken, is_of_all, read_watch};
 use goldleaves_runtime::settings::{Again, Common, File, Fingerprints, Setting, Values, parse, table};
-use goldleaves_runtime::telemetry::Logs;
+use goldleaves_runtime::telemetry::{Logs, TRACED};
 use goldleaves_runtime::{
     Exit, LogSwitch, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process,
 };
 use goldleaves_store::{PoolUse, Store, StoreOptions};
 use goldleaves_stripe::Stripe;
-use goldleaves_trace::TraceSettings;
+use goldleaves_trace::{TraceSettings, TracedSpans};
 use goldleaves_web::{
     Check, CheckState, Inherited, InheritedError, ListenerOptions, Ops, ServeOptions, Stop, bind, serve_ops,
 };
 use tokio::net::TcpListener;
+use tracing::{Instrument as _, info_span};
 
 use crate::push::{Pacing, Pusher, StripeMetrics};
 use crate::{BillingApi, BillingConfig, BillingMetrics, StripeDesk, close_due_periods};
@@ -101,12 +102,13 @@ impl Config {
 pub fn run(config: &Config) -> Exit {
     // Before there is a second thread.
     let inherited = Inherited::from_environment();
-    let logs = config.common.start_logs();
+    let traced = TracedSpans::default();
+    let logs = config.common.start_logs_beside(traced.layer());
     let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let exit = runtime
         .context("the runtime can't be started")
-        .and_then(|runtime| runtime.block_on(serve(config, switch, inherited)));
+        .and_then(|runtime| runtime.block_on(serve(config, (switch, traced), inherited)));
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("billing-api can't start: {}", process::chain(error.as_ref())));
@@ -114,14 +116,21 @@ pub fn run(config: &Config) -> Exit {
     })
 }
 
-async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, InheritedError>) -> Result<Exit> {
+async fn serve(
+    config: &Config,
+    (logs, traced): (LogSwitch, TracedSpans),
+    inherited: Result<Inherited, InheritedError>,
+) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("billing-api");
     let (tracer, exporting) = config.traces.start("billing-api", &metrics)?;
+    traced.export(&tracer);
+    let start = info_span!(target: TRACED, "start");
     // The server ends a statement soon after whoever asked has stopped to wait for it.
     let limits = StoreOptions { work_timeout: WORK_LIMIT, writes_wait_for_schema: true, ..StoreOptions::default() };
-    let store = Store::connect(config.database_url.expose(), limits).await?;
+    let connecting = Store::connect(config.database_url.expose(), limits);
+    let store = connecting.instrument(info_span!(target: TRACED, parent: &start, "connect to the database")).await?;
     let shown = store.clone();
     metrics.show_database(move || {
         let PoolUse { open, busy, max } = shown.pool_use();
@@ -132,6 +141,7 @@ async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, In
     let (listener, options) = listen_for_billing(&mut inherited, config.billing.addr)?;
     inherited.say_unused();
     let ops = listen(table::OPS_ADDR, config.ops_addr)?;
+    drop(start);
     tracing::info!("billing listens on http://{}, ops on http://{}", listener.local_addr()?, ops.local_addr()?);
 
     let mut supervisor = Supervisor::new(shutdown.clone());

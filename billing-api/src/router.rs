@@ -7,10 +7,12 @@ use axum::handler::Handler;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
-use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, web};
+use goldleaves_runtime::telemetry::TRACED;
+use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, put_below, web};
 use goldleaves_web::{Identified, RequestIdLayer, RequestIdService, ServeOptions, Served, Stop};
 use tokio::net::TcpListener;
 use tower::Layer;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::answer::{ApiError, Failure};
 use crate::contract::{self, Method, Operation};
@@ -197,7 +199,7 @@ async fn finish(State(api): State<BillingApi>, request: Request, next: Next) -> 
     let identified =
         request.extensions().get::<Identified>().cloned().unwrap_or_else(|| Identified::of(request.headers()));
     let mut span = begin(api.tracer(), &request, (route.as_ref(), &identified));
-    let mut response = next.run(request).await;
+    let mut response = next.run(request).instrument(handling(span.as_ref())).await;
     let failure = response.extensions_mut().remove::<Failure>();
     api.metrics().answered(route.as_ref().map(MatchedPath::as_str), response.status());
     if let Some(mut span) = span.take() {
@@ -212,6 +214,14 @@ async fn finish(State(api): State<BillingApi>, request: Request, next: Next) -> 
         None => tracing::debug!(%request_id, status, "a call was refused: {}", problem.detail()),
     }
     problem.response(request_id).map(Body::new)
+}
+
+/// The span of the work that a call causes, when the call's own is exported: statements of the database lie below it.
+fn handling(call: Option<&OpenSpan>) -> Span {
+    let Some(call) = call else { return Span::none() };
+    let span = info_span!(target: TRACED, parent: None, "handle");
+    put_below(&span, call.context());
+    span
 }
 
 /// The span of a call, below the client's, when it is exported. It never says which tenant was asked for.

@@ -6,14 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
 use goldleaves_runtime::settings::{Again, Common, Fingerprints, Values, parse, table};
-use goldleaves_runtime::telemetry::Logs;
+use goldleaves_runtime::telemetry::{Logs, TRACED};
 use goldleaves_runtime::{
     Exit, LogSwitch, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
     raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
-use goldleaves_trace::TraceSettings;
+use goldleaves_trace::{TraceSettings, TracedSpans};
 use goldleaves_web::{Inherited, InheritedError, ListenerOptions, Ops, Stop, bind, serve_ops};
+use tracing::{Instrument as _, info_span};
 
 use crate::service::{GatewayService, READY_HELP, Started, billed, running_check, spool_check};
 use crate::stream::StreamSettings;
@@ -94,7 +95,8 @@ impl Config {
 pub fn run(config: &Config) -> Exit {
     // Before there is a second thread.
     let inherited = Inherited::from_environment();
-    let logs = config.common.start_logs();
+    let traced = TracedSpans::default();
+    let logs = config.common.start_logs_beside(traced.layer());
     let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     raise_descriptor_limit();
     if let Err(behind) = check_clock() {
@@ -104,7 +106,7 @@ pub fn run(config: &Config) -> Exit {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
-        let exit = runtime.block_on(serve(config, switch, inherited));
+        let exit = runtime.block_on(serve(config, (switch, traced), inherited));
         // A thread that waits for a disk that stands still is not waited for.
         runtime.shutdown_timeout(LEFT_BEHIND);
         exit
@@ -116,14 +118,26 @@ pub fn run(config: &Config) -> Exit {
     })
 }
 
-async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, InheritedError>) -> Result<Exit> {
+async fn serve(
+    config: &Config,
+    (logs, traced): (LogSwitch, TracedSpans),
+    inherited: Result<Inherited, InheritedError>,
+) -> Result<Exit> {
     let mut inherited = inherited?;
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("gateway");
     let (tracer, exporting) = config.traces.start("gateway", &metrics)?;
-    let side = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
-    let connection = config.stream.connect("gateway").await?;
+    traced.export(&tracer);
+    let start = info_span!(target: TRACED, "start");
+    let opening = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics);
+    let side =
+        opening.instrument(info_span!(target: TRACED, parent: &start, "open the spool")).await.context("DATA_DIR")?;
+    let connection = config
+        .stream
+        .connect("gateway")
+        .instrument(info_span!(target: TRACED, parent: &start, "connect to the stream"))
+        .await?;
     let shown = connection.clone();
     metrics.show_broker(move || (shown.is_connected(), shown.connects()));
     let ops = bind(config.ops_addr, ListenerOptions::default())
@@ -146,7 +160,11 @@ async fn serve(config: &Config, logs: LogSwitch, inherited: Result<Inherited, In
         reloading: config.reloading(logs),
     };
     inherited.say_unused();
-    let Started { address, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;
+    let Started { address, upstreams, stop_grace } = {
+        let _listening = info_span!(target: TRACED, parent: &start, "listen").entered();
+        service.spawn(&mut supervisor, &config.gateway)?
+    };
+    drop(start);
     let endpoints = endpoints.page("/upstreams", upstreams);
     let rule = TaskRule { name: "ops", stage: Stage::Ops, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop };
     supervisor.spawn_once(rule, async move |stop| {

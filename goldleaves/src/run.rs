@@ -15,16 +15,18 @@ use goldleaves_gateway::service::{GatewayService, READY_HELP, Started, billed, r
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
-use goldleaves_record::RecordOpenError;
+use goldleaves_record::{RecordOpenError, RecordSide};
 use goldleaves_runtime::settings::{Environment, table};
-use goldleaves_runtime::telemetry::Logs;
+use goldleaves_runtime::telemetry::{Logs, TRACED};
 use goldleaves_runtime::{
     Exit, LogSwitch, Metrics, OnCancel, OnFailure, Shutdown, Stage, Supervisor, TaskRule, check_clock, process,
     raise_descriptor_limit,
 };
 use goldleaves_spool::RealFileSystem;
+use goldleaves_trace::TracedSpans;
 use goldleaves_web::{Inherited, InheritedError, Ops, ServeOptions, Stop, serve_ops};
 use tokio::net::TcpListener;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::again::{self, Beside};
 use crate::banner::{Banner, Sample, reachable};
@@ -43,7 +45,8 @@ const SAMPLE_NAME: &str = "demo";
 pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     // Before there is a second thread.
     let inherited = Inherited::from_environment();
-    let logs = config.common.start_logs();
+    let traced = TracedSpans::default();
+    let logs = config.common.start_logs_beside(traced.layer());
     let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     raise_descriptor_limit();
     if let Err(behind) = check_clock() {
@@ -53,7 +56,7 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
     let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
-        let exit = runtime.block_on(serve(config, (switch, inherited), shown));
+        let exit = runtime.block_on(serve(config, Given { logs: switch, traced, inherited }, shown));
         // A thread that waits for a disk that stands still is not waited for.
         runtime.shutdown_timeout(LEFT_BEHIND);
         exit
@@ -66,7 +69,11 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
 }
 
 /// The parts that exist before the runtime does.
-type Given = (LogSwitch, Result<Inherited, InheritedError>);
+struct Given {
+    logs: LogSwitch,
+    traced: TracedSpans,
+    inherited: Result<Inherited, InheritedError>,
+}
 
 /// Listeners that are bound before anything is served.
 struct Listeners {
@@ -74,23 +81,20 @@ struct Listeners {
     ops: TcpListener,
 }
 
-async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::Banner) -> Result<Exit> {
+async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> Result<Exit> {
+    let Given { logs, traced, inherited } = given;
     let mut inherited = inherited?;
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("goldleaves");
     let (tracer, exporting) = config.traces.start("goldleaves", &metrics)?;
+    traced.export(&tracer);
+    let start = info_span!(target: TRACED, "start");
     let (tokens, made) = secret::token_options(&config.jwt, &config.data_dir)?;
     if let Some(file) = made {
         tracing::info!("JWT_SECRET is unset: made one and keep it in {}", file.display());
     }
-    let side = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics).await.map_err(spool_error)?;
-    let ledger = Ledger::connect(config.database_url.expose(), StoreOptions::default()).await?;
-    let shown = ledger.clone();
-    metrics.show_database(move || {
-        let PoolUse { open, busy, max } = shown.store().pool_use();
-        [open, busy, max]
-    });
+    let (side, ledger) = open(&config, &metrics, &start).await?;
     let listeners = Listeners {
         billing: listen_for_billing(&mut inherited, config.billing.addr)?,
         ops: listen(table::OPS_ADDR, config.ops_addr)?,
@@ -99,7 +103,8 @@ async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::
 
     let mut supervisor = Supervisor::new(shutdown.clone());
     let upstream = upstream(&mut supervisor, &mut config)?;
-    prepare::spawn(&mut supervisor, &config, &ledger).await?;
+    let preparing = prepare::spawn(&mut supervisor, &config, &ledger);
+    preparing.instrument(info_span!(target: TRACED, parent: &start, "prepare the database")).await?;
     let meter = Meter::new(ledger.clone(), &metrics).traced(tracer.clone());
     let publisher: Arc<dyn Publisher> = match &config.stream {
         None => Arc::new(meter),
@@ -125,6 +130,7 @@ async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::
     let heard = shutdown.clone();
     let service = GatewayService { side, publisher, verifier, metrics, tracer, shutdown: heard, sockets, reloading };
     let Started { address: gateway, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;
+    drop(start);
     let endpoints = endpoints.page("/upstreams", upstreams);
     tracing::info!(
         "gateway listens on http://{gateway}, billing on http://{}, ops on http://{}",
@@ -145,6 +151,21 @@ async fn serve(mut config: Config, (logs, inherited): Given, banner_shown: cli::
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
+}
+
+/// Opens the spool and the ledger, below the span of the start.
+async fn open(config: &Config, metrics: &Metrics, start: &Span) -> Result<(RecordSide, Ledger)> {
+    let opening = goldleaves_record::open(config.record.clone(), RealFileSystem, metrics);
+    let side =
+        opening.instrument(info_span!(target: TRACED, parent: start, "open the spool")).await.map_err(spool_error)?;
+    let connecting = Ledger::connect(config.database_url.expose(), StoreOptions::default());
+    let ledger = connecting.instrument(info_span!(target: TRACED, parent: start, "connect to the database")).await?;
+    let shown = ledger.clone();
+    metrics.show_database(move || {
+        let PoolUse { open, busy, max } = shown.store().pool_use();
+        [open, busy, max]
+    });
+    Ok((side, ledger))
 }
 
 /// The billing API of this process, with what goes on beside it.

@@ -10,8 +10,9 @@ use goldleaves_domain::{Receiver, UsageEvent};
 use goldleaves_ledger::{Incoming, Ledger, LedgerError, Recorded, StoreError};
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::process::chain;
+use goldleaves_runtime::telemetry::TRACED;
 use goldleaves_trace::{Moment, Tracer};
-use tracing::{debug, error, warn};
+use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::handed::Handed;
 use crate::metrics::MeterMetrics;
@@ -81,7 +82,8 @@ impl Meter {
         let unreadable = incoming.iter().enumerate().filter(|(_, message)| message.parsed.is_err());
         let mut poison: Vec<usize> = unreadable.map(|(index, _)| index).collect();
         let mut spans = BatchSpans::begin(&self.tracer, self.ledger.store().system(), &incoming, arrival);
-        let recorded = self.halve(0, &incoming, &mut spans, &mut poison).await;
+        let span = info_span!(target: TRACED, "record a batch", goldleaves.batch_size = incoming.len());
+        let recorded = self.halve(0, &incoming, &mut spans, &mut poison).instrument(span).await;
         spans.end_if(recorded.is_ok());
         if recorded.is_err() {
             self.metrics.failed();

@@ -8,12 +8,13 @@ use anyhow::{Context, Result};
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_runtime::reload::{Reloads, Taken, is_of_all, read_watch};
 use goldleaves_runtime::settings::{Again, Common, File, Fingerprints, Values, parse, table};
-use goldleaves_runtime::telemetry::Logs;
+use goldleaves_runtime::telemetry::{Logs, TRACED};
 use goldleaves_runtime::{
     Exit, LogSwitch, Metrics, OnCancel, OnFailure, Secret, Shutdown, Stage, Supervisor, TaskRule, process,
 };
-use goldleaves_trace::TraceSettings;
+use goldleaves_trace::{TraceSettings, TracedSpans};
 use goldleaves_web::{Check, CheckState, ListenerOptions, Ops, Stop, bind, serve_ops};
+use tracing::{Instrument as _, info_span};
 
 use crate::Meter;
 use crate::worker::{ConsumerSettings, StreamMetrics, StreamWatch, Worker};
@@ -75,11 +76,13 @@ impl Config {
 
 /// Runs until told to stop.
 pub fn run(config: &Config) -> Exit {
-    let logs = config.common.start_logs();
+    let traced = TracedSpans::default();
+    let logs = config.common.start_logs_beside(traced.layer());
     let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let exit =
-        runtime.context("the runtime can't be started").and_then(|runtime| runtime.block_on(serve(config, switch)));
+    let exit = runtime
+        .context("the runtime can't be started")
+        .and_then(|runtime| runtime.block_on(serve(config, switch, traced)));
     drop(logs);
     exit.unwrap_or_else(|error| {
         process::say(&format_args!("meter-worker can't start: {}", process::chain(error.as_ref())));
@@ -87,16 +90,16 @@ pub fn run(config: &Config) -> Exit {
     })
 }
 
-async fn serve(config: &Config, logs: LogSwitch) -> Result<Exit> {
+async fn serve(config: &Config, logs: LogSwitch, traced: TracedSpans) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
     metrics.show_process("meter-worker");
     let (tracer, exporting) = config.traces.start("meter-worker", &metrics)?;
-    let ledger = Ledger::connect(
-        config.database_url.expose(),
-        StoreOptions { writes_wait_for_schema: true, ..StoreOptions::default() },
-    )
-    .await?;
+    traced.export(&tracer);
+    let start = info_span!(target: TRACED, "start");
+    let options = StoreOptions { writes_wait_for_schema: true, ..StoreOptions::default() };
+    let connecting = Ledger::connect(config.database_url.expose(), options);
+    let ledger = connecting.instrument(info_span!(target: TRACED, parent: &start, "connect to the database")).await?;
     let shown = ledger.clone();
     metrics.show_database(move || {
         let PoolUse { open, busy, max } = shown.store().pool_use();
@@ -104,9 +107,15 @@ async fn serve(config: &Config, logs: LogSwitch) -> Result<Exit> {
     });
     let ops = bind(config.ops_addr, ListenerOptions::default())
         .with_context(|| format!("OPS_ADDR {} can't be listened on", config.ops_addr))?;
-    let connection = config.stream.clone().connect("meter-worker").await?;
+    let connection = config
+        .stream
+        .clone()
+        .connect("meter-worker")
+        .instrument(info_span!(target: TRACED, parent: &start, "connect to the stream"))
+        .await?;
     let shown = connection.clone();
     metrics.show_broker(move || (shown.is_connected(), shown.connects()));
+    drop(start);
     tracing::info!("ops listens on http://{}", ops.local_addr()?);
 
     let mut supervisor = Supervisor::new(shutdown.clone());

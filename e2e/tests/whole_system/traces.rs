@@ -80,16 +80,34 @@ async fn one_trace_goes_from_the_client_to_the_commit(kind: Kind) {
     let (billed, parent) = trace('c', "01");
     let other = Request::get("/billing/usage-summary/other").token(&token).header("traceparent", &parent);
     assert_eq!(deployment.ask(&other).await.unwrap().status, 403);
-    let spans = spans_of(&collector, &billed, 3).await;
+    let spans = spans_of(&collector, &billed, 4).await;
     let toward = spans.iter().find(|span| span.kind == "Client").unwrap();
     let asked = spans.iter().find(|span| span.parent_id == toward.span_id).unwrap();
     assert_eq!((asked.kind.as_str(), asked.service.as_str()), ("Server", billing));
     assert_eq!(asked.name, "GET /billing/usage-summary/{tenant_id}");
+    let handled = spans.iter().find(|span| span.parent_id == asked.span_id).unwrap();
+    assert_eq!((handled.name.as_str(), handled.kind.as_str()), ("handle", "Internal"));
     // What the client did wrong is no fault of who served it, but one to who called.
     assert_eq!(spans.iter().filter(|span| span.failed).collect::<Vec<_>>(), [toward]);
 
+    let (read, parent) = trace('d', "01");
+    let own = Request::get("/billing/usage-summary/acme").token(&token).header("traceparent", &parent);
+    assert_eq!(deployment.ask(&own).await.unwrap().status, 200);
+    let has_statement = |spans: &[Span]| {
+        let handled = spans.iter().find(|span| span.trace_id == read && span.name == "handle")?;
+        spans.iter().find(|span| span.parent_id == handled.span_id && span.kind == "Client").cloned()
+    };
+    let statement = collector.wait_for("a statement below the call", has_statement).await.unwrap();
+    assert!(statement.says("db.system.name").is_some(), "{statement:#?}");
+
     assert!(deployment.stop().await.unwrap().success());
-    assert!(collector.spans().unwrap().iter().all(|span| span.trace_id != unwanted));
+    let spans = collector.spans().unwrap();
+    assert!(spans.iter().all(|span| span.trace_id != unwanted));
+    // Beside the calls: how each program started, and the batches that its events went in.
+    for (name, service) in [("start", gateway), ("start", worker), ("start", billing), ("relay a batch", gateway)] {
+        assert!(spans.iter().any(|span| span.name == name && span.service == service), "no {name} of {service}");
+    }
+    assert!(spans.iter().any(|span| span.name == "record a batch" && span.service == worker), "{spans:#?}");
 }
 
 async fn calls_are_billed_while_the_collector_is_silent(kind: Kind) {

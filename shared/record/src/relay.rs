@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use goldleaves_domain::{PublishError, Publisher, Receiver, Source};
+use goldleaves_runtime::telemetry::TRACED;
 use goldleaves_spool::{Lsn, Orphan, Reader, Record, Spool, SpoolError};
 use goldleaves_trace::{Moment, Opening, SpanKind, Tracer, messaging};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 use super::delivery::{self, Read};
 use super::gather::Gathering;
@@ -247,7 +248,8 @@ impl Relay {
         let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
         let (count, is_large) = (records.len(), records.len() > limits.records / 2 || bytes > limits.bytes / 2);
         let batch: Vec<_> = records.into_iter().map(|record| self.read(record)).collect();
-        match self.hand_over(publisher, &batch).await {
+        let span = info_span!(target: TRACED, parent: None, "relay a batch", goldleaves.batch_size = batch.len());
+        match self.hand_over(publisher, &batch).instrument(span).await {
             BatchEnd::Over => self.advance(next, &publisher.receipt()).await,
             BatchEnd::Rewound => self.rewind().await,
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use goldleaves_runtime::create_private;
+use goldleaves_runtime::telemetry::TRACED;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{
@@ -13,6 +14,7 @@ use sea_orm::{
     QueryResult, SqliteTransactionMode, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::sync::watch;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::dialect::Dialect;
 use crate::error::{StoreError, away, is_full, is_of_the_disk};
@@ -266,7 +268,7 @@ impl Store {
                 }
             }
         };
-        let rows = within(limit, rows).await;
+        let rows = within(limit, rows).instrument(self.traced("read")).await;
         rows.inspect_err(|cause| self.doubt(&target, cause))
     }
 
@@ -295,11 +297,25 @@ impl Store {
             // What is read may go to somebody who is slow to take it.
             transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 0", Params::default()).await?;
         }
-        let done = work(&transaction).await;
+        let done = work(&transaction).instrument(self.traced("read a snapshot")).await;
         if let Err(error) = transaction.inner.rollback().await {
             tracing::debug!(%error, "a transaction that only read did not end");
         }
         done
+    }
+
+    /// The span of a statement or transaction, where what it belongs to has one.
+    fn traced(&self, operation: &'static str) -> Span {
+        if Span::current().is_none() {
+            return Span::none();
+        }
+        info_span!(
+            target: TRACED,
+            "database",
+            otel.name = operation,
+            otel.kind = "client",
+            db.system.name = self.system(),
+        )
     }
 
     async fn begin(&self, target: &Target, mode: TransactionOptions) -> Result<Transaction, StoreError> {
@@ -338,7 +354,7 @@ impl Store {
         let start = Instant::now();
         loop {
             let gave_way = AtomicBool::new(false);
-            let done = self.write_once(work.clone(), limit, &gave_way).await;
+            let done = self.write_once(work.clone(), limit, &gave_way).instrument(self.traced("write")).await;
             let again = gave_way.into_inner() && start.elapsed() < limit / 2;
             if done.is_ok() || !again {
                 return done;

@@ -24,6 +24,11 @@ impl Tracer {
         Self(Some(tracer))
     }
 
+    /// The SDK's tracer, where spans are exported.
+    pub(crate) const fn sdk(&self) -> Option<&SdkTracer> {
+        self.0.as_ref()
+    }
+
     /// The context of a `traceparent` that is valid and whose spans are exported. Reads nothing when none are.
     pub fn continued(&self, traceparent: Option<&str>) -> Option<TraceContext> {
         self.0.as_ref()?;

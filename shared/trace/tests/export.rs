@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 use goldleaves_domain::TraceContext;
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::settings::Values;
+use goldleaves_runtime::telemetry::TRACED;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::collector::{Collector, Reply};
-use goldleaves_trace::{Exporting, Moment, OpenSpan, Opening, SpanKind, TraceSettings, Tracer};
+use goldleaves_trace::{Exporting, Moment, OpenSpan, Opening, SpanKind, TraceSettings, TracedSpans, Tracer, put_below};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tracing::{info, info_span, warn_span};
+use tracing_subscriber::layer::SubscriberExt;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -94,6 +97,41 @@ async fn what_is_there_at_the_end_is_exported() {
     assert_eq!(collector.requests(), 3, "in batches of 1,024");
     assert!(metrics.text().contains("goldleaves_trace_spans_exported_total 3000\n"));
     drop(tracer);
+}
+
+#[tokio::test]
+async fn spans_of_tracing_are_exported_by_their_target_once_traces_have_started() {
+    let collector = Collector::start().await.unwrap();
+    let Exporter { tracer, exporting, .. } = Exporter::start(&collector.url());
+    let traced = TracedSpans::default();
+    let subscriber = tracing_subscriber::registry().with(traced.layer());
+    tracing::subscriber::with_default(subscriber, || {
+        info_span!(target: TRACED, "before").in_scope(|| {});
+        traced.export(&Tracer::off());
+        info_span!(target: TRACED, "off").in_scope(|| {});
+        traced.export(&tracer);
+        assert!(warn_span!("request").is_disabled(), "another target");
+        let work = info_span!(target: TRACED, "work", size = 3);
+        put_below(&work, client("01"));
+        work.in_scope(|| {
+            info!(target: TRACED, "an event is no span");
+            info_span!(target: TRACED, "step", otel.kind = "client").in_scope(|| {});
+        });
+        let quiet = info_span!(target: TRACED, "unwanted");
+        put_below(&quiet, client("00"));
+        quiet.in_scope(|| {});
+        info_span!(target: TRACED, parent: None, "own").in_scope(|| {});
+    });
+    exporting.finish(pending()).await;
+    let spans = collector.spans().unwrap();
+    let of =
+        |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name}: {spans:#?}"));
+    let (work, step, own) = (of("work"), of("step"), of("own"));
+    assert_eq!((spans.len(), work.says("size")), (3, Some("3")), "{spans:#?}");
+    assert_eq!((work.parent_id.as_str(), &step.parent_id), ("00f067aa0ba902b7", &work.span_id));
+    assert_eq!((work.trace_id.as_str(), &step.trace_id), ("4bf92f3577b34da6a3ce929d0e0e4736", &work.trace_id));
+    assert_ne!(own.trace_id, work.trace_id);
+    assert_eq!((work.kind.as_str(), step.kind.as_str()), ("Internal", "Client"));
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::Identity;
+use tracing_subscriber::{Layer, Registry};
 
 use super::parse::{self, Invalid};
 use super::{Values, table};
@@ -58,7 +60,18 @@ impl Common {
     /// # Errors
     /// Something else already takes the logs.
     pub fn start_logs(&self) -> Result<Logs, TryInitError> {
-        let logs = telemetry::init(self.logs)?;
+        self.start_logs_beside(Identity::new())
+    }
+
+    /// Works like [`Common::start_logs`], with another layer beside that of the logs.
+    ///
+    /// # Errors
+    /// Something else already takes the logs.
+    pub fn start_logs_beside<L>(&self, layer: L) -> Result<Logs, TryInitError>
+    where
+        L: Layer<Registry> + Send + Sync + 'static,
+    {
+        let logs = telemetry::init(self.logs, layer)?;
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(logs)
     }

@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::Identity;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
 
 pub use tracing_subscriber::util::TryInitError;
 pub use writer::{LogWriter, Logs};
+
+/// The target of spans that are exported as traces (`shared/trace`). Logs never show them.
+pub const TRACED: &str = "traced";
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +40,18 @@ pub struct LogOptions {
     pub format: LogFormat,
 }
 
-/// Sends this process's logs to standard error. Keep what is returned until the very end: dropping it writes what is
+/// Sends this process's logs to standard error, beside another layer. Keep what is returned until the very end: dropping it writes what is
 /// still waiting.
 ///
 /// # Errors
 /// Something else already takes the logs.
-pub(crate) fn init(options: LogOptions) -> Result<Logs, TryInitError> {
+pub(crate) fn init<L>(options: LogOptions, beside: L) -> Result<Logs, TryInitError>
+where
+    L: Layer<Registry> + Send + Sync + 'static,
+{
     let (writer, mut logs) = writer::to(std::io::stderr());
     let colours = std::io::stderr().is_terminal();
-    let (subscriber, switch) = switched(options, colours, writer);
+    let (subscriber, switch) = switched(options, beside, (colours, writer));
     subscriber.try_init()?;
     logs.switch = switch;
     Ok(logs)
@@ -83,12 +90,17 @@ pub fn subscriber<W>(options: LogOptions, colours: bool, writer: W) -> impl Subs
 where
     W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {
-    switched(options, colours, writer).0
+    switched(options, Identity::new(), (colours, writer)).0
 }
 
 /// The same, and what changes it: both formats are there, and one of them hears nothing.
-fn switched<W>(options: LogOptions, colours: bool, writer: W) -> (impl Subscriber + Send + Sync, LogSwitch)
+fn switched<L, W>(
+    options: LogOptions,
+    beside: L,
+    (colours, writer): (bool, W),
+) -> (impl Subscriber + Send + Sync, LogSwitch)
 where
+    L: Layer<Registry> + Send + Sync + 'static,
     W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {
     let text = tracing_subscriber::fmt::layer().with_writer(writer.clone()).with_ansi(colours);
@@ -96,7 +108,8 @@ where
     let json = json.flatten_event(true).with_current_span(true).with_span_list(false);
     let (as_text, text_switch) = reload::Layer::new(filter_of(LogFormat::Text, options));
     let (as_json, json_switch) = reload::Layer::new(filter_of(LogFormat::Json, options));
-    let subscriber = tracing_subscriber::registry().with(text.with_filter(as_text)).with(json.with_filter(as_json));
+    let subscriber =
+        tracing_subscriber::registry().with(beside).with(text.with_filter(as_text)).with(json.with_filter(as_json));
     let change = move |options| {
         // They fail only once the subscriber is gone.
         let _ = text_switch.reload(filter_of(LogFormat::Text, options));
