@@ -1,7 +1,6 @@
 //! The gateway as a program of its own: it serves, records in its spool and publishes to JetStream.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_auth::{JwtSettings, SecretNeed, TokenVerifier, WallClock};
@@ -21,8 +20,6 @@ use crate::stream::StreamSettings;
 use crate::{Deployment, GatewayConfig, Reloaded, Reloading, RouteShown, Taken, needs_restart};
 use goldleaves_record::RecordOptions;
 
-/// How long threads that still work with files are waited for at the end.
-const LEFT_BEHIND: Duration = Duration::from_secs(1);
 const OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// The settings of the program.
@@ -103,19 +100,9 @@ pub fn run(config: &Config) -> Exit {
         process::say(&format_args!("gateway can't start: {behind}"));
         return Exit::Failed("clock".to_owned());
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
-    let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
-        let exit = runtime.block_on(serve(config, (switch, traced), inherited));
-        // A thread that waits for a disk that stands still is not waited for.
-        runtime.shutdown_timeout(LEFT_BEHIND);
-        exit
-    });
+    let exit = process::serve("gateway", serve(config, (switch, traced), inherited));
     drop(logs);
-    exit.unwrap_or_else(|error| {
-        process::say(&format_args!("gateway can't start: {}", process::chain(error.as_ref())));
-        Exit::Failed("start".to_owned())
-    })
+    exit
 }
 
 async fn serve(

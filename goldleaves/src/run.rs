@@ -36,8 +36,6 @@ use crate::{broker, demo, prepare, secret, token};
 
 /// How long the start waits for the price that it says.
 const PRICE_WITHIN: Duration = Duration::from_secs(1);
-/// How long threads that still work with files are waited for at the end.
-const LEFT_BEHIND: Duration = Duration::from_secs(1);
 /// The user that the sample token speaks for.
 const SAMPLE_NAME: &str = "demo";
 
@@ -53,19 +51,9 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
         process::say(&format_args!("goldleaves can't start: {behind}"));
         return Exit::Failed("clock".to_owned());
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
-    let exit = runtime.context("the runtime can't be started").and_then(|runtime| {
-        let exit = runtime.block_on(serve(config, Given { logs: switch, traced, inherited }, shown));
-        // A thread that waits for a disk that stands still is not waited for.
-        runtime.shutdown_timeout(LEFT_BEHIND);
-        exit
-    });
+    let exit = process::serve("goldleaves", serve(config, Given { logs: switch, traced, inherited }, shown));
     drop(logs);
-    exit.unwrap_or_else(|error| {
-        process::say(&format_args!("goldleaves can't start: {}", process::chain(error.as_ref())));
-        Exit::Failed("start".to_owned())
-    })
+    exit
 }
 
 /// The parts that exist before the runtime does.

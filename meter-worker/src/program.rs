@@ -79,15 +79,9 @@ pub fn run(config: &Config) -> Exit {
     let traced = TracedSpans::default();
     let logs = config.common.start_logs_beside(traced.layer());
     let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let exit = runtime
-        .context("the runtime can't be started")
-        .and_then(|runtime| runtime.block_on(serve(config, switch, traced)));
+    let exit = process::serve("meter-worker", serve(config, switch, traced));
     drop(logs);
-    exit.unwrap_or_else(|error| {
-        process::say(&format_args!("meter-worker can't start: {}", process::chain(error.as_ref())));
-        Exit::Failed("start".to_owned())
-    })
+    exit
 }
 
 async fn serve(config: &Config, logs: LogSwitch, traced: TracedSpans) -> Result<Exit> {

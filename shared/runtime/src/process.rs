@@ -1,7 +1,9 @@
 //! The first and the last thing a program does: read its settings, and say how it ended.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
@@ -11,6 +13,9 @@ use crate::files::Pipes;
 use crate::settings::{Again, CONFIG_FILE, FILE_NAME, File, Mistakes, Values};
 use crate::signals;
 pub use crate::terminal::{answer, print, say, show};
+
+/// How long threads are waited for in the end that wait for a disk that stands still.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// A program that takes no arguments of its own, from the first thing it does to the last: its command line, its settings,
 /// its work, its exit code.
@@ -105,6 +110,28 @@ fn variable() -> Option<PathBuf> {
     std::env::var_os(CONFIG_FILE).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// Runs a service on a runtime of its own, until it was told to stop. What keeps it from starting goes to standard error.
+pub fn serve<E>(name: &str, service: impl Future<Output = Result<Exit, E>>) -> Exit
+where
+    E: AsRef<dyn Error>,
+{
+    let why =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
+        {
+            Ok(runtime) => {
+                let served = runtime.block_on(service);
+                runtime.shutdown_timeout(LEFT_BEHIND);
+                match served {
+                    Ok(exit) => return exit,
+                    Err(error) => chain(error.as_ref()),
+                }
+            }
+            Err(error) => format!("the runtime can't be started: {error}"),
+        };
+    say(&format_args!("{name} can't start: {why}"));
+    Exit::Failed("start".to_owned())
+}
+
 /// Says on standard error how the program ended, where that is not obvious, and gives the code.
 pub fn end(exit: Exit) -> ExitCode {
     match &exit {
@@ -118,7 +145,7 @@ pub fn end(exit: Exit) -> ExitCode {
 
 /// An error and all its causes in one line. A cause that an error's own words hold already, as many libraries' do, is not
 /// said again.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut last = text.clone();
     let mut cause = error.source();
