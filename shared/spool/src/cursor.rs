@@ -57,7 +57,7 @@ impl CursorState {
     /// Every relayed record before this LSN was acknowledged so long ago that no receiver loses it any more.
     pub(crate) fn settled(&mut self, after: Duration) -> Past {
         let cursor = self.cursor();
-        self.past.follow(cursor, (unix_secs(), after.as_secs()));
+        self.past.follow(cursor, unix_secs(), after.as_secs());
         self.past
     }
 }

@@ -21,12 +21,12 @@ impl Durability {
     }
 
     fn join(&mut self, waker: &Waker) {
-        let waiters = &self.shared.waiters;
+        let waiters = &self.shared.syncing.waiters;
         if self.place.is_some_and(|place| waiters.renew(place, waker)) {
             return;
         }
         self.place = Some(waiters.join(self.lsn, waker.clone()));
-        self.shared.bell.ring();
+        self.shared.syncing.bell.ring();
     }
 }
 
@@ -34,19 +34,19 @@ impl Future for Durability {
     type Output = Result<(), SpoolError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(outcome) = self.shared.outcome(self.lsn) {
+        if let Some(outcome) = self.shared.syncing.outcome(self.lsn) {
             return Poll::Ready(outcome);
         }
         self.join(cx.waker());
         // Between the question and the joining it may have come about.
-        self.shared.outcome(self.lsn).map_or(Poll::Pending, Poll::Ready)
+        self.shared.syncing.outcome(self.lsn).map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Drop for Durability {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            self.shared.waiters.leave(place);
+            self.shared.syncing.waiters.leave(place);
         }
     }
 }

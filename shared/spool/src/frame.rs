@@ -11,7 +11,7 @@ pub(crate) const ALIGN: u64 = 8;
 
 /// The kinds of frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FrameKind {
     Intent,
     Publish,
     Void,
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-impl Kind {
+impl FrameKind {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Intent => 1,
@@ -71,7 +71,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) lsn: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: FrameKind,
     pub(crate) version: u8,
     pub(crate) unix_secs: u32,
     /// The INTENT that is settled or carried, else 0.
@@ -129,7 +129,7 @@ impl Head {
         (crc == u32_at(head, 0)?).then_some(())?;
         Some(Self {
             lsn,
-            kind: Kind::of(*head.get(16)?),
+            kind: FrameKind::of(*head.get(16)?),
             version: *head.get(17)?,
             unix_secs: u32_at(head, 20)?,
             link: u64_at(head, 24)?,
@@ -144,7 +144,7 @@ pub(crate) fn frame_bytes(payload_bytes: usize) -> u64 {
     ((HEAD + payload_bytes) as u64).next_multiple_of(ALIGN)
 }
 
-/// Payload of [`Kind::Start`].
+/// Payload of [`FrameKind::Start`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) epoch: Uuid,
@@ -181,7 +181,7 @@ impl Start {
     }
 }
 
-/// Payload of [`Kind::EpochOpen`] and [`Kind::EpochClosed`].
+/// Payload of [`FrameKind::EpochOpen`] and [`FrameKind::EpochClosed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EpochMark {
     pub(crate) epoch: Uuid,
@@ -202,7 +202,7 @@ impl EpochMark {
     }
 }
 
-/// An entry of the payload of [`Kind::OpenIds`]: an open intent, and the frame that holds its payload.
+/// An entry of the payload of [`FrameKind::OpenIds`]: an open intent, and the frame that holds its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenId {
     pub(crate) lsn: u64,

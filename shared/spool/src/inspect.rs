@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::clock::unix_secs;
 use crate::error::OpenError;
 use crate::fs::{FileSystem, OpenMode, RealFileSystem};
-use crate::state::{self, State};
+use crate::state::{self, SpoolState};
 use crate::survey::{self, Survey};
 use crate::{quarantine, resend};
 
@@ -64,7 +64,7 @@ pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path, since: u64) -> R
     let found = survey::find(fs, directory, OpenMode::Read)?;
     let known = found.segments.first().map(|segment| segment.header.spool);
     let id = read.as_ref().map(|state| state.spool).or(known);
-    let state = read.unwrap_or_else(|| State::new(id.unwrap_or_default()));
+    let state = read.unwrap_or_else(|| SpoolState::new(id.unwrap_or_default()));
     let segments: Vec<_> = found.segments.into_iter().filter(|segment| segment.limit() > state.floor).collect();
     let mut damaged_regions = found.damaged.len() as u64;
     let survey = Survey::take(&segments, &state, &mut |gap| {

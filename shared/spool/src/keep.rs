@@ -13,29 +13,20 @@ use uuid::Uuid;
 
 use crate::clock::unix_secs;
 use crate::error::AppendError;
-use crate::frame::{Kind, OpenId};
+use crate::frame::{FrameKind, OpenId};
 use crate::fs::ZEROS;
+use crate::keeper::{Round, TICK_IDLE};
 use crate::past::Past;
-use crate::scan::{OnReadError, Scan, Step};
+use crate::scan::{OnReadError, Scan, ScanStep};
 use crate::segment::{DATA, Header, PAGE, Segment};
 use crate::shared::Shared;
-use crate::state::{self, State};
+use crate::state::{self, SpoolState};
 
-const TICK: Duration = Duration::from_millis(200);
-const TICK_IDLE: Duration = Duration::from_secs(1);
 /// Files kept because their room can be used again.
 const REUSABLE_MAX: usize = 2;
 /// Zeros are written ahead in steps of this size, as long as a step takes no longer: a slow disk has better things to do.
 const FILL_STEP: u64 = 1 << 20;
 const FILL_STEP_MAX: Duration = Duration::from_millis(50);
-
-/// The findings of one round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Round {
-    Quiet,
-    /// Something could not be done and wants another round.
-    Unfinished,
-}
 
 /// The next content of the state file.
 struct NextState {
@@ -52,7 +43,7 @@ struct NextState {
 }
 
 impl NextState {
-    fn differs_from(&self, current: &State) -> bool {
+    fn differs_from(&self, current: &SpoolState) -> bool {
         let places = (self.cursor, self.past, self.floor, self.checkpoint);
         places != (current.cursor, current.past, current.floor, current.checkpoint) || !self.closed.is_empty()
     }
@@ -68,27 +59,8 @@ impl Shared {
                 self.heed_resend();
                 looked = Some(Instant::now());
             }
-            let mut signal = self.keeper.lock();
-            if signal.stop {
+            if !self.keeper.rest(round) {
                 return;
-            }
-            match round {
-                Round::Quiet if signal.wanted => {}
-                Round::Quiet => {
-                    self.keep_wake.wait_for(&mut signal, TICK_IDLE);
-                }
-                // However many ask: a disk that just refused is not asked again at once.
-                Round::Unfinished => {
-                    self.keep_wake.wait_while_for(&mut signal, |signal| !signal.stop, TICK);
-                }
-            }
-            signal.wanted = false;
-            let busy = signal.cursor_moved;
-            signal.cursor_moved = false;
-            drop(signal);
-            if busy {
-                // Many acknowledgements become one write of the cursor.
-                std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
@@ -162,7 +134,7 @@ impl Shared {
             from = spare.header.capacity;
         }
         spare.filled.store(from, Ordering::Relaxed);
-        self.wake_keeper();
+        self.keeper.wake();
     }
 
     fn trim_finished(&self) {
@@ -192,7 +164,7 @@ impl Shared {
     }
 
     /// Returns what the state file should say now, but for the floor.
-    fn next_state(&self, current: &State) -> NextState {
+    fn next_state(&self, current: &SpoolState) -> NextState {
         let (cursor, past, memo) = {
             let mut relay = self.relay.lock();
             (relay.cursor(), relay.settled(self.options.settle_after), relay.memo.clone())
@@ -436,8 +408,9 @@ impl Shared {
 /// Returns what an open intent's frame, or a copy of it, says.
 fn intent_at(segments: &[Arc<Segment>], home: u64, durable: u64) -> Option<(u8, Bytes)> {
     match Scan::new(home, OnReadError::Fail).step(segments, durable) {
-        Ok(Step::Frame(frame)) if frame.head.lsn == home => {
-            matches!(frame.head.kind, Kind::Intent | Kind::Carried).then_some((frame.head.version, frame.payload))
+        Ok(ScanStep::Frame(frame)) if frame.head.lsn == home => {
+            matches!(frame.head.kind, FrameKind::Intent | FrameKind::Carried)
+                .then_some((frame.head.version, frame.payload))
         }
         _ => None,
     }

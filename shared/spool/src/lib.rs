@@ -50,6 +50,7 @@ mod fs;
 mod ids;
 mod inspect;
 mod keep;
+mod keeper;
 mod log;
 mod options;
 mod past;
@@ -69,6 +70,7 @@ mod stall;
 mod state;
 mod survey;
 mod sync;
+mod syncing;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use crate::clock::unix_secs;
 use crate::error::AppendError;
-use crate::frame::{EpochMark, HEAD, Head, Kind, OpenId, PAYLOAD_BYTES_MAX, Start, frame_bytes};
+use crate::frame::{EpochMark, FrameKind, HEAD, Head, OpenId, PAYLOAD_BYTES_MAX, Start, frame_bytes};
 use crate::ids::{Appended, IntentId, Lsn};
-use crate::room::{Claim, Opening, Room};
+use crate::room::{Room, RoomClaim, SegmentOpening};
 use crate::segment::{DATA, Segment};
 use crate::stage::Chunks;
 use crate::tail::Tail;
@@ -72,13 +72,13 @@ impl Writing {
 
 /// An intent that owes a settlement. What it says is in its frame; whoever announced it has it too.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Open {
+pub(crate) struct OpenIntent {
     /// The frame that holds its payload: its own, or a copy that was made before that went.
     pub(crate) home: u64,
     pub(crate) reserved: u64,
 }
 
-impl Open {
+impl OpenIntent {
     pub(crate) fn new(home: u64, payload_bytes: usize, slack: usize) -> Self {
         Self { home, reserved: frame_bytes(payload_bytes + slack) }
     }
@@ -86,17 +86,17 @@ impl Open {
 
 /// A record to be appended.
 #[derive(Clone, Copy)]
-pub(crate) struct Entry<'a> {
-    pub(crate) kind: Kind,
+pub(crate) struct LogEntry<'a> {
+    pub(crate) kind: FrameKind,
     pub(crate) version: u8,
     pub(crate) link: u64,
     pub(crate) payload: &'a [u8],
     pub(crate) payload_crc: u32,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> LogEntry<'a> {
     /// Sums the payload up; done before the lock is taken.
-    pub(crate) fn new(kind: Kind, version: u8, payload: &'a [u8]) -> Self {
+    pub(crate) fn new(kind: FrameKind, version: u8, payload: &'a [u8]) -> Self {
         Self { kind, version, link: 0, payload, payload_crc: crc32c::crc32c(payload) }
     }
 
@@ -107,7 +107,7 @@ impl<'a> Entry<'a> {
 
 /// The next work of the sync thread.
 #[derive(Clone)]
-pub(crate) struct Target {
+pub(crate) struct SyncTarget {
     pub(crate) segment: Arc<Segment>,
     pub(crate) end: u64,
     pub(crate) poisoned: bool,
@@ -119,7 +119,7 @@ pub(crate) struct Log {
     pub(crate) spares: VecDeque<Arc<Segment>>,
     /// All segments that can be read, by first LSN; spares are not among them.
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
-    pub(crate) open: BTreeMap<u64, Open>,
+    pub(crate) open: BTreeMap<u64, OpenIntent>,
     pub(crate) reserved: u64,
     pub(crate) epoch: Uuid,
     pub(crate) last_seq: u64,
@@ -180,7 +180,7 @@ pub(crate) fn payload_bytes_max(segment_bytes: u64) -> usize {
 }
 
 impl Log {
-    pub(crate) fn intent(&mut self, entry: Entry<'_>) -> Result<IntentId, AppendError> {
+    pub(crate) fn intent(&mut self, entry: LogEntry<'_>) -> Result<IntentId, AppendError> {
         self.check(&entry)?;
         if let Some(kind) = self.broken {
             return Err(AppendError::Unwritable { kind });
@@ -189,21 +189,21 @@ impl Log {
         self.admit(claim)?;
         let lsn = self.append(entry, 0)?;
         self.used = true;
-        self.open.insert(lsn, Open { home: lsn, reserved });
+        self.open.insert(lsn, OpenIntent { home: lsn, reserved });
         self.reserved += reserved;
         Ok(IntentId(lsn))
     }
 
     /// PUBLISH or VOID. Within what the intent reserved this cannot fail for lack of room.
-    pub(crate) fn settle(&mut self, intent: IntentId, mut entry: Entry<'_>) -> Result<Appended, AppendError> {
+    pub(crate) fn settle(&mut self, intent: IntentId, mut entry: LogEntry<'_>) -> Result<Appended, AppendError> {
         self.check(&entry)?;
         let reserved = self.open.get(&intent.0).ok_or(AppendError::NotOpen(intent))?.reserved;
         if entry.bytes() > reserved {
             let (frame, open) = (entry.bytes(), self.open.len());
-            self.admit(Claim { frame, open, reserved: self.reserved - reserved })?;
+            self.admit(RoomClaim { frame, open, reserved: self.reserved - reserved })?;
         }
         entry.link = intent.0;
-        let seq = if entry.kind == Kind::Publish { self.last_seq + 1 } else { 0 };
+        let seq = if entry.kind == FrameKind::Publish { self.last_seq + 1 } else { 0 };
         let lsn = self.append(entry, seq)?;
         self.used = true;
         self.last_seq = self.last_seq.max(seq);
@@ -212,7 +212,7 @@ impl Log {
         Ok(Appended { lsn: Lsn(lsn), seq })
     }
 
-    pub(crate) fn note(&mut self, entry: Entry<'_>) -> Result<Lsn, AppendError> {
+    pub(crate) fn note(&mut self, entry: LogEntry<'_>) -> Result<Lsn, AppendError> {
         self.check(&entry)?;
         self.admit(self.claim(&entry))?;
         let lsn = self.append(entry, 0)?;
@@ -224,7 +224,7 @@ impl Log {
         let earlier = self.earlier.iter().find(|mark| mark.epoch == epoch).copied();
         let mark = earlier.unwrap_or(EpochMark { epoch, last_seq: self.last_seq });
         let payload = mark.encode();
-        let entry = Entry::new(Kind::EpochClosed, 1, &payload);
+        let entry = LogEntry::new(FrameKind::EpochClosed, 1, &payload);
         self.check(&entry)?;
         self.admit(self.claim(&entry))?;
         let lsn = self.append(entry, 0)?;
@@ -236,7 +236,7 @@ impl Log {
     /// Copies an open intent to the end, because the segment that holds its payload is to go. `false` when it was settled
     /// meanwhile.
     pub(crate) fn spill(&mut self, lsn: u64, version: u8, payload: &[u8]) -> Result<bool, AppendError> {
-        let mut entry = Entry::new(Kind::Carried, version, payload);
+        let mut entry = LogEntry::new(FrameKind::Carried, version, payload);
         entry.link = lsn;
         self.check(&entry)?;
         if !self.open.contains_key(&lsn) {
@@ -267,7 +267,7 @@ impl Log {
         inside.map(|(lsn, open)| OpenId { lsn: *lsn, home: open.home }).collect()
     }
 
-    fn check(&self, entry: &Entry<'_>) -> Result<(), AppendError> {
+    fn check(&self, entry: &LogEntry<'_>) -> Result<(), AppendError> {
         if self.closed {
             return Err(AppendError::Closed);
         }
@@ -294,19 +294,19 @@ impl Log {
     }
 
     /// Returns what a frame asks for that opens and settles nothing.
-    fn claim(&self, entry: &Entry<'_>) -> Claim {
-        Claim { frame: entry.bytes(), open: self.open.len(), reserved: self.reserved }
+    fn claim(&self, entry: &LogEntry<'_>) -> RoomClaim {
+        RoomClaim { frame: entry.bytes(), open: self.open.len(), reserved: self.reserved }
     }
 
     /// Returns what an intent with so large a payload asks for, and the part of it that is reserved for the settlement.
-    fn intent_claim(&self, payload_bytes: usize) -> (Claim, u64) {
+    fn intent_claim(&self, payload_bytes: usize) -> (RoomClaim, u64) {
         let reserved = frame_bytes(payload_bytes + self.slack);
         let (frame, open) = (frame_bytes(payload_bytes), self.open.len() + 1);
-        (Claim { frame, open, reserved: self.reserved + reserved }, reserved)
+        (RoomClaim { frame, open, reserved: self.reserved + reserved }, reserved)
     }
 
     /// Takes this only if the promise holds afterwards.
-    fn admit(&mut self, claim: Claim) -> Result<(), AppendError> {
+    fn admit(&mut self, claim: RoomClaim) -> Result<(), AppendError> {
         let left = self.room().after(claim);
         self.wants_spare |= match left {
             Ok(left) => left < claim.reserved + self.segment_bytes / 2 || self.spares.len() < self.spares_wanted(),
@@ -345,21 +345,21 @@ impl Log {
     }
 
     /// Returns what the next segment begins with.
-    pub(crate) fn opening(&self) -> Opening {
+    pub(crate) fn opening(&self) -> SegmentOpening {
         let ids_max = (self.payload_bytes_max / OpenId::BYTES).max(1);
-        Opening { epochs: self.earlier.len(), ids_max }
+        SegmentOpening { epochs: self.earlier.len(), ids_max }
     }
 
     // === appending ===
 
-    fn append(&mut self, entry: Entry<'_>, seq: u64) -> Result<u64, AppendError> {
+    fn append(&mut self, entry: LogEntry<'_>, seq: u64) -> Result<u64, AppendError> {
         if entry.bytes() > self.active_room() {
             self.rotate()?;
         }
         Ok(self.put(entry, seq))
     }
 
-    fn put(&mut self, entry: Entry<'_>, seq: u64) -> u64 {
+    fn put(&mut self, entry: LogEntry<'_>, seq: u64) -> u64 {
         let Some(active) = self.writing.back_mut() else { return 0 };
         let (lsn, now) = (active.end, unix_secs());
         let head = Head {
@@ -424,12 +424,12 @@ impl Log {
             carried: u32::try_from(lists + earlier.len()).unwrap_or(u32::MAX),
             used: self.used,
         };
-        self.put(Entry::new(Kind::Start, 1, &start.encode()), 0);
+        self.put(LogEntry::new(FrameKind::Start, 1, &start.encode()), 0);
         for mark in earlier {
-            self.put(Entry::new(Kind::EpochOpen, 1, &mark.encode()), 0);
+            self.put(LogEntry::new(FrameKind::EpochOpen, 1, &mark.encode()), 0);
         }
         for list in ids.chunks(ids_max * OpenId::BYTES) {
-            self.put(Entry::new(Kind::OpenIds, 1, list), 0);
+            self.put(LogEntry::new(FrameKind::OpenIds, 1, list), 0);
         }
         let end = self.end();
         self.checkpoints.push_back((end, first));
@@ -494,13 +494,13 @@ impl Log {
     }
 
     /// Returns what is to be synced next, if anything.
-    pub(crate) fn target(&self) -> Option<Target> {
+    pub(crate) fn target(&self) -> Option<SyncTarget> {
         let writing = self.writing.iter().find(|writing| writing.synced < writing.end)?;
-        Some(Target { segment: Arc::clone(&writing.segment), end: writing.end, poisoned: writing.poisoned })
+        Some(SyncTarget { segment: Arc::clone(&writing.segment), end: writing.end, poisoned: writing.poisoned })
     }
 
     /// Notes a sync.
-    pub(crate) fn synced(&mut self, target: &Target) -> SyncRelease {
+    pub(crate) fn synced(&mut self, target: &SyncTarget) -> SyncRelease {
         let number = target.segment.header.number;
         let mut freed = SyncRelease::default();
         if let Some(writing) = self.writing.iter_mut().find(|writing| writing.segment.header.number == number) {

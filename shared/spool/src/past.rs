@@ -36,7 +36,7 @@ impl Past {
     }
 
     /// Follows the cursor: what was acknowledged `after` seconds ago is settled.
-    pub(crate) fn follow(&mut self, cursor: u64, (now, after): (u64, u64)) {
+    pub(crate) fn follow(&mut self, cursor: u64, now: u64, after: u64) {
         if after == 0 {
             *self = Self::at(cursor, now);
             return;
@@ -79,27 +79,27 @@ mod tests {
     fn a_place_is_settled_once_it_is_old_enough() {
         let mut past = Past::at(0, 1_000);
         for now in 1_001..1_300 {
-            past.follow(now, (now, AFTER));
+            past.follow(now, now, AFTER);
             assert_eq!(past.settled(), 0, "{now}");
         }
-        past.follow(1_300, (1_300, AFTER));
+        past.follow(1_300, 1_300, AFTER);
         assert_eq!(past.settled(), 0, "the place of the start is the first to be settled");
-        past.follow(1_600, (1_600, AFTER));
+        past.follow(1_600, 1_600, AFTER);
         assert_eq!(past.settled(), 1_300);
-        past.follow(1_600, (2_000, AFTER));
+        past.follow(1_600, 2_000, AFTER);
         assert_eq!(past.settled(), 1_600, "also while nothing comes");
         let at_rest = past;
-        past.follow(1_600, (9_000, AFTER));
-        past.follow(1_600, (9_900, AFTER));
+        past.follow(1_600, 9_000, AFTER);
+        past.follow(1_600, 9_900, AFTER);
         assert_eq!(past, at_rest, "nothing is written for what did not move");
     }
 
     #[test]
     fn a_clock_that_went_back_delays_nothing_for_longer_than_asked() {
         let mut past = Past::at(7, 50_000);
-        past.follow(8, (10_000, AFTER));
-        past.follow(9, (10_300, AFTER));
-        past.follow(10, (10_600, AFTER));
+        past.follow(8, 10_000, AFTER);
+        past.follow(9, 10_300, AFTER);
+        past.follow(10, 10_600, AFTER);
         assert_eq!(past.settled(), 9);
     }
 

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::SpoolError;
-use crate::frame::Kind;
+use crate::frame::FrameKind;
 use crate::ids::Lsn;
-use crate::scan::{Frame, Gap, OnReadError, Scan, Step};
+use crate::scan::{Frame, Gap, OnReadError, Scan, ScanStep};
 use crate::shared::Shared;
 use crate::threads::Threads;
 
-/// So often a position is tried again before its unreadable pages are passed over.
+/// The times that a position is tried before its unreadable pages are passed over.
 const READ_ATTEMPTS: u32 = 8;
 
 /// The kinds of record that are handed out.
@@ -53,8 +53,8 @@ impl Record {
     fn of(frame: Frame) -> Option<Self> {
         let head = frame.head;
         let kind = match head.kind {
-            Kind::Publish => RecordKind::Publish { seq: head.seq },
-            Kind::Note => RecordKind::Note,
+            FrameKind::Publish => RecordKind::Publish { seq: head.seq },
+            FrameKind::Note => RecordKind::Note,
             _ => return None,
         };
         Some(Self {
@@ -137,7 +137,7 @@ impl Reader {
     /// # Errors
     /// [`SpoolError::Closed`] when the spool was closed and everything was read.
     pub async fn wait_ready(&mut self) -> Result<(), SpoolError> {
-        let mut progress = self.shared.progress.subscribe();
+        let mut progress = self.shared.syncing.subscribe();
         loop {
             let now = *progress.borrow_and_update();
             if self.shared.relay.lock().position < now.durable {
@@ -182,13 +182,13 @@ fn read(shared: &Shared, scan: &mut Scan, records_max: usize, bytes_max: usize) 
     let mut bytes = 0;
     while records.len() < records_max && bytes < bytes_max {
         match scan.step(&segments, durable) {
-            Ok(Step::Frame(frame)) => {
+            Ok(ScanStep::Frame(frame)) => {
                 let record = Record::of(frame);
                 bytes += record.as_ref().map_or(0, |record| record.payload.len());
                 records.extend(record);
             }
-            Ok(Step::Gap(gap)) => report(shared, &gap),
-            Ok(Step::End) => break,
+            Ok(ScanStep::Gap(gap)) => report(shared, &gap),
+            Ok(ScanStep::End) => break,
             Err(_) if !records.is_empty() => break,
             Err(error) => return Err(error),
         }

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::clock::unix_secs;
@@ -19,20 +19,20 @@ use crate::error::{AppendError, OpenError, is_disk};
 use crate::frame::EpochMark;
 use crate::fs::{FileSystem, OpenMode, read_patiently};
 use crate::ids::{IntentId, Lsn};
-use crate::log::{Log, Open, payload_bytes_max};
+use crate::keeper::Keeper;
+use crate::log::{Log, OpenIntent, payload_bytes_max};
 use crate::options::SpoolOptions;
 use crate::quarantine::{Quarantine, is_blank};
 use crate::recovered::{EpochRecord, Orphan, Recovered};
 use crate::restore;
 use crate::segment::{DATA, Header, Segment};
-use crate::shared::{KeeperSignal, Progress, Shared};
+use crate::shared::Shared;
 use crate::stage::{self, Chunks, Leftover, Owner, Stage};
-use crate::stall::Stall;
-use crate::state::{self, State, StateFile};
+use crate::state::{self, SpoolState, StateFile};
 use crate::survey::{self, DirectoryFiles, Survey};
+use crate::syncing::Syncing;
 use crate::times::Times;
-use crate::unrecorded::Unrecorded;
-use crate::waiters::{Bell, Waiters};
+use crate::unrecorded::UnrecordedCount;
 
 const LOCK_RETRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -56,7 +56,6 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
     let epoch = Uuid::now_v7();
     let stage = make_stage(&*fs, &options, stage::name(state.spool, epoch));
     let recovered = left.recovered(&state, epoch);
-    let progress = Progress { durable: 0, broken: false, closed: false, rewinds: 0 };
     let cursor = state.cursor.min(left.next_base);
     let relay = CursorState {
         position: cursor,
@@ -75,19 +74,14 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
         log: Mutex::new(left.into_log(epoch, &options, stage.clone())),
         fs,
         options,
-        bell: Bell::default(),
-        waiters: Waiters::default(),
-        sync_failures: AtomicU32::new(0),
-        progress: tokio::sync::watch::Sender::new(progress),
+        syncing: Syncing::new(),
+        keeper: Keeper::default(),
         state: Mutex::new(state_file),
         persisting: Mutex::new(()),
         relay: Mutex::new(relay),
-        keeper: Mutex::new(KeeperSignal::default()),
-        keep_wake: Condvar::new(),
         last_number: AtomicU64::new(last_number),
         unreadable_bytes: AtomicU64::new(0),
-        unrecorded: Unrecorded::new(stage),
-        stall: Stall::new(),
+        unrecorded: UnrecordedCount::new(stage),
         stage: stage_path,
         _lock: lock,
     };
@@ -180,7 +174,7 @@ fn begin(shared: &Shared) -> Result<Beginning, OpenError> {
         shared.log.lock().synced(&target);
     }
     let durable = shared.log.lock().durable;
-    shared.publish(durable, false);
+    shared.syncing.publish(durable, false);
     let cursor = shared.relay.lock().position;
     let earlier: Vec<_> = shared.log.lock().earlier.iter().map(|mark| mark.epoch).collect();
     state::persist(&shared.state, |state| {
@@ -205,14 +199,14 @@ fn begin_without(shared: &Shared, error: &std::io::Error) {
         log.durable = log.segments.iter().map(|segment| segment.end()).max().unwrap_or(0);
         log.durable
     };
-    shared.publish(durable, false);
+    shared.syncing.publish(durable, false);
 }
 
 /// The state as it was read, or that of a spool that begins.
-fn state_of(read: Option<State>, found: &DirectoryFiles, options: &SpoolOptions) -> State {
+fn state_of(read: Option<SpoolState>, found: &DirectoryFiles, options: &SpoolOptions) -> SpoolState {
     let mut state = read.unwrap_or_else(|| {
         let known = found.segments.last().map(|segment| segment.header.spool);
-        State::new(known.unwrap_or_else(Uuid::new_v4))
+        SpoolState::new(known.unwrap_or_else(Uuid::new_v4))
     });
     if !options.settle_after.is_zero() {
         // What a power cut may have taken from the receiver is handed on once more.
@@ -222,7 +216,7 @@ fn state_of(read: Option<State>, found: &DirectoryFiles, options: &SpoolOptions)
 }
 
 /// Writes into segments what the stages of dead processes hold.
-fn restore(leftovers: &[Leftover], found: &DirectoryFiles, state: &mut State) -> Result<(), OpenError> {
+fn restore(leftovers: &[Leftover], found: &DirectoryFiles, state: &mut SpoolState) -> Result<(), OpenError> {
     for leftover in leftovers {
         state.set_unrecorded(leftover.epoch, leftover.unrecorded);
         let restored = restore::restore(leftover, &found.segments).map_err(OpenError::io("restore", &leftover.path))?;
@@ -232,7 +226,7 @@ fn restore(leftovers: &[Leftover], found: &DirectoryFiles, state: &mut State) ->
 }
 
 /// No LSN is ever given twice, also none that a file which says nothing may have held.
-fn next_base(found: &DirectoryFiles, state: &State) -> u64 {
+fn next_base(found: &DirectoryFiles, state: &SpoolState) -> u64 {
     let limit = found.segments.iter().map(|segment| segment.limit()).max().unwrap_or(0).max(state.checkpoint);
     let largest = found.segments.iter().map(|segment| segment.header.capacity).max().unwrap_or(DATA);
     let next_base = limit + found.damaged.len() as u64 * largest + found.damaged_bytes;
@@ -243,7 +237,7 @@ fn next_base(found: &DirectoryFiles, state: &State) -> u64 {
 struct EarlierEpochs {
     fs: Arc<dyn FileSystem>,
     directory: PathBuf,
-    state: State,
+    state: SpoolState,
     survey: Survey,
     segments: Vec<Arc<Segment>>,
     next_base: u64,
@@ -365,7 +359,7 @@ impl EarlierEpochs {
         Ok(Arc::new(new))
     }
 
-    fn recovered(&self, state: &State, epoch: Uuid) -> Recovered {
+    fn recovered(&self, state: &SpoolState, epoch: Uuid) -> Recovered {
         let orphans = self.survey.open.iter().map(|(lsn, open)| Orphan {
             intent: IntentId(*lsn),
             version: open.version,
@@ -405,8 +399,8 @@ impl EarlierEpochs {
         let earlier = self.survey.unclosed().collect();
         let slack = options.settlement_slack;
         let seen = self.survey.open.iter();
-        let open: BTreeMap<u64, Open> =
-            seen.map(|(lsn, seen)| (*lsn, Open::new(seen.home, seen.payload.len(), slack))).collect();
+        let open: BTreeMap<u64, OpenIntent> =
+            seen.map(|(lsn, seen)| (*lsn, OpenIntent::new(seen.home, seen.payload.len(), slack))).collect();
         let spares_min = if options.bytes_max >= 16 * options.segment_bytes { 2 } else { 1 };
         let spares_max = options.bytes_max / options.segment_bytes / 4;
         let times = self.times(self.state.cursor);

@@ -20,7 +20,7 @@ pub struct Orphan {
 /// An earlier epoch whose end nobody has recorded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochRecord {
-    /// Which.
+    /// The epoch's id.
     pub epoch: Uuid,
     /// The number of its last PUBLISH, 0 when there was none.
     pub last_seq: u64,

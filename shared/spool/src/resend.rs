@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::clock::unix_secs;
 use crate::error::OpenError;
-use crate::frame::{Kind, Start};
+use crate::frame::{FrameKind, Start};
 use crate::fs::{FileSystem, OpenMode, RealFileSystem, read_patiently};
 use crate::ids::Lsn;
 use crate::past::Past;
-use crate::scan::{OnReadError, Scan, Step};
+use crate::scan::{OnReadError, Scan, ScanStep};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::{state, survey};
@@ -22,7 +22,7 @@ const NAME: &str = "resend";
 const NAME_NEW: &str = "resend.new";
 const WORD: &str = "since ";
 const BYTES_MAX: usize = 64;
-/// So many segments may say of themselves that they began before the records of an earlier one were written.
+/// The segments that may say of themselves that they began before the records of an earlier one were written.
 const MADE_AHEAD: usize = 3;
 
 /// Asks whoever owns the spool in a directory, or will, to hand on once more what was appended since then (seconds since
@@ -69,7 +69,7 @@ fn asked(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<u64>> {
 
 /// Where reading again may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Place {
+pub(crate) struct ResendPlace {
     pub(crate) lsn: u64,
     /// How many relayed records the log held before it.
     pub(crate) records_before: u64,
@@ -78,27 +78,27 @@ pub(crate) struct Place {
 }
 
 /// The first relayed record that was appended at `since` or later, seconds since 1970.
-pub(crate) fn place(segments: &[Arc<Segment>], limit: u64, since: u64) -> io::Result<Place> {
+pub(crate) fn place(segments: &[Arc<Segment>], limit: u64, since: u64) -> io::Result<ResendPlace> {
     let young = segments.iter().position(|segment| survey::began(segment) >= since);
     let from = young.unwrap_or(segments.len()).saturating_sub(MADE_AHEAD);
     let first = segments.get(from).map_or(limit, |segment| segment.first());
     let mut scan = Scan::new(first, OnReadError::Skip);
-    let mut found = Place { lsn: first, ..Place::default() };
+    let mut found = ResendPlace { lsn: first, ..ResendPlace::default() };
     loop {
         match scan.step(segments, limit)? {
-            Step::Frame(frame) if frame.head.kind == Kind::Start => {
+            ScanStep::Frame(frame) if frame.head.kind == FrameKind::Start => {
                 let start = Start::decode(&frame.payload);
                 found.records_before = start.map_or(found.records_before, |start| start.relayed);
             }
-            Step::Frame(frame) if frame.head.kind.is_relayed() => {
+            ScanStep::Frame(frame) if frame.head.kind.is_relayed() => {
                 let head = frame.head;
                 if u64::from(head.unix_secs) >= since {
-                    return Ok(Place { lsn: head.lsn, unix_secs: Some(head.unix_secs), ..found });
+                    return Ok(ResendPlace { lsn: head.lsn, unix_secs: Some(head.unix_secs), ..found });
                 }
                 found.records_before += 1;
             }
-            Step::Frame(_) | Step::Gap(_) => {}
-            Step::End => return Ok(Place { lsn: scan.pos(), ..found }),
+            ScanStep::Frame(_) | ScanStep::Gap(_) => {}
+            ScanStep::End => return Ok(ResendPlace { lsn: scan.pos(), ..found }),
         }
     }
 }
@@ -123,7 +123,7 @@ impl Shared {
             relay.past = Past::at(lsn, unix_secs());
             (lsn, relay.past, acknowledged.saturating_sub(before))
         };
-        self.progress.send_modify(|progress| progress.rewinds += 1);
+        self.syncing.rewound();
         state::persist(&self.state, |state| (state.cursor, state.past) = (lsn, past))
             .map_err(OpenError::io("write the state in", directory))?;
         Ok((Lsn(lsn), again))

@@ -14,7 +14,7 @@ const OPENING_SHARE: u64 = 4;
 
 /// The wish of an append: the room of its frame, and what is open and reserved once it is there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim {
+pub(crate) struct RoomClaim {
     pub(crate) frame: u64,
     pub(crate) open: usize,
     pub(crate) reserved: u64,
@@ -22,13 +22,13 @@ pub(crate) struct Claim {
 
 /// The beginning of a new segment: how the epochs stand, and where the open intents lie.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Opening {
+pub(crate) struct SegmentOpening {
     pub(crate) epochs: usize,
     /// Open intents that one frame lists.
     pub(crate) ids_max: usize,
 }
 
-impl Opening {
+impl SegmentOpening {
     /// The bytes of it when so many intents are open.
     pub(crate) fn bytes(self, open: usize) -> u64 {
         let lists = open.div_ceil(self.ids_max) as u64 * frame_bytes(0) + (open * OpenId::BYTES) as u64;
@@ -41,7 +41,7 @@ pub(crate) struct Room<'a> {
     /// Left in the active segment.
     pub(crate) active: u64,
     pub(crate) spares: &'a VecDeque<Arc<Segment>>,
-    pub(crate) opening: Opening,
+    pub(crate) opening: SegmentOpening,
     /// Intents that are open now.
     pub(crate) open: usize,
     /// The largest frame. So much may be lost at the end of a segment because the next frame does not fit.
@@ -55,8 +55,8 @@ pub(crate) struct Room<'a> {
 
 impl Room<'_> {
     /// The room that would be left for further reservations once this is appended; the promise holds then.
-    pub(crate) fn after(&self, claim: Claim) -> Result<u64, AppendError> {
-        let Claim { frame, open, reserved } = claim;
+    pub(crate) fn after(&self, claim: RoomClaim) -> Result<u64, AppendError> {
+        let RoomClaim { frame, open, reserved } = claim;
         if !self.stage_has_room {
             return Err(AppendError::Behind);
         }

@@ -33,7 +33,7 @@ pub(crate) struct Gap {
     pub(crate) to: u64,
 }
 
-pub(crate) enum Step {
+pub(crate) enum ScanStep {
     Frame(Frame),
     Gap(Gap),
     End,
@@ -51,13 +51,13 @@ pub(crate) enum OnReadError {
 /// A position and a window of bytes.
 pub(crate) struct Scan {
     pos: u64,
-    window: Option<Window>,
+    window: Option<ScanWindow>,
     on_error: OnReadError,
     /// Segments with pages that were taken for zeros because they could not be read, by number.
     unreadable: BTreeSet<u64>,
 }
 
-struct Window {
+struct ScanWindow {
     segment: Arc<Segment>,
     start: u64,
     bytes: Bytes,
@@ -85,21 +85,21 @@ impl Scan {
     }
 
     /// The next thing before `limit`. `segments` are in order of their first LSN.
-    pub(crate) fn step(&mut self, segments: &[Arc<Segment>], limit: u64) -> io::Result<Step> {
+    pub(crate) fn step(&mut self, segments: &[Arc<Segment>], limit: u64) -> io::Result<ScanStep> {
         loop {
             if self.pos >= limit {
-                return Ok(Step::End);
+                return Ok(ScanStep::End);
             }
             let window = self.window.as_ref().filter(|window| window.segment.covers(self.pos));
             if let Some(frame) = window.and_then(|window| window.frame(self.pos, limit.min(window.segment.end()))) {
                 self.pos = frame.head.end();
-                return Ok(Step::Frame(frame));
+                return Ok(ScanStep::Frame(frame));
             }
             let candidates = self.candidates(segments);
             for segment in &candidates {
                 if let Some(frame) = self.frame_in(segment, self.pos, limit)? {
                     self.pos = frame.head.end();
-                    return Ok(Step::Frame(frame));
+                    return Ok(ScanStep::Frame(frame));
                 }
             }
             let mut next =
@@ -113,14 +113,14 @@ impl Scan {
                 // Nothing lies before the limit, so the end of the last segment is not to be looked at again and again.
                 let Some(next) = next else {
                     self.pos = limit;
-                    return Ok(Step::End);
+                    return Ok(ScanStep::End);
                 };
                 self.pos = next;
                 continue;
             };
             self.pos = next.unwrap_or_else(|| segment.end().min(limit));
             let to = self.pos.min(segment.end());
-            return Ok(Step::Gap(Gap { segment, from, to }));
+            return Ok(ScanStep::Gap(Gap { segment, from, to }));
         }
     }
 
@@ -152,7 +152,7 @@ impl Scan {
             read => read?,
         };
         buffer.truncate(filled);
-        self.window = Some(Window { segment: Arc::clone(segment), start: lsn, bytes: buffer.into() });
+        self.window = Some(ScanWindow { segment: Arc::clone(segment), start: lsn, bytes: buffer.into() });
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl Scan {
     }
 }
 
-impl Window {
+impl ScanWindow {
     fn slice(&self, lsn: u64) -> &[u8] {
         usize::try_from(lsn.wrapping_sub(self.start)).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default()
     }

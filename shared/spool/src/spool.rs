@@ -12,10 +12,10 @@ use uuid::Uuid;
 use crate::clock::unix_secs;
 use crate::durability::Durability;
 use crate::error::{AppendError, MemoTooLarge, OpenError, SpoolError};
-use crate::frame::Kind;
+use crate::frame::FrameKind;
 use crate::fs::FileSystem;
 use crate::ids::{Appended, IntentId, Lsn};
-use crate::log::Entry;
+use crate::log::LogEntry;
 use crate::options::SpoolOptions;
 use crate::reader::{History, Reader};
 use crate::recover;
@@ -110,7 +110,7 @@ impl Spool {
     /// # Errors
     /// When there is no room or the file system does not work; then nothing was appended.
     pub fn intent(&self, version: u8, payload: &[u8]) -> Result<IntentId, AppendError> {
-        let entry = Entry::new(Kind::Intent, version, payload);
+        let entry = LogEntry::new(FrameKind::Intent, version, payload);
         self.shared.with_log(|log| log.intent(entry))
     }
 
@@ -120,7 +120,7 @@ impl Spool {
     /// When the intent is not open or the spool is closed. For lack of room only when the payload is larger than what
     /// was reserved.
     pub fn publish(&self, intent: IntentId, version: u8, payload: &[u8]) -> Result<Appended, AppendError> {
-        let entry = Entry::new(Kind::Publish, version, payload);
+        let entry = LogEntry::new(FrameKind::Publish, version, payload);
         self.shared.with_log(|log| log.settle(intent, entry))
     }
 
@@ -129,7 +129,7 @@ impl Spool {
     /// # Errors
     /// As [`Spool::publish`].
     pub fn void(&self, intent: IntentId, payload: &[u8]) -> Result<Lsn, AppendError> {
-        let entry = Entry::new(Kind::Void, 1, payload);
+        let entry = LogEntry::new(FrameKind::Void, 1, payload);
         self.shared.with_log(|log| log.settle(intent, entry)).map(|appended| appended.lsn)
     }
 
@@ -138,7 +138,7 @@ impl Spool {
     /// # Errors
     /// As [`Spool::intent`].
     pub fn note(&self, version: u8, payload: &[u8]) -> Result<Lsn, AppendError> {
-        let entry = Entry::new(Kind::Note, version, payload);
+        let entry = LogEntry::new(FrameKind::Note, version, payload);
         self.shared.with_log(|log| log.note(entry))
     }
 
@@ -213,7 +213,7 @@ impl Spool {
     /// only then is anything deleted. What the reader has not handed out since the last rewind cannot be acknowledged.
     pub fn advance(&self, next_lsn: Lsn) {
         if self.shared.relay.lock().advance(next_lsn.0, None) {
-            self.shared.cursor_moved();
+            self.shared.keeper.cursor_moved();
         }
     }
 
@@ -229,7 +229,7 @@ impl Spool {
             return Err(MemoTooLarge { bytes: memo.len() });
         }
         if self.shared.relay.lock().advance(next_lsn.0, Some(memo)) {
-            self.shared.cursor_moved();
+            self.shared.keeper.cursor_moved();
         }
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Spool {
     /// Returns whether the disk has been at the same write for so long that it is not to be waited for.
     #[must_use]
     pub fn stands_still(&self) -> bool {
-        self.shared.stall.stands_still()
+        self.shared.syncing.stall.stands_still()
     }
 
     /// Numbers for metrics; asks no disk.
@@ -292,7 +292,7 @@ impl Spool {
             last_seq: log.last_seq,
             unrecorded: self.shared.unrecorded.count(),
             staged: log.chunks.is_staged(),
-            stands_still: self.shared.stall.stands_still(),
+            stands_still: self.shared.syncing.stall.stands_still(),
             unreadable_bytes: self.shared.unreadable_bytes.load(Ordering::Relaxed),
         }
     }

@@ -110,7 +110,7 @@ impl TmpfsStage {
         Ok(is_ours.then_some(file))
     }
 
-    /// Those in `directory` whose names begin with `prefix` and whose processes are gone.
+    /// Finds the stages in `directory` whose names begin with `prefix` and whose processes are gone.
     pub(crate) fn find(directory: &Path, prefix: &str) -> io::Result<Vec<(PathBuf, Arc<dyn Stage>)>> {
         let mut found: Vec<(PathBuf, Arc<dyn Stage>)> = Vec::new();
         for path in Self::list(directory, prefix)? {
@@ -234,7 +234,7 @@ pub(crate) struct Chunks {
     stage: Option<Arc<dyn Stage>>,
     /// The last one is used next, so that few pages are ever touched.
     free: Vec<usize>,
-    /// So many are kept for settlements, which must not be refused.
+    /// The chunks that are kept for settlements, which must not be refused.
     reserve: usize,
 }
 

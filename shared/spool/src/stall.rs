@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 const STANDS_STILL: Duration = Duration::from_secs(1);
 
 /// Since when the disk works at the same thing.
-pub(crate) struct Stall {
+pub(crate) struct DiskStall {
     opened: Instant,
     /// Milliseconds from `opened` to the beginning, plus one; 0 = at nothing.
     since: AtomicU64,
 }
 
-impl Stall {
+impl DiskStall {
     pub(crate) fn new() -> Self {
         Self { opened: Instant::now(), since: AtomicU64::new(0) }
     }
@@ -34,8 +34,8 @@ impl Stall {
     }
 }
 
-/// See [`Stall::work`].
-pub(crate) struct Working<'a>(&'a Stall);
+/// See [`DiskStall::work`].
+pub(crate) struct Working<'a>(&'a DiskStall);
 
 impl Drop for Working<'_> {
     fn drop(&mut self) {

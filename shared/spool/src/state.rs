@@ -33,7 +33,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// The content of the state file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct SpoolState {
     pub(crate) spool: Uuid,
     /// Every relayed record before this LSN was acknowledged.
     pub(crate) cursor: u64,
@@ -49,7 +49,7 @@ pub(crate) struct State {
     pub(crate) unrecorded: Vec<(Uuid, u64)>,
 }
 
-impl State {
+impl SpoolState {
     pub(crate) fn new(spool: Uuid) -> Self {
         Self {
             spool,
@@ -123,7 +123,7 @@ impl State {
 }
 
 /// Reads the newest readable state of a directory.
-pub(crate) fn read(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<State>> {
+pub(crate) fn read(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<SpoolState>> {
     let file = match fs.open(&directory.join(NAME), OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -135,7 +135,7 @@ pub(crate) fn read(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<S
 struct NewestPage {
     page: u64,
     generation: u64,
-    state: State,
+    state: SpoolState,
 }
 
 fn newest(file: &dyn SpoolFile) -> Option<NewestPage> {
@@ -145,7 +145,7 @@ fn newest(file: &dyn SpoolFile) -> Option<NewestPage> {
         if read_patiently(file, page * PAGE, &mut buffer).is_err() {
             continue;
         }
-        if let Some((generation, state)) = State::decode(&buffer)
+        if let Some((generation, state)) = SpoolState::decode(&buffer)
             && best.as_ref().is_none_or(|best| best.generation < generation)
         {
             best = Some(NewestPage { page, generation, state });
@@ -162,12 +162,12 @@ pub(crate) struct StateFile {
     generation: u64,
     synced_page: u64,
     dirty: bool,
-    state: State,
+    state: SpoolState,
 }
 
 impl StateFile {
     /// Opens the file, or makes one that holds `fallback` when there is none that can be read.
-    pub(crate) fn open(fs: Arc<dyn FileSystem>, directory: &Path, fallback: State) -> io::Result<Self> {
+    pub(crate) fn open(fs: Arc<dyn FileSystem>, directory: &Path, fallback: SpoolState) -> io::Result<Self> {
         if let Ok(file) = fs.open(&directory.join(NAME), OpenMode::Write)
             && let Some(found) = newest(&*file)
         {
@@ -187,7 +187,7 @@ impl StateFile {
         Ok(Self { fs, directory, file, generation: 1, synced_page: 0, dirty: false, state: fallback })
     }
 
-    pub(crate) fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &SpoolState {
         &self.state
     }
 
@@ -228,7 +228,12 @@ impl StateFile {
     }
 }
 
-fn create(fs: &dyn FileSystem, directory: &Path, state: &State, generation: u64) -> io::Result<Arc<dyn SpoolFile>> {
+fn create(
+    fs: &dyn FileSystem,
+    directory: &Path,
+    state: &SpoolState,
+    generation: u64,
+) -> io::Result<Arc<dyn SpoolFile>> {
     let new = directory.join(NAME_NEW);
     match fs.remove(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -244,7 +249,7 @@ fn create(fs: &dyn FileSystem, directory: &Path, state: &State, generation: u64)
 }
 
 /// Applies a change and makes the whole state durable. The lock is not held while the disk works.
-pub(crate) fn persist(shared: &Mutex<StateFile>, change: impl FnOnce(&mut State)) -> io::Result<()> {
+pub(crate) fn persist(shared: &Mutex<StateFile>, change: impl FnOnce(&mut SpoolState)) -> io::Result<()> {
     let (file, page) = {
         let mut state = shared.lock();
         change(&mut state.state);

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::OpenError;
-use crate::frame::{EpochMark, HEAD, Head, Kind, OpenId, Start};
+use crate::frame::{EpochMark, FrameKind, HEAD, Head, OpenId, Start};
 use crate::fs::{FileSystem, OpenMode, read_patiently};
-use crate::scan::{Frame, Gap, OnReadError, Scan, Step};
+use crate::scan::{Frame, Gap, OnReadError, Scan, ScanStep};
 use crate::segment::{FORMAT, FileHead, Segment};
-use crate::state::State;
+use crate::state::SpoolState;
 
 /// The segment files of a directory.
 pub(crate) struct DirectoryFiles {
@@ -104,7 +104,11 @@ pub(crate) struct Survey {
 
 impl Survey {
     /// Reads. `on_gap` is told of every stretch without a good frame.
-    pub(crate) fn take(segments: &[Arc<Segment>], state: &State, on_gap: &mut dyn FnMut(&Gap)) -> io::Result<Self> {
+    pub(crate) fn take(
+        segments: &[Arc<Segment>],
+        state: &SpoolState,
+        on_gap: &mut dyn FnMut(&Gap),
+    ) -> io::Result<Self> {
         let limit = segments.iter().map(|segment| segment.end()).max().unwrap_or(0);
         let whole = !Self::is_whole_at(segments, state.checkpoint, limit);
         let from = if whole { 0 } else { state.checkpoint };
@@ -113,9 +117,9 @@ impl Survey {
         let mut scan = Scan::new(from, OnReadError::Skip);
         loop {
             match scan.step(segments, limit)? {
-                Step::Frame(frame) => survey.see(&frame, segments, state.cursor),
-                Step::Gap(gap) => on_gap(&gap),
-                Step::End => break,
+                ScanStep::Frame(frame) => survey.see(&frame, segments, state.cursor),
+                ScanStep::Gap(gap) => on_gap(&gap),
+                ScanStep::End => break,
             }
         }
         survey.resolve(&mut scan, segments, limit)?;
@@ -137,7 +141,7 @@ impl Survey {
         for (lsn, home) in listed {
             scan.go_to(home);
             match scan.step(segments, limit)? {
-                Step::Frame(frame) if frame.head.lsn == home => {
+                ScanStep::Frame(frame) if frame.head.lsn == home => {
                     let (version, payload) = (frame.head.version, Bytes::copy_from_slice(&frame.payload));
                     self.open.insert(lsn, OpenSeen { version, payload, home });
                 }
@@ -161,14 +165,14 @@ impl Survey {
         let mut scan = Scan::new(begins.first(), OnReadError::Skip);
         loop {
             match scan.step(segments, self.from)? {
-                Step::Frame(frame) if !frame.head.kind.is_relayed() => {}
-                Step::Frame(frame) if frame.head.lsn >= cursor => {
+                ScanStep::Frame(frame) if !frame.head.kind.is_relayed() => {}
+                ScanStep::Frame(frame) if frame.head.lsn >= cursor => {
                     self.oldest_unsent_unix_secs = Some(frame.head.unix_secs);
                     break;
                 }
-                Step::Frame(_) => before += 1,
-                Step::Gap(_) => {}
-                Step::End => break,
+                ScanStep::Frame(_) => before += 1,
+                ScanStep::Gap(_) => {}
+                ScanStep::End => break,
             }
         }
         let began = segments.iter().find(|segment| segment.first() == self.from);
@@ -181,13 +185,15 @@ impl Survey {
     fn is_whole_at(segments: &[Arc<Segment>], lsn: u64, limit: u64) -> bool {
         let mut scan = Scan::new(lsn, OnReadError::Skip);
         let mut next = || match scan.step(segments, limit) {
-            Ok(Step::Frame(frame)) => Some(frame),
+            Ok(ScanStep::Frame(frame)) => Some(frame),
             _ => None,
         };
-        let start = next().filter(|frame| frame.head.lsn == lsn && frame.head.kind == Kind::Start);
+        let start = next().filter(|frame| frame.head.lsn == lsn && frame.head.kind == FrameKind::Start);
         let Some(start) = start.and_then(|frame| Start::decode(&frame.payload)) else { return false };
         (0..start.carried).all(|_| {
-            next().is_some_and(|frame| matches!(frame.head.kind, Kind::Carried | Kind::OpenIds | Kind::EpochOpen))
+            next().is_some_and(|frame| {
+                matches!(frame.head.kind, FrameKind::Carried | FrameKind::OpenIds | FrameKind::EpochOpen)
+            })
         })
     }
 
@@ -209,43 +215,43 @@ impl Survey {
             || OpenSeen { version: head.version, payload: Bytes::copy_from_slice(&frame.payload), home: head.lsn };
         let epoch = self.epochs.entry(frame.epoch).or_default();
         match head.kind {
-            Kind::Intent => {
+            FrameKind::Intent => {
                 epoch.used = true;
                 self.open.insert(head.lsn, copied());
             }
             // A later copy is the one that stays.
-            Kind::Carried => {
+            FrameKind::Carried => {
                 self.listed.remove(&head.link);
                 self.open.insert(head.link, copied());
             }
-            Kind::OpenIds => {
+            FrameKind::OpenIds => {
                 for OpenId { lsn, home } in OpenId::decode(&frame.payload) {
                     if !self.open.contains_key(&lsn) {
                         self.listed.insert(lsn, home);
                     }
                 }
             }
-            Kind::Publish | Kind::Void => {
+            FrameKind::Publish | FrameKind::Void => {
                 epoch.used = true;
                 epoch.last_seq = epoch.last_seq.max(head.seq);
                 self.open.remove(&head.link);
                 self.listed.remove(&head.link);
             }
-            Kind::Note => epoch.used = true,
-            Kind::Start => self.see_start(frame, segments),
-            Kind::EpochOpen => {
+            FrameKind::Note => epoch.used = true,
+            FrameKind::Start => self.see_start(frame, segments),
+            FrameKind::EpochOpen => {
                 if let Some(mark) = EpochMark::decode(&frame.payload) {
                     let seen = self.epochs.entry(mark.epoch).or_default();
                     seen.used = true;
                     seen.last_seq = seen.last_seq.max(mark.last_seq);
                 }
             }
-            Kind::EpochClosed => {
+            FrameKind::EpochClosed => {
                 if let Some(mark) = EpochMark::decode(&frame.payload) {
                     self.epochs.entry(mark.epoch).or_default().closed = true;
                 }
             }
-            Kind::Other => {}
+            FrameKind::Other => {}
         }
     }
 
@@ -272,7 +278,7 @@ impl Survey {
 fn start_of(segment: &Segment) -> io::Result<Option<Start>> {
     let mut buffer = [0; HEAD + Start::BYTES];
     read_patiently(&*segment.file, segment.offset(segment.first()), &mut buffer)?;
-    let head = Head::decode(&buffer, segment.first()).filter(|head| head.kind == Kind::Start);
+    let head = Head::decode(&buffer, segment.first()).filter(|head| head.kind == FrameKind::Start);
     Ok(head.and_then(|_| Start::decode(buffer.get(HEAD..).unwrap_or_default())))
 }
 

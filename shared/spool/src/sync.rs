@@ -9,8 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::clock::unix_secs;
-use crate::error::SpoolError;
-use crate::log::Target;
+use crate::log::SyncTarget;
 use crate::segment::{DATA, Header, Segment};
 use crate::shared::Shared;
 use crate::waiters::Waiters;
@@ -22,15 +21,16 @@ const LINGER_MAX: Duration = Duration::from_micros(100);
 
 /// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum SyncStep {
     Idle,
     Done,
     /// Nothing became durable; not worth trying again at once.
     Failed,
 }
 
-/// Those whose wait just ended append again within microseconds. A sync that sets off with the first of them leaves the others
-/// to the next one and halves the throughput, so it waits until as many have come as last time, but not for long.
+/// The waiters who come together. Those whose wait just ended append again within microseconds. A sync that sets off with the
+/// first of them leaves the others to the next one and halves the throughput, so it waits until as many have come as last
+/// time, but not for long.
 #[derive(Default)]
 struct Company {
     began: Option<Instant>,
@@ -62,42 +62,28 @@ impl Company {
 }
 
 impl Shared {
-    /// Returns what a wait for this LSN has come to, if it is over.
-    pub(crate) fn outcome(&self, lsn: u64) -> Option<Result<(), SpoolError>> {
-        let now = *self.progress.borrow();
-        if now.durable > lsn {
-            Some(Ok(()))
-        } else if now.broken {
-            Some(Err(SpoolError::Unwritable))
-        } else if now.closed {
-            Some(Err(SpoolError::Closed))
-        } else {
-            None
-        }
-    }
-
     /// The thread's loop: until the spool is closed and everything is durable, or cannot be made so.
     pub(crate) fn sync_loop(&self) {
-        self.bell.belongs_here();
+        self.syncing.bell.belongs_here();
         let mut retry = RETRY_MIN;
         let mut served = Duration::ZERO;
         let mut company = Company::default();
         loop {
             let closing = self.await_work(served);
             let began = Instant::now();
-            let is_awaited = !self.waiters.is_empty();
-            company.gather(&self.waiters);
+            let is_awaited = !self.syncing.waiters.is_empty();
+            company.gather(&self.syncing.waiters);
             let step = self.sync_step();
             company.went();
             served = if is_awaited { began.elapsed() } else { Duration::ZERO };
             match step {
-                Step::Idle if closing => return,
-                Step::Failed if closing => return,
-                Step::Failed => {
+                SyncStep::Idle if closing => return,
+                SyncStep::Failed if closing => return,
+                SyncStep::Failed => {
                     std::thread::sleep(retry);
                     retry = (retry * 2).min(RETRY_MAX);
                 }
-                Step::Idle | Step::Done => retry = RETRY_MIN,
+                SyncStep::Idle | SyncStep::Done => retry = RETRY_MIN,
             }
         }
     }
@@ -108,40 +94,40 @@ impl Shared {
         let pause = self.options.sync_pause;
         let mut rested = pause.is_zero();
         loop {
-            self.bell.arm();
+            self.syncing.bell.arm();
             let (pending, closed) = {
                 let mut log = self.log.lock();
                 let pending = log.target().is_some();
                 log.sync_idle = rested && !pending;
                 (pending, log.closed)
             };
-            if closed || (pending && (rested || !self.waiters.is_empty())) {
-                self.bell.disarm();
+            if closed || (pending && (rested || !self.syncing.waiters.is_empty())) {
+                self.syncing.bell.disarm();
                 return closed;
             }
             // An append rings only when nothing came for a whole pause, for as long as that goes on.
             let is_idle = rested && !pending;
-            self.bell.rest((!is_idle).then_some(pause));
+            self.syncing.bell.rest((!is_idle).then_some(pause));
             rested = !is_idle || pause.is_zero();
         }
     }
 
-    /// Those who were served may be back before this thread could fall asleep and be woken.
+    /// Lingers: those who were served may be back before this thread could fall asleep and be woken.
     fn linger(&self, served: Duration) {
         let began = Instant::now();
-        while began.elapsed() < served.min(LINGER_MAX) && self.waiters.is_empty() {
+        while began.elapsed() < served.min(LINGER_MAX) && self.syncing.waiters.is_empty() {
             std::thread::yield_now();
         }
     }
 
     /// Syncs the oldest segment that needs it.
-    pub(crate) fn sync_step(&self) -> Step {
-        let Some(target) = self.log.lock().target() else { return Step::Idle };
+    pub(crate) fn sync_step(&self) -> SyncStep {
+        let Some(target) = self.log.lock().target() else { return SyncStep::Idle };
         if target.poisoned {
             return self.replace(&target);
         }
         let synced = {
-            let _working = self.stall.work();
+            let _working = self.syncing.stall.work();
             self.write_out(&target).and_then(|()| target.segment.file.sync_data())
         };
         match synced {
@@ -154,12 +140,12 @@ impl Shared {
                 let sealed = !freed.done.is_empty();
                 freed.superseded.iter().for_each(|segment| self.remove(segment));
                 drop(freed);
-                self.sync_failures.store(0, Ordering::Relaxed);
-                self.publish(durable, false);
+                self.syncing.worked();
+                self.syncing.publish(durable, false);
                 if sealed {
-                    self.wake_keeper();
+                    self.keeper.wake();
                 }
-                Step::Done
+                SyncStep::Done
             }
             Err(error) => {
                 tracing::error!(path = %target.segment.path.display(), %error, "a spool segment could not be written or synced and is given up");
@@ -170,7 +156,7 @@ impl Shared {
     }
 
     /// Writes from the stage to the file what is to be synced.
-    pub(crate) fn write_out(&self, target: &Target) -> io::Result<()> {
+    pub(crate) fn write_out(&self, target: &SyncTarget) -> io::Result<()> {
         let number = target.segment.header.number;
         let mut buffer = Vec::new();
         let mut written = 0;
@@ -183,8 +169,8 @@ impl Shared {
         Ok(())
     }
 
-    fn poison(&self, target: &Target, kind: io::ErrorKind) {
-        let again = self.sync_failures.fetch_add(1, Ordering::Relaxed) > 0;
+    fn poison(&self, target: &SyncTarget, kind: io::ErrorKind) {
+        let again = self.syncing.failed();
         let mut log = self.log.lock();
         let number = target.segment.header.number;
         if let Some(writing) = log.writing.iter_mut().find(|writing| writing.segment.header.number == number) {
@@ -194,18 +180,18 @@ impl Shared {
             log.broken = Some(kind);
             let durable = log.durable;
             drop(log);
-            self.publish(durable, true);
+            self.syncing.publish(durable, true);
         }
     }
 
     /// Writes what is not durable of a poisoned segment into a new one.
-    fn replace(&self, target: &Target) -> Step {
+    fn replace(&self, target: &SyncTarget) -> SyncStep {
         match self.replacement(target) {
             Ok(segment) => {
                 if let Some(useless) = self.swap(target, segment) {
                     self.remove(&useless);
                 }
-                if self.sync_failures.load(Ordering::Relaxed) > 1 { Step::Failed } else { Step::Done }
+                if self.syncing.fails_on() { SyncStep::Failed } else { SyncStep::Done }
             }
             Err(error) => {
                 tracing::error!(%error, "no new spool segment in place of the one given up; trying again");
@@ -214,13 +200,13 @@ impl Shared {
                     log.broken = Some(error.kind());
                     log.durable
                 };
-                self.publish(durable, true);
-                Step::Failed
+                self.syncing.publish(durable, true);
+                SyncStep::Failed
             }
         }
     }
 
-    fn replacement(&self, target: &Target) -> io::Result<Arc<Segment>> {
+    fn replacement(&self, target: &SyncTarget) -> io::Result<Arc<Segment>> {
         let number = target.segment.header.number;
         let start = {
             let log = self.log.lock();
@@ -246,7 +232,7 @@ impl Shared {
 
     /// Puts the new segment in the place of the old; the tail is written to it by the next sync. The old one goes once the new
     /// one is durable and holds all of it; at once (returned) if nothing of it ever became durable.
-    fn swap(&self, target: &Target, segment: Arc<Segment>) -> Option<Arc<Segment>> {
+    fn swap(&self, target: &SyncTarget, segment: Arc<Segment>) -> Option<Arc<Segment>> {
         let number = target.segment.header.number;
         let mut log = self.log.lock();
         let writing = log.writing.iter_mut().find(|writing| writing.segment.header.number == number)?;

@@ -14,10 +14,10 @@ pub(crate) struct Tail {
 struct Chunk {
     start: u64,
     used: usize,
-    place: Place,
+    place: TailPlace,
 }
 
-enum Place {
+enum TailPlace {
     Staged(usize),
     /// There is no stage, or it is full and this must not be refused: it survives the process once it is written out.
     Memory(Vec<u8>),
@@ -29,16 +29,16 @@ impl Tail {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         if self.is_full(bytes) {
             let place = match chunks.take(lsn) {
-                Some(index) => Place::Staged(index),
-                None => Place::Memory(Vec::with_capacity(CHUNK_ROOM)),
+                Some(index) => TailPlace::Staged(index),
+                None => TailPlace::Memory(Vec::with_capacity(CHUNK_ROOM)),
             };
             self.chunks.push_back(Chunk { start: lsn, used: 0, place });
         }
         let Some(chunk) = self.chunks.back_mut() else { return };
         for part in parts {
             match &mut chunk.place {
-                Place::Staged(index) => chunks.put(*index, chunk.used, part),
-                Place::Memory(buffer) => buffer.extend_from_slice(part),
+                TailPlace::Staged(index) => chunks.put(*index, chunk.used, part),
+                TailPlace::Memory(buffer) => buffer.extend_from_slice(part),
             }
             chunk.used += part.len();
         }
@@ -66,16 +66,16 @@ impl Tail {
     /// The stage goes: what is still needed is kept in memory.
     pub(crate) fn keep_in_memory(&mut self, chunks: &Chunks) {
         for chunk in &mut self.chunks {
-            if let Place::Staged(index) = chunk.place {
+            if let TailPlace::Staged(index) = chunk.place {
                 let mut buffer = vec![0; chunk.used];
                 chunks.load(index, 0, &mut buffer);
-                chunk.place = Place::Memory(buffer);
+                chunk.place = TailPlace::Memory(buffer);
             }
         }
     }
 
     fn release_first(&mut self, chunks: &mut Chunks) {
-        if let Some(Chunk { place: Place::Staged(index), .. }) = self.chunks.pop_front() {
+        if let Some(Chunk { place: TailPlace::Staged(index), .. }) = self.chunks.pop_front() {
             chunks.give_back(index);
         }
     }
@@ -93,8 +93,8 @@ impl Tail {
         let count = (chunk.used - at).min(into.len());
         let Some(into) = into.get_mut(..count) else { return 0 };
         match &chunk.place {
-            Place::Staged(index) => chunks.load(*index, at, into),
-            Place::Memory(buffer) => into.copy_from_slice(buffer.get(at..at + count).unwrap_or_default()),
+            TailPlace::Staged(index) => chunks.load(*index, at, into),
+            TailPlace::Memory(buffer) => into.copy_from_slice(buffer.get(at..at + count).unwrap_or_default()),
         }
         count
     }

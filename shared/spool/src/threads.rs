@@ -10,10 +10,10 @@ use crate::shared::Shared;
 /// The two threads; stops and joins them when the last handle goes.
 #[derive(Default)]
 pub(crate) struct Threads {
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<RunningThread>>,
 }
 
-struct Running {
+struct RunningThread {
     shared: Arc<Shared>,
     sync: JoinHandle<()>,
     keep: JoinHandle<()>,
@@ -25,7 +25,9 @@ impl Threads {
         let sync = std::thread::Builder::new().name("spool-sync".to_owned()).spawn(move || syncing.sync_loop())?;
         let keep = std::thread::Builder::new().name("spool-keep".to_owned()).spawn(move || keeping.keep_loop());
         match keep {
-            Ok(keep) => Ok(Self { running: Mutex::new(Some(Running { shared: Arc::clone(shared), sync, keep })) }),
+            Ok(keep) => {
+                Ok(Self { running: Mutex::new(Some(RunningThread { shared: Arc::clone(shared), sync, keep })) })
+            }
             Err(error) => {
                 shared.shut();
                 let _ = sync.join();
@@ -36,15 +38,10 @@ impl Threads {
 
     /// Everything durable, then the cursor, then the end. Does it once; blocks.
     pub(crate) fn stop(&self) {
-        let Some(Running { shared, sync, keep }) = self.running.lock().take() else { return };
+        let Some(RunningThread { shared, sync, keep }) = self.running.lock().take() else { return };
         shared.shut();
         let synced = sync.join().is_ok();
-        {
-            let mut signal = shared.keeper.lock();
-            signal.stop = true;
-            signal.wanted = true;
-        }
-        shared.keep_wake.notify_all();
+        shared.keeper.stop();
         let kept = keep.join().is_ok();
         if !(synced && kept) {
             tracing::error!("a thread of the spool panicked");
@@ -52,8 +49,7 @@ impl Threads {
         shared.keep_round();
         shared.remove_spares();
         shared.remove_stage();
-        shared.progress.send_modify(|progress| progress.closed = true);
-        shared.waiters.wake_before(u64::MAX);
+        shared.syncing.end();
     }
 }
 

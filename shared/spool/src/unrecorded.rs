@@ -9,13 +9,13 @@ use crate::stage::{self, Stage};
 
 /// Records of this epoch that could not be appended. Counting waits for no disk: the stage keeps the number at once, the state
 /// file when the keeper comes round.
-pub(crate) struct Unrecorded {
+pub(crate) struct UnrecordedCount {
     count: Mutex<u64>,
     stage: Option<Arc<dyn Stage>>,
     is_told: AtomicBool,
 }
 
-impl Unrecorded {
+impl UnrecordedCount {
     pub(crate) fn new(stage: Option<Arc<dyn Stage>>) -> Self {
         Self { count: Mutex::new(0), stage, is_told: AtomicBool::new(false) }
     }

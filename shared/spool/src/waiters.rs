@@ -1,4 +1,4 @@
-//! Those who wait until something is durable, and the bell of the thread that makes it so.
+//! The tasks that wait until something is durable, and the bell of the thread that makes it so.
 //!
 //! Each waiter is woken once, when its own LSN is reached: a sync wakes nobody whom it does not concern.
 

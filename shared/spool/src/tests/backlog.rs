@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::disk::{Fault, MemoryDisk, Op};
 use super::model::options;
-use super::set_clock;
+use super::{set_clock, step};
 use crate::*;
 
 const DAY: u64 = 24 * 3600;
@@ -15,12 +15,7 @@ fn open(disk: &MemoryDisk, options: &SpoolOptions) -> (Spool, Recovered) {
     Spool::open_stepped(options.clone(), Arc::new(disk.clone())).unwrap()
 }
 
-fn step(spool: &Spool) {
-    while spool.shared.sync_step() == sync::Step::Done {}
-    spool.shared.keep_round();
-}
-
-/// So many segments of notes nobody took, and an open intent in the first.
+/// A number of segments of notes nobody took, and an open intent in the first.
 fn filled(disk: &MemoryDisk, options: &SpoolOptions, segments: usize) -> (u64, IntentId) {
     let (spool, _) = open(disk, options);
     let intent = spool.intent(5, b"open all the time").unwrap();
@@ -70,7 +65,7 @@ fn a_reader_waits_at_a_segments_end_while_syncs_fail() {
     while spool.stats().segments == 1 {
         spool.note(1, &[7; 3000]).unwrap();
     }
-    assert_eq!(spool.shared.sync_step(), sync::Step::Done, "the first segment");
+    assert_eq!(spool.shared.sync_step(), sync::SyncStep::Done, "the first segment");
     disk.fail(Some(Fault { from: 0, count: u64::MAX, kind: std::io::ErrorKind::Other, only: Some(Op::Sync) }));
     spool.shared.sync_step();
     let mut reader = spool.reader();

@@ -6,16 +6,11 @@ use std::time::Duration;
 
 use super::disk::{Fault, MemoryDisk, Op};
 use super::model::options;
-use crate::keep::Round;
+use super::{read_all, step};
 use crate::*;
 
 fn open(disk: &MemoryDisk, options: SpoolOptions) -> Spool {
     Spool::open_stepped(options, Arc::new(disk.clone())).unwrap().0
-}
-
-fn step(spool: &Spool) -> Round {
-    while spool.shared.sync_step() == sync::Step::Done {}
-    spool.shared.keep_round()
 }
 
 /// Publishes until an intent is refused twice with rounds between, returns why.
@@ -33,17 +28,6 @@ fn fill(spool: &Spool) -> AppendError {
         if refusals > 0 {
             step(spool);
         }
-    }
-}
-
-fn read_all(spool: &Spool) -> Vec<Record> {
-    let (mut reader, mut all) = (spool.reader(), Vec::new());
-    loop {
-        let batch = reader.next_batch(50, usize::MAX).unwrap();
-        if batch.is_empty() {
-            return all;
-        }
-        all.extend(batch);
     }
 }
 
@@ -150,7 +134,7 @@ fn a_disk_that_cannot_sync_refuses_intents_but_not_settlements() {
     let open_intents: Vec<_> = (0..10).map(|_| spool.intent(1, &[1; 100]).unwrap()).collect();
     disk.fail(Some(Fault { from: 0, count: u64::MAX, kind: ErrorKind::Other, only: Some(Op::Sync) }));
     for _ in 0..5 {
-        assert_eq!(spool.shared.sync_step(), sync::Step::Failed);
+        assert_eq!(spool.shared.sync_step(), sync::SyncStep::Failed);
     }
     assert_eq!(spool.intent(1, b"x"), Err(AppendError::Unwritable { kind: ErrorKind::Other }));
     assert!(disk.used() as u64 <= options().bytes_max, "failed segments are cleaned up");

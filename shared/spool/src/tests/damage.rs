@@ -26,7 +26,7 @@ fn filled(disk: &MemoryDisk) -> Vec<(u64, Vec<u8>)> {
         records.push((spool.publish(intent, 1, &payload).unwrap().lsn.0, payload));
     }
     // All of it is on the disk, and nothing knows it better.
-    while spool.shared.sync_step() == sync::Step::Done {}
+    while spool.shared.sync_step() == sync::SyncStep::Done {}
     disk.cut_power();
     records
 }

@@ -57,7 +57,7 @@ pub(super) enum Op {
     Stage,
 }
 
-/// Which operations fail: those numbered `from..from + count` among the ones that match.
+/// The operations that fail: those numbered `from..from + count` among the ones that match.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
     pub(super) from: u64,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::disk::MemoryDisk;
 use super::model::options;
-use crate::keep::Round;
+use crate::keeper::Round;
 use crate::*;
 
 /// Two notes nobody read and an open intent, then no room for another segment.
@@ -60,7 +60,7 @@ fn with_room_the_orphans_are_settled_and_the_log_goes_on() {
     assert!(spool.is_writable());
     assert_eq!(spool.publish(orphan, 1, b"unknown").unwrap().seq, 1);
     spool.note(1, b"new").unwrap();
-    while spool.shared.sync_step() == sync::Step::Done {}
+    while spool.shared.sync_step() == sync::SyncStep::Done {}
     spool.shared.keep_round();
     disk.cut_power();
     let (spool, recovered) = open(&disk);
@@ -103,7 +103,7 @@ fn handing_on_makes_the_room() {
     spool.shared.keep_round();
     while spool.stats().segments < 3 {
         spool.note(1, &[7; 4000]).unwrap();
-        while spool.shared.sync_step() == sync::Step::Done {}
+        while spool.shared.sync_step() == sync::SyncStep::Done {}
         spool.shared.keep_round();
     }
     let spares = spool.stats().spares;

@@ -21,7 +21,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-use crate::{Lsn, Spool, SpoolError};
+use crate::keeper::Round;
+use crate::sync::SyncStep;
+use crate::{Lsn, Record, Spool, SpoolError};
 
 thread_local! {
     static CLOCK: Cell<Option<u64>> = const { Cell::new(None) };
@@ -34,6 +36,24 @@ pub(crate) fn clock() -> Option<u64> {
 
 fn set_clock(unix_secs: u64) {
     CLOCK.set(Some(unix_secs));
+}
+
+/// Syncs what there is and keeps one round.
+fn step(spool: &Spool) -> Round {
+    while spool.shared.sync_step() == SyncStep::Done {}
+    spool.shared.keep_round()
+}
+
+/// Everything that is not acknowledged.
+fn read_all(spool: &Spool) -> Vec<Record> {
+    let (mut reader, mut all) = (spool.reader(), Vec::new());
+    loop {
+        let batch = reader.next_batch(50, usize::MAX).unwrap();
+        if batch.is_empty() {
+            return all;
+        }
+        all.extend(batch);
+    }
 }
 
 struct Unpark(Thread);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::disk::{Dice, Fault, MemoryDisk, Op};
-use crate::keep::Round;
+use crate::keeper::Round;
 use crate::*;
 
 impl fmt::Debug for Kept {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::disk::MemoryDisk;
 use super::model::options;
+use super::{read_all, step};
 use crate::clock::unix_secs;
 use crate::inspect::inspect_in;
 use crate::resend::ask_in;
@@ -18,26 +19,10 @@ fn open(disk: &MemoryDisk, options: SpoolOptions) -> Spool {
     Spool::open_stepped(options, Arc::new(disk.clone())).unwrap().0
 }
 
-fn step(spool: &Spool) {
-    while spool.shared.sync_step() == sync::Step::Done {}
-    spool.shared.keep_round();
-}
-
 fn note(spool: &Spool, count: usize) {
     for number in 0..count {
         spool.note(1, &[u8::try_from(number % 251).unwrap(); 2_000]).unwrap();
         step(spool);
-    }
-}
-
-fn read_all(spool: &Spool) -> Vec<Record> {
-    let (mut reader, mut all) = (spool.reader(), Vec::new());
-    loop {
-        let batch = reader.next_batch(50, usize::MAX).unwrap();
-        if batch.is_empty() {
-            return all;
-        }
-        all.extend(batch);
     }
 }
 

@@ -142,7 +142,7 @@ fn room_that_was_used_is_used_again() {
         for _ in 0..8 {
             spool.note(1, &[round; 3000]).unwrap();
         }
-        while spool.shared.sync_step() == sync::Step::Done {}
+        while spool.shared.sync_step() == sync::SyncStep::Done {}
         let batch = reader.next_batch(100, usize::MAX).unwrap();
         assert!(batch.iter().all(|record| record.payload == vec![round; 3000]), "old bytes were read");
         spool.advance(batch.last().unwrap().next_lsn);

@@ -69,9 +69,9 @@ fn a_wait_that_is_given_up_leaves_nothing_behind() {
     let woken = Arc::new(Woken::default());
     let mut wait = Box::pin(spool.durable(note));
     assert!(woken.poll(wait.as_mut()).is_pending());
-    assert!(!spool.shared.waiters.is_empty());
+    assert!(!spool.shared.syncing.waiters.is_empty());
     drop(wait);
-    assert!(spool.shared.waiters.is_empty());
+    assert!(spool.shared.syncing.waiters.is_empty());
     spool.shared.sync_step();
     assert_eq!(woken.times(), 0);
 }
