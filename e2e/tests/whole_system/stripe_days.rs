@@ -38,8 +38,6 @@ const DAY: i64 = 24 * HOUR;
 const DAYS: i64 = 5;
 const DAYS_OF_SOAK: i64 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// So long after nothing more was done the clock goes on, whatever is due: it can't be done now.
-const STILL: Duration = Duration::from_millis(300);
 /// Longer than a call may take.
 const CALL: Duration = Duration::from_secs(25);
 const TENANTS: i64 = 3;
@@ -122,6 +120,15 @@ impl Weather {
         (Self::MeterInactive, "meter inactive"),
     ];
 
+    /// So long after nothing more was done the clock goes on, whatever is due. Where Stripe takes or says nothing that is
+    /// soon; else a machine that is busy may be all that holds programs up.
+    const fn still(self) -> Duration {
+        match self {
+            Self::Usual | Self::Storm | Self::Garbled => Duration::from_secs(2),
+            _ => Duration::from_millis(100),
+        }
+    }
+
     fn faults(self) -> Faults {
         let outage = if let Self::Silent { is_taken } = self { Some(is_taken) } else { None };
         let share = if self == Self::Storm { 0.9 } else { 0.3 };
@@ -140,6 +147,7 @@ struct World {
     settings: BTreeMap<&'static str, String>,
     seats: [Seat; 2],
     double: StripeDouble,
+    weather: Weather,
     clock: Clock,
     raw: DatabaseConnection,
     tables: Tables,
@@ -171,7 +179,8 @@ impl World {
         let (raw, tables) = (Database::connect(&url).await.unwrap(), Tables::open(&url).await.unwrap());
         let seat = async || Seat { door: double.another_door().await.unwrap(), program: None };
         let seats = [seat().await, seat().await];
-        let mut world = Self { settings, seats, double, clock, raw, tables, course: Course::default(), scratch };
+        let (weather, course) = (Weather::Usual, Course::default());
+        let mut world = Self { settings, seats, double, weather, clock, raw, tables, course, scratch };
         world.start_programs().await;
         world.set_up().await;
         world
@@ -302,13 +311,15 @@ impl World {
     /// them no time for what an hour is ample for.
     async fn worked(&self) {
         let sql = format!(
-            "SELECT COUNT(*) FILTER (WHERE state IN ('pending', 'held', 'pushed') AND next_attempt_at <= to_timestamp({})) \
+            "SELECT COUNT(*) FILTER (WHERE state IN ('pending', 'held', 'pushed') AND next_attempt_at <= {now} \
+                     AND NOT EXISTS (SELECT 1 FROM stripe_lanes AS l WHERE l.stripe_customer_id = p.stripe_customer_id \
+                         AND l.event_name = p.event_name AND l.blocked_at > {now} - interval '15 minutes')) \
                  || ' due, ' || SUM(attempts) || ' attempts, read ' || COUNT(read_back_at) || ' ' \
-                 || COALESCE(SUM(extract(epoch FROM read_back_at)), 0) AS text FROM stripe_pushes",
-            self.clock.now()
+                 || COALESCE(SUM(extract(epoch FROM read_back_at)), 0) AS text FROM stripe_pushes AS p",
+            now = format_args!("to_timestamp({})", self.clock.now())
         );
         let (began, mut last, mut since) = (Instant::now(), String::new(), Instant::now());
-        while began.elapsed() < PATIENCE && since.elapsed() < STILL {
+        while began.elapsed() < PATIENCE && since.elapsed() < self.weather.still() {
             let now = self.tables.texts(&sql).await.unwrap().pop().unwrap_or_default();
             if now.starts_with("0 due") || now.is_empty() {
                 return;
@@ -359,6 +370,7 @@ impl World {
     async fn set_weather(&mut self, weather: (Weather, &'static str)) {
         *self.course.weathers.entry(weather.1).or_default() += 1;
         let weather = weather.0;
+        self.weather = weather;
         self.double.set_faults(weather.faults());
         for seat in &mut self.seats {
             match weather {
