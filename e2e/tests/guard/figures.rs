@@ -22,6 +22,15 @@ impl Profile {
         if said.contains("debug") { Self::Debug } else { Self::Release }
     }
 
+    /// How often each scenario is counted, unless `GOLDLEAVES_GUARD_ROUNDS` says it.
+    pub(crate) fn rounds(self) -> usize {
+        let by_default = match self {
+            Self::Debug => 1,
+            Self::Release => 2,
+        };
+        std::env::var("GOLDLEAVES_GUARD_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(by_default)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -37,11 +46,6 @@ impl Profile {
             Self::Release => 5,
         }
     }
-}
-
-/// How often each scenario is counted.
-pub(crate) fn rounds() -> usize {
-    std::env::var("GOLDLEAVES_GUARD_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2)
 }
 
 /// Fails when a request costs more than is written down for these programs; says so where nothing is.

@@ -1,8 +1,8 @@
 //! The instructions of a request, as callgrind counts them on the thread of a core: with no new setting it costs what is written
 //! down, and ten thousand routes cost what ten do.
 //!
-//! Every run of the tests counts those of a debug build, with a thousand routes: it reads many slowly. `cargo xtask bench guard` counts those of the released one, whose figure is
-//! held closer, and those of an upstream of HTTP/2. `GOLDLEAVES_GUARD_ROUNDS` counts more often.
+//! Every run of the tests counts those of a debug build, with a thousand routes: it reads many slowly. `cargo xtask bench guard` counts those
+//! of the released one, whose figure is held closer, as is an upstream of HTTP/2. `GOLDLEAVES_GUARD_ROUNDS` says how often each is counted.
 
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
@@ -57,7 +57,7 @@ async fn a_request_costs_what_it_did_and_ten_thousand_routes_cost_what_ten_do() 
     }
     // What is under way at the wrong moment only ever adds to a count, so that the least of a few is what a request costs.
     let mut counted = scenarios(profile).map(|(what, asked)| (what, asked, Counted::default()));
-    for _ in 0..figures::rounds() {
+    for _ in 0..profile.rounds() {
         for (what, asked, counted) in &mut counted {
             println!("{what}: {}", counted.again(asked).await.unwrap());
         }
