@@ -1,10 +1,14 @@
 //! The record of who changed what, written in the transaction of the change.
 
 use goldleaves_domain::{Period, Timestamp};
-use goldleaves_store::{Params, Transaction, read};
+use goldleaves_store::{Id, Moment, Transaction};
+use sea_orm::sea_query::{Expr, Query};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
 use uuid::Uuid;
 
-use crate::list::{Cursor, Page, PageOf};
+use crate::entities::audit::{self, Column};
+use crate::list::{Cursor, Page, PageOf, behind};
+use crate::source::insert;
 use crate::{Billing, BillingError, Refusal, RefusalCode};
 
 /// The longest body that is kept whole.
@@ -58,27 +62,41 @@ pub struct AuditRow {
     pub body: String,
 }
 
+impl AuditRow {
+    fn of(row: audit::Model) -> Self {
+        let audit::Model { id: Id(id), at: Moment(at), actor, roles, request_id, action, tenant_id, body } = row;
+        Self { id, at, actor, roles, request_id, action, tenant_id, body }
+    }
+}
+
 pub(crate) async fn write(transaction: &Transaction, change: &Change<'_>) -> Result<(), BillingError> {
-    let dialect = transaction.dialect();
-    let mut params = Params::default();
     let body: String = change.body.chars().take(BODY_CHARS_MAX).collect();
     let author = change.author;
-    let values = [
-        params.bind(dialect.uuid(Uuid::now_v7())),
-        dialect.now().to_owned(),
-        params.bind(author.actor.as_str()),
-        params.bind(author.roles.as_str()),
-        params.bind(author.request_id.as_str()),
-        params.bind(change.action),
-        params.bind(change.tenant_id),
-        params.bind(body),
-    ];
-    let sql = format!(
-        "INSERT INTO billing_audit (id, at, actor, roles, request_id, action, tenant_id, body) VALUES ({})",
-        values.join(", ")
-    );
-    transaction.execute(&sql, params).await?;
-    Ok(())
+    let row = Query::insert()
+        .into_table(audit::Entity)
+        .columns([
+            Column::Id,
+            Column::At,
+            Column::Actor,
+            Column::Roles,
+            Column::RequestId,
+            Column::Action,
+            Column::TenantId,
+            Column::Body,
+        ])
+        .values([
+            Id(Uuid::now_v7()).into(),
+            Expr::cust(transaction.dialect().now()),
+            author.actor.as_str().into(),
+            author.roles.as_str().into(),
+            author.request_id.as_str().into(),
+            change.action.into(),
+            change.tenant_id.into(),
+            body.into(),
+        ])
+        .map_err(|error| BillingError::unreadable("billing_audit", error))?
+        .to_owned();
+    insert(transaction, &row).await
 }
 
 impl Billing {
@@ -92,40 +110,21 @@ impl Billing {
         tenant: Option<&str>,
         page: &Page,
     ) -> Result<PageOf<AuditRow>, BillingError> {
-        let source = self.source();
-        let dialect = source.dialect();
-        let mut params = Params::default();
-        let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
-        let mut conditions = vec![format!("at >= {from} AND at < {to}")];
+        let mut rows = audit::Entity::find()
+            .filter(Column::At.gte(Moment(range.start())))
+            .filter(Column::At.lt(Moment(range.end())))
+            .order_by_asc(Column::At)
+            .order_by_asc(Column::Id)
+            .limit(page.rows().unsigned_abs());
         if let Some(tenant) = tenant {
-            conditions.push(format!("tenant_id = {}", params.bind(tenant)));
+            rows = rows.filter(Column::TenantId.eq(tenant));
         }
         if let Some(cursor) = &page.cursor {
             let (at, id) = cursor.time_and_text().map_err(bad_cursor)?;
             let id = Uuid::try_parse(id).map_err(|_| bad_cursor(crate::CursorError))?;
-            let (at, id) = (params.bind(dialect.time(at)), params.bind(dialect.uuid(id)));
-            conditions.push(format!("(at, id) > ({at}, {id})"));
+            rows = rows.filter(behind((Column::At, Moment(at)), (Column::Id, Id(id))));
         }
-        let limit = params.bind(page.rows());
-        let sql = format!(
-            "SELECT id, at, actor, roles, request_id, action, tenant_id, body FROM billing_audit WHERE {} \
-             ORDER BY at, id LIMIT {limit}",
-            conditions.join(" AND ")
-        );
-        let rows = source.query(&sql, params).await?;
-        let rows = rows.iter().map(|row| {
-            Ok(AuditRow {
-                id: dialect.read_uuid(row, "id")?,
-                at: dialect.read_time(row, "at")?,
-                actor: read(row, "actor")?,
-                roles: read(row, "roles")?,
-                request_id: read(row, "request_id")?,
-                action: read(row, "action")?,
-                tenant_id: read(row, "tenant_id")?,
-                body: read(row, "body")?,
-            })
-        });
-        let rows = rows.collect::<Result<Vec<_>, BillingError>>()?;
+        let rows: Vec<AuditRow> = self.source().find(rows).await?.into_iter().map(AuditRow::of).collect();
         Ok(PageOf::cut(rows, page.limit, |row| Cursor::after([row.at.to_string(), row.id.to_string()])))
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use chrono::Utc;
 use goldleaves_domain::{TenantId, Timestamp};
 use goldleaves_pricing::TimeZone;
-use goldleaves_store::{Params, Store, StoreError, read};
+use goldleaves_store::{Store, StoreError};
+use sea_orm::EntityTrait as _;
 
 use crate::BillingError;
+use crate::entities::tenant;
 use crate::schema::STEPS;
 use crate::source::Source;
 
@@ -52,14 +54,8 @@ impl Billing {
     }
 
     pub(crate) async fn zone_of(&self, source: Source<'_>, tenant: &TenantId) -> Result<TimeZone, BillingError> {
-        let mut params = Params::default();
-        let tenant = params.bind(tenant.as_str());
-        let sql = format!("SELECT time_zone FROM billing_tenants WHERE tenant_id = {tenant}");
-        match source.query(&sql, params).await?.first() {
-            Some(row) => {
-                let name: String = read(row, "time_zone")?;
-                name.parse().map_err(|error| BillingError::unreadable("time_zone", error))
-            }
+        match source.first(tenant::Entity::find_by_id(tenant.as_str())).await? {
+            Some(row) => row.time_zone.parse().map_err(|error| BillingError::unreadable("time_zone", error)),
             None => Ok(self.default_zone),
         }
     }

@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 
 use goldleaves_domain::{BilledRow, Change as Difference, Corrections, EventId, Period, Place, TenantId, Timestamp};
-use goldleaves_store::{Dialect, Params, Transaction, read};
-use sea_orm::QueryResult;
+use goldleaves_store::{Id, Moment, Params, Transaction, read};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _, Select,
+};
 use uuid::Uuid;
 
 use crate::audit::{self, Author, Change, bad_cursor};
+use crate::entities::correction::{ActiveModel, Column, Entity, Model};
 use crate::items::EventItem;
-use crate::list::{Cursor, Page, PageOf};
-use crate::related::{ids_query, related};
-use crate::source::Source;
+use crate::list::{Cursor, Page, PageOf, behind};
+use crate::related::related;
+use crate::source::{self, Source};
 use crate::{Billing, BillingError, Put, Refusal, RefusalCode, late, locks};
 
 /// The kind of a correction.
@@ -151,29 +155,36 @@ impl NewCorrection {
     }
 }
 
-const COLUMNS: &str = "id, tenant_id, kind, event_id, follows, ts, route, action, rate_version, events, units_micro, cents, \
-     actor, reason, created_at";
+impl TryFrom<Model> for Correction {
+    type Error = BillingError;
 
-impl Correction {
-    fn read(dialect: Dialect, row: &QueryResult) -> Result<Self, BillingError> {
+    fn try_from(row: Model) -> Result<Self, BillingError> {
         Ok(Self {
-            id: dialect.read_uuid(row, "id")?,
-            tenant_id: read(row, "tenant_id")?,
-            kind: CorrectionKind::of(&read::<String>(row, "kind")?)?,
-            event_id: dialect.read_uuid_or_null(row, "event_id")?,
-            follows: dialect.read_uuid_or_null(row, "follows")?,
-            ts: dialect.read_time(row, "ts")?,
-            route: read(row, "route")?,
-            action: read(row, "action")?,
-            rate_version: read(row, "rate_version")?,
-            events: read(row, "events")?,
-            units_micro: read(row, "units_micro")?,
-            cents: read(row, "cents")?,
-            actor: read(row, "actor")?,
-            reason: read(row, "reason")?,
-            created_at: dialect.read_time(row, "created_at")?,
+            id: row.id.0,
+            tenant_id: row.tenant_id,
+            kind: CorrectionKind::of(&row.kind)?,
+            event_id: row.event_id.map(|id| id.0),
+            follows: row.follows.map(|id| id.0),
+            ts: row.ts.0,
+            route: row.route,
+            action: row.action,
+            rate_version: row.rate_version,
+            events: row.events,
+            units_micro: row.units_micro,
+            cents: row.cents,
+            actor: row.actor,
+            reason: row.reason,
+            created_at: row.created_at.0,
         })
     }
+}
+
+/// Those of a tenant whose numbers count in a range.
+fn of_range(tenant: &TenantId, range: &Period) -> Select<Entity> {
+    Entity::find()
+        .filter(Column::TenantId.eq(tenant.as_str()))
+        .filter(Column::Ts.gte(Moment(range.start())))
+        .filter(Column::Ts.lt(Moment(range.end())))
 }
 
 impl Billing {
@@ -229,22 +240,15 @@ impl Billing {
         range: &Period,
         page: &Page,
     ) -> Result<PageOf<Correction>, BillingError> {
-        let source = self.source();
-        let dialect = source.dialect();
-        let mut params = Params::default();
-        let tenant = params.bind(tenant.as_str());
-        let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
-        let mut condition = format!("tenant_id = {tenant} AND ts >= {from} AND ts < {to}");
+        let mut rows =
+            of_range(tenant, range).order_by_asc(Column::Ts).order_by_asc(Column::Id).limit(page.rows().unsigned_abs());
         if let Some(cursor) = &page.cursor {
             let (ts, id) = cursor.time_and_text().map_err(bad_cursor)?;
             let id = Uuid::try_parse(id).map_err(|_| bad_cursor(crate::CursorError))?;
-            let (ts, id) = (params.bind(dialect.time(ts)), params.bind(dialect.uuid(id)));
-            condition.push_str(&format!(" AND (ts, id) > ({ts}, {id})"));
+            rows = rows.filter(behind((Column::Ts, Moment(ts)), (Column::Id, Id(id))));
         }
-        let limit = params.bind(page.rows());
-        let sql = format!("SELECT {COLUMNS} FROM usage_corrections WHERE {condition} ORDER BY ts, id LIMIT {limit}");
-        let rows = source.query(&sql, params).await?;
-        let rows = rows.iter().map(|row| Correction::read(dialect, row)).collect::<Result<Vec<_>, _>>()?;
+        let rows = self.source().find(rows).await?;
+        let rows = rows.into_iter().map(Correction::try_from).collect::<Result<Vec<_>, _>>()?;
         Ok(PageOf::cut(rows, page.limit, |row| Cursor::after([row.ts.to_string(), row.id.to_string()])))
     }
 
@@ -253,16 +257,7 @@ impl Billing {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn count_corrections(&self, tenant: &TenantId, range: &Period) -> Result<i64, BillingError> {
-        let source = self.source();
-        let dialect = source.dialect();
-        let mut params = Params::default();
-        let tenant = params.bind(tenant.as_str());
-        let (from, to) = (params.bind(dialect.time(range.start())), params.bind(dialect.time(range.end())));
-        let sql = format!(
-            "SELECT COUNT(*) AS rows FROM usage_corrections WHERE tenant_id = {tenant} AND ts >= {from} AND ts < {to}"
-        );
-        let rows = source.query(&sql, params).await?;
-        Ok(rows.first().map_or(Ok(0), |row| read(row, "rows"))?)
+        self.source().count(of_range(tenant, range)).await
     }
 }
 
@@ -276,11 +271,7 @@ fn already<T>(stored: &Correction) -> Result<T, BillingError> {
 }
 
 async fn by_id(source: Source<'_>, id: Uuid) -> Result<Option<Correction>, BillingError> {
-    let dialect = source.dialect();
-    let mut params = Params::default();
-    let id = params.bind(dialect.uuid(id));
-    let rows = source.query(&format!("SELECT {COLUMNS} FROM usage_corrections WHERE id = {id}"), params).await?;
-    rows.first().map(|row| Correction::read(dialect, row)).transpose()
+    source.first(Entity::find_by_id(Id(id))).await?.map(Correction::try_from).transpose()
 }
 
 /// The corrections that name an event, what it repeats, or its repeats.
@@ -293,18 +284,12 @@ pub(crate) async fn of_event(
 }
 
 async fn naming(source: Source<'_>, tenant: &str, ids: &BTreeSet<Uuid>) -> Result<Vec<Correction>, BillingError> {
-    let dialect = source.dialect();
-    let mut params = Params::default();
-    let tenant = params.bind(tenant);
-    let ids = ids_query(dialect, ids, &mut params);
-    let columns: Vec<String> = COLUMNS.split(", ").map(|column| format!("c.{}", column.trim())).collect();
-    let sql = format!(
-        "SELECT {} FROM ({ids}) AS i JOIN usage_corrections AS c ON c.event_id = i.wanted \
-         WHERE c.tenant_id = {tenant} ORDER BY c.created_at, c.id",
-        columns.join(", ")
-    );
-    let rows = source.query(&sql, params).await?;
-    rows.iter().map(|row| Correction::read(dialect, row)).collect()
+    let rows = Entity::find()
+        .filter(Column::EventId.is_in(ids.iter().copied().map(Id)))
+        .filter(Column::TenantId.eq(tenant))
+        .order_by_asc(Column::CreatedAt)
+        .order_by_asc(Column::Id);
+    source.find(rows).await?.into_iter().map(Correction::try_from).collect()
 }
 
 fn amount(new: &NewCorrection, (cents, ts): (i64, Timestamp), actor: &str) -> Correction {
@@ -538,32 +523,24 @@ async fn not_billed(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> R
     })
 }
 
+/// Adds a row; the database says when.
 async fn insert(transaction: &Transaction, row: &Correction) -> Result<(), BillingError> {
-    let dialect = transaction.dialect();
-    let mut params = Params::default();
-    let mut uuid = |id: Option<Uuid>| match id {
-        Some(id) => params.bind(dialect.uuid(id)),
-        None => "NULL".to_owned(),
+    let row = ActiveModel {
+        id: Set(Id(row.id)),
+        tenant_id: Set(row.tenant_id.clone()),
+        kind: Set(row.kind.as_str().to_owned()),
+        event_id: Set(row.event_id.map(Id)),
+        follows: Set(row.follows.map(Id)),
+        ts: Set(Moment(row.ts)),
+        route: Set(row.route.clone()),
+        action: Set(row.action.clone()),
+        rate_version: Set(row.rate_version),
+        events: Set(row.events),
+        units_micro: Set(row.units_micro),
+        cents: Set(row.cents),
+        actor: Set(row.actor.clone()),
+        reason: Set(row.reason.clone()),
+        created_at: NotSet,
     };
-    let (id, event, follows) = (uuid(Some(row.id)), uuid(row.event_id), uuid(row.follows));
-    let values = [
-        id,
-        params.bind(row.tenant_id.as_str()),
-        params.bind(row.kind.as_str()),
-        event,
-        follows,
-        params.bind(dialect.time(row.ts)),
-        params.bind(row.route.as_str()),
-        params.bind(row.action.as_str()),
-        params.bind(row.rate_version),
-        params.bind(row.events),
-        params.bind(row.units_micro),
-        params.bind(row.cents),
-        params.bind(row.actor.as_str()),
-        params.bind(row.reason.as_str()),
-        dialect.now().to_owned(),
-    ];
-    let sql = format!("INSERT INTO usage_corrections ({COLUMNS}) VALUES ({})", values.join(", "));
-    transaction.execute(&sql, params).await?;
-    Ok(())
+    source::insert(transaction, Entity::insert(row).as_query()).await
 }

@@ -1,10 +1,13 @@
 //! Hours that changed after their end: what Stripe and closed periods have to look at again.
 
 use goldleaves_domain::{Period, TenantId, Timestamp};
-use goldleaves_store::{Params, Transaction, read};
+use goldleaves_store::{Moment, Params, Transaction, read};
+use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
 
 use crate::audit::bad_cursor;
+use crate::entities::late_hour::{Column, Entity};
 use crate::list::{Cursor, Page, PageOf};
+use crate::source::insert;
 use crate::{Billing, BillingError};
 
 /// An hour that changed after its end.
@@ -22,16 +25,18 @@ pub struct LateHour {
 
 /// Marks an hour as changed.
 pub(crate) async fn mark(transaction: &Transaction, tenant: &str, hour: Timestamp) -> Result<(), BillingError> {
-    let dialect = transaction.dialect();
-    let mut params = Params::default();
-    let (tenant, hour) = (params.bind(tenant), params.bind(dialect.time(hour)));
-    let sql = format!(
-        "INSERT INTO usage_late_hours AS h (tenant_id, hour, changes, changed_at) VALUES ({tenant}, {hour}, 1, {now}) \
-         ON CONFLICT (tenant_id, hour) DO UPDATE SET changes = h.changes + 1, changed_at = EXCLUDED.changed_at",
-        now = dialect.now()
-    );
-    transaction.execute(&sql, params).await?;
-    Ok(())
+    let again = OnConflict::columns([Column::TenantId, Column::Hour])
+        .value(Column::Changes, Expr::col((Entity, Column::Changes)).add(1))
+        .update_column(Column::ChangedAt)
+        .to_owned();
+    let row = Query::insert()
+        .into_table(Entity)
+        .columns([Column::TenantId, Column::Hour, Column::Changes, Column::ChangedAt])
+        .values([tenant.into(), Moment(hour).into(), 1_i64.into(), Expr::cust(transaction.dialect().now())])
+        .map_err(|error| BillingError::unreadable("usage_late_hours", error))?
+        .on_conflict(again)
+        .to_owned();
+    insert(transaction, &row).await
 }
 
 impl Billing {

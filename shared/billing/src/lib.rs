@@ -14,6 +14,7 @@ mod audit;
 mod billing;
 mod cards;
 mod corrections;
+mod entities;
 mod error;
 mod event_state;
 mod events;

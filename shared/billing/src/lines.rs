@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use goldleaves_domain::{Period, Timestamp, hex_text};
 use goldleaves_pricing::{Cents, Pricing};
-use goldleaves_store::{Params, Rows, Transaction, read};
-use sea_orm::QueryResult;
+use goldleaves_store::{Params, Rows, Transaction};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select};
 use sha2::{Digest, Sha256};
 
 use crate::audit::bad_cursor;
+use crate::entities::line::{Column, Entity, Model};
 use crate::list::{Cursor, CursorError, Page, PageOf};
 use crate::report::read_bill;
 use crate::source::Source;
@@ -209,11 +210,15 @@ pub(crate) async fn frozen_page(
 
 /// Returns how many lines an invoice has.
 pub(crate) async fn count_frozen(source: Source<'_>, tenant: &str, number: i64) -> Result<i64, BillingError> {
-    let mut params = Params::default();
-    let (tenant, number) = (params.bind(tenant), params.bind(number));
-    let sql = format!("SELECT COUNT(*) AS count FROM billing_lines WHERE tenant_id = {tenant} AND number = {number}");
-    let rows = source.query(&sql, params).await?;
-    Ok(rows.first().map_or(Ok(0), |row| read(row, "count"))?)
+    source.count(of(tenant, Which::Of(number))).await
+}
+
+fn of(tenant: &str, which: Which) -> Select<Entity> {
+    let number = match which {
+        Which::Of(number) => Column::Number.eq(number),
+        Which::For(number) => Column::ForNumber.eq(number),
+    };
+    Entity::find().filter(Column::TenantId.eq(tenant)).filter(number)
 }
 
 async fn read_frozen(
@@ -221,30 +226,15 @@ async fn read_frozen(
     tenant: &str,
     (which, page): (Which, &Page),
 ) -> Result<PageOf<InvoiceLine>, BillingError> {
-    let mut params = Params::default();
-    let tenant = params.bind(tenant);
-    let (column, number) = match which {
-        Which::Of(number) => ("number", number),
-        Which::For(number) => ("for_number", number),
-    };
-    let number = params.bind(number);
-    let behind = match &page.cursor {
-        Some(cursor) => {
-            let [line] = cursor.keys().map_err(bad_cursor)?;
-            let line: i64 = line.parse().map_err(|_| bad_cursor(CursorError))?;
-            format!(" AND line > {}", params.bind(line))
-        }
-        None => String::new(),
-    };
-    let limit = params.bind(page.rows());
-    let sql = format!(
-        "SELECT line, for_number, kind, route, action, rate_version, events, CAST(units_micro AS text) AS units_micro, \
-             CAST(cents AS text) AS cents FROM billing_lines \
-         WHERE tenant_id = {tenant} AND {column} = {number}{behind} ORDER BY number, line LIMIT {limit}"
-    );
-    let rows = source.query(&sql, params).await?;
-    let lines = rows.iter().map(|row| Ok((read(row, "line")?, read_line(row)?)));
-    let lines = lines.collect::<Result<Vec<(i32, InvoiceLine)>, BillingError>>()?;
+    let mut rows =
+        of(tenant, which).order_by_asc(Column::Number).order_by_asc(Column::Line).limit(page.rows().unsigned_abs());
+    if let Some(cursor) = &page.cursor {
+        let [line] = cursor.keys().map_err(bad_cursor)?;
+        let line: i32 = line.parse().map_err(|_| bad_cursor(CursorError))?;
+        rows = rows.filter(Column::Line.gt(line));
+    }
+    let lines = source.find(rows).await?.into_iter().map(|row| Ok((row.line, InvoiceLine::try_from(row)?)));
+    let lines = lines.collect::<Result<Vec<_>, BillingError>>()?;
     let page = PageOf::cut(lines, page.limit, |(line, _)| Cursor::after([line.to_string()]));
     let mut items: Vec<InvoiceLine> = page.items.into_iter().map(|(_, line)| line).collect();
     let cards = cards::of_versions(source, items.iter().map(|line| line.rate_version).filter(|version| *version != 0));
@@ -256,21 +246,25 @@ async fn read_frozen(
 }
 
 /// A stored line, without what its card says.
-fn read_line(row: &QueryResult) -> Result<InvoiceLine, BillingError> {
-    let wide = |column: &str| -> Result<i128, BillingError> {
-        read::<String>(row, column)?.parse().map_err(|error| BillingError::unreadable(column, error))
-    };
-    Ok(InvoiceLine {
-        kind: LineKind::of(&read::<String>(row, "kind")?)?,
-        for_number: read(row, "for_number")?,
-        route: read(row, "route")?,
-        action: read(row, "action")?,
-        rate_version: read(row, "rate_version")?,
-        pricing: None,
-        events: read(row, "events")?,
-        units_micro: wide("units_micro")?,
-        cents: Cents(wide("cents")?),
-    })
+impl TryFrom<Model> for InvoiceLine {
+    type Error = BillingError;
+
+    fn try_from(row: Model) -> Result<Self, BillingError> {
+        let wide = |column: &str, text: String| -> Result<i128, BillingError> {
+            text.parse().map_err(|error| BillingError::unreadable(column, error))
+        };
+        Ok(Self {
+            kind: LineKind::of(&row.kind)?,
+            for_number: row.for_number,
+            route: row.route,
+            action: row.action,
+            rate_version: row.rate_version,
+            pricing: None,
+            events: row.events,
+            units_micro: wide("units_micro", row.units_micro)?,
+            cents: Cents(wide("cents", row.cents)?),
+        })
+    }
 }
 
 pub(crate) async fn freeze(

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use goldleaves_domain::Timestamp;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{ColumnTrait, Value};
 
 /// Where the next page begins: behind the item with these keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,15 @@ pub struct PageOf<T> {
     pub items: Vec<T>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<Cursor>,
+}
+
+/// The rows behind one with these keys, in the order of both.
+pub(crate) fn behind<C: ColumnTrait>(
+    (first, key): (C, impl Into<Value>),
+    (second, then): (C, impl Into<Value>),
+) -> Expr {
+    let columns = Expr::tuple([first, second].map(|column| Expr::col(column.as_column_ref())));
+    columns.gt(Expr::tuple([Expr::val(key), Expr::val(then)]))
 }
 
 impl<T> PageOf<T> {

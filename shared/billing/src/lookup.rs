@@ -1,11 +1,13 @@
 //! One call, by the id of its event or of its request, with everything that became of it.
 
 use goldleaves_domain::{TenantId, Timestamp};
-use goldleaves_store::{Params, read};
+use goldleaves_store::{Moment, Params, read};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 use uuid::Uuid;
 
 use crate::cards::{self, Card};
 use crate::corrections::{self, Correction};
+use crate::entities::period::{Column, Entity};
 use crate::events::is_void;
 use crate::items::{self, EventItem};
 use crate::source::Source;
@@ -152,26 +154,17 @@ pub(crate) async fn period_of(
     tenant: &TenantId,
     moment: Timestamp,
 ) -> Result<Option<PeriodOfEvent>, BillingError> {
-    let dialect = source.dialect();
-    let mut params = Params::default();
-    let (tenant, moment_text) = (params.bind(tenant.as_str()), params.bind(dialect.time(moment)));
-    let sql = format!(
-        "SELECT number, starts_at, ends_at, closed_at FROM billing_periods WHERE tenant_id = {tenant} \
-         AND (number = 1 OR (starts_at <= {moment_text} AND ends_at > {moment_text}) \
-             OR number = (SELECT MAX(number) FROM billing_periods WHERE tenant_id = {tenant})) ORDER BY number"
-    );
-    let rows = source.query(&sql, params).await?;
-    let mut last = 0;
-    for (at, row) in rows.iter().enumerate() {
-        let (starts, ends) = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
-        if at == 0 && moment < starts {
-            return Ok(None);
+    let of_tenant = Entity::find().filter(Column::TenantId.eq(tenant.as_str()));
+    let begun = of_tenant.clone().filter(Column::StartsAt.lte(Moment(moment))).order_by_desc(Column::StartsAt);
+    let open = |number| Some(PeriodOfEvent { number, state: PeriodState::Open, closed_at: None });
+    match source.first(begun).await? {
+        Some(last) if moment < last.ends_at.0 => {
+            let closed_at = Some(last.closed_at.0);
+            Ok(Some(PeriodOfEvent { number: last.number, state: PeriodState::Closed, closed_at }))
         }
-        last = read(row, "number")?;
-        if starts <= moment && moment < ends {
-            let closed_at = Some(dialect.read_time(row, "closed_at")?);
-            return Ok(Some(PeriodOfEvent { number: last, state: PeriodState::Closed, closed_at }));
-        }
+        // Periods are contiguous: behind the last one that began there is only the open one.
+        Some(last) => Ok(open(last.number + 1)),
+        // Before the first, or there is none yet.
+        None => Ok(if source.first(of_tenant).await?.is_some() { None } else { open(1) }),
     }
-    Ok(Some(PeriodOfEvent { number: last + 1, state: PeriodState::Open, closed_at: None }))
 }

@@ -2,13 +2,15 @@
 
 use goldleaves_domain::{Period, TenantId, Timestamp};
 use goldleaves_pricing::{CalendarError, Cents, TZDB_VERSION, TimeZone};
-use goldleaves_store::{Dialect, Params, Transaction, read};
-use sea_orm::QueryResult;
+use goldleaves_store::{Dialect, Moment, Params, Transaction, read};
+use sea_orm::sea_query::{self, Expr, Query};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select};
 
 use crate::audit::{self, Author, Change, bad_cursor};
+use crate::entities::period::{Column, Entity, Model};
 use crate::lines::{self, Invoice, InvoiceLine, PeriodState};
 use crate::list::{Cursor, Page, PageOf};
-use crate::source::Source;
+use crate::source::{self, Source};
 use crate::{Billing, BillingError, Put, Refusal, RefusalCode, locks};
 
 /// How long after its end a period may be closed.
@@ -166,22 +168,14 @@ impl Billing {
     /// A cursor of another list, or a database that is away or refuses.
     pub async fn periods(&self, tenant: &TenantId, page: &Page) -> Result<PageOf<ClosedPeriod>, BillingError> {
         let source = self.source();
-        let dialect = source.dialect();
-        let mut params = Params::default();
-        let name = params.bind(tenant.as_str());
-        let after: i64 = match &page.cursor {
-            None => 0,
-            Some(cursor) => {
-                let [number] = cursor.keys().map_err(bad_cursor)?;
-                number.parse().map_err(|_| bad_cursor(crate::CursorError))?
-            }
-        };
-        let (after, limit) = (params.bind(after), params.bind(page.rows()));
-        let sql = format!(
-            "SELECT {COLUMNS} FROM billing_periods WHERE tenant_id = {name} AND number > {after} ORDER BY number LIMIT {limit}"
-        );
-        let rows = source.query(&sql, params).await?;
-        let mut periods = rows.iter().map(|row| read_closed(dialect, row)).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = of_tenant(tenant.as_str()).order_by_asc(Column::Number).limit(page.rows().unsigned_abs());
+        if let Some(cursor) = &page.cursor {
+            let [number] = cursor.keys().map_err(bad_cursor)?;
+            let number: i64 = number.parse().map_err(|_| bad_cursor(crate::CursorError))?;
+            rows = rows.filter(Column::Number.gt(number));
+        }
+        let rows = source.find(rows).await?;
+        let mut periods = rows.into_iter().map(ClosedPeriod::try_from).collect::<Result<Vec<_>, _>>()?;
         let late = self.late_periods(source, tenant.as_str(), None).await?;
         for period in periods.iter_mut().filter(|period| late.iter().any(|(number, _)| *number == period.number)) {
             let lines = lines::late(source, tenant.as_str(), (period.number, period.period)).await?;
@@ -304,19 +298,18 @@ impl Billing {
             Dialect::Sqlite => "strftime('%Y-%m-%dT%H:%M:%f000Z', p.starts_at, '-1 hour')",
         };
         let sql = format!(
-            "SELECT {columns} FROM billing_periods AS p WHERE p.tenant_id = {name} AND EXISTS ( \
+            "SELECT p.number, p.starts_at, p.ends_at FROM billing_periods AS p WHERE p.tenant_id = {name} AND EXISTS ( \
                  SELECT 1 FROM usage_late_hours AS h WHERE h.tenant_id = {name} AND h.hour > {before} \
-                     AND h.hour < p.ends_at AND h.changed_at >= {since}) ORDER BY number",
-            columns = COLUMNS,
+                     AND h.hour < p.ends_at AND h.changed_at >= {since}) ORDER BY number"
         );
         let rows = source.query(&sql, params).await?;
-        let periods = rows.iter().map(|row| read_closed(dialect, row).map(|closed| (closed.number, closed.period)));
+        let periods = rows.iter().map(|row| {
+            let ends = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
+            Ok((read(row, "number")?, period_between(ends)?))
+        });
         periods.collect()
     }
 }
-
-const COLUMNS: &str = "number, starts_at, ends_at, time_zone, CAST(total_cents AS text) AS total_cents, lines_hash, actor, \
-     reason, closed_at";
 
 fn outside(error: CalendarError) -> Refusal {
     Refusal::new(RefusalCode::Invalid, format!("the period is {error}"))
@@ -403,38 +396,41 @@ fn invoice(tenant: &str, open: &Open, lines: Vec<InvoiceLine>) -> Invoice {
     }
 }
 
+fn of_tenant(tenant: &str) -> Select<Entity> {
+    Entity::find().filter(Column::TenantId.eq(tenant))
+}
+
 async fn closed(source: Source<'_>, tenant: &str, number: i64) -> Result<Option<ClosedPeriod>, BillingError> {
-    let dialect = source.dialect();
-    let mut params = Params::default();
-    let (tenant, number) = (params.bind(tenant), params.bind(number));
-    let sql = format!("SELECT {COLUMNS} FROM billing_periods WHERE tenant_id = {tenant} AND number = {number}");
-    let rows = source.query(&sql, params).await?;
-    rows.first().map(|row| read_closed(dialect, row)).transpose()
+    let row = source.first(of_tenant(tenant).filter(Column::Number.eq(number))).await?;
+    row.map(ClosedPeriod::try_from).transpose()
 }
 
 async fn last(source: Source<'_>, tenant: &str) -> Result<Option<ClosedPeriod>, BillingError> {
-    let dialect = source.dialect();
-    let mut params = Params::default();
-    let tenant = params.bind(tenant);
-    let sql = format!("SELECT {COLUMNS} FROM billing_periods WHERE tenant_id = {tenant} ORDER BY number DESC LIMIT 1");
-    let rows = source.query(&sql, params).await?;
-    rows.first().map(|row| read_closed(dialect, row)).transpose()
+    let row = source.first(of_tenant(tenant).order_by_desc(Column::Number)).await?;
+    row.map(ClosedPeriod::try_from).transpose()
 }
 
-fn read_closed(dialect: Dialect, row: &QueryResult) -> Result<ClosedPeriod, BillingError> {
-    let (start, end) = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
-    let total: String = read(row, "total_cents")?;
-    Ok(ClosedPeriod {
-        number: read(row, "number")?,
-        period: Period::new(start, end).map_err(|error| BillingError::unreadable("ends_at", error))?,
-        time_zone: read(row, "time_zone")?,
-        closed_at: dialect.read_time(row, "closed_at")?,
-        actor: read(row, "actor")?,
-        reason: read(row, "reason")?,
-        total: Cents(total.parse().map_err(|error| BillingError::unreadable("total_cents", error))?),
-        lines_hash: read(row, "lines_hash")?,
-        unbilled_late: Cents::default(),
-    })
+fn period_between((start, end): (Timestamp, Timestamp)) -> Result<Period, BillingError> {
+    Period::new(start, end).map_err(|error| BillingError::unreadable("ends_at", error))
+}
+
+impl TryFrom<Model> for ClosedPeriod {
+    type Error = BillingError;
+
+    fn try_from(row: Model) -> Result<Self, BillingError> {
+        let total = row.total_cents.parse().map_err(|error| BillingError::unreadable("total_cents", error))?;
+        Ok(Self {
+            number: row.number,
+            period: period_between((row.starts_at.0, row.ends_at.0))?,
+            time_zone: row.time_zone,
+            closed_at: row.closed_at.0,
+            actor: row.actor,
+            reason: row.reason,
+            total: Cents(total),
+            lines_hash: row.lines_hash,
+            unbilled_late: Cents::default(),
+        })
+    }
 }
 
 async fn insert(
@@ -444,27 +440,38 @@ async fn insert(
 ) -> Result<(), BillingError> {
     let dialect = transaction.dialect();
     let total: Cents = lines.iter().map(|line| line.cents).sum();
-    let mut params = Params::default();
-    let total = params.bind(total.to_string());
-    let total = if dialect == Dialect::Postgres { format!("{total}::numeric") } else { total };
-    let values = [
-        params.bind(new.tenant_id.as_str()),
-        params.bind(open.number),
-        params.bind(dialect.time(open.period.start())),
-        params.bind(dialect.time(open.period.end())),
-        params.bind(open.zone.name()),
-        params.bind(TZDB_VERSION),
-        total,
-        params.bind(lines::hash(lines)),
-        params.bind(actor),
-        params.bind(new.reason.as_str()),
-        dialect.now().to_owned(),
-    ];
-    let sql = format!(
-        "INSERT INTO billing_periods (tenant_id, number, starts_at, ends_at, time_zone, tzdb, total_cents, lines_hash, \
-             actor, reason, closed_at) VALUES ({})",
-        values.join(", ")
-    );
-    transaction.execute(&sql, params).await?;
-    Ok(())
+    // SQLite keeps numbers of 38 digits as texts.
+    let total = Expr::val(total.to_string());
+    let total = if dialect == Dialect::Postgres { sea_query::ExprTrait::cast_as(total, "numeric") } else { total };
+    let row = Query::insert()
+        .into_table(Entity)
+        .columns([
+            Column::TenantId,
+            Column::Number,
+            Column::StartsAt,
+            Column::EndsAt,
+            Column::TimeZone,
+            Column::Tzdb,
+            Column::TotalCents,
+            Column::LinesHash,
+            Column::Actor,
+            Column::Reason,
+            Column::ClosedAt,
+        ])
+        .values([
+            new.tenant_id.as_str().into(),
+            open.number.into(),
+            Moment(open.period.start()).into(),
+            Moment(open.period.end()).into(),
+            open.zone.name().into(),
+            TZDB_VERSION.into(),
+            total,
+            lines::hash(lines).into(),
+            actor.into(),
+            new.reason.as_str().into(),
+            Expr::cust(dialect.now()),
+        ])
+        .map_err(|error| BillingError::unreadable("billing_periods", error))?
+        .to_owned();
+    source::insert(transaction, &row).await
 }

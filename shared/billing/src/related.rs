@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use goldleaves_store::{Dialect, Params, Rows};
+use goldleaves_store::Params;
 use uuid::Uuid;
 
 use crate::BillingError;
@@ -27,9 +27,4 @@ pub(crate) async fn related(source: Source<'_>, item: &EventItem) -> Result<BTre
         ids.insert(dialect.read_uuid(&row, "id")?);
     }
     Ok(ids)
-}
-
-/// Ids as a query that gives them as `wanted`.
-pub(crate) fn ids_query(dialect: Dialect, ids: &BTreeSet<Uuid>, params: &mut Params) -> String {
-    Rows::new(dialect).column("wanted", ids.iter().copied()).query(params)
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use goldleaves_domain::Timestamp;
-use goldleaves_store::{Dialect, Params, Store, Transaction};
-use sea_orm::QueryResult;
+use goldleaves_store::{Dialect, Params, Store, Transaction, build, read};
+use sea_orm::sea_query::{Expr, InsertStatement};
+use sea_orm::{EntityTrait, FromQueryResult as _, QueryResult, QuerySelect as _, QueryTrait as _, Select};
 
 use crate::BillingError;
 
@@ -40,6 +41,27 @@ impl Source<'_> {
         }
     }
 
+    /// The rows that a query finds.
+    pub(crate) async fn find<E: EntityTrait>(self, select: Select<E>) -> Result<Vec<E::Model>, BillingError> {
+        let (sql, params) = build(self.dialect(), select.as_query());
+        let rows = self.query(&sql, params).await?;
+        let unreadable = |error| BillingError::unreadable(E::default().table_name(), error);
+        rows.iter().map(|row| E::Model::from_query_result(row, "").map_err(unreadable)).collect()
+    }
+
+    /// The first row that a query finds.
+    pub(crate) async fn first<E: EntityTrait>(self, select: Select<E>) -> Result<Option<E::Model>, BillingError> {
+        Ok(self.find(select.limit(1)).await?.into_iter().next())
+    }
+
+    /// How many rows a query finds.
+    pub(crate) async fn count<E: EntityTrait>(self, select: Select<E>) -> Result<i64, BillingError> {
+        let select = select.select_only().expr_as(Expr::cust("COUNT(*)"), "count");
+        let (sql, params) = build(self.dialect(), select.as_query());
+        let rows = self.query(&sql, params).await?;
+        Ok(rows.first().map_or(Ok(0), |row| read(row, "count"))?)
+    }
+
     /// The database's clock.
     pub(crate) async fn now(self) -> Result<Timestamp, BillingError> {
         let dialect = self.dialect();
@@ -51,6 +73,13 @@ impl Source<'_> {
         let row = rows.first().ok_or_else(|| BillingError::unreadable("now", "no row"))?;
         Ok(dialect.read_time(row, "now")?)
     }
+}
+
+/// Adds the rows of a statement of the query builder.
+pub(crate) async fn insert(transaction: &Transaction, rows: &InsertStatement) -> Result<(), BillingError> {
+    let (sql, params) = build(transaction.dialect(), rows);
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 /// Sums of units: PostgreSQL's are wide, SQLite's are made of two parts that are added apart.

@@ -7,10 +7,13 @@ use std::str::FromStr;
 use goldleaves_domain::{Period, TenantId};
 use goldleaves_pricing::{Bill, Cents, TimeZone, Used};
 use goldleaves_store::{Params, read, read_wide};
+use sea_orm::EntityTrait as _;
+use sea_orm::sea_query::{Expr, OnConflict, Query};
 
 use crate::audit::{self, Author, Change, bad_cursor};
+use crate::entities::tenant::{self as entity, Column};
 use crate::list::{Cursor, Page, PageOf};
-use crate::source::{Source, wide};
+use crate::source::{Source, insert, wide};
 use crate::usage::{UnitsTotal, whole_hours};
 use crate::{Billing, BillingError, Put, cards, locks};
 
@@ -73,22 +76,22 @@ impl Billing {
             .write(async |transaction| {
                 locks::bills(transaction).await?;
                 let source = Source::Transaction(transaction);
-                let mut params = Params::default();
-                let name = params.bind(tenant.as_str());
-                let sql = format!("SELECT time_zone FROM billing_tenants WHERE tenant_id = {name}");
-                let rows = source.query(&sql, params).await?;
-                let before = rows.first().map(|row| read::<String>(row, "time_zone")).transpose()?;
-                if before.as_deref() == Some(zone.name()) {
+                let before = source.first(entity::Entity::find_by_id(tenant.as_str())).await?;
+                if before.as_ref().is_some_and(|before| before.time_zone == zone.name()) {
                     return Ok(Put { is_new: false, stored: zone });
                 }
-                let mut params = Params::default();
-                let (name, zone_name) = (params.bind(tenant.as_str()), params.bind(zone.name()));
-                let sql = format!(
-                    "INSERT INTO billing_tenants (tenant_id, time_zone, updated_at) VALUES ({name}, {zone_name}, {now}) \
-                     ON CONFLICT (tenant_id) DO UPDATE SET time_zone = EXCLUDED.time_zone, updated_at = EXCLUDED.updated_at",
-                    now = transaction.dialect().now()
-                );
-                transaction.execute(&sql, params).await?;
+                let row = Query::insert()
+                    .into_table(entity::Entity)
+                    .columns([Column::TenantId, Column::TimeZone, Column::UpdatedAt])
+                    .values([tenant.as_str().into(), zone.name().into(), Expr::cust(transaction.dialect().now())])
+                    .map_err(|error| BillingError::unreadable("billing_tenants", error))?
+                    .on_conflict(
+                        OnConflict::column(Column::TenantId)
+                            .update_columns([Column::TimeZone, Column::UpdatedAt])
+                            .to_owned(),
+                    )
+                    .to_owned();
+                insert(transaction, &row).await?;
                 let change = Change { author, action: "tenant", tenant_id: tenant.as_str(), body };
                 audit::write(transaction, &change).await?;
                 Ok(Put { is_new: before.is_none(), stored: zone })

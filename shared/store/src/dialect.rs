@@ -24,6 +24,18 @@ impl Dialect {
         }
     }
 
+    /// A value as a column holds it: SQLite keeps identifiers and moments as texts.
+    pub(crate) fn kept(self, value: Value) -> Value {
+        match (self, value) {
+            (Self::Sqlite, Value::Uuid(id)) => Value::String(id.map(|id| id.as_hyphenated().to_string())),
+            (Self::Sqlite, Value::ChronoDateTimeUtc(moment)) => {
+                let moment = moment.and_then(|moment| Timestamp::from_date_time(moment).ok());
+                Value::String(moment.map(|moment| moment.to_string()))
+            }
+            (_, value) => value,
+        }
+    }
+
     /// The moment of the statement (SQLite) or transaction (PostgreSQL), as a column holds it.
     pub const fn now(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 //! table of usage or billing, no HTTP and no broker, and it migrates nothing. The only tables it reads are the
 //! two in which the steps of the schema are listed, because every program that opens a database looks there first.
 
+mod columns;
 mod dialect;
 mod error;
 mod locks;
@@ -18,11 +19,12 @@ mod store;
 mod url;
 mod watch;
 
+pub use columns::{Id, Moment};
 pub use dialect::{Dialect, WIDE_LOW, read, read_wide};
 pub use error::{StoreError, is_of_the_disk};
 pub use locks::{Hold, request_lock};
 pub use options::StoreOptions;
-pub use rows::{Cell, Params, Rows};
+pub use rows::{Cell, Params, Rows, build};
 pub use setting::database_url;
 pub use store::{PoolUse, Store, Transaction};
 pub use url::sqlite_url;

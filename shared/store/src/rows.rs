@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 
 use goldleaves_domain::{Timestamp, hex_text};
-use sea_orm::Value;
 use sea_orm::sea_query::ArrayType;
+use sea_orm::{Statement, StatementBuilder, Value};
 use uuid::Uuid;
 
 use crate::dialect::Dialect;
@@ -30,6 +30,12 @@ impl Params {
     pub(crate) fn into_values(self) -> Vec<Value> {
         self.0
     }
+}
+
+/// A statement of the query builder as text, and its parameters.
+pub fn build(dialect: Dialect, statement: &impl StatementBuilder) -> (String, Params) {
+    let Statement { sql, values, .. } = statement.build(&dialect.backend());
+    (sql, Params(values.map(|values| values.0).unwrap_or_default()))
 }
 
 /// A value that a column of [`Rows`] can hold. Arrays of `sea-query` know no NULL, so a value that never occurs stands

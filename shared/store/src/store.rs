@@ -235,7 +235,9 @@ impl Store {
     /// A statement. The log never has the values, which may be anybody's.
     fn statement(&self, sql: &str, params: Params) -> Statement {
         tracing::trace!(sql, "a statement");
-        Statement::from_sql_and_values(self.dialect().backend(), sql, params.into_values())
+        let dialect = self.dialect();
+        let values = params.into_values().into_iter().map(|value| dialect.kept(value));
+        Statement::from_sql_and_values(dialect.backend(), sql, values)
     }
 
     /// Leaves the pool of this target if what came of a statement puts its connection in doubt.
