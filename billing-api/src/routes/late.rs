@@ -15,8 +15,10 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
     let asked = ask.tenant_to_read()?;
     let query = ask.query_of(&asked, &contract::LATE)?;
     let page = query.page()?;
-    let (_, range) = list_range(&api, Some(&asked.tenant), &query).await?;
-    let page = api.billing().late_hours(&asked.tenant, &range, &page).await?;
+    // Whatever the month, what is not billed yet is what is looked for.
+    let has_range = ["start_date", "end_date", "month"].iter().any(|name| query.get(name).is_some());
+    let range = if has_range { Some(list_range(&api, Some(&asked.tenant), &query).await?.1) } else { None };
+    let page = api.billing().late_hours(&asked.tenant, range.as_ref(), &page).await?;
     let items = page.items.iter().map(late_item).collect();
     Ok(cell::page(items, page.next).answer(StatusCode::OK))
 }

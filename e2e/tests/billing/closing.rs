@@ -8,6 +8,9 @@ use crate::world::{Api, on_both, token};
 on_both!(
     periods_are_closed_in_order_and_stay_closed,
     what_comes_late_is_carried,
+    what_lies_before_the_first_period_is_carried,
+    a_credit_before_the_first_usage_is_on_the_first_invoice,
+    without_a_range_every_unbilled_late_hour_is_listed,
     a_zone_that_changes_makes_no_gap,
     what_was_due_is_closed_by_the_clock,
 );
@@ -135,4 +138,66 @@ async fn what_was_due_is_closed_by_the_clock(api: Api) {
     assert_eq!(api.billing.close_due_periods(24).await.unwrap().count, 0);
     let january = invoice(&api, "acme/1").await;
     assert_eq!((&january["state"], &january["total_cost_cents"]), (&json!("closed"), &json!(25)));
+}
+
+async fn write(api: &Api, body: &Value) {
+    let path = format!("/billing/corrections/{}", Uuid::now_v7());
+    let answer = api.put(&path, &token("ops", &["billing:write"]), body).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+}
+
+async fn what_lies_before_the_first_period_is_carried(api: Api) {
+    let own = token("acme", &[]);
+    // What was there when the first period was given a later start was left out knowingly.
+    api.used("acme", ("/a", "8", "2026-02-27T10:00:00Z")).await;
+    api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let first = json!({"starts_at": "2026-03-01", "reason": "billed elsewhere before"});
+    let (status, period) = close(&api, "acme/1", &first).await;
+    assert_eq!((status, &period["total_cost_cents"]), (201, &json!(50)));
+    assert_eq!(invoice(&api, "acme").await["total_cost_cents"], 0);
+    let event = api.used("acme", ("/a", "4", "2026-02-27T10:30:00Z")).await;
+    write(&api, &json!({"kind": "amount", "tenant_id": "acme", "cents": -7, "ts": "2026-01-05", "reason": "r"})).await;
+    let open = invoice(&api, "acme").await;
+    assert_eq!(open["total_cost_cents"], 100 - 7, "{open}");
+    assert!(open["lines"].as_array().unwrap().iter().all(|line| line["for_number"] == 1), "{open}");
+    let periods = api.get("/billing/periods/acme", &own).await.json();
+    assert_eq!(periods["items"][0]["unbilled_late_cents"], 93);
+    let late = api.get("/billing/late/acme?start_date=2026-01-01&end_date=2026-03-01", &own).await.json();
+    let hours = late["items"].as_array().unwrap();
+    assert!(hours.len() == 2 && hours.iter().all(|hour| hour["period_number"] == 1), "{late}");
+    let found = api.get(&format!("/billing/usage-events/acme/{event}"), &own).await.json();
+    assert_eq!(found["matches"][0]["period"]["number"], 1, "{found}");
+    let (status, second) = close(&api, "acme/2", &json!({"reason": "the month is over"})).await;
+    assert_eq!((status, &second["total_cost_cents"]), (201, &json!(93)));
+    assert_eq!(invoice(&api, "acme").await["total_cost_cents"], 0, "carried once");
+    assert_eq!(invoice(&api, "acme/1").await["lines"].as_array().unwrap().len(), 1, "what is closed stays");
+}
+
+async fn a_credit_before_the_first_usage_is_on_the_first_invoice(api: Api) {
+    api.used("acme", ("/a", "4", "2026-03-03T10:00:00Z")).await;
+    write(&api, &json!({"kind": "amount", "tenant_id": "acme", "cents": -500, "ts": "2026-02-26", "reason": "r"}))
+        .await;
+    let open = invoice(&api, "acme").await;
+    assert_eq!((&open["number"], &open["total_cost_cents"]), (&json!(1), &json!(-400)), "{open}");
+    let (_, first) = close(&api, "acme/1", &json!({"reason": "the month is over"})).await;
+    assert_eq!((&first["total_cost_cents"], &first["lines_hash"]), (&json!(-400), &open["lines_hash"]));
+    let periods = api.get("/billing/periods/acme", &token("acme", &[])).await.json();
+    assert_eq!(periods["items"][0]["unbilled_late_cents"], 0, "billed once");
+    assert_eq!(invoice(&api, "acme").await["total_cost_cents"], 0);
+}
+
+async fn without_a_range_every_unbilled_late_hour_is_listed(api: Api) {
+    let own = token("acme", &[]);
+    api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let why = json!({"reason": "the month is over"});
+    assert_eq!(close(&api, "acme/1", &why).await.0, 201);
+    api.used("acme", ("/a", "2", "2026-03-04T10:00:00Z")).await;
+    let late = api.get("/billing/late/acme", &own).await.json();
+    assert_eq!(late["items"].as_array().unwrap().len(), 1, "{late}");
+    assert_eq!(
+        (&late["items"][0]["hour"], &late["items"][0]["period_number"]),
+        (&json!("2026-03-04T10:00:00.000000Z"), &json!(1))
+    );
+    assert_eq!(close(&api, "acme/2", &why).await.0, 201);
+    assert_eq!(api.get("/billing/late/acme", &own).await.json()["items"], json!([]), "billed with the second");
 }

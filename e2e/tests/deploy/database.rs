@@ -203,7 +203,7 @@ async fn bill_as(url: &str) {
     let page = Page { limit: 10, cursor: None };
     assert_eq!(billing.corrections(&tenant, &period, &page).await.unwrap().items.len(), 3);
     billing.periods(&tenant, &page).await.unwrap();
-    billing.late_hours(&tenant, &period, &page).await.unwrap();
+    billing.late_hours(&tenant, Some(&period), &page).await.unwrap();
     billing.tenants(&period, TenantSort::Cost, &page).await.unwrap();
     billing.find_event(&tenant, &event_id.to_string(), By::Either).await.unwrap();
     let state = EventState::All;

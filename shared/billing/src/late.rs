@@ -40,35 +40,47 @@ pub(crate) async fn mark(transaction: &Transaction, tenant: &str, hour: Timestam
 }
 
 impl Billing {
-    /// A tenant's hours in a range that changed after their end, in their order.
+    /// A tenant's hours in a range that changed after their end, in their order; without a range, all of them that
+    /// changed after the close that would have billed them.
     ///
     /// # Errors
     /// A cursor of another list, or a database that is away or refuses.
     pub async fn late_hours(
         &self,
         tenant: &TenantId,
-        range: &Period,
+        range: Option<&Period>,
         page: &Page,
     ) -> Result<PageOf<LateHour>, BillingError> {
         let source = self.source();
         let dialect = source.dialect();
         let mut params = Params::default();
         let tenant = params.bind(tenant.as_str());
-        let (from, to) = (params.bind(dialect.time(range.start().hour())), params.bind(dialect.time(range.end())));
-        let mut condition = format!("h.tenant_id = {tenant} AND h.hour >= {from} AND h.hour < {to}");
+        let next = hour_after(dialect, "h.hour");
+        let mut condition = match range {
+            Some(range) => {
+                let (from, to) = (dialect.time(range.start().hour()), dialect.time(range.end()));
+                let (from, to) = (params.bind(from), params.bind(to));
+                format!("h.tenant_id = {tenant} AND h.hour >= {from} AND h.hour < {to}")
+            }
+            None => format!(
+                "h.tenant_id = {tenant} AND NOT EXISTS (SELECT 1 FROM billing_periods AS b WHERE b.tenant_id = {tenant} \
+                     AND b.ends_at >= {next} AND b.closed_at > h.changed_at)"
+            ),
+        };
         if let Some(cursor) = &page.cursor {
             let [hour] = cursor.keys().map_err(bad_cursor)?;
             let hour: Timestamp = hour.parse().map_err(|_| bad_cursor(crate::CursorError))?;
             condition.push_str(&format!(" AND h.hour > {}", params.bind(dialect.time(hour))));
         }
         let limit = params.bind(page.rows());
-        // An hour that a boundary cuts belongs to the earlier period first.
+        // An hour that a boundary cuts belongs to the earlier period first, and what comes before the first one, after it
+        // was closed, to that.
         let sql = format!(
             "SELECT h.hour, h.changes, h.changed_at, \
                  (SELECT MIN(p.number) FROM billing_periods AS p WHERE p.tenant_id = {tenant} \
-                     AND p.starts_at < {next} AND p.ends_at > h.hour) AS period_number \
+                     AND p.ends_at > h.hour AND (p.starts_at < {next} \
+                         OR (p.number = 1 AND p.closed_at <= h.changed_at))) AS period_number \
              FROM usage_late_hours AS h WHERE {condition} ORDER BY h.hour LIMIT {limit}",
-            next = hour_after(dialect, "h.hour"),
         );
         let rows = source.query(&sql, params).await?;
         let rows = rows.iter().map(|row| {

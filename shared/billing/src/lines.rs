@@ -1,6 +1,7 @@
 //! Invoices and the lines that they are made of: what a period costs, and what earlier ones cost more or less since.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use goldleaves_domain::{Period, Timestamp, hex_text};
@@ -16,6 +17,11 @@ use crate::report::read_bill;
 use crate::source::Source;
 use crate::usage::{Dimension, Question};
 use crate::{BillingError, cards};
+
+/// The number of the first period.
+const FIRST: i64 = 1;
+/// 0001-01-01T00:00:00Z, before which there is no moment.
+const EARLIEST_MICROS: i64 = -62_135_596_800_000_000;
 
 /// Says whether a period is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +146,67 @@ pub(crate) async fn of_period(
     Ok(lines)
 }
 
+/// The usage and the amounts that lie before the first period, which are its own where they are billed at all. They are
+/// priced apart, so that they do not move the first period's tiers.
+pub(crate) async fn before_first(
+    source: Source<'_>,
+    tenant: &str,
+    start: Timestamp,
+) -> Result<Vec<InvoiceLine>, BillingError> {
+    let earliest = Timestamp::from_unix_micros(EARLIEST_MICROS);
+    let earliest = earliest.map_err(|error| BillingError::unreadable("starts_at", error))?;
+    match Period::new(earliest, start) {
+        Ok(before) => of_period(source, tenant, (FIRST, before)).await,
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
+/// The lines of a period, and of the first one also the amounts before its start: no credit is lost.
+pub(crate) async fn due(
+    source: Source<'_>,
+    tenant: &str,
+    (number, period): (i64, Period),
+) -> Result<Vec<InvoiceLine>, BillingError> {
+    let own = of_period(source, tenant, (number, period)).await?;
+    if number != FIRST {
+        return Ok(own);
+    }
+    let mut before = before_first(source, tenant, period.start()).await?;
+    before.retain(|line| line.kind == LineKind::Amount);
+    Ok(sum(own, before).into_values().collect())
+}
+
+/// Keeps in mind which usage before the first period was there when it was closed: it was left out knowingly, and only
+/// what differs from it later is billed. It stands on no invoice: its number is 0.
+pub(crate) async fn leave_out_before(
+    transaction: &Transaction,
+    tenant: &str,
+    start: Timestamp,
+) -> Result<(), BillingError> {
+    let mut before = before_first(Source::Transaction(transaction), tenant, start).await?;
+    before.retain(|line| line.kind != LineKind::Amount);
+    freeze(transaction, (tenant, 0), &before).await
+}
+
+/// Lines by their keys, those of the same key as one.
+fn sum(lines: Vec<InvoiceLine>, more: Vec<InvoiceLine>) -> BTreeMap<Key, InvoiceLine> {
+    let mut sums: BTreeMap<Key, InvoiceLine> = BTreeMap::new();
+    for line in lines.into_iter().chain(more) {
+        match sums.entry(key(&line)) {
+            Entry::Vacant(free) => {
+                free.insert(line);
+            }
+            Entry::Occupied(mut same) => {
+                let same = same.get_mut();
+                same.events += line.events;
+                same.units_micro += line.units_micro;
+                same.cents.0 += line.cents.0;
+            }
+        }
+    }
+    sums
+}
+
 fn amount(for_number: i64, cents: i128) -> InvoiceLine {
     InvoiceLine {
         kind: LineKind::Amount,
@@ -160,10 +227,9 @@ pub(crate) async fn late(
     tenant: &str,
     (number, period): (i64, Period),
 ) -> Result<Vec<InvoiceLine>, BillingError> {
-    let mut open: BTreeMap<Key, InvoiceLine> = BTreeMap::new();
-    for line in of_period(source, tenant, (number, period)).await? {
-        open.insert(key(&line), line);
-    }
+    let own = of_period(source, tenant, (number, period)).await?;
+    let before = if number == FIRST { before_first(source, tenant, period.start()).await? } else { Vec::new() };
+    let mut open = sum(own, before);
     for frozen in frozen_for(source, tenant, number).await? {
         let none = InvoiceLine { events: 0, units_micro: 0, cents: Cents(0), ..frozen.clone() };
         let line = open.entry(key(&frozen)).or_insert(none);

@@ -46,7 +46,7 @@ pub struct Match {
     pub item: EventItem,
     /// The card that prices it.
     pub card: Option<Card>,
-    /// The period; `None` for what lies before the first.
+    /// The period; `None` for what lay before the first when that was closed.
     pub period: Option<PeriodOfEvent>,
     /// The corrections of it and of its repeats, oldest first.
     pub corrections: Vec<Correction>,
@@ -75,7 +75,7 @@ impl Billing {
         let mut matches = Vec::new();
         for item in items {
             let card = item.rate_version.and_then(|version| cards.get(&version).cloned());
-            let period = period_of(source, tenant, item.ts).await?;
+            let period = period_of(source, tenant, &item).await?;
             let corrections = corrections::of_event(source, tenant, &item).await?;
             let stripe = self.meter_states(source, tenant, item.ts.hour()).await?;
             matches.push(Match { item, card, period, corrections, stripe });
@@ -148,12 +148,13 @@ async fn find(source: Source<'_>, tenant: &TenantId, key: &Key<'_>) -> Result<Ve
     rows.iter().map(|row| EventItem::read(dialect, row)).collect()
 }
 
-/// The period that a moment lies in. What comes after the last closed one lies in the open one.
+/// The period that an event is billed in. What comes after the last closed one lies in the open one.
 pub(crate) async fn period_of(
     source: Source<'_>,
     tenant: &TenantId,
-    moment: Timestamp,
+    item: &EventItem,
 ) -> Result<Option<PeriodOfEvent>, BillingError> {
+    let moment = item.ts;
     let of_tenant = Entity::find().filter(Column::TenantId.eq(tenant.as_str()));
     let begun = of_tenant.clone().filter(Column::StartsAt.lte(Moment(moment))).order_by_desc(Column::StartsAt);
     let open = |number| Some(PeriodOfEvent { number, state: PeriodState::Open, closed_at: None });
@@ -164,7 +165,14 @@ pub(crate) async fn period_of(
         }
         // Periods are contiguous: behind the last one that began there is only the open one.
         Some(last) => Ok(open(last.number + 1)),
-        // Before the first, or there is none yet.
-        None => Ok(if source.first(of_tenant).await?.is_some() { None } else { open(1) }),
+        // Before the first, which what came after its close is billed for; or there is none yet.
+        None => Ok(match source.first(of_tenant.order_by_asc(Column::Number)).await? {
+            Some(first) => item.recorded_at.filter(|at| *at >= first.closed_at.0).map(|_| PeriodOfEvent {
+                number: first.number,
+                state: PeriodState::Closed,
+                closed_at: Some(first.closed_at.0),
+            }),
+            None => open(1),
+        }),
     }
 }

@@ -101,6 +101,9 @@ impl Billing {
                 let lines = self.open_lines(source, tenant, &open).await?;
                 insert(transaction, (new, &author.actor), (&open, &lines)).await?;
                 lines::freeze(transaction, (tenant, open.number), &lines).await?;
+                if open.number == 1 {
+                    lines::leave_out_before(transaction, tenant, open.period.start()).await?;
+                }
                 let change = Change { author, action: "period", tenant_id: tenant, body };
                 audit::write(transaction, &change).await?;
                 let stored = closed(source, tenant, open.number).await?;
@@ -266,7 +269,7 @@ impl Billing {
         tenant: &str,
         open: &Open,
     ) -> Result<Vec<InvoiceLine>, BillingError> {
-        let mut all = lines::of_period(source, tenant, (open.number, open.period)).await?;
+        let mut all = lines::due(source, tenant, (open.number, open.period)).await?;
         for (number, period) in self.late_periods(source, tenant, open.closed_at).await? {
             all.extend(lines::late(source, tenant, (number, period)).await?);
         }
@@ -292,14 +295,14 @@ impl Billing {
         let mut params = Params::default();
         let name = params.bind(tenant);
         let since = params.bind(dialect.time(lines::seen_since(closed_at)));
-        // An hour that a boundary cuts may have changed in either of its periods.
+        // An hour that a boundary cuts may have changed in either of its periods; the first one has what lies before it.
         let before = match dialect {
             Dialect::Postgres => "p.starts_at - interval '1 hour'",
             Dialect::Sqlite => "strftime('%Y-%m-%dT%H:%M:%f000Z', p.starts_at, '-1 hour')",
         };
         let sql = format!(
             "SELECT p.number, p.starts_at, p.ends_at FROM billing_periods AS p WHERE p.tenant_id = {name} AND EXISTS ( \
-                 SELECT 1 FROM usage_late_hours AS h WHERE h.tenant_id = {name} AND h.hour > {before} \
+                 SELECT 1 FROM usage_late_hours AS h WHERE h.tenant_id = {name} AND (h.hour > {before} OR p.number = 1) \
                      AND h.hour < p.ends_at AND h.changed_at >= {since}) ORDER BY number"
         );
         let rows = source.query(&sql, params).await?;
