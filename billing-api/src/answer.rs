@@ -33,6 +33,14 @@ pub(crate) enum ApiError {
     /// 404.
     #[error("there is nothing here; /billing/docs lists what is")]
     NotFound,
+    /// 404: a period that has not begun, with the one that is open.
+    #[error("there is no period {number} yet: the open one is number {open}")]
+    NoPeriod {
+        /// The number that was asked for.
+        number: i64,
+        /// The number of the open one.
+        open: i64,
+    },
     /// 405, with what is allowed.
     #[error("only {0} is answered here")]
     Method(&'static str),
@@ -75,7 +83,7 @@ impl ApiError {
             Self::Parameter(_) => problem(StatusCode::BAD_REQUEST, ProblemCode::ParameterInvalid),
             Self::BodyInvalid(_) => problem(StatusCode::BAD_REQUEST, ProblemCode::BodyInvalid),
             Self::Body(status, _) => problem(*status, body_code(*status)),
-            Self::NotFound => problem(StatusCode::NOT_FOUND, ProblemCode::NotFound),
+            Self::NotFound | Self::NoPeriod { .. } => problem(StatusCode::NOT_FOUND, ProblemCode::NotFound),
             Self::Method(allowed) => problem(StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed)
                 .header(http::header::ALLOW, HeaderValue::from_static(allowed)),
             Self::NotAcceptable => problem(StatusCode::NOT_ACCEPTABLE, ProblemCode::NotAcceptable),

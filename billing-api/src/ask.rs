@@ -80,6 +80,10 @@ impl Ask {
 
     /// The parameters of a call that is about this tenant.
     pub(crate) fn query_of(&self, asked: &Asked, operation: &Operation) -> Result<Query, ApiError> {
+        // Neither wins: the caller may have meant either. Some lists have no tenant in the path that is told of.
+        if asked.is_in_query && asked.rest.len() >= operation.segments().max(1) {
+            return Err(ApiError::Parameter(format!("{TENANT} is given twice: in the path and as a parameter")));
+        }
         let mut known = operation.beside_tenant();
         if asked.is_in_query {
             known.push(TENANT);
@@ -140,6 +144,16 @@ pub(crate) async fn range(
     Ok((zone, query.range(zone, api.now()?)?))
 }
 
+/// Refuses a path with a `%` that two hexadecimal digits do not follow.
+fn check_escapes(path: &str) -> Result<(), ApiError> {
+    let is_escape =
+        |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    if path.split('%').skip(1).all(is_escape) {
+        return Ok(());
+    }
+    Err(ApiError::Parameter("the path has a % that two hexadecimal digits do not follow; a % itself is %25".to_owned()))
+}
+
 impl FromRequestParts<BillingApi> for Ask {
     type Rejection = ApiError;
 
@@ -147,6 +161,7 @@ impl FromRequestParts<BillingApi> for Ask {
         let caller = Caller(api.verifier().verify(&parts.headers)?);
         let turn = api.turns().take(&caller.0).await?;
         let not_text = || ApiError::Parameter("the path is not UTF-8".to_owned());
+        check_escapes(parts.uri.path())?;
         let path = RawPathParams::from_request_parts(parts, api).await.map_err(|_| not_text())?;
         let segments = path.iter().map(|(_, segment)| segment.to_owned()).collect();
         let accept = parts.headers.get_all(ACCEPT).iter();

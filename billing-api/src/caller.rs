@@ -35,9 +35,12 @@ impl Right {
 impl Caller {
     /// The tenant of this name, if the caller may see it.
     ///
-    /// A name that no tenant can have is refused in the same words as another tenant's.
+    /// A name that no tenant can have is refused in the same words as another tenant's, but to who may read them all.
     pub(crate) fn tenant_to_read(&self, name: &str) -> Result<TenantId, ApiError> {
-        let tenant: TenantId = name.parse().map_err(|_| ApiError::ForeignTenant)?;
+        let tenant: TenantId = name.parse().map_err(|error| match self.check(Right::ReadAll) {
+            Ok(()) => ApiError::Parameter(format!("tenant_id is wrong: {error}")),
+            Err(_) => ApiError::ForeignTenant,
+        })?;
         if self.0.may_read(&tenant) { Ok(tenant) } else { Err(ApiError::ForeignTenant) }
     }
 

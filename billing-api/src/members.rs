@@ -6,12 +6,15 @@ use std::str::FromStr;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
+use http::StatusCode;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::answer::ApiError;
 use crate::contract::Shape;
 
+/// The longest body of a call, in bytes.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The longest reason.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -58,7 +61,13 @@ impl Members {
         shape: &Shape<N>,
     ) -> Result<Self, ApiError> {
         let known = shape.names();
-        let body = body.map_err(|rejection| ApiError::Body(rejection.status(), rejection.body_text()))?;
+        let body = body.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let most = format!("the body is longer than {BODY_BYTES_MAX} bytes, the most that is read here");
+                ApiError::Body(StatusCode::PAYLOAD_TOO_LARGE, most)
+            }
+            status => ApiError::Body(status, rejection.body_text()),
+        })?;
         let Object(members) = serde_json::from_slice(&body).map_err(|error| {
             ApiError::BodyInvalid(format!("the body must be a JSON object of {}: {error}", known.join(", ")))
         })?;
@@ -123,8 +132,9 @@ impl Members {
     pub(crate) fn reason(&self) -> Result<String, ApiError> {
         let reason = self.text("reason")?;
         let length = reason.chars().take(REASON_CHARS_MAX + 1).count();
-        if length == 0 || length > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
-            let what = format!("must have 1 to {REASON_CHARS_MAX} characters and no control characters");
+        if reason.trim().is_empty() || length > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+            let what =
+                format!("must have 1 to {REASON_CHARS_MAX} characters, not blanks alone, and no control characters");
             return Err(wrong("reason", &what));
         }
         Ok(reason.to_owned())

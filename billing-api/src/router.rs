@@ -16,14 +16,13 @@ use tracing::{Instrument as _, Span, info_span};
 
 use crate::answer::{ApiError, Failure};
 use crate::contract::{self, Method, Operation};
+use crate::members::BODY_BYTES_MAX;
 use crate::routes::{
     audit, corrections, docs, events, health, invoice, late, periods, rate_cards, report_usage, stripe, tenants, usage,
     webhook,
 };
 use crate::state::BillingApi;
 
-/// The longest body of a call, in bytes.
-const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The longest body of a webhook.
 const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
 

@@ -83,6 +83,11 @@ impl Operation {
         self.parameters().filter(|parameter| parameter.place == Place::Query).map(|parameter| parameter.name)
     }
 
+    /// The number of segments of the path that are parameters, the tenant's among them.
+    pub(crate) fn segments(&self) -> usize {
+        self.parameters().filter(|parameter| parameter.place == Place::Path).count()
+    }
+
     /// The names of the parameters of the query but that of the tenant.
     pub(crate) fn beside_tenant(&self) -> Vec<&'static str> {
         self.in_query().filter(|name| *name != TENANT).collect()

@@ -21,7 +21,7 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
     match asked.rest.as_slice() {
         [] => list(&api, &ask, &asked).await,
         [id] => one(&api, (&ask, &asked), id).await,
-        _ => Err(ApiError::NotFound),
+        _ => ask.query_of(&asked, &contract::ONE).and(Err(ApiError::NotFound)),
     }
 }
 

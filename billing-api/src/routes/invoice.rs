@@ -27,8 +27,10 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
         return closed(&api, (&ask, asked.tenant.clone()), (form, &invoice)).await;
     }
     let mut invoice = api.billing().open_invoice(&asked.tenant).await?;
-    if number.is_some_and(|number| number != invoice.number) {
-        return Err(ApiError::NotFound);
+    if let Some(number) = number
+        && number != invoice.number
+    {
+        return Err(ApiError::NoPeriod { number, open: invoice.number });
     }
     csv::check_rows(i64::try_from(invoice.lines.len()).unwrap_or(i64::MAX))?;
     let lines = std::mem::take(&mut invoice.lines).into_iter().map(|line| line_item(&line));

@@ -39,7 +39,11 @@ pub(crate) async fn put(
 
 /// Whose usage a body's card prices, and how.
 fn price(members: &Members) -> Result<(Selector, Pricing), ApiError> {
-    let part = |name: &str| members.optional_text(name).map(Option::unwrap_or_default);
+    // An empty text would be a price for everybody where one tenant's was meant.
+    let part = |name: &str| match members.optional_text(name)? {
+        Some("") => Err(wrong(name, "must not be empty: leave it out, or give null, for all of them")),
+        text => Ok(text.unwrap_or_default()),
+    };
     if !part("tenant_id")?.is_empty() {
         members.parsed::<TenantId>("tenant_id")?;
     }

@@ -42,6 +42,50 @@ async fn unknown_and_doubled_parameters_name_what_is_known() {
     }
 }
 
+/// In the path and as a parameter: neither wins, whatever the call.
+#[tokio::test]
+async fn a_tenant_that_is_named_twice_is_refused() {
+    let api = Api::start().await;
+    let admin = token("acme", &["admin"]);
+    let mut paths: Vec<String> = ["usage-summary", "usage-report", "late", "periods", "corrections", "report-usage"]
+        .map(|path| format!("{path}/acme"))
+        .into();
+    paths.extend(
+        ["stripe/mappings/acme", "stripe/pushes/acme", "invoice/acme/1", "usage-events/acme/x"].map(str::to_owned),
+    );
+    for path in paths {
+        let answer = api.get(&format!("/billing/{path}?tenant_id=globex"), &admin).await;
+        assert!(answer.status == 400 && answer.text.contains("tenant_id"), "{path}: {answer:?}");
+    }
+    for (path, body) in [
+        ("tenants/acme", json!({"time_zone": "Asia/Kolkata", "reason": "r"})),
+        ("periods/acme/1", json!({"reason": "r"})),
+        ("stripe/mappings/acme/calls", json!({"stripe_customer_id": "cus_1", "reason": "r"})),
+    ] {
+        let answer = api.put(&format!("/billing/{path}?tenant_id=globex"), &admin, &body).await;
+        assert!(answer.status == 400 && answer.text.contains("tenant_id"), "{path}: {answer:?}");
+    }
+    assert_eq!(api.number("SELECT COUNT(*) FROM billing_tenants").await, 0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_path_or_a_body_is_named() {
+    let api = Api::start().await;
+    let admin = token("acme", &["admin"]);
+    let missing = api.get("/billing/invoice/acme/99", &admin).await;
+    assert!(missing.status == 404 && missing.text.contains("period 99"), "{missing:?}");
+    for name in ["ac%00me", "%zz", "acme%", "acme%4"] {
+        let answer = api.get(&format!("/billing/usage-summary/{name}"), &admin).await;
+        assert_eq!(answer.status, 400, "{name}: {answer:?}");
+    }
+    let long = api.put("/billing/tenants/acme", &admin, &json!({"reason": "x".repeat(70_000)})).await;
+    assert!(long.status == 413 && long.text.contains("65536"), "{long:?}");
+    let blank = json!({"pricing": {"model": "per_unit", "cents_per_unit": "3"}, "reason": "  ",
+        "effective_from": "2100-01-01T00:00:00Z"});
+    let answer = api.put(&format!("/billing/rate-cards/{}", Uuid::now_v7()), &admin, &blank).await;
+    assert!(answer.status == 400 && answer.text.contains("reason"), "{answer:?}");
+}
+
 #[tokio::test]
 async fn lists_are_of_at_most_400_days() {
     let api = Api::start().await;
@@ -111,14 +155,14 @@ fn bodies(event: Uuid) -> Vec<Sent> {
             json!({"tenant_id": "acme", "route": "/a", "action": "read", "pricing": pricing,
                 "effective_from": "2100-01-01T00:00:00Z", "reason": "r"}),
             "tenant_id route action",
-            "tenant_id route action",
+            "",
         ),
         sent(
             &post("rate-cards/preview"),
             json!({"tenant_id": "acme", "route": "/a", "action": "read", "pricing": pricing, "start_date": "2026-03-01",
                 "end_date": "2026-04-01"}),
             "tenant_id route action start_date end_date",
-            "tenant_id route action",
+            "",
         ),
         sent(
             &post("report-usage"),
