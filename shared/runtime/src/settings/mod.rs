@@ -8,6 +8,7 @@ mod common;
 mod entries;
 mod file;
 mod json;
+mod later;
 mod mistakes;
 mod nearest;
 pub mod parse;

@@ -87,6 +87,28 @@ fn every_mistake_is_told_at_once_with_what_would_be_right() {
 }
 
 #[test]
+fn a_setting_that_this_version_does_not_have_is_refused_by_name() {
+    let file =
+        "[tls]\ncert_file = \"/x\"\n[[rate_limits]]\nname = \"a\"\n[[jwt.issuers]]\nissuer = \"a\"\n[access_log]\n";
+    let given = [("TRUSTED_PROXIES", "10.0.0.0/8"), ("JWT_SECRET_PREVIOUS", "hunter2"), ("API_KEYS", " ")];
+    let values = load(&given, Some(file));
+    assert!(values.warnings().is_empty(), "{:?}", values.warnings());
+    let text = mistakes(values);
+    for part in [
+        "6 settings are wrong:",
+        "\n  JWT_SECRET_PREVIOUS: is a setting that this version does not have; expected it to be unset",
+        "\n  TRUSTED_PROXIES: is a setting that this version does not have",
+        "goldleaves.toml: `tls.cert_file` is a setting that this version does not have; expected the file without it",
+        "goldleaves.toml: `rate_limits` is a setting",
+        "goldleaves.toml: `jwt.issuers` is a setting",
+        "goldleaves.toml: `access_log` is a setting",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
 fn no_secret_is_ever_printed() {
     let secret = "hunter2-hunter2";
     let url = format!("ftp://user:{secret}@host");

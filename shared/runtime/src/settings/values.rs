@@ -14,7 +14,7 @@ use super::again::Again;
 use super::file::File;
 use super::mistakes::{Mistake, Mistakes};
 use super::table::{self, Kind, Setting};
-use super::{DEFAULT_TOML, FILE_NAME, nearest};
+use super::{DEFAULT_TOML, FILE_NAME, later, nearest};
 use crate::files::{NAMED_FILE_BYTES_MAX, Pipes, read_file_or_pipe};
 
 /// The longest piece of a wrong value that an error repeats, in characters.
@@ -85,11 +85,11 @@ impl Values {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        let Variables { layer: environment, not_unicode, warnings } = variables(environment);
+        let Variables { layer: environment, not_unicode, mistakes, warnings } = variables(environment);
         let mut values = Self {
             layers: Figment::from(Named(DEFAULT_LAYER.to_owned(), DEFAULT_TOML)),
             not_unicode,
-            mistakes: Vec::new(),
+            mistakes,
             no_toml: None,
             doubts: Vec::new(),
             warnings,
@@ -383,10 +383,11 @@ impl Values {
                 self.no_toml = Some(Mistake { subject: name.clone(), text });
             }
             Ok(table) => {
-                self.mistakes.extend(unknown_keys("", &table).into_iter().map(|key| Mistake {
-                    subject: name.clone(),
-                    text: format!("unknown key `{key}`; the nearest known one is `{}`", nearest::known_key(&key)),
-                }));
+                self.mistakes.extend(
+                    unknown_keys("", &table)
+                        .into_iter()
+                        .map(|key| Mistake { subject: name.clone(), text: unknown_key(&key) }),
+                );
                 self.layers = std::mem::take(&mut self.layers).merge(Named(name.clone(), text));
             }
         }
@@ -456,6 +457,13 @@ fn unknown_keys(prefix: &str, table: &toml::Table) -> Vec<String> {
     unknown
 }
 
+fn unknown_key(key: &str) -> String {
+    if later::is_key(key) {
+        return format!("`{key}` is a setting that this version does not have; expected the file without it");
+    }
+    format!("unknown key `{key}`; the nearest known one is `{}`", nearest::known_key(key))
+}
+
 /// A TOML text as a layer with a name of its own.
 struct Named<'a>(String, &'a str);
 
@@ -487,6 +495,8 @@ struct Variables {
     layer: Environment,
     /// Variables of the table whose value is not UTF-8.
     not_unicode: BTreeSet<&'static str>,
+    /// Those that this version does not have.
+    mistakes: Vec<Mistake>,
     /// Variables that are nearly one of the table.
     warnings: Vec<String>,
 }
@@ -497,14 +507,20 @@ where
     V: Into<OsString>,
 {
     let mut dict = Dict::new();
-    let (mut not_unicode, mut warnings) = (BTreeSet::new(), Vec::new());
+    let (mut not_unicode, mut mistakes, mut warnings) = (BTreeSet::new(), Vec::new(), Vec::new());
     for (name, value) in environment {
-        let name = name.into();
+        let (name, value) = (name.into(), value.into());
+        if let Some(name) = name.to_str().filter(|name| later::is_variable(name)) {
+            if !value.to_string_lossy().trim().is_empty() {
+                mistakes.push(later::given(name));
+            }
+            continue;
+        }
         let Some((known, key)) = known(&name) else {
             warnings.extend(name.to_str().and_then(misspelt));
             continue;
         };
-        match value.into().into_string() {
+        match value.into_string() {
             Ok(text) if text.trim().is_empty() => {}
             Ok(text) => insert(&mut dict, key, text),
             Err(_) => {
@@ -513,7 +529,8 @@ where
         }
     }
     warnings.sort();
-    Variables { layer: Environment(dict), not_unicode, warnings }
+    mistakes.sort_by(|one, other| one.subject.cmp(&other.subject));
+    Variables { layer: Environment(dict), not_unicode, mistakes, warnings }
 }
 
 /// The variable of the table by this name, and its key.
