@@ -3,14 +3,14 @@
 use http::{HeaderMap, HeaderName};
 
 /// Names (with `-` for whatever is no letter and no digit; `*` for any end) that upstreams may take for the gateway's word on who
-/// calls, for whom and from where, or that change the path behind its back: what proxies, identity-aware balancers and ingress
+/// calls, for whom and from where, or that change method or path behind its back: what proxies, identity-aware balancers and ingress
 /// controllers are known to say. By their first letter. `docs/DEPLOYMENT.md` lists every one of them; a test compares.
 const fn stripped(first: u8) -> &'static [&'static str] {
     match first {
         b'a' => &["ali-cdn-real-ip"],
         b'c' => &["cdn-src-ip", "cf-access-*", "cf-connecting-ip*", "cf-pseudo-ipv4", "client-cert*", "client-ip"],
         b'd' => &["do-connecting-ip"],
-        b'f' => &["fastly-client-ip", "fly-client-ip", "forwarded", "front-end-https"],
+        b'f' => &["fastly-client-ip", "fly-client-ip", "forwarded", "forwarded-for", "front-end-https"],
         b'i' => &["incap-client-ip", "iv-groups", "iv-user"],
         b'o' => &["org-id", "organization-*"],
         b'p' => &["proxy-client-ip"],
@@ -27,6 +27,7 @@ const fn stripped(first: u8) -> &'static [&'static str] {
 const fn stripped_behind_x(first: u8) -> &'static [&'static str] {
     match first {
         b'a' => &[
+            "x-account-id",
             "x-admin",
             "x-amzn-mtls-*",
             "x-amzn-oidc-*",
@@ -50,17 +51,19 @@ const fn stripped_behind_x(first: u8) -> &'static [&'static str] {
             "x-connecting-ip",
             "x-consumer-*",
             "x-credential-*",
+            "x-customer-id",
         ],
         b'e' => &["x-email", "x-envoy-*"],
         b'f' => &["x-forwarded*"],
-        b'g' => &["x-goog-authenticated-user*", "x-goog-iap-*", "x-group", "x-groups"],
-        b'h' => &["x-host", "x-http-host-override"],
+        b'g' => &["x-goldleaves-*", "x-goog-authenticated-user*", "x-goog-iap-*", "x-group", "x-groups"],
+        b'h' => &["x-host", "x-http-host-override", "x-http-method", "x-http-method-override"],
         b'i' => &["x-identity*", "x-is-admin"],
         b'j' => &["x-jwt-assertion", "x-jwt-claim*"],
-        b'm' => &["x-ms-client-principal*", "x-ms-token-*"],
+        b'm' => &["x-method-override", "x-ms-client-principal*", "x-ms-token-*"],
         b'o' => &[
             "x-org-*",
             "x-organization*",
+            "x-orgid",
             "x-original-for",
             "x-original-forwarded*",
             "x-original-host",
@@ -71,11 +74,12 @@ const fn stripped_behind_x(first: u8) -> &'static [&'static str] {
             "x-original-remote-*",
             "x-original-uri",
             "x-original-url",
+            "x-original-user",
             "x-originating-ip",
         ],
-        b'p' => &["x-pomerium-*", "x-principal*", "x-proxyuser-ip"],
+        b'p' => &["x-pomerium-*", "x-principal*", "x-project-id", "x-proxyuser-ip"],
         b'r' => &["x-real-ip", "x-remote-*", "x-request-id*", "x-rewrite-url", "x-role*"],
-        b's' => &["x-scheme", "x-scope-*", "x-source-ip", "x-ssl-*", "x-sso-*"],
+        b's' => &["x-scheme", "x-scope-*", "x-source-ip", "x-ssl-*", "x-sso-*", "x-sub", "x-subject"],
         b't' => &["x-tenant*", "x-tls-client*", "x-true-client-ip"],
         b'u' => &["x-url-scheme", "x-usage-*", "x-user*"],
         b'v' => &["x-vouch-*"],
@@ -168,6 +172,18 @@ mod tests {
             "X-Goog-Authenticated-User-Email",
             "X-Amzn-Oidc-Identity",
             "X-WebAuth-User",
+            "X-OrgId",
+            "X-Account-ID",
+            "X-Customer-ID",
+            "X-Sub",
+            "X-Subject",
+            "X-Original-User",
+            "Forwarded-For",
+            "X-Goldleaves-Tenant",
+            "X-Project-ID",
+            "X-HTTP-Method-Override",
+            "X_HTTP_Method",
+            "X-Method-Override",
         ] {
             assert!(is_stripped(&name.to_lowercase()), "{name}");
         }
