@@ -97,7 +97,9 @@ fn say(headers: &mut HeaderMap, facts: &Facts, caller: Option<&Caller>) {
 
 fn set_target<B>(request: &mut Request<B>, path: &NormalPath) {
     let uri = request.uri();
-    if uri.path() == path.as_str() {
+    // An absolute form may have a query behind its host and no path: the path is "/" then, and must be written.
+    let has_path = uri.path_and_query().is_some_and(|target| !target.as_str().starts_with('?'));
+    if has_path && uri.path() == path.as_str() {
         if uri.authority().is_some() {
             // Absolute form and :authority end here: the upstream gets a path, and the host in Host.
             let target = uri.path_and_query().cloned();
@@ -122,6 +124,22 @@ mod tests {
     use super::*;
     use crate::call::Told;
     use crate::headers::SAID_BY_THE_GATEWAY;
+
+    #[test]
+    fn the_target_begins_with_the_path() {
+        for (written, path, sent) in [
+            ("http://h?x=1", "/", "/?x=1"),
+            ("http://h", "/", "/"),
+            ("http://h/a?x=1", "/a", "/a?x=1"),
+            ("/a?x=1", "/a", "/a?x=1"),
+            ("/%61?x=1", "/a", "/a?x=1"),
+        ] {
+            let mut request = Request::new(());
+            *request.uri_mut() = written.parse().unwrap();
+            set_target(&mut request, &NormalPath::normalise(path).unwrap());
+            assert_eq!(request.uri().to_string(), sent, "{written}");
+        }
+    }
 
     #[test]
     fn whatever_is_said_is_kept_on_its_way_to_the_upstream() {
