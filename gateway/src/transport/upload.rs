@@ -181,11 +181,12 @@ fn failure_of(error: &BodyError) -> UploadFailure {
 }
 
 /// hyper's decoder reports bytes that are no chunked coding as invalid input or data, and a connection that ended as an
-/// unexpected end. h2 resets the stream of a message that is none, such as one whose length is not what it announced.
+/// unexpected end. h2 resets the stream of a message that is none, such as one whose length is not what it announced, and closes
+/// the connection at fields that are none, such as one with an upper-case name.
 fn is_malformed(error: &hyper::Error) -> bool {
     let Some(source) = error.source() else { return false };
     if let Some(error) = source.downcast_ref::<h2::Error>() {
-        return error.is_reset() && error.is_library();
+        return (error.is_reset() || error.is_go_away()) && error.is_library();
     }
     let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
