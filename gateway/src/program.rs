@@ -117,7 +117,11 @@ async fn serve(
     let (tracer, exporting) = config.traces.start("gateway", &metrics)?;
     traced.export(&tracer);
     let start = info_span!(target: TRACED, "start");
-    let opening = goldleaves_record::open(config.record.clone(), RealFileSystem, &metrics);
+    let mut record = config.record.clone();
+    if inherited.has("gateway", config.gateway.address) {
+        record = record.patient(shutdown.token());
+    }
+    let opening = goldleaves_record::open(record, RealFileSystem, &metrics);
     let side =
         opening.instrument(info_span!(target: TRACED, parent: &start, "open the spool")).await.context("DATA_DIR")?;
     let connection = config

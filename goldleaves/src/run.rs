@@ -15,7 +15,7 @@ use goldleaves_gateway::service::{GatewayService, READY_HELP, Started, billed, r
 use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
-use goldleaves_record::{RecordOpenError, RecordSide};
+use goldleaves_record::{RecordOpenError, RecordOptions, RecordSide};
 use goldleaves_runtime::settings::{Environment, table};
 use goldleaves_runtime::telemetry::{Logs, TRACED};
 use goldleaves_runtime::{
@@ -82,7 +82,11 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
     if let Some(file) = made {
         tracing::info!("JWT_SECRET is unset: made one and keep it in {}", file.display());
     }
-    let (side, ledger) = open(&config, &metrics, &start).await?;
+    let mut record = config.record.clone();
+    if inherited.has("gateway", config.gateway.address) {
+        record = record.patient(shutdown.token());
+    }
+    let (side, ledger) = open(&config, record, (&metrics, &start)).await?;
     let listeners = Listeners {
         billing: listen_for_billing(&mut inherited, config.billing.addr)?,
         ops: listen(table::OPS_ADDR, config.ops_addr)?,
@@ -142,8 +146,12 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
 }
 
 /// Opens the spool and the ledger, below the span of the start.
-async fn open(config: &Config, metrics: &Metrics, start: &Span) -> Result<(RecordSide, Ledger)> {
-    let opening = goldleaves_record::open(config.record.clone(), RealFileSystem, metrics);
+async fn open(
+    config: &Config,
+    record: RecordOptions,
+    (metrics, start): (&Metrics, &Span),
+) -> Result<(RecordSide, Ledger)> {
+    let opening = goldleaves_record::open(record, RealFileSystem, metrics);
     let side =
         opening.instrument(info_span!(target: TRACED, parent: start, "open the spool")).await.map_err(spool_error)?;
     let connecting = Ledger::connect(config.database_url.expose(), StoreOptions::default());

@@ -29,6 +29,12 @@ use crate::clock::{self, Clock};
 /// that is only slow needs far less.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// The same, and for a disk that refuses too, where whoever would be served meanwhile can wait: with sockets that were handed
+/// over, an older process or their queues have the callers.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// How often the spool is tried in that time on a disk that refuses.
+const TRIED_EVERY: Duration = Duration::from_millis(500);
+
 /// Less is taken, and warned of: with nobody to take events it is full within seconds, and a tenant may have fewer calls
 /// open than `CALLS_PER_TENANT_MAX` says by default.
 const SPOOL_BYTES_USEFUL: u64 = 32 << 20;
@@ -44,12 +50,21 @@ pub struct RecordOptions {
     pub durability: Durability,
     /// Where time comes from.
     pub clock: Clock,
+    /// Ends the patience of [`Self::patient`].
+    patience: Option<CancellationToken>,
 }
 
 impl RecordOptions {
     /// With the machine's clock.
     pub fn new(spool: SpoolOptions, durability: Durability) -> Self {
-        Self { spool, durability, clock: clock::now }
+        Self { spool, durability, clock: clock::now, patience: None }
+    }
+
+    /// With a start that waits a minute for a spool before it goes on without, or until `hurry`: for a program that serves
+    /// nobody before, and whose callers can wait or are another's meanwhile.
+    #[must_use]
+    pub fn patient(self, hurry: CancellationToken) -> Self {
+        Self { patience: Some(hurry), ..self }
     }
 }
 
@@ -100,23 +115,7 @@ pub async fn open(
     let open = Arc::new(move || Spool::open(spool.clone(), fs.clone()));
     let (clock, metrics) = (options.clock, record_metrics);
     let opening = Opening { directory, open, recorder: recorder.clone(), clock, metrics };
-    let mut attempt = opening.attempt();
-    let state = match tokio::time::timeout(ANSWER_MAX, &mut attempt).await {
-        Err(_) => {
-            let (path, waited_s) = (opening.directory.display(), ANSWER_MAX.as_secs());
-            error!(%path, waited_s, "the spool's disk does not answer, nothing is recorded; it is waited for");
-            opening.recorder.is_unanswered(true);
-            State::Waiting(Box::new(opening), Some(attempt))
-        }
-        Ok(opened) => match opening.outcome(opened) {
-            Ok(opened) => State::Open(Box::new(opening.complete(opened).await?)),
-            Err(cause) if cause.may_pass() => {
-                opening.say(&cause);
-                State::Waiting(Box::new(opening), None)
-            }
-            Err(cause) => return Err(cause.into()),
-        },
-    };
+    let state = opening.start(options.patience).await?;
     Ok(RecordSide {
         recorder,
         relay: RelayStart { state, pace: RelayPace::default(), tracer: Tracer::off(), hurry: CancellationToken::new() },
@@ -125,6 +124,46 @@ pub async fn open(
 
 /// One attempt to open the spool, in a thread that may wait for the disk.
 type Attempt = JoinHandle<Result<(Spool, Recovered), OpenError>>;
+
+/// The end of an attempt, or of the time for it.
+enum Tried {
+    Open(Box<(Spool, Recovered)>),
+    Refused(OpenError),
+    Unanswered(Attempt),
+}
+
+impl Tried {
+    fn may_be_open_later(&self) -> bool {
+        match self {
+            Self::Open(_) => false,
+            Self::Refused(cause) => cause.may_pass(),
+            Self::Unanswered(_) => true,
+        }
+    }
+}
+
+/// How long something is waited for.
+struct Wait {
+    until: Instant,
+    hurry: CancellationToken,
+}
+
+impl Wait {
+    fn at_most(limit: Duration, hurry: CancellationToken) -> Self {
+        Self { until: Instant::now() + limit, hurry }
+    }
+
+    fn is_over(&self) -> bool {
+        self.hurry.is_cancelled() || self.until <= Instant::now()
+    }
+
+    async fn over(&self) {
+        tokio::select! {
+            () = tokio::time::sleep_until(self.until.into()) => {}
+            () = self.hurry.cancelled() => {}
+        }
+    }
+}
 
 /// All that is needed to open the spool, now or later.
 struct Opening {
@@ -139,6 +178,60 @@ impl Opening {
     fn say(&self, cause: &(dyn Error + 'static)) {
         let path = self.directory.display();
         error!(%path, cause, "the spool cannot be opened, nothing is recorded; retrying");
+    }
+
+    /// Opens the spool, or says that it goes on without.
+    async fn start(self, patience: Option<CancellationToken>) -> Result<State, RecordOpenError> {
+        let wait = Wait::at_most(ANSWER_MAX, patience.clone().unwrap_or_default());
+        let mut tried = self.tried(self.attempt(), &wait).await;
+        if let Some(hurry) = patience {
+            tried = self.patiently(tried, &Wait::at_most(PATIENCE_MAX.saturating_sub(ANSWER_MAX), hurry)).await;
+        }
+        match tried {
+            Tried::Open(opened) => Ok(State::Open(Box::new(self.complete(*opened).await?))),
+            Tried::Refused(cause) if cause.may_pass() => {
+                self.say(&cause);
+                Ok(State::Waiting(Box::new(self), None))
+            }
+            Tried::Refused(cause) => Err(cause.into()),
+            Tried::Unanswered(attempt) => {
+                let path = self.directory.display();
+                error!(%path, "the spool's disk does not answer, nothing is recorded; it is waited for");
+                self.recorder.is_unanswered(true);
+                Ok(State::Waiting(Box::new(self), Some(attempt)))
+            }
+        }
+    }
+
+    async fn tried(&self, mut attempt: Attempt, wait: &Wait) -> Tried {
+        let opened = tokio::select! {
+            biased;
+            opened = &mut attempt => opened,
+            () = wait.over() => return Tried::Unanswered(attempt),
+        };
+        self.outcome(opened).map_or_else(Tried::Refused, |opened| Tried::Open(Box::new(opened)))
+    }
+
+    /// Goes on with what has no spool yet, and tries again what may pass.
+    async fn patiently(&self, mut tried: Tried, wait: &Wait) -> Tried {
+        if tried.may_be_open_later() {
+            let (path, most_s) = (self.directory.display(), PATIENCE_MAX.as_secs());
+            warn!(%path, most_s, "there is no spool yet; nothing is accepted at the sockets that were handed over");
+        }
+        while tried.may_be_open_later() && !wait.is_over() {
+            let attempt = match tried {
+                Tried::Unanswered(attempt) => attempt,
+                Tried::Refused(_) | Tried::Open(_) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(TRIED_EVERY) => {}
+                        () = wait.over() => {}
+                    }
+                    self.attempt()
+                }
+            };
+            tried = self.tried(attempt, wait).await;
+        }
+        tried
     }
 
     fn attempt(&self) -> Attempt {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use goldleaves_domain::Outcome;
 use goldleaves_runtime::Metrics;
 use goldleaves_spool::{FileSystem, OpenMode, RealFileSystem, SpoolFile};
+use tokio_util::sync::CancellationToken;
 
 use super::receiver::*;
 use super::recording::copy_files;
@@ -18,6 +19,7 @@ use crate::{Durability, Unrecorded, open};
 struct Disk {
     error: io::ErrorKind,
     full: Arc<AtomicBool>,
+    refused: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -26,7 +28,7 @@ impl Disk {
     }
 
     fn refusing(error: io::ErrorKind) -> Self {
-        Self { error, full: Arc::new(AtomicBool::new(true)) }
+        Self { error, full: Arc::new(AtomicBool::new(true)), refused: Arc::default() }
     }
 
     fn gets_room(&self) {
@@ -45,6 +47,7 @@ impl FileSystem for Disk {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SpoolFile>> {
         if mode == OpenMode::Create && self.full.load(Ordering::SeqCst) {
+            self.refused.store(true, Ordering::SeqCst);
             return Err(self.error.into());
         }
         RealFileSystem.open(path, mode)
@@ -150,6 +153,29 @@ async fn a_start_that_never_had_room_stops_in_order() {
     assert!(running.recorder.intend(call(&running.recorder)).is_err());
     assert_eq!(running.stop().await, 0);
     assert!(receiver.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_patient_start_ends_with_a_spool() {
+    let (directory, disk) = (tempfile::tempdir().unwrap(), Disk::full());
+    let options = options(&spool_of(&directory), Durability::Available).patient(CancellationToken::new());
+    let (has_refused, on) = (Arc::clone(&disk.refused), disk.clone());
+    let starting = tokio::spawn(async move { open(options, on, &Metrics::new()).await.unwrap() });
+    until(|| has_refused.load(Ordering::SeqCst)).await;
+    disk.gets_room();
+    assert!(starting.await.unwrap().recorder.health().has_room);
+}
+
+#[tokio::test]
+async fn a_patient_start_that_is_asked_to_stop_ends_without_a_spool() {
+    let (directory, disk) = (tempfile::tempdir().unwrap(), Disk::full());
+    let hurry = CancellationToken::new();
+    let options = options(&spool_of(&directory), Durability::Available).patient(hurry.clone());
+    let (has_refused, on) = (Arc::clone(&disk.refused), disk.clone());
+    let starting = tokio::spawn(async move { open(options, on, &Metrics::new()).await.unwrap() });
+    until(|| has_refused.load(Ordering::SeqCst)).await;
+    hurry.cancel();
+    assert!(!starting.await.unwrap().recorder.health().has_room);
 }
 
 #[tokio::test]

@@ -76,6 +76,11 @@ impl Inherited {
         Ok(Self { sockets, unused: None })
     }
 
+    /// Returns whether [`Self::take`] would find any.
+    pub fn has(&self, name: &str, address: SocketAddr) -> bool {
+        self.sockets.iter().any(|socket| socket.name == name || socket.address == address)
+    }
+
     /// Takes those of this name; where there is none, those that listen at this address.
     pub fn take(&mut self, name: &str, address: SocketAddr) -> Vec<TcpListener> {
         let is_named = self.sockets.iter().any(|socket| socket.name == name);
@@ -169,6 +174,7 @@ mod tests {
         let sockets = vec![socket("gateway"), socket("unknown"), socket("gateway"), socket("other")];
         let (second, free) = (sockets[1].address, "127.0.0.1:1".parse().unwrap());
         let mut inherited = Inherited { sockets, unused: None };
+        assert!(!inherited.has("billing", free) && inherited.has("gateway", free) && inherited.has("billing", second));
         assert!(inherited.take("billing", free).is_empty());
         assert_eq!(inherited.take("gateway", second).len(), 2);
         assert_eq!(inherited.take("billing", second).len(), 1);
