@@ -82,10 +82,7 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
     if let Some(file) = made {
         tracing::info!("JWT_SECRET is unset: made one and keep it in {}", file.display());
     }
-    let mut record = config.record.clone();
-    if inherited.has("gateway", config.gateway.address) {
-        record = record.patient(shutdown.token());
-    }
+    let record = record_options(&config, &inherited, &shutdown);
     let (side, ledger) = open(&config, record, (&metrics, &start)).await?;
     let listeners = Listeners {
         billing: listen_for_billing(&mut inherited, config.billing.addr)?,
@@ -143,6 +140,12 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
+}
+
+/// Whoever calls at a socket that was handed over can wait.
+fn record_options(config: &Config, inherited: &Inherited, shutdown: &Shutdown) -> RecordOptions {
+    let record = config.record.clone();
+    if inherited.has("gateway", config.gateway.address) { record.patient(shutdown.token()) } else { record }
 }
 
 /// Opens the spool and the ledger, below the span of the start.
