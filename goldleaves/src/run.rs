@@ -142,7 +142,7 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
     Ok(exit)
 }
 
-/// Whoever calls at a socket that was handed over can wait.
+/// The options of the record side: a call at a socket that was handed over can wait for the spool.
 fn record_options(config: &Config, inherited: &Inherited, shutdown: &Shutdown) -> RecordOptions {
     let record = config.record.clone();
     if inherited.has("gateway", config.gateway.address) { record.patient(shutdown.token()) } else { record }
