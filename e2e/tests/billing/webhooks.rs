@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
+use goldleaves_testkit::stripe::Faults;
 use hmac::{Hmac, KeyInit, Mac};
 use http::Request;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ const REPORT: &str = "v1.billing.meter.error_report_triggered";
 
 on_both! {
     a_webhook_starts_a_reading_once,
+    a_webhook_has_rows_read_that_were_sent_just_now,
 }
 
 fn now() -> i64 {
@@ -69,6 +71,35 @@ async fn a_webhook_starts_a_reading_once(api: Api) {
     assert_eq!(post(&desk, Some(&header), &body).await.status, 200);
     desk.settle().await;
     assert_eq!(desk.double.calls("event"), 1);
+}
+
+async fn a_webhook_has_rows_read_that_were_sent_just_now(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.clock.set("2026-03-15T13:05:00Z");
+    desk.settle().await;
+    let seen = async || {
+        let lane = desk.lane().await;
+        ["pushed", "stripe_units", "drift_units"].map(|name| lane[name].clone())
+    };
+    assert_eq!(seen().await, [json!(2.5), json!(0), json!(0)], "compared before it was sent, and not read since");
+    assert_eq!(post_signed(&desk).await.status, 200);
+    desk.settle().await;
+    assert!(desk.rows().await[0]["confirmed_at"].is_string());
+    assert_eq!(seen().await, [json!(2.5), json!(2.5), json!(0)]);
+    // What Stripe takes and loses is missing as soon as it was read.
+    desk.double.set_faults(Faults { dropped: 1.0, ..Faults::default() });
+    for minute in ["32", "33"] {
+        desk.api.used("acme", ("/a", "4", &format!("2026-03-15T12:{minute}:00Z"))).await;
+        desk.settle().await;
+    }
+    assert_eq!(seen().await, [json!(10.5), json!(2.5), json!(0)]);
+    let reads = desk.double.calls("summaries");
+    assert_eq!(post_signed(&desk).await.status, 200);
+    desk.settle().await;
+    assert!(desk.double.calls("summaries") > reads);
+    assert_eq!(seen().await, [json!(10.5), json!(2.5), json!(-8)]);
 }
 
 #[tokio::test]

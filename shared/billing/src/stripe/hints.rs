@@ -100,7 +100,8 @@ impl Books {
             .await
     }
 
-    /// Has every row of a meter that Stripe took and that was not read back, read now.
+    /// Has every row of a meter that Stripe took or may have, and that is not confirmed, read now: also one that was sent just
+    /// now, whose turn would come later.
     ///
     /// # Errors
     /// A database that is away or refuses.
@@ -113,8 +114,8 @@ impl Books {
                 let mut params = Params::default();
                 let (now, id) = (params.bind(dialect.time(now)), params.bind(stripe_meter_id));
                 let sql = format!(
-                    "UPDATE stripe_pushes SET next_attempt_at = {now}, read_back_at = NULL \
-                     WHERE state = 'pushed' AND confirmed_at IS NULL AND event_timestamp IS NOT NULL \
+                    "UPDATE stripe_pushes SET next_attempt_at = {now} \
+                     WHERE state IN ('pushed', 'held') AND confirmed_at IS NULL AND event_timestamp IS NOT NULL \
                      AND meter IN (SELECT meter FROM stripe_meters WHERE stripe_meter_id = {id})"
                 );
                 Ok(transaction.execute(&sql, params).await?.rows_affected())

@@ -45,6 +45,8 @@ pub struct PushRow {
     pub identifier: Option<String>,
     /// How far it has come.
     pub progress: Progress,
+    /// When something is to be done with it: by its age, or earlier where it was asked for.
+    due_at: Option<Timestamp>,
 }
 
 /// Which rows of a tenant are listed.
@@ -61,10 +63,17 @@ pub struct PushFilter {
 impl PushRow {
     /// Returns the next step of the row.
     pub fn due(&self, now: Timestamp) -> Due {
-        match self.event_timestamp {
-            Some(minute) => self.progress.due(minute, now),
-            None => Due::Nothing,
+        let Some(minute) = self.event_timestamp else { return Due::Nothing };
+        let is_read = match self.progress.state {
+            RowState::Held => true,
+            RowState::Pushed => self.progress.confirmed_at.is_none(),
+            _ => false,
+        };
+        // A reading may be asked for before its time.
+        if is_read && self.due_at.is_some_and(|due| due <= now) {
+            return Due::Read;
         }
+        self.progress.due(minute, now)
     }
 
     /// `Idempotency-Key` of the next call.
@@ -86,7 +95,8 @@ pub(super) fn row_of(dialect: Dialect, row: &QueryResult) -> Result<PushRow, Bil
     let state = RowState::of(&read::<String>(row, "state")?);
     let lane: (Option<String>, Option<String>) = (read(row, "stripe_customer_id")?, read(row, "event_name")?);
     let value: Option<String> = read(row, "value")?;
-    let next = if state == RowState::Pending { time("next_attempt_at")? } else { None };
+    let due_at = time("next_attempt_at")?;
+    let next = due_at.filter(|_| state == RowState::Pending);
     Ok(PushRow {
         id: dialect.read_uuid(row, "id")?,
         tenant_id: read(row, "tenant_id")?,
@@ -112,6 +122,7 @@ pub(super) fn row_of(dialect: Dialect, row: &QueryResult) -> Result<PushRow, Bil
             absent_since: time("absent_since")?,
             last_error: read(row, "last_error")?,
         },
+        due_at,
     })
 }
 

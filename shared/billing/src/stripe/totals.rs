@@ -20,6 +20,11 @@ use crate::usage::UnitsTotal;
 /// So far back the ledger itself says what was used: as far as any report goes. Of older hours its rows say it.
 const LEDGER_SAYS: i64 = 400 * Timestamp::DAY_MICROS;
 
+/// A row that Stripe has, as far as was read.
+const READ_THERE: i32 = 2;
+/// A row that was read, and not found.
+const READ_NOT_THERE: i32 = 1;
+
 /// The sums of a lane's rows in a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneSums {
@@ -46,9 +51,9 @@ pub struct LaneReport {
     pub failed: UnitsTotal,
     /// Stripe took it.
     pub pushed: UnitsTotal,
-    /// The sum that Stripe has; `None` before it was read.
+    /// The sum that was read at Stripe; `None` before anything was. Rows that were not read back yet are not in it.
     pub stripe: Option<UnitsTotal>,
-    /// Stripe's sum less what was pushed, when both were read.
+    /// Stripe's sum less the values that it took, of what was read.
     pub drift: Option<UnitsTotal>,
     /// Why nothing is sent.
     pub blocked: Option<String>,
@@ -127,7 +132,7 @@ impl Books {
                  ORDER BY l.stripe_customer_id, l.event_name LIMIT {limit}) \
              SELECT l.stripe_customer_id, l.event_name, l.blocked, l.checked_at, \
                  CAST(l.stripe_value AS text) AS stripe_value, CAST(l.pushed_value AS text) AS pushed_value, \
-                 s.state, s.units, s.is_old, s.read_back_at \
+                 s.state, s.units, s.value, s.reading, s.is_old, s.read_back_at \
              FROM l LEFT JOIN ({sums}) AS s \
                  ON s.stripe_customer_id = l.stripe_customer_id AND s.event_name = l.event_name \
              ORDER BY l.stripe_customer_id, l.event_name",
@@ -139,12 +144,13 @@ impl Books {
                 stripe_customer_id: read(&row, "stripe_customer_id")?,
                 event_name: read(&row, "event_name")?,
             };
+            let step = step(places.get(&lane.event_name).copied().unwrap_or(6));
             if lanes.last().is_none_or(|last| last.lane != lane) {
-                let step = step(places.get(&lane.event_name).copied().unwrap_or(6));
                 lanes.push(lane_of(dialect, &row, (lane, step))?);
             }
             if let (Some(last), Some(state)) = (lanes.last_mut(), read::<Option<String>>(&row, "state")?) {
                 last.add(&state, (wide(&row, "units")?, read::<i32>(&row, "is_old")? == 1));
+                last.add_reading(&state, (read::<i32>(&row, "reading")?, wide(&row, "value")? * step));
                 let read_back = dialect.read_time_or_null(&row, "read_back_at")?;
                 last.read_back_at = last.read_back_at.max(read_back);
             }
@@ -153,7 +159,6 @@ impl Books {
         for lane in &mut lanes {
             lane.ledger.0 += used.get(&lane.lane).copied().unwrap_or_default();
             lane.unsealed = UnitsTotal(lane.ledger.0 - lane.in_rows());
-            lane.stripe = lane.drift.map(|drift| UnitsTotal(lane.pushed.0 + drift.0));
         }
         let key =
             |lane: &LaneReport| Cursor::after([lane.lane.stripe_customer_id.clone(), lane.lane.event_name.clone()]);
@@ -242,13 +247,21 @@ fn sums_of_states(dialect: Dialect, oldest: &str) -> String {
     let is_old = format!("CASE WHEN p.hour < {oldest} THEN 1 ELSE 0 END AS is_old");
     let joined = "FROM l JOIN stripe_pushes AS p \
          ON p.stripe_customer_id = l.stripe_customer_id AND p.event_name = l.event_name WHERE p.state <> 'abandoned'";
+    // A comparison of totals had what was pushed before it; what was pushed since then was read where its minute or hour was.
+    let reading = format!(
+        "CASE WHEN p.confirmed_at IS NOT NULL OR p.pushed_at < l.checked_at THEN {READ_THERE} \
+         WHEN p.read_back_at >= p.pushed_at THEN {READ_NOT_THERE} ELSE 0 END AS reading"
+    );
     match dialect {
         Dialect::Postgres => format!(
-            "SELECT {keys}, SUM(p.units_micro)::text AS units, {is_old}, MAX(p.read_back_at) AS read_back_at {joined} \
-             GROUP BY {keys}, is_old"
+            "SELECT {keys}, SUM(p.units_micro)::text AS units, COALESCE(SUM(p.value::numeric), 0)::text AS value, \
+                 {reading}, {is_old}, MAX(p.read_back_at) AS read_back_at {joined} GROUP BY {keys}, reading, is_old"
         ),
         // Wide numbers are texts there, and are added up row by row.
-        Dialect::Sqlite => format!("SELECT {keys}, p.units_micro AS units, {is_old}, p.read_back_at {joined}"),
+        Dialect::Sqlite => format!(
+            "SELECT {keys}, p.units_micro AS units, COALESCE(p.value, '0') AS value, {reading}, {is_old}, \
+                 p.read_back_at {joined}"
+        ),
     }
 }
 
@@ -259,6 +272,7 @@ fn lane_of(
 ) -> Result<LaneReport, BillingError> {
     let is_read = read::<Option<String>>(row, "stripe_value")?.is_some();
     let drift = if is_read { Some(wide(row, "stripe_value")? - wide(row, "pushed_value")?) } else { None };
+    let drift = drift.map(|drift| UnitsTotal(drift * step));
     let nothing = UnitsTotal(0);
     Ok(LaneReport {
         lane,
@@ -268,8 +282,8 @@ fn lane_of(
         held: nothing,
         failed: nothing,
         pushed: nothing,
-        stripe: None,
-        drift: drift.map(|drift| UnitsTotal(drift * step)),
+        stripe: drift,
+        drift,
         blocked: read(row, "blocked")?,
         read_back_at: dialect.read_time_or_null(row, "checked_at")?,
     })
@@ -279,6 +293,15 @@ impl LaneReport {
     /// The units that its rows say.
     const fn in_rows(&self) -> i128 {
         self.pending.0 + self.held.0 + self.failed.0 + self.pushed.0
+    }
+
+    /// Adds what was read of rows that Stripe took.
+    fn add_reading(&mut self, state: &str, (reading, value_micro): (i32, i128)) {
+        match (state, reading, &mut self.stripe, &mut self.drift) {
+            ("pushed", READ_THERE, Some(stripe), _) => stripe.0 += value_micro,
+            ("pushed", READ_NOT_THERE, _, Some(drift)) => drift.0 -= value_micro,
+            _ => {}
+        }
     }
 
     fn add(&mut self, state: &str, (units_micro, is_old): (i128, bool)) {
