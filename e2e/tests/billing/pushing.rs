@@ -10,6 +10,7 @@ on_both! {
     an_hour_is_sealed_pushed_and_confirmed,
     what_comes_late_is_a_further_row,
     nothing_is_pushed_before_its_mapping,
+    what_is_corrected_goes_where_the_hour_went,
     what_waits_is_a_file_for_the_dashboard,
     hours_are_confirmed_by_one_reading,
     an_hour_that_lacks_a_row_is_confirmed_by_nothing,
@@ -112,6 +113,40 @@ async fn nothing_is_pushed_before_its_mapping(api: Api) {
     assert_eq!(desk.double.total(CUSTOMER, METER), 3);
     let other = json!({"stripe_customer_id": "cus_other", "from_hour": "2026-03-15T10:00:00Z", "reason": "set-up"});
     assert_eq!(desk.put(&format!("mappings/acme/{METER}"), &other).await.refusal(), (409, "already_exists".to_owned()));
+}
+
+async fn what_is_corrected_goes_where_the_hour_went(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    desk.double.add_customer("cus_other");
+    let event = desk.api.used("acme", ("/a", "2", "2026-03-15T13:31:00Z")).await;
+    desk.clock.set("2026-03-15T14:05:00Z");
+    desk.settle().await;
+    let path = format!("mappings/acme/{METER}");
+    let other = |customer: Option<&str>, hour: &str| json!({"stripe_customer_id": customer, "from_hour": hour, "reason": "moved"});
+    // Between the first mapping and hours that were pushed.
+    for customer in [Some("cus_other"), None] {
+        let answer = desk.put(&path, &other(customer, "2026-03-15T13:00:00Z")).await;
+        assert_eq!(answer.refusal(), (409, "already_exists".to_owned()), "{customer:?}: {}", answer.text);
+        assert!(answer.text.contains("choose a later from_hour"), "{}", answer.text);
+    }
+    // Of the hours before the first mapping nothing has gone anywhere, and of those from the next one on neither.
+    assert_eq!(desk.put(&path, &other(Some("cus_other"), "2026-03-15T11:00:00Z")).await.status, 201);
+    assert_eq!(desk.put(&path, &other(Some("cus_other"), "2026-03-15T14:00:00Z")).await.status, 201);
+    // One that is there nevertheless moves nothing that has gone.
+    desk.api
+        .execute(
+            "INSERT INTO stripe_mappings (tenant_id, meter, from_hour, stripe_customer_id, actor, created_at) VALUES \
+             ('acme', 'goldleaves_units', '2026-03-15T13:00:00.000000Z', 'cus_other', 'any', '2026-03-15T14:05:00.000000Z')",
+        )
+        .await;
+    let void = json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "a test"});
+    let correction = format!("/billing/corrections/{}", uuid::Uuid::now_v7());
+    assert_eq!(desk.api.put(&correction, &token("any", &["admin"]), &void).await.status, 201);
+    desk.settle().await;
+    let values: Vec<_> = desk.rows().await.iter().map(|row| row["value"].clone()).collect();
+    assert_eq!(values, [json!(2_000_000), json!(-2_000_000)]);
+    assert_eq!((desk.double.total(CUSTOMER, METER), desk.double.total("cus_other", METER)), (0, 0));
 }
 
 async fn what_waits_is_a_file_for_the_dashboard(api: Api) {

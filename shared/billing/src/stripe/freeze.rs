@@ -13,6 +13,7 @@ use super::lanes::LaneKey;
 use super::mappings::{self, Mappings};
 use super::meters::StoredMeter;
 use super::rules::{minutes_for, step, value_of};
+use super::seal::{Pair, pair_rows};
 use crate::BillingError;
 
 /// A row that is to be made, or that waited for a customer.
@@ -75,10 +76,13 @@ pub(super) async fn freeze(
     drafts: &mut [Draft],
 ) -> Result<BTreeSet<Uuid>, BillingError> {
     let mappings = Mappings::read(transaction, &freezing.meter.meter, drafts).await?;
+    let gone = gone_to(transaction, &freezing.meter.meter, drafts).await?;
     let closed = closed_until(transaction, drafts).await?;
     let mut wanted: Vec<(usize, LaneKey)> = Vec::new();
     for (at, draft) in drafts.iter().enumerate() {
-        if let Some(customer) = mappings.customer(&draft.tenant, draft.hour) {
+        // What is corrected of an hour goes where the hour went.
+        let gone = gone.get(&(draft.tenant.clone(), draft.hour)).map(String::as_str);
+        if let Some(customer) = gone.or_else(|| mappings.customer(&draft.tenant, draft.hour)) {
             let event_name = freezing.meter.event_name.clone();
             wanted.push((at, LaneKey { stripe_customer_id: customer.to_owned(), event_name }));
         }
@@ -108,6 +112,34 @@ pub(super) async fn freeze(
         draft.frozen = Some(Frozen { lane, value, minute, identifier });
     }
     Ok(without)
+}
+
+/// The customers that earlier rows of these hours went to.
+async fn gone_to(
+    transaction: &Transaction,
+    meter: &str,
+    drafts: &[Draft],
+) -> Result<BTreeMap<Pair, String>, BillingError> {
+    let dialect = transaction.dialect();
+    let later: BTreeSet<Pair> =
+        drafts.iter().filter(|draft| draft.revision > 0).map(|draft| (draft.tenant.clone(), draft.hour)).collect();
+    if later.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut params = Params::default();
+    let keys = pair_rows(dialect, later.iter(), &mut params);
+    let meter = params.bind(meter);
+    let sql = format!(
+        "SELECT p.tenant_id, p.hour, p.stripe_customer_id FROM ({keys}) AS k JOIN stripe_pushes AS p \
+         ON p.tenant_id = k.tenant_id AND p.meter = {meter} AND p.hour = k.hour \
+         WHERE p.stripe_customer_id IS NOT NULL ORDER BY p.revision DESC"
+    );
+    let mut gone = BTreeMap::new();
+    for row in transaction.query(&sql, params).await? {
+        // The first row comes last, and stays.
+        gone.insert((read(&row, "tenant_id")?, dialect.read_time(&row, "hour")?), read(&row, "stripe_customer_id")?);
+    }
+    Ok(gone)
 }
 
 fn is_within(hour: Timestamp, from: Timestamp, until: Timestamp) -> bool {

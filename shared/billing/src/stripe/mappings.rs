@@ -47,7 +47,8 @@ impl Books {
     /// changes nothing.
     ///
     /// # Errors
-    /// There is no such meter, another customer has been there from that hour on, or a database that is away or refuses.
+    /// There is no such meter, another customer has been there from that hour on or has rows since then, or a database that is
+    /// away or refuses.
     pub async fn map(&self, new: &NewMapping, (author, body): (&Author, &str)) -> Result<Put<Mapping>, BillingError> {
         self.billing.store().write(async |transaction| self.map_in(transaction, new, (author, body)).await).await
     }
@@ -86,6 +87,8 @@ impl Books {
             );
             return BillingError::refused(RefusalCode::AlreadyExists, what);
         }
+        let until = stored.iter().map(|mapping| mapping.from_hour).find(|from| *from > from_hour);
+        check_rows(transaction, new, (from_hour, until)).await?;
         let mapping = Mapping {
             tenant_id: tenant.to_owned(),
             meter: new.meter.clone(),
@@ -141,6 +144,32 @@ async fn of_tenant(transaction: &Transaction, tenant: &str, meter: &str) -> Resu
     let (tenant, meter) = (params.bind(tenant), params.bind(meter));
     let sql = format!("{SELECT} WHERE tenant_id = {tenant} AND meter = {meter} ORDER BY from_hour");
     transaction.query(&sql, params).await?.iter().map(|row| mapping_of(dialect, row)).collect()
+}
+
+/// Refuses a mapping of hours of which rows have gone, or go, to somebody else: what is corrected of an hour goes where the hour
+/// went.
+async fn check_rows(
+    transaction: &Transaction,
+    new: &NewMapping,
+    (from, until): (Timestamp, Option<Timestamp>),
+) -> Result<(), BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let (tenant, meter) = (params.bind(new.tenant_id.as_str()), params.bind(new.meter.as_str()));
+    let customer = params.bind(new.stripe_customer_id.as_deref().unwrap_or_default());
+    let mut hours = format!("hour >= {}", params.bind(dialect.time(from)));
+    if let Some(until) = until {
+        hours.push_str(&format!(" AND hour < {}", params.bind(dialect.time(until))));
+    }
+    let sql = format!(
+        "SELECT hour, stripe_customer_id FROM stripe_pushes WHERE tenant_id = {tenant} AND meter = {meter} AND {hours} \
+         AND state <> 'unmapped' AND stripe_customer_id <> {customer} ORDER BY hour DESC LIMIT 1"
+    );
+    let Some(row) = transaction.query(&sql, params).await?.pop() else { return Ok(()) };
+    let last = dialect.read_time(&row, "hour")?;
+    let there: String = read(&row, "stripe_customer_id")?;
+    let what = format!("the usage of {last} has rows for {there}, and stays there: choose a later from_hour");
+    BillingError::refused(RefusalCode::AlreadyExists, what)
 }
 
 async fn insert(transaction: &Transaction, mapping: &Mapping) -> Result<(), BillingError> {

@@ -191,7 +191,11 @@ const fn bytewise(dialect: Dialect) -> &'static str {
     }
 }
 
-fn pair_rows<'a>(dialect: Dialect, pairs: impl Iterator<Item = &'a Pair> + Clone, params: &mut Params) -> String {
+pub(super) fn pair_rows<'a>(
+    dialect: Dialect,
+    pairs: impl Iterator<Item = &'a Pair> + Clone,
+    params: &mut Params,
+) -> String {
     Rows::new(dialect)
         .column("tenant_id", pairs.clone().map(|pair| pair.0.as_str()))
         .column("hour", pairs.map(|pair| pair.1))
