@@ -11,6 +11,7 @@ on_both! {
     what_comes_late_is_a_further_row,
     nothing_is_pushed_before_its_mapping,
     what_is_corrected_goes_where_the_hour_went,
+    a_mapping_has_its_hours_looked_at,
     what_waits_is_a_file_for_the_dashboard,
     hours_are_confirmed_by_one_reading,
     an_hour_that_lacks_a_row_is_confirmed_by_nothing,
@@ -147,6 +148,29 @@ async fn what_is_corrected_goes_where_the_hour_went(api: Api) {
     let values: Vec<_> = desk.rows().await.iter().map(|row| row["value"].clone()).collect();
     assert_eq!(values, [json!(2_000_000), json!(-2_000_000)]);
     assert_eq!((desk.double.total(CUSTOMER, METER), desk.double.total("cus_other", METER)), (0, 0));
+}
+
+async fn a_mapping_has_its_hours_looked_at(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    for hour in [12, 13] {
+        desk.api.used("acme", ("/a", "2", &format!("2026-03-15T{hour}:31:00Z"))).await;
+    }
+    desk.clock.set("2026-03-15T14:05:00Z");
+    desk.settle().await;
+    // A meter of hours that were looked at before there was one.
+    desk.double.add_meter("mtr_a", "of_a");
+    let meter = json!({"event_name": "of_a", "stripe_meter_id": "mtr_a", "route": "/a", "places": 6, "reason": "new"});
+    assert_eq!(desk.put("meters/of_a", &meter).await.status, 201);
+    desk.pusher.seal_once().await.unwrap();
+    assert_eq!(desk.rows().await.len(), 2, "the steady look does not come back to them");
+    let mapping = json!({"stripe_customer_id": CUSTOMER, "from_hour": "2026-03-15T13:00:00Z", "reason": "new"});
+    assert_eq!(desk.put("mappings/acme/of_a", &mapping).await.status, 201);
+    let rows = desk.rows().await;
+    let made: Vec<_> = rows.iter().filter(|row| row["meter"] == "of_a").map(|row| row["hour"].clone()).collect();
+    assert_eq!(made, [json!("2026-03-15T13:00:00.000000Z")]);
+    desk.settle().await;
+    assert_eq!((desk.double.total(CUSTOMER, "of_a"), desk.double.total(CUSTOMER, METER)), (2_000_000, 4_000_000));
 }
 
 async fn what_waits_is_a_file_for_the_dashboard(api: Api) {

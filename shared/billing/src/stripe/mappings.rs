@@ -7,9 +7,12 @@ use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 
 use super::books::{Books, state};
 use super::freeze::{Draft, Freezing, freeze};
+use super::meters::StoredMeter;
 use super::meters::meter;
+use super::reports::{read_hours, settled_since};
 use super::seal::{thaw, unmapped};
 use crate::audit::{self, Author, Change};
+use crate::source::Source;
 use crate::{BillingError, Put, RefusalCode, locks};
 
 /// From an hour on, a tenant's usage of a meter goes to a customer; or to nobody.
@@ -43,8 +46,8 @@ pub struct NewMapping {
 }
 
 impl Books {
-    /// Sends a tenant's usage to a customer from an hour on, and freezes what waited for one since then. The same again
-    /// changes nothing.
+    /// Sends a tenant's usage to a customer from an hour on: freezes what waited for one since then, and makes the rows that its
+    /// settled hours lack. The same again changes nothing.
     ///
     /// # Errors
     /// There is no such meter, another customer has been there from that hour on or has rows since then, or a database that is
@@ -100,11 +103,31 @@ impl Books {
         insert(transaction, &mapping).await?;
         let change = Change { author, action: "stripe_mapping", tenant_id: tenant, body };
         audit::write(transaction, &change).await?;
-        let mut drafts = unmapped(transaction, (tenant, &new.meter), from_hour).await?;
-        let state = state(transaction).await?;
-        freeze(transaction, &Freezing { meter: &meter, state, now }, &mut drafts).await?;
-        thaw(transaction, &drafts, now).await?;
+        self.give(transaction, (new, &meter), (from_hour, now)).await?;
         Ok(Put { is_new: true, stored: mapping })
+    }
+
+    /// Gives a tenant's usage since an hour to the customer that it has from now on. The hours are looked at here, because the
+    /// steady look does not come back to them before the night.
+    async fn give(
+        &self,
+        transaction: &Transaction,
+        (new, meter): (&NewMapping, &StoredMeter),
+        (from_hour, now): (Timestamp, Timestamp),
+    ) -> Result<(), BillingError> {
+        let mut drafts = unmapped(transaction, (new.tenant_id.as_str(), &new.meter), from_hour).await?;
+        let state = state(transaction).await?;
+        freeze(transaction, &Freezing { meter, state, now }, &mut drafts).await?;
+        thaw(transaction, &drafts, now).await?;
+        if new.stripe_customer_id.is_none() {
+            return Ok(());
+        }
+        let Some(hours) = settled_since(from_hour, now) else { return Ok(()) };
+        let used = read_hours(Source::Transaction(transaction), (&new.tenant_id, meter), hours).await?;
+        let tenant = new.tenant_id.as_str();
+        let used = used.into_iter().map(|(hour, units)| ((tenant.to_owned(), hour), units)).collect();
+        self.make(transaction, meter, used).await?;
+        Ok(())
     }
 
     /// A tenant's mappings of all meters, or of one.

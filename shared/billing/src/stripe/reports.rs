@@ -18,6 +18,8 @@ use crate::{BillingError, RefusalCode, locks};
 
 /// How long after its end an hour is still waited for.
 const SETTLE_MICROS: i64 = 300_000_000;
+/// Usage of so long ago can still come.
+const LOOK_BACK: i64 = 40 * Timestamp::DAY_MICROS;
 
 /// How far a report has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub struct UsagePush {
     pub state: PushState,
 }
 
-type Hours = (Timestamp, Timestamp);
+pub(super) type Hours = (Timestamp, Timestamp);
 type Rows = Vec<(Timestamp, RowState, i128)>;
 
 impl Books {
@@ -133,6 +135,13 @@ async fn known(source: Source<'_>, name: &str) -> Result<StoredMeter, BillingErr
     }
 }
 
+/// The settled hours since one of them, as far back as late usage is looked for; `None` when there are none.
+pub(super) fn settled_since(from: Timestamp, now: Timestamp) -> Option<Hours> {
+    let until = now.plus_micros(-SETTLE_MICROS)?.hour();
+    let first = from.max(until.plus_micros(-LOOK_BACK)?);
+    (first < until).then_some((first, until))
+}
+
 /// From which hour to which; `None` when there is none.
 fn settled_hours(period: &Period, now: Timestamp) -> Option<Hours> {
     let start = period.start();
@@ -142,7 +151,7 @@ fn settled_hours(period: &Period, now: Timestamp) -> Option<Hours> {
 }
 
 /// The units of each hour that a meter counts, net of corrections.
-async fn read_hours(
+pub(super) async fn read_hours(
     source: Source<'_>,
     (tenant, meter): (&TenantId, &StoredMeter),
     hours: Hours,
