@@ -20,9 +20,7 @@ use crate::usage::UnitsTotal;
 /// So far back the ledger itself says what was used: as far as any report goes. Of older hours its rows say it.
 const LEDGER_SAYS: i64 = 400 * Timestamp::DAY_MICROS;
 
-/// A row that Stripe has, as far as was read.
-const READ_THERE: i32 = 2;
-/// A row that was read, and not found.
+/// A row that was read back, and not found.
 const READ_NOT_THERE: i32 = 1;
 
 /// The sums of a lane's rows in a window.
@@ -51,9 +49,10 @@ pub struct LaneReport {
     pub failed: UnitsTotal,
     /// Stripe took it.
     pub pushed: UnitsTotal,
-    /// The sum that was read at Stripe; `None` before anything was. Rows that were not read back yet are not in it.
+    /// The sum that Stripe has, as far as was read: a row that it took counts until it was read back and not found. `None`
+    /// before anything was read.
     pub stripe: Option<UnitsTotal>,
-    /// Stripe's sum less the values that it took, of what was read.
+    /// Stripe's sum less what was pushed.
     pub drift: Option<UnitsTotal>,
     /// Why nothing is sent.
     pub blocked: Option<String>,
@@ -150,7 +149,9 @@ impl Books {
             }
             if let (Some(last), Some(state)) = (lanes.last_mut(), read::<Option<String>>(&row, "state")?) {
                 last.add(&state, (wide(&row, "units")?, read::<i32>(&row, "is_old")? == 1));
-                last.add_reading(&state, (read::<i32>(&row, "reading")?, wide(&row, "value")? * step));
+                if state == "pushed" && read::<i32>(&row, "reading")? == READ_NOT_THERE {
+                    last.lacks(wide(&row, "value")? * step);
+                }
                 let read_back = dialect.read_time_or_null(&row, "read_back_at")?;
                 last.read_back_at = last.read_back_at.max(read_back);
             }
@@ -159,6 +160,7 @@ impl Books {
         for lane in &mut lanes {
             lane.ledger.0 += used.get(&lane.lane).copied().unwrap_or_default();
             lane.unsealed = UnitsTotal(lane.ledger.0 - lane.in_rows());
+            lane.stripe = lane.drift.map(|drift| UnitsTotal(lane.pushed.0 + drift.0));
         }
         let key =
             |lane: &LaneReport| Cursor::after([lane.lane.stripe_customer_id.clone(), lane.lane.event_name.clone()]);
@@ -249,8 +251,8 @@ fn sums_of_states(dialect: Dialect, oldest: &str) -> String {
          ON p.stripe_customer_id = l.stripe_customer_id AND p.event_name = l.event_name WHERE p.state <> 'abandoned'";
     // A comparison of totals had what was pushed before it; what was pushed since then was read where its minute or hour was.
     let reading = format!(
-        "CASE WHEN p.confirmed_at IS NOT NULL OR p.pushed_at < l.checked_at THEN {READ_THERE} \
-         WHEN p.read_back_at >= p.pushed_at THEN {READ_NOT_THERE} ELSE 0 END AS reading"
+        "CASE WHEN p.confirmed_at IS NULL AND p.pushed_at >= l.checked_at AND p.read_back_at >= p.pushed_at \
+         THEN {READ_NOT_THERE} ELSE 0 END AS reading"
     );
     match dialect {
         Dialect::Postgres => format!(
@@ -282,7 +284,7 @@ fn lane_of(
         held: nothing,
         failed: nothing,
         pushed: nothing,
-        stripe: drift,
+        stripe: None,
         drift,
         blocked: read(row, "blocked")?,
         read_back_at: dialect.read_time_or_null(row, "checked_at")?,
@@ -295,12 +297,10 @@ impl LaneReport {
         self.pending.0 + self.held.0 + self.failed.0 + self.pushed.0
     }
 
-    /// Adds what was read of rows that Stripe took.
-    fn add_reading(&mut self, state: &str, (reading, value_micro): (i32, i128)) {
-        match (state, reading, &mut self.stripe, &mut self.drift) {
-            ("pushed", READ_THERE, Some(stripe), _) => stripe.0 += value_micro,
-            ("pushed", READ_NOT_THERE, _, Some(drift)) => drift.0 -= value_micro,
-            _ => {}
+    /// Stripe took this, and was found not to have it.
+    fn lacks(&mut self, value_micro: i128) {
+        if let Some(drift) = &mut self.drift {
+            drift.0 -= value_micro;
         }
     }
 
