@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 
 const METER: &str = "goldleaves_units";
 const TENANTS: usize = 6;
-/// A killed program has its lanes for a minute, and its calls their time. A row that was refused with the word not to retry
-/// is sent again after 15 minutes.
-const LONG: Duration = Duration::from_secs(1_200);
+/// A killed program has its lanes for a minute, and its calls their time.
+const LONG: Duration = Duration::from_secs(300);
 /// How long a program that is to be killed may live.
 const LIFE: Duration = Duration::from_secs(10);
 

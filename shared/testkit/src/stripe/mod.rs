@@ -276,13 +276,17 @@ impl State {
             Fate::Cut => Answer::raw(Vec::new()),
             Fate::Garbled(body) => Answer::ok(body).header("Content-Type", "text/html"),
             Fate::Answered(status, body) => {
-                let should_retry = if status == 409 || status >= 500 { "true" } else { "false" };
-                Answer::ok(body.to_string())
+                let answer = Answer::ok(body.to_string())
                     .status(status)
                     .header("Content-Type", "application/json")
                     .header("Request-Id", "req_double")
-                    .header("Stripe-Version", "2026-10-28.endive")
-                    .header("Stripe-Should-Retry", should_retry)
+                    .header("Stripe-Version", "2026-10-28.endive");
+                match status {
+                    // Of a call that came too early Stripe does not say it.
+                    429 => answer,
+                    409 | 500.. => answer.header("Stripe-Should-Retry", "true"),
+                    _ => answer.header("Stripe-Should-Retry", "false"),
+                }
             }
         }
     }
