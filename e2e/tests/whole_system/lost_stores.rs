@@ -29,7 +29,7 @@ use crate::soak;
 
 /// The time within which a loss has to be named.
 const NAMED_WITHIN: Duration = Duration::from_secs(60);
-/// The time that everything retained may take to be handed over and recorded again.
+/// The time within which something has to move on while what is retained is handed over and recorded again.
 const RECOVERY: Duration = Duration::from_secs(900);
 const CLIENTS: usize = 8;
 const DURABILITY: &str = "METER_DURABILITY";
@@ -150,6 +150,26 @@ fn request(tokens: &[String], number: usize) -> Request {
 async fn calls(load: &SteadyLoad, more: u64) {
     let wanted = load.finished() + more;
     wait_for("calls", RECOVERY, async || Ok((load.finished() >= wanted).then_some(()))).await.unwrap();
+}
+
+/// Waits until nothing is left of a backlog, for as long as it goes on falling: how long that takes is the machine's matter.
+async fn falls_to_none(what: &str, left: impl AsyncFn() -> Result<u64>) {
+    let start = Instant::now();
+    let (mut least, mut since, mut said) = (u64::MAX, start, start);
+    loop {
+        // A program that is busy or just starting does not answer.
+        match left().await {
+            Ok(0) => return,
+            Ok(now) if now < least => (least, since) = (now, Instant::now()),
+            Ok(_) | Err(_) => {}
+        }
+        if said.elapsed() > NAMED_WITHIN {
+            println!("  {least} {what} after {:.0?}", start.elapsed());
+            said = Instant::now();
+        }
+        assert!(since.elapsed() < RECOVERY, "{least} {what} do not become fewer for {RECOVERY:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// The lines that programs write into their logs from some moment on.
