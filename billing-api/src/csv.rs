@@ -32,11 +32,12 @@ pub(crate) fn form(format: Option<&str>, accept: &[String]) -> Result<Form, ApiE
         Some(_) => return Err(ApiError::Parameter("format must be json or csv".to_owned())),
         None => {}
     }
-    let ranges: Vec<Range<'_>> = accept.iter().flat_map(|value| value.split(',')).filter_map(Range::read).collect();
+    let ranges: Vec<MediaRange<'_>> =
+        accept.iter().flat_map(|value| value.split(',')).filter_map(MediaRange::read).collect();
     if ranges.is_empty() {
         return Ok(Form::Json);
     }
-    let (json, csv) = (quality(&ranges, ("application", "json")), quality(&ranges, ("text", "csv")));
+    let (json, csv) = (quality(&ranges, "application", "json"), quality(&ranges, "text", "csv"));
     match (json, csv) {
         (0, 0) => Err(ApiError::NotAcceptable),
         (json, csv) if csv > json => Ok(Form::Csv),
@@ -45,14 +46,14 @@ pub(crate) fn form(format: Option<&str>, accept: &[String]) -> Result<Form, ApiE
 }
 
 /// A media range of `Accept`.
-struct Range<'a> {
+struct MediaRange<'a> {
     kind: &'a str,
     subtype: &'a str,
     /// In thousandths.
     quality: u32,
 }
 
-impl<'a> Range<'a> {
+impl<'a> MediaRange<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
@@ -62,7 +63,7 @@ impl<'a> Range<'a> {
     }
 
     /// How closely it names a type, `None` when it does not.
-    fn closeness(&self, (kind, subtype): (&str, &str)) -> Option<u8> {
+    fn closeness(&self, kind: &str, subtype: &str) -> Option<u8> {
         match (self.kind, self.subtype) {
             ("*", "*") => Some(0),
             (own, "*") if own.eq_ignore_ascii_case(kind) => Some(1),
@@ -72,8 +73,8 @@ impl<'a> Range<'a> {
     }
 }
 
-fn quality(ranges: &[Range<'_>], of: (&str, &str)) -> u32 {
-    let closest = ranges.iter().filter_map(|range| Some((range.closeness(of)?, range.quality))).max();
+fn quality(ranges: &[MediaRange<'_>], kind: &str, subtype: &str) -> u32 {
+    let closest = ranges.iter().filter_map(|range| Some((range.closeness(kind, subtype)?, range.quality))).max();
     closest.map_or(0, |(_, quality)| quality)
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn check_rows(rows: i64) -> Result<(), ApiError> {
 }
 
 /// Rows that are known already, as an answer.
-pub(crate) fn answer<I>((name, columns): (&str, &[&str]), items: I) -> Result<Response, ApiError>
+pub(crate) fn answer<I>(name: &str, columns: &[&str], items: I) -> Result<Response, ApiError>
 where
     I: ExactSizeIterator<Item = Item> + Send + 'static,
 {
@@ -98,7 +99,7 @@ where
 
 /// Rows that are read page by page while the client takes them, as an answer. What is wrong with the first page is said
 /// instead of an answer.
-pub(crate) async fn stream<F, P>((name, columns): (&str, &[&str]), turns: Again, pages: F) -> Result<Response, ApiError>
+pub(crate) async fn stream<F, P>(name: &str, columns: &[&str], turns: Again, pages: F) -> Result<Response, ApiError>
 where
     F: Fn(Page) -> P + Send + 'static,
     P: Future<Output = Result<(Vec<Item>, Option<Cursor>), ApiError>> + Send,

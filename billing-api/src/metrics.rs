@@ -9,21 +9,21 @@ use prometheus_client::metrics::family::Family;
 /// The billing API's counters.
 #[derive(Debug, Clone)]
 pub struct BillingMetrics {
-    answers: Family<Answer, Counter>,
-    corrections: Family<Kind, Counter>,
+    answers: Family<AnswerLabels, Counter>,
+    corrections: Family<CorrectionLabels, Counter>,
     periods_closed: Counter,
     late_changes: Counter,
 }
 
 /// One kind of correction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
+struct CorrectionLabels {
     kind: String,
 }
 
 /// One kind of answer. The route is the pattern, so that the labels stay few.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answer {
+struct AnswerLabels {
     route: String,
     status: u16,
 }
@@ -40,7 +40,7 @@ impl BillingMetrics {
     }
 
     pub(crate) fn corrected(&self, kind: &str, late_changes: u64) {
-        self.corrections.get_or_create(&Kind { kind: kind.to_owned() }).inc();
+        self.corrections.get_or_create(&CorrectionLabels { kind: kind.to_owned() }).inc();
         self.late_changes.inc_by(late_changes);
     }
 
@@ -49,7 +49,7 @@ impl BillingMetrics {
     }
 
     pub(crate) fn answered(&self, route: Option<&str>, status: StatusCode) {
-        let answer = Answer { route: route.unwrap_or("none").to_owned(), status: status.as_u16() };
+        let answer = AnswerLabels { route: route.unwrap_or("none").to_owned(), status: status.as_u16() };
         self.answers.get_or_create(&answer).inc();
     }
 }

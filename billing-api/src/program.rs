@@ -63,7 +63,7 @@ impl Config {
         let traces = TraceSettings::read(values);
         let (common, watch_every) = (common?, read_watch(values)?);
         Some(Self {
-            taken: Taken::of(values, (common.logs, watch_every), []),
+            taken: Taken::of(values, common.logs, watch_every, []),
             again: values.again(),
             read: values.fingerprints(),
             common,
@@ -105,14 +105,15 @@ pub fn run(config: &Config) -> Exit {
     let traced = TracedSpans::default();
     let logs = config.common.start_logs_beside(traced.layer());
     let switch = logs.as_ref().map(Logs::switch).unwrap_or_default();
-    let exit = process::serve("billing-api", serve(config, (switch, traced), inherited));
+    let exit = process::serve("billing-api", serve(config, switch, traced, inherited));
     drop(logs);
     exit
 }
 
 async fn serve(
     config: &Config,
-    (logs, traced): (LogSwitch, TracedSpans),
+    logs: LogSwitch,
+    traced: TracedSpans,
     inherited: Result<Inherited, InheritedError>,
 ) -> Result<Exit> {
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
@@ -142,14 +143,14 @@ async fn serve(
     let ready = watch_database(&mut supervisor, billing.clone());
     let verifier = TokenVerifier::new(config.jwt.token_options(), WallClock::system());
     let counted = BillingMetrics::register(&metrics);
-    spawn_closing(&mut supervisor, &config.billing, (&billing, &counted));
+    spawn_closing(&mut supervisor, &config.billing, &billing, &counted);
     let api = BillingApi::new(billing.clone(), verifier, WallClock::system(), counted);
-    let api = with_stripe(api.traced(tracer), &mut supervisor, (&config.billing, &metrics))?;
+    let api = with_stripe(api.traced(tracer), &mut supervisor, &config.billing, &metrics)?;
     if let Some(reloads) = config.reloads(api.clone(), logs) {
-        let heard = (metrics.clone(), shutdown.clone());
+        let (shown, asked) = (metrics.clone(), shutdown.clone());
         let rule = TaskRule { on_cancel: OnCancel::Abort, ..rule("reload", Stage::Edge) };
         supervisor.spawn_once(rule, async move |stop| {
-            reloads.watch(heard, stop).await;
+            reloads.watch(shown, asked, stop).await;
             anyhow::Ok(())
         });
     }
@@ -164,12 +165,13 @@ async fn serve(
             asked.delay(drain_delay).await;
             graceful.cancel();
         };
-        tokio::join!(api.serve(listener, docs, (options, stop)), delayed);
+        tokio::join!(api.serve(listener, docs, options, stop), delayed);
         anyhow::Ok(())
     });
     let stopping = shutdown.clone();
-    let running = Check::new("running", move || up(!stopping.is_asked(), "stopping"));
-    let database = Check::new("database", move || up(ready.load(Ordering::Relaxed), "away, or without the schema"));
+    let running = Check::new("running", move || CheckState::when(!stopping.is_asked(), "stopping"));
+    let database =
+        Check::new("database", move || CheckState::when(ready.load(Ordering::Relaxed), "away, or without the schema"));
     let shown = metrics.clone();
     let endpoints = Ops::new(move || shown.text()).ready(running).ready(database);
     metrics.show("ready", READY_HELP, endpoints.readiness());
@@ -210,10 +212,6 @@ pub fn listen(setting: Setting, address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("{} {address} can't be listened on", setting.name))
 }
 
-fn up(is: bool, otherwise: &'static str) -> CheckState {
-    if is { CheckState::Up } else { CheckState::Down(otherwise.into()) }
-}
-
 const fn rule(name: &'static str, stage: Stage) -> TaskRule {
     TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
 }
@@ -229,11 +227,7 @@ fn watch_database(supervisor: &mut Supervisor, billing: Billing) -> Arc<AtomicBo
 }
 
 /// Closes periods by the clock, where that is asked for.
-pub fn spawn_closing(
-    supervisor: &mut Supervisor,
-    config: &BillingConfig,
-    (billing, metrics): (&Billing, &BillingMetrics),
-) {
+pub fn spawn_closing(supervisor: &mut Supervisor, config: &BillingConfig, billing: &Billing, metrics: &BillingMetrics) {
     let Some(after_hours) = config.close_after_hours else { return };
     let rule = TaskRule {
         name: "close-periods",
@@ -267,7 +261,8 @@ fn time_of_push(calls_per_second: u32) -> (BooksClock, Pacing) {
 pub fn with_stripe(
     api: BillingApi,
     supervisor: &mut Supervisor,
-    (config, metrics): (&BillingConfig, &Metrics),
+    config: &BillingConfig,
+    metrics: &Metrics,
 ) -> Result<BillingApi> {
     let Some(config) = &config.stripe else { return Ok(api) };
     let stripe = Stripe::new(config.base.clone(), config.key.clone()).context("STRIPE_API_BASE")?;

@@ -74,7 +74,7 @@ impl Query {
                 return Err(ApiError::Parameter("month goes with neither start_date nor end_date".to_owned()));
             }
             Some(month) => zone.month(month).map_err(|error| ApiError::Parameter(format!("month is {error}")))?,
-            None => range(zone, (start, end), now)?,
+            None => range(zone, start, end, now)?,
         };
         Ok(range)
     }
@@ -93,7 +93,8 @@ pub(crate) fn check_length(range: &Period) -> Result<(), ApiError> {
 /// The range between two texts. A missing start is the first of `now`'s month, a missing end the first of the next.
 pub(crate) fn range(
     zone: TimeZone,
-    (start, end): (Option<&str>, Option<&str>),
+    start: Option<&str>,
+    end: Option<&str>,
     now: Timestamp,
 ) -> Result<Period, ApiError> {
     let outside = |error: CalendarError| ApiError::Parameter(format!("the range is {error}"));

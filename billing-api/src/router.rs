@@ -28,8 +28,7 @@ const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
 
 impl BillingApi {
     /// Serves the API until stopped; `docs` says whether its documentation is served too.
-    pub async fn serve(self, listener: TcpListener, docs: bool, stop: (ServeOptions, Stop)) -> Served {
-        let (options, stop) = stop;
+    pub async fn serve(self, listener: TcpListener, docs: bool, options: ServeOptions, stop: Stop) -> Served {
         goldleaves_web::serve(listener, self.service(docs), options, stop).await
     }
 
@@ -197,7 +196,7 @@ async fn finish(State(api): State<BillingApi>, request: Request, next: Next) -> 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let identified =
         request.extensions().get::<Identified>().cloned().unwrap_or_else(|| Identified::of(request.headers()));
-    let mut span = begin(api.tracer(), &request, (route.as_ref(), &identified));
+    let mut span = begin(api.tracer(), &request, route.as_ref(), &identified);
     let mut response = next.run(request).instrument(handling(span.as_ref())).await;
     let failure = response.extensions_mut().remove::<Failure>();
     api.metrics().answered(route.as_ref().map(MatchedPath::as_str), response.status());
@@ -224,11 +223,7 @@ fn handling(call: Option<&OpenSpan>) -> Span {
 }
 
 /// The span of a call, below the client's, when it is exported. It never says which tenant was asked for.
-fn begin(
-    tracer: &Tracer,
-    request: &Request,
-    (route, identified): (Option<&MatchedPath>, &Identified),
-) -> Option<OpenSpan> {
+fn begin(tracer: &Tracer, request: &Request, route: Option<&MatchedPath>, identified: &Identified) -> Option<OpenSpan> {
     let parent = web::parent(request.headers());
     let method = web::method_word(request.method());
     let name = match route {

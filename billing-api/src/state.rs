@@ -19,7 +19,7 @@ use crate::turns::Turns;
 /// The state that all handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct BillingApi {
-    inner: Arc<Inner>,
+    inner: Arc<ApiInner>,
     tracer: Tracer,
     stripe: Option<Arc<StripeDesk>>,
 }
@@ -33,7 +33,7 @@ pub struct StripeDesk {
     pub webhook: Option<Secrets>,
 }
 
-struct Inner {
+struct ApiInner {
     billing: Billing,
     verifier: Mutex<TokenVerifier>,
     clock: WallClock,
@@ -47,7 +47,7 @@ impl BillingApi {
     pub fn new(billing: Billing, verifier: TokenVerifier, clock: WallClock, metrics: BillingMetrics) -> Self {
         let (pulse, turns) = (Pulse::of(billing.store().clone()), Turns::at(billing.store().connections_max()));
         let verifier = Mutex::new(verifier);
-        let inner = Inner { billing, verifier, clock, metrics, pulse, turns };
+        let inner = ApiInner { billing, verifier, clock, metrics, pulse, turns };
         Self { inner: Arc::new(inner), tracer: Tracer::off(), stripe: None }
     }
 

@@ -33,19 +33,19 @@ enum Who {
 #[derive(Debug, Clone)]
 pub(crate) struct Turns {
     at_once: usize,
-    lines: Arc<Mutex<HashMap<Who, Line>>>,
+    lines: Arc<Mutex<HashMap<Who, TenantQueue>>>,
 }
 
-/// Those of one tenant. It is there while somebody has a place in it.
+/// The calls of one tenant. It exists while one of them has a place in it.
 #[derive(Debug)]
-struct Line {
+struct TenantQueue {
     turns: Arc<Semaphore>,
     places: usize,
 }
 
 /// A place in a line, given up when it is dropped.
 #[derive(Debug)]
-struct Place {
+struct QueuePlace {
     turns: Turns,
     who: Who,
 }
@@ -55,7 +55,7 @@ struct Place {
 pub(crate) struct Turn {
     // Given back before the place is, so that a line never ends with a turn taken.
     _permit: OwnedSemaphorePermit,
-    place: Place,
+    place: QueuePlace,
 }
 
 /// The tenants that had a turn, for further ones.
@@ -86,15 +86,15 @@ impl Turns {
     }
 
     /// A place in a line that has fewer than so many, and what gives turns there.
-    fn place(&self, who: Who, places_max: usize) -> Option<(Place, Arc<Semaphore>)> {
+    fn place(&self, who: Who, places_max: usize) -> Option<(QueuePlace, Arc<Semaphore>)> {
         let mut lines = self.lines.lock();
-        let new = || Line { turns: Arc::new(Semaphore::new(self.at_once)), places: 0 };
+        let new = || TenantQueue { turns: Arc::new(Semaphore::new(self.at_once)), places: 0 };
         let line = lines.entry(who.clone()).or_insert_with(new);
         if line.places >= places_max {
             return None;
         }
         line.places += 1;
-        Some((Place { turns: self.clone(), who }, Arc::clone(&line.turns)))
+        Some((QueuePlace { turns: self.clone(), who }, Arc::clone(&line.turns)))
     }
 }
 
@@ -114,7 +114,7 @@ impl Again {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
         let mut lines = self.turns.lines.lock();
         if let Some(line) = lines.get_mut(&self.who) {

@@ -42,7 +42,7 @@ pub fn complaints(contents: &Contents, receipts: &[Receipt], served: &[String], 
     wrong.extend(twice.map(|(id, count)| format!("event {id} stands in {count} rows")));
     wrong.extend(unrecorded_receipts(contents, receipts, unbilled.unrecorded));
 
-    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    let mut tallies: BTreeMap<&str, IdTally> = BTreeMap::new();
     for id in served {
         tallies.entry(id).or_default().served += 1;
     }
@@ -64,7 +64,7 @@ pub fn complaints(contents: &Contents, receipts: &[Receipt], served: &[String], 
 
 /// How often one client's id stands where.
 #[derive(Debug, Default)]
-struct Tally {
+struct IdTally {
     served: u64,
     billed: u64,
     set_aside: u64,

@@ -17,14 +17,14 @@ use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::token::Claims;
 use rustix::process::Signal;
 
-use crate::nats_wire::Wire;
+use crate::nats_wire::NatsWire;
 pub use crate::patience::PATIENCE;
 use crate::tables::Tables;
 
 /// The secret that tests sign with.
 pub const SECRET: &str = "a-secret-for-whole-system-tests-of-64-bytes-0123456789abcdefghij";
 
-/// Which of the two deployments.
+/// One of the two deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// One process, SQLite.
@@ -44,7 +44,7 @@ pub struct Deployment {
     kept: Option<SmallDisk>,
     /// True if the one process prints what it prints on a terminal.
     banner: bool,
-    running: Option<Running>,
+    running: Option<RunningServices>,
     backing: Option<Backing>,
     scratch: Scratch,
 }
@@ -56,7 +56,7 @@ enum Disk {
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningServices {
     /// The gateway first, then what else runs.
     programs: Vec<Program>,
     gateway: SocketAddr,
@@ -142,15 +142,15 @@ impl Deployment {
         Ok(())
     }
 
-    async fn start_embedded(&self) -> Result<Running> {
+    async fn start_embedded(&self) -> Result<RunningServices> {
         let launch = if self.banner { self.launch().argument("--banner") } else { self.launch() };
         let mut program = launch.start()?;
         let (gateway, billing) = (program.address("gateway listens on").await?, program.address("billing on").await?);
         let ops = program.address("ops on").await?;
-        Ok(Running { programs: vec![program], gateway, billing, ops })
+        Ok(RunningServices { programs: vec![program], gateway, billing, ops })
     }
 
-    async fn start_distributed(&mut self) -> Result<Running> {
+    async fn start_distributed(&mut self) -> Result<RunningServices> {
         match &mut self.backing {
             Some(backing) => backing.nats.restart().await?,
             None => {
@@ -166,7 +166,7 @@ impl Deployment {
         let launch = self.launch().setting("BILLING_URL", format!("http://{billing}"));
         let mut program = launch.start()?;
         let (gateway, ops) = (program.address("gateway listens on").await?, program.address("ops on").await?);
-        Ok(Running { programs: vec![program, worker, billing_api], gateway, billing, ops })
+        Ok(RunningServices { programs: vec![program, worker, billing_api], gateway, billing, ops })
     }
 
     /// The program that clients meet, as it would be started now.
@@ -370,7 +370,7 @@ impl Deployment {
     /// JetStream does not take it.
     pub async fn redeliver_after(&self, ack_wait: Duration) -> Result<()> {
         match &self.backing {
-            Some(backing) => Wire::connect(backing.nats.port(), "", "").await?.redeliver_after(ack_wait).await,
+            Some(backing) => NatsWire::connect(backing.nats.port(), "", "").await?.redeliver_after(ack_wait).await,
             None => Ok(()),
         }
     }

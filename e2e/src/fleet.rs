@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::deployment::SECRET;
-use crate::nats_wire::Wire;
+use crate::nats_wire::NatsWire;
 use crate::patience::PATIENCE;
 use crate::tables::Tables;
 
@@ -337,7 +337,7 @@ impl Fleet {
         let payload = if payload.is_null() { String::new() } else { payload.to_string() };
         let mut last = Err(anyhow::anyhow!("no server"));
         for server in &self.nats {
-            let asking = async { Wire::connect(server.port(), "", "").await?.ask(subject, &payload).await };
+            let asking = async { NatsWire::connect(server.port(), "", "").await?.ask(subject, &payload).await };
             let answer = tokio::time::timeout(Duration::from_secs(ANSWER_SECS), asking).await;
             last = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("{} does not answer", server.name())));
             if last.is_ok() {
@@ -353,7 +353,7 @@ impl Fleet {
     /// JetStream does not take it.
     pub async fn redeliver_after(&self, ack_wait: Duration) -> Result<()> {
         let port = self.nats.first().context("no nats-server")?.port();
-        Wire::connect(port, "", "").await?.redeliver_after(ack_wait).await
+        NatsWire::connect(port, "", "").await?.redeliver_after(ack_wait).await
     }
 
     /// Returns what JetStream says of the workers' consumer.

@@ -52,13 +52,13 @@ pub fn head(method: &str, path: &str, token: Option<&str>) -> Vec<u8> {
 }
 
 fn literal(block: &mut Vec<u8>, name: u8, value: &str) {
-    integer(block, (0, 15), usize::from(name));
-    integer(block, (0, 127), value.len());
+    integer(block, 0, 15, usize::from(name));
+    integer(block, 0, 127, value.len());
     block.extend(value.as_bytes());
 }
 
 /// An integer in what is left of a byte, and in more bytes where it does not fit (RFC 7541, 5.1).
-fn integer(block: &mut Vec<u8>, (first, max): (u8, u8), number: usize) {
+fn integer(block: &mut Vec<u8>, first: u8, max: u8, number: usize) {
     let Some(mut rest) = number.checked_sub(usize::from(max)) else {
         block.push(first | u8::try_from(number).unwrap_or(max));
         return;

@@ -46,11 +46,11 @@ impl Receipt {
 pub struct Load {
     clients: JoinSet<Vec<Receipt>>,
     stopping: Arc<AtomicBool>,
-    counts: Arc<Counts>,
+    counts: Arc<LoadCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct LoadCounts {
     finished: AtomicU64,
     without_event: AtomicU64,
 }
@@ -65,7 +65,7 @@ impl Load {
     ) -> Self {
         let request = Arc::new(request);
         let stopping = Arc::new(AtomicBool::new(false));
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(LoadCounts::default());
         let mut running = JoinSet::new();
         for client in 0..clients {
             let (request, stopping, counts) = (Arc::clone(&request), Arc::clone(&stopping), Arc::clone(&counts));
@@ -132,7 +132,7 @@ async fn ask_all(
 
 /// How many clients ask how often, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+pub struct LoadPlan {
     /// Clients at a time, each with a connection of its own.
     pub clients: usize,
     /// The time that a client waits between two requests.
@@ -167,7 +167,7 @@ pub struct SteadyLoad {
 
 struct Client {
     gateway: watch::Receiver<Option<SocketAddr>>,
-    plan: Plan,
+    plan: LoadPlan,
     next: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
     finished: Arc<AtomicU64>,
@@ -178,7 +178,7 @@ impl SteadyLoad {
     /// Starts it. `request` makes the n-th request; `gateway` says where it is asked, none while it is nowhere.
     pub fn start(
         gateway: watch::Receiver<Option<SocketAddr>>,
-        plan: Plan,
+        plan: LoadPlan,
         request: impl Fn(usize) -> Request + Send + Sync + 'static,
     ) -> Self {
         let request = Arc::new(request);

@@ -9,14 +9,14 @@ use tokio::net::TcpStream;
 
 /// One logged-in connection.
 #[derive(Debug)]
-pub struct Wire {
+pub struct NatsWire {
     stream: BufReader<TcpStream>,
     /// How often it asked. The server forgets a subscription a moment after its last message: a number given out again by
     /// then would be none.
     asked: u64,
 }
 
-impl Wire {
+impl NatsWire {
     /// Connects and logs in; a server without logins takes any.
     ///
     /// # Errors

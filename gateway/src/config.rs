@@ -21,7 +21,7 @@ const EVERYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ip
 /// Where it listens in the one process: on this machine only.
 const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
-/// Which program the gateway runs in.
+/// The program that the gateway runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deployment {
     /// One process with everything: it may bring its own demo upstream.
@@ -82,7 +82,7 @@ impl GatewayConfig {
         (!all.is_empty()).then(|| all.join(", "))
     }
 
-    /// Which calls go where, and what holds for them: a row for each entry of `[[routes]]` and for those of none.
+    /// The routes of all calls, and what holds for them: a row for each entry of `[[routes]]` and for the calls of none.
     pub fn route_table(&self) -> Vec<RouteShown> {
         edge::route_table(&self.edge_settings())
     }
@@ -139,7 +139,7 @@ impl GatewayConfig {
         let never_billed =
             routes.as_ref().zip(public.as_ref()).map(|(routes, public)| never_billed(values, routes, public));
         let routes = routes.map(Arc::new);
-        check_routes(values, &edge, (routes.as_ref(), public.as_ref()));
+        check_routes(values, &edge, routes.as_ref(), public.as_ref());
         let statuses = values.required(table::BILLABLE_STATUSES, BillableStatuses::parse);
         let origins = values.optional(table::ALLOWED_ORIGINS, parse::from_str::<AllowedOrigins>);
         let exposed = values.optional(table::CORS_EXPOSE_HEADERS, parse::from_str::<ExposedHeaders>);
@@ -175,13 +175,14 @@ impl GatewayConfig {
 fn check_routes(
     values: &mut Values,
     edge: &EdgeConfig,
-    (routes, public): (Option<&Arc<BillableRoutes>>, Option<&PublicRoutes>),
+    routes: Option<&Arc<BillableRoutes>>,
+    public: Option<&PublicRoutes>,
 ) {
     let routes = routes.map_or_else(|| Arc::new(BillableRoutes::none()), Arc::clone);
     let none = PublicRoutes::default();
     let bills = Bills::new(Arc::clone(&routes), &edge.routes);
     Bills::check(values, &routes, &edge.routes);
-    edge::check(values, edge, (&bills, public.unwrap_or(&none)));
+    edge::check(values, edge, &bills, public.unwrap_or(&none));
 }
 
 /// Returns whether a running gateway cannot take another value: where it listens, what it keeps, and what its connections to

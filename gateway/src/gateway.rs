@@ -1,4 +1,4 @@
-//! Starts and stops the gateway: one thread, runtime, listening socket and upstream pool a core.
+//! Starts and stops the gateway: one thread, runtime, listening socket and upstream pool per core.
 
 use std::convert::Infallible;
 use std::io;
@@ -49,7 +49,7 @@ pub enum StartError {
     },
     /// More sockets than anybody would serve.
     #[error(
-        "LISTEN_FDS hands over {given} sockets for the gateway, and it has {cores} cores; expected at most one a core"
+        "LISTEN_FDS hands over {given} sockets for the gateway, and it has {cores} cores; expected at most one per core"
     )]
     Sockets {
         /// How many there are.
@@ -134,8 +134,8 @@ impl Gateway {
         let wishes = Wishes::default();
         let stops: Vec<Stop> = listeners.iter().map(|_| wishes.of_a_core()).collect();
         let stats = ServeStats::default();
-        let most = metrics::register_connections(&parts.metrics, &stats, (shares.clients, &config.limits));
-        let lasting = lasting(config, parts, (shares, &stops));
+        let most = metrics::register_connections(&parts.metrics, &stats, shares.clients, &config.limits);
+        let lasting = lasting(config, parts, shares, &stops);
         let snapshot = Arc::new(lasting.snapshot(config, parts.verifier.clone(), None));
         snapshot.edge.start(None);
         let connections = ConnectionLimit::new(shares.clients);
@@ -149,7 +149,7 @@ impl Gateway {
             let cell = Arc::clone(&stack);
             let swap: Swap =
                 Box::new(move |of: OfCore| *cell.lock() = crate::stack::stack(of.parts, &of.core, of.proxy));
-            let door = LiveOptions::from(serve_options(config, (&serve, &core.buffers)));
+            let door = LiveOptions::from(serve_options(config, &serve, &core.buffers));
             entrances.swaps.push(swap);
             entrances.doors.push(door.clone());
             servings.push((Serving { listener, serve: door, core, stop, died: wishes.died.clone() }, stack));
@@ -236,7 +236,7 @@ struct Serving {
 }
 
 /// Makes what goes on from one reading of the settings to the next.
-fn lasting(config: &GatewayConfig, parts: &GatewayParts, (shares, stops): (Shares, &[Stop])) -> Lasting {
+fn lasting(config: &GatewayConfig, parts: &GatewayParts, shares: Shares, stops: &[Stop]) -> Lasting {
     let cores = config.cores.get();
     let slots = Slots::new(shares.upstreams);
     slots.clone().show(&parts.metrics);
@@ -323,7 +323,7 @@ where
     served
 }
 
-/// One socket a core on the same address; the kernel spreads connections over them. Those that were handed over are dealt out
+/// One socket per core on the same address; the kernel spreads connections over them. Those that were handed over are dealt out
 /// instead, where there are fewer than cores the same one to several.
 fn listen(
     address: SocketAddr,

@@ -51,7 +51,7 @@ fn is_usage(name: &str) -> bool {
 pub(crate) enum Framing {
     /// There is none.
     None,
-    /// So many bytes.
+    /// A body of this many bytes.
     Length(u64),
     /// A body in chunks, as many as come.
     Chunked,

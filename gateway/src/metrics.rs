@@ -186,7 +186,8 @@ pub(crate) fn register(metrics: &Metrics, cores: usize) -> Vec<Arc<CoreMetrics>>
 pub(crate) fn register_connections(
     metrics: &Metrics,
     stats: &ServeStats,
-    (most, limits): (usize, &GatewayLimits),
+    most: usize,
+    limits: &GatewayLimits,
 ) -> MostShown {
     let help =
         "Connections that are served at once: CONNECTIONS_MAX, or fewer where too few descriptors are left for it";
@@ -201,8 +202,12 @@ pub(crate) fn register_connections(
     let accepted = counter("connections_accepted", "Clients' connections so far");
     let at_limit = counter("connections_at_limit", "Clients' connections that had to wait");
     let reset = counter("streams_reset", "Streams of HTTP/2 reset because their client took nothing of its answer");
+    let errors = counter("accept_errors", "Connections that could not be accepted, mostly for want of descriptors");
+    let silent = counter("connections_silent", "Clients' connections closed because their first bytes did not come");
     let stats = stats.clone();
     metrics.before_reading(move || {
+        errors.inner().store(stats.accept_errors(), Ordering::Relaxed);
+        silent.inner().store(stats.first_byte_timeouts(), Ordering::Relaxed);
         reset.inner().store(stats.streams_reset(), Ordering::Relaxed);
         open.set(i64::try_from(stats.open()).unwrap_or(i64::MAX));
         accepted.inner().store(stats.accepted(), Ordering::Relaxed);

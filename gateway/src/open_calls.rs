@@ -61,7 +61,7 @@ impl OpenCalls {
         self.addresses.open(address)
     }
 
-    /// So many of one caller from now on; those that are open stay.
+    /// Allows this many calls of one caller from now on; those that are open stay.
     pub(crate) fn set_max(&self, per_caller_max: usize) {
         self.tenants.per_caller_max.store(per_caller_max, Ordering::Relaxed);
         self.addresses.per_caller_max.store(per_caller_max, Ordering::Relaxed);

@@ -50,7 +50,7 @@ impl Config {
         let traces = TraceSettings::read(values);
         let (common, jwt, gateway) = (common?, jwt?, gateway?);
         Some(Self {
-            taken: Taken::of(values, jwt.token_options(), (common.logs, &gateway)),
+            taken: Taken::of(values, jwt.token_options(), common.logs, &gateway),
             common,
             jwt,
             gateway,
@@ -77,7 +77,7 @@ impl Config {
         Some(Reloading { again, read: Box::new(read), taken: self.taken.clone(), logs, verifies: Box::new(drop) })
     }
 
-    /// Which calls go where.
+    /// The routes of all calls.
     pub fn route_table(&self) -> Vec<RouteShown> {
         self.gateway.route_table()
     }
@@ -100,14 +100,15 @@ pub fn run(config: &Config) -> Exit {
         process::say(&format_args!("gateway can't start: {behind}"));
         return Exit::Failed("clock".to_owned());
     }
-    let exit = process::serve("gateway", serve(config, (switch, traced), inherited));
+    let exit = process::serve("gateway", serve(config, switch, traced, inherited));
     drop(logs);
     exit
 }
 
 async fn serve(
     config: &Config,
-    (logs, traced): (LogSwitch, TracedSpans),
+    logs: LogSwitch,
+    traced: TracedSpans,
     inherited: Result<Inherited, InheritedError>,
 ) -> Result<Exit> {
     let mut inherited = inherited?;
@@ -142,7 +143,7 @@ async fn serve(
     metrics.show("ready", READY_HELP, endpoints.readiness());
     let service = GatewayService {
         side,
-        publisher: config.stream.publisher(connection),
+        publisher: config.stream.publisher(connection, &metrics),
         verifier: TokenVerifier::new(config.jwt.token_options(), WallClock::system()),
         metrics,
         tracer,

@@ -24,9 +24,9 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// That of settings of which everything was read.
-    pub fn of(values: &Values, tokens: TokenOptions, (logs, config): (LogOptions, &GatewayConfig)) -> Self {
-        Self { tokens, by_all: TakenByAll::of(values, (logs, config.watch_every), config.files()) }
+    /// The record of settings of which everything was read.
+    pub fn of(values: &Values, tokens: TokenOptions, logs: LogOptions, config: &GatewayConfig) -> Self {
+        Self { tokens, by_all: TakenByAll::of(values, logs, config.watch_every, config.files()) }
     }
 }
 
@@ -48,7 +48,7 @@ pub struct Reloading {
     pub again: Again,
     /// Reads the settings.
     pub read: ReadAgain,
-    /// Those of the start.
+    /// The settings of the start.
     pub taken: Taken,
     /// Changes the logs.
     pub logs: LogSwitch,

@@ -24,7 +24,7 @@ const OTHER_PATTERNS: &str = "other";
 /// 1xx to 5xx; what is none of them counts as the last.
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Which row of counters a route has. A row once given stays its pattern's, whatever a reload brings.
+/// The row of counters of each route. A row once given stays its pattern's, whatever a reload brings.
 #[derive(Debug, Clone)]
 pub(crate) struct RouteRows {
     names: Arc<Mutex<Vec<RoutePattern>>>,

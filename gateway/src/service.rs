@@ -93,11 +93,11 @@ impl GatewayService {
         let times = Arc::clone(&reloader);
         if let Some(reloading) = reloading {
             let rule = TaskRule { on_cancel: OnCancel::Abort, ..rule("reload", Stage::Edge) };
-            let heard = (metrics.clone(), shutdown.clone());
+            let (shown, asked) = (metrics.clone(), shutdown.clone());
             reload::show_snapshots(&metrics, &reloader);
             let reloads = reloading.of(reloader);
             supervisor.spawn_once(rule, async move |stop| {
-                reloads.watch(heard, stop).await;
+                reloads.watch(shown, asked, stop).await;
                 Ok::<_, StartError>(())
             });
         }
@@ -146,16 +146,13 @@ pub fn billed(config: &GatewayConfig) -> String {
 pub fn spool_check(recorder: Recorder) -> Check {
     Check::new("spool", move || {
         let health = recorder.health();
-        if health.has_room { CheckState::Up } else { CheckState::Down(health.to_string().into()) }
+        CheckState::when(health.has_room, health.to_string())
     })
 }
 
 /// Returns whether the process goes on: a balancer must hear of a stop first.
 pub fn running_check(shutdown: Shutdown) -> Check {
-    Check::new(
-        "running",
-        move || if shutdown.is_asked() { CheckState::Down("stopping".into()) } else { CheckState::Up },
-    )
+    Check::new("running", move || CheckState::when(!shutdown.is_asked(), "stopping"))
 }
 
 const fn rule(name: &'static str, stage: Stage) -> TaskRule {

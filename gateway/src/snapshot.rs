@@ -117,7 +117,7 @@ impl Lasting {
             tunnels,
             finishing,
         });
-        let proxy = Proxy::new(index, config.limits.header_fields_max, (metrics, buffers));
+        let proxy = Proxy::new(index, config.limits.header_fields_max, metrics, buffers);
         Some(OfCore { parts: snapshot.parts.clone(), core, proxy })
     }
 }
@@ -179,7 +179,7 @@ impl Reloader {
         self.lasting.workshop.plumbing.slots.set_max(shares.upstreams);
         self.lasting.calls.set_max(shares.calls_per_caller.min(self.lasting.recorder.calls_max()));
         for (door, core) in self.entrances.doors.iter().zip(&self.lasting.cores) {
-            let options = serve_options(config, (&door.get(), &core.buffers));
+            let options = serve_options(config, &door.get(), &core.buffers);
             door.set(options);
         }
     }
@@ -211,7 +211,7 @@ impl Reloader {
 }
 
 /// Returns the limits of a core's connections; `serve` has what all cores and all readings of the settings share.
-pub(crate) fn serve_options(config: &GatewayConfig, (serve, buffers): (&ServeOptions, &Buffers)) -> ServeOptions {
+pub(crate) fn serve_options(config: &GatewayConfig, serve: &ServeOptions, buffers: &Buffers) -> ServeOptions {
     ServeOptions {
         first_byte_timeout: config.limits.first_byte_timeout,
         headers_timeout: config.limits.headers_timeout,

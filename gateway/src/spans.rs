@@ -45,7 +45,8 @@ impl CallTrace {
     pub(crate) fn begin(
         tracer: &Tracer,
         parent: Option<TraceContext>,
-        (request, facts): (&Request<WebBody>, &Facts),
+        request: &Request<WebBody>,
+        facts: &Facts,
     ) -> (Self, Option<ServerSpan>) {
         let started = Moment::at(facts.arrived_at.unix_micros(), facts.arrived);
         let name = web::method_word(request.method()).into();

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use goldleaves_domain::Publisher;
+use goldleaves_runtime::Metrics;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
     ConnectError, ConnectSettings, Connection, PublisherOptions, Servers, StreamPublisher, Topology,
 };
+use prometheus_client::metrics::counter::Counter;
 
 /// The least that a stream of the default size may have become.
 const DEFAULT_BYTES_MIN: u64 = 1 << 30;
@@ -56,10 +59,30 @@ impl StreamSettings {
         Connection::connect(&settings).await
     }
 
-    /// Publishes over a connection.
-    pub fn publisher(&self, connection: Connection) -> Arc<dyn Publisher> {
-        Arc::new(StreamPublisher::new(connection, self.topology, PublisherOptions::default()))
+    /// Publishes over a connection, and shows what it counts.
+    pub fn publisher(&self, connection: Connection, metrics: &Metrics) -> Arc<dyn Publisher> {
+        let publisher = Arc::new(StreamPublisher::new(connection, self.topology, PublisherOptions::default()));
+        show(Arc::clone(&publisher), metrics);
+        publisher
     }
+}
+
+fn show(publisher: Arc<StreamPublisher>, metrics: &Metrics) {
+    let counter = |name, help| metrics.register(name, help, Counter::<u64, AtomicU64>::default());
+    let confirmed = counter("published_messages", "Messages that JetStream confirmed, repeats included");
+    let repeated = counter("published_repeats", "Messages that JetStream confirmed and had already");
+    let unconfirmed =
+        counter("publish_unconfirmed", "Messages that were refused or never answered, which are sent again");
+    let troubles = counter("publish_troubles", "Times that publishing stopped because of trouble");
+    let rewinds = counter("publish_rewinds", "Times that the stream had lost what it confirmed, which is sent again");
+    metrics.before_reading(move || {
+        let stats = publisher.stats();
+        confirmed.inner().store(stats.confirmed, Ordering::Relaxed);
+        repeated.inner().store(stats.duplicates, Ordering::Relaxed);
+        unconfirmed.inner().store(stats.without_receipt, Ordering::Relaxed);
+        troubles.inner().store(stats.troubles, Ordering::Relaxed);
+        rewinds.inner().store(stats.rewinds, Ordering::Relaxed);
+    });
 }
 
 fn replicas(text: &str) -> Result<u8, &'static str> {

@@ -43,7 +43,7 @@ pub(crate) async fn spawn(
     supervisor.spawn_once(rule("worker", OnCancel::Finish), async move |stop| worker.run(stop).await);
     let watch = StreamWatch::new(connection.clone(), ledger, StreamMetrics::register(metrics));
     supervisor.spawn_once(rule("stream-watch", OnCancel::Abort), async move |_| watch.run().await);
-    Ok(stream.publisher(connection))
+    Ok(stream.publisher(connection, metrics))
 }
 
 const fn rule(name: &'static str, on_cancel: OnCancel) -> TaskRule {

@@ -2,7 +2,7 @@
 
 use goldleaves_gateway::RouteShown;
 use goldleaves_runtime::process::Source;
-use goldleaves_runtime::settings::{Kind, Mistake, Mistakes, Reading, Values};
+use goldleaves_runtime::settings::{Mistake, Mistakes, Reading, SettingKind, Values};
 use goldleaves_runtime::{Exit, process};
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ struct Checked {
     warnings: Vec<String>,
     /// For how long the stream's size lasts, where there is a stream.
     room: Option<String>,
-    /// Which calls go where, of programs with a gateway.
+    /// The routes of all calls, of programs with a gateway.
     routes: Vec<RouteShown>,
     mistakes: Option<Mistakes>,
 }
@@ -88,7 +88,7 @@ impl Checked {
                 "key": reading.setting.key,
                 "value": reading.shown,
                 "source": reading.layer,
-                "secret": reading.setting.kind == Kind::Secret,
+                "secret": reading.setting.kind == SettingKind::Secret,
             })
         };
         let route = |row: &RouteShown| {

@@ -55,13 +55,13 @@ pub enum Command {
     Replay(ReplayArguments),
     /// Export rate cards from a ledger, or import them before it is built again from the stream
     RateCards {
-        /// Which way
+        /// The direction
         #[command(subcommand)]
         command: RateCardsCommand,
     },
     /// Take what bills are made by out of a ledger, or into one: cards, corrections, periods, zones, rows for Stripe
     Billing {
-        /// Which way
+        /// The direction
         #[command(subcommand)]
         command: BillingCommand,
     },
@@ -73,7 +73,7 @@ pub enum Command {
     },
 }
 
-/// Which settings are checked.
+/// The program whose settings are checked.
 #[derive(Debug, clap::Args)]
 pub struct CheckConfigArguments {
     /// The program whose settings are checked
@@ -87,7 +87,7 @@ pub struct CheckConfigArguments {
     pub json: bool,
 }
 
-/// Which part of the stream is replayed.
+/// The part of the stream that is replayed.
 ///
 /// A place is one of: a sequence of the stream (120000), an RFC 3339 time (2026-01-31T12:00:00Z), a date (2026-01-31: its
 /// first moment in UTC), or the word `first`. Times are those of storing in the stream, never before the call itself.
@@ -181,10 +181,10 @@ where
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// Which way to migrate.
+/// The direction of the migration.
 #[derive(Debug, clap::Args)]
 pub struct MigrateArguments {
-    /// Which way
+    /// The direction
     #[arg(value_enum, default_value_t = Direction::Up)]
     pub direction: Direction,
     /// Change the price also by more than a factor of four
@@ -219,7 +219,7 @@ impl MigrateArguments {
     }
 }
 
-/// Which way to migrate.
+/// The direction of the migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Direction {
     /// Make what is missing

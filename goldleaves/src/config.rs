@@ -66,7 +66,7 @@ impl Config {
         let traces = TraceSettings::read(values);
         let (common, jwt, gateway) = (common?, jwt?, gateway?);
         Some(Self {
-            taken: Taken::of(values, jwt.token_options(), (common.logs, &gateway)),
+            taken: Taken::of(values, jwt.token_options(), common.logs, &gateway),
             common,
             jwt,
             gateway,

@@ -83,7 +83,7 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
         tracing::info!("JWT_SECRET is unset: made one and keep it in {}", file.display());
     }
     let record = record_options(&config, &inherited, &shutdown);
-    let (side, ledger) = open(&config, record, (&metrics, &start)).await?;
+    let (side, ledger) = open(&config, record, &metrics, &start).await?;
     let listeners = Listeners {
         billing: listen_for_billing(&mut inherited, config.billing.addr)?,
         ops: listen(table::OPS_ADDR, config.ops_addr)?,
@@ -99,13 +99,13 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
         None => Arc::new(meter),
         Some(stream) => broker::spawn(&mut supervisor, stream, meter, ledger.clone(), &metrics).await?,
     };
-    let addresses = (listeners.billing.0.local_addr()?, listeners.ops.local_addr()?);
+    let (billing_address, ops_address) = (listeners.billing.0.local_addr()?, listeners.ops.local_addr()?);
     let verifier = TokenVerifier::new(tokens.clone(), WallClock::system());
     let api = api(&mut supervisor, &config, &ledger, &verifier, &metrics)?.traced(tracer.clone());
     let docs = config.billing.docs;
     let (served, (billing, options)) = (api.clone(), listeners.billing);
     supervisor.spawn_once(rule("billing-api", Stage::Flow), async move |stop| {
-        served.serve(billing, docs, (options, Stop::on(stop))).await;
+        served.serve(billing, docs, options, Stop::on(stop)).await;
         anyhow::Ok(())
     });
     let shown = metrics.clone();
@@ -121,14 +121,13 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
     let Started { address: gateway, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;
     drop(start);
     let endpoints = endpoints.page("/upstreams", upstreams);
+    let served_at = Served { gateway, billing: billing_address, ops: ops_address };
     tracing::info!(
-        "gateway listens on http://{gateway}, billing on http://{}, ops on http://{}",
-        addresses.0,
-        addresses.1
+        "gateway listens on http://{gateway}, billing on http://{billing_address}, ops on http://{ops_address}"
     );
     tracing::info!("billed is {}, {}", billed(&config.gateway), price(&ledger).await);
     if banner_shown == cli::Banner::Shown {
-        let banner = banner(&config, &tokens, (gateway, addresses, upstream))?;
+        let banner = banner(&config, &tokens, &served_at, upstream)?;
         process::show(format!("{banner}\n"));
     }
     // Last of all: who is told "ready" may call at once.
@@ -149,11 +148,7 @@ fn record_options(config: &Config, inherited: &Inherited, shutdown: &Shutdown) -
 }
 
 /// Opens the spool and the ledger, below the span of the start.
-async fn open(
-    config: &Config,
-    record: RecordOptions,
-    (metrics, start): (&Metrics, &Span),
-) -> Result<(RecordSide, Ledger)> {
+async fn open(config: &Config, record: RecordOptions, metrics: &Metrics, start: &Span) -> Result<(RecordSide, Ledger)> {
     let opening = goldleaves_record::open(record, RealFileSystem, metrics);
     let side =
         opening.instrument(info_span!(target: TRACED, parent: start, "open the spool")).await.map_err(spool_error)?;
@@ -177,9 +172,9 @@ fn api(
 ) -> Result<BillingApi> {
     let billing = Billing::new(ledger.store().clone(), config.billing.time_zone);
     let counted = BillingMetrics::register(metrics);
-    program::spawn_closing(supervisor, &config.billing, (&billing, &counted));
+    program::spawn_closing(supervisor, &config.billing, &billing, &counted);
     let api = BillingApi::new(billing, verifier.clone(), WallClock::system(), counted);
-    program::with_stripe(api, supervisor, (&config.billing, metrics))
+    program::with_stripe(api, supervisor, &config.billing, metrics)
 }
 
 /// Returns the present price of a unit in words; it does not wait for a ledger that is away.
@@ -220,11 +215,15 @@ const fn rule(name: &'static str, stage: Stage) -> TaskRule {
     TaskRule { name, stage, on_cancel: OnCancel::Finish, on_failure: OnFailure::Stop }
 }
 
-fn banner(
-    config: &Config,
-    tokens: &TokenOptions,
-    (gateway, (billing, ops), upstream): (SocketAddr, (SocketAddr, SocketAddr), Destination),
-) -> Result<Banner> {
+/// The addresses that are served.
+struct Served {
+    gateway: SocketAddr,
+    billing: SocketAddr,
+    ops: SocketAddr,
+}
+
+fn banner(config: &Config, tokens: &TokenOptions, at: &Served, upstream: Destination) -> Result<Banner> {
+    let Served { gateway, billing, ops } = *at;
     let sample = match config.common.environment {
         Environment::Production => None,
         Environment::Development => sample(config, tokens)?,

@@ -69,7 +69,7 @@ async fn relay(config: &RelayConfig, within: Duration) -> Result<u64> {
     let metrics = Metrics::new();
     let side = record::open(config.record.clone(), RealFileSystem, &metrics).await.context("DATA_DIR")?;
     let connection = config.stream.connect("spool-relay").await?;
-    let publisher = config.stream.publisher(connection);
+    let publisher = config.stream.publisher(connection, &metrics);
     // Nothing more comes: it is asked to stop from the first moment, and hands over what there is.
     let stop = CancellationToken::new();
     stop.cancel();

@@ -22,7 +22,7 @@ pub(crate) fn run(data_dir: &Path) -> Exit {
     }
 }
 
-/// That there is no spool, in words; `None` where there is one.
+/// Says in words that there is no spool; `None` where there is one.
 pub(crate) fn missing(data_dir: &Path) -> Option<String> {
     let directory = spool_directory(data_dir);
     let is_missing = directory.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);

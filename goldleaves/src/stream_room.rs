@@ -11,14 +11,15 @@ const DAY_SECS: f64 = 86_400.0;
 
 /// Says it of the stream there is, or of the one that would be made.
 pub(crate) async fn say(settings: &StreamSettings, connection: &Connection) -> String {
-    let wanted = (settings.topology().bytes_max, settings.topology().history);
+    let (bytes, history) = (settings.topology().bytes_max, settings.topology().history);
+    let formula = || holds(bytes, history);
     if !connection.is_connected() {
-        return format!("stream {STREAM}: NATS at {} does not answer; {}", connection.servers(), holds(wanted));
+        return format!("stream {STREAM}: NATS at {} does not answer; {}", connection.servers(), formula());
     }
     match StreamRoom::read(connection).await {
-        Ok(Some(room)) => of(&room, wanted.1),
-        Ok(None) => format!("stream {STREAM}: not made yet; {}", holds(wanted)),
-        Err(error) => format!("stream {STREAM}: can't be asked ({error}); {}", holds(wanted)),
+        Ok(Some(room)) => of(&room, history),
+        Ok(None) => format!("stream {STREAM}: not made yet; {}", formula()),
+        Err(error) => format!("stream {STREAM}: can't be asked ({error}); {}", formula()),
     }
 }
 
@@ -50,7 +51,7 @@ fn of(room: &StreamRoom, wanted: Duration) -> String {
             )
         }
         (Some(bytes), ..) => {
-            format!("stream {STREAM}: too little is stored to know a rate; {}", holds((bytes, age_max)))
+            format!("stream {STREAM}: too little is stored to know a rate; {}", holds(bytes, age_max))
         }
     };
     if room.age_max.is_some_and(|age_max| age_max != wanted) {
@@ -65,7 +66,7 @@ fn of(room: &StreamRoom, wanted: Duration) -> String {
 }
 
 /// The formula, filled in.
-fn holds((bytes, history): (u64, Duration)) -> String {
+fn holds(bytes: u64, history: Duration) -> String {
     let per_second = bytes as f64 / (EVENT_BYTES as f64 * history.as_secs_f64().max(1.0));
     format!(
         "{} hold about {} events of {EVENT_BYTES} bytes, {} days of {per_second:.2} events per second",

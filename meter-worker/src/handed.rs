@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use goldleaves_ledger::{Course, Place, Sequences};
+use goldleaves_ledger::{Course, Sequences, StreamPlace};
 use uuid::Uuid;
 
 /// The word that stands for the stream's name in `ledger_progress`.
@@ -16,9 +16,9 @@ pub(crate) struct Handed(Mutex<Option<Count>>);
 /// A count of messages, and which count it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Count {
-    /// Which count: a spool that is made anew begins another one, and so does a ledger that went back.
+    /// The count's name: a spool that is made anew begins another one, and so does a ledger that went back.
     pub(crate) course: Arc<Course>,
-    /// So many messages are committed.
+    /// The number of messages that are committed.
     pub(crate) messages: u64,
 }
 
@@ -42,9 +42,9 @@ impl Count {
         Self { course: Arc::new(Course { stream: SPOOL.to_owned(), created: id.to_string() }), messages }
     }
 
-    pub(crate) fn place(&self, index: usize) -> Place {
+    pub(crate) fn place(&self, index: usize) -> StreamPlace {
         let sequence = self.messages + 1 + index as u64;
-        Place { course: Arc::clone(&self.course), sequences: Sequences { first: sequence, last: sequence } }
+        StreamPlace { course: Arc::clone(&self.course), sequences: Sequences { first: sequence, last: sequence } }
     }
 }
 

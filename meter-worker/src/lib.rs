@@ -13,4 +13,4 @@ mod spans;
 mod worker;
 
 pub use meter::Meter;
-pub use worker::{ConsumerSettings, StreamMetrics, StreamWatch, Unrecorded, WatchPace, Worker, WorkerHealth};
+pub use worker::{ConsumerSettings, StreamMetrics, StreamWatch, UnrecordedBatch, WatchPace, Worker, WorkerHealth};

@@ -47,7 +47,7 @@ impl Config {
         let traces = TraceSettings::read(values);
         let (common, watch_every) = (common?, read_watch(values)?);
         Some(Self {
-            taken: Taken::of(values, (common.logs, watch_every), []),
+            taken: Taken::of(values, common.logs, watch_every, []),
             again: values.again(),
             read: values.fingerprints(),
             common,
@@ -114,9 +114,9 @@ async fn serve(config: &Config, logs: LogSwitch, traced: TracedSpans) -> Result<
 
     let mut supervisor = Supervisor::new(shutdown.clone());
     if let Some(reloads) = config.reloads(logs) {
-        let heard = (metrics.clone(), shutdown.clone());
+        let (shown, asked) = (metrics.clone(), shutdown.clone());
         supervisor.spawn_once(rule("reload", Stage::Edge, OnCancel::Abort), async move |stop| {
-            reloads.watch(heard, stop).await;
+            reloads.watch(shown, asked, stop).await;
             anyhow::Ok(())
         });
     }
@@ -130,13 +130,12 @@ async fn serve(config: &Config, logs: LogSwitch, traced: TracedSpans) -> Result<
     let watch = StreamWatch::new(connection, ledger.clone(), shown);
     supervisor.spawn_once(rule("stream", Stage::Sink, OnCancel::Abort), async move |_| watch.run().await);
     let stopping = shutdown.clone();
-    let running = Check::new("running", move || up(!stopping.is_asked(), "stopping"));
-    let database = Check::new("database", move || up(database.load(Ordering::Relaxed), "away, or without the schema"));
-    let worker =
-        Check::new("worker", move || health.trouble().map_or(CheckState::Up, |why| CheckState::Down(why.into())));
-    let stream = Check::new("stream", move || {
-        full.borrow().clone().map_or(CheckState::Up, |full| CheckState::Down(full.into()))
+    let running = Check::new("running", move || CheckState::when(!stopping.is_asked(), "stopping"));
+    let database = Check::new("database", move || {
+        CheckState::when(database.load(Ordering::Relaxed), "away, or without the schema")
     });
+    let worker = Check::new("worker", move || CheckState::without(health.trouble()));
+    let stream = Check::new("stream", move || CheckState::without(full.borrow().clone()));
     let shown = metrics.clone();
     let endpoints = Ops::new(move || shown.text()).ready(running).ready(database).ready(worker).ready(stream);
     metrics.show("ready", READY_HELP, endpoints.readiness());
@@ -148,10 +147,6 @@ async fn serve(config: &Config, logs: LogSwitch, traced: TracedSpans) -> Result<
     ledger.store().close().await;
     exporting.finish(shutdown.at_once()).await;
     Ok(exit)
-}
-
-fn up(is: bool, otherwise: &'static str) -> CheckState {
-    if is { CheckState::Up } else { CheckState::Down(otherwise.into()) }
 }
 
 const fn rule(name: &'static str, stage: Stage, on_cancel: OnCancel) -> TaskRule {

@@ -83,7 +83,7 @@ fn end_if(span: OpenSpan, is_committed: bool) {
 fn process(tracer: &Tracer, parent: TraceContext, event: &UsageEvent, arrival: Arrival) -> Option<OpenSpan> {
     let (name, started) = ("process usage".into(), arrival.started);
     let mut span = tracer.open(Opening { parent: Some(parent), kind: SpanKind::Consumer, name, started })?;
-    messaging::say_event(&mut span, "process", (event.event_id, arrival.through));
+    messaging::say_event(&mut span, "process", event.event_id, arrival.through);
     span.set("goldleaves.request_id", event.request_id.to_string());
     span.set("goldleaves.outcome", event.outcome.as_str());
     Some(span)

@@ -112,7 +112,7 @@ async fn open_postgres(url: &str, progress: Progress<'_>) -> Result<Session, Mig
     Ok(Session::Postgres { database: connect().await?, guard })
 }
 
-/// Which server a session may be on is the programs' to heed: a server that only reads refuses a step by itself. The driver
+/// Leaves out which server a session may be on, for the programs to heed: a server that only reads refuses a step by itself. The driver
 /// would log what it does not know. A pooler of sessions refuses to be told about digits, and no number here is a float.
 fn postgres_options(url: &str) -> Result<PgConnectOptions, MigrationError> {
     let mut url: Url = url.parse().map_err(|error| MigrationError::Url(Some(Box::new(error))))?;

@@ -31,7 +31,7 @@ pub enum MigrationError {
     /// The file or its directory can't be made.
     #[error("the database file {path} can't be opened")]
     File {
-        /// Which file.
+        /// The file.
         path: String,
         /// The system's error.
         source: std::io::Error,

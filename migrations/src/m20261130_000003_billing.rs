@@ -130,7 +130,7 @@ const PERIODS: [&str; 11] = [
     "CREATE INDEX idx_billing_audit_at ON billing_audit (at)",
 ];
 
-/// Which usage goes to which customer, and how far the calls to Stripe have come.
+/// The customer of each tenant's usage, and how far the calls to Stripe have come.
 const STRIPE: [&str; 6] = [
     "CREATE INDEX idx_billing_audit_tenant_at ON billing_audit (tenant_id, at)",
     "CREATE TABLE stripe_state (

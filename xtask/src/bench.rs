@@ -13,7 +13,7 @@ const WHOLE_SYSTEM: &str = "goldleaves-e2e";
 
 /// The benchmarks to run.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct BenchArguments {
     /// Only this; spool and gateway when left out.
     what: Option<What>,
     /// Arguments of the measuring programs: `--rounds N`, `--millis N`; of the gateway's `--parts small,h2c`,
@@ -40,7 +40,7 @@ enum What {
 }
 
 /// Builds and measures; the tables are printed as Markdown.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let wants = |what| arguments.what.is_none_or(|only| only == what);
     let done = match arguments.what {
         Some(What::Ingest) => one("goldleaves-meter-worker", "ingest", &arguments.rest)?,
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(What::Guard) => guard(&arguments.rest)?,
         Some(What::Stripe) => one("goldleaves-billing-api", "stripe", &arguments.rest)?,
         _ => {
-            (!wants(What::Spool) || measure(("goldleaves-spool", "measure"), &arguments.rest)?)
+            (!wants(What::Spool) || measure("goldleaves-spool", "measure", &arguments.rest)?)
                 && (!wants(What::Gateway) || of_the_gateway(&arguments.rest)?)
         }
     };
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn of_the_gateway(rest: &[String]) -> anyhow::Result<bool> {
-    Ok(build_programs(&["goldleaves", "goldleaves-gateway"])? && measure((WHOLE_SYSTEM, "measure"), rest)?)
+    Ok(build_programs(&["goldleaves", "goldleaves-gateway"])? && measure(WHOLE_SYSTEM, "measure", rest)?)
 }
 
 /// A test counts, of whichever programs it is pointed at: every run of the tests does so with those of a debug build.
@@ -72,7 +72,7 @@ fn guard(rest: &[String]) -> anyhow::Result<bool> {
 
 /// A measurement of one program.
 fn one(package: &str, bench: &str, rest: &[String]) -> anyhow::Result<bool> {
-    Ok(build_programs(&[package])? && measure((WHOLE_SYSTEM, bench), rest)?)
+    Ok(build_programs(&[package])? && measure(WHOLE_SYSTEM, bench, rest)?)
 }
 
 fn build_programs(packages: &[&str]) -> anyhow::Result<bool> {
@@ -81,7 +81,7 @@ fn build_programs(packages: &[&str]) -> anyhow::Result<bool> {
     Ok(build.status().context("cannot start cargo")?.success())
 }
 
-fn measure((package, bench): (&str, &str), rest: &[String]) -> anyhow::Result<bool> {
+fn measure(package: &str, bench: &str, rest: &[String]) -> anyhow::Result<bool> {
     let mut measure = cargo();
     measure.args(["bench", "--package", package, "--bench", bench, "--"]).args(rest);
     measure.env(GOLDLEAVES_BIN_DIR, target_directory().join("release"));

@@ -23,13 +23,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Find or install what the tests need, then run every test.
-    Test(test::Arguments),
+    Test(test::TestArguments),
     /// Check the rules of the repository: edges between crates, lengths, docs, lints, words.
     Tidy,
     /// Measure the gateway beside its upstream and its peers, and the spool beside a bare loop.
-    Bench(bench::Arguments),
+    Bench(bench::BenchArguments),
     /// Build and run the one-process program with data under the target directory.
-    Dev(dev::Arguments),
+    Dev(dev::DevArguments),
 }
 
 fn main() -> ExitCode {

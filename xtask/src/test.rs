@@ -24,7 +24,7 @@ const SOAK: &str = "GOLDLEAVES_SOAK";
 
 /// The tests to run.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct TestArguments {
     /// Only the tests of these packages.
     #[arg(short, long)]
     package: Vec<String>,
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 }
 
 /// Runs the tests. The last line printed is `N passed, N failed`.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
     let environment = match Toolbox::of_target().install() {
         Ok(installed) => environment(installed, arguments.soak),
         Err(error) => {
@@ -90,7 +90,7 @@ fn environment(installed: Installed, soak: bool) -> BTreeMap<&'static str, PathB
 
 /// Builds the programs and the tests in one go: in two, Cargo would unify features differently and build much twice.
 /// Of single packages only the whole-system tests need a build besides their own: the programs.
-fn build(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<bool> {
+fn build(arguments: &TestArguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<bool> {
     let mut command = cargo();
     command.args(["build", "--lib", "--bins", "--tests"]).envs(environment);
     if arguments.package.is_empty() {
@@ -115,7 +115,7 @@ fn build_released() -> anyhow::Result<bool> {
     Ok(command.status().context("cannot start cargo")?.success())
 }
 
-fn run_tests(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<(Tally, bool)> {
+fn run_tests(arguments: &TestArguments, environment: &BTreeMap<&str, PathBuf>) -> anyhow::Result<(SuiteTally, bool)> {
     let mut command = cargo();
     command.args(["test", "--no-fail-fast"]).envs(environment).stdout(Stdio::piped());
     if arguments.package.is_empty() {
@@ -127,18 +127,18 @@ fn run_tests(arguments: &Arguments, environment: &BTreeMap<&str, PathBuf>) -> an
     command.arg("--").args(&arguments.rest);
     let mut child = command.spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no standard output")?;
-    let tally = Tally::of_output(BufReader::new(output), &mut std::io::stdout())?;
+    let tally = SuiteTally::of_output(BufReader::new(output), &mut std::io::stdout())?;
     Ok((tally, child.wait()?.success()))
 }
 
 /// The sum of the test runners' summaries.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
+struct SuiteTally {
     passed: u64,
     failed: u64,
 }
 
-impl Tally {
+impl SuiteTally {
     /// Passes the output on as it comes and adds up its summaries.
     fn of_output(mut output: impl BufRead, onward: &mut impl Write) -> std::io::Result<Self> {
         let mut tally = Self::default();
@@ -166,7 +166,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::SuiteTally;
 
     #[test]
     fn the_tally_sums_the_summaries_and_passes_everything_on() {
@@ -174,8 +174,8 @@ mod tests {
             test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
             test result: FAILED. 13 passed; 2 failed; 0 ignored; 0 measured; 1 filtered out; finished in 1.21s\nlast";
         let mut onward = Vec::new();
-        let tally = Tally::of_output(output.as_bytes(), &mut onward).unwrap();
-        assert_eq!(tally, Tally { passed: 15, failed: 2 });
+        let tally = SuiteTally::of_output(output.as_bytes(), &mut onward).unwrap();
+        assert_eq!(tally, SuiteTally { passed: 15, failed: 2 });
         assert_eq!(String::from_utf8(onward).unwrap(), output);
     }
 }

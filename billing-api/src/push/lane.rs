@@ -11,7 +11,7 @@ use super::{METER_CHECK_MICROS, Pusher, Stop};
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
-/// So far back Stripe takes usage, and totals are compared.
+/// The time back to which Stripe takes usage, and for which totals are compared.
 pub(super) const WINDOW: i64 = 35 * Timestamp::DAY_MICROS;
 /// No call begins later in a lease: with the time that a call may take it ends before the lease does.
 const CALLS_WITHIN: i64 = 30 * SECOND;

@@ -78,14 +78,14 @@ impl Pacing {
         },
     };
 
-    /// So many calls per second.
+    /// A pace of this many calls per second.
     pub const fn per_second(calls: u32) -> Self {
         Self { calls_per_second: Some(calls), pauses: Pauses::USUAL }
     }
 }
 
 impl Pauses {
-    /// Those of a program.
+    /// The pauses of a program.
     const USUAL: Self =
         Self { rest: Duration::from_secs(2), trouble: Duration::from_secs(5), seal: Duration::from_secs(60) };
 
@@ -150,7 +150,7 @@ enum Heard {
 #[derive(Debug, Clone, Copy, Default)]
 struct Passed {
     lanes: usize,
-    /// Those in which Stripe did not say what was asked first.
+    /// The rounds in which Stripe did not answer the first question.
     unheard: usize,
 }
 

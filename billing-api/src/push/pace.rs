@@ -15,7 +15,7 @@ const RECOVERS: f64 = 1.1;
 /// Between two calls that find out whether Stripe is there again.
 const PROBE_MICROS: i64 = 60_000_000;
 
-/// So many calls per second, evenly; half as many after each refusal for being too fast.
+/// Spreads calls evenly over each second, and halves their number after each refusal for being too fast.
 #[derive(Debug)]
 pub(crate) struct Pace {
     most: Option<f64>,
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Pace {
-    /// So many calls per second; `None` is as many as can be.
+    /// Allows this many calls per second; `None` is as many as can be.
     pub(crate) fn new(per_second: Option<u32>) -> Self {
         let most = per_second.map(f64::from);
         let state = State { rate: most.unwrap_or_default(), next: Instant::now(), slow_since: None };

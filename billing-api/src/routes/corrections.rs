@@ -33,7 +33,7 @@ pub(crate) async fn put(
     let members = Members::read(body, &contract::NEW_CORRECTION)?;
     let wanted = wanted(&members)?;
     let new = NewCorrection { id, tenant_id: members.parsed("tenant_id")?, wanted, reason: members.reason()? };
-    let Corrected { put, late_changes } = api.billing().correct(&new, (&ask.author(), &members.text)).await?;
+    let Corrected { put, late_changes } = api.billing().correct(&new, &ask.author(), &members.text).await?;
     if put.is_new {
         api.metrics().corrected(put.stored.kind.as_str(), late_changes);
     }
@@ -85,7 +85,7 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
     if form == Form::Csv {
         csv::check_rows(api.billing().count_corrections(&asked.tenant, &period).await?)?;
         let (billing, tenant) = (api.billing().clone(), asked.tenant);
-        return csv::stream(("corrections", &contract::CORRECTION.names()), ask.again(), move |page| {
+        return csv::stream("corrections", &contract::CORRECTION.names(), ask.again(), move |page| {
             let (billing, tenant) = (billing.clone(), tenant.clone());
             async move {
                 let page = billing.corrections(&tenant, &period, &page).await?;

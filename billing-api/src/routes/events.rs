@@ -20,7 +20,7 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
     let asked = ask.tenant_to_read()?;
     match asked.rest.as_slice() {
         [] => list(&api, &ask, &asked).await,
-        [id] => one(&api, (&ask, &asked), id).await,
+        [id] => one(&api, &ask, &asked, id).await,
         _ => ask.query_of(&asked, &contract::ONE).and(Err(ApiError::NotFound)),
     }
 }
@@ -40,7 +40,7 @@ async fn list(api: &BillingApi, ask: &Ask, asked: &Asked) -> Result<Response, Ap
         order: order(&query)?,
     };
     if form == Form::Csv {
-        return as_csv(api, (ask, asked.tenant.clone()), filter).await;
+        return as_csv(api, ask, asked.tenant.clone(), filter).await;
     }
     let page = api.billing().usage_events(&asked.tenant, &filter, &page).await?;
     let items = page.items.iter().map(event_item).collect();
@@ -55,10 +55,10 @@ fn order(query: &Query) -> Result<Order, ApiError> {
     }
 }
 
-async fn as_csv(api: &BillingApi, (ask, tenant): (&Ask, TenantId), filter: EventFilter) -> Result<Response, ApiError> {
+async fn as_csv(api: &BillingApi, ask: &Ask, tenant: TenantId, filter: EventFilter) -> Result<Response, ApiError> {
     csv::check_rows(api.billing().count_usage_events(&tenant, &filter, csv::ROWS_MAX).await?)?;
     let billing = api.billing().clone();
-    csv::stream(("usage-events", &contract::EVENT.names()), ask.again(), move |page| {
+    csv::stream("usage-events", &contract::EVENT.names(), ask.again(), move |page| {
         let (billing, tenant, filter) = (billing.clone(), tenant.clone(), filter.clone());
         async move {
             let page = billing.usage_events(&tenant, &filter, &page).await?;
@@ -68,7 +68,7 @@ async fn as_csv(api: &BillingApi, (ask, tenant): (&Ask, TenantId), filter: Event
     .await
 }
 
-async fn one(api: &BillingApi, (ask, asked): (&Ask, &Asked), id: &str) -> Result<Response, ApiError> {
+async fn one(api: &BillingApi, ask: &Ask, asked: &Asked, id: &str) -> Result<Response, ApiError> {
     let query = ask.query_of(asked, &contract::ONE)?;
     let by = match query.get("by") {
         None => By::Either,

@@ -24,7 +24,7 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
     if let Some(number) = number
         && let Some(invoice) = api.billing().closed_invoice(&asked.tenant, number).await?
     {
-        return closed(&api, (&ask, asked.tenant.clone()), (form, &invoice)).await;
+        return closed(&api, &ask, asked.tenant.clone(), form, &invoice).await;
     }
     let mut invoice = api.billing().open_invoice(&asked.tenant).await?;
     if let Some(number) = number
@@ -36,15 +36,17 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
     let lines = std::mem::take(&mut invoice.lines).into_iter().map(|line| line_item(&line));
     match form {
         Form::Json => Ok(long::answer(rows::of_items(long::around(&invoice_item(&invoice), "lines"), lines))),
-        Form::Csv => csv::answer(("invoice", &contract::LINE.names()), lines),
+        Form::Csv => csv::answer("invoice", &contract::LINE.names(), lines),
     }
 }
 
 /// A closed period's invoice; its lines are read as the client takes them.
 async fn closed(
     api: &BillingApi,
-    (ask, tenant): (&Ask, TenantId),
-    (form, invoice): (Form, &Invoice),
+    ask: &Ask,
+    tenant: TenantId,
+    form: Form,
+    invoice: &Invoice,
 ) -> Result<Response, ApiError> {
     let (billing, number) = (api.billing().clone(), invoice.number);
     if form == Form::Csv {
@@ -58,7 +60,7 @@ async fn closed(
         }
     };
     match form {
-        Form::Csv => csv::stream(("invoice", &contract::LINE.names()), ask.again(), pages).await,
+        Form::Csv => csv::stream("invoice", &contract::LINE.names(), ask.again(), pages).await,
         Form::Json => {
             let body = rows::of_pages(long::around(&invoice_item(invoice), "lines"), ask.again(), pages).await?;
             Ok(long::answer(body))

@@ -40,7 +40,7 @@ pub(crate) async fn put(
         ends_at: end(&members, zone, "ends_at")?,
         reason,
     };
-    let put = api.billing().close_period(&new, (&ask.author(), &members.text)).await?;
+    let put = api.billing().close_period(&new, &ask.author(), &members.text).await?;
     if put.is_new {
         api.metrics().closed(1);
     }

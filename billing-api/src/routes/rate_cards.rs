@@ -33,7 +33,7 @@ pub(crate) async fn put(
     let (selector, pricing) = price(&members)?;
     let new =
         NewCard { id, selector, pricing, effective_from: members.parsed("effective_from")?, reason: members.reason()? };
-    let put = api.billing().add_card(&new, (&ask.author(), &members.text)).await?;
+    let put = api.billing().add_card(&new, &ask.author(), &members.text).await?;
     Ok(card_item(&put.stored).answer(status_of(put.is_new)))
 }
 
@@ -90,11 +90,11 @@ pub(crate) async fn preview(
     let members = Members::read(body, &contract::TRIED_CARD)?;
     let (start, end) = (members.optional_text("start_date")?, members.optional_text("end_date")?);
     let (selector, pricing) = price(&members)?;
-    let range = query::range(api.billing().default_zone(), (start, end), api.now()?).map_err(|error| match error {
+    let range = query::range(api.billing().default_zone(), start, end, api.now()?).map_err(|error| match error {
         ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
         error => error,
     })?;
-    let preview = api.billing().preview((selector, pricing), &range).await?;
+    let preview = api.billing().preview(selector, pricing, &range).await?;
     Ok(preview_item(&preview).answer(StatusCode::OK))
 }
 

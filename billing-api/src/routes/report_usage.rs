@@ -27,10 +27,10 @@ pub(crate) async fn report_usage(
     ask.query(&contract::REPORT_USAGE)?;
     let members = Members::read(body, &contract::REPORTED)?;
     let tenant: TenantId = members.parsed("tenant_id")?;
-    let dates = (members.optional_text("start_date")?, members.optional_text("end_date")?);
+    let (start, end) = (members.optional_text("start_date")?, members.optional_text("end_date")?);
     let zone = api.billing().time_zone(&tenant).await?;
     let now = api.now()?;
-    let period = range(zone, dates, now).map_err(|error| match error {
+    let period = range(zone, start, end, now).map_err(|error| match error {
         ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
         other => other,
     })?;

@@ -135,12 +135,12 @@ pub(crate) async fn pushes(State(api): State<BillingApi>, ask: Ask) -> Result<Re
     }
     csv::check_rows(books.count_pushes(&tenant, &filter).await?)?;
     let columns = contract::PUSH.names();
-    let (columns, item): (_, fn(&PushRow) -> Option<Item>) = if is_for_stripe {
-        (("stripe-meter-events", contract::STRIPE_CSV.as_slice()), stripe_item)
+    let (name, columns, item): (_, _, fn(&PushRow) -> Option<Item>) = if is_for_stripe {
+        ("stripe-meter-events", contract::STRIPE_CSV.as_slice(), stripe_item)
     } else {
-        (("pushes", columns.as_slice()), |row| Some(push_item(row)))
+        ("pushes", columns.as_slice(), |row| Some(push_item(row)))
     };
-    csv::stream(columns, ask.again(), move |page| {
+    csv::stream(name, columns, ask.again(), move |page| {
         let (books, tenant, filter) = (books.clone(), tenant.clone(), filter.clone());
         async move {
             let page = books.pushes(&tenant, &filter, &page).await?;

@@ -33,7 +33,8 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
         Form::Csv => {
             let tenants = api.billing().every_tenant(&range, sort).await?;
             csv::answer(
-                ("tenants", &contract::TENANT_USAGE.names()),
+                "tenants",
+                &contract::TENANT_USAGE.names(),
                 tenants.into_iter().map(|tenant| tenant_item(&tenant)),
             )
         }
@@ -62,7 +63,7 @@ pub(crate) async fn put(
     let members = Members::read(body, &contract::NEW_ZONE)?;
     members.reason()?;
     let zone = members.parsed("time_zone")?;
-    let put = api.billing().set_time_zone((&asked.tenant, zone), (&ask.author(), &members.text)).await?;
+    let put = api.billing().set_time_zone(&asked.tenant, zone, &ask.author(), &members.text).await?;
     let item = Item::new(&contract::ZONE, [Cell::text(&asked.tenant), Cell::text(put.stored)]);
     Ok(item.answer(status_of(put.is_new)))
 }

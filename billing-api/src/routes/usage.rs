@@ -31,7 +31,7 @@ pub(crate) async fn report(State(api): State<BillingApi>, ask: Ask) -> Result<Re
     if !by.is_empty() {
         check_length(&period)?;
     }
-    let report = api.billing().report(&asked.tenant, &period, (&by, zone)).await?;
+    let report = api.billing().report(&asked.tenant, &period, &by, zone).await?;
     match form {
         Form::Json => {
             let routes = Cell::List(report.routes.iter().map(route_item).collect());
@@ -43,14 +43,15 @@ pub(crate) async fn report(State(api): State<BillingApi>, ask: Ask) -> Result<Re
             Ok(item.answer(StatusCode::OK))
         }
         Form::Csv if by.is_empty() => csv::answer(
-            ("usage-report", &contract::ROUTE.names()),
+            "usage-report",
+            &contract::ROUTE.names(),
             report.routes.into_iter().map(|route| route_item(&route)),
         ),
         Form::Csv => {
             let mut columns: Vec<&str> = by.iter().map(|dimension| dimension.as_str()).collect();
             columns.extend(["events", "units", "cost_cents"]);
             let groups = report.groups.into_iter();
-            csv::answer(("usage-report", &columns), groups.map(move |(keys, group)| group_item(&by, &keys, &group)))
+            csv::answer("usage-report", &columns, groups.map(move |(keys, group)| group_item(&by, &keys, &group)))
         }
     }
 }

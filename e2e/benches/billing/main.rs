@@ -61,7 +61,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let recording = Recording::start(&url).await?;
     let mut rows = Vec::new();
     for (name, paths) in calls(&filled) {
-        let times = api.times((&paths, arguments.calls)).await.with_context(|| name.to_owned())?;
+        let times = api.times(&paths, arguments.calls).await.with_context(|| name.to_owned())?;
         rows.push(vec![name.to_owned(), milliseconds(&times, 50), milliseconds(&times, 99)]);
     }
     let recorded = recording.recorded();
@@ -129,7 +129,7 @@ impl Api {
     }
 
     /// How long each call took, over one connection.
-    async fn times(&self, (paths, count): (&[String], usize)) -> Result<Vec<Duration>> {
+    async fn times(&self, paths: &[String], count: usize) -> Result<Vec<Duration>> {
         ensure!(!paths.is_empty(), "there is nothing to ask for");
         let mut connection = Connection::open(self.address).await?;
         let mut times = Vec::new();

@@ -2,9 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use goldleaves_domain::wire::{BATCH_BYTES_MAX, EventBatch};
-use goldleaves_domain::{
-    CallMetadata, Delivery, Epoch, EventId, Fingerprint, Outcome, RequestId, Source, Timestamp, Units, UsageEvent,
-};
+use goldleaves_domain::{Delivery, Epoch, Fingerprint, Timestamp, UsageEvent};
+use goldleaves_testkit::usage;
 use uuid::Uuid;
 
 use crate::Arguments;
@@ -44,31 +43,17 @@ pub(crate) fn messages(arguments: &Arguments, packing: Packing) -> Result<Vec<De
 
 /// The event with this number.
 pub(crate) fn event(number: usize, epoch: Epoch, arguments: &Arguments) -> Result<UsageEvent> {
-    let id = Uuid::now_v7();
     let routes = ["/api/v1/documents", "/api/v1/ai", "/api/v1/search"];
+    let event = usage::event();
     Ok(UsageEvent {
-        event_id: EventId::new(id),
-        source: Source::new(Uuid::nil()),
         tenant_id: format!("tenant-{}", number % arguments.tenants).parse()?,
         user_id: format!("user-{}", number % 5_000).parse()?,
         ts: Timestamp::from_unix_micros(1_773_136_800_000_000 + i64::try_from(number)? * 10_000)?,
-        traceparent: Some(format!("00-{:032x}-{:016x}-00", id.as_u128(), number + 1)),
-        request_id: RequestId::from_uuid(id),
-        client_request_id: None,
+        traceparent: Some(format!("00-{:032x}-{:016x}-00", event.event_id.as_uuid().as_u128(), number + 1)),
         route: routes.get(number % 3).context("three routes")?.parse()?,
-        action: "read".parse()?,
-        units: Units::ONE,
-        metadata: CallMetadata {
-            method: "GET".to_owned(),
-            status_code: 200,
-            user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".to_owned()),
-            client_ip: Some("192.0.2.7".to_owned()),
-            response_bytes: 1024,
-            processing_micros: 1500,
-        },
-        outcome: Outcome::Completed,
         fingerprint: Some(format!("v1:{number:064x}").parse::<Fingerprint>()?),
         epoch,
         seq: u64::try_from(number)? + 1,
+        ..event
     })
 }

@@ -28,7 +28,7 @@ pub(crate) async fn start(behind: SocketAddr) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-/// So many routes, of which the last is the one that is called.
+/// A number of routes, of which the last is the one that is called.
 fn routes(count: usize) -> String {
     let route = |path: &str| format!("[[routes]]\npath = \"{path}\"\nupstream = \"docs\"\n");
     let others = (1..count).map(|number| route(&format!("/other/{number}/{}", number % 7)));

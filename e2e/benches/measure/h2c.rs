@@ -28,7 +28,7 @@ pub(crate) async fn run(server: SocketAddr, path: &str, tokens: &[String], durat
         connections.spawn(driver);
         for stream in 0..STREAMS {
             let skip = (connection * STREAMS + stream) * requests.len() / (CONNECTIONS * STREAMS);
-            streams.spawn(ask(sender.clone(), (requests.clone(), skip), deadline));
+            streams.spawn(ask(sender.clone(), requests.clone(), skip, deadline));
         }
     }
     let mut micros = Vec::new();
@@ -47,7 +47,8 @@ fn request(path: &str, token: &str) -> Result<Request<()>> {
 
 async fn ask(
     sender: SendRequest<bytes::Bytes>,
-    (requests, skip): (Vec<Request<()>>, usize),
+    requests: Vec<Request<()>>,
+    skip: usize,
     deadline: Instant,
 ) -> Result<Vec<u32>> {
     let mut micros = Vec::new();

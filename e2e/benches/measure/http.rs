@@ -60,7 +60,7 @@ pub(crate) async fn measure(effort: &Effort) -> Result<()> {
     for part in [Part::Small, Part::Medium, Part::Large, Part::H2c, Part::Edge, Part::Latency] {
         if effort.measures(part) {
             let servers: Vec<&Server> = servers.iter().filter(|server| server.takes(part)).collect();
-            measure_part(part, &servers, (&tokens, effort)).await?;
+            measure_part(part, &servers, &tokens, effort).await?;
         }
     }
     Ok(())
@@ -85,24 +85,24 @@ async fn start(effort: &Effort) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-async fn measure_part(part: Part, servers: &[&Server], (tokens, effort): (&[String], &Effort)) -> Result<()> {
+async fn measure_part(part: Part, servers: &[&Server], tokens: &[String], effort: &Effort) -> Result<()> {
     let mut samples: Vec<Vec<Sample>> = servers.iter().map(|_| Vec::new()).collect();
     for _ in 0..effort.rounds {
         for (server, samples) in servers.iter().zip(&mut samples) {
-            samples.push(sample(part, server, (tokens, effort.duration)).await?);
+            samples.push(sample(part, server, tokens, effort.duration).await?);
         }
     }
     report(part, servers, &samples);
     Ok(())
 }
 
-async fn sample(part: Part, server: &Server, (tokens, duration): (&[String], Duration)) -> Result<Sample> {
+async fn sample(part: Part, server: &Server, tokens: &[String], duration: Duration) -> Result<Sample> {
     // Connections, pools and caches first.
-    load(part, server, (tokens, Duration::from_millis(300))).await?;
+    load(part, server, tokens, Duration::from_millis(300)).await?;
     rest(server).await?;
     let recorded = server.recorded().await?;
     let before = cpu::used(server.process)?;
-    let seen = load(part, server, (tokens, duration)).await?;
+    let seen = load(part, server, tokens, duration).await?;
     rest(server).await?;
     let after = cpu::used(server.process)?;
     if let (Some(before), Some(after)) = (recorded, server.recorded().await?) {
@@ -112,7 +112,7 @@ async fn sample(part: Part, server: &Server, (tokens, duration): (&[String], Dur
     Ok(Sample::of(&seen, &cpu::between(&before, &after)))
 }
 
-async fn load(part: Part, server: &Server, (tokens, duration): (&[String], Duration)) -> Result<Seen> {
+async fn load(part: Part, server: &Server, tokens: &[String], duration: Duration) -> Result<Seen> {
     let size = part.size();
     let requests = Requests::new(server.path, tokens, size);
     match part {
@@ -121,7 +121,7 @@ async fn load(part: Part, server: &Server, (tokens, duration): (&[String], Durat
             let address = server.address;
             tokio::task::spawn_blocking(move || latency::run(address, &requests, duration)).await?
         }
-        _ => load::run(server.address, (&requests, size.connections()), size, duration).await,
+        _ => load::run(server.address, &requests, size.connections(), size, duration).await,
     }
 }
 

@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +20,7 @@ pub(crate) fn run(server: SocketAddr, requests: &Requests, duration: Duration) -
     let begin = Instant::now() + Duration::from_millis(20);
     let start = |number: usize| {
         let requests = requests.clone();
-        std::thread::spawn(move || connection(server, &requests, number, (begin, begin + duration)))
+        std::thread::spawn(move || connection(server, &requests, number, begin..begin + duration))
     };
     let threads: Vec<_> = (0..CONNECTIONS_MAX).map(start).collect();
     let mut micros = Vec::new();
@@ -29,12 +30,7 @@ pub(crate) fn run(server: SocketAddr, requests: &Requests, duration: Duration) -
     Ok(Seen::of(micros, begin.elapsed()))
 }
 
-fn connection(
-    server: SocketAddr,
-    requests: &Requests,
-    number: usize,
-    (begin, end): (Instant, Instant),
-) -> Result<Vec<u32>> {
+fn connection(server: SocketAddr, requests: &Requests, number: usize, span: Range<Instant>) -> Result<Vec<u32>> {
     // The kernel may wake a thread 50 µs late otherwise.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).context("a timer's slack")?;
     let mut stream = TcpStream::connect(server).context("connecting")?;
@@ -42,9 +38,9 @@ fn connection(
     let mut buffer = vec![0; 16 * 1024];
     let mut micros = Vec::new();
     let between = Duration::from_secs(1) / RATE;
-    let mut intended = begin + between * u32::try_from(number).unwrap_or_default();
+    let mut intended = span.start + between * u32::try_from(number).unwrap_or_default();
     for request in requests.from(number) {
-        if intended >= end {
+        if intended >= span.end {
             break;
         }
         std::thread::sleep(intended.saturating_duration_since(Instant::now()));

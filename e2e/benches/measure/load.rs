@@ -90,7 +90,7 @@ impl Requests {
         Self(Arc::new(tokens.iter().map(request).collect()))
     }
 
-    /// Those of one connection, without end: each connection begins with another caller.
+    /// The requests of one connection, without end: each connection begins with another caller.
     pub(crate) fn from(&self, connection: usize) -> impl Iterator<Item = &[u8]> {
         let skip = connection * self.0.len() / CONNECTIONS_MAX;
         self.0.iter().map(Vec::as_slice).cycle().skip(skip)
@@ -100,7 +100,8 @@ impl Requests {
 /// Asks for so long over so many connections.
 pub(crate) async fn run(
     server: SocketAddr,
-    (requests, count): (&Requests, usize),
+    requests: &Requests,
+    count: usize,
     size: Size,
     duration: Duration,
 ) -> Result<Seen> {
@@ -108,7 +109,7 @@ pub(crate) async fn run(
     let deadline = start + duration;
     let mut connections = JoinSet::new();
     for number in 0..count {
-        connections.spawn(connection(server, (requests.clone(), number), size.bytes(), deadline));
+        connections.spawn(connection(server, requests.clone(), number, size.bytes(), deadline));
     }
     let mut micros = Vec::new();
     while let Some(done) = connections.join_next().await {
@@ -119,7 +120,8 @@ pub(crate) async fn run(
 
 async fn connection(
     server: SocketAddr,
-    (requests, number): (Requests, usize),
+    requests: Requests,
+    number: usize,
     body: usize,
     deadline: Instant,
 ) -> Result<Vec<u32>> {
@@ -154,13 +156,13 @@ pub(crate) struct Answer {
 
 #[derive(Debug, Clone, Copy)]
 enum Framing {
-    /// So many bytes are still to come.
+    /// The bytes of the body that are still to come.
     Length(usize),
     /// In the digits of a chunk's length, which are so far.
     ChunkLength(usize),
-    /// So many bytes of a chunk, and its line's end, are still to come.
+    /// The bytes of a chunk, its line's end included, that are still to come.
     Chunk(usize),
-    /// So many bytes of the end are still to come.
+    /// The bytes of the end that are still to come.
     End(usize),
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn measure(servers: &[&Server], tokens: &[String]) -> Result<()
 /// Returns the most that is held while clients take large answers as fast as they come.
 async fn flowing(server: &Server, tokens: &[String]) -> Result<f64> {
     let requests = Requests::new(server.path, tokens, Size::Large);
-    let mut load = std::pin::pin!(load::run(server.address, (&requests, CONNECTIONS_MAX), Size::Large, FLOWING));
+    let mut load = std::pin::pin!(load::run(server.address, &requests, CONNECTIONS_MAX, Size::Large, FLOWING));
     let mut most: f64 = 0.0;
     loop {
         tokio::select! {

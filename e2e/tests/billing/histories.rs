@@ -232,7 +232,7 @@ async fn correct(api: &Api, tenant: &TenantId, (event_id, units): (Uuid, Option<
     };
     let new = NewCorrection { id: Uuid::now_v7(), tenant_id: tenant.clone(), wanted, reason: "a test".to_owned() };
     let author = Author::program();
-    match patiently(async || api.billing.correct(&new, (&author, "")).await).await {
+    match patiently(async || api.billing.correct(&new, &author, "").await).await {
         // Its id is new, so that it is this one's doing also where an attempt before it was not answered.
         Ok(_) => true,
         Err(BillingError::Refused(refusal)) if refusal.code == RefusalCode::NoSuchEvent => false,
@@ -249,7 +249,7 @@ async fn close(api: &Api, tenant: &TenantId, month: usize) {
         reason: "the month is over".to_owned(),
     };
     let author = Author::program();
-    patiently(async || api.billing.close_period(&new, (&author, "")).await).await.unwrap();
+    patiently(async || api.billing.close_period(&new, &author, "").await).await.unwrap();
 }
 
 /// Does it again where the database was too slow, as it may be on a machine that does much else.

@@ -16,7 +16,7 @@ on_both! {
     drift_sees_usage_that_no_row_says,
 }
 
-/// Those of which no number can be read.
+/// The answers of which no number can be read.
 fn without_a_number() -> impl Iterator<Item = Garbling> {
     Garbling::ALL.into_iter().filter(|garbling| *garbling != Garbling::Lower)
 }

@@ -264,7 +264,7 @@ async fn a_year_over_five_zones() {
             let range = zone.month(month).unwrap();
             assert_eq!(range.start(), end, "{name}");
             let by = [goldleaves_billing::Dimension::Day];
-            let report = api.billing.report(&tenant, &range, (&by, zone)).await.unwrap();
+            let report = api.billing.report(&tenant, &range, &by, zone).await.unwrap();
             let days: i64 = report.groups.values().map(|group| group.used.events).sum();
             assert_eq!(days, report.summary.total_events, "{name} {month}");
             let cents: i128 = report.groups.values().map(|group| group.cents.0).sum();

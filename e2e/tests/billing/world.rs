@@ -25,7 +25,7 @@ pub(crate) const SECRET: &str = "a secret for tests of thirty-two bytes";
 /// The moment of the API's clock. The database has its own, which is later.
 pub(crate) const NOW: &str = "2026-03-15T12:30:00Z";
 
-/// Which database a test runs on.
+/// The database that a test runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,

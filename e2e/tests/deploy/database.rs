@@ -179,13 +179,13 @@ async fn bill_as(url: &str) {
     let time = |text: &str| text.parse::<Timestamp>().unwrap();
     let period = Period::new(time("2026-01-01T00:00:00Z"), time("2026-02-01T00:00:00Z")).unwrap();
     let author = Author::program();
-    let report = billing.report(&tenant, &period, (&[Dimension::User], TimeZone::UTC)).await.unwrap();
+    let report = billing.report(&tenant, &period, &[Dimension::User], TimeZone::UTC).await.unwrap();
     assert_eq!(report.summary.total_events, 1);
     let books = Books::new(billing.clone(), BooksClock::Database);
     let of = ReportOf { tenant: &tenant, meter: METER, period: &period };
     books.report_usage(&of, time("2026-02-02T00:00:00Z")).await.unwrap();
     push_as(&books, &tenant).await;
-    billing.set_time_zone((&tenant, "Asia/Kolkata".parse().unwrap()), (&author, "{}")).await.unwrap();
+    billing.set_time_zone(&tenant, "Asia/Kolkata".parse().unwrap(), &author, "{}").await.unwrap();
     let event_id = "01935b1c-0000-7000-8000-0000000000a4".parse().unwrap();
     for wanted in [
         Wanted::Adjust { event_id, units_micro: 1 },
@@ -194,11 +194,11 @@ async fn bill_as(url: &str) {
     ] {
         let (id, reason) = (Uuid::now_v7(), "a test".to_owned());
         let new = NewCorrection { id, tenant_id: tenant.clone(), wanted, reason };
-        billing.correct(&new, (&author, "{}")).await.unwrap();
+        billing.correct(&new, &author, "{}").await.unwrap();
     }
     let reason = "the month is over".to_owned();
     let new = NewPeriod { tenant_id: tenant.clone(), number: 1, starts_at: None, ends_at: None, reason };
-    assert!(billing.close_period(&new, (&author, "{}")).await.unwrap().is_new);
+    assert!(billing.close_period(&new, &author, "{}").await.unwrap().is_new);
     billing.close_due_periods(1).await.unwrap();
     let page = Page { limit: 10, cursor: None };
     assert_eq!(billing.corrections(&tenant, &period, &page).await.unwrap().items.len(), 3);

@@ -27,7 +27,7 @@ async fn every_example_starts() {
     let examples: Vec<_> = blocks(&document).into_iter().filter(|block| block.language == "toml").collect();
     assert!(examples.len() >= 3, "{}", examples.len());
     let authority = Authority::new().unwrap();
-    let identity = authority.sign("gateway", (&["gateway"], Validity::Good)).unwrap();
+    let identity = authority.sign("gateway", &["gateway"], Validity::Good).unwrap();
     for example in examples {
         let scratch = Scratch::new("edge").unwrap();
         for (made, name) in

@@ -141,7 +141,7 @@ fn alerts_are_rules_and_each_is_explained() {
     assert!(rules.len() >= 10);
 }
 
-/// That each alert has a test is checked everywhere; the tests run where `promtool` is installed, which is not among
+/// Checks everywhere that each alert has a test; the tests run where `promtool` is installed, which is not among
 /// the tools that the tests install.
 #[test]
 fn every_alert_speaks_up_when_its_tests_say() {

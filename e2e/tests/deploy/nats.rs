@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use goldleaves_domain::{Delivery, Publisher as _};
-use goldleaves_e2e::nats_wire::Wire;
+use goldleaves_e2e::nats_wire::NatsWire;
 use goldleaves_stream::{
     ConnectSettings, Connection, Consumer, ConsumerOptions, Existence, Next, PublisherOptions, StreamPublisher,
     StreamRoom, Topology,
@@ -68,8 +68,8 @@ impl Deployed {
         connection
     }
 
-    pub(crate) async fn as_anybody(&self, login: &str) -> Wire {
-        Wire::connect(self.port, &login.to_lowercase(), &password(login)).await.unwrap()
+    pub(crate) async fn as_anybody(&self, login: &str) -> NatsWire {
+        NatsWire::connect(self.port, &login.to_lowercase(), &password(login)).await.unwrap()
     }
 }
 
@@ -158,7 +158,7 @@ async fn a_login_may_do_no_more_than_its_program_does() {
         let refusal = server.as_anybody(login).await.ask(subject, "").await.unwrap_err().to_string();
         assert!(refusal.contains("Permissions Violation"), "{login} asks {subject}: {refusal}");
     }
-    assert!(Wire::connect(server.port, "gateway", "wrong").await.is_err());
+    assert!(NatsWire::connect(server.port, "gateway", "wrong").await.is_err());
     let info = server.as_anybody("ADMIN").await.ask("$JS.API.STREAM.INFO.USAGE", "").await.unwrap();
     assert_eq!(info["state"]["messages"], 0, "nothing was published by who may not");
 }

@@ -25,9 +25,7 @@ async fn it_says_whether_the_program_is_ready() {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), ListenerOptions::default()).unwrap();
     let port = listener.local_addr().unwrap().port();
     let is_up = Arc::clone(&up);
-    let check = Check::new("test", move || {
-        if is_up.load(Ordering::Relaxed) { CheckState::Up } else { CheckState::Down("stopping".into()) }
-    });
+    let check = Check::new("test", move || CheckState::when(is_up.load(Ordering::Relaxed), "stopping"));
     let stop = CancellationToken::new();
     let server = tokio::spawn(serve_ops(listener, Ops::new(String::new).ready(check), Stop::on(stop.clone())));
     // As compose.yaml sets it: the address to listen on, of which only the port matters here.

@@ -20,7 +20,7 @@ const ROUTES_PER_MILLE: u64 = 5;
 /// is 200, of all processor time, the kernel's included.
 const TWO_PER_MILLE: u64 = 1_000;
 
-/// So many routes as a file of settings, of which the last is the one that is called.
+/// A number of routes as a file of settings, of which the last is the one that is called.
 fn routes(count: usize) -> String {
     let route = |path: &str| format!("[[routes]]\npath = \"{path}\"\nupstream = \"docs\"\n");
     let others = (1..count).map(|number| route(&format!("/other/{number}/{}", number % 7)));

@@ -1,15 +1,12 @@
 //! The meter on both databases: what it counts, and how it finds what no ledger can hold.
 
 use bytes::Bytes;
-use goldleaves_domain::{
-    CallMetadata, Delivery, Epoch, EventId, Fingerprint, Outcome, PublishError, Publisher, Source, Units, UsageEvent,
-    wire,
-};
+use goldleaves_domain::{Delivery, Fingerprint, Outcome, PublishError, Publisher, Units, UsageEvent, wire};
 use goldleaves_ledger::{Ledger, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_runtime::Metrics;
 use goldleaves_testkit::scratch::Scratch;
-use uuid::Uuid;
+use goldleaves_testkit::usage;
 
 use crate::child;
 use crate::database::{self, Row, Tables};
@@ -21,31 +18,7 @@ async fn meter(url: &str) -> (Meter, Metrics) {
 }
 
 fn event(seq: u64) -> UsageEvent {
-    UsageEvent {
-        event_id: EventId::new(Uuid::now_v7()),
-        source: Source::new(Uuid::nil()),
-        tenant_id: "tenant-1".parse().unwrap(),
-        user_id: "user-1".parse().unwrap(),
-        ts: child::now(),
-        traceparent: None,
-        request_id: Uuid::now_v7().to_string().parse().unwrap(),
-        client_request_id: None,
-        route: "/api/v1/documents".parse().unwrap(),
-        action: "read".parse().unwrap(),
-        units: Units::ONE,
-        metadata: CallMetadata {
-            method: "GET".into(),
-            status_code: 200,
-            user_agent: None,
-            client_ip: None,
-            response_bytes: 0,
-            processing_micros: 0,
-        },
-        outcome: Outcome::Completed,
-        fingerprint: None,
-        epoch: Epoch::new(Uuid::from_u128(1)),
-        seq,
-    }
+    UsageEvent { tenant_id: "tenant-1".parse().unwrap(), ts: child::now(), seq, ..usage::event() }
 }
 
 fn payloads<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Vec<Bytes> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
 use goldleaves_e2e::h2_wire::{DATA, GET, HEAD, HEADERS, PING, RESET, WHOLE, frame, head, preface};
-use goldleaves_e2e::load::{Asked, Plan, SteadyLoad, latencies, receipts};
+use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, latencies, receipts};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
@@ -62,8 +62,8 @@ impl Attack {
         loop {
             let _ = match self {
                 Self::None => return,
-                Self::OpenStreams => held(&target, (HELD, Some(&target.token))).await,
-                Self::Descriptors => held(&target, ("/auth/held", None)).await,
+                Self::OpenStreams => held(&target, HELD, Some(&target.token)).await,
+                Self::Descriptors => held(&target, "/auth/held", None).await,
                 Self::SlowReaders => read_nothing(&target).await,
                 Self::InterimFlood => ask(&target, "/api/v1/documents/interim").await,
                 Self::ResetsAndPings => resets_and_pings(&target).await,
@@ -86,7 +86,7 @@ impl Attack {
 }
 
 /// Holds as many streams as a connection may have, none of which is ever answered.
-async fn held(target: &Target, (path, token): (&str, Option<&str>)) -> Result<()> {
+async fn held(target: &Target, path: &str, token: Option<&str>) -> Result<()> {
     let fields = head("GET", path, token);
     let streams = (0..128).flat_map(|stream| frame(HEADERS, WHOLE, 2 * stream + 1, &fields));
     let mut connection = TcpStream::connect(target.gateway).await?;
@@ -175,8 +175,11 @@ async fn beside(attack: Attack, deployment: &Deployment, round: usize) -> Vec<As
     wait_for("attackers", PATIENCE, open).await.unwrap();
     let tokens: Vec<String> =
         (0..TENANTS).map(|tenant| deployment.token(&format!("honest-{tenant}")).unwrap()).collect();
-    let plan =
-        Plan { clients: TENANTS, pause: Duration::from_millis(4), requests: Some(if soak() { 5_000 } else { 150 }) };
+    let plan = LoadPlan {
+        clients: TENANTS,
+        pause: Duration::from_millis(4),
+        requests: Some(if soak() { 5_000 } else { 150 }),
+    };
     let address = watch::channel(Some(gateway));
     let load = SteadyLoad::start(address.1, plan, move |number| {
         let id = format!("honest-{round}-{number}");

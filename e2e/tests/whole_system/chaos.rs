@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use goldleaves_e2e::account::{self, Unbilled};
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Asked, Plan, SteadyLoad, receipts};
+use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, receipts};
 use goldleaves_e2e::tables::Contents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
@@ -155,7 +155,7 @@ pub(crate) async fn unbilled(fleet: &Fleet) -> Unbilled {
 }
 
 /// Faults, one after the other, while the load runs. How many, and what the gateways said before they died.
-async fn rage(fleet: &mut Fleet, load: &SteadyLoad, (random, requests): (&mut StdRng, u64)) -> (usize, Unbilled) {
+async fn rage(fleet: &mut Fleet, load: &SteadyLoad, random: &mut StdRng, requests: u64) -> (usize, Unbilled) {
     let (mut count, mut said) = (0, Unbilled::default());
     let mut faults = FAULTS.to_vec();
     // The first scales up and the last down; what lies between comes in any order.
@@ -194,14 +194,14 @@ async fn random_faults_under_load_lose_and_double_nothing() {
     let tokens = [fleet.token("acme").unwrap(), fleet.token("zeta").unwrap()];
     let wanted = std::env::var("GOLDLEAVES_SOAK_REQUESTS").ok().and_then(|count| count.parse().ok());
     let requests = if soak() { wanted.unwrap_or(100_000) } else { 600 };
-    let plan = Plan {
+    let plan = LoadPlan {
         clients: if soak() { 16 } else { 4 },
         pause: Duration::from_millis(if soak() { 40 } else { 60 }),
         requests: soak().then_some(requests),
     };
     let start = Instant::now();
     let load = SteadyLoad::start(fleet.address(), plan, move |number| request(&tokens, number));
-    let (faults, mut said) = rage(&mut fleet, &load, (&mut random, requests as u64)).await;
+    let (faults, mut said) = rage(&mut fleet, &load, &mut random, requests as u64).await;
     let asked = if soak() { load.done().await } else { load.stop().await }.unwrap();
     let served_secs = start.elapsed().as_secs();
 
@@ -210,13 +210,13 @@ async fn random_faults_under_load_lose_and_double_nothing() {
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(RECOVERY).await.unwrap();
     println!("{faults} faults in {served_secs} s, all recorded after {} s, {said:?}", start.elapsed().as_secs());
-    let contents = judge(&fleet, &asked, (&upstream, said)).await;
+    let contents = judge(&fleet, &asked, &upstream, said).await;
     assert!(!contents.duplicates.is_empty(), "some ids were used twice");
     fleet.scale(0).await.unwrap();
 }
 
 /// Compares what clients read, what the upstream served and what the ledger holds, both ways, and receipts with seals.
-pub(crate) async fn judge(fleet: &Fleet, asked: &[Asked], (upstream, said): (&Upstream, Unbilled)) -> Contents {
+pub(crate) async fn judge(fleet: &Fleet, asked: &[Asked], upstream: &Upstream, said: Unbilled) -> Contents {
     let tables = fleet.tables().await.unwrap();
     let contents = tables.contents().await.unwrap();
     let (receipts, served) = (receipts(asked).unwrap(), upstream.request_ids());

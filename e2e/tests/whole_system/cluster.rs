@@ -9,7 +9,7 @@ use std::time::Duration;
 use goldleaves_e2e::account::Unbilled;
 use goldleaves_e2e::deployment::PATIENCE;
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Plan, SteadyLoad};
+use goldleaves_e2e::load::{LoadPlan, SteadyLoad};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::{NatsCluster, NatsServer};
@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::chaos::{ACK_WAIT, judge};
 use crate::soak;
 
-const PLAN: Plan = Plan { clients: 4, pause: Duration::from_millis(20), requests: None };
+const PLAN: LoadPlan = LoadPlan { clients: 4, pause: Duration::from_millis(20), requests: None };
 
 fn load(fleet: &Fleet) -> SteadyLoad {
     let token = fleet.token("acme").unwrap();
@@ -51,7 +51,7 @@ async fn settle(mut fleet: Fleet, load: SteadyLoad, upstream: &Upstream) {
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(3 * PATIENCE).await.unwrap();
     assert!(asked.iter().all(|asked| asked.broken.is_none()), "no request breaks");
-    let contents = judge(&fleet, &asked, (upstream, Unbilled::default())).await;
+    let contents = judge(&fleet, &asked, upstream, Unbilled::default()).await;
     assert_eq!(contents.events.len(), upstream.request_ids().len(), "each once, nothing else");
     fleet.scale(0).await.unwrap();
 }

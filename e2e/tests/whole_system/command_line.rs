@@ -143,7 +143,7 @@ async fn every_program_shows_its_build_and_what_it_uses_of_its_limits() {
 }
 
 /// The one process without any setting but its addresses, with this standard input and output.
-fn start(scratch: &Scratch, (stdin, stdout): (Stdio, Stdio)) -> (Child, std::net::SocketAddr) {
+fn start(scratch: &Scratch, stdin: Stdio, stdout: Stdio) -> (Child, std::net::SocketAddr) {
     let ops = free();
     let mut command = Command::new(built("goldleaves").unwrap());
     command.arg("--banner").current_dir(scratch.path()).env_clear().stdin(stdin).stdout(stdout);
@@ -167,7 +167,7 @@ async fn a_start_needs_no_reader_of_what_it_prints() {
     let scratch = Scratch::new("stdout-closed").unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let (mut closed, ops) = start(&scratch, (Stdio::null(), writer.into()));
+    let (mut closed, ops) = start(&scratch, Stdio::null(), writer.into());
     ready(&mut closed, ops).await;
     closed.signal(Signal::TERM).unwrap();
     assert_eq!(closed.wait(PATIENCE).await.unwrap().code(), Some(0));
@@ -177,7 +177,7 @@ async fn a_start_needs_no_reader_of_what_it_prints() {
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     while !writer.write(&[b'x'; 4096]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {}
     rustix::io::ioctl_fionbio(&writer, false).unwrap();
-    let (mut full, ops) = start(&scratch, (Stdio::null(), writer.into()));
+    let (mut full, ops) = start(&scratch, Stdio::null(), writer.into());
     ready(&mut full, ops).await;
     full.signal(Signal::TERM).unwrap();
     assert_eq!(full.wait(PATIENCE).await.unwrap().code(), Some(0));
@@ -203,7 +203,7 @@ fn a_command_whose_reader_has_left_is_no_panic() {
 async fn a_terminal_that_goes_away_stops_the_program_in_order() {
     let scratch = Scratch::new("terminal").unwrap();
     let (_master, terminal) = terminal();
-    let (mut program, ops) = start(&scratch, (terminal.into(), Stdio::null()));
+    let (mut program, ops) = start(&scratch, terminal.into(), Stdio::null());
     ready(&mut program, ops).await;
     program.signal(Signal::HUP).unwrap();
     assert_eq!(program.wait(PATIENCE).await.unwrap().code(), Some(0));

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 /// More than are answered and wait.
 const FLOOD: usize = 150;
-/// Those that wait for a lock.
+/// The statements that wait for a lock.
 const STUCK: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'goldleaves' AND wait_event_type = 'Lock'";
 

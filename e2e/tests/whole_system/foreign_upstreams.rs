@@ -31,7 +31,7 @@ struct Foreign {
 impl Foreign {
     async fn start() -> Self {
         let authority = Authority::new().unwrap();
-        let identity = authority.sign("nginx", (&["nginx.internal"], Validity::Good)).unwrap();
+        let identity = authority.sign("nginx", &["nginx.internal"], Validity::Good).unwrap();
         let [plain, secure, one, two] = WAYS.map(|(_, says)| says);
         let returns = |says: &str| format!("keepalive_requests 1000000; return 200 \"{says}\";");
         let rules = |says: &str| {

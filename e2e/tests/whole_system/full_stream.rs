@@ -29,7 +29,7 @@ async fn stream(fleet: &Fleet) -> Value {
 }
 
 /// Waits until the ledger has every call that was answered.
-async fn all_billed(fleet: &Fleet, (receipts, upstream): (&[Receipt], &Upstream)) {
+async fn all_billed(fleet: &Fleet, receipts: &[Receipt], upstream: &Upstream) {
     let tables = fleet.tables().await.unwrap();
     let served = upstream.request_ids();
     let mut complaints = Vec::new();
@@ -66,7 +66,7 @@ async fn what_is_billed_makes_room_and_what_is_not_never_goes() {
     fleet.relayed(PATIENCE * 2).await.unwrap();
     receipts.extend(call(&fleet, "billed", CALLS).await);
     fleet.relayed(PATIENCE * 2).await.unwrap();
-    all_billed(&fleet, (&receipts, &upstream)).await;
+    all_billed(&fleet, &receipts, &upstream).await;
     let state = stream(&fleet).await;
     assert!(state["first_seq"].as_u64() > Some(1) && state["messages"].as_u64() > Some(10), "{state}");
 }
@@ -83,7 +83,7 @@ async fn a_deleted_consumer_is_made_again_from_where_the_ledger_is() {
     let gone = fleet.ask_nats("$JS.API.CONSUMER.DELETE.USAGE.meter", &Value::Null).await.unwrap();
     assert_eq!(gone["success"], true, "{gone}");
     receipts.extend(call(&fleet, "after", 50).await);
-    all_billed(&fleet, (&receipts, &upstream)).await;
+    all_billed(&fleet, &receipts, &upstream).await;
     let config = fleet.consumer().await.unwrap()["config"].clone();
     assert_eq!(
         (&config["deliver_policy"], &config["max_deliver"]),

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Asked, Plan, SteadyLoad, latencies};
+use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, latencies};
 use goldleaves_e2e::process::own_memory_kib;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
@@ -103,12 +103,12 @@ async fn watch(fleet: &mut Fleet, away: Away, load: &SteadyLoad) -> Seen {
     }
     let (gathered, end) = (away.backlog(fleet).await, Instant::now());
     away.end(fleet).await;
-    let drained = drain(fleet, away, (load, gathered)).await;
+    let drained = drain(fleet, away, load, gathered).await;
     Seen { away: [start, end], memory_kib, backlog: [before, gathered], drained }
 }
 
 /// How many were handed on, and in which time: from the first sign that the backlog shrinks until hardly any of it is left.
-async fn drain(fleet: &Fleet, away: Away, (load, gathered): (&SteadyLoad, u64)) -> (u64, Duration) {
+async fn drain(fleet: &Fleet, away: Away, load: &SteadyLoad, gathered: u64) -> (u64, Duration) {
     let patience = Instant::now() + lengths().1.max(Duration::from_secs(60)) + 2 * BACKOFF;
     let (mut from, mut most, mut shrinks) = ((Instant::now(), load.finished()), gathered, false);
     loop {
@@ -136,7 +136,7 @@ async fn outage(away: Away) {
     let request = move |number: usize| {
         Request::get("/api/v1/documents").token(&token).header("X-Request-ID", &format!("outage-{number}"))
     };
-    let plan = Plan { clients: CLIENTS, pause: Duration::from_millis(8), requests: None };
+    let plan = LoadPlan { clients: CLIENTS, pause: Duration::from_millis(8), requests: None };
     let load = SteadyLoad::start(fleet.address(), plan, request);
     let seen = watch(&mut fleet, away, &load).await;
     let asked = load.stop().await.unwrap();
@@ -150,7 +150,7 @@ async fn outage(away: Away) {
         let (deliveries, messages) = (&consumer["delivered"]["consumer_seq"], &consumer["delivered"]["stream_seq"]);
         assert_eq!(deliveries, messages, "what waits for the database is held, not delivered again: {consumer}");
     }
-    judge(&fleet, &asked, (&upstream, goldleaves_e2e::account::Unbilled::default())).await;
+    judge(&fleet, &asked, &upstream, goldleaves_e2e::account::Unbilled::default()).await;
     fleet.scale(0).await.unwrap();
 }
 

@@ -49,6 +49,10 @@ async fn what_is_retained_is_handed_over_again_when_asked(kind: Kind) {
     let said = command(&deployment, &["spool", "resend"]);
     assert!(said.contains("are being handed over again"), "{said}");
     relayed(&deployment, before + 12.0).await;
+    if kind == Kind::Distributed {
+        let published = deployment.metric("goldleaves_published_messages_total").await.unwrap();
+        assert!(published >= 2.0, "{published}: those of the first time, and those of the second");
+    }
     let said = command(&deployment, &["spool", "resend", "--since", "2100-01-01"]);
     assert!(said.starts_with("nothing recorded since"), "{said}");
 

@@ -33,7 +33,7 @@ async fn hold_a_batch(fleet: &Fleet, tables: &Tables) -> Tables {
 }
 
 /// Looks for so long whether a transaction stands still.
-async fn no_transaction_stands_still(tables: &Tables, (looks, round): (u32, &str)) {
+async fn no_transaction_stands_still(tables: &Tables, looks: u32, round: &str) {
     for _ in 0..looks {
         assert_eq!(tables.number(STILL).await.unwrap(), 0, "{round}");
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -61,10 +61,10 @@ async fn a_worker_holds_no_transaction_open_while_nats_is_silent() {
         fleet.wires.worker_nats.stall();
         if let Some(holder) = holder {
             // Longer than the worker says nothing of what it works on.
-            no_transaction_stands_still(&tables, (8, round)).await;
+            no_transaction_stands_still(&tables, 8, round).await;
             holder.run("ROLLBACK").await.unwrap();
         }
-        no_transaction_stands_still(&tables, (30, round)).await;
+        no_transaction_stands_still(&tables, 30, round).await;
         fleet.wires.worker_nats.mend();
     }
     let receipts = load.receipts().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use goldleaves_e2e::account::{Unbilled, complaints};
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Asked, Plan, SteadyLoad, receipts};
+use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, receipts};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::chaos::judge;
 
-const PLAN: Plan = Plan { clients: 8, pause: Duration::from_millis(5), requests: None };
+const PLAN: LoadPlan = LoadPlan { clients: 8, pause: Duration::from_millis(5), requests: None };
 
 /// Some answers are still on their way when the signal comes: half of them drip for a third of a second.
 fn answer(received: &Received) -> Answer {
@@ -62,7 +62,7 @@ async fn the_gateway_answers_what_is_in_flight() {
     whole_or_never_begun(&asked, &upstream);
     // It went with nothing left to send: no second start is needed.
     fleet.recorded(PATIENCE).await.unwrap();
-    judge(&fleet, &asked, (&upstream, Unbilled::default())).await;
+    judge(&fleet, &asked, &upstream, Unbilled::default()).await;
     fleet.scale(0).await.unwrap();
 }
 
@@ -81,7 +81,7 @@ async fn a_worker_records_what_it_was_handed_and_goes() {
     fleet.recorded(PATIENCE).await.unwrap();
     assert_eq!(fleet.stop_gateway().await.unwrap().code(), Some(0));
     fleet.recorded(PATIENCE).await.unwrap();
-    judge(&fleet, &asked, (&upstream, Unbilled::default())).await;
+    judge(&fleet, &asked, &upstream, Unbilled::default()).await;
     fleet.scale(0).await.unwrap();
 }
 

@@ -120,7 +120,7 @@ impl Weather {
         (Self::MeterInactive, "meter inactive"),
     ];
 
-    /// So long after nothing more was done the clock goes on, whatever is due. Where Stripe takes or says nothing that is
+    /// The time after which the clock goes on when nothing more was done, whatever is due. Where Stripe takes or says nothing that is
     /// soon; else a machine that is busy may be all that holds programs up.
     const fn still(self) -> Duration {
         match self {

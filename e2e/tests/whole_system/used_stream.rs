@@ -8,7 +8,7 @@ use goldleaves_domain::{Delivery, Publisher as _};
 use goldleaves_e2e::deployment::PATIENCE;
 use goldleaves_e2e::fleet::Fleet;
 use goldleaves_e2e::load::Load;
-use goldleaves_e2e::nats_wire::Wire;
+use goldleaves_e2e::nats_wire::NatsWire;
 use goldleaves_e2e::tables::Tables;
 use goldleaves_stream::{
     ConnectSettings, Connection, Position, PublisherOptions, Reader, ReaderOptions, StreamPublisher, Topology,
@@ -46,7 +46,7 @@ fn answer(received: &Received) -> Answer {
 }
 
 /// The n-th call of a client: of one of the tenants, some of them under ids that others use too.
-fn request(tokens: &[String; 3], round: &str, (client, number): (usize, usize)) -> Request {
+fn request(tokens: &[String; 3], round: &str, client: usize, number: usize) -> Request {
     let path = ["documents", "ai", "search", "documents?page=2"][number % 4];
     let request = Request::get(&format!("/api/v1/{path}")).token(&tokens[(number + client) % 3]);
     match number % 5 {
@@ -60,7 +60,7 @@ fn request(tokens: &[String; 3], round: &str, (client, number): (usize, usize)) 
 async fn serve(fleet: &Fleet, round: &'static str, calls: u64) {
     let gateway = fleet.address().borrow().unwrap();
     let tokens = TENANTS.map(|tenant| fleet.token(tenant).unwrap());
-    let load = Load::start(gateway, 4, move |client, number| request(&tokens, round, (client, number)));
+    let load = Load::start(gateway, 4, move |client, number| request(&tokens, round, client, number));
     wait_for("the calls", LIMIT, async || Ok((load.finished() >= calls).then_some(()))).await.unwrap();
     assert!(load.receipts().await.unwrap().len() as u64 >= calls);
 }
@@ -121,7 +121,7 @@ pub(crate) fn parts(messages: &[Delivery]) -> u64 {
 
 /// Every message of the stream, with its bytes and an id of its own.
 pub(crate) async fn stored(connection: &Connection) -> Vec<Delivery> {
-    let reader = Reader::open(connection, (Position::First, None), ReaderOptions::default()).await.unwrap();
+    let reader = Reader::open(connection, Position::First, None, ReaderOptions::default()).await.unwrap();
     let (mut reader, mut stored) = (reader.unwrap(), Vec::new());
     while let Some(batch) = reader.next().await.unwrap() {
         stored.extend(batch.into_iter().map(|message| delivery(message.payload)));
@@ -150,7 +150,7 @@ pub(crate) async fn publish(connection: &Connection, batch: Vec<Delivery>) {
 
 /// Waits until the workers of this server have acknowledged everything; what JetStream says of their consumer then.
 pub(crate) async fn recorded(server: &NatsServer) -> Value {
-    let mut wire = Wire::connect(server.port(), "", "").await.unwrap();
+    let mut wire = NatsWire::connect(server.port(), "", "").await.unwrap();
     wait_for("the workers to be done", LIMIT, async || {
         let info = wire.ask("$JS.API.CONSUMER.INFO.USAGE.meter", "").await?;
         Ok((info["num_pending"] == 0 && info["num_ack_pending"] == 0).then_some(info))

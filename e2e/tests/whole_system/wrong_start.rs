@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Output;
 
 use goldleaves_e2e::deployment::SECRET;
-use goldleaves_e2e::nats_wire::Wire;
+use goldleaves_e2e::nats_wire::NatsWire;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
 use goldleaves_testkit::postgres::Postgres;
@@ -128,7 +128,7 @@ async fn a_gateway_serves_on_and_says_at_once_that_the_stream_is_another_one() {
         "name": "USAGE", "subjects": ["usage.v1.*"], "retention": "limits", "storage": "file", "discard": "old",
         "deny_delete": true, "deny_purge": true, "num_replicas": 1,
     });
-    let mut wire = Wire::connect(nats.port(), "", "").await.unwrap();
+    let mut wire = NatsWire::connect(nats.port(), "", "").await.unwrap();
     wire.ask("$JS.API.STREAM.CREATE.USAGE", &stream.to_string()).await.unwrap();
     let mut gateway = launch("gateway", &scratch).setting("NATS_URL", nats.url()).start().unwrap();
     let ops = gateway.address("ops on").await.unwrap();

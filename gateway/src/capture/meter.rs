@@ -64,14 +64,14 @@ struct Metered {
     units: Units,
     /// `None` = nobody will compare the request with another.
     asked: Option<Asked>,
-    stage: Stage,
+    stage: MeterStage,
     status: Option<u16>,
     usage: Usage,
     response_bytes: u64,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum MeterStage {
     Planned(PreparedCall),
     Owing(AnnouncedCall),
     Done,
@@ -85,7 +85,7 @@ impl CallMeter {
             arrived: began.arrived,
             units: began.units.unwrap_or(Units::ONE),
             asked,
-            stage: Stage::Planned(call),
+            stage: MeterStage::Planned(call),
             status: None,
             usage: Usage::default(),
             response_bytes: 0,
@@ -95,8 +95,8 @@ impl CallMeter {
     /// The announced call, until it is settled.
     pub(crate) fn owed(&self) -> Option<&AnnouncedCall> {
         match &self.0.stage {
-            Stage::Owing(owed) => Some(owed),
-            Stage::Planned(_) | Stage::Done => None,
+            MeterStage::Owing(owed) => Some(owed),
+            MeterStage::Planned(_) | MeterStage::Done => None,
         }
     }
 
@@ -119,7 +119,7 @@ impl CallMeter {
         self.0.usage = std::mem::take(&mut self.0.usage).overridden_by(usage);
     }
 
-    /// So many bytes of the body go to the client now.
+    /// Counts bytes of the body that go to the client now.
     pub(crate) fn handed(&mut self, bytes: u64) {
         self.0.response_bytes += bytes;
     }
@@ -140,7 +140,7 @@ impl CallMeter {
 
     /// The call leaves no event.
     pub(crate) fn void(&mut self, reason: VoidReason) {
-        if let Stage::Owing(owed) = std::mem::replace(&mut self.0.stage, Stage::Done) {
+        if let MeterStage::Owing(owed) = std::mem::replace(&mut self.0.stage, MeterStage::Done) {
             owed.void(reason);
         }
     }
@@ -148,7 +148,7 @@ impl CallMeter {
     /// The one settlement.
     pub(crate) fn settle(&mut self, outcome: Outcome) {
         let metered = &mut *self.0;
-        let Stage::Owing(owed) = std::mem::replace(&mut metered.stage, Stage::Done) else { return };
+        let MeterStage::Owing(owed) = std::mem::replace(&mut metered.stage, MeterStage::Done) else { return };
         let usage = std::mem::take(&mut metered.usage);
         owed.publish(Settlement {
             outcome,
@@ -164,10 +164,10 @@ impl CallMeter {
 
 impl HandOver for CallMeter {
     fn check(&mut self) -> Result<(), GatewayError> {
-        if let Stage::Planned(call) = &self.0.stage
+        if let MeterStage::Planned(call) = &self.0.stage
             && self.0.core.recorder.check(call).is_err()
         {
-            self.0.stage = Stage::Done;
+            self.0.stage = MeterStage::Done;
             return Err(GatewayError::Unrecorded);
         }
         Ok(())
@@ -175,11 +175,11 @@ impl HandOver for CallMeter {
 
     async fn hand_over(&mut self) -> Result<(), GatewayError> {
         let metered = &mut *self.0;
-        let Stage::Planned(call) = std::mem::replace(&mut metered.stage, Stage::Done) else {
+        let MeterStage::Planned(call) = std::mem::replace(&mut metered.stage, MeterStage::Done) else {
             return Ok(());
         };
         match metered.core.recorder.intend_soon(call).await {
-            Ok(owed) => metered.stage = Stage::Owing(owed),
+            Ok(owed) => metered.stage = MeterStage::Owing(owed),
             Err(_) if metered.core.recorder.durability() == Durability::Strict => return Err(GatewayError::Unrecorded),
             Err(_) => {}
         }

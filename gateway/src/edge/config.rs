@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goldleaves_domain::{BillableStatuses, NormalPath, RoutePattern, Units};
-use goldleaves_runtime::settings::{Entry, Key, Values, parse, table};
+use goldleaves_runtime::settings::{Entry, EntryKey, Values, parse, table};
 use http::Method;
 use rustls::pki_types::ServerName;
 
@@ -19,36 +19,39 @@ const UPSTREAMS_MAX: usize = 1_000;
 const ROUTES_MAX: usize = 10_000;
 const NAME_CHARS_MAX: usize = 32;
 
-const NAME: Key = Key::new("name", "a name of its own: 1 to 32 of a-z, 0-9 and -");
-const ADDRESSES: Key =
-    Key::new("addresses", "addresses such as http://docs:9000, https://docs:9443 or unix:/run/docs.sock, each once");
-const PROTOCOL: Key = Key::new("protocol", "http1 or h2");
-const CA_FILE: Key = Key::new("ca_file", "a PEM file of certificates");
-const SERVER_NAME: Key = Key::new("server_name", "the name that the certificate has");
-const CLIENT_CERT_FILE: Key = Key::new("client_cert_file", "a PEM file of certificates, the client's first");
-const CLIENT_KEY_FILE: Key = Key::new("client_key_file", "a PEM file with the key");
-const CONNECT_TIMEOUT: Key = Key::new("connect_timeout_secs", "seconds, more than 0 and at most 86400");
-const REQUESTS_MAX: Key = Key::new("requests_max", "a whole number from 1 to 1000000");
-const HEALTH: Key = Key::new("health", "a table such as { path = \"/healthz\" }");
-const HEALTH_PATH: Key = Key::new("path", "a path such as /healthz");
-const INTERVAL: Key = Key::new("interval_secs", "seconds, more than 0 and at most 86400");
-const TIMEOUT: Key = Key::new("timeout_secs", "seconds, more than 0 and at most 86400");
-const FAIL: Key = Key::new("fail", "a whole number from 1 to 100");
-const PASS: Key = Key::new("pass", "a whole number from 1 to 100");
-const STATUSES: Key = Key::new("statuses", "classes such as 2xx or codes such as 200, separated by commas");
+const NAME: EntryKey = EntryKey::new("name", "a name of its own: 1 to 32 of a-z, 0-9 and -");
+const ADDRESSES: EntryKey = EntryKey::new(
+    "addresses",
+    "addresses such as http://docs:9000, https://docs:9443 or unix:/run/docs.sock, each once",
+);
+const PROTOCOL: EntryKey = EntryKey::new("protocol", "http1 or h2");
+const CA_FILE: EntryKey = EntryKey::new("ca_file", "a PEM file of certificates");
+const SERVER_NAME: EntryKey = EntryKey::new("server_name", "the name that the certificate has");
+const CLIENT_CERT_FILE: EntryKey = EntryKey::new("client_cert_file", "a PEM file of certificates, the client's first");
+const CLIENT_KEY_FILE: EntryKey = EntryKey::new("client_key_file", "a PEM file with the key");
+const CONNECT_TIMEOUT: EntryKey = EntryKey::new("connect_timeout_secs", "seconds, more than 0 and at most 86400");
+const REQUESTS_MAX: EntryKey = EntryKey::new("requests_max", "a whole number from 1 to 1000000");
+const HEALTH: EntryKey = EntryKey::new("health", "a table such as { path = \"/healthz\" }");
+const HEALTH_PATH: EntryKey = EntryKey::new("path", "a path such as /healthz");
+const INTERVAL: EntryKey = EntryKey::new("interval_secs", "seconds, more than 0 and at most 86400");
+const TIMEOUT: EntryKey = EntryKey::new("timeout_secs", "seconds, more than 0 and at most 86400");
+const FAIL: EntryKey = EntryKey::new("fail", "a whole number from 1 to 100");
+const PASS: EntryKey = EntryKey::new("pass", "a whole number from 1 to 100");
+const STATUSES: EntryKey = EntryKey::new("statuses", "classes such as 2xx or codes such as 200, separated by commas");
 
-const PATH: Key = Key::new("path", "a path of whole segments such as /api/v1/documents");
-const METHODS: Key = Key::new("methods", "methods such as [\"GET\", \"POST\"], each once");
-const UPSTREAM: Key = Key::new("upstream", "the name of an entry of [[upstreams]], default (UPSTREAM_URL) or billing");
-const ACCESS: Key = Key::new("access", "token or open");
-const BILLABLE: Key = Key::new("billable", "true or false");
-const PREFIX: Key = Key::new("prefix", "a path such as /v2/docs, in its one form");
-const HEAD_TIMEOUT: Key = Key::new("head_timeout_secs", "seconds, more than 0 and at most 86400");
-const BODY_IDLE: Key = Key::new("body_idle_timeout_secs", "seconds, more than 0 and at most 86400");
-const CALL_TIMEOUT: Key = Key::new("call_timeout_secs", "seconds, more than 0 and at most 86400");
-const BODY_BYTES_MAX: Key = Key::new("request_body_bytes_max", "bytes such as 10485760 or 10MiB");
-const CLIENT_ABORT: Key = Key::new("client_abort", "cancel or finish");
-const UNITS: Key = Key::new("units", "units: 0 to 1000000000 with at most 6 places");
+const PATH: EntryKey = EntryKey::new("path", "a path of whole segments such as /api/v1/documents");
+const METHODS: EntryKey = EntryKey::new("methods", "methods such as [\"GET\", \"POST\"], each once");
+const UPSTREAM: EntryKey =
+    EntryKey::new("upstream", "the name of an entry of [[upstreams]], default (UPSTREAM_URL) or billing");
+const ACCESS: EntryKey = EntryKey::new("access", "token or open");
+const BILLABLE: EntryKey = EntryKey::new("billable", "true or false");
+const PREFIX: EntryKey = EntryKey::new("prefix", "a path such as /v2/docs, in its one form");
+const HEAD_TIMEOUT: EntryKey = EntryKey::new("head_timeout_secs", "seconds, more than 0 and at most 86400");
+const BODY_IDLE: EntryKey = EntryKey::new("body_idle_timeout_secs", "seconds, more than 0 and at most 86400");
+const CALL_TIMEOUT: EntryKey = EntryKey::new("call_timeout_secs", "seconds, more than 0 and at most 86400");
+const BODY_BYTES_MAX: EntryKey = EntryKey::new("request_body_bytes_max", "bytes such as 10485760 or 10MiB");
+const CLIENT_ABORT: EntryKey = EntryKey::new("client_abort", "cancel or finish");
+const UNITS: EntryKey = EntryKey::new("units", "units: 0 to 1000000000 with at most 6 places");
 
 /// One entry of `[[upstreams]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,7 +253,7 @@ fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<A
         && !origins.is_empty()
     {
         let keys = [CA_FILE, SERVER_NAME, CLIENT_CERT_FILE, CLIENT_KEY_FILE];
-        let unused: Vec<Key> = keys.into_iter().filter(|key| entry.has(*key)).collect();
+        let unused: Vec<EntryKey> = keys.into_iter().filter(|key| entry.has(*key)).collect();
         for unused in unused {
             entry.mistake(unused, "is set, and none of the addresses is https");
         }

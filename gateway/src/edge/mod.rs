@@ -76,7 +76,7 @@ impl Edge {
         let entries = config.edge.routes.iter().filter_map(|entry| {
             // Settings with an unknown upstream were refused.
             let upstream = named(&entry.upstream)?;
-            Some((entry.clone(), Arc::new(Way::of(entry, upstream, (limits, &mark)))))
+            Some((entry.clone(), Arc::new(Way::of(entry, upstream, limits, &mark))))
         });
         Self {
             default: named("default").map(way),
@@ -148,7 +148,7 @@ impl Edge {
 }
 
 fn billing_spec(config: &EdgeSettings<'_>) -> UpstreamSpec {
-    spec(config, "billing", (config.edge.entry("billing"), Some(config.billing)))
+    spec(config, "billing", config.edge.entry("billing"), Some(config.billing))
 }
 
 /// Returns the settings of all upstreams.
@@ -156,17 +156,13 @@ fn specs(config: &EdgeSettings<'_>) -> Vec<UpstreamSpec> {
     let entries = &config.edge.upstreams;
     let default = config.edge.entry("default");
     let has_default = config.upstream.is_some() || default.is_some_and(|entry| !entry.origins.is_empty());
-    let default = has_default.then(|| spec(config, "default", (default, config.upstream)));
+    let default = has_default.then(|| spec(config, "default", default, config.upstream));
     let others = entries.iter().filter(|entry| !matches!(entry.name.as_str(), "default" | "billing"));
-    let others = others.map(|entry| spec(config, &entry.name, (Some(entry), None)));
+    let others = others.map(|entry| spec(config, &entry.name, Some(entry), None));
     default.into_iter().chain(std::iter::once(billing_spec(config))).chain(others).collect()
 }
 
-fn spec(
-    config: &EdgeSettings<'_>,
-    name: &str,
-    (entry, own): (Option<&UpstreamEntry>, Option<&Origin>),
-) -> UpstreamSpec {
+fn spec(config: &EdgeSettings<'_>, name: &str, entry: Option<&UpstreamEntry>, own: Option<&Origin>) -> UpstreamSpec {
     let written = entry.map(|entry| entry.origins.clone()).filter(|origins| !origins.is_empty());
     let own = || own.map(|origin| Arc::new(origin.clone())).into_iter().collect();
     let origins: Vec<Arc<Origin>> = written.unwrap_or_else(own);

@@ -8,7 +8,7 @@ use super::config::{Access, RouteEntry};
 use super::routes::{Bills, bills_of, is_below};
 
 /// Notes each entry that opens what is billed, and each whose words `PUBLIC_ROUTES` makes mean nothing.
-pub(super) fn check(values: &mut Values, entries: &[RouteEntry], (bills, public): (&Bills, &PublicRoutes)) {
+pub(super) fn check(values: &mut Values, entries: &[RouteEntry], bills: &Bills, public: &PublicRoutes) {
     for entry in entries {
         let (place, path) = (&entry.place, &entry.path);
         if let Some(billed) = opened(entry, bills) {

@@ -1,4 +1,4 @@
-//! Which way a call goes, and what it is billed as: two questions, two trees.
+//! The way that a call goes, and what it is billed as: two questions, two trees.
 
 use std::sync::Arc;
 
@@ -198,8 +198,8 @@ fn units(entries: &[RouteEntry]) -> Option<SegmentTree<ByMethod<Option<Units>>>>
 
 /// Notes what is wrong with the entries together: two for one path and method, and rewritten paths that would be
 /// billed.
-pub(crate) fn check(values: &mut Values, config: &EdgeConfig, (bills, public): (&Bills, &PublicRoutes)) {
-    opened::check(values, &config.routes, (bills, public));
+pub(crate) fn check(values: &mut Values, config: &EdgeConfig, bills: &Bills, public: &PublicRoutes) {
+    opened::check(values, &config.routes, bills, public);
     let mut tree: SegmentTree<ByMethod<&str>> = SegmentTree::new(Case::Exact);
     for entry in &config.routes {
         let here = tree.place(&entry.path).get_or_insert_with(ByMethod::default);

@@ -29,8 +29,7 @@ pub struct RouteShown {
 pub(crate) fn route_table(config: &EdgeSettings<'_>) -> Vec<RouteShown> {
     let bills = Bills::new(Arc::clone(config.routes), &config.edge.routes);
     let limits = CallLimits::of(config.limits);
-    let mut rows: Vec<RouteShown> =
-        config.edge.routes.iter().map(|entry| row(config, entry, (&bills, limits))).collect();
+    let mut rows: Vec<RouteShown> = config.edge.routes.iter().map(|entry| row(config, entry, &bills, limits)).collect();
     let default = config.edge.upstreams.iter().any(|entry| entry.name == "default" && !entry.origins.is_empty());
     let default = if config.upstream.is_some() || default { "default" } else { "none: 404" };
     for pattern in bills.patterns() {
@@ -50,7 +49,7 @@ pub(crate) fn route_table(config: &EdgeSettings<'_>) -> Vec<RouteShown> {
     rows
 }
 
-fn row(config: &EdgeSettings<'_>, entry: &RouteEntry, (bills, limits): (&Bills, CallLimits)) -> RouteShown {
+fn row(config: &EdgeSettings<'_>, entry: &RouteEntry, bills: &Bills, limits: CallLimits) -> RouteShown {
     let own = CallLimits {
         head_timeout: entry.head_timeout.unwrap_or(limits.head_timeout),
         body_idle: entry.body_idle.unwrap_or(limits.body_idle),

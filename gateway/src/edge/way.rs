@@ -25,7 +25,7 @@ pub(crate) struct CallLimits {
 }
 
 impl CallLimits {
-    /// Those of calls that no entry says anything of.
+    /// The limits of calls that no entry mentions.
     pub(crate) const fn of(limits: &GatewayLimits) -> Self {
         Self {
             head_timeout: limits.upstream_head_timeout,
@@ -90,7 +90,7 @@ impl Way {
     }
 
     /// The way of an entry's calls.
-    pub(super) fn of(entry: &RouteEntry, upstream: Arc<Upstream>, (limits, mark): (CallLimits, &Arc<()>)) -> Self {
+    pub(super) fn of(entry: &RouteEntry, upstream: Arc<Upstream>, limits: CallLimits, mark: &Arc<()>) -> Self {
         Self {
             upstream,
             limits: CallLimits {

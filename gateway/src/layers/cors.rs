@@ -24,7 +24,7 @@ const EXPOSED: &str = "X-Request-ID, X-Usage-Event-ID, Retry-After, WWW-Authenti
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("600");
 const VARIES: HeaderValue = HeaderValue::from_static("Origin");
 
-/// Which pages of other origins may call.
+/// The origins whose pages may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
     /// `*`: all, without credentials.
@@ -119,7 +119,7 @@ pub(crate) struct Cors {
 }
 
 /// The permission that an answer gives to browsers.
-pub(crate) enum Shared {
+pub(crate) enum CorsPermission {
     /// CORS is off: what the upstream says stands.
     Off,
     /// CORS is on, but this is no request of an allowed origin.
@@ -130,16 +130,16 @@ pub(crate) enum Shared {
 
 impl Step<Traced> for Cors {
     type Out = Traced;
-    type After = Shared;
+    type After = CorsPermission;
     type Error = Failure;
 
-    fn inward(&self, call: Traced) -> Inward<Traced, Shared, Failure> {
-        let Some(rules) = &self.rules else { return Inward::On(call, Shared::Off) };
+    fn inward(&self, call: Traced) -> Inward<Traced, CorsPermission, Failure> {
+        let Some(rules) = &self.rules else { return Inward::On(call, CorsPermission::Off) };
         let shared = match call.request.headers().get(ORIGIN) {
             Some(origin) if rules.origins.allows(origin) => {
-                Shared::With { origin: origin.clone(), rules: Arc::clone(rules) }
+                CorsPermission::With { origin: origin.clone(), rules: Arc::clone(rules) }
             }
-            _ => Shared::Nobody,
+            _ => CorsPermission::Nobody,
         };
         if is_preflight(&call.request) {
             self.metrics.request(RequestClass::Preflight, StatusCode::NO_CONTENT);
@@ -150,7 +150,7 @@ impl Step<Traced> for Cors {
     }
 }
 
-impl After<Failure> for Shared {
+impl After<Failure> for CorsPermission {
     fn outward(self, mut answer: Answer<Failure>) -> Answer<Failure> {
         match &mut answer {
             Ok(response) => self.apply(response.headers_mut()),
@@ -160,7 +160,7 @@ impl After<Failure> for Shared {
     }
 }
 
-impl Shared {
+impl CorsPermission {
     /// The gateway's word replaces the upstream's: two would contradict each other.
     fn apply(&self, headers: &mut HeaderMap) {
         if matches!(self, Self::Off) {
@@ -200,12 +200,12 @@ pub(crate) fn is_preflight(request: &Request<WebBody>) -> bool {
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn preflight(asked: &HeaderMap, shared: &Shared) -> Response<WebBody> {
+fn preflight(asked: &HeaderMap, shared: &CorsPermission) -> Response<WebBody> {
     let mut response = Response::new(WebBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     shared.apply(headers);
-    if let Shared::With { .. } = shared {
+    if let CorsPermission::With { .. } = shared {
         headers.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
         headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);

@@ -27,7 +27,7 @@ const TOKEN: u64 = 1_000_000_000;
 pub(crate) enum Limited {
     /// A tenant's, from wherever they come.
     Tenant(TenantId),
-    /// Those of one client address that speak for no tenant.
+    /// The calls of one client address that speak for no tenant.
     Address(HeaderValue),
 }
 
@@ -47,7 +47,7 @@ struct Bucket {
 }
 
 impl Buckets {
-    /// So many requests per second, and as many at once after a second of silence.
+    /// Allows this many requests per second, and as many at once after a second of silence.
     pub(crate) fn new(per_second: u32) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self { per_second: u64::from(per_second), shards, hasher: RandomState::new() }

@@ -23,11 +23,11 @@ pub(crate) struct Trace(pub(crate) Tracer);
 /// The work that is left to do: a call that is neither exported nor logged costs nothing here.
 pub(crate) struct Told {
     span: Option<ServerSpan>,
-    /// One line a call, at level debug only.
-    line: Option<Box<Line>>,
+    /// One line per call, at level debug only.
+    line: Option<Box<AccessLine>>,
 }
 
-struct Line {
+struct AccessLine {
     request_id: RequestId,
     method: Method,
     arrived: Instant,
@@ -41,9 +41,9 @@ impl Step<Identified> for Trace {
     fn inward(&self, call: Identified) -> Inward<Traced, Told, Infallible> {
         let Identified { mut request, facts } = call;
         let parent = parent(request.headers_mut());
-        let (trace, span) = CallTrace::begin(&self.0, parent, (&request, &facts));
+        let (trace, span) = CallTrace::begin(&self.0, parent, &request, &facts);
         let line = tracing::enabled!(tracing::Level::DEBUG).then(|| {
-            Box::new(Line {
+            Box::new(AccessLine {
                 request_id: facts.request_id.clone(),
                 method: request.method().clone(),
                 arrived: facts.arrived,

@@ -33,7 +33,7 @@ pub(crate) struct Reached {
     under_way: UnderWay,
 }
 
-/// Which connections will do.
+/// The connections that will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// An unused one, or a new one.
@@ -46,8 +46,10 @@ impl<'a> Course<'a> {
     /// The course of a call that begins.
     pub(crate) fn begin(
         way: &'a Arc<Way>,
-        (core, metrics): (usize, &'a CoreMetrics),
-        (speaks, latest): (Speaks, Instant),
+        core: usize,
+        metrics: &'a CoreMetrics,
+        speaks: Speaks,
+        latest: Instant,
     ) -> Result<Self, GatewayError> {
         let upstream = &way.upstream;
         upstream.called(std::time::Instant::now());

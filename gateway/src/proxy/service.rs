@@ -41,9 +41,9 @@ pub(crate) struct Served<M> {
 
 /// The proxy of one core.
 #[derive(Clone)]
-pub(crate) struct Proxy(Arc<Inner>);
+pub(crate) struct Proxy(Arc<ProxyInner>);
 
-struct Inner {
+struct ProxyInner {
     /// The core's number.
     core: usize,
     /// The most header fields of an answer.
@@ -53,8 +53,8 @@ struct Inner {
 }
 
 impl Proxy {
-    pub(crate) fn new(core: usize, header_fields_max: usize, (metrics, buffers): (Arc<CoreMetrics>, Buffers)) -> Self {
-        Self(Arc::new(Inner { core, header_fields_max, metrics, buffers }))
+    pub(crate) fn new(core: usize, header_fields_max: usize, metrics: Arc<CoreMetrics>, buffers: Buffers) -> Self {
+        Self(Arc::new(ProxyInner { core, header_fields_max, metrics, buffers }))
     }
 }
 
@@ -76,7 +76,7 @@ impl<M: HandOver> Service<Outbound<M>> for Proxy {
             let stream = expires.map_or(call, |expires| call.min(Instant::from_std(expires)));
             let ends = Ends { call, stream };
             let span = span.map(|span| placed(span, way.upstream.origin()));
-            let prepared = prepare(*request, (way, &proxy.buffers), (watch, ends));
+            let prepared = prepare(*request, way, &proxy.buffers, watch, ends);
             match proxy.serve(prepared, meter.as_mut(), ends).await {
                 Ok((response, None)) => {
                     let response = told(response, span).map(|body| body.in_place(place));
@@ -124,8 +124,10 @@ struct Prepared {
 
 fn prepare(
     mut request: Request<WebBody>,
-    (way, buffers): (Arc<Way>, &Buffers),
-    (watch, ends): (Option<UploadWatch>, Ends),
+    way: Arc<Way>,
+    buffers: &Buffers,
+    watch: Option<UploadWatch>,
+    ends: Ends,
 ) -> Prepared {
     let framing = match (&watch, request.body().size_hint().exact()) {
         (None, _) => Framing::None,
@@ -148,15 +150,15 @@ fn prepare(
     let body = match &watch {
         Some(watch) if is_grpc => {
             let limits = UploadLimits { idle: way.limits.stream_idle, ..way.limits.upload() };
-            Upload::streaming(body, watch.clone(), (limits, ends.stream, buffers))
+            Upload::streaming(body, watch.clone(), limits, ends.stream, buffers)
         }
-        Some(watch) => Upload::streaming(body, watch.clone(), (way.limits.upload(), ends.call, buffers)),
+        Some(watch) => Upload::streaming(body, watch.clone(), way.limits.upload(), ends.call, buffers),
         None => Upload::empty(),
     };
     Prepared { request: Request::from_parts(parts, body), way, watch, repeatable, client, speaks }
 }
 
-impl Inner {
+impl ProxyInner {
     async fn serve<M: HandOver>(
         &self,
         prepared: Prepared,
@@ -170,7 +172,7 @@ impl Inner {
         if let Some(meter) = &mut meter {
             meter.check()?;
         }
-        let mut course = Course::begin(&way, (self.core, &self.metrics), (speaks, ends.call))?;
+        let mut course = Course::begin(&way, self.core, &self.metrics, speaks, ends.call)?;
         let reached = course.reach(Wanted::Any).await?;
         if let Some(meter) = meter
             && let Err(refused) = meter.hand_over().await
@@ -185,14 +187,14 @@ impl Inner {
         self.observe(&way, reached.address(), Seen { head: &head, took, watch: watch.as_ref() });
         let response = head.map_err(|no_head| no_head.into_error(watch.as_ref(), way.whom()))?;
         let lease = course.lease(reached);
-        self.answered(response, lease, Asked { way: &way, watch, client, ends })
+        self.answered(response, lease, AnswerNeeds { way: &way, watch, client, ends })
     }
 
     /// Counts how the call went, so far.
     fn observe(&self, way: &Way, address: &Arc<Address>, seen: Seen<'_>) {
         let Seen { head, took, watch } = seen;
         let upstream = &way.upstream;
-        let answered = |how| upstream.answered(self.core, address, (took, how));
+        let answered = |how| upstream.answered(self.core, address, took, how);
         let result = match head {
             Ok(response) => {
                 self.metrics.upstream_answered(took);
@@ -214,11 +216,11 @@ impl Inner {
         &self,
         mut response: Response<Source>,
         lease: Lease,
-        asked: Asked<'_>,
+        asked: AnswerNeeds<'_>,
     ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
-        let Asked { way, watch, client, ends } = asked;
+        let AnswerNeeds { way, watch, client, ends } = asked;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switched(response, lease, (way, client, ends.stream));
+            return switched(response, lease, way, client, ends.stream);
         }
         if response.headers().len() > self.header_fields_max {
             let error = UpstreamError::Answer("it has more header fields than HEADER_FIELDS_MAX allows");
@@ -320,7 +322,7 @@ struct Seen<'a> {
 }
 
 /// The parts of a call that its answer still needs once the head has come.
-struct Asked<'a> {
+struct AnswerNeeds<'a> {
     way: &'a Way,
     watch: Option<UploadWatch>,
     client: Option<OnUpgrade>,
@@ -330,7 +332,9 @@ struct Asked<'a> {
 fn switched(
     mut response: Response<Source>,
     lease: Lease,
-    (way, client, latest): (&Way, Option<OnUpgrade>, Instant),
+    way: &Way,
+    client: Option<OnUpgrade>,
+    latest: Instant,
 ) -> Result<(Response<AnswerBody>, Option<Tunnel>), GatewayError> {
     let unasked = || UpstreamError::Answer("101 to a request that did not ask for it").of(way.whom());
     let client = client.ok_or_else(unasked)?;

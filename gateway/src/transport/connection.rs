@@ -68,7 +68,7 @@ impl ConnectError {
 /// The result of an attempt to send: an answer's head, or an error that may hand the request back.
 pub(crate) type Sent = Result<http::Response<Incoming>, TrySendError<http::Request<Upload>>>;
 
-/// Which HTTP is spoken to an upstream.
+/// The version of HTTP that is spoken to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speaks {
     /// HTTP/1.1.
@@ -81,13 +81,13 @@ pub(crate) enum Speaks {
 /// task of its own drives the former: the request that uses it polls it, so that no byte crosses between tasks; while
 /// it is idle in the pool nobody polls it.
 pub(crate) struct Connection {
-    line: Line,
+    line: ConnectionKind,
     heard: Heard,
     alarm: Alarm,
     reused: bool,
 }
 
-enum Line {
+enum ConnectionKind {
     One { sender: http1::SendRequest<Upload>, driver: Driver, folded: Folded, io: SharedIo },
     Two(Stream),
 }
@@ -103,16 +103,17 @@ impl Connection {
     pub(crate) async fn open(
         stream: Wire,
         options: &PoolOptions,
-        place: (Slot, Buffers),
+        slot: Slot,
+        buffers: Buffers,
     ) -> Result<Self, ConnectError> {
         let (heard, folded) = (Heard::default(), Folded::default());
         let folds = Folds::new(folded.clone(), options.header_fields_max);
-        let io = SharedIo::new(UpstreamIo::new((stream, folds), heard.clone(), place));
+        let io = SharedIo::new(UpstreamIo::new(stream, folds, heard.clone(), slot, buffers));
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES);
         let (sender, connection) =
             builder.handshake(TokioIo::new(io.clone())).await.map_err(ConnectError::Handshake)?;
-        let line = Line::One { sender, driver: Driver::Serving(Box::new(connection)), folded, io };
+        let line = ConnectionKind::One { sender, driver: Driver::Serving(Box::new(connection)), folded, io };
         let mut connection = Self { line, heard, alarm: Alarm::default(), reused: false };
         // hyper takes requests once it was polled; it may be long before it is asked to.
         std::future::poll_fn(|cx| {
@@ -125,23 +126,23 @@ impl Connection {
 
     /// A stream of a connection that is there.
     pub(super) fn stream(stream: Stream) -> Self {
-        Self { line: Line::Two(stream), heard: Heard::default(), alarm: Alarm::default(), reused: false }
+        Self { line: ConnectionKind::Two(stream), heard: Heard::default(), alarm: Alarm::default(), reused: false }
     }
 
     /// Starts sending; both the returned future and [`Self::drive`] must be polled.
     pub(crate) fn send(&mut self, request: http::Request<Upload>) -> impl Future<Output = Sent> + use<> {
         match &mut self.line {
-            Line::One { sender, .. } => {
+            ConnectionKind::One { sender, .. } => {
                 self.heard.reset();
                 Either::Left(sender.try_send_request(request))
             }
-            Line::Two(stream) => Either::Right(stream.send(request)),
+            ConnectionKind::Two(stream) => Either::Right(stream.send(request)),
         }
     }
 
     /// Moves bytes both ways as far as they go.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        let Line::One { driver, .. } = &mut self.line else { return };
+        let ConnectionKind::One { driver, .. } = &mut self.line else { return };
         self.heard.polled();
         let polled = match driver {
             Driver::Serving(connection) => Pin::new(&mut **connection).poll(cx),
@@ -159,7 +160,7 @@ impl Connection {
     /// The answer's head came, if it did: what is read from now on is its body.
     pub(crate) fn headed(&self, sent: &mut Sent) {
         self.heard.headed();
-        let Line::One { folded, io, .. } = &self.line else { return };
+        let ConnectionKind::One { folded, io, .. } = &self.line else { return };
         io.answered();
         if let Ok(response) = sent {
             folded.unfold(response.headers_mut());
@@ -169,8 +170,8 @@ impl Connection {
     /// The socket, for an exchange past hyper; `None` where hyper is needed.
     pub(super) fn past_hyper(&self) -> Option<&SharedIo> {
         match &self.line {
-            Line::One { io, .. } if self.is_ready() => Some(io),
-            Line::One { .. } | Line::Two(_) => None,
+            ConnectionKind::One { io, .. } if self.is_ready() => Some(io),
+            ConnectionKind::One { .. } | ConnectionKind::Two(_) => None,
         }
     }
 
@@ -190,14 +191,14 @@ impl Connection {
     /// Returns whether another request could be sent: the last exchange is over and the upstream did not close.
     pub(crate) fn is_ready(&self) -> bool {
         match &self.line {
-            Line::One { sender, driver, .. } => matches!(driver, Driver::Serving(_)) && sender.is_ready(),
-            Line::Two(_) => false,
+            ConnectionKind::One { sender, driver, .. } => matches!(driver, Driver::Serving(_)) && sender.is_ready(),
+            ConnectionKind::Two(_) => false,
         }
     }
 
     /// Lets an answer of 101 turn this connection into a tunnel; it is never pooled again.
     pub(crate) fn allow_upgrade(&mut self) {
-        let Line::One { driver, .. } = &mut self.line else { return };
+        let ConnectionKind::One { driver, .. } = &mut self.line else { return };
         *driver = match std::mem::replace(driver, Driver::Done) {
             Driver::Serving(connection) => Driver::Switching(Box::pin(connection.with_upgrades())),
             other => other,
@@ -222,7 +223,11 @@ impl Connection {
     pub(crate) async fn finish(mut self) {
         std::future::poll_fn(|cx| {
             self.drive(cx);
-            if matches!(self.line, Line::One { driver: Driver::Done, .. }) { Poll::Ready(()) } else { Poll::Pending }
+            if matches!(self.line, ConnectionKind::One { driver: Driver::Done, .. }) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
         self.heard.unbounded();

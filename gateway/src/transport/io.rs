@@ -90,7 +90,7 @@ impl Heard {
         }
     }
 
-    /// So much was read; whether that is not too much.
+    /// Counts bytes that were read. An error when they are too many.
     fn read(&self, bytes: usize) -> io::Result<()> {
         self.0.any.store(true, Ordering::Relaxed);
         let left = self.0.left_of_poll.load(Ordering::Relaxed);
@@ -137,7 +137,7 @@ pub(crate) struct UpstreamIo {
 /// How much of hyper's request is with the upstream before hyper writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ahead {
-    /// So many bytes.
+    /// The next bytes, this many.
     Bytes(usize),
     /// All of it, until it is answered.
     All,
@@ -168,7 +168,7 @@ impl Unheard {
 }
 
 impl UpstreamIo {
-    pub(crate) fn new((stream, folds): (Wire, Folds), heard: Heard, (slot, buffers): (Slot, Buffers)) -> Self {
+    pub(crate) fn new(stream: Wire, folds: Folds, heard: Heard, slot: Slot, buffers: Buffers) -> Self {
         let (ahead, unheard) = (Ahead::Bytes(0), Unheard::default());
         let read_already = BytesMut::new();
         let (ended, is_held_back) = (false, false);
@@ -245,7 +245,7 @@ impl AsyncRead for UpstreamIo {
             let before = buf.filled().len();
             let most = self.buffers.read_max().min(turn);
             let polled = match self.unheard.is_empty() {
-                true => poll_read_some(&mut self.stream, (buf, most), cx),
+                true => poll_read_some(&mut self.stream, buf, most, cx),
                 false => Poll::Ready(self.unheard.read(buf)),
             };
             match buf.filled().len() - before {
@@ -412,8 +412,8 @@ mod tests {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let (heard, folds) = (Heard::default(), Folds::new(Folded::default(), 100));
             heard.unbounded();
-            let place = (Slots::new(1).take().unwrap(), Buffers::default());
-            let io = SharedIo::new(UpstreamIo::new((Wire::Unix(ours), folds), heard, place));
+            let slot = Slots::new(1).take().unwrap();
+            let io = SharedIo::new(UpstreamIo::new(Wire::Unix(ours), folds, heard, slot, Buffers::default()));
             let (mut sender, connection) = http1::handshake(TokioIo::new(io.clone())).await.unwrap();
             let serving = tokio::spawn(connection);
             assert!(std::future::poll_fn(|cx| Poll::Ready(io.send(&HEAD[..sent], cx))).await);

@@ -1,4 +1,4 @@
-//! Idle connections to one address of an upstream, one pool a core.
+//! Idle connections to one address of an upstream, one pool per core.
 //!
 //! Invariant: a connection is either in the pool or owned by exactly one request. The lock is taken by the thread of one
 //! core, and by others only when there is no room for another connection: it is hardly ever waited for.
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 use super::connection::{ConnectError, Connection, Speaks};
 use super::slots::Slots;
-use super::two::{Shared, Stream};
+use super::two::{Stream, TwoConnection};
 use super::wire::Dial;
 
-/// So many calls are hyper's after one that could not be short, before another is tried so.
+/// The calls that hyper carries after one that could not be short, before another is tried as a short one.
 const LONG_CALLS: u32 = 8;
 
 /// How connections are made and kept.
@@ -37,7 +37,7 @@ pub(crate) struct Pool {
     buffers: Buffers,
     idle: Mutex<Vec<Idle>>,
     /// Connections of HTTP/2, which many calls use at once.
-    shared: Mutex<Vec<Arc<Shared>>>,
+    shared: Mutex<Vec<Arc<TwoConnection>>>,
     /// Held by who makes one of them, so that calls that come together share it.
     opening: tokio::sync::Mutex<()>,
     /// How many calls are not tried as short ones.
@@ -50,7 +50,7 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(dial: Dial, options: PoolOptions, (slots, buffers): (&Slots, &Buffers)) -> Arc<Self> {
+    pub(crate) fn new(dial: Dial, options: PoolOptions, slots: &Slots, buffers: &Buffers) -> Arc<Self> {
         let (slots, buffers) = (slots.clone(), buffers.clone());
         let (idle, shared, opening) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
         let pool = Self { dial, options, slots, buffers, idle, shared, opening, long_calls: AtomicU32::new(0) };
@@ -114,7 +114,7 @@ impl Pool {
         }
         let slot = self.slots.take().ok_or(ConnectError::Busy)?;
         let wire = self.dial.connect(speaks, left).await?;
-        Connection::open(wire, &self.options, (slot, self.buffers.clone())).await
+        Connection::open(wire, &self.options, slot, self.buffers.clone()).await
     }
 
     /// A stream of a connection that another call made meanwhile, or of a new one.
@@ -125,7 +125,7 @@ impl Pool {
         }
         let slot = self.slots.take().ok_or(ConnectError::Busy)?;
         let wire = self.dial.connect(Speaks::Two, left).await?;
-        let shared = Shared::open(wire, (slot, &self.dial.target)).await?;
+        let shared = TwoConnection::open(wire, slot, &self.dial.target).await?;
         let stream = shared.stream().ok_or(ConnectError::Busy)?;
         self.shared.lock().push(shared);
         Ok(Connection::stream(stream))
@@ -133,7 +133,7 @@ impl Pool {
 
     /// A stream of a connection of HTTP/2 that allows one more.
     fn stream(&self) -> Option<Stream> {
-        self.shared.lock().iter().find_map(Shared::stream)
+        self.shared.lock().iter().find_map(TwoConnection::stream)
     }
 
     /// Tries whether a connection can be made now; it is closed at once.

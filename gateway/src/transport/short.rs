@@ -212,8 +212,8 @@ mod tests {
     async fn what_came_before_a_request_was_sent_is_no_answer_to_it() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let options = PoolOptions { idle_timeout: Duration::from_secs(60), header_fields_max: 256 };
-        let place = (Slots::new(1).take().unwrap(), Buffers::default());
-        let mut connection = Connection::open(Wire::Unix(ours), &options, place).await.unwrap();
+        let slot = Slots::new(1).take().unwrap();
+        let mut connection = Connection::open(Wire::Unix(ours), &options, slot, Buffers::default()).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         theirs.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad").await.unwrap();
         let io = connection.past_hyper().unwrap().clone();

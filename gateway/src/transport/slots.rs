@@ -27,7 +27,7 @@ struct Shared {
 pub(crate) struct Slot(Slots);
 
 impl Slots {
-    /// So many connections.
+    /// Room for this many connections.
     pub(crate) fn new(max: usize) -> Self {
         Self(Arc::new(Shared { max: AtomicUsize::new(max), used: AtomicUsize::new(0), pools: Mutex::default() }))
     }
@@ -69,7 +69,7 @@ impl Slots {
         self.0.max.load(Ordering::Relaxed)
     }
 
-    /// So many from now on; those that are there stay.
+    /// Changes how many there may be; those that are there stay.
     pub(crate) fn set_max(&self, max: usize) {
         self.0.max.store(max, Ordering::Relaxed);
     }

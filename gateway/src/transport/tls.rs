@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::origin::Origin;
 
-/// Which files an upstream's TLS is made of, and which name its certificate must have.
+/// The files that an upstream's TLS is made of, and the name that its certificate must have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
     pub(crate) ca: Option<PathBuf>,

@@ -47,10 +47,10 @@ struct Pings {
 
 /// A connection. Its task ends when nobody can send over it any more: after a GOAWAY that may be long before the last stream
 /// ends, so that its place is kept here, where each stream holds it, and given back with the last of them.
-pub(super) struct Shared {
+pub(super) struct TwoConnection {
     _slot: Slot,
     sender: http2::SendRequest<Upload>,
-    load: Arc<Load>,
+    load: Arc<TwoLoad>,
     scheme: Scheme,
     /// For requests without a `Host` that could be one.
     authority: Authority,
@@ -58,7 +58,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Load {
+struct TwoLoad {
     streams: AtomicUsize,
     /// How many the upstream allows.
     streams_max: AtomicUsize,
@@ -67,7 +67,7 @@ struct Load {
 /// One call's stream, or the right to open one.
 pub(super) struct Stream {
     sender: http2::SendRequest<Upload>,
-    shared: Arc<Shared>,
+    shared: Arc<TwoConnection>,
 }
 
 impl Drop for Stream {
@@ -77,13 +77,13 @@ impl Drop for Stream {
     }
 }
 
-impl Shared {
+impl TwoConnection {
     /// Speaks HTTP/2 over what was connected.
-    pub(super) async fn open(wire: Wire, (slot, target): (Slot, &Target)) -> Result<Arc<Self>, ConnectError> {
-        Self::open_asked(wire, (slot, target), PINGS).await
+    pub(super) async fn open(wire: Wire, slot: Slot, target: &Target) -> Result<Arc<Self>, ConnectError> {
+        Self::open_asked(wire, slot, target, PINGS).await
     }
 
-    async fn open_asked(wire: Wire, (slot, target): (Slot, &Target), pings: Pings) -> Result<Arc<Self>, ConnectError> {
+    async fn open_asked(wire: Wire, slot: Slot, target: &Target, pings: Pings) -> Result<Arc<Self>, ConnectError> {
         let authority = match target {
             Target::Tcp(address) => Authority::try_from(address.to_string()).ok(),
             Target::Unix(_) => None,
@@ -103,7 +103,7 @@ impl Shared {
             .keep_alive_while_idle(true);
         let (sender, mut connection) = builder.handshake(TokioIo::new(wire)).await.map_err(ConnectError::Handshake)?;
         greeted(&mut connection).await?;
-        let load = Arc::new(Load::default());
+        let load = Arc::new(TwoLoad::default());
         load.streams_max.store(connection.current_max_send_streams(), Ordering::Relaxed);
         let told = Arc::clone(&load);
         tokio::spawn(async move {
@@ -167,7 +167,7 @@ impl Stream {
 }
 
 /// The request as HTTP/2 writes it: scheme and host are in its target, and nothing speaks of the connection.
-fn as_stream(mut request: Request<Upload>, over: &Shared) -> Request<Upload> {
+fn as_stream(mut request: Request<Upload>, over: &TwoConnection) -> Request<Upload> {
     let host = request.headers_mut().remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let host = host.unwrap_or_else(|| over.authority.clone());
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -214,7 +214,7 @@ mod tests {
     struct Upstream(UnixStream);
 
     impl Upstream {
-        async fn write(&mut self, (kind, flags): (u8, u8), content: &[u8]) {
+        async fn write(&mut self, kind: u8, flags: u8, content: &[u8]) {
             let length = u8::try_from(content.len()).unwrap();
             let head = [0, 0, length, kind, flags, 0, 0, 0, 0];
             self.0.write_all(&[&head[..], content].concat()).await.unwrap();
@@ -240,17 +240,17 @@ mod tests {
     }
 
     /// A connection whose other side may take so long to answer a ping.
-    async fn idle(dead_after: Duration) -> (Arc<Shared>, Upstream) {
+    async fn idle(dead_after: Duration) -> (Arc<TwoConnection>, Upstream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut upstream = Upstream(theirs);
         let greeting = async {
             upstream.0.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
-            upstream.write((SETTINGS, 0), &[]).await;
-            upstream.write((SETTINGS, ACK), &[]).await;
+            upstream.write(SETTINGS, 0, &[]).await;
+            upstream.write(SETTINGS, ACK, &[]).await;
         };
         let pings = Pings { after: Duration::from_millis(50), dead_after };
         let target = Target::Unix("/run/nobody.sock".into());
-        let opening = Shared::open_asked(Wire::Unix(ours), (Slots::new(1).take().unwrap(), &target), pings);
+        let opening = TwoConnection::open_asked(Wire::Unix(ours), Slots::new(1).take().unwrap(), &target, pings);
         let (shared, ()) = tokio::join!(opening, greeting);
         (shared.unwrap(), upstream)
     }
@@ -261,7 +261,7 @@ mod tests {
         for _ in 0..3 {
             let asked = upstream.ping().await.expect("it is asked");
             assert!(!shared.is_spent() && shared.is_unused());
-            upstream.write((PING, ACK), &asked).await;
+            upstream.write(PING, ACK, &asked).await;
         }
         let (shared, mut upstream) = idle(Duration::from_millis(50)).await;
         // Nobody answers.

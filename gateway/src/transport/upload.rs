@@ -46,10 +46,10 @@ pub(crate) enum UploadFailure {
 
 /// The knowledge of an upload that its two ends share: the one that streams it and the one that settles the call.
 #[derive(Debug, Clone)]
-pub(crate) struct UploadWatch(Arc<Mutex<Watched>>);
+pub(crate) struct UploadWatch(Arc<Mutex<WatchedUpload>>);
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedUpload {
     fingerprint: Option<FingerprintBuilder>,
     finished: bool,
     failure: Option<UploadFailure>,
@@ -59,7 +59,7 @@ struct Watched {
 impl UploadWatch {
     /// With the builder that the body's bytes shall go into, if anybody wants it.
     pub(crate) fn new(fingerprint: Option<FingerprintBuilder>) -> Self {
-        Self(Arc::new(Mutex::new(Watched { fingerprint, finished: false, failure: None, moved: Instant::now() })))
+        Self(Arc::new(Mutex::new(WatchedUpload { fingerprint, finished: false, failure: None, moved: Instant::now() })))
     }
 
     /// Why the body did not reach its end, when it was broken off.
@@ -105,10 +105,10 @@ impl UploadWatch {
 
 /// The body that hyper sends to the upstream.
 #[derive(Debug)]
-pub(crate) struct Upload(Option<Box<Stream>>);
+pub(crate) struct Upload(Option<Box<UploadStream>>);
 
 #[derive(Debug)]
-struct Stream {
+struct UploadStream {
     source: WebBody,
     watch: UploadWatch,
     bytes_left: u64,
@@ -130,10 +130,12 @@ impl Upload {
     pub(crate) fn streaming(
         source: WebBody,
         watch: UploadWatch,
-        (limits, call_deadline, buffers): (UploadLimits, Instant, &Buffers),
+        limits: UploadLimits,
+        call_deadline: Instant,
+        buffers: &Buffers,
     ) -> Self {
         let stall = Stall::new(limits.idle, call_deadline);
-        Self(Some(Box::new(Stream {
+        Self(Some(Box::new(UploadStream {
             source,
             watch,
             bytes_left: limits.bytes_max,
@@ -143,7 +145,7 @@ impl Upload {
     }
 }
 
-impl Stream {
+impl UploadStream {
     fn took(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFailure> {
         self.stall.moved();
         let Some(data) = frame.data_ref() else {
@@ -194,7 +196,7 @@ fn is_malformed(error: &hyper::Error) -> bool {
 
 /// hyper drops a call whose stream it had to reset, and with it a body that nobody may have been reading: whether it was
 /// malformed is looked for here, because such a call is not billed.
-impl Drop for Stream {
+impl Drop for UploadStream {
     fn drop(&mut self) {
         if self.watch.is_over() {
             return;

@@ -45,7 +45,7 @@ pub(crate) enum Security {
 }
 
 impl Security {
-    /// That of what was written.
+    /// The security of an origin as it was written.
     pub(crate) fn of(origin: &Origin, tls: Option<&Arc<Tls>>) -> Self {
         if !origin.is_https() {
             return Self::Plain;

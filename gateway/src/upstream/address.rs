@@ -13,16 +13,12 @@ pub(crate) struct Address {
     pub(crate) origin: Arc<Origin>,
     /// Outlives the address where only the way to connect changes.
     pub(crate) standing: Arc<Standing>,
-    /// One a core.
+    /// One per core.
     pools: Box<[Arc<Pool>]>,
 }
 
 impl Address {
-    pub(crate) fn new(
-        dial: Dial,
-        (origin, standing): (Arc<Origin>, Arc<Standing>),
-        pools: Box<[Arc<Pool>]>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(dial: Dial, origin: Arc<Origin>, standing: Arc<Standing>, pools: Box<[Arc<Pool>]>) -> Arc<Self> {
         Arc::new(Self { dial, origin, standing, pools })
     }
 

@@ -110,13 +110,13 @@ mod tests {
     use super::*;
     use crate::transport::{Dial, Security, Tls, TlsFiles};
 
-    async fn asked(trusted: &Authority, (server, path): (&Server, &str)) -> Result<(), String> {
+    async fn asked(trusted: &Authority, server: &Server, path: &str) -> Result<(), String> {
         let origin: crate::transport::Origin =
             format!("https://127.0.0.1:{}", server.address().port()).parse().unwrap();
         let tls = Arc::new(Tls::read(TlsFiles { ca: Some(trusted.file()), ..TlsFiles::default() }).unwrap());
         let (target, security) = (origin.target().unwrap(), Security::of(&origin, Some(&tls)));
         let dial = Dial { target, security, timeout: Duration::from_secs(30) };
-        let address = Address::new(dial, (Arc::new(origin), Arc::default()), Box::default());
+        let address = Address::new(dial, Arc::new(origin), Arc::default(), Box::default());
         let health = Health {
             path: path.to_owned(),
             interval: Duration::from_secs(5),
@@ -132,7 +132,7 @@ mod tests {
     async fn a_probe_says_what_is_wrong() {
         let (authority, other) = (Authority::new().unwrap(), Authority::new().unwrap());
         let start = async |name, validity| {
-            let identity = authority.sign(name, (&["127.0.0.1"], validity)).unwrap();
+            let identity = authority.sign(name, &["127.0.0.1"], validity).unwrap();
             let tls = Authority::server(&identity, &[], None).unwrap();
             let answer = |received: &goldleaves_testkit::upstream::Received| match received.target() {
                 "/well" => Answer::ok(""),
@@ -141,11 +141,11 @@ mod tests {
             Server::start_secure(tls, answer).await.unwrap()
         };
         let (good, expired) = (start("good", Validity::Good).await, start("old", Validity::Expired).await);
-        assert_eq!(asked(&authority, (&good, "/well")).await, Ok(()));
+        assert_eq!(asked(&authority, &good, "/well").await, Ok(()));
         for (asked, why) in [
-            (asked(&authority, (&good, "/ill")).await, "the answer is 503"),
-            (asked(&other, (&good, "/well")).await, "UnknownIssuer"),
-            (asked(&authority, (&expired, "/well")).await, "certificate expired"),
+            (asked(&authority, &good, "/ill").await, "the answer is 503"),
+            (asked(&other, &good, "/well").await, "UnknownIssuer"),
+            (asked(&authority, &expired, "/well").await, "certificate expired"),
         ] {
             let said = asked.unwrap_err();
             assert!(said.contains(why), "{said}");

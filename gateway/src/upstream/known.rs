@@ -32,7 +32,7 @@ impl Known {
         let known = before.map(|before| before.known.lock());
         let again = |address: &Arc<Address>| match connects_alike {
             true => Arc::clone(address),
-            false => address_of((spec, plumbing), address.target().clone(), (&address.origin, &address.standing)),
+            false => address_of(spec, plumbing, address.target().clone(), &address.origin, &address.standing),
         };
         let named = |origin: &Arc<Origin>| {
             let same = known.as_ref().and_then(|known| known.0.iter().find(|named| named.origin == *origin));
@@ -110,20 +110,22 @@ impl Upstream {
     }
 
     fn address(&self, target: Target, origin: &Arc<Origin>) -> Arc<Address> {
-        address_of((&self.spec, &self.plumbing), target, (origin, &Arc::default()))
+        address_of(&self.spec, &self.plumbing, target, origin, &Arc::default())
     }
 }
 
 fn address_of(
-    (spec, plumbing): (&UpstreamSpec, &Plumbing),
+    spec: &UpstreamSpec,
+    plumbing: &Plumbing,
     target: Target,
-    (origin, standing): (&Arc<Origin>, &Arc<Standing>),
+    origin: &Arc<Origin>,
+    standing: &Arc<Standing>,
 ) -> Arc<Address> {
     let security = Security::of(origin, spec.tls.as_ref());
     let dial = Dial { target, security, timeout: spec.connect_timeout };
-    let pool = |buffers| Pool::new(dial.clone(), spec.pool, (&plumbing.slots, buffers));
+    let pool = |buffers| Pool::new(dial.clone(), spec.pool, &plumbing.slots, buffers);
     let pools = plumbing.buffers.iter().map(pool).collect();
-    Address::new(dial, (Arc::clone(origin), Arc::clone(standing)), pools)
+    Address::new(dial, Arc::clone(origin), Arc::clone(standing), pools)
 }
 
 const fn is_v4(target: &Target) -> bool {

@@ -214,7 +214,7 @@ impl Shown {
             Read::Calls => {
                 let totals =
                     CallResult::ALL.map(|result| (result.as_str(), of.sum(|core| core.results.get(result as usize))));
-                counters(encoder, (name, "result"), &totals)
+                counters(encoder, name, "result", &totals)
             }
             Read::Seconds => seconds(encoder, name, of),
             Read::Addresses => {
@@ -234,12 +234,12 @@ impl Shown {
             Read::Ejections => {
                 let totals =
                     Reason::ALL.map(|reason| (reason.as_str(), of.ejections.get(reason as usize).map_or(0, load)));
-                counters(encoder, (name, "reason"), &totals)
+                counters(encoder, name, "reason", &totals)
             }
             Read::Retried => {
                 let totals =
                     RetryReason::ALL.map(|reason| (reason.as_str(), of.retried.get(reason as usize).map_or(0, load)));
-                counters(encoder, (name, "reason"), &totals)
+                counters(encoder, name, "reason", &totals)
             }
             Read::Denied => counter(encoder, name, load(&of.denied)),
             Read::LookUps => counter(encoder, name, load(&of.look_ups_failed)),
@@ -247,7 +247,7 @@ impl Shown {
     }
 }
 
-fn counters(encoder: &mut MetricEncoder<'_>, (name, label): (&str, &str), totals: &[(&str, u64)]) -> fmt::Result {
+fn counters(encoder: &mut MetricEncoder<'_>, name: &str, label: &str, totals: &[(&str, u64)]) -> fmt::Result {
     for (word, total) in totals {
         let labels = [("upstream", name), (label, word)];
         encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(total, None)?;

@@ -88,7 +88,7 @@ pub(crate) struct Upstream {
     spec: UpstreamSpec,
     plumbing: Plumbing,
     clock: Clock,
-    /// One a core, written when the addresses change.
+    /// One per core, written when the addresses change.
     lists: Box<[Mutex<List>]>,
     known: Mutex<Known>,
     calls: Tally,
@@ -167,7 +167,7 @@ impl Upstream {
         &self.metrics
     }
 
-    /// Which HTTP its calls go over, but for gRPC where no entry says it.
+    /// The version of HTTP that its calls go over, but for gRPC where no entry says it.
     pub(crate) fn speaks(&self) -> Speaks {
         self.spec.protocol.unwrap_or(Speaks::One)
     }
@@ -244,7 +244,7 @@ impl Upstream {
     }
 
     /// A call over an address was answered, or will not be.
-    pub(crate) fn answered(&self, core: usize, address: &Arc<Address>, (took, how): (Duration, Answered)) {
+    pub(crate) fn answered(&self, core: usize, address: &Arc<Address>, took: Duration, how: Answered) {
         let list = self.list(core);
         if list.len() < 2 {
             return;

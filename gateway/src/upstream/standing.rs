@@ -75,7 +75,7 @@ pub(crate) trait Choices {
     fn is_tried(&self, index: usize) -> bool;
 }
 
-/// Which address a call goes to; `None` when there is none at all. `dice` gives a number below its argument.
+/// Chooses the address that a call goes to; `None` when there is none at all. `dice` gives a number below its argument.
 ///
 /// Where all are out of service, the one whose last failure is the longest ago is tried anyway.
 pub(crate) fn choose(choices: &impl Choices, now: Moment, mut dice: impl FnMut(usize) -> usize) -> Option<usize> {

@@ -26,7 +26,7 @@ impl Counted {
     }
 }
 
-/// One slot a second: the second in the high bits, then the total, then the bad ones. A count that is full stays full.
+/// One slot per second: the second in the high bits, then the total, then the bad ones. A count that is full stays full.
 #[derive(Debug, Default)]
 pub(crate) struct Tally([AtomicU64; SECONDS]);
 
@@ -42,7 +42,7 @@ impl Tally {
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// Those of the last ten seconds.
+    /// The counts of the last ten seconds.
     pub(crate) fn recent(&self, now: Moment) -> Counted {
         let seconds = (0..SECONDS as u64).filter_map(|back| now.seconds().checked_sub(back));
         seconds.fold(Counted::default(), |sum, second| {

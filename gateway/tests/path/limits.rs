@@ -179,6 +179,7 @@ async fn a_client_that_says_nothing_is_let_go() {
         let ended = tokio::time::timeout(Duration::from_secs(10), connection.read("GET")).await.unwrap();
         assert!(ended.is_err() || ended.unwrap().status == 408);
     }
+    assert_eq!(world.metric("goldleaves_connections_silent_total"), 1.0, "the other one began");
 }
 
 #[tokio::test]

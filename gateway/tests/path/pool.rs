@@ -81,7 +81,7 @@ async fn a_repeatable_request_is_sent_again_as_the_same_call() {
         assert_eq!(world.send(Request::get(BILLABLE)).await.status, 200);
     }
     assert_eq!((served.load(Ordering::SeqCst), world.metric(RETRIES)), (3, 1.0));
-    assert_eq!(world.outcomes().await, vec![(Outcome::Completed, 200, "1".to_owned()); 2], "one event a request");
+    assert_eq!(world.outcomes().await, vec![(Outcome::Completed, 200, "1".to_owned()); 2], "one event per request");
 }
 
 #[tokio::test]

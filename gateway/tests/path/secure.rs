@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::world::{BILLABLE, Plan, World};
 
 fn good(authority: &Authority, names: &[&str]) -> Identity {
-    authority.sign(&names.join("-"), (names, Validity::Good)).unwrap()
+    authority.sign(&names.join("-"), names, Validity::Good).unwrap()
 }
 
 async fn secure(identity: &Identity, clients: Option<&Authority>) -> Upstream {
@@ -44,7 +44,7 @@ async fn an_upstream_with_a_good_certificate_is_called() {
 #[tokio::test]
 async fn a_certificate_that_is_not_good_is_a_502_and_no_bill() {
     let (authority, other) = (Authority::new().unwrap(), Authority::new().unwrap());
-    let expired = authority.sign("expired", (&["localhost"], Validity::Expired)).unwrap();
+    let expired = authority.sign("expired", &["localhost"], Validity::Expired).unwrap();
     let (trusted, by_name) =
         (json!({"ca_file": authority.file()}), json!({"ca_file": authority.file(), "server_name": "docs.internal"}));
     for (what, identity, entry, status) in [
@@ -79,7 +79,7 @@ async fn what_speaks_no_tls_is_a_502() {
 async fn a_client_certificate_is_shown_to_who_wants_one() {
     let (authority, clients) = (Authority::new().unwrap(), Authority::new().unwrap());
     let identity = good(&authority, &["localhost"]);
-    let own = clients.sign("client", (&["gateway"], Validity::Good)).unwrap();
+    let own = clients.sign("client", &["gateway"], Validity::Good).unwrap();
     let upstream = secure(&identity, Some(&clients)).await;
     let entry = json!({
         "ca_file": authority.file(), "client_cert_file": own.certificate, "client_key_file": own.key,

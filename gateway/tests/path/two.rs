@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use goldleaves_domain::Outcome;
 use goldleaves_testkit::client::Request;
-use goldleaves_testkit::h2_upstream::{Asked, H2Upstream, Options, map};
+use goldleaves_testkit::h2_upstream::{H2Call, H2Upstream, Options, map};
 use goldleaves_testkit::scratch::Scratch;
 use goldleaves_testkit::secure::{Authority, Validity};
 use goldleaves_testkit::token::Claims;
@@ -43,7 +43,7 @@ async fn before_plain(upstream: &H2Upstream) -> World {
 
 /// Sends everything back, with how much it was in a trailer.
 /// Clients of HTTP/1.1 get those trailers that were announced.
-async fn echo(mut asked: Asked) {
+async fn echo(mut asked: H2Call) {
     let (body, trailers) = asked.body().await.unwrap();
     let sum = trailers.and_then(|fields| fields.get("x-sum").cloned());
     let sum = sum.map(|sum| sum.to_str().unwrap().to_owned()).unwrap_or_default();
@@ -179,7 +179,7 @@ async fn calls_share_a_connection_up_to_what_the_upstream_allows() {
 #[tokio::test]
 async fn over_tls_the_upstream_must_choose_h2() {
     let authority = Authority::new().unwrap();
-    let identity = authority.sign("server", (&["127.0.0.1"], Validity::Good)).unwrap();
+    let identity = authority.sign("server", &["127.0.0.1"], Validity::Good).unwrap();
     for (protocols, status) in [(&["h2"][..], 200), (&["h2", "http/1.1"], 200), (&["http/1.1"], 502), (&[], 502)] {
         let tls = Some(Authority::server(&identity, protocols, None).unwrap());
         let upstream = H2Upstream::start(Options { tls, ..Options::default() }, echo).await.unwrap();

@@ -18,7 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How far it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Progress {
+pub(crate) struct ReplayProgress {
     /// The last message that is done.
     pub(crate) at: Mark,
     /// Messages done so far.
@@ -40,7 +40,7 @@ pub(crate) enum Ending {
 
 /// The contents of a part of the stream.
 #[derive(Debug, Default)]
-pub(crate) struct Contents {
+pub(crate) struct StreamContents {
     /// Messages.
     pub(crate) messages: u64,
     /// Events by outcome.
@@ -80,10 +80,10 @@ impl Replay {
     }
 
     /// How far it is; `None` before the first message.
-    pub(crate) fn progress(&self) -> Option<Progress> {
+    pub(crate) fn progress(&self) -> Option<ReplayProgress> {
         let at = self.done?;
         let remaining = self.reader.span().last.saturating_sub(at.sequence);
-        Some(Progress { at, read: self.read, remaining, elapsed: self.start.elapsed() })
+        Some(ReplayProgress { at, read: self.read, remaining, elapsed: self.start.elapsed() })
     }
 
     /// Records everything, a batch at a time, and adds up what that changed.
@@ -95,7 +95,7 @@ impl Replay {
         meter: &Meter,
         recorded: &mut Recorded,
         stop: &CancellationToken,
-        mut tell: impl FnMut(Progress),
+        mut tell: impl FnMut(ReplayProgress),
     ) -> Result<Ending> {
         while let Some(batch) = self.next(stop).await? {
             *recorded += self.record_batch(meter, &batch, stop).await.context("recording")?;
@@ -111,9 +111,9 @@ impl Replay {
     pub(crate) async fn look(
         &mut self,
         ledger: Option<&Ledger>,
-        contents: &mut Contents,
+        contents: &mut StreamContents,
         stop: &CancellationToken,
-        mut tell: impl FnMut(Progress),
+        mut tell: impl FnMut(ReplayProgress),
     ) -> Result<Ending> {
         while let Some(batch) = self.next(stop).await? {
             let incoming: Vec<_> = batch.iter().flat_map(incoming).collect();
@@ -159,7 +159,7 @@ impl Replay {
         }
     }
 
-    fn advance(&mut self, batch: &[Message], tell: &mut impl FnMut(Progress)) {
+    fn advance(&mut self, batch: &[Message], tell: &mut impl FnMut(ReplayProgress)) {
         self.read += batch.len() as u64;
         if let Some(last) = batch.last() {
             self.done = Some(Mark { sequence: last.sequence, stored: last.stored });
@@ -173,7 +173,7 @@ impl Replay {
     }
 }
 
-impl Contents {
+impl StreamContents {
     /// Everything but seals: what the ledger has by its id.
     pub(crate) fn records(&self) -> u64 {
         self.events.values().chain(self.unreadable.values()).sum()

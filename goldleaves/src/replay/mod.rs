@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::ReplayArguments;
 use crate::{config, prepare};
-use course::{Contents, Ending, Progress, Replay};
+use course::{Ending, Replay, ReplayProgress, StreamContents};
 
 /// How long a ledger that can't record is waited for.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
@@ -70,8 +70,7 @@ async fn replay(config: &ReplayConfig, arguments: ReplayArguments) -> Result<Exi
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let ledger = if arguments.dry_run { to_ask(config).await } else { Some(to_record(config).await?) };
     let connection = config.stream.clone().connect("replay").await?;
-    let ends = (arguments.from, arguments.to);
-    let Some(reader) = Reader::open(&connection, ends, ReaderOptions::default()).await? else {
+    let Some(reader) = Reader::open(&connection, arguments.from, arguments.to, ReaderOptions::default()).await? else {
         print("nothing is stored there")?;
         return Ok(Exit::Done);
     };
@@ -128,7 +127,7 @@ async fn record(replay: &mut Replay, ledger: &Ledger, span: Span, stop: &Cancell
 }
 
 async fn look(replay: &mut Replay, ledger: Option<&Ledger>, span: Span, stop: &CancellationToken) -> Result<Ending> {
-    let (mut contents, mut teller) = (Contents::default(), Teller::default());
+    let (mut contents, mut teller) = (StreamContents::default(), Teller::default());
     let ending = replay.look(ledger, &mut contents, stop, |progress| teller.tell(&progress)).await;
     print(&description(&contents, missing(replay, span)))?;
     ending
@@ -166,12 +165,12 @@ struct Teller {
 }
 
 impl Teller {
-    fn tell(&mut self, progress: &Progress) {
+    fn tell(&mut self, progress: &ReplayProgress) {
         if progress.remaining > 0 && self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
             return;
         }
         self.told = Some(Instant::now());
-        let Progress { at, read, remaining, elapsed } = progress;
+        let ReplayProgress { at, read, remaining, elapsed } = progress;
         let rate = *read as f64 / elapsed.as_secs_f64().max(0.001);
         let left = Duration::from_secs_f64((*remaining as f64 / rate.max(0.001)).min(1e9)).as_secs();
         say(&format_args!("{read} done, {remaining} to go, {rate:.0} a second, about {left} s left; at {at}"));
@@ -193,7 +192,7 @@ fn summary(recorded: &Recorded, read: u64, missing: u64) -> String {
     text
 }
 
-fn description(contents: &Contents, missing: u64) -> String {
+fn description(contents: &StreamContents, missing: u64) -> String {
     let mut text = format!("messages    {}\n", contents.messages);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "events      {}", by_kind(&contents.events));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use goldleaves_ledger::{Course, Incoming, Place, Sequences};
+use goldleaves_ledger::{Course, Incoming, Sequences, StreamPlace};
 
 use super::lineage::{self, Lost};
 use super::{BACKOFF, Connection, Footing, Position, Reader, STREAM};
@@ -26,7 +26,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 const DOUBT_PAUSE: Duration = Duration::from_secs(3);
 /// How long other workers are given to drive the ledger again.
 const OTHERS_FIRST: Duration = Duration::from_secs(2);
-/// So many messages tell whether a ledger that knows of no progress has what was acknowledged.
+/// The number of messages by which a ledger that knows of no progress is found to have what was acknowledged.
 const SAMPLE: u64 = 1_000;
 
 /// Compares ledger and stream.
@@ -80,7 +80,7 @@ impl Follower {
         if known.is_some()
             && (lacks || !self.compared || !self.doubted.is_empty() || self.is_beyond(&course, last).await?)
         {
-            let sure = self.compare(&course, (first, last)).await?;
+            let sure = self.compare(&course, Sequences { first, last }).await?;
             self.compared = sure;
             if !sure {
                 return Ok(());
@@ -102,7 +102,7 @@ impl Follower {
             }
             return Ok(());
         }
-        if self.is_driven_by_others(&course, (first, reached)).await? {
+        if self.is_driven_by_others(&course, first, reached).await? {
             return Ok(());
         }
         self.drive(&course, Sequences { first: reached + 1, last: acknowledged }).await
@@ -115,8 +115,8 @@ impl Follower {
     }
 
     /// Compares the newest messages that the ledger has with the stream. Whether it has none that the stream lost.
-    async fn compare(&mut self, course: &Course, ends: (u64, u64)) -> Result<bool> {
-        let lost = lineage::lost(&self.connection, (self.meter.ledger(), course), ends).await?;
+    async fn compare(&mut self, course: &Course, held: Sequences) -> Result<bool> {
+        let lost = lineage::lost(&self.connection, self.meter.ledger(), course, held).await?;
         let before = std::mem::replace(&mut self.doubted, lost.clone());
         for Lost { landmark, first } in &lost {
             // What the stream gives out meanwhile moves the end, not the landmark.
@@ -140,7 +140,7 @@ impl Follower {
 
     /// Says once that something is lacking. Of several workers one is enough: whoever sees that the ledger comes on leaves
     /// it to the other.
-    async fn is_driven_by_others(&mut self, course: &Course, (first, reached): (u64, u64)) -> Result<bool> {
+    async fn is_driven_by_others(&mut self, course: &Course, first: u64, reached: u64) -> Result<bool> {
         let before = self.behind.replace(reached);
         if before.is_none() {
             self.meter.metrics().went_back();
@@ -158,16 +158,16 @@ impl Follower {
 
     /// Records this part of the stream once more.
     async fn drive(&self, course: &Arc<Course>, span: Sequences) -> Result<()> {
-        let ends = (Position::Sequence(span.first), Some(Position::Sequence(span.last)));
+        let (from, to) = (Position::Sequence(span.first), Position::Sequence(span.last));
         let (mut next, mut gone) = (span.first, 0);
-        if let Some(mut reader) = Reader::open(&self.connection, ends, lineage::reading()).await? {
+        if let Some(mut reader) = Reader::open(&self.connection, from, Some(to), lineage::reading()).await? {
             while let Some(batch) = reader.next().await? {
                 let mut incoming = Vec::with_capacity(batch.len());
                 for message in batch {
                     let sequences = Sequences { first: next, last: message.sequence };
                     gone += message.sequence - next;
                     next = message.sequence + 1;
-                    let place = Place { course: Arc::clone(course), sequences };
+                    let place = StreamPlace { course: Arc::clone(course), sequences };
                     let of_message = Incoming::of_message(&message.payload, Some(place)).into_iter();
                     incoming.extend(of_message.map(|part| part.stored(message.stored)));
                 }
@@ -202,8 +202,8 @@ impl Follower {
     /// far it was.
     async fn has_the_newest(&self, span: Sequences) -> Result<bool> {
         let first = span.first.max((span.last + 1).saturating_sub(SAMPLE));
-        let ends = (Position::Sequence(first), Some(Position::Sequence(span.last)));
-        let Some(mut reader) = Reader::open(&self.connection, ends, lineage::reading()).await? else {
+        let (from, to) = (Position::Sequence(first), Position::Sequence(span.last));
+        let Some(mut reader) = Reader::open(&self.connection, from, Some(to), lineage::reading()).await? else {
             return Ok(false);
         };
         let (mut events, mut known) = (0, 0);

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use goldleaves_domain::Timestamp;
-use goldleaves_ledger::{Course, Landmark, Ledger};
+use goldleaves_ledger::{Course, Landmark, Ledger, Sequences};
 
 use super::{Connection, Position, ReadError, Reader, ReaderOptions};
 
@@ -18,21 +18,22 @@ pub(super) struct Lost {
     pub(super) first: u64,
 }
 
-/// Finds messages that the ledger has and that the stream, which holds `first` to `last`, does not have at their sequences. What
+/// Finds messages that the ledger has and that the stream, which holds `held`, does not have at their sequences. What
 /// the stream gave up since can't be compared, and counts as the same.
 pub(super) async fn lost(
     connection: &Connection,
-    (ledger, course): (&Ledger, &Course),
-    (first, last): (u64, u64),
+    ledger: &Ledger,
+    course: &Course,
+    held: Sequences,
 ) -> Result<Vec<Lost>> {
     let mut lost = Vec::new();
     for landmark in ledger.landmarks(course).await? {
-        if landmark.sequence < first {
+        if landmark.sequence < held.first {
             continue;
         }
-        // Not compared with `last`: the ledger may have got it since the stream was asked.
+        // Not compared with the last one: the ledger may have got it since the stream was asked.
         if stored(connection, landmark.sequence).await? != Some(landmark.stored) {
-            let first = fork(connection, landmark, (first, last)).await?;
+            let first = fork(connection, landmark, held).await?;
             lost.push(Lost { landmark, first });
         }
     }
@@ -47,7 +48,7 @@ pub(super) fn reading() -> ReaderOptions {
 /// Returns when the stream stored this message; `None`: it has none there.
 async fn stored(connection: &Connection, sequence: u64) -> Result<Option<Timestamp>> {
     let at = Position::Sequence(sequence);
-    let mut reader = match Reader::open(connection, (at, Some(at)), reading()).await {
+    let mut reader = match Reader::open(connection, at, Some(at), reading()).await {
         Ok(Some(reader)) => reader,
         Ok(None) | Err(ReadError::Beyond { .. } | ReadError::Expired { .. } | ReadError::Empty { .. }) => {
             return Ok(None);
@@ -59,8 +60,8 @@ async fn stored(connection: &Connection, sequence: u64) -> Result<Option<Timesta
 }
 
 /// The first sequence whose message was stored after the one that is lost: what came before that is what it was.
-async fn fork(connection: &Connection, landmark: Landmark, (first, last): (u64, u64)) -> Result<u64> {
-    let (mut low, mut high) = (first, last.min(landmark.sequence) + 1);
+async fn fork(connection: &Connection, landmark: Landmark, held: Sequences) -> Result<u64> {
+    let (mut low, mut high) = (held.first, held.last.min(landmark.sequence) + 1);
     while low < high {
         let middle = low + (high - low) / 2;
         // One that is gone lies before all that are there.

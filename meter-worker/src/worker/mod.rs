@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use goldleaves_ledger::{Course, Incoming, LedgerError, Place, Sequences};
+use goldleaves_ledger::{Course, Incoming, LedgerError, Sequences, StreamPlace};
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_runtime::{Backoff, Metrics, Quiet};
@@ -76,7 +76,7 @@ impl ConsumerSettings {
 /// A batch that was not recorded before the worker had to stop.
 #[derive(Debug, thiserror::Error)]
 #[error("{messages} messages were not recorded and will be delivered again: {cause}")]
-pub struct Unrecorded {
+pub struct UnrecordedBatch {
     messages: usize,
     cause: String,
 }
@@ -91,7 +91,7 @@ pub struct Worker {
     trouble: watch::Sender<Option<String>>,
     /// Limits the lines about what keeps the ledger from recording.
     lines: Quiet,
-    /// Which stream it is, once that is known.
+    /// Follows the stream, once it is known which one it is.
     follower: Option<Follower>,
 }
 
@@ -129,7 +129,7 @@ impl Worker {
     ///
     /// # Errors
     /// The last batch could not be recorded.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Unrecorded> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), UnrecordedBatch> {
         let follower = self.follower.take();
         let following = async {
             if let Some(follower) = follower {
@@ -143,7 +143,7 @@ impl Worker {
         }
     }
 
-    async fn work_until(&mut self, stop: CancellationToken) -> Result<(), Unrecorded> {
+    async fn work_until(&mut self, stop: CancellationToken) -> Result<(), UnrecordedBatch> {
         let handle = self.consumer.stop_handle();
         let mut stopping = false;
         loop {
@@ -172,7 +172,7 @@ impl Worker {
         }
     }
 
-    async fn work(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), Unrecorded> {
+    async fn work(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), UnrecordedBatch> {
         let start = Instant::now();
         let poison = self.record(batch, stop, Arrival { through: RECEIVER, started: Moment::now() }).await?;
         self.consumer.settle(batch, |index| poison.contains(&index)).await;
@@ -190,7 +190,7 @@ impl Worker {
         batch: &Batch,
         stop: &CancellationToken,
         arrival: Arrival,
-    ) -> Result<HashSet<usize>, Unrecorded> {
+    ) -> Result<HashSet<usize>, UnrecordedBatch> {
         let mut backoff = BACKOFF;
         loop {
             let (incoming, owners) = incoming(batch);
@@ -205,7 +205,7 @@ impl Worker {
             };
             self.unwell(&cause);
             if stop.is_cancelled() {
-                return Err(Unrecorded { messages: batch.messages().len(), cause: chain(&cause) });
+                return Err(UnrecordedBatch { messages: batch.messages().len(), cause: chain(&cause) });
             }
             let wait = backoff.pause();
             self.holding(batch, async {
@@ -275,7 +275,7 @@ fn incoming(batch: &Batch) -> (Vec<Incoming>, Vec<usize>) {
             Arc::new(Course { stream: STREAM.to_owned(), created: message.stream_created.to_string() })
         });
         last = Some(Arc::clone(&course));
-        let of_message = Incoming::of_message(&message.payload, Some(Place { course, sequences }));
+        let of_message = Incoming::of_message(&message.payload, Some(StreamPlace { course, sequences }));
         incoming.extend(of_message.into_iter().map(|part| part.stored(message.stored)));
         owners.resize(incoming.len(), index);
     }

@@ -5,16 +5,16 @@ use std::time::Duration;
 use goldleaves_billing::Billing;
 use goldleaves_domain::wire::EventBatch;
 use goldleaves_domain::{
-    Action, CallMetadata, Delivery, Epoch, EventId, Outcome, Period, PublishError, Publisher, RequestId, Source,
-    TenantId, Timestamp, Units, UsageEvent, wire,
+    Delivery, Epoch, Period, PublishError, Publisher, Source, TenantId, Timestamp, UsageEvent, wire,
 };
 use goldleaves_ledger::{Ledger, StoreOptions};
-use goldleaves_meter_worker::{Meter, Unrecorded, Worker, WorkerHealth};
+use goldleaves_meter_worker::{Meter, UnrecordedBatch, Worker, WorkerHealth};
 use goldleaves_pricing::TimeZone;
 use goldleaves_runtime::Metrics;
 use goldleaves_stream::{ConnectSettings, Connection, Lag, PublisherOptions, StreamPublisher, Topology};
 use goldleaves_testkit::nats::NatsServer;
 use goldleaves_testkit::postgres::Postgres;
+use goldleaves_testkit::usage;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -110,31 +110,13 @@ impl Gateway {
 
     pub(crate) fn usage(&mut self) -> UsageEvent {
         self.seq += 1;
-        let id = Uuid::now_v7();
         UsageEvent {
-            event_id: EventId::new(id),
             source: self.source,
             tenant_id: tenant(),
-            user_id: "user".parse().unwrap(),
             ts: "2026-11-24T05:00:00Z".parse().unwrap(),
-            traceparent: None,
-            request_id: RequestId::from_uuid(id),
-            client_request_id: None,
-            route: "/api/v1/documents".parse().unwrap(),
-            action: Action::of_method("GET"),
-            units: Units::ONE,
-            metadata: CallMetadata {
-                method: "GET".to_owned(),
-                status_code: 200,
-                user_agent: Some("test".to_owned()),
-                client_ip: None,
-                response_bytes: 3,
-                processing_micros: 1_000,
-            },
-            outcome: Outcome::Completed,
-            fingerprint: None,
             epoch: self.epoch,
             seq: self.seq,
+            ..usage::event()
         }
     }
 }
@@ -182,7 +164,7 @@ pub(crate) struct Running {
     pub(crate) health: WorkerHealth,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
-    pub(crate) task: JoinHandle<Result<(), Unrecorded>>,
+    pub(crate) task: JoinHandle<Result<(), UnrecordedBatch>>,
 }
 
 pub(crate) fn start_worker(connection: Connection, ledger: &Ledger) -> Running {
@@ -194,7 +176,7 @@ pub(crate) fn start_worker(connection: Connection, ledger: &Ledger) -> Running {
 }
 
 impl Running {
-    pub(crate) async fn stop(self) -> Result<(), Unrecorded> {
+    pub(crate) async fn stop(self) -> Result<(), UnrecordedBatch> {
         self.stop.cancel();
         within(self.task).await.unwrap()
     }

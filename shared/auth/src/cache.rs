@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::claims::{TokenError, Window};
+use crate::claims::{TimeWindow, TokenError};
 use crate::principal::Principal;
 
 /// Parts with a lock each, so that cores seldom wait for one another. A power of two.
@@ -20,13 +20,13 @@ pub(super) struct TokenCache {
 }
 
 struct Shard {
-    entries: LruCache<Box<str>, Entry>,
+    entries: LruCache<Box<str>, CacheEntry>,
     bytes: usize,
 }
 
-struct Entry {
+struct CacheEntry {
     principal: Arc<Principal>,
-    window: Window,
+    window: TimeWindow,
     /// The bytes that it holds, its token included.
     bytes: usize,
 }
@@ -50,7 +50,7 @@ impl TokenCache {
     }
 
     /// Remembers a verified token.
-    pub(super) fn put(&self, token: &str, principal: &Arc<Principal>, window: Window) {
+    pub(super) fn put(&self, token: &str, principal: &Arc<Principal>, window: TimeWindow) {
         let bytes = token.len() + principal.heap_bytes() + ENTRY_BYTES;
         let Some(shard) = self.shard(token) else { return };
         if bytes > self.shard_bytes_max {
@@ -62,7 +62,7 @@ impl TokenCache {
             shard.remove_oldest();
         }
         shard.bytes += bytes;
-        shard.entries.put(token.into(), Entry { principal: Arc::clone(principal), window, bytes });
+        shard.entries.put(token.into(), CacheEntry { principal: Arc::clone(principal), window, bytes });
     }
 
     #[cfg(test)]

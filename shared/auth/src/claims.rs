@@ -67,7 +67,7 @@ pub enum TokenError {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Claims {
     pub(super) principal: Principal,
-    pub(super) window: Window,
+    pub(super) window: TimeWindow,
 }
 
 /// The most seconds before or after 1970 that a token may say: whole numbers beyond are not exact everywhere.
@@ -75,12 +75,12 @@ const SECONDS_MAX: f64 = 9_007_199_254_740_991.0;
 
 /// The time a token is good in, in seconds since 1970. Numbers as JSON has them, with places.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Window {
+pub(super) struct TimeWindow {
     not_before: f64,
     expires: f64,
 }
 
-impl Window {
+impl TimeWindow {
     /// Good from `nbf` on, and before `exp`: not at it any more (RFC 7519, 4.1.4).
     pub(super) fn check(&self, now: f64) -> Result<(), TokenError> {
         if now >= self.expires {
@@ -119,7 +119,7 @@ impl Claims {
         let roles = roles(claims);
         let wire = WireNames::of(&user, tenant.as_ref());
         let principal = Principal { user, tenant, orgs, roles, expires, wire };
-        Ok(Self { principal, window: Window { not_before, expires } })
+        Ok(Self { principal, window: TimeWindow { not_before, expires } })
     }
 }
 

@@ -109,7 +109,7 @@ impl JwtSettings {
         let secret = values.optional(table::JWT_SECRET, parse::secret);
         let production = environment == Some(Environment::Production);
         if let Some(secret) = &secret {
-            check_secret(values, secret.as_ref(), Place { production, need });
+            check_secret(values, secret.as_ref(), SecretPlace { production, need });
         }
         let algorithm = values.required(table::JWT_ALGORITHM, algorithm);
         let minutes = values.required(table::JWT_EXPIRATION_MINUTES, parse::whole(1..=5_256_000_u32));
@@ -138,12 +138,12 @@ impl JwtSettings {
 
 /// Where a secret is used, and whether the program can do without one.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct SecretPlace {
     production: bool,
     need: SecretNeed,
 }
 
-fn check_secret(values: &mut Values, secret: Option<&Secret>, place: Place) {
+fn check_secret(values: &mut Values, secret: Option<&Secret>, place: SecretPlace) {
     let Some(secret) = secret.map(Secret::expose) else {
         if place.production || place.need == SecretNeed::Required {
             values.mistake(table::JWT_SECRET, "is missing");

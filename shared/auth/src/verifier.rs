@@ -23,10 +23,10 @@ const TOKEN_BYTES_MAX: usize = 8_192;
 /// Verifies tokens and remembers them. Clones share what is remembered.
 #[derive(Clone)]
 pub struct TokenVerifier {
-    inner: Arc<Inner>,
+    inner: Arc<VerifierInner>,
 }
 
-struct Inner {
+struct VerifierInner {
     key: DecodingKey,
     algorithm: Algorithm,
     issuer: Option<String>,
@@ -38,7 +38,7 @@ struct Inner {
 impl TokenVerifier {
     /// Verifies by these rules and this clock.
     pub fn new(options: TokenOptions, clock: WallClock) -> Self {
-        let inner = Inner {
+        let inner = VerifierInner {
             key: DecodingKey::from_secret(&options.secret),
             algorithm: options.algorithm,
             issuer: options.issuer,
@@ -88,7 +88,7 @@ impl fmt::Debug for TokenVerifier {
     }
 }
 
-impl Inner {
+impl VerifierInner {
     /// Everything but the clock. Claims are read only once the signature holds.
     fn read(&self, token: &str) -> Result<Claims, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;

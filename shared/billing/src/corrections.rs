@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use goldleaves_domain::{BilledRow, Change as Difference, Corrections, EventId, Period, Place, TenantId, Timestamp};
+use goldleaves_domain::{
+    BilledRow, Change as Difference, CorrectionPlace, Corrections, EventId, Period, TenantId, Timestamp,
+};
 use goldleaves_store::{Id, Moment, Params, Transaction, read};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{
@@ -179,7 +181,7 @@ impl TryFrom<Model> for Correction {
     }
 }
 
-/// Those of a tenant whose numbers count in a range.
+/// The corrections of a tenant whose numbers count in a range.
 fn of_range(tenant: &TenantId, range: &Period) -> Select<Entity> {
     Entity::find()
         .filter(Column::TenantId.eq(tenant.as_str()))
@@ -192,11 +194,7 @@ impl Billing {
     ///
     /// # Errors
     /// Refusals, each with its code, or a database that is away or refuses.
-    pub async fn correct(
-        &self,
-        new: &NewCorrection,
-        (author, body): (&Author, &str),
-    ) -> Result<Corrected, BillingError> {
+    pub async fn correct(&self, new: &NewCorrection, author: &Author, body: &str) -> Result<Corrected, BillingError> {
         self.store()
             .write(async |transaction| {
                 locks::bills(transaction).await?;
@@ -212,13 +210,13 @@ impl Billing {
                 let now = source.now().await?;
                 let late_changes = match new.wanted {
                     Wanted::Amount { cents, ts } => {
-                        let row = amount(new, (cents, ts.unwrap_or(now)), &author.actor);
+                        let row = amount(new, cents, ts.unwrap_or(now), &author.actor);
                         insert(transaction, &row).await?;
                         late::mark(transaction, &row.tenant_id, row.ts.hour()).await?;
                         1
                     }
                     Wanted::Void { event_id } | Wanted::Adjust { event_id, .. } => {
-                        of_one_event(transaction, (new, event_id), &author.actor).await?
+                        of_one_event(transaction, new, event_id, &author.actor).await?
                     }
                 };
                 let change = Change { author, action: "correction", tenant_id: new.tenant_id.as_str(), body };
@@ -292,7 +290,7 @@ async fn naming(source: Source<'_>, tenant: &str, ids: &BTreeSet<Uuid>) -> Resul
     source.find(rows).await?.into_iter().map(Correction::try_from).collect()
 }
 
-fn amount(new: &NewCorrection, (cents, ts): (i64, Timestamp), actor: &str) -> Correction {
+fn amount(new: &NewCorrection, cents: i64, ts: Timestamp, actor: &str) -> Correction {
     Correction {
         id: new.id,
         tenant_id: new.tenant_id.as_str().to_owned(),
@@ -316,7 +314,8 @@ fn amount(new: &NewCorrection, (cents, ts): (i64, Timestamp), actor: &str) -> Co
 /// Returns how many hours it marked.
 async fn of_one_event(
     transaction: &Transaction,
-    (new, event_id): (&NewCorrection, Uuid),
+    new: &NewCorrection,
+    event_id: Uuid,
     actor: &str,
 ) -> Result<u64, BillingError> {
     let source = Source::Transaction(transaction);
@@ -353,7 +352,7 @@ async fn of_one_event(
         events,
         units_micro,
         cents: 0,
-        ..amount(new, (0, row.place.ts), actor)
+        ..amount(new, 0, row.place.ts, actor)
     };
     insert(transaction, &asked).await?;
     late::mark(transaction, &asked.tenant_id, asked.ts.hour()).await?;
@@ -401,7 +400,7 @@ pub(crate) fn count(corrections: &mut Corrections, stored: &Correction) {
         CorrectionKind::Adjust => corrections.adjust(event_id, stored.units_micro),
         CorrectionKind::Amount | CorrectionKind::Follow => {}
     }
-    let place = Place {
+    let place = CorrectionPlace {
         ts: stored.ts,
         route: stored.route.clone(),
         action: stored.action.clone(),
@@ -441,7 +440,7 @@ async fn judged(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Resul
     };
     let repeats = match &found.client_request_id {
         None => Vec::new(),
-        Some(request) => repeats_of(transaction, tenant, (found.id, request)).await?,
+        Some(request) => repeats_of(transaction, tenant, found.id, request).await?,
     };
     Ok(BilledRow { event_id: EventId::new(found.id), place: found.place, units_micro: found.units_micro, repeats })
 }
@@ -449,7 +448,7 @@ async fn judged(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Resul
 struct Found {
     id: Uuid,
     client_request_id: Option<String>,
-    place: Place,
+    place: CorrectionPlace,
     units_micro: i64,
 }
 
@@ -470,7 +469,7 @@ async fn find(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Result<
     Ok(Found {
         id: dialect.read_uuid(row, "id")?,
         client_request_id: read(row, "client_request_id")?,
-        place: Place {
+        place: CorrectionPlace {
             ts: dialect.read_time(row, "ts")?,
             route: read(row, "route")?,
             action: read(row, "action")?,
@@ -483,7 +482,8 @@ async fn find(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Result<
 async fn repeats_of(
     transaction: &Transaction,
     tenant: &TenantId,
-    (first, request): (Uuid, &str),
+    first: Uuid,
+    request: &str,
 ) -> Result<Vec<EventId>, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();

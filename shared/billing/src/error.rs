@@ -20,7 +20,7 @@ pub enum BillingError {
          goldleaves rate-cards import (or goldleaves billing import)"
     )]
     MissingCard {
-        /// Which version; the lowest where there are more.
+        /// The version; the lowest where there are more.
         version: i64,
     },
     /// A statement took longer than it may.

@@ -19,7 +19,7 @@ pub enum Order {
     Descending,
 }
 
-/// Which events are asked for.
+/// The events that are asked for.
 #[derive(Debug, Clone)]
 pub struct EventFilter {
     /// When.
@@ -130,7 +130,7 @@ impl List<'_> {
             let (columns, from, time, id) = self.parts(*table);
             let mut conditions = self.conditions(*table, &tenant);
             if let Some(cursor) = &page.cursor {
-                conditions.push(self.behind(*table, cursor, (time, id))?);
+                conditions.push(self.behind(*table, cursor, time, id)?);
             }
             sources.push(format!(
                 "SELECT * FROM (SELECT {columns} FROM {from} WHERE {} ORDER BY {time} {direction}, {id} {direction} \
@@ -208,7 +208,7 @@ impl List<'_> {
         conditions
     }
 
-    fn behind(&mut self, table: Table, cursor: &Cursor, (time, id): (&str, &str)) -> Result<String, BillingError> {
+    fn behind(&mut self, table: Table, cursor: &Cursor, time: &str, id: &str) -> Result<String, BillingError> {
         let (at, after) = cursor.time_and_text().map_err(bad_cursor)?;
         let at = self.params.bind(self.dialect.time(at));
         let after = match (table, Uuid::try_parse(after)) {

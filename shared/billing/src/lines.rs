@@ -120,7 +120,8 @@ type Key = (LineKind, String, String, i64);
 pub(crate) async fn of_period(
     source: Source<'_>,
     tenant: &str,
-    (number, period): (i64, Period),
+    number: i64,
+    period: Period,
 ) -> Result<Vec<InvoiceLine>, BillingError> {
     let by = [Dimension::Route, Dimension::Action];
     let question = Question { tenant, range: period, by: &by, days: &[] };
@@ -156,7 +157,7 @@ pub(crate) async fn before_first(
     let earliest = Timestamp::from_unix_micros(EARLIEST_MICROS);
     let earliest = earliest.map_err(|error| BillingError::unreadable("starts_at", error))?;
     match Period::new(earliest, start) {
-        Ok(before) => of_period(source, tenant, (FIRST, before)).await,
+        Ok(before) => of_period(source, tenant, FIRST, before).await,
         Err(_) => Ok(Vec::new()),
     }
 }
@@ -165,9 +166,10 @@ pub(crate) async fn before_first(
 pub(crate) async fn due(
     source: Source<'_>,
     tenant: &str,
-    (number, period): (i64, Period),
+    number: i64,
+    period: Period,
 ) -> Result<Vec<InvoiceLine>, BillingError> {
-    let own = of_period(source, tenant, (number, period)).await?;
+    let own = of_period(source, tenant, number, period).await?;
     if number != FIRST {
         return Ok(own);
     }
@@ -185,7 +187,7 @@ pub(crate) async fn leave_out_before(
 ) -> Result<(), BillingError> {
     let mut before = before_first(Source::Transaction(transaction), tenant, start).await?;
     before.retain(|line| line.kind != LineKind::Amount);
-    freeze(transaction, (tenant, 0), &before).await
+    freeze(transaction, tenant, 0, &before).await
 }
 
 /// Lines by their keys, those of the same key as one.
@@ -225,9 +227,10 @@ fn amount(for_number: i64, cents: i128) -> InvoiceLine {
 pub(crate) async fn late(
     source: Source<'_>,
     tenant: &str,
-    (number, period): (i64, Period),
+    number: i64,
+    period: Period,
 ) -> Result<Vec<InvoiceLine>, BillingError> {
-    let own = of_period(source, tenant, (number, period)).await?;
+    let own = of_period(source, tenant, number, period).await?;
     let before = if number == FIRST { before_first(source, tenant, period.start()).await? } else { Vec::new() };
     let mut open = sum(own, before);
     for frozen in frozen_for(source, tenant, number).await? {
@@ -251,27 +254,28 @@ fn key(line: &InvoiceLine) -> Key {
     (kind, line.route.clone(), line.action.clone(), line.rate_version)
 }
 
-/// Which frozen lines are read.
+/// The frozen lines that are read.
 #[derive(Debug, Clone, Copy)]
 enum Which {
-    /// Those of an invoice.
+    /// The lines of an invoice.
     Of(i64),
-    /// Those for a period, whichever invoice they stand on.
+    /// The lines for a period, whichever invoice they stand on.
     For(i64),
 }
 
 /// The frozen lines for a period, whichever invoices they stand on.
 async fn frozen_for(source: Source<'_>, tenant: &str, number: i64) -> Result<Vec<InvoiceLine>, BillingError> {
-    Ok(read_frozen(source, tenant, (Which::For(number), &Page { limit: u32::MAX, cursor: None })).await?.items)
+    Ok(read_frozen(source, tenant, Which::For(number), &Page { limit: u32::MAX, cursor: None }).await?.items)
 }
 
 /// A page of the frozen lines of an invoice.
 pub(crate) async fn frozen_page(
     source: Source<'_>,
     tenant: &str,
-    (number, page): (i64, &Page),
+    number: i64,
+    page: &Page,
 ) -> Result<PageOf<InvoiceLine>, BillingError> {
-    read_frozen(source, tenant, (Which::Of(number), page)).await
+    read_frozen(source, tenant, Which::Of(number), page).await
 }
 
 /// Returns how many lines an invoice has.
@@ -290,7 +294,8 @@ fn of(tenant: &str, which: Which) -> Select<Entity> {
 async fn read_frozen(
     source: Source<'_>,
     tenant: &str,
-    (which, page): (Which, &Page),
+    which: Which,
+    page: &Page,
 ) -> Result<PageOf<InvoiceLine>, BillingError> {
     let mut rows =
         of(tenant, which).order_by_asc(Column::Number).order_by_asc(Column::Line).limit(page.rows().unsigned_abs());
@@ -335,7 +340,8 @@ impl TryFrom<Model> for InvoiceLine {
 
 pub(crate) async fn freeze(
     transaction: &Transaction,
-    (tenant, number): (&str, i64),
+    tenant: &str,
+    number: i64,
     lines: &[InvoiceLine],
 ) -> Result<(), BillingError> {
     if lines.is_empty() {

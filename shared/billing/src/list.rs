@@ -54,7 +54,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// Which page is asked for.
+/// The page that is asked for.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// The most items.

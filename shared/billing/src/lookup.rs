@@ -17,7 +17,7 @@ use crate::{Billing, BillingError, PeriodState, RefusalCode};
 /// The most events that one id is answered with.
 const MATCHES_MAX: usize = 20;
 
-/// Which id it is.
+/// The kind of id that it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// An event's, else a request's.
@@ -31,7 +31,7 @@ pub enum By {
 /// The period that an event is billed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeriodOfEvent {
-    /// Which period.
+    /// The number of the period.
     pub number: i64,
     /// True if it is closed.
     pub state: PeriodState,
@@ -63,10 +63,10 @@ impl Billing {
         let source = self.source();
         let mut items = Vec::new();
         if by != By::Request {
-            items = find(source, tenant, &Key::Event(id)).await?;
+            items = find(source, tenant, &LookupKey::Event(id)).await?;
         }
         if items.is_empty() && by != By::Event {
-            items = find(source, tenant, &Key::Request(id)).await?;
+            items = find(source, tenant, &LookupKey::Request(id)).await?;
         }
         if items.is_empty() {
             return self.no_such_event(source).await;
@@ -100,17 +100,17 @@ impl Billing {
     }
 }
 
-enum Key<'a> {
+enum LookupKey<'a> {
     Event(&'a str),
     Request(&'a str),
 }
 
-async fn find(source: Source<'_>, tenant: &TenantId, key: &Key<'_>) -> Result<Vec<EventItem>, BillingError> {
+async fn find(source: Source<'_>, tenant: &TenantId, key: &LookupKey<'_>) -> Result<Vec<EventItem>, BillingError> {
     let dialect = source.dialect();
     let mut params = Params::default();
     let tenant = params.bind(tenant.as_str());
     let (events, repeats, letters) = match key {
-        Key::Event(id) => {
+        LookupKey::Event(id) => {
             let letter = params.bind(id.to_lowercase());
             let (event, repeat) = match Uuid::try_parse(id) {
                 Ok(id) => {
@@ -121,7 +121,7 @@ async fn find(source: Source<'_>, tenant: &TenantId, key: &Key<'_>) -> Result<Ve
             };
             (vec![event], repeat, format!("l.id = {letter}"))
         }
-        Key::Request(id) => {
+        LookupKey::Request(id) => {
             let id = params.bind(*id);
             // Apart: SQLite goes by an index for each, and for both together by none.
             (

@@ -66,7 +66,7 @@ pub struct NewPeriod {
 }
 
 /// The period that is open.
-struct Open {
+struct OpenPeriod {
     number: i64,
     period: Period,
     zone: TimeZone,
@@ -82,7 +82,8 @@ impl Billing {
     pub async fn close_period(
         &self,
         new: &NewPeriod,
-        (author, body): (&Author, &str),
+        author: &Author,
+        body: &str,
     ) -> Result<Put<ClosedPeriod>, BillingError> {
         self.store()
             .write(async |transaction| {
@@ -91,7 +92,7 @@ impl Billing {
                 let tenant = new.tenant_id.as_str();
                 if let Some(mut stored) = closed(source, tenant, new.number).await? {
                     check_same(new, &stored)?;
-                    let late = lines::late(source, tenant, (stored.number, stored.period)).await?;
+                    let late = lines::late(source, tenant, stored.number, stored.period).await?;
                     stored.unbilled_late = late.iter().map(|line| line.cents).sum();
                     return Ok(Put { is_new: false, stored });
                 }
@@ -99,8 +100,8 @@ impl Billing {
                 let now = source.now().await?;
                 check_may_close(new, &open, now)?;
                 let lines = self.open_lines(source, tenant, &open).await?;
-                insert(transaction, (new, &author.actor), (&open, &lines)).await?;
-                lines::freeze(transaction, (tenant, open.number), &lines).await?;
+                insert(transaction, new, &author.actor, &open, &lines).await?;
+                lines::freeze(transaction, tenant, open.number, &lines).await?;
                 if open.number == 1 {
                     lines::leave_out_before(transaction, tenant, open.period.start()).await?;
                 }
@@ -162,7 +163,7 @@ impl Billing {
         number: i64,
         page: &Page,
     ) -> Result<PageOf<InvoiceLine>, BillingError> {
-        lines::frozen_page(self.source(), tenant.as_str(), (number, page)).await
+        lines::frozen_page(self.source(), tenant.as_str(), number, page).await
     }
 
     /// A page of a tenant's closed periods.
@@ -181,7 +182,7 @@ impl Billing {
         let mut periods = rows.into_iter().map(ClosedPeriod::try_from).collect::<Result<Vec<_>, _>>()?;
         let late = self.late_periods(source, tenant.as_str(), None).await?;
         for period in periods.iter_mut().filter(|period| late.iter().any(|(number, _)| *number == period.number)) {
-            let lines = lines::late(source, tenant.as_str(), (period.number, period.period)).await?;
+            let lines = lines::late(source, tenant.as_str(), period.number, period.period).await?;
             period.unbilled_late = lines.iter().map(|line| line.cents).sum();
         }
         Ok(PageOf::cut(periods, page.limit, |period| Cursor::after([period.number.to_string()])))
@@ -236,17 +237,22 @@ impl Billing {
         }
         (new.number, new.ends_at) = (open.number, Some(open.period.end()));
         let body = format!("{{\"ends_at\":\"{}\"}}", open.period.end());
-        self.close_period(&new, (&Author::program(), &body)).await.map(Some)
+        self.close_period(&new, &Author::program(), &body).await.map(Some)
     }
 
     /// The open period, with the ends that were asked for.
-    async fn open_period(&self, source: Source<'_>, tenant: &TenantId, new: &NewPeriod) -> Result<Open, BillingError> {
+    async fn open_period(
+        &self,
+        source: Source<'_>,
+        tenant: &TenantId,
+        new: &NewPeriod,
+    ) -> Result<OpenPeriod, BillingError> {
         let zone = self.zone_of(source, tenant).await?;
         let last = last(source, tenant.as_str()).await?;
         let start = match (&last, new.starts_at) {
             (Some(last), _) => last.period.end(),
             (None, Some(start)) => start,
-            (None, None) => first_start(source, tenant, (zone, new.ends_at)).await?,
+            (None, None) => first_start(source, tenant, zone, new.ends_at).await?,
         };
         let end = match new.ends_at {
             Some(end) => end,
@@ -254,7 +260,7 @@ impl Billing {
         };
         let empty =
             || Refusal::new(RefusalCode::Invalid, format!("ends_at must lie after the period's start, {start}"));
-        Ok(Open {
+        Ok(OpenPeriod {
             number: last.as_ref().map_or(0, |last| last.number) + 1,
             period: Period::new(start, end).map_err(|_| empty())?,
             zone,
@@ -267,11 +273,11 @@ impl Billing {
         &self,
         source: Source<'_>,
         tenant: &str,
-        open: &Open,
+        open: &OpenPeriod,
     ) -> Result<Vec<InvoiceLine>, BillingError> {
-        let mut all = lines::due(source, tenant, (open.number, open.period)).await?;
+        let mut all = lines::due(source, tenant, open.number, open.period).await?;
         for (number, period) in self.late_periods(source, tenant, open.closed_at).await? {
-            all.extend(lines::late(source, tenant, (number, period)).await?);
+            all.extend(lines::late(source, tenant, number, period).await?);
         }
         lines::sort(&mut all);
         Ok(all)
@@ -329,7 +335,8 @@ fn month_end(zone: TimeZone, start: Timestamp) -> Result<Timestamp, CalendarErro
 async fn first_start(
     source: Source<'_>,
     tenant: &TenantId,
-    (zone, end): (TimeZone, Option<Timestamp>),
+    zone: TimeZone,
+    end: Option<Timestamp>,
 ) -> Result<Timestamp, BillingError> {
     let dialect = source.dialect();
     let mut params = Params::default();
@@ -369,7 +376,7 @@ fn check_same(new: &NewPeriod, stored: &ClosedPeriod) -> Result<(), BillingError
     BillingError::refused(RefusalCode::AlreadyExists, detail)
 }
 
-fn check_may_close(new: &NewPeriod, open: &Open, now: Timestamp) -> Result<(), BillingError> {
+fn check_may_close(new: &NewPeriod, open: &OpenPeriod, now: Timestamp) -> Result<(), BillingError> {
     if new.number != open.number {
         let detail = format!("periods are closed one after the other: the next one is number {}", open.number);
         return BillingError::refused(RefusalCode::OutOfOrder, detail);
@@ -386,7 +393,7 @@ fn check_may_close(new: &NewPeriod, open: &Open, now: Timestamp) -> Result<(), B
     Ok(())
 }
 
-fn invoice(tenant: &str, open: &Open, lines: Vec<InvoiceLine>) -> Invoice {
+fn invoice(tenant: &str, open: &OpenPeriod, lines: Vec<InvoiceLine>) -> Invoice {
     Invoice {
         tenant_id: tenant.to_owned(),
         number: open.number,
@@ -438,8 +445,10 @@ impl TryFrom<Model> for ClosedPeriod {
 
 async fn insert(
     transaction: &Transaction,
-    (new, actor): (&NewPeriod, &str),
-    (open, lines): (&Open, &[InvoiceLine]),
+    new: &NewPeriod,
+    actor: &str,
+    open: &OpenPeriod,
+    lines: &[InvoiceLine],
 ) -> Result<(), BillingError> {
     let dialect = transaction.dialect();
     let total: Cents = lines.iter().map(|line| line.cents).sum();

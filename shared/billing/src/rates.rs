@@ -81,11 +81,7 @@ impl Billing {
     /// # Errors
     /// [`RefusalCode::AlreadyExists`], [`RefusalCode::UsageExists`], a moment that is too near, or a database that is away
     /// or refuses.
-    pub async fn add_card(
-        &self,
-        new: &NewCard,
-        (author, body): (&Author, &str),
-    ) -> Result<Put<StoredCard>, BillingError> {
+    pub async fn add_card(&self, new: &NewCard, author: &Author, body: &str) -> Result<Put<StoredCard>, BillingError> {
         self.store()
             .write(async |transaction| {
                 Hold::Alone.take(transaction).await?;
@@ -138,11 +134,7 @@ impl Billing {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn preview(
-        &self,
-        (selector, pricing): (Selector, Pricing),
-        range: &Period,
-    ) -> Result<Preview, BillingError> {
+    pub async fn preview(&self, selector: Selector, pricing: Pricing, range: &Period) -> Result<Preview, BillingError> {
         let source = self.source();
         let with = RateCard {
             version: THOUGHT_OF,
@@ -178,7 +170,7 @@ impl Trial<'_> {
     /// The bills of these tenants, as they are and as they would be.
     async fn bills(&self, source: Source<'_>, names: &Names) -> Result<Bills, BillingError> {
         let mut params = Params::default();
-        let sql = every_tenant(source, (self.range, TenantKeys::Places, names), &mut params);
+        let sql = every_tenant(source, self.range, TenantKeys::Places, names, &mut params);
         let mut bills = Bills::new();
         for row in source.query(&sql, params).await? {
             let version: i64 = read(&row, "rate_version")?;
@@ -192,7 +184,7 @@ impl Trial<'_> {
                 (read(&row, "tenant_id")?, read(&row, "route")?, read(&row, "action")?);
             let priced = *self.by_version.get(&version).ok_or(BillingError::MissingCard { version })?;
             let place = Place { tenant_id: &tenant, route: &route, action: &action };
-            let would = chosen(self.cards, (place, priced), self.with, self.range);
+            let would = chosen(self.cards, place, priced, self.with, self.range);
             let (now, then) = bills.entry(tenant).or_default();
             now.add(version, &priced.pricing, (), used);
             then.add(would.version, &would.pricing, (), used);
@@ -207,7 +199,8 @@ type Bills = BTreeMap<String, (Bill<()>, Bill<()>)>;
 /// The card that would price usage which `priced` prices, if `with` were there too.
 fn chosen<'a>(
     cards: &'a RateCards,
-    (place, priced): (Place<'_>, &'a RateCard),
+    place: Place<'_>,
+    priced: &'a RateCard,
     with: &'a RateCard,
     range: &Period,
 ) -> &'a RateCard {

@@ -8,7 +8,7 @@ use goldleaves_pricing::{Bill, Cents, Group, LocalDay, Pricing, Rate, TimeZone, 
 use crate::billing::clock;
 use crate::cards::{self, Card};
 use crate::source::Source;
-use crate::usage::{Dimension, GROUPS_MAX, Part, Question, UnitsTotal};
+use crate::usage::{Dimension, GROUPS_MAX, Question, UnitsTotal, UsagePart};
 use crate::{Billing, BillingError, RefusalCode};
 
 /// The longest range that is told by user, and the most events in it.
@@ -71,7 +71,7 @@ impl Billing {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn summary(&self, tenant: &TenantId, range: &Period) -> Result<Summary, BillingError> {
-        Ok(self.report(tenant, range, (&[], TimeZone::UTC)).await?.summary)
+        Ok(self.report(tenant, range, &[], TimeZone::UTC).await?.summary)
     }
 
     /// The summary, each route's part of it, and the groups by these dimensions; days are those of the zone.
@@ -82,7 +82,8 @@ impl Billing {
         &self,
         tenant: &TenantId,
         range: &Period,
-        (by, zone): (&[Dimension], TimeZone),
+        by: &[Dimension],
+        zone: TimeZone,
     ) -> Result<Report, BillingError> {
         let source = self.source();
         let days = local_days(by, zone, range)?;
@@ -96,8 +97,11 @@ impl Billing {
         let cards = cards::of_versions(source, usage.parts.iter().map(|part| part.version)).await?;
         let bill = bill(usage.parts, &cards)?;
         let current = cards::default_at(source, clock()?).await?;
-        let routes: Vec<RouteUsage> =
-            bill.groups(|keys| keys.first().cloned().unwrap_or_default()).into_iter().map(RouteUsage::of).collect();
+        let routes: Vec<RouteUsage> = bill
+            .groups(|keys| keys.first().cloned().unwrap_or_default())
+            .into_iter()
+            .map(|(route, group)| RouteUsage::of(route, group))
+            .collect();
         let places: Vec<usize> =
             by.iter().filter_map(|dimension| dimensions.iter().position(|other| other == dimension)).collect();
         let groups = if by.is_empty() {
@@ -148,7 +152,7 @@ impl Billing {
 }
 
 impl RouteUsage {
-    fn of((route, group): (String, Group)) -> Self {
+    fn of(route: String, group: Group) -> Self {
         Self { route, events: group.used.events, units: UnitsTotal(group.used.units_micro), cost_cents: group.cents }
     }
 }
@@ -162,7 +166,7 @@ fn local_days(by: &[Dimension], zone: TimeZone, range: &Period) -> Result<Vec<Lo
 }
 
 /// The bill of these parts.
-pub(crate) fn bill(parts: Vec<Part>, cards: &BTreeMap<i64, Card>) -> Result<Bill<Vec<String>>, BillingError> {
+pub(crate) fn bill(parts: Vec<UsagePart>, cards: &BTreeMap<i64, Card>) -> Result<Bill<Vec<String>>, BillingError> {
     let mut bill = Bill::default();
     for part in parts {
         let card = cards.get(&part.version).ok_or(BillingError::MissingCard { version: part.version })?;

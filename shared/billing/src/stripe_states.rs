@@ -43,9 +43,9 @@ impl HourState {
 /// The state of an hour for one meter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeterState {
-    /// Which meter.
+    /// The meter.
     pub meter: String,
-    /// Which hour.
+    /// The hour.
     pub hour: Timestamp,
     /// How far it has come.
     pub state: HourState,
@@ -95,7 +95,7 @@ impl Billing {
     ) -> Result<Vec<MeterState>, BillingError> {
         let used = used_by_route(source, tenant, hour).await?;
         let meters = meters(source).await?;
-        let mut rows = pushes(source, (tenant, hour), &meters).await?;
+        let mut rows = pushes(source, tenant, hour, &meters).await?;
         // The meter that there always is.
         rows.entry(METER.to_owned()).or_default();
         let states = rows.into_iter().map(|(meter, rows)| {
@@ -122,7 +122,8 @@ async fn meters(source: Source<'_>) -> Result<BTreeMap<String, String>, BillingE
 
 async fn pushes(
     source: Source<'_>,
-    (tenant, hour): (&TenantId, Timestamp),
+    tenant: &TenantId,
+    hour: Timestamp,
     meters: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, Rows>, BillingError> {
     let dialect = source.dialect();

@@ -69,8 +69,10 @@ impl Billing {
     /// A database that is away or refuses.
     pub async fn set_time_zone(
         &self,
-        (tenant, zone): (&TenantId, TimeZone),
-        (author, body): (&Author, &str),
+        tenant: &TenantId,
+        zone: TimeZone,
+        author: &Author,
+        body: &str,
     ) -> Result<Put<TimeZone>, BillingError> {
         self.store()
             .write(async |transaction| {
@@ -118,7 +120,7 @@ impl Billing {
             }
         };
         let tenants = if sort == TenantSort::TenantId {
-            self.next_tenants(range, (after.map(|(_, name)| name), page.limit)).await?
+            self.next_tenants(range, after.map(|(_, name)| name), page.limit).await?
         } else {
             let mut tenants = self.every_tenant(range, sort).await?;
             tenants.retain(|tenant| after.as_ref().is_none_or(|after| sort.key(tenant) > *after));
@@ -135,14 +137,15 @@ impl Billing {
     async fn next_tenants(
         &self,
         range: &Period,
-        (after, limit): (Option<String>, u32),
+        after: Option<String>,
+        limit: u32,
     ) -> Result<Vec<TenantUsage>, BillingError> {
         let source = self.source();
         let mut names = every_name(source).await?;
         names.retain(|name| after.as_ref().is_none_or(|after| name > after));
         let mut tenants = Vec::new();
         for names in names.chunks(limit as usize + 1) {
-            tenants.extend(some_tenants(source, (range, &Names::These(names.to_vec()))).await?);
+            tenants.extend(some_tenants(source, range, &Names::These(names.to_vec())).await?);
             if tenants.len() > limit as usize {
                 break;
             }
@@ -158,7 +161,7 @@ impl Billing {
         let source = self.source();
         let (mut tenants, mut all) = (Vec::new(), Thousands::default());
         while let Some(names) = all.next(source).await? {
-            tenants.extend(some_tenants(source, (range, &names)).await?);
+            tenants.extend(some_tenants(source, range, &names).await?);
         }
         tenants.sort_by_cached_key(|tenant| sort.key(tenant));
         Ok(tenants)
@@ -177,10 +180,10 @@ impl TenantSort {
     }
 }
 
-/// Which tenants a statement is about.
+/// The tenants that a statement is about.
 #[derive(Debug)]
 pub(crate) enum Names {
-    /// Those behind one name, up to another, in the database's order.
+    /// The tenants behind one name, up to another, in the database's order.
     Between { after: Option<String>, until: Option<String> },
     /// These.
     These(Vec<String>),
@@ -272,10 +275,10 @@ async fn names_behind(source: Source<'_>, after: Option<&str>) -> Result<NextNam
     Ok(NextNames(names))
 }
 
-async fn some_tenants(source: Source<'_>, (range, names): (&Period, &Names)) -> Result<Vec<TenantUsage>, BillingError> {
+async fn some_tenants(source: Source<'_>, range: &Period, names: &Names) -> Result<Vec<TenantUsage>, BillingError> {
     let dialect = source.dialect();
     let mut params = Params::default();
-    let sql = every_tenant(source, (range, TenantKeys::Tenants, names), &mut params);
+    let sql = every_tenant(source, range, TenantKeys::Tenants, names, &mut params);
     let mut used: BTreeMap<String, Vec<(i64, Used)>> = BTreeMap::new();
     let mut cents: BTreeMap<String, i128> = BTreeMap::new();
     for row in source.query(&sql, params).await? {
@@ -321,7 +324,9 @@ pub(crate) enum TenantKeys {
 /// The statement that tells the usage of these tenants.
 pub(crate) fn every_tenant(
     source: Source<'_>,
-    (range, keys, names): (&Period, TenantKeys, &Names),
+    range: &Period,
+    keys: TenantKeys,
+    names: &Names,
     params: &mut Params,
 ) -> String {
     let dialect = source.dialect();

@@ -95,7 +95,7 @@ pub(crate) struct Question<'a> {
 
 /// The usage of one rate version that has the same keys, one for each dimension asked for.
 #[derive(Debug, Clone)]
-pub(crate) struct Part {
+pub(crate) struct UsagePart {
     pub(crate) keys: Vec<String>,
     pub(crate) version: i64,
     pub(crate) used: Used,
@@ -105,7 +105,7 @@ pub(crate) struct Part {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Usage {
     /// Net of corrections.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<UsagePart>,
     /// The sum of the corrections of events.
     pub(crate) corrected: Used,
     /// The sum of the corrections by an amount.
@@ -140,19 +140,14 @@ impl Question<'_> {
                 usage.adjustments_cents = cents.parse().map_err(|error| BillingError::unreadable("cents", error))?;
             } else {
                 let version = read(&row, "rate_version")?;
-                let keys = self.by.iter().map(|dimension| self.key(*dimension, (&row, segment), version));
-                usage.parts.push(Part { keys: keys.collect::<Result<_, _>>()?, version, used });
+                let keys = self.by.iter().map(|dimension| self.key(*dimension, &row, segment, version));
+                usage.parts.push(UsagePart { keys: keys.collect::<Result<_, _>>()?, version, used });
             }
         }
         Ok(usage)
     }
 
-    fn key(
-        &self,
-        dimension: Dimension,
-        (row, segment): (&QueryResult, i64),
-        version: i64,
-    ) -> Result<String, BillingError> {
+    fn key(&self, dimension: Dimension, row: &QueryResult, segment: i64, version: i64) -> Result<String, BillingError> {
         Ok(match dimension {
             Dimension::Route => read(row, "route")?,
             Dimension::Action => read(row, "action")?,
@@ -169,7 +164,7 @@ impl Question<'_> {
     fn sql(&self, dialect: Dialect, params: &mut Params) -> String {
         let cut = self.cut();
         let tenant = params.bind(self.tenant);
-        let pieces = |pieces: &[Piece], params: &mut Params| {
+        let pieces = |pieces: &[UsagePiece], params: &mut Params| {
             Rows::new(dialect)
                 .column("segment", pieces.iter().map(|piece| piece.segment))
                 .column("from_ts", pieces.iter().map(|piece| piece.from))
@@ -220,8 +215,8 @@ impl Question<'_> {
     }
 
     /// The range in pieces: those that are read from the events, those from the rollups, and the segments as a whole.
-    fn cut(&self) -> Cut {
-        let mut cut = Cut::default();
+    fn cut(&self) -> UsageCut {
+        let mut cut = UsageCut::default();
         let whole_range = [self.range];
         let days: Vec<Period> = self.days.iter().map(|day| day.period).collect();
         let segments = if self.has(Dimension::Day) { days.as_slice() } else { &whole_range };
@@ -234,22 +229,22 @@ impl Question<'_> {
 
 /// A piece of a segment.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct UsagePiece {
     segment: i64,
     from: Timestamp,
     until: Timestamp,
 }
 
 #[derive(Debug, Default)]
-struct Cut {
-    raw: Vec<Piece>,
-    rolled: Vec<Piece>,
-    whole: Vec<Piece>,
+struct UsageCut {
+    raw: Vec<UsagePiece>,
+    rolled: Vec<UsagePiece>,
+    whole: Vec<UsagePiece>,
 }
 
-impl Cut {
+impl UsageCut {
     fn add(&mut self, segment: i64, period: &Period, from_events: bool) {
-        let piece = |from, until| Piece { segment, from, until };
+        let piece = |from, until| UsagePiece { segment, from, until };
         let (first, last) = whole_hours(period);
         self.whole.push(piece(period.start(), period.end()));
         if from_events || first >= last {

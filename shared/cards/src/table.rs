@@ -48,9 +48,9 @@ pub struct Newest {
 pub enum Which<'a> {
     /// All of them.
     All,
-    /// Those that can price a tenant's usage: the tenant's, and those for everybody.
+    /// The cards that can price a tenant's usage: the tenant's, and those for everybody.
     Of(&'a str),
-    /// Those for everybody and everything.
+    /// The cards for everybody and everything.
     Default,
     /// The one for everybody and everything that is in force at a moment.
     DefaultAt(Timestamp),

@@ -10,7 +10,7 @@ use crate::{EventId, Timestamp};
 
 /// Where the numbers of a correction count: where the row that they correct counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct CorrectionPlace {
     /// The row's time.
     pub ts: Timestamp,
     /// The matched pattern.
@@ -27,7 +27,7 @@ pub struct BilledRow {
     /// The row.
     pub event_id: EventId,
     /// Where it counts.
-    pub place: Place,
+    pub place: CorrectionPlace,
     /// The units that it counts.
     pub units_micro: i64,
     /// Its repeats.
@@ -39,7 +39,7 @@ pub struct BilledRow {
 pub struct Corrections {
     voids: BTreeSet<EventId>,
     adjusts: BTreeMap<EventId, i128>,
-    written: BTreeMap<(EventId, Place), Numbers>,
+    written: BTreeMap<(EventId, CorrectionPlace), Numbers>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Change {
     /// The event that it is written for.
     pub event_id: EventId,
     /// Where.
-    pub place: Place,
+    pub place: CorrectionPlace,
     /// Events more, or less.
     pub events: i64,
     /// Millionths of units more, or less.
@@ -98,7 +98,7 @@ impl Corrections {
     pub fn changes(&self, rows: &[BilledRow]) -> Vec<Change> {
         let groups: BTreeMap<EventId, &BilledRow> =
             rows.iter().flat_map(|row| row.members().map(move |event_id| (event_id, row))).collect();
-        let mut open: BTreeMap<(&Place, EventId), Numbers> = BTreeMap::new();
+        let mut open: BTreeMap<(&CorrectionPlace, EventId), Numbers> = BTreeMap::new();
         for row in rows {
             let wanted = match self.is_void(row) {
                 true => Numbers { events: -1, units_micro: -i128::from(row.units_micro) },
@@ -141,7 +141,7 @@ mod tests {
         let ts = Timestamp::from_unix_micros(second * 1_000_000).unwrap();
         BilledRow {
             event_id: event(id),
-            place: Place { ts, route: "/a".to_owned(), action: "read".to_owned(), rate_version: 1 },
+            place: CorrectionPlace { ts, route: "/a".to_owned(), action: "read".to_owned(), rate_version: 1 },
             units_micro: 3_000_000,
             repeats: repeats.iter().map(|id| event(*id)).collect(),
         }

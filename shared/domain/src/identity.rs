@@ -142,7 +142,7 @@ name_identity!(
     UserId
 );
 
-/// Which gateway an event comes from: `gateway-<UUID kept in the spool>`.
+/// The gateway that an event comes from: `gateway-<UUID kept in the spool>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(Uuid);
 

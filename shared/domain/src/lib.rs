@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use canonical::ImmutableColumns;
 pub use class::{LocalRoute, RouteClass};
-pub use correction::{BilledRow, Change, Corrections, Place};
+pub use correction::{BilledRow, Change, CorrectionPlace, Corrections};
 pub use decimal::{DecimalError, Micro, parse_micro};
 pub use delivery::{Delivery, PublishError, PublishFuture, Publisher, RECEIPT_BYTES_MAX, Receiver};
 pub use event::{Action, ActionError, CallMetadata, Outcome, OutcomeError, UsageEvent};

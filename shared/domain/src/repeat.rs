@@ -1,4 +1,4 @@
-//! Which of several equal requests is billed, and which are its repeats.
+//! Decides which of several equal requests is billed, and which are its repeats.
 //!
 //! The rule is a function of the *set* of events: neither the order they arrive in, nor who records them, nor how often
 //! they are delivered changes a verdict. It speaks of one tenant's billable events with one client request id and one
@@ -14,7 +14,7 @@ pub const RANKED_MAX: usize = 4;
 /// outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Candidate {
-    /// Which event.
+    /// The event.
     pub event_id: EventId,
     /// When its request arrived.
     pub ts: Timestamp,

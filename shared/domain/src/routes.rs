@@ -15,7 +15,7 @@ use crate::path::{self, NormalPath, PathError};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoutePattern(Arc<str>);
 
-/// Which pattern can't be used, and why.
+/// A pattern that can't be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the route pattern {pattern:?} {fault}")]
 pub struct RouteError {

@@ -1,4 +1,4 @@
-//! Which final statuses are billed.
+//! The final statuses that are billed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ pub struct BillableStatuses {
     statuses: Vec<u16>,
 }
 
-/// Which words are no status.
+/// The words that are no status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} must be a class from 2xx to 5xx or a status from 200 to 599", words.join(", "))]
 pub struct StatusesError {

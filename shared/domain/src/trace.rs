@@ -109,7 +109,7 @@ impl FromStr for TraceContext {
     }
 }
 
-/// So many lower-case digits, as a number.
+/// Reads a number of exactly this many lower-case hex digits.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     (text.len() == digits && text.bytes().all(lower)).then(|| u128::from_str_radix(text, 16).ok()).flatten()

@@ -7,12 +7,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use goldleaves_domain::wire::encode_event;
-use goldleaves_domain::{
-    CallMetadata, Epoch, EventId, Fingerprint, Outcome, RequestId, Source, Timestamp, Units, UsageEvent,
-};
+use goldleaves_domain::{Epoch, Fingerprint, Outcome, Timestamp, UsageEvent};
 use goldleaves_ledger::{Incoming, Ledger, StoreOptions, sqlite_url};
 use goldleaves_testkit::migrations;
 use goldleaves_testkit::postgres::Postgres;
+use goldleaves_testkit::usage;
 use uuid::Uuid;
 
 #[tokio::main]
@@ -86,34 +85,15 @@ async fn measure(name: &str, url: &str, Load { workers, batches, size, broken_of
 }
 
 fn event(number: usize, epoch: Epoch) -> Result<UsageEvent> {
-    let id = Uuid::now_v7();
-    let ts = Timestamp::from_unix_micros(1_773_136_800_000_000 + i64::try_from(number)? * 10_000)?;
+    let routes = ["/api/v1/documents", "/api/v1/ai", "/api/v1/search"];
     Ok(UsageEvent {
-        event_id: EventId::new(id),
-        source: Source::new(Uuid::nil()),
         tenant_id: format!("tenant-{}", number % 50).parse()?,
         user_id: format!("user-{}", number % 5_000).parse()?,
-        ts,
-        traceparent: None,
-        request_id: RequestId::from_uuid(id),
-        client_request_id: None,
-        route: ["/api/v1/documents", "/api/v1/ai", "/api/v1/search"]
-            .get(number % 3)
-            .context("three routes")?
-            .parse()?,
-        action: "read".parse()?,
-        units: Units::ONE,
-        metadata: CallMetadata {
-            method: "GET".to_owned(),
-            status_code: 200,
-            user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".to_owned()),
-            client_ip: Some("192.0.2.7".to_owned()),
-            response_bytes: 1024,
-            processing_micros: 1500,
-        },
-        outcome: Outcome::Completed,
+        ts: Timestamp::from_unix_micros(1_773_136_800_000_000 + i64::try_from(number)? * 10_000)?,
+        route: routes.get(number % 3).context("three routes")?.parse()?,
         fingerprint: Some(format!("v1:{number:064x}").parse::<Fingerprint>()?),
         epoch,
         seq: u64::try_from(number)? + 1,
+        ..usage::event()
     })
 }

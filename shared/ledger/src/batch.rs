@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::progress::Note;
-use crate::{LedgerError, Place};
+use crate::{LedgerError, StreamPlace};
 
 /// The reason of what can be read and not be recorded.
 const REFUSED: &str = "refused";
@@ -30,8 +30,8 @@ pub struct Incoming {
     pub payload: Bytes,
     /// The message, as far as it could be read.
     pub parsed: Result<Message, Unreadable>,
-    /// Which part of a stream is done with it, if it came from one, and if nothing of its message comes behind it.
-    pub place: Option<Place>,
+    /// The part of a stream that is done with it, if it came from one, and if nothing of its message comes behind it.
+    pub place: Option<StreamPlace>,
     /// When it was stored on its way here; `None`: nobody knows.
     pub stored: Option<Timestamp>,
 }
@@ -39,7 +39,7 @@ pub struct Incoming {
 impl Incoming {
     /// Reads a message: an event or a seal, or several, each by itself. What can't be read is a dead letter to be, and costs
     /// none of the others. There is always one at least; the place is the last one's, which goes in last or with the others.
-    pub fn of_message(payload: &Bytes, place: Option<Place>) -> Vec<Self> {
+    pub fn of_message(payload: &Bytes, place: Option<StreamPlace>) -> Vec<Self> {
         let incoming = wire::parse_all(payload).into_iter().map(|wire::Part { place, read }| {
             let payload = payload.slice(place);
             Self { payload, parsed: read, place: None, stored: None }
@@ -70,7 +70,7 @@ impl Incoming {
 
     /// The same from this place.
     #[must_use]
-    pub fn at(self, place: Place) -> Self {
+    pub fn at(self, place: StreamPlace) -> Self {
         Self { place: Some(place), ..self }
     }
 }

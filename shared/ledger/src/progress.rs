@@ -32,10 +32,10 @@ pub struct Sequences {
     pub last: u64,
 }
 
-/// Which sequences of which stream are done when a message is recorded: its own, and before it those that the stream no
+/// The sequences of a stream that are done when a message is recorded: its own, and before it those that the stream no
 /// longer holds.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct StreamPlace {
     /// The stream.
     pub course: Arc<Course>,
     /// The sequences.
@@ -212,7 +212,7 @@ pub(crate) async fn write(transaction: &Transaction, notes: &[Note<'_>]) -> Resu
 
 /// The part of a stream that is done with a message, and when that was stored; 0: nobody knows.
 pub(crate) struct Note<'a> {
-    pub(crate) place: &'a Place,
+    pub(crate) place: &'a StreamPlace,
     pub(crate) micros: i64,
 }
 

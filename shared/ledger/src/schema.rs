@@ -1,4 +1,4 @@
-//! Which schema the ledger needs. A test keeps the list equal to that of `goldleaves-migrations`.
+//! The schema that the ledger needs. A test keeps the list equal to that of `goldleaves-migrations`.
 
 use std::sync::atomic::AtomicBool;
 

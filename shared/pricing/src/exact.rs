@@ -2,7 +2,7 @@
 
 use crate::{Cents, Rate};
 
-/// So many 10^-12 cents are one cent: millionths of units times millionths of cents.
+/// The parts of a cent in which products are summed: millionths of units times millionths of cents.
 const SCALE: i128 = 1_000_000_000_000;
 
 /// An amount of money, exact: whole cents and what is left, in 10^-12 cents, from 0 to below one cent.
@@ -47,9 +47,9 @@ pub(crate) fn multiply_divide(factor: i128, times: i128, by: i128) -> (i128, i12
     let (whole, rest) = (factor.div_euclid(by), factor.rem_euclid(by).unsigned_abs());
     let (mut quotient, mut left) = (0_u128, 0_u128);
     for bit in (0..i128::BITS).rev() {
-        (quotient, left) = divided((quotient * 2, left * 2), by.unsigned_abs());
+        (quotient, left) = divided(quotient * 2, left * 2, by.unsigned_abs());
         if (times.unsigned_abs() >> bit) & 1 == 1 {
-            (quotient, left) = divided((quotient, left + rest), by.unsigned_abs());
+            (quotient, left) = divided(quotient, left + rest, by.unsigned_abs());
         }
     }
     let (quotient, left) = (quotient as i128, left as i128);
@@ -62,7 +62,7 @@ pub(crate) fn multiply_divide(factor: i128, times: i128, by: i128) -> (i128, i12
 }
 
 /// Takes `divisor` out of what is left, where it goes in once.
-const fn divided((quotient, left): (u128, u128), divisor: u128) -> (u128, u128) {
+const fn divided(quotient: u128, left: u128, divisor: u128) -> (u128, u128) {
     if left >= divisor { (quotient + 1, left - divisor) } else { (quotient, left) }
 }
 

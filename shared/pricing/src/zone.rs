@@ -44,7 +44,7 @@ pub enum CalendarError {
 /// A local day, cut to a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalDay {
-    /// Which day.
+    /// The day.
     pub day: Day,
     /// The part of the range that lies in it.
     pub period: Period,

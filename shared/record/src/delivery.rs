@@ -4,7 +4,7 @@ use bytes::Bytes;
 use goldleaves_domain::{Delivery, Epoch, Seal, Source, UsageEvent, hex_text, wire};
 use goldleaves_spool::{Record, RecordKind};
 
-use super::codec::{self, CodecError, Place};
+use super::codec::{self, CodecError, SettlePlace};
 
 /// The content of one record.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) enum Read {
 pub(super) fn read(record: &Record, source: Source) -> Read {
     let read = match record.kind {
         RecordKind::Publish { seq } => {
-            let place = Place { source, epoch: Epoch::new(record.epoch), seq };
+            let place = SettlePlace { source, epoch: Epoch::new(record.epoch), seq };
             codec::decode_event(record.version, &record.payload, place).map(|event| Read::Event(Box::new(event)))
         }
         RecordKind::Note => {

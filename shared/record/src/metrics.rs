@@ -67,9 +67,9 @@ impl Attempt {
 
 /// One counter for each of a few words, made once: counting takes no lock, and what never happened shows as 0.
 #[derive(Debug, Clone)]
-struct Counters<T>(Vec<(T, Counter)>);
+struct WordCounters<T>(Vec<(T, Counter)>);
 
-impl<T: Copy + PartialEq> Counters<T> {
+impl<T: Copy + PartialEq> WordCounters<T> {
     fn of(family: &Family<Label, Counter>, all: &[T], label: impl Fn(T) -> (&'static str, &'static str)) -> Self {
         Self(all.iter().map(|word| (*word, family.get_or_create(&[label(*word)]).clone())).collect())
     }
@@ -84,10 +84,10 @@ impl<T: Copy + PartialEq> Counters<T> {
 /// The numbers of one record side. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordMetrics {
-    captured: Counters<Outcome>,
-    voided: Counters<VoidReason>,
-    failures: Counters<FailedStep>,
-    attempts: Counters<Attempt>,
+    captured: WordCounters<Outcome>,
+    voided: WordCounters<VoidReason>,
+    failures: WordCounters<FailedStep>,
+    attempts: WordCounters<Attempt>,
     /// Calls served without a record.
     pub(crate) unrecorded: Counter,
     /// Calls of earlier starts settled as unknown.
@@ -119,10 +119,10 @@ impl RecordMetrics {
         let failures = family("capture_failures", "Captures of usage that failed, by step");
         let attempts = family("relay_batches", "Batches the relay tried to hand over, by result");
         Self {
-            captured: Counters::of(&captured, &Outcome::ALL, |outcome| ("outcome", outcome.as_str())),
-            voided: Counters::of(&voided, &VoidReason::ALL, |reason| ("reason", reason.as_str())),
-            failures: Counters::of(&failures, &FailedStep::ALL, |step| ("step", step.as_str())),
-            attempts: Counters::of(&attempts, &Attempt::ALL, |result| ("result", result.as_str())),
+            captured: WordCounters::of(&captured, &Outcome::ALL, |outcome| ("outcome", outcome.as_str())),
+            voided: WordCounters::of(&voided, &VoidReason::ALL, |reason| ("reason", reason.as_str())),
+            failures: WordCounters::of(&failures, &FailedStep::ALL, |step| ("step", step.as_str())),
+            attempts: WordCounters::of(&attempts, &Attempt::ALL, |result| ("result", result.as_str())),
             unrecorded: counter("unrecorded_calls", "Calls served without a record"),
             recovered: counter("recovered_calls", "Calls of earlier starts settled as unknown"),
             relayed: counter("relayed_records", "Records the relay handed over"),

@@ -112,9 +112,9 @@ pub async fn open(
     show_spool(metrics, recorder.clone());
     metrics.show_limit("spool_bytes_max", "SPOOL_BYTES_MAX: bytes that the spool may use", bytes_max);
     let (directory, spool) = (options.spool.directory.clone(), options.spool);
-    let open = Arc::new(move || Spool::open(spool.clone(), fs.clone()));
+    let open = move || Spool::open(spool.clone(), fs.clone()).map(|(spool, recovered)| Opened { spool, recovered });
     let (clock, metrics) = (options.clock, record_metrics);
-    let opening = Opening { directory, open, recorder: recorder.clone(), clock, metrics };
+    let opening = SpoolOpening { directory, open: Arc::new(open), recorder: recorder.clone(), clock, metrics };
     let state = opening.start(options.patience).await?;
     Ok(RecordSide {
         recorder,
@@ -122,17 +122,23 @@ pub async fn open(
     })
 }
 
+/// A spool that was opened, and what was found in it.
+struct Opened {
+    spool: Spool,
+    recovered: Recovered,
+}
+
 /// One attempt to open the spool, in a thread that may wait for the disk.
-type Attempt = JoinHandle<Result<(Spool, Recovered), OpenError>>;
+type Attempt = JoinHandle<Result<Opened, OpenError>>;
 
 /// The end of an attempt, or of the time for it.
-enum Tried {
-    Open(Box<(Spool, Recovered)>),
+enum AttemptEnd {
+    Open(Box<Opened>),
     Refused(OpenError),
     Unanswered(Attempt),
 }
 
-impl Tried {
+impl AttemptEnd {
     fn may_be_open_later(&self) -> bool {
         match self {
             Self::Open(_) => false,
@@ -166,62 +172,62 @@ impl Wait {
 }
 
 /// All that is needed to open the spool, now or later.
-struct Opening {
+struct SpoolOpening {
     directory: PathBuf,
-    open: Arc<dyn Fn() -> Result<(Spool, Recovered), OpenError> + Send + Sync>,
+    open: Arc<dyn Fn() -> Result<Opened, OpenError> + Send + Sync>,
     recorder: Recorder,
     clock: Clock,
     metrics: RecordMetrics,
 }
 
-impl Opening {
+impl SpoolOpening {
     fn say(&self, cause: &(dyn Error + 'static)) {
         let path = self.directory.display();
         error!(%path, cause, "the spool cannot be opened, nothing is recorded; retrying");
     }
 
     /// Opens the spool, or says that it goes on without.
-    async fn start(self, patience: Option<CancellationToken>) -> Result<State, RecordOpenError> {
+    async fn start(self, patience: Option<CancellationToken>) -> Result<OpenState, RecordOpenError> {
         let wait = Wait::at_most(ANSWER_MAX, patience.clone().unwrap_or_default());
         let mut tried = self.tried(self.attempt(), &wait).await;
         if let Some(hurry) = patience {
             tried = self.patiently(tried, &Wait::at_most(PATIENCE_MAX.saturating_sub(ANSWER_MAX), hurry)).await;
         }
         match tried {
-            Tried::Open(opened) => Ok(State::Open(Box::new(self.complete(*opened).await?))),
-            Tried::Refused(cause) if cause.may_pass() => {
+            AttemptEnd::Open(opened) => Ok(OpenState::Open(Box::new(self.complete(*opened).await?))),
+            AttemptEnd::Refused(cause) if cause.may_pass() => {
                 self.say(&cause);
-                Ok(State::Waiting(Box::new(self), None))
+                Ok(OpenState::Waiting(Box::new(self), None))
             }
-            Tried::Refused(cause) => Err(cause.into()),
-            Tried::Unanswered(attempt) => {
+            AttemptEnd::Refused(cause) => Err(cause.into()),
+            AttemptEnd::Unanswered(attempt) => {
                 let path = self.directory.display();
                 error!(%path, "the spool's disk does not answer, nothing is recorded; it is waited for");
                 self.recorder.is_unanswered(true);
-                Ok(State::Waiting(Box::new(self), Some(attempt)))
+                Ok(OpenState::Waiting(Box::new(self), Some(attempt)))
             }
         }
     }
 
-    async fn tried(&self, mut attempt: Attempt, wait: &Wait) -> Tried {
+    async fn tried(&self, mut attempt: Attempt, wait: &Wait) -> AttemptEnd {
         let opened = tokio::select! {
             biased;
             opened = &mut attempt => opened,
-            () = wait.over() => return Tried::Unanswered(attempt),
+            () = wait.over() => return AttemptEnd::Unanswered(attempt),
         };
-        self.outcome(opened).map_or_else(Tried::Refused, |opened| Tried::Open(Box::new(opened)))
+        self.outcome(opened).map_or_else(AttemptEnd::Refused, |opened| AttemptEnd::Open(Box::new(opened)))
     }
 
     /// Goes on with what has no spool yet, and tries again what may pass.
-    async fn patiently(&self, mut tried: Tried, wait: &Wait) -> Tried {
+    async fn patiently(&self, mut tried: AttemptEnd, wait: &Wait) -> AttemptEnd {
         if tried.may_be_open_later() {
             let (path, most_s) = (self.directory.display(), PATIENCE_MAX.as_secs());
             warn!(%path, most_s, "there is no spool yet; nothing is accepted at the sockets that were handed over");
         }
         while tried.may_be_open_later() && !wait.is_over() {
             let attempt = match tried {
-                Tried::Unanswered(attempt) => attempt,
-                Tried::Refused(_) | Tried::Open(_) => {
+                AttemptEnd::Unanswered(attempt) => attempt,
+                AttemptEnd::Refused(_) | AttemptEnd::Open(_) => {
                     tokio::select! {
                         () = tokio::time::sleep(TRIED_EVERY) => {}
                         () = wait.over() => {}
@@ -240,10 +246,7 @@ impl Opening {
         tokio::task::spawn_blocking(move || open())
     }
 
-    fn outcome(
-        &self,
-        opened: Result<Result<(Spool, Recovered), OpenError>, tokio::task::JoinError>,
-    ) -> Result<(Spool, Recovered), OpenError> {
+    fn outcome(&self, opened: Result<Result<Opened, OpenError>, tokio::task::JoinError>) -> Result<Opened, OpenError> {
         opened.unwrap_or_else(|failed| {
             let path = self.directory.clone();
             Err(OpenError::Io { action: "recover", path, source: failed.into() })
@@ -279,7 +282,8 @@ impl Opening {
     }
 
     /// From here on calls are recorded.
-    async fn complete(&self, (spool, recovered): (Spool, Recovered)) -> Result<Relay, RecordOpenError> {
+    async fn complete(&self, opened: Opened) -> Result<Relay, RecordOpenError> {
+        let Opened { spool, recovered } = opened;
         info!(
             spool = %spool.id(), epoch = %spool.epoch(), open_calls = recovered.orphans.len(),
             open_epochs = recovered.epochs.len(), "spool opened"
@@ -308,15 +312,15 @@ impl Opening {
 
 /// Hands what the spool holds to a [`Publisher`], as soon as there is a spool.
 pub struct RelayStart {
-    state: State,
+    state: OpenState,
     pace: RelayPace,
     tracer: Tracer,
     hurry: CancellationToken,
 }
 
-enum State {
+enum OpenState {
     Open(Box<Relay>),
-    Waiting(Box<Opening>, Option<Attempt>),
+    Waiting(Box<SpoolOpening>, Option<Attempt>),
 }
 
 impl RelayStart {
@@ -342,8 +346,8 @@ impl RelayStart {
     /// for at most `grace`, and the spool is closed. Returns the number of records left for the next start.
     pub async fn run(self, publisher: Arc<dyn Publisher>, stop: CancellationToken, grace: Duration) -> u64 {
         let relay = match self.state {
-            State::Open(relay) => *relay,
-            State::Waiting(opening, unanswered) => tokio::select! {
+            OpenState::Open(relay) => *relay,
+            OpenState::Waiting(opening, unanswered) => tokio::select! {
                 relay = opening.wait(unanswered, self.pace.open) => relay,
                 () = stop.cancelled() => {
                     warn!("stopped without ever having had a spool; nothing was recorded");

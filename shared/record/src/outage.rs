@@ -29,7 +29,7 @@ impl Default for OutageWatch {
 
 /// An outage that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Outage {
+pub(crate) struct SpoolOutage {
     /// Attempts that failed.
     pub(crate) failures: u32,
     /// From the first failure to the receipt.
@@ -61,9 +61,9 @@ impl OutageWatch {
     }
 
     /// Ends the outage, if there was one.
-    pub(crate) fn succeeded(&mut self, now: Instant) -> Option<Outage> {
+    pub(crate) fn succeeded(&mut self, now: Instant) -> Option<SpoolOutage> {
         let since = self.since.take()?;
-        let outage = Outage { failures: self.pauses.failures(), lasted: now.duration_since(since) };
+        let outage = SpoolOutage { failures: self.pauses.failures(), lasted: now.duration_since(since) };
         *self = Self::default();
         Some(outage)
     }
@@ -83,7 +83,7 @@ mod tests {
         backoff.failed(start, 0.5);
         assert!(backoff.is_probing());
         let end = start + Duration::from_secs(3);
-        assert_eq!(backoff.succeeded(end), Some(Outage { failures: 2, lasted: Duration::from_secs(3) }));
+        assert_eq!(backoff.succeeded(end), Some(SpoolOutage { failures: 2, lasted: Duration::from_secs(3) }));
         assert!(!backoff.is_probing());
         assert_eq!(backoff.succeeded(end), None);
     }

@@ -18,7 +18,7 @@ use super::delivery::{self, Read};
 
 /// The limits of the receiver.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct PackingLimits {
     /// The most bytes of any message, once the receiver refused a larger one.
     pub(super) bytes_max: Option<usize>,
     /// The most bytes of a message with several events; `None`: each has its own.
@@ -27,14 +27,14 @@ pub(super) struct Limits {
 
 /// The messages of these records, in the order of the first record of each; where a record alone is larger than the
 /// receiver takes, its parts.
-pub(super) fn messages(window: &[(Record, Read)], source: Source, limits: Limits) -> Vec<Delivery> {
+pub(super) fn messages(window: &[(Record, Read)], source: Source, limits: PackingLimits) -> Vec<Delivery> {
     let mut packer = Packer { source, limits, slots: Vec::new(), open: HashMap::new(), last: None };
     window.iter().for_each(|(record, read)| packer.take(record, read));
     packer.finish()
 }
 
 /// A message to be, and the record it begins with.
-struct Slot<'a> {
+struct PackSlot<'a> {
     record: &'a Record,
     what: What,
 }
@@ -46,8 +46,8 @@ enum What {
 
 struct Packer<'a> {
     source: Source,
-    limits: Limits,
-    slots: Vec<Slot<'a>>,
+    limits: PackingLimits,
+    slots: Vec<PackSlot<'a>>,
     /// The slots that may still grow.
     open: HashMap<&'a TenantId, usize>,
     /// The newest sequence number, and whose it is.
@@ -73,7 +73,7 @@ impl<'a> Packer<'a> {
                     self.open.remove(&event.tenant_id);
                 }
                 let what = What::One(delivery::message(record, read, self.source));
-                self.slots.push(Slot { record, what });
+                self.slots.push(PackSlot { record, what });
             }
         }
     }
@@ -86,14 +86,14 @@ impl<'a> Packer<'a> {
         };
         if !added {
             self.open.insert(&event.tenant_id, self.slots.len());
-            self.slots.push(Slot { record, what: What::Several(EventBatch::of(event)) });
+            self.slots.push(PackSlot { record, what: What::Several(EventBatch::of(event)) });
         }
     }
 
     fn finish(self) -> Vec<Delivery> {
         let Self { source, limits, slots, .. } = self;
         let mut messages = Vec::with_capacity(slots.len());
-        for Slot { record, what } in slots {
+        for PackSlot { record, what } in slots {
             let whole = match what {
                 What::Several(batch) => batch.finish(),
                 What::One(delivery) => delivery,

@@ -20,10 +20,10 @@ use super::metrics::{FailedStep, RecordMetrics};
 /// Records calls in the spool. Cheap to clone; one for the whole gateway.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    shared: Arc<Shared>,
+    shared: Arc<RecorderInner>,
 }
 
-struct Shared {
+struct RecorderInner {
     /// Missing as long as the disk does not let the spool be opened.
     log: OnceLock<Arc<CallLog>>,
     /// The disk has not answered yet whether the spool can be opened.
@@ -51,7 +51,7 @@ struct CallLog {
 
 /// Why a call has no record.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum NoRecord {
     #[error("the spool could not be opened yet")]
     NoSpool,
     /// `strict`: what is appended would not become durable while the client waits.
@@ -61,7 +61,7 @@ enum Refusal {
     Append(#[from] AppendError),
 }
 
-impl Refusal {
+impl NoRecord {
     /// Returns whether the disk only has to catch up.
     const fn may_pass_at_once(&self) -> bool {
         matches!(self, Self::Append(AppendError::Behind))
@@ -74,7 +74,7 @@ const BEHIND_PAUSE: Duration = Duration::from_millis(2);
 /// Between two looks whether the disk that is waited for stands still.
 const STILL_LOOK: Duration = Duration::from_millis(200);
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for RecorderInner {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Recorder").field("durability", &self.durability).finish_non_exhaustive()
     }
@@ -136,7 +136,7 @@ impl Recorder {
     /// Records nothing until it is given a spool.
     pub(super) fn new(durability: Durability, metrics: RecordMetrics, calls_max: usize) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(RecorderInner {
                 log: OnceLock::new(),
                 unanswered: AtomicBool::new(false),
                 uncounted: Mutex::new(0),
@@ -232,18 +232,18 @@ impl Recorder {
             return Ok(());
         }
         let refusal = match self.spool() {
-            None => Refusal::NoSpool,
-            Some(spool) if spool.stands_still() => Refusal::StandsStill,
+            None => NoRecord::NoSpool,
+            Some(spool) if spool.stands_still() => NoRecord::StandsStill,
             Some(spool) => match spool.refuses() {
                 None | Some(AppendError::Behind) => return Ok(()),
-                Some(cause) => Refusal::Append(cause),
+                Some(cause) => NoRecord::Append(cause),
             },
         };
         Err(self.shared.unrecorded(call, &refusal))
     }
 
-    fn try_intend(&self, call: PreparedCall) -> Result<AnnouncedCall, (PreparedCall, Refusal)> {
-        let Some(log) = self.shared.log.get() else { return Err((call, Refusal::NoSpool)) };
+    fn try_intend(&self, call: PreparedCall) -> Result<AnnouncedCall, (PreparedCall, NoRecord)> {
+        let Some(log) = self.shared.log.get() else { return Err((call, NoRecord::NoSpool)) };
         match log.spool.intent(codec::CALL_VERSION, &call.payload) {
             Ok(intent) => {
                 log_announced(&call.payload);
@@ -264,9 +264,9 @@ impl Recorder {
 
 // === impl Shared ===
 
-impl Shared {
+impl RecorderInner {
     /// Counts a call that has no record. In `strict` it is not served either, so the seals do not speak of it.
-    fn unrecorded(&self, call: &PreparedCall, cause: &Refusal) -> Unrecorded {
+    fn unrecorded(&self, call: &PreparedCall, cause: &NoRecord) -> Unrecorded {
         let PreparedCall { event_id, request_id, payload } = call;
         let cause: &(dyn Error + 'static) = cause;
         self.metrics.failed(FailedStep::Intent);

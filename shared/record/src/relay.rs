@@ -23,7 +23,7 @@ use super::gather::Gathering;
 use super::memo::Memo;
 use super::metrics::{Attempt, RecordMetrics};
 use super::outage::OutageWatch;
-use super::packing::{self, Limits};
+use super::packing::{self, PackingLimits};
 use super::recorder::Recorder;
 use super::recovery;
 use super::sealer::Sealer;
@@ -111,7 +111,7 @@ enum BatchSize {
     Nothing,
     /// Less than half of what a batch may have: so many records.
     Small(usize),
-    /// So much that more is probably there.
+    /// A batch so large that more is probably there.
     Large,
 }
 
@@ -302,7 +302,7 @@ impl Relay {
         while !left.is_empty() {
             let length = if self.outage.is_probing() { 1 } else { left.len() };
             let (window, rest) = left.split_at(length);
-            let limits = Limits { bytes_max, packs: publisher.packs() };
+            let limits = PackingLimits { bytes_max, packs: publisher.packs() };
             match publisher.publish(packing::messages(window, self.source, limits)).await {
                 Ok(()) => {
                     self.confirmed(window);
@@ -368,7 +368,7 @@ impl Relay {
             let name = "send usage".into();
             let opening = Opening { parent: Some(parent), kind: SpanKind::Producer, name, started };
             let Some(mut span) = self.tracer.open(opening) else { continue };
-            messaging::say_event(&mut span, "send", (event.event_id, receiver));
+            messaging::say_event(&mut span, "send", event.event_id, receiver);
             span.end();
         }
     }

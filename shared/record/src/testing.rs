@@ -1,9 +1,10 @@
 //! Calls and settlements of every legal kind, for property tests.
 
 use goldleaves_domain::{
-    Action, CallMetadata, Epoch, EventId, Fingerprint, Outcome, RequestId, RoutePattern, Source, TenantId, Timestamp,
-    Units, UsageEvent, UserId,
+    Action, Epoch, EventId, Fingerprint, Outcome, RequestId, RoutePattern, TenantId, Timestamp, Units, UsageEvent,
+    UserId,
 };
+use goldleaves_testkit::usage;
 use proptest::option;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -84,27 +85,9 @@ pub(crate) fn any_settlement() -> impl Strategy<Value = Settlement> {
 pub(crate) fn event_at(epoch: Epoch, seq: u64) -> UsageEvent {
     UsageEvent {
         event_id: EventId::new(Uuid::from_u128(u128::from(seq) << 64 | epoch.as_uuid().as_u128() & 0xffff)),
-        source: Source::new(Uuid::nil()),
-        tenant_id: "tenant".parse().unwrap(),
-        user_id: "user".parse().unwrap(),
-        ts: Timestamp::from_unix_micros(1_700_000_000_000_000).unwrap(),
-        traceparent: None,
         request_id: "request".parse().unwrap(),
-        client_request_id: None,
-        route: "/api/v1/documents".parse().unwrap(),
-        action: Action::of_method("GET"),
-        units: Units::ONE,
-        metadata: CallMetadata {
-            method: "GET".into(),
-            status_code: 200,
-            user_agent: None,
-            client_ip: None,
-            response_bytes: 0,
-            processing_micros: 0,
-        },
-        outcome: Outcome::Completed,
-        fingerprint: None,
         epoch,
         seq,
+        ..usage::event()
     }
 }

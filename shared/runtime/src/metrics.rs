@@ -22,11 +22,11 @@ type Refresh = Box<dyn Fn() + Send + Sync>;
 /// The metrics themselves (`prometheus_client::metrics`) are atomics: counting never takes this registry's lock.
 #[derive(Clone, Default)]
 pub struct Metrics {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<MetricsInner>>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct MetricsInner {
     registry: Registry,
     shared: BTreeMap<String, Counter>,
     refreshes: Vec<Refresh>,
@@ -39,7 +39,7 @@ impl Metrics {
     /// An empty registry whose names start with `goldleaves_`.
     pub fn new() -> Self {
         let registry = Registry::with_prefix("goldleaves");
-        Self { inner: Arc::new(Mutex::new(Inner { registry, ..Inner::default() })) }
+        Self { inner: Arc::new(Mutex::new(MetricsInner { registry, ..MetricsInner::default() })) }
     }
 
     /// Registers a metric and hands it back. A counter's name gets `_total` when it is written.
@@ -84,7 +84,7 @@ impl Metrics {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, MetricsInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 
-/// Which database.
+/// The database that statements are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// PostgreSQL.

@@ -14,7 +14,7 @@ pub enum StoreError {
     /// The SQLite file or its directory can't be made.
     #[error("the database file {path} can't be opened")]
     File {
-        /// Which file.
+        /// The file.
         path: String,
         /// The system's error.
         source: io::Error,
@@ -51,7 +51,7 @@ pub enum StoreError {
     /// A stored row can't be read back: somebody else changed it.
     #[error("a stored row can't be read: {what}")]
     Unreadable {
-        /// Which column and why.
+        /// The column, and why.
         what: String,
     },
     /// The database took longer than allowed; whether it did the work is unknown.

@@ -38,7 +38,7 @@ impl Hold {
 
 /// The first of the locks on (tenant, client id): "GL" and the number of the use.
 const REQUESTS: i64 = 0x474c_0003_0000_0000;
-/// So many locks for all (tenant, client id): few enough that a batch never fills the server's lock table.
+/// The locks for all (tenant, client id): few enough that a batch never fills the server's lock table.
 const REQUEST_LOCKS: u64 = 512;
 
 /// The lock on a tenant's events with one client id, under which repeats are judged and corrected.

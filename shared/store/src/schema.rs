@@ -1,4 +1,4 @@
-//! Which steps of the schema a database has, beside those that a program was written for.
+//! The steps of the schema that a database has, beside those that a program was written for.
 
 use crate::dialect::{Dialect, read};
 use crate::rows::Params;

@@ -26,7 +26,7 @@ use crate::url::sqlite_path;
 /// Between giving a lock up and asking for it again: who waited behind it has to have its turn.
 const LOCK_PAUSE: Duration = Duration::from_millis(250);
 
-impl Target {
+impl StatementTarget {
     fn of(Numbered { pool, number }: Numbered) -> Self {
         Self { connection: pool, pool: Some(number) }
     }
@@ -52,11 +52,11 @@ impl PoolUse {
 /// A database. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    inner: Arc<StoreInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct StoreInner {
     connections: Connections,
     options: StoreOptions,
     /// The word that the schema was seen, where writes wait for that.
@@ -75,7 +75,7 @@ enum Connections {
 
 /// Where a statement is to run; `pool` is which one of PostgreSQL's.
 #[derive(Debug, Clone)]
-struct Target {
+struct StatementTarget {
     connection: DatabaseConnection,
     pool: Option<u64>,
 }
@@ -98,7 +98,7 @@ impl Store {
             _ => return Err(StoreError::unknown_url()),
         };
         let may_write = watch::Sender::new(!options.writes_wait_for_schema);
-        Ok(Self { inner: Arc::new(Inner { connections, options, may_write }) })
+        Ok(Self { inner: Arc::new(StoreInner { connections, options, may_write }) })
     }
 
     /// The schema was seen to be this program's.
@@ -202,7 +202,7 @@ impl Store {
         }
     }
 
-    /// Which database it is, as traces name it.
+    /// The database, as traces name it.
     pub fn system(&self) -> &'static str {
         match self.dialect() {
             Dialect::Postgres => "postgresql",
@@ -218,17 +218,17 @@ impl Store {
         }
     }
 
-    fn writer(&self) -> Target {
+    fn writer(&self) -> StatementTarget {
         match &self.inner.connections {
-            Connections::Sqlite { writer, .. } => Target { connection: writer.clone(), pool: None },
-            Connections::Postgres(postgres) => Target::of(postgres.pool()),
+            Connections::Sqlite { writer, .. } => StatementTarget { connection: writer.clone(), pool: None },
+            Connections::Postgres(postgres) => StatementTarget::of(postgres.pool()),
         }
     }
 
-    fn reader(&self) -> Target {
+    fn reader(&self) -> StatementTarget {
         match &self.inner.connections {
-            Connections::Sqlite { reader, .. } => Target { connection: reader.clone(), pool: None },
-            Connections::Postgres(postgres) => Target::of(postgres.pool()),
+            Connections::Sqlite { reader, .. } => StatementTarget { connection: reader.clone(), pool: None },
+            Connections::Postgres(postgres) => StatementTarget::of(postgres.pool()),
         }
     }
 
@@ -241,7 +241,7 @@ impl Store {
     }
 
     /// Leaves the pool of this target if what came of a statement puts its connection in doubt.
-    fn doubt(&self, target: &Target, cause: &StoreError) {
+    fn doubt(&self, target: &StatementTarget, cause: &StoreError) {
         if let (Connections::Postgres(postgres), Some(number)) = (&self.inner.connections, target.pool)
             && cause.is_of_the_connection()
         {
@@ -320,7 +320,7 @@ impl Store {
         )
     }
 
-    async fn begin(&self, target: &Target, mode: TransactionOptions) -> Result<Transaction, StoreError> {
+    async fn begin(&self, target: &StatementTarget, mode: TransactionOptions) -> Result<Transaction, StoreError> {
         let inner = target.connection.begin_with_options(mode).await.map_err(|error| {
             let error = StoreError::from(error).named();
             self.doubt(target, &error);
@@ -410,7 +410,7 @@ impl Store {
 pub struct Transaction {
     inner: DatabaseTransaction,
     store: Store,
-    target: Target,
+    target: StatementTarget,
     /// True if a lock was not to be had soon.
     gave_way: AtomicBool,
 }

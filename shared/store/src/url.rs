@@ -72,7 +72,7 @@ const PARAMETERS: [&str; 17] = [
     "application_name",
 ];
 
-/// Which server a session may be on.
+/// The parameter that says which server a session may be on.
 const SESSION: &str = "target_session_attrs";
 
 /// An URL of PostgreSQL, read.

@@ -31,25 +31,25 @@ pub enum AddressError {
     /// Not an address.
     #[error("server {position} is not an address such as nats://host:4222")]
     Malformed {
-        /// Which of the servers.
+        /// The server's place in the list.
         position: usize,
     },
     /// A scheme other than `nats` and `tls`.
     #[error("server {position} has another scheme than nats:// and tls://")]
     Scheme {
-        /// Which of the servers.
+        /// The server's place in the list.
         position: usize,
     },
     /// A user, password or token that is not UTF-8 after percent-decoding.
     #[error("the user, password or token of server {position} is not UTF-8 after percent-decoding")]
     Login {
-        /// Which of the servers.
+        /// The server's place in the list.
         position: usize,
     },
     /// Two servers with different logins.
     #[error("server {position} has another user, password or token than a server before it; all must be the same")]
     TwoLogins {
-        /// Which of the servers.
+        /// The server's place in the list.
         position: usize,
     },
 }

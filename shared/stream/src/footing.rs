@@ -3,7 +3,7 @@
 use crate::connection::Connection;
 use crate::topology::{TopologyError, find_consumer, find_stream};
 
-/// Which stream it is, what it still holds, and up to where workers acknowledged it.
+/// The stream, what it still holds, and up to where workers acknowledged it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footing {
     /// When the stream was made, in JetStream's own words: another text is another stream.

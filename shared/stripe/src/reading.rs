@@ -114,7 +114,7 @@ impl StripeMeter {
     }
 }
 
-/// Which sums of a meter.
+/// The sums of a meter that are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Whose.

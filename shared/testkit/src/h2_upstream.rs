@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// One call.
 #[derive(Debug)]
-pub struct Asked {
+pub struct H2Call {
     /// Its head, and its body as it comes.
     pub request: Request<RecvStream>,
     /// Where the answer goes.
@@ -35,7 +35,7 @@ pub struct Asked {
     pub kill: AbortHandle,
 }
 
-impl Asked {
+impl H2Call {
     /// Sends the head of a 200 with these fields.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ pub fn map(fields: &[(&'static str, &str)]) -> Result<HeaderMap> {
     fields.iter().map(field).collect()
 }
 
-type Handler = dyn Fn(Asked) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+type Handler = dyn Fn(H2Call) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// How it serves.
 #[derive(Clone, Default)]
@@ -100,12 +100,12 @@ pub struct Options {
 /// The running upstream. It ends with the value.
 pub struct H2Upstream {
     address: Option<SocketAddr>,
-    counts: Arc<Counts>,
+    counts: Arc<H2Counts>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Counts {
+struct H2Counts {
     connections: AtomicUsize,
     calls: AtomicUsize,
     alive: Mutex<Vec<AbortHandle>>,
@@ -118,11 +118,11 @@ impl H2Upstream {
     /// No port could be bound.
     pub async fn start<F: Future<Output = ()> + Send + 'static>(
         options: Options,
-        handler: impl Fn(Asked) -> F + Send + Sync + 'static,
+        handler: impl Fn(H2Call) -> F + Send + Sync + 'static,
     ) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the upstream")?;
         let address = listener.local_addr().context("the upstream's address")?;
-        let (counts, handler) = (Arc::new(Counts::default()), boxed(handler));
+        let (counts, handler) = (Arc::new(H2Counts::default()), boxed(handler));
         let served = Arc::clone(&counts);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -130,10 +130,10 @@ impl H2Upstream {
                 let (options, counts, handler) = (options.clone(), Arc::clone(&served), Arc::clone(&handler));
                 tokio::spawn(async move {
                     match options.tls.clone() {
-                        None => serve(stream, &options, (&counts, handler)).await,
+                        None => serve(stream, &options, &counts, handler).await,
                         Some(tls) => {
                             if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
-                                serve(stream, &options, (&counts, handler)).await;
+                                serve(stream, &options, &counts, handler).await;
                             }
                         }
                     }
@@ -149,15 +149,15 @@ impl H2Upstream {
     /// The socket can't be made.
     pub fn start_at<F: Future<Output = ()> + Send + 'static>(
         path: &Path,
-        handler: impl Fn(Asked) -> F + Send + Sync + 'static,
+        handler: impl Fn(H2Call) -> F + Send + Sync + 'static,
     ) -> Result<Self> {
         let listener = UnixListener::bind(path).context("binding the upstream")?;
-        let (counts, handler) = (Arc::new(Counts::default()), boxed(handler));
+        let (counts, handler) = (Arc::new(H2Counts::default()), boxed(handler));
         let served = Arc::clone(&counts);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (counts, handler) = (Arc::clone(&served), Arc::clone(&handler));
-                tokio::spawn(async move { serve(stream, &Options::default(), (&counts, handler)).await });
+                tokio::spawn(async move { serve(stream, &Options::default(), &counts, handler).await });
             }
         });
         Ok(Self { address: None, counts, accepting })
@@ -193,12 +193,12 @@ impl Drop for H2Upstream {
 }
 
 fn boxed<F: Future<Output = ()> + Send + 'static>(
-    handler: impl Fn(Asked) -> F + Send + Sync + 'static,
+    handler: impl Fn(H2Call) -> F + Send + Sync + 'static,
 ) -> Arc<Handler> {
     Arc::new(move |asked| Box::pin(handler(asked)))
 }
 
-async fn serve<S>(stream: S, options: &Options, (counts, handler): (&Arc<Counts>, Arc<Handler>))
+async fn serve<S>(stream: S, options: &Options, counts: &Arc<H2Counts>, handler: Arc<Handler>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -226,7 +226,7 @@ where
             let Some(Ok((request, respond))) = accepted else { return };
             let call = counts_of_calls.calls.fetch_add(1, Ordering::SeqCst);
             let (leave, kill) = (Arc::clone(&leave), kill.clone());
-            tokio::spawn(handler(Asked { request, respond, connection: number, number: call, leave, kill }));
+            tokio::spawn(handler(H2Call { request, respond, connection: number, number: call, leave, kill }));
         }
     });
     counts.alive.lock().unwrap_or_else(PoisonError::into_inner).push(serving.abort_handle());

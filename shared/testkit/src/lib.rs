@@ -29,5 +29,6 @@ pub mod stripe;
 pub mod stripe_client;
 pub mod token;
 pub mod upstream;
+pub mod usage;
 
 pub use goldleaves_migrations as migrations;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// The state of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wire {
+enum WireState {
     /// Bytes flow.
     Whole,
     /// Connections are open, no byte moves.
@@ -26,7 +26,7 @@ enum Wire {
 pub struct WireProxy {
     address: SocketAddr,
     target: watch::Sender<String>,
-    wire: watch::Sender<Wire>,
+    wire: watch::Sender<WireState>,
     /// Connections with a smaller number are silent for ever.
     silent: watch::Sender<u64>,
     accepted: Arc<AtomicU64>,
@@ -41,7 +41,7 @@ impl WireProxy {
     pub async fn start(target: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the proxy")?;
         let address = listener.local_addr().context("the proxy's address")?;
-        let (wire, seen) = watch::channel(Wire::Whole);
+        let (wire, seen) = watch::channel(WireState::Whole);
         let (silent, silenced) = watch::channel(0);
         let (target, aimed) = watch::channel(target.to_owned());
         let accepted = Arc::new(AtomicU64::new(0));
@@ -80,12 +80,12 @@ impl WireProxy {
 
     /// Closes every connection and every new one.
     pub fn cut(&self) {
-        self.wire.send_replace(Wire::Cut);
+        self.wire.send_replace(WireState::Cut);
     }
 
     /// Keeps every connection open and lets no byte through: what a hanging server looks like.
     pub fn stall(&self) {
-        self.wire.send_replace(Wire::Stalled);
+        self.wire.send_replace(WireState::Stalled);
     }
 
     /// Swallows every byte of the connections that are open now, without an end: what a firewall that forgot them looks like.
@@ -96,19 +96,19 @@ impl WireProxy {
 
     /// Lets bytes flow again; connections that were cut stay gone.
     pub fn mend(&self) {
-        self.wire.send_replace(Wire::Whole);
+        self.wire.send_replace(WireState::Whole);
     }
 }
 
 impl Drop for WireProxy {
     fn drop(&mut self) {
-        self.wire.send_replace(Wire::Cut);
+        self.wire.send_replace(WireState::Cut);
         self.accepting.abort();
     }
 }
 
-async fn connection(client: TcpStream, target: String, mut wire: watch::Receiver<Wire>) {
-    if wire.wait_for(|wire| *wire != Wire::Stalled).await.is_ok_and(|wire| *wire == Wire::Cut) {
+async fn connection(client: TcpStream, target: String, mut wire: watch::Receiver<WireState>) {
+    if wire.wait_for(|wire| *wire != WireState::Stalled).await.is_ok_and(|wire| *wire == WireState::Cut) {
         return;
     }
     let Ok(server) = TcpStream::connect(&target).await else { return };
@@ -118,7 +118,7 @@ async fn connection(client: TcpStream, target: String, mut wire: watch::Receiver
     let (server_read, server_write) = server.into_split();
     let there = pass(client_read, server_write, wire.clone());
     let back = pass(server_read, client_write, wire.clone());
-    let cut = async { wire.wait_for(|wire| *wire == Wire::Cut).await.map(drop) };
+    let cut = async { wire.wait_for(|wire| *wire == WireState::Cut).await.map(drop) };
     tokio::select! {
         _ = async { tokio::join!(there, back) } => {}
         _ = cut => {}
@@ -126,11 +126,11 @@ async fn connection(client: TcpStream, target: String, mut wire: watch::Receiver
 }
 
 /// Moves bytes while the wire is whole; passes the end of one side on to the other.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wire: watch::Receiver<Wire>) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wire: watch::Receiver<WireState>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let Ok(length) = from.read(&mut buffer).await else { return };
-        if wire.wait_for(|wire| *wire != Wire::Stalled).await.is_err() {
+        if wire.wait_for(|wire| *wire != WireState::Stalled).await.is_err() {
             return;
         }
         let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {

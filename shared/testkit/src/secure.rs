@@ -64,7 +64,7 @@ impl Authority {
     ///
     /// # Errors
     /// No key could be made, or no file be written.
-    pub fn sign(&self, name: &str, (names, validity): (&[&str], Validity)) -> Result<Identity> {
+    pub fn sign(&self, name: &str, names: &[&str], validity: Validity) -> Result<Identity> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).context("a certificate")?;
         if validity == Validity::Expired {

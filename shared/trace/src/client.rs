@@ -34,7 +34,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The fate of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum BatchFate {
     /// The collector took it, but for so many of its spans.
     Taken { refused: u64 },
     /// The collector does not want it.
@@ -45,10 +45,10 @@ pub(crate) enum Fate {
 
 /// The client. Clones share their connections, and the fate of the last batch.
 #[derive(Debug, Clone)]
-pub(crate) struct Collector(Arc<Inner>);
+pub(crate) struct CollectorClient(Arc<ClientInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ClientInner {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     headers: HeaderMap,
     stop: CancellationToken,
@@ -57,12 +57,12 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Last {
-    fate: Option<Fate>,
-    /// So that the log has one line when the collector goes, and one when it is back.
+    fate: Option<BatchFate>,
+    /// True while the collector is away: the log has one line when it goes, and one when it is back.
     is_away: bool,
 }
 
-impl Collector {
+impl CollectorClient {
     /// Posts with these headers, and tries nothing again once `stop` is cancelled.
     pub(crate) fn new(tls: ClientConfig, headers: HeaderMap, stop: CancellationToken) -> Self {
         let mut tcp = HttpConnector::new();
@@ -72,33 +72,33 @@ impl Collector {
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let connector = connector.wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Self(Arc::new(Inner { client, headers, stop, last: Mutex::default() }))
+        Self(Arc::new(ClientInner { client, headers, stop, last: Mutex::default() }))
     }
 
     /// Returns what became of the last batch; `None` when it was not even sent.
-    pub(crate) fn fate(&self) -> Option<Fate> {
+    pub(crate) fn fate(&self) -> Option<BatchFate> {
         self.0.last.lock().fate.take()
     }
 }
 
 #[async_trait::async_trait]
-impl HttpClient for Collector {
+impl HttpClient for CollectorClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (mut head, body) = request.into_parts();
         head.headers.insert(USER_AGENT, HeaderValue::from_static(concat!("goldleaves/", env!("CARGO_PKG_VERSION"))));
         head.headers.extend(self.0.headers.clone());
         let sent = self.0.send(&Request::from_parts(head, body)).await;
         let fate = match &sent {
-            Ok(response) => Fate::Taken { refused: refused(response.body()) },
-            Err(error) if error.is_transient() => Fate::Unsent,
-            Err(_) => Fate::Refused,
+            Ok(response) => BatchFate::Taken { refused: refused(response.body()) },
+            Err(error) if error.is_transient() => BatchFate::Unsent,
+            Err(_) => BatchFate::Refused,
         };
         self.0.last.lock().fate = Some(fate);
         sent.map_err(Into::into)
     }
 }
 
-impl Inner {
+impl ClientInner {
     async fn send(&self, request: &Request<Bytes>) -> Result<Response<Bytes>, PostError> {
         let (mut pause, mut attempt) = (PAUSE, 1);
         loop {

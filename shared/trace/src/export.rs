@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::client::{Collector, Fate};
+use crate::client::{BatchFate, CollectorClient};
 use crate::metrics::TraceMetrics;
 use crate::queue::Queue;
 use crate::{CertificateError, Endpoint, Tracer};
@@ -37,7 +37,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 const LINKS_MAX: u32 = 1_024;
 
 /// Where spans go to and which there are.
-pub(crate) struct Plan {
+pub(crate) struct ExportPlan {
     pub(crate) endpoint: Endpoint,
     pub(crate) tls: ClientConfig,
     pub(crate) headers: HeaderMap,
@@ -59,10 +59,10 @@ pub enum StartError {
 
 /// The export while it runs.
 #[derive(Debug)]
-pub struct Exporting(Option<Running>);
+pub struct Exporting(Option<RunningExport>);
 
 #[derive(Debug)]
-struct Running {
+struct RunningExport {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -75,7 +75,7 @@ impl Exporting {
 
     /// Exports what is left, for a bounded time, or until `at_once`. To be called when nothing opens spans any more.
     pub async fn finish(self, at_once: impl Future<Output = ()>) {
-        let Some(Running { stop, mut task }) = self.0 else { return };
+        let Some(RunningExport { stop, mut task }) = self.0 else { return };
         stop.cancel();
         tokio::select! {
             ended = &mut task => if ended.is_err() {
@@ -87,8 +87,8 @@ impl Exporting {
 }
 
 /// Starts the task.
-pub(crate) fn start(plan: Plan, metrics: TraceMetrics) -> Result<(Tracer, Exporting), StartError> {
-    let Plan { endpoint, tls, headers, sampler, resource } = plan;
+pub(crate) fn start(plan: ExportPlan, metrics: TraceMetrics) -> Result<(Tracer, Exporting), StartError> {
+    let ExportPlan { endpoint, tls, headers, sampler, resource } = plan;
     let (queue, spans) = Queue::new(metrics.queue_full.clone());
     let resource = resource_of(resource);
     let provider = SdkTracerProvider::builder()
@@ -103,7 +103,7 @@ pub(crate) fn start(plan: Plan, metrics: TraceMetrics) -> Result<(Tracer, Export
         .build();
     let tracer = Tracer::new(provider.tracer_with_scope(scope));
     let stop = CancellationToken::new();
-    let collector = Collector::new(tls, headers, stop.clone());
+    let collector = CollectorClient::new(tls, headers, stop.clone());
     let mut exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(collector.clone())
@@ -115,7 +115,7 @@ pub(crate) fn start(plan: Plan, metrics: TraceMetrics) -> Result<(Tracer, Export
     exporter.set_resource(&resource);
     let task = Exporter { spans, exporter, collector, metrics, stop: stop.clone(), in_hand: 0 };
     let task = tokio::spawn(task.run());
-    Ok((tracer, Exporting(Some(Running { stop, task }))))
+    Ok((tracer, Exporting(Some(RunningExport { stop, task }))))
 }
 
 fn resource_of(attributes: Vec<(String, String)>) -> Resource {
@@ -134,7 +134,7 @@ fn resource_of(attributes: Vec<(String, String)>) -> Resource {
 struct Exporter {
     spans: mpsc::Receiver<SpanData>,
     exporter: opentelemetry_otlp::SpanExporter,
-    collector: Collector,
+    collector: CollectorClient,
     metrics: TraceMetrics,
     stop: CancellationToken,
     /// Spans taken out of the queue whose fate is open.
@@ -198,12 +198,12 @@ impl Exporter {
         let fate = self.collector.fate().unwrap_or_else(|| {
             let cause = exported.err().map(|error| error.to_string());
             tracing::warn!(cause, spans, "a batch of spans can't be encoded, it is dropped");
-            Fate::Refused
+            BatchFate::Refused
         });
         let (taken, refused, unsent) = match fate {
-            Fate::Taken { refused } => (spans.saturating_sub(refused), refused.min(spans), 0),
-            Fate::Refused => (0, spans, 0),
-            Fate::Unsent => (0, 0, spans),
+            BatchFate::Taken { refused } => (spans.saturating_sub(refused), refused.min(spans), 0),
+            BatchFate::Refused => (0, spans, 0),
+            BatchFate::Unsent => (0, 0, spans),
         };
         self.metrics.exported.inc_by(taken);
         self.metrics.refused.inc_by(refused);

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use rustls::RootCertStore;
 
 use crate::certificate;
-use crate::export::{self, Exporting, Plan, StartError};
+use crate::export::{self, ExportPlan, Exporting, StartError};
 use crate::metrics::TraceMetrics;
 use crate::variables::{self, SamplerKind};
 use crate::{Endpoint, Tracer};
@@ -73,7 +73,7 @@ impl TraceSettings {
         let tls = certificate::client_config(&endpoint, roots)?;
         let sampler = variables::sampler(self.sampling.kind, self.sampling.ratio);
         tracing::info!("traces go to {endpoint}");
-        let plan = Plan { endpoint, tls, headers, sampler, resource: self.resource(program) };
+        let plan = ExportPlan { endpoint, tls, headers, sampler, resource: self.resource(program) };
         export::start(plan, metrics)
     }
 

@@ -59,7 +59,7 @@ impl Exporter {
         Self { tracer, exporting, metrics }
     }
 
-    /// So many spans, opened and ended.
+    /// Opens and ends this many spans.
     fn spans(&self, count: usize) {
         for _ in 0..count {
             self.tracer.open(opening(None)).unwrap().end();

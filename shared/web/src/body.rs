@@ -46,9 +46,9 @@ pub enum BodyError {
 /// A request's or response's body.
 ///
 /// `is_end_stream` and `size_hint` are those of what is inside: hyper frames the message by them.
-pub struct WebBody(Inner);
+pub struct WebBody(BodyKind);
 
-enum Inner {
+enum BodyKind {
     Empty,
     Full(Bytes),
     /// Another server's, which came whole.
@@ -61,23 +61,23 @@ enum Inner {
 impl WebBody {
     /// No bytes.
     pub const fn empty() -> Self {
-        Self(Inner::Empty)
+        Self(BodyKind::Empty)
     }
 
     /// These bytes, in one frame.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() { Self::empty() } else { Self(Inner::Full(bytes)) }
+        if bytes.is_empty() { Self::empty() } else { Self(BodyKind::Full(bytes)) }
     }
 
     /// The bytes of another server's answer, in one frame: like [`Self::full`], but not made here.
     pub fn passed(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Self::empty() } else { Self(Inner::Passed(bytes)) }
+        if bytes.is_empty() { Self::empty() } else { Self(BodyKind::Passed(bytes)) }
     }
 
     /// A request's body, whose end the connection it comes over has to know of.
     pub(crate) const fn arriving(body: Incoming, exchange: Exchange) -> Self {
-        Self(Inner::Arriving(body, exchange))
+        Self(BodyKind::Arriving(body, exchange))
     }
 
     /// Any other body. Its error becomes [`BodyError::Source`], unless it is a [`BodyError`] already.
@@ -86,23 +86,23 @@ impl WebBody {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        Self(Inner::Boxed(body.map_err(|error| BodyError::from_source(error.into())).boxed_unsync()))
+        Self(BodyKind::Boxed(body.map_err(|error| BodyError::from_source(error.into())).boxed_unsync()))
     }
 }
 
 /// Returns whether this is a body that a server made itself, whole and at once.
 pub(crate) fn is_whole<B: 'static>(body: &B) -> bool {
     let body: &dyn Any = body;
-    body.downcast_ref::<WebBody>().is_some_and(|body| matches!(body.0, Inner::Full(_)))
+    body.downcast_ref::<WebBody>().is_some_and(|body| matches!(body.0, BodyKind::Full(_)))
 }
 
 /// The bytes of a body that is whole, and whether a server made it itself.
 pub(crate) fn whole<B: 'static>(body: &B) -> Option<(&Bytes, bool)> {
     let body: &dyn Any = body;
     match &body.downcast_ref::<WebBody>()?.0 {
-        Inner::Full(bytes) => Some((bytes, true)),
-        Inner::Passed(bytes) => Some((bytes, false)),
-        Inner::Empty | Inner::Incoming(_) | Inner::Arriving(..) | Inner::Boxed(_) => None,
+        BodyKind::Full(bytes) => Some((bytes, true)),
+        BodyKind::Passed(bytes) => Some((bytes, false)),
+        BodyKind::Empty | BodyKind::Incoming(_) | BodyKind::Arriving(..) | BodyKind::Boxed(_) => None,
     }
 }
 
@@ -117,7 +117,7 @@ impl BodyError {
 
 impl From<Incoming> for WebBody {
     fn from(body: Incoming) -> Self {
-        Self(Inner::Incoming(body))
+        Self(BodyKind::Incoming(body))
     }
 }
 
@@ -136,13 +136,13 @@ impl Body for WebBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Inner::Empty => Poll::Ready(None),
-            Inner::Full(bytes) | Inner::Passed(bytes) => {
+            BodyKind::Empty => Poll::Ready(None),
+            BodyKind::Full(bytes) | BodyKind::Passed(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Inner::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Connection),
-            Inner::Arriving(body, exchange) => {
+            BodyKind::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::Connection),
+            BodyKind::Arriving(body, exchange) => {
                 let sends_no_more = exchange.sends_no_more();
                 let polled = Pin::new(&mut *body).poll_frame(context);
                 if polled.is_pending() {
@@ -158,25 +158,25 @@ impl Body for WebBody {
                 }
                 polled.map_err(BodyError::Connection)
             }
-            Inner::Boxed(body) => Pin::new(body).poll_frame(context),
+            BodyKind::Boxed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Inner::Empty => true,
-            Inner::Full(bytes) | Inner::Passed(bytes) => bytes.is_empty(),
-            Inner::Incoming(body) | Inner::Arriving(body, _) => body.is_end_stream(),
-            Inner::Boxed(body) => body.is_end_stream(),
+            BodyKind::Empty => true,
+            BodyKind::Full(bytes) | BodyKind::Passed(bytes) => bytes.is_empty(),
+            BodyKind::Incoming(body) | BodyKind::Arriving(body, _) => body.is_end_stream(),
+            BodyKind::Boxed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Empty => SizeHint::with_exact(0),
-            Inner::Full(bytes) | Inner::Passed(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Incoming(body) | Inner::Arriving(body, _) => body.size_hint(),
-            Inner::Boxed(body) => body.size_hint(),
+            BodyKind::Empty => SizeHint::with_exact(0),
+            BodyKind::Full(bytes) | BodyKind::Passed(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodyKind::Incoming(body) | BodyKind::Arriving(body, _) => body.size_hint(),
+            BodyKind::Boxed(body) => body.size_hint(),
         }
     }
 }
@@ -184,10 +184,10 @@ impl Body for WebBody {
 impl fmt::Debug for WebBody {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.0 {
-            Inner::Empty => "empty",
-            Inner::Full(_) | Inner::Passed(_) => "full",
-            Inner::Incoming(_) | Inner::Arriving(..) => "incoming",
-            Inner::Boxed(_) => "boxed",
+            BodyKind::Empty => "empty",
+            BodyKind::Full(_) | BodyKind::Passed(_) => "full",
+            BodyKind::Incoming(_) | BodyKind::Arriving(..) => "incoming",
+            BodyKind::Boxed(_) => "boxed",
         };
         out.debug_tuple("WebBody").field(&kind).finish()
     }

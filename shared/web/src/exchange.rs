@@ -29,10 +29,10 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// The state. Clones share it; only the connection's own task ever writes it, so nothing has to be ordered.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Exchange(Arc<Shared>);
+pub(crate) struct Exchange(Arc<ExchangeInner>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ExchangeInner {
     flags: AtomicU8,
     /// The bytes of the last request's body, or [`UNKNOWN`].
     body_bytes: AtomicU64,
@@ -58,7 +58,7 @@ struct Upload {
 
 /// The meaning of the end of a client's sending half at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum SendingEnd {
     /// No request is being answered, or it broke off within one.
     Nothing,
     /// A request came whose body nobody has taken to its end: it may be whole.
@@ -81,7 +81,7 @@ pub(crate) enum RequestBody {
 
 /// The kinds of answer that a connection tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum AnswerKind {
     /// The connection is no longer HTTP's.
     Switches,
     /// The server made it itself, whole.
@@ -116,12 +116,12 @@ impl Exchange {
     }
 
     /// The answer's head is known.
-    pub(crate) fn answered(&self, answer: Answer) {
+    pub(crate) fn answered(&self, answer: AnswerKind) {
         let flags = match answer {
-            Answer::Switches => SWITCHED,
-            Answer::Own => OWN,
-            Answer::InChunks => CHUNKED,
-            Answer::Passed => 0,
+            AnswerKind::Switches => SWITCHED,
+            AnswerKind::Own => OWN,
+            AnswerKind::InChunks => CHUNKED,
+            AnswerKind::Passed => 0,
         };
         self.set(self.flags() | ANSWERED | flags);
     }
@@ -203,15 +203,15 @@ impl Exchange {
         self.flags() & SWITCHED != 0
     }
 
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> SendingEnd {
         let flags = self.flags();
         if flags & (ASKED | OWES_BODY) == ASKED | OWES_BODY && !self.0.upload.lock().is_cut {
-            return Standing::Undecided;
+            return SendingEnd::Undecided;
         }
         match flags & (ASKED | OWES_BODY | ANSWERED) {
-            ASKED => Standing::AwaitsAnswer,
-            flags_set if flags_set == ASKED | ANSWERED => Standing::TakesAnswer { chunked: flags & CHUNKED != 0 },
-            _ => Standing::Nothing,
+            ASKED => SendingEnd::AwaitsAnswer,
+            flags_set if flags_set == ASKED | ANSWERED => SendingEnd::TakesAnswer { chunked: flags & CHUNKED != 0 },
+            _ => SendingEnd::Nothing,
         }
     }
 }

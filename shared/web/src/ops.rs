@@ -35,12 +35,12 @@ pub struct Ops {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     live: Vec<Check>,
     ready: Vec<Check>,
-    pages: Vec<Page>,
+    pages: Vec<OpsPage>,
 }
 
 /// A page of JSON, made when it is asked for.
 #[derive(Clone)]
-struct Page {
+struct OpsPage {
     path: &'static str,
     json: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -57,6 +57,18 @@ struct CheckAnswer {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Cow<'static, str>>,
+}
+
+impl CheckState {
+    /// Up while `is_up`, else down for this reason.
+    pub fn when(is_up: bool, otherwise: impl Into<Cow<'static, str>>) -> Self {
+        if is_up { Self::Up } else { Self::Down(otherwise.into()) }
+    }
+
+    /// Down for this trouble, or up without one.
+    pub fn without(trouble: Option<impl Into<Cow<'static, str>>>) -> Self {
+        trouble.map_or(Self::Up, |why| Self::Down(why.into()))
+    }
 }
 
 impl Check {
@@ -89,7 +101,7 @@ impl Ops {
     /// Adds a page of JSON.
     #[must_use]
     pub fn page(mut self, path: &'static str, json: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        self.pages.push(Page { path, json: Arc::new(json) });
+        self.pages.push(OpsPage { path, json: Arc::new(json) });
         self
     }
 
@@ -108,8 +120,8 @@ impl Ops {
         }
         match request.uri().path() {
             "/metrics" => metrics((self.metrics)(), request.headers()),
-            "/health/live" => health(&self.live, ("live", "dead")),
-            "/health/ready" => health(&self.ready, ("ready", "not ready")),
+            "/health/live" => health(&self.live, "live", "dead"),
+            "/health/ready" => health(&self.ready, "ready", "not ready"),
             path => match self.pages.iter().find(|page| page.path == path) {
                 Some(page) => text(StatusCode::OK, "application/json", (page.json)()),
                 None => text(StatusCode::NOT_FOUND, "text/plain", self.known_pages()),
@@ -142,7 +154,7 @@ pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) -> Served {
         .await
 }
 
-fn health(checks: &[Check], (good, bad): (&'static str, &'static str)) -> Response<WebBody> {
+fn health(checks: &[Check], good: &'static str, bad: &'static str) -> Response<WebBody> {
     let checks: Vec<CheckAnswer> = checks
         .iter()
         .map(|check| match (check.ask)() {

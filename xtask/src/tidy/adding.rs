@@ -1,5 +1,5 @@
 //! `docs/ADDING.md` and the steps in it that a machine can check: each table has its rights and its line for operators, each
-//! step of the schema is in the plan, each metric is written down.
+//! step of the schema is in the plan, each metric is written down. The places that `docs/GLOSSARY.md` names are there too.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use super::source::{Source, is_identifier};
 use super::tree::Tree;
 
 const GUIDE: &str = "docs/ADDING.md";
+const GLOSSARY: &str = "docs/GLOSSARY.md";
 const OPERATORS: &str = "docs/DEPLOYMENT.md";
 const ROLES: &str = "deploy/roles.sql";
 const MIGRATIONS: &str = "migrations/src";
@@ -16,22 +17,24 @@ const PLAN: &str = "migrations/src/lib.rs";
 
 /// Checks all of it.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
-    check_paths(tree, problems);
+    check_paths(GUIDE, tree, problems);
+    check_paths(GLOSSARY, tree, problems);
     check_tables(tree, problems);
     check_steps(tree, problems);
     check_metrics(tree, problems);
 }
 
-/// Every path that the guide names is there.
-fn check_paths(tree: &Tree, problems: &mut Vec<Problem>) {
+/// Every path of this repository that a page names is there; what begins with a slash is a path of an API.
+fn check_paths(page: &str, tree: &Tree, problems: &mut Vec<Problem>) {
     let paths: BTreeSet<&Path> = tree.texts().map(|(path, _)| path).collect();
-    let text = tree.text(GUIDE).unwrap_or_default();
+    let text = tree.text(page).unwrap_or_default();
     for (number, line) in text.lines().enumerate() {
-        for named in line.split('`').skip(1).step_by(2).filter(|named| named.contains('/') && !named.contains(' ')) {
+        let is_place = |named: &&str| named.contains('/') && !named.contains(' ') && !named.starts_with('/');
+        for named in line.split('`').skip(1).step_by(2).filter(is_place) {
             let is_there = paths.iter().any(|path| *path == Path::new(named) || path.starts_with(named));
             if !is_there {
                 problems.push(Problem::new(
-                    Path::new(GUIDE),
+                    Path::new(page),
                     number + 1,
                     format!("{named} is not there any more: name what is"),
                 ));
@@ -139,9 +142,21 @@ mod tests {
         let step = ("migrations/src/m20270101_000009_x.rs", "const UP: &str = \"CREATE TABLE usage_x (id text)\";\n");
         let plan = (PLAN, "Planned::expanding(m20270101_000009_x::Step, FIRST)\n");
         let metric = ("gateway/src/m.rs", "fn f() {\n    counter(\"lost_calls\", \"Calls\");\n}\n");
-        let missed = found(&[step, metric], &[(GUIDE, "`gateway/src/gone.rs`, `a b`, `cargo/no way`")]);
-        let parts =
-            ["is not there any more", "usage_x is not in deploy", "usage_x is not in docs", "in no plan", "lost_calls"];
+        let missed = found(
+            &[step, metric],
+            &[
+                (GUIDE, "`gateway/src/gone.rs`, `a b`, `cargo/no way`, `/billing/usage`"),
+                (GLOSSARY, "`gateway/src/moved.rs`"),
+            ],
+        );
+        let parts = [
+            "gone.rs is not there any more",
+            "moved.rs is not there any more",
+            "usage_x is not in deploy",
+            "usage_x is not in docs",
+            "in no plan",
+            "lost_calls",
+        ];
         assert!(parts.iter().all(|part| missed.iter().any(|line| line.contains(part))), "{missed:#?}");
         assert_eq!(missed.len(), parts.len(), "{missed:#?}");
         let others = [

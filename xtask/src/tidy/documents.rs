@@ -35,7 +35,7 @@ fn check_settings(tree: &Tree, problems: &mut Vec<Problem>) {
     }
 }
 
-/// The settings of the table, one a line: `NAME = "key", …;`.
+/// The settings of the table, one per line: `NAME = "key", …;`.
 fn settings(table: &str) -> impl Iterator<Item = (usize, &str)> {
     table.lines().enumerate().filter_map(|(number, line)| {
         let (name, _) = line.trim_start().split_once(" = \"")?;

@@ -6,7 +6,7 @@ use super::source::Source;
 use super::tree::Tree;
 
 /// The words that a doc comment does not begin with: they leave the reader looking for a subject.
-const HEADLESS: [&str; 7] = ["What", "Who", "Whom", "Whoever", "Whether", "Of", "As"];
+const HEADLESS: [&str; 11] = ["What", "Who", "Whom", "Whoever", "Whether", "Which", "That", "Those", "So", "Of", "As"];
 /// Verbs that only carry a question: "Holds what …" and "Describes whether …" say no more than "What …".
 const CARRIERS: [&str; 4] = ["Describes", "Holds", "Names", "Settles"];
 const CARRIED: [&str; 4] = ["what", "who", "whom", "whether"];
@@ -21,6 +21,11 @@ const TURNS: [(&str, &str); 8] = [
     (concat!("the own te", "nant"), "the caller's tenant"),
     (concat!("tried again and ag", "ain"), "retrying"),
 ];
+
+/// Counted things before an "a" that stands for "per", and what they are counted by.
+const COUNTED: [&str; 11] = ["one", "µs", "ns", "ms", "cpu", "cents", "cell", "pool", "rows", "slot", "socket"];
+const BY: [&str; 11] =
+    ["batch", "call", "core", "day", "file", "function", "line", "request", "row", "second", "tenant"];
 
 /// Checks comments of sources, and documents.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
@@ -37,8 +42,25 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
                 let what = format!("\"…{turn}\": say \"{better}\"");
                 problems.push(Problem::new(path, number + 1, what));
             }
+            if let Some(rate) = said.and_then(rate) {
+                let what = format!("\"{rate}\": say \"per\"");
+                problems.push(Problem::new(path, number + 1, what));
+            }
         }
     }
+}
+
+/// The rate that a line says with "a" instead of "per", if there is one; what comes "a second time" is none.
+fn rate(said: &str) -> Option<String> {
+    let words: Vec<&str> = said.split_whitespace().collect();
+    words.windows(3).enumerate().find_map(|(at, window)| {
+        let [counted, "a", by] = window else { return None };
+        let counted = counted.trim_start_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+        let by = by.trim_end_matches(|c: char| !c.is_alphanumeric());
+        let is_rate = COUNTED.contains(&counted.as_str()) && BY.contains(&by);
+        let goes_on = words.get(at + 3).is_some_and(|next| next.starts_with("time"));
+        (is_rate && !goes_on).then(|| format!("{counted} a {by}"))
+    })
 }
 
 fn comment(line: &str) -> Option<&str> {
@@ -88,14 +110,18 @@ mod tests {
     #[test]
     fn beginnings_and_turns_are_found() {
         assert_eq!(
-            found("//! What it is.\n/// The part.\n/// Of these.\nfn f() {}\n/// Whether so.\nfn g() {}\n"),
-            [1, 5]
+            found(
+                "//! What it is.\n/// The part.\n/// Of these.\nfn f() {}\n/// Whether so.\nfn g() {}\n/// So many.\nfn h() {}\n"
+            ),
+            [1, 5, 7]
         );
         assert_eq!(
             found("//! Holds what it is.\n/// Holds the key.\nfn f() {}\n/// Describes whether so.\nfn g() {}\n"),
             [1, 4]
         );
         assert_eq!(found(&format!("//! Why.\n// Ten requ{} here.\n", TURNS[0].0)), [2]);
+        let rate = concat!("//! One pool", " a core.\n// So ten rows", " a second time.\n// So one pool\n// a core\n");
+        assert_eq!(found(rate), [1]);
         assert!(found(&format!("//! Why.\nlet x = \"ten requ{}\";\n", TURNS[0].0)).is_empty(), "no comment");
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn check(source: &Source, sources: &[Source], problems: &mut Vec<Prob
 /// Returns whether this is `x.rs` where files lie in `x/`.
 fn is_beside_its_folder(source: &Source, sources: &[Source]) -> bool {
     let folder = source.path.with_extension("");
-    folder.iter().any(|part| part == "src") && sources.iter().any(|other| other.path.starts_with(&folder))
+    sources.iter().any(|other| other.path.starts_with(&folder))
 }
 
 /// Checks one text, Rust or not, for words that have no place in it.

@@ -18,7 +18,7 @@ pub(crate) struct Source {
 impl Source {
     /// Scans a file.
     pub(crate) fn new(path: PathBuf, text: String) -> Self {
-        let mut scan = Scan { input: text.chars().collect(), code: Vec::new() };
+        let mut scan = SourceScan { input: text.chars().collect(), code: Vec::new() };
         while scan.code.len() < scan.input.len() {
             scan.step();
         }
@@ -63,12 +63,12 @@ pub(crate) fn is_identifier(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-struct Scan {
+struct SourceScan {
     input: Vec<char>,
     code: Vec<char>,
 }
 
-impl Scan {
+impl SourceScan {
     fn at(&self, ahead: usize) -> Option<char> {
         self.input.get(self.code.len() + ahead).copied()
     }

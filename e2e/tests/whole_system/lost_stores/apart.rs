@@ -22,7 +22,7 @@ use crate::chaos::{answer, unbilled};
 use crate::soak;
 use crate::used_stream::{TENANTS, assert_same, bills, meaning, output};
 
-/// So many copies of a store are kept to be put back.
+/// The copies of a store that are kept to be put back.
 const COPIES: usize = 3;
 const BYTES_MAX: u64 = 4 << 30;
 /// Room for what the servers write: a stream that went back holds all that was handed over once more, again and again.
@@ -86,7 +86,7 @@ const LOSSES: [Loss; 18] = [
     Loss::PostgresAway,
 ];
 
-/// Those of which none takes its half minute: two of them make a run of seconds.
+/// The losses that do not take half a minute: two of them make a run of seconds.
 const QUICK: [Loss; 3] = [Loss::PowerCut, Loss::LedgerBack, Loss::FailedOver];
 
 struct Run {
@@ -278,40 +278,40 @@ impl Run {
         let tally = &mut self.tally;
         match loss {
             Loss::StreamBack | Loss::PowerCut => {
-                tally.named(&name, (logs, &["the receiver lost what it had confirmed"]), rewound).await;
+                tally.named(&name, logs, &["the receiver lost what it had confirmed"], rewound).await;
             }
             Loss::StreamDeleted | Loss::StreamWiped => {
-                tally.named(&name, (logs, &["the stream USAGE was gone"]), rewound).await;
+                tally.named(&name, logs, &["the stream USAGE was gone"], rewound).await;
             }
             Loss::ConsumerDeleted => {
-                tally.named(&name, (logs, &["the consumer of the workers was gone"]), made).await;
+                tally.named(&name, logs, &["the consumer of the workers was gone"], made).await;
             }
             Loss::LedgerBack | Loss::FailedOver => {
-                tally.named(&name, (logs, &["the ledger went back"]), went_back).await;
+                tally.named(&name, logs, &["the ledger went back"], went_back).await;
             }
             Loss::StreamFull => {
-                tally.named(&name, (logs, &["until the stream has room", "the stream is filling"]), full).await;
+                tally.named(&name, logs, &["until the stream has room", "the stream is filling"], full).await;
             }
             Loss::Forgotten(Wire::WorkerPostgres)
             | Loss::Silent(Wire::WorkerPostgres)
             | Loss::PostgresAway
             | Loss::PostgresDiskFull => {
-                tally.named(&name, (logs, &["is in doubt", "the ledger can't record", "is away"]), failing).await;
+                tally.named(&name, logs, &["is in doubt", "the ledger can't record", "is away"], failing).await;
             }
             Loss::NatsDiskFull => {
-                tally.named(&name, (logs, &["no receipt, the same batch is handed over again"]), unconfirmed).await;
+                tally.named(&name, logs, &["no receipt, the same batch is handed over again"], unconfirmed).await;
             }
             Loss::Forgotten(Wire::GatewayNats) => {
-                tally.named(&name, (logs, &["the connection to NATS is lost"]), reconnected).await;
+                tally.named(&name, logs, &["the connection to NATS is lost"], reconnected).await;
             }
             Loss::Silent(Wire::GatewayNats) => {
-                tally.named(&name, (logs, &["the connection to NATS is lost"]), cut_off).await;
+                tally.named(&name, logs, &["the connection to NATS is lost"], cut_off).await;
             }
             Loss::Forgotten(Wire::WorkerNats) => {
-                tally.named(&name, (logs, &["the connection to NATS is lost"]), connected_again).await;
+                tally.named(&name, logs, &["the connection to NATS is lost"], connected_again).await;
             }
             Loss::NatsAway | Loss::Silent(Wire::WorkerNats) => {
-                tally.named(&name, (logs, &["the connection to NATS is lost"]), unready).await;
+                tally.named(&name, logs, &["the connection to NATS is lost"], unready).await;
             }
         }
     }
@@ -484,7 +484,7 @@ async fn stores_of_the_programs_are_lost_and_nothing_is() {
     tally.print();
     let tables = fleet.tables().await.unwrap();
     said.unrecorded = tables.unrecorded().await.unwrap();
-    let wrong = judge(&tables.contents().await.unwrap(), &Read::of(&asked, &[]), (&upstream, said));
+    let wrong = judge(&tables.contents().await.unwrap(), &Read::of(&asked, &[]), &upstream, said);
     let disagreements = tables.disagreements().await.unwrap();
     rebuild(&mut fleet).await;
     assert_eq!(wrong, Vec::<String>::new());

@@ -148,7 +148,7 @@ impl Run {
                 }
                 self.start().await;
                 let shows = async || Ok(self.system.metric("goldleaves_ledger_went_back_total").await? > 0.0);
-                self.tally.named(&format!("{loss:?}"), (&logs, &went_back), shows).await;
+                self.tally.named(&format!("{loss:?}"), &logs, &went_back, shows).await;
             }
             Loss::DiskFull => self.fill(&logs).await,
             Loss::Killed => {
@@ -178,7 +178,7 @@ impl Run {
         self.bursts.extend(load.receipts().await.unwrap());
         let shows = async || Ok(self.system.metric("goldleaves_spool_writable").await? == 0.0);
         let says = ["no further spool segment can be prepared", "the spool's file of state"];
-        self.tally.named("DiskFull", (logs, &says), shows).await;
+        self.tally.named("DiskFull", logs, &says, shows).await;
         self.system.kept_disk().unwrap().make_room().unwrap();
         let room = async || Ok((self.system.metric("goldleaves_spool_writable").await? == 1.0).then_some(()));
         wait_for("room", RECOVERY, room).await.unwrap();
@@ -316,7 +316,7 @@ async fn stores_of_the_one_process_are_lost_and_nothing_is() {
     assert_eq!(system.stop().await.unwrap().code(), Some(0));
     let (before, unrecorded) = contents(&data).await;
     let said = Unbilled { unrecorded, ..said };
-    let wrong = judge(&before, &Read::of(&asked, &bursts), (&upstream, said));
+    let wrong = judge(&before, &Read::of(&asked, &bursts), &upstream, said);
     rebuild(&mut system, base.as_ref(), &before).await;
     assert_eq!(wrong, Vec::<String>::new());
 }

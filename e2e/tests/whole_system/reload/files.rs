@@ -129,7 +129,7 @@ async fn a_change_within_the_same_second_is_taken(kind: Kind) {
 
 async fn an_upstream_is_verified_against_the_authority_that_stands_there(kind: Kind) {
     let [one, other] = [Authority::new().unwrap(), Authority::new().unwrap()];
-    let identity = one.sign("docs", (&["localhost"], Validity::Good)).unwrap();
+    let identity = one.sign("docs", &["localhost"], Validity::Good).unwrap();
     let tls = Authority::server(&identity, &["http/1.1"], None).unwrap();
     let upstream = Upstream::start_secure(tls, |_| Answer::ok("over TLS")).await.unwrap();
     let folder = Scratch::new("authority-file").unwrap();

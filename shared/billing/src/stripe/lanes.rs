@@ -71,7 +71,7 @@ impl LaneWork {
 /// A lane that is this program's for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Which lane.
+    /// The lane.
     pub lane: Lane,
     /// Names the lease, and no other of the same program: one that ended must not give back, or use, what came after it.
     pub lease: Uuid,

@@ -1,4 +1,4 @@
-//! Which of a tenant's usage goes to which customer of Stripe, from which hour on.
+//! The customer of Stripe to which a part of a tenant's usage goes, from an hour on.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -49,7 +49,7 @@ pub struct PushRow {
     due_at: Option<Timestamp>,
 }
 
-/// Which rows of a tenant are listed.
+/// The rows of a tenant that are listed.
 #[derive(Debug, Clone)]
 pub struct PushFilter {
     /// From this hour on.

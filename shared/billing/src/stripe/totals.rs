@@ -17,7 +17,7 @@ use crate::list::{Cursor, Page, PageOf};
 use crate::source::wide as wide_sums;
 use crate::usage::UnitsTotal;
 
-/// So far back the ledger itself says what was used: as far as any report goes. Of older hours its rows say it.
+/// The time back to which the ledger itself says what was used: as far as any report goes. Of older hours its rows say it.
 const LEDGER_SAYS: i64 = 400 * Timestamp::DAY_MICROS;
 
 /// A row that was read back, and not found.
@@ -35,7 +35,7 @@ pub struct LaneSums {
 /// One lane in the report of drift.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneReport {
-    /// Which lane.
+    /// The lane.
     pub lane: LaneKey,
     /// The usage of settled hours that goes to this lane, as the ledger itself has it.
     pub ledger: UnitsTotal,

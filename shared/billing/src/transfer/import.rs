@@ -24,7 +24,7 @@ const CARDS: &str = "rate_cards";
 /// The result of an import for one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableImport {
-    /// Which table.
+    /// The table.
     pub table: &'static str,
     /// Rows that are new.
     pub added: u64,
@@ -44,7 +44,7 @@ pub struct Transfer {
 /// How far an import has come.
 #[derive(Debug, Clone, Copy)]
 pub enum ImportStep<'a> {
-    /// So many lines were read and are lines.
+    /// The lines that could be read, so far.
     Read(u64),
     /// The rate cards are in the ledger, and stay there whatever becomes of the rest.
     Cards(&'a Imported),
@@ -239,7 +239,7 @@ async fn take_all(
         };
         let table = row.table.name;
         let of_table = done.entry(table).or_insert_with(|| TableImport { table, ..TableImport::default() });
-        match take(transaction, (number, &row)).await? {
+        match take(transaction, number, &row).await? {
             Taken::Added => of_table.added += 1,
             Taken::There => of_table.there += 1,
             Taken::Waits(name) => {
@@ -253,9 +253,9 @@ async fn take_all(
     Ok(Transfer { tables: tables.filter(|table| table.added + table.there > 0).collect(), waiting })
 }
 
-async fn take(transaction: &Transaction, (line, row): (u64, &Row)) -> Result<Taken, BillingError> {
+async fn take(transaction: &Transaction, line: u64, row: &Row) -> Result<Taken, BillingError> {
     if row.table.name == "usage_corrections" {
-        return take_correction(transaction, (line, row)).await;
+        return take_correction(transaction, line, row).await;
     }
     if insert(transaction, row).await? {
         return Ok(Taken::Added);
@@ -267,7 +267,7 @@ async fn take(transaction: &Transaction, (line, row): (u64, &Row)) -> Result<Tak
 }
 
 /// Adds a correction as a call would: its hour is marked, so that rows for Stripe and closed periods come to it.
-async fn take_correction(transaction: &Transaction, (line, row): (u64, &Row)) -> Result<Taken, BillingError> {
+async fn take_correction(transaction: &Transaction, line: u64, row: &Row) -> Result<Taken, BillingError> {
     if row.cell("kind") == Some("follow") {
         return Ok(Taken::Follows);
     }

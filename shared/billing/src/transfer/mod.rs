@@ -31,7 +31,7 @@ impl Billing {
             for table in &TABLES {
                 let mut last = None;
                 loop {
-                    let rows = page(transaction, (table, last.as_ref())).await?;
+                    let rows = page(transaction, table, last.as_ref()).await?;
                     for row in &rows {
                         match take(&line(table, row)?) {
                             Ok(()) => count += 1,
@@ -53,7 +53,8 @@ impl Billing {
 /// The rows behind this one, in the order of the key.
 async fn page(
     transaction: &Transaction,
-    (table, last): (&Table, Option<&QueryResult>),
+    table: &Table,
+    last: Option<&QueryResult>,
 ) -> Result<Vec<QueryResult>, BillingError> {
     let (dialect, mut params) = (transaction.dialect(), Params::default());
     let (cells, keys) = (table.cells(dialect), table.keys());
@@ -63,7 +64,7 @@ async fn page(
             for key in table.key {
                 let kind = table.columns.iter().find(|(name, _)| name == key).map_or(tables::Text, |(_, kind)| *kind);
                 let value: String = read(last, key)?;
-                values.push(row::bind(dialect, (kind, &value), &mut params));
+                values.push(row::bind(dialect, kind, &value, &mut params));
             }
             format!("WHERE ({keys}) > ({})", values.join(", "))
         }

@@ -55,7 +55,7 @@ impl Row {
     /// The cell of this column as a statement takes it.
     pub(super) fn bind(&self, dialect: Dialect, name: &str, params: &mut Params) -> String {
         let kind = self.table.columns.iter().find(|(column, _)| *column == name).map_or(Text, |(_, kind)| *kind);
-        bind(dialect, (kind, self.cell(name).unwrap_or_default()), params)
+        bind(dialect, kind, self.cell(name).unwrap_or_default(), params)
     }
 
     /// The columns that the line has a value for: one that an older export lacks keeps its default.
@@ -66,7 +66,7 @@ impl Row {
 }
 
 /// A value, which is there as text, as a statement takes it.
-pub(super) fn bind(dialect: Dialect, (kind, text): (Kind, &str), params: &mut Params) -> String {
+pub(super) fn bind(dialect: Dialect, kind: Kind, text: &str, params: &mut Params) -> String {
     let text = params.bind(text);
     match (dialect, kind) {
         (_, Text) | (Dialect::Sqlite, Id | Time | Wide) => text,

@@ -12,7 +12,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::wire::salvage::{Kind, salvage};
+use crate::wire::salvage::{TypeKind, salvage};
 use crate::wire::{EVENT_TYPE, Message, Unreadable, UnreadableReason};
 use crate::{CallMetadata, RoutePattern, Seal, SealBlock, Timestamp, TraceContext, UsageEvent, decimal};
 
@@ -155,11 +155,11 @@ fn read(payload: &[u8]) -> Result<Message, Fault> {
         return whole_event(envelope).map(|event| Message::Event(Box::new(event)));
     }
     let envelope: Envelope<'_, &RawValue> = object("envelope", payload)?;
-    match Kind::of(&envelope.kind) {
-        Kind::Event => {}
-        Kind::Seal => return read_seal(&envelope).map(|seal| Message::Seal(Box::new(seal))),
-        Kind::Newer { .. } => return Err(Fault::newer("type: not known to this version")),
-        Kind::Foreign => return Err(Fault::malformed("type", "not one of goldleaves")),
+    match TypeKind::of(&envelope.kind) {
+        TypeKind::Event => {}
+        TypeKind::Seal => return read_seal(&envelope).map(|seal| Message::Seal(Box::new(seal))),
+        TypeKind::Newer { .. } => return Err(Fault::newer("type: not known to this version")),
+        TypeKind::Foreign => return Err(Fault::malformed("type", "not one of goldleaves")),
     }
     let data = object("data", envelope.data.get().as_bytes())?;
     read_event(&envelope, data).map(|event| Message::Event(Box::new(event)))

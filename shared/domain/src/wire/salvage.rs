@@ -16,7 +16,7 @@ use crate::{RequestId, TenantId, Timestamp};
 
 /// The meaning of a `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TypeKind {
     /// An event of this version.
     Event,
     /// A seal of this version.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     Foreign,
 }
 
-impl Kind {
+impl TypeKind {
     pub(super) fn of(text: &str) -> Self {
         match text {
             EVENT_TYPE => return Self::Event,
@@ -57,22 +57,22 @@ const DETAIL_CHARS_MAX: usize = 300;
 
 /// Tells what can be told.
 pub(super) fn salvage(payload: &[u8], reason: UnreadableReason, detail: String) -> Unreadable {
-    let mut found = Found::default();
+    let mut found = FoundMembers::default();
     scan(&mut serde_json::Deserializer::from_slice(payload), &mut found);
     if let Some(data) = found.data.once() {
-        let mut inner = Found::default();
+        let mut inner = FoundMembers::default();
         scan(&mut serde_json::Deserializer::from_str(data.get()), &mut inner);
         found.request_id = inner.request_id;
         found.epoch = inner.epoch;
         found.seq = inner.seq;
     }
-    let kind = found.kind.text().map(|kind| Kind::of(&kind));
-    let newer = matches!(kind, Some(Kind::Newer { .. })) && reason == UnreadableReason::Malformed;
+    let kind = found.kind.text().map(|kind| TypeKind::of(&kind));
+    let newer = matches!(kind, Some(TypeKind::Newer { .. })) && reason == UnreadableReason::Malformed;
     let seq = found.seq.once().and_then(|seq| serde_json::from_str::<u64>(seq.get()).ok());
     Unreadable {
         // A newer version may have given any member another shape.
         reason: if newer { UnreadableReason::NewerVersion } else { reason },
-        event_id: found.id.parsed().filter(|_| kind.is_none_or(Kind::may_be_event)),
+        event_id: found.id.parsed().filter(|_| kind.is_none_or(TypeKind::may_be_event)),
         tenant_id: found.subject.parsed().map(|tenant: TenantId| tenant.to_string()),
         request_id: found.request_id.parsed().map(|id: RequestId| id.to_string()),
         epoch: found.epoch.parsed(),
@@ -114,7 +114,7 @@ impl<'a> Member<'a> {
 
 /// The members looked for, of the envelope and of `data`.
 #[derive(Default)]
-struct Found<'a> {
+struct FoundMembers<'a> {
     kind: Member<'a>,
     id: Member<'a>,
     subject: Member<'a>,
@@ -126,14 +126,14 @@ struct Found<'a> {
 }
 
 /// Fills `found` as far as the JSON can be followed.
-fn scan<'de, R: serde_json::de::Read<'de>>(json: &mut serde_json::Deserializer<R>, found: &mut Found<'de>) {
+fn scan<'de, R: serde_json::de::Read<'de>>(json: &mut serde_json::Deserializer<R>, found: &mut FoundMembers<'de>) {
     // An error only ends the search.
-    let _ = json.deserialize_map(Scan(found));
+    let _ = json.deserialize_map(MemberScan(found));
 }
 
-struct Scan<'f, 'de>(&'f mut Found<'de>);
+struct MemberScan<'f, 'de>(&'f mut FoundMembers<'de>);
 
-impl<'de> Visitor<'de> for Scan<'_, 'de> {
+impl<'de> Visitor<'de> for MemberScan<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Which statuses are billed.
+//! Tests of which statuses are billed.
 
 use goldleaves_domain::BillableStatuses;
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use goldleaves_domain::{BilledRow, Change, Corrections, EventId, Place, Verdict};
+use goldleaves_domain::{BilledRow, Change, CorrectionPlace, Corrections, EventId, Verdict};
 use goldleaves_store::{Params, Rows, Transaction, read};
 use uuid::Uuid;
 
@@ -18,14 +18,14 @@ pub(super) struct Judged<'a> {
     /// The verdict on every event of the set that a verdict can change.
     pub(super) verdicts: Vec<(EventId, Verdict)>,
     /// Where the rows that were there count, and what.
-    pub(super) known: HashMap<EventId, (Place, i64)>,
+    pub(super) known: HashMap<EventId, (CorrectionPlace, i64)>,
     /// The events that came.
     pub(super) newcomers: Vec<&'a EventRow<'a>>,
 }
 
 /// The corrections that name events of a set.
 #[derive(Default)]
-struct Named {
+struct NamingCorrections {
     corrections: Corrections,
     tenant_id: String,
     /// The correction that rows follow.
@@ -36,7 +36,8 @@ struct Named {
 pub(super) async fn write(
     transaction: &Transaction,
     judged: &[Judged<'_>],
-    (versions, totals): (&HashMap<Uuid, i64>, &mut Totals),
+    versions: &HashMap<Uuid, i64>,
+    totals: &mut Totals,
 ) -> Result<(), LedgerError> {
     // Nobody can have named an event before it was there.
     let ids: BTreeSet<Uuid> = judged.iter().flat_map(|set| set.known.keys().map(|id| *id.as_uuid())).collect();
@@ -74,12 +75,12 @@ impl Judged<'_> {
             .collect()
     }
 
-    fn row(&self, id: EventId, versions: &HashMap<Uuid, i64>) -> Option<(Place, i64)> {
+    fn row(&self, id: EventId, versions: &HashMap<Uuid, i64>) -> Option<(CorrectionPlace, i64)> {
         if let Some(known) = self.known.get(&id) {
             return Some(known.clone());
         }
         let row = self.newcomers.iter().find(|row| row.event.event_id == id)?;
-        let place = Place {
+        let place = CorrectionPlace {
             ts: row.event.ts,
             route: row.event.route.as_str().to_owned(),
             action: row.event.action.as_str().to_owned(),
@@ -93,7 +94,7 @@ async fn read_named(
     transaction: &Transaction,
     ids: &BTreeSet<Uuid>,
     sets: &HashMap<EventId, usize>,
-) -> Result<BTreeMap<usize, Named>, LedgerError> {
+) -> Result<BTreeMap<usize, NamingCorrections>, LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let ids = Rows::new(dialect).column("wanted", ids.iter().copied()).query(&mut params);
@@ -101,7 +102,7 @@ async fn read_named(
         "SELECT c.id, c.tenant_id, c.kind, c.event_id, c.ts, c.route, c.action, c.rate_version, c.events, c.units_micro \
          FROM ({ids}) AS i JOIN usage_corrections AS c ON c.event_id = i.wanted ORDER BY c.created_at, c.id"
     );
-    let mut named: BTreeMap<usize, Named> = BTreeMap::new();
+    let mut named: BTreeMap<usize, NamingCorrections> = BTreeMap::new();
     for row in transaction.query(&sql, params).await? {
         let event_id = EventId::new(dialect.read_uuid(&row, "event_id")?);
         let Some(at) = sets.get(&event_id) else { continue };
@@ -116,7 +117,7 @@ async fn read_named(
             set.first = Some(dialect.read_uuid(&row, "id")?);
         }
         set.tenant_id = read(&row, "tenant_id")?;
-        let place = Place {
+        let place = CorrectionPlace {
             ts: dialect.read_time(&row, "ts")?,
             route: read(&row, "route")?,
             action: read(&row, "action")?,
@@ -132,7 +133,7 @@ async fn read_named(
     Ok(named)
 }
 
-async fn insert(transaction: &Transaction, named: &Named, change: &Change) -> Result<(), LedgerError> {
+async fn insert(transaction: &Transaction, named: &NamingCorrections, change: &Change) -> Result<(), LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let follows = match named.first {

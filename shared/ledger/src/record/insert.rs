@@ -12,7 +12,7 @@ use crate::priced::Priced;
 use crate::record::Writing;
 
 /// A row on its way into one of the two tables of billable events.
-pub(super) struct NewRow<'a> {
+pub(super) struct InsertRow<'a> {
     pub(super) row: &'a EventRow<'a>,
     pub(super) label: Cow<'a, str>,
     /// Set for repeats only.
@@ -34,7 +34,7 @@ pub(super) async fn fast(
     let mut rows = Vec::with_capacity(events.len());
     for row in events {
         let label = Cow::Borrowed(row.event.request_id.as_str());
-        rows.push(NewRow { row, label, duplicate_of: None, priced: writing.cards.price(row.event)? });
+        rows.push(InsertRow { row, label, duplicate_of: None, priced: writing.cards.price(row.event)? });
     }
     let inserted = insert(transaction, "usage_events", &rows).await?;
     for new in rows.iter().filter(|new| inserted.contains(&new.row.id())) {
@@ -46,7 +46,7 @@ pub(super) async fn fast(
 
 impl Writing<'_> {
     /// A row is billed.
-    pub(super) fn billed(&mut self, new: &NewRow<'_>) {
+    pub(super) fn billed(&mut self, new: &InsertRow<'_>) {
         self.totals.billed(new.row, new.priced);
         self.recorded.earned(new.row.event.route.as_str(), new.priced.cost_cents);
     }
@@ -56,7 +56,7 @@ impl Writing<'_> {
 pub(super) async fn insert(
     transaction: &Transaction,
     table: &str,
-    rows: &[NewRow<'_>],
+    rows: &[InsertRow<'_>],
 ) -> Result<HashSet<Uuid>, LedgerError> {
     if transaction.dialect() == Dialect::Postgres {
         return insert_part(transaction, table, rows).await;
@@ -76,7 +76,7 @@ const PREPARED_ROWS: [usize; 4] = [128, 32, 8, 1];
 async fn insert_part(
     transaction: &Transaction,
     table: &str,
-    rows: &[NewRow<'_>],
+    rows: &[InsertRow<'_>],
 ) -> Result<HashSet<Uuid>, LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
@@ -112,7 +112,7 @@ async fn insert_part(
     })
 }
 
-fn source(dialect: Dialect, rows: &[NewRow<'_>], params: &mut Params) -> String {
+fn source(dialect: Dialect, rows: &[InsertRow<'_>], params: &mut Params) -> String {
     let events = || rows.iter().map(|new| new.row.event);
     Rows::prepared(dialect)
         .column("id", rows.iter().map(|new| new.row.id()))
@@ -138,22 +138,22 @@ fn source(dialect: Dialect, rows: &[NewRow<'_>], params: &mut Params) -> String 
 
 /// The rows that did not go in.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct NotInserted {
     /// In one of the two tables of billable events.
     pub(super) replays: HashSet<Uuid>,
     /// Set aside.
     pub(super) waiting: HashSet<Uuid>,
 }
 
-impl Found {
+impl NotInserted {
     pub(super) fn is_unknown(&self, id: Uuid) -> bool {
         !self.replays.contains(&id) && !self.waiting.contains(&id)
     }
 }
 
 /// Looks the ids up in all three tables. What is in none of them lost its label to another event.
-pub(super) async fn find(transaction: &Transaction, events: &[&EventRow<'_>]) -> Result<Found, LedgerError> {
-    let mut found = Found::default();
+pub(super) async fn find(transaction: &Transaction, events: &[&EventRow<'_>]) -> Result<NotInserted, LedgerError> {
+    let mut found = NotInserted::default();
     if events.is_empty() {
         return Ok(found);
     }

@@ -43,7 +43,8 @@ pub(super) async fn delete_outranked(transaction: &Transaction, events: &[&Event
 /// Writes what is not yet recorded, in place of what it outranks, and returns the events of what it wrote.
 pub(super) async fn write(
     transaction: &Transaction,
-    (letters, reasons): (&[DeadLetter<'_>], &Reasons),
+    letters: &[DeadLetter<'_>],
+    reasons: &Reasons,
     recorded: &mut Recorded,
 ) -> Result<Vec<Uuid>, LedgerError> {
     let billable = find_billable(transaction, letters).await?;
@@ -103,7 +104,7 @@ async fn delete<'a>(transaction: &Transaction, ids: impl Iterator<Item = &'a str
     Ok(())
 }
 
-/// Which of the letters' events are billed or repeats.
+/// Finds the letters' events that are billed or repeats.
 async fn find_billable(transaction: &Transaction, letters: &[DeadLetter<'_>]) -> Result<HashSet<String>, LedgerError> {
     let dialect = transaction.dialect();
     let ids: Vec<_> = letters.iter().filter_map(|letter| letter.event_id).collect();
@@ -121,7 +122,7 @@ async fn find_billable(transaction: &Transaction, letters: &[DeadLetter<'_>]) ->
     rows.iter().map(|row| Ok(dialect.read_uuid(row, "id")?.as_hyphenated().to_string())).collect()
 }
 
-/// Which of these ids a dead letter has, as part of a statement: the ids are rows of one column.
+/// Selects the ids that a dead letter has, as part of a statement: the ids are rows of one column.
 pub(super) fn select_ids(dialect: Dialect, ids: &str) -> String {
     format!("SELECT l.id FROM ({ids}) AS w JOIN usage_dead_letters AS l ON l.id = {}", dialect.uuid_text("w.id"))
 }

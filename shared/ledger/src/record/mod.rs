@@ -132,7 +132,7 @@ impl Ledger {
                     // Another worker set them aside once more.
                     return Err(LedgerError::Contended);
                 }
-                let set_aside = letters::write(transaction, (&batch.letters, &reasons), &mut recorded).await?;
+                let set_aside = letters::write(transaction, &batch.letters, &reasons, &mut recorded).await?;
                 batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
                 recorded.late_changes = totals.write(transaction).await?;
                 if batch.seals.is_empty() {

@@ -16,7 +16,7 @@ use crate::batch::Arrival;
 const BITS: usize = 1_024;
 const BYTES: usize = BITS / 8;
 
-/// Which numbers of a block arrived, the first one in the highest bit.
+/// The numbers of a block that arrived, the first one in the highest bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seqs([u8; BYTES]);
 
@@ -55,13 +55,13 @@ impl Receipts {
 
 /// A block's receipt.
 #[derive(Debug, Clone, Copy)]
-struct Receipt {
+struct BlockReceipt {
     count: i64,
     hash: SetHash,
     seqs: Seqs,
 }
 
-impl Receipt {
+impl BlockReceipt {
     const NONE: Self = Self { count: 0, hash: SetHash::EMPTY, seqs: Seqs::NONE };
 
     /// Adds what is not in it yet; whether anything was.
@@ -81,7 +81,7 @@ impl Receipt {
 /// returns which. Comes after `summed`.
 pub(super) fn insert_disjoint(receipts: &Receipts, params: &mut Params) -> String {
     let new = receipts.0.iter().map(|(key, arrivals)| {
-        let mut receipt = Receipt::NONE;
+        let mut receipt = BlockReceipt::NONE;
         receipt.add(arrivals);
         (*key, receipt)
     });
@@ -109,7 +109,7 @@ pub(super) async fn merge(
     let there = read_receipts(transaction, open.iter().map(|(key, _)| **key).collect()).await?;
     let mut changed = BTreeMap::new();
     for (key, arrivals) in open {
-        let mut receipt = there.get(key).copied().unwrap_or(Receipt::NONE);
+        let mut receipt = there.get(key).copied().unwrap_or(BlockReceipt::NONE);
         if receipt.add(arrivals) {
             changed.insert(*key, receipt);
         }
@@ -136,7 +136,7 @@ pub(super) async fn merge(
 }
 
 /// Hex; PostgreSQL takes it as bits with an `x` before it.
-fn source(dialect: Dialect, receipts: &BTreeMap<(Uuid, i64), Receipt>, params: &mut Params) -> String {
+fn source(dialect: Dialect, receipts: &BTreeMap<(Uuid, i64), BlockReceipt>, params: &mut Params) -> String {
     let prefix = if dialect == Dialect::Postgres { "x" } else { "" };
     let hex = |bytes: &[u8]| prefix.to_owned() + &hex_text(bytes);
     Rows::new(dialect)
@@ -151,7 +151,7 @@ fn source(dialect: Dialect, receipts: &BTreeMap<(Uuid, i64), Receipt>, params: &
 async fn read_receipts(
     transaction: &Transaction,
     keys: Vec<(Uuid, i64)>,
-) -> Result<BTreeMap<(Uuid, i64), Receipt>, LedgerError> {
+) -> Result<BTreeMap<(Uuid, i64), BlockReceipt>, LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let source = Rows::new(dialect)
@@ -166,7 +166,7 @@ async fn read_receipts(
     );
     let mut receipts = BTreeMap::new();
     for row in transaction.query(&sql, params).await? {
-        let receipt = Receipt {
+        let receipt = BlockReceipt {
             count: read::<i32>(&row, "received_count")?.into(),
             hash: SetHash::from_bytes(bits(&read::<String>(&row, "hash")?, "received_hash")?),
             seqs: Seqs(bits(&read::<String>(&row, "seqs")?, "seqs")?),

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use goldleaves_domain::{Candidate, EventId, Place, Verdict, judge};
+use goldleaves_domain::{Candidate, CorrectionPlace, EventId, Verdict, judge};
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 use sea_orm::QueryResult;
 use uuid::Uuid;
@@ -18,9 +18,9 @@ use crate::batch::EventRow;
 use crate::priced::Cards;
 use crate::record::Writing;
 use crate::record::follow::{self, Judged};
-use crate::record::insert::{COLUMNS, NewRow, find, insert};
+use crate::record::insert::{COLUMNS, InsertRow, find, insert};
 use crate::record::locks::lock_requests;
-use crate::record::totals::Key;
+use crate::record::totals::RollupKey;
 
 /// One tenant's events with one client id and one fingerprint.
 type SetKey<'a> = (&'a str, &'a str, &'a str);
@@ -31,7 +31,7 @@ struct Existing {
     candidate: Candidate,
     label: String,
     duplicate_of: Option<Uuid>,
-    key: Key,
+    key: RollupKey,
     units_micro: i64,
     cost_cents: i64,
 }
@@ -42,8 +42,8 @@ struct Changes<'a> {
     demoted: Vec<(Existing, Uuid)>,
     promoted: Vec<(Existing, String)>,
     repointed: Vec<(Uuid, Uuid)>,
-    billed: Vec<NewRow<'a>>,
-    repeats: Vec<NewRow<'a>>,
+    billed: Vec<InsertRow<'a>>,
+    repeats: Vec<InsertRow<'a>>,
     judged: Vec<Judged<'a>>,
 }
 
@@ -110,7 +110,7 @@ impl<'a> Changes<'a> {
 
     fn bill(&mut self, row: &'a EventRow<'a>, label: String) -> Result<(), LedgerError> {
         let priced = self.cards.price(row.event)?;
-        self.billed.push(NewRow { row, label: Cow::Owned(label), duplicate_of: None, priced });
+        self.billed.push(InsertRow { row, label: Cow::Owned(label), duplicate_of: None, priced });
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl<'a> Changes<'a> {
             match verdicts.get(&row.event.event_id) {
                 Some(Verdict::RepeatOf(of)) => {
                     let (label, priced) = (Cow::Borrowed(bare), self.cards.price(row.event)?);
-                    self.repeats.push(NewRow { row, label, duplicate_of: Some(*of.as_uuid()), priced });
+                    self.repeats.push(InsertRow { row, label, duplicate_of: Some(*of.as_uuid()), priced });
                 }
                 _ if is_bare_handed_over && first == Some(row.event.event_id) => self.bill(row, bare.to_owned())?,
                 _ => self.bill(row, own_label(bare, row.id()))?,
@@ -183,15 +183,15 @@ impl<'a> Changes<'a> {
         }
         let went_in = self.billed.iter().chain(&self.repeats);
         let versions = went_in.map(|new| (new.row.id(), new.priced.rate_version)).collect();
-        follow::write(transaction, &self.judged, (&versions, &mut writing.totals)).await?;
+        follow::write(transaction, &self.judged, &versions, writing.totals).await?;
         writing.recorded.inserted += self.billed.len() as u64;
         writing.recorded.duplicates += self.repeats.len() as u64;
         Ok(new)
     }
 }
 
-fn known_row(row: &Existing) -> (Place, i64) {
-    let place = Place {
+fn known_row(row: &Existing) -> (CorrectionPlace, i64) {
+    let place = CorrectionPlace {
         ts: row.candidate.ts,
         route: row.key.route.clone(),
         action: row.key.action.clone(),
@@ -320,7 +320,7 @@ fn read_existing(dialect: Dialect, row: &QueryResult) -> Result<Existing, Ledger
         candidate: Candidate { event_id: EventId::new(dialect.read_uuid(row, "id")?), ts, completed },
         label: read(row, "request_id")?,
         duplicate_of: dialect.read_uuid_or_null(row, "duplicate_of")?,
-        key: Key {
+        key: RollupKey {
             tenant_id: read(row, "tenant_id")?,
             hour: ts.hour(),
             route: read(row, "route")?,

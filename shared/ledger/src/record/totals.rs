@@ -12,7 +12,7 @@ use crate::record::receipts::{self, Receipts};
 
 /// The key of a rollup's sums, but for the shard. Ordered bytewise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(super) struct RollupKey {
     pub(super) tenant_id: String,
     pub(super) hour: Timestamp,
     pub(super) route: String,
@@ -25,7 +25,7 @@ pub(super) struct Key {
 pub(super) struct Totals {
     shard: i64,
     /// Events and millionths of units.
-    sums: BTreeMap<Key, (i64, i128)>,
+    sums: BTreeMap<RollupKey, (i64, i128)>,
     /// Hours that changed by what is no event.
     hours: BTreeSet<(String, Timestamp)>,
     receipts: Receipts,
@@ -37,7 +37,7 @@ impl Totals {
     }
 
     pub(super) fn billed(&mut self, row: &EventRow<'_>, priced: Priced) {
-        let key = Key {
+        let key = RollupKey {
             tenant_id: row.event.tenant_id.as_str().to_owned(),
             hour: row.event.ts.hour(),
             route: row.event.route.as_str().to_owned(),
@@ -47,7 +47,7 @@ impl Totals {
         self.add(key, 1, row.units_micro().into());
     }
 
-    pub(super) fn add(&mut self, key: Key, events: i64, units_micro: i128) {
+    pub(super) fn add(&mut self, key: RollupKey, events: i64, units_micro: i128) {
         let sum = self.sums.entry(key).or_default();
         sum.0 += events;
         sum.1 += units_micro;

@@ -1,10 +1,9 @@
 //! Events to record, told by what a test is about and ordinary in everything else.
 
 use goldleaves_domain::wire::{Message, encode_event, encode_seal};
-use goldleaves_domain::{
-    CallMetadata, Epoch, EventId, Outcome, Seal, SealBlock, SetHash, Source, Timestamp, UsageEvent,
-};
+use goldleaves_domain::{Epoch, EventId, Seal, SealBlock, SetHash, Source, Timestamp, UsageEvent};
 use goldleaves_ledger::Incoming;
+use goldleaves_testkit::usage;
 use uuid::Uuid;
 
 /// 2026-03-10T10:00:00Z.
@@ -28,31 +27,15 @@ pub(crate) fn id(number: u64) -> EventId {
 
 /// An ordinary event: its number is its sequence number and its place in time, in seconds after ten.
 pub(crate) fn event(number: u64) -> UsageEvent {
-    let request_id: goldleaves_domain::RequestId = format!("made-{number}").parse().unwrap();
     UsageEvent {
         event_id: id(number),
         source: source(),
-        tenant_id: "acme".parse().unwrap(),
-        user_id: "user-1".parse().unwrap(),
         ts: at(TEN).plus_micros(i64::try_from(number).unwrap() * 1_000_000).unwrap(),
-        traceparent: None,
-        request_id,
-        client_request_id: None,
-        route: "/api/v1/documents".parse().unwrap(),
-        action: "read".parse().unwrap(),
-        units: goldleaves_domain::Units::ONE,
-        metadata: CallMetadata {
-            method: "GET".to_owned(),
-            status_code: 200,
-            user_agent: Some("curl/8".to_owned()),
-            client_ip: Some("192.0.2.7".to_owned()),
-            response_bytes: 1024,
-            processing_micros: 1500,
-        },
-        outcome: Outcome::Completed,
+        request_id: format!("made-{number}").parse().unwrap(),
         fingerprint: Some(fingerprint(0)),
         epoch: epoch(),
         seq: number,
+        ..usage::event()
     }
 }
 

@@ -11,7 +11,7 @@ use goldleaves_testkit::postgres::Postgres;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use tempfile::TempDir;
 
-/// Which database a test runs on.
+/// The database that a test runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,
@@ -26,7 +26,7 @@ pub(crate) trait Billed {
 
 impl Billed for Ledger {
     async fn usage_report(&self, tenant: &TenantId, period: &Period) -> Result<Report, BillingError> {
-        billing(self).report(tenant, period, (&[], TimeZone::UTC)).await
+        billing(self).report(tenant, period, &[], TimeZone::UTC).await
     }
 
     async fn report_usage(&self, tenant: &TenantId, period: &Period, now: Timestamp) -> UsagePush {

@@ -1,4 +1,4 @@
-//! Which of several equal requests is billed, and what happens to earlier rows when a better one comes late.
+//! Tests of which of several equal requests is billed, and what happens to earlier rows when a better one comes late.
 
 use std::collections::BTreeMap;
 

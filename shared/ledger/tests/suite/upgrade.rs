@@ -65,7 +65,7 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 /// Records one event after the other until told to stop, and counts them. None may fail.
-async fn write(ledger: Ledger, (recorded, stop): (Arc<AtomicU64>, Arc<AtomicBool>)) {
+async fn write(ledger: Ledger, recorded: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         let number = recorded.load(Ordering::Relaxed) + 1;
         let done = ledger.record(&batch(&[event(number)])).await.unwrap();
@@ -79,7 +79,7 @@ async fn steps_that_add_end_nobody_and_stop_nothing() {
     let database = Database::new(Kind::Postgres).await;
     let ledger = database.priced().await;
     let (recorded, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let writing = tokio::spawn(write(ledger.clone(), (Arc::clone(&recorded), Arc::clone(&stop))));
+    let writing = tokio::spawn(write(ledger.clone(), Arc::clone(&recorded), Arc::clone(&stop)));
     let ready = Arc::new(AtomicBool::new(false));
     let (watched, is_ready) = (ledger.clone(), Arc::clone(&ready));
     let watching = tokio::spawn(async move { watched.watch(&is_ready).await });

@@ -1,4 +1,4 @@
-//! Which card prices a row, for every selector and every order of cards.
+//! Tests of which card prices a row, for every selector and every order of cards.
 
 use goldleaves_domain::Timestamp;
 use goldleaves_pricing::{Origin, Pricing, RateCard, RateCards, Selector};

@@ -62,7 +62,7 @@ impl<'a> Cut<'a> {
         self.text(field)?.parse().map_err(|_| CodecError::Invalid(field))
     }
 
-    /// That nothing is left.
+    /// Checks that nothing is left.
     pub(crate) const fn finish(&self) -> Result<(), CodecError> {
         if self.0.is_empty() { Ok(()) } else { Err(CodecError::TooLong(self.0.len())) }
     }

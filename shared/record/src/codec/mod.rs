@@ -143,7 +143,7 @@ pub(crate) fn peek_call(version: u8, payload: &[u8]) -> Result<CallIntent, Codec
 
 /// Where a SETTLE stands in the spool: what its own bytes do not say.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct SettlePlace {
     /// The gateway.
     pub(crate) source: Source,
     /// The start that settled it.
@@ -156,7 +156,7 @@ pub(crate) struct Place {
 ///
 /// # Errors
 /// Newer versions and bytes that are no SETTLE.
-pub(crate) fn decode_event(version: u8, payload: &[u8], place: Place) -> Result<UsageEvent, CodecError> {
+pub(crate) fn decode_event(version: u8, payload: &[u8], place: SettlePlace) -> Result<UsageEvent, CodecError> {
     check_version(version, CALL_VERSION)?;
     let mut cut = Cut::new(payload);
     let call = take_call(&mut cut)?;
@@ -206,7 +206,7 @@ fn take_settlement(cut: &mut Cut<'_>) -> Result<Settlement, CodecError> {
     Ok(Settlement { outcome, status_code, units, action, response_bytes, processing_micros, fingerprint })
 }
 
-fn event(call: CallIntent, settlement: Settlement, place: Place) -> UsageEvent {
+fn event(call: CallIntent, settlement: Settlement, place: SettlePlace) -> UsageEvent {
     UsageEvent {
         event_id: call.event_id,
         source: place.source,

@@ -28,8 +28,8 @@ fn uuid(last: u8) -> Uuid {
     Uuid::parse_str(&format!("01936d5e-5c00-7000-8000-0000000000{last:02x}")).unwrap()
 }
 
-fn place() -> Place {
-    Place { source: Source::new(uuid(1)), epoch: Epoch::new(uuid(2)), seq: 7 }
+fn place() -> SettlePlace {
+    SettlePlace { source: Source::new(uuid(1)), epoch: Epoch::new(uuid(2)), seq: 7 }
 }
 
 fn full_call() -> CallIntent {
@@ -105,7 +105,7 @@ fn a_record_holds_each_field_where_the_list_says() {
     let settlement = names!(Settlement: Settlement {
         outcome status_code units action response_bytes processing_micros fingerprint
     });
-    let frame = names!(Place: Place { source epoch seq });
+    let frame = names!(SettlePlace: SettlePlace { source epoch seq });
     for (kept, names) in [(Kept::Call, call), (Kept::Settlement, settlement), (Kept::Frame, frame)] {
         let listed = EVENT_FIELDS.iter().filter(|field| field.kept == kept).map(|field| field.name);
         assert_eq!(listed.collect::<BTreeSet<_>>(), names, "{kept:?}");

@@ -104,7 +104,7 @@ impl SealBook {
         self.epochs.get(&epoch).map(|page| page.draw(epoch, seal_as)).unwrap_or_default()
     }
 
-    /// That what [`draw`](Self::draw) drew is durable.
+    /// Notes that what [`draw`](Self::draw) drew is durable.
     pub(crate) fn sealed(&mut self, epoch: Epoch, unrecorded: u64) {
         if let Some(page) = self.epochs.get_mut(&epoch) {
             page.finished.clear();

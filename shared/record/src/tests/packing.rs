@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::receiver::*;
 use crate::codec::{self, CodecError};
 use crate::delivery::{self, Read};
-use crate::packing::{Limits, messages};
+use crate::packing::{PackingLimits, messages};
 use crate::{CallIntent, Settlement};
 
 /// One record to write.
@@ -173,7 +173,7 @@ fn read_once(records: &[Record], reading: &Reading, known: &mut BTreeMap<String,
         }
         let (window, rest) = left.split_at((*size).min(left.len()));
         left = rest;
-        let sent = messages(window, source(), Limits { bytes_max, packs });
+        let sent = messages(window, source(), PackingLimits { bytes_max, packs });
         sent.iter().for_each(|delivery| check(delivery, reading.limits, known));
         let arrived: Vec<EventId> = sent.iter().flat_map(events).map(|event| event.event_id).collect();
         let parts = sent.iter().filter(|delivery| delivery.message_id.contains("-part-1-of-")).count();

@@ -22,7 +22,7 @@ use crate::{AnnouncedCall, CallIntent, Durability, RecordOptions, Recorder, Rela
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mood {
     Confirms,
-    /// So many batches get no receipt, though they arrived.
+    /// The batches that get no receipt, though they arrived.
     Silent(u32),
     /// Nothing arrives.
     Away,

@@ -43,10 +43,11 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// That of settings of which everything was read, and of files that they name besides secrets.
+    /// The record of settings of which everything was read, and of files that they name besides secrets.
     pub fn of(
         values: &Values,
-        (logs, watch_every): (LogOptions, Option<Duration>),
+        logs: LogOptions,
+        watch_every: Option<Duration>,
         files: impl IntoIterator<Item = PathBuf>,
     ) -> Self {
         let named = values.secret_files().iter().cloned().chain(files).collect();
@@ -74,7 +75,7 @@ pub struct Reloads {
     pub again: Again,
     /// Reads the settings.
     pub take: Take,
-    /// Those of the start.
+    /// The settings of the start.
     pub taken: Taken,
     /// Changes the logs.
     pub logs: LogSwitch,
@@ -88,7 +89,7 @@ impl fmt::Debug for Reloads {
 
 /// Why settings are read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
+enum ReloadReason {
     Hangup,
     File,
     /// The file itself is not taken then: it may be half an edit.
@@ -96,7 +97,7 @@ enum Reason {
 }
 
 /// Why a reading was not taken.
-struct Refusal {
+struct ReloadRefusal {
     mistakes: Mistakes,
     /// The file of settings was another one than that which is served by.
     of_another_file: bool,
@@ -104,15 +105,15 @@ struct Refusal {
 
 /// The state of the file of settings when it was read last.
 #[derive(Debug, Default)]
-struct Standing {
+struct FileStanding {
     file_refused: bool,
 }
 
-impl Standing {
+impl FileStanding {
     /// Returns whether the program serves by something else than what is written. A change in a file that the settings name
     /// says nothing of the file of settings, which stays refused until it is read itself.
-    fn is_stale_after(&mut self, reason: Reason, refused: Option<&Refusal>) -> bool {
-        if reason != Reason::Named {
+    fn is_stale_after(&mut self, reason: ReloadReason, refused: Option<&ReloadRefusal>) -> bool {
+        if reason != ReloadReason::Named {
             self.file_refused = refused.is_some_and(|refusal| refusal.of_another_file);
         }
         refused.is_some() || self.file_refused
@@ -121,14 +122,14 @@ impl Standing {
 
 impl Reloads {
     /// Waits for reasons to read the settings again, until the program stops.
-    pub async fn watch(self, (metrics, shutdown): (Metrics, Shutdown), stop: CancellationToken) {
+    pub async fn watch(self, metrics: Metrics, shutdown: Shutdown, stop: CancellationToken) {
         let shown = Shown::register(&metrics, self.taken.sha256.clone());
-        let mut reader = Reader::new(self);
-        let mut standing = Standing::default();
+        let mut reader = SettingsReader::new(self);
+        let mut standing = FileStanding::default();
         loop {
             let reason = tokio::select! {
                 () = stop.cancelled() => return,
-                () = shutdown.hangup() => Reason::Hangup,
+                () = shutdown.hangup() => ReloadReason::Hangup,
                 reason = reader.changed() => reason,
             };
             let began = Instant::now();
@@ -165,7 +166,7 @@ async fn spoken_of<T>(reading: impl Future<Output = T>, shown: &Shown) -> T {
 }
 
 /// Reads the settings, and knows which it took last.
-struct Reader {
+struct SettingsReader {
     again: Again,
     take: Arc<Mutex<Take>>,
     taken: Taken,
@@ -174,7 +175,7 @@ struct Reader {
     named: Vec<Seen>,
 }
 
-impl Reader {
+impl SettingsReader {
     fn new(Reloads { again, take, taken, logs }: Reloads) -> Self {
         let file = Seen::of(again.path());
         let named = taken.named.iter().map(|path| Seen::of(path)).collect();
@@ -182,7 +183,7 @@ impl Reader {
     }
 
     /// Resolves when a file is another one than it was, and stays so from one look to the next.
-    async fn changed(&mut self) -> Reason {
+    async fn changed(&mut self) -> ReloadReason {
         let watch_every = self.taken.watch_every;
         let every = watch_every.map_or(NAMED_EVERY, |every| every.min(NAMED_EVERY));
         let (mut last_file, mut last_named) = (self.file, self.named.clone());
@@ -191,7 +192,7 @@ impl Reader {
             tokio::time::sleep(every).await;
             let Ok(file) = Seen::of_one(self.again.path()).await else { continue };
             if watch_every.is_some() && file != self.file && file == last_file && file.is_there() {
-                return Reason::File;
+                return ReloadReason::File;
             }
             last_file = file;
             if named_at > Instant::now() {
@@ -200,27 +201,27 @@ impl Reader {
             named_at = Instant::now() + NAMED_EVERY;
             let Ok(named) = Seen::of_all(self.taken.named.clone()).await else { continue };
             if named != self.named && named == last_named {
-                return Reason::Named;
+                return ReloadReason::Named;
             }
             last_named = named;
         }
     }
 
-    async fn read(&mut self, reason: Reason) -> Result<Result<(), Refusal>, JoinError> {
+    async fn read(&mut self, reason: ReloadReason) -> Result<Result<(), ReloadRefusal>, JoinError> {
         match reason {
-            Reason::Hangup => tracing::info!("heard SIGHUP: reading the settings again"),
-            Reason::File => tracing::info!("the file of settings has changed: reading it again"),
-            Reason::Named => tracing::info!("a file that the settings name has changed: reading it again"),
+            ReloadReason::Hangup => tracing::info!("heard SIGHUP: reading the settings again"),
+            ReloadReason::File => tracing::info!("the file of settings has changed: reading it again"),
+            ReloadReason::Named => tracing::info!("a file that the settings name has changed: reading it again"),
         }
         // What is looked at before it is read is never newer than what was read.
         self.file = Seen::of_one(self.again.path()).await?;
         self.named = Seen::of_all(self.taken.named.clone()).await?;
         let (again, take, before) = (self.again.clone(), Arc::clone(&self.take), self.taken.file.clone());
         let taken = tokio::task::spawn_blocking(move || {
-            let file = if reason == Reason::Named { Ok(before.clone()) } else { again.settled_file() };
-            let file = file.map_err(|mistakes| Refusal { mistakes, of_another_file: true })?;
+            let file = if reason == ReloadReason::Named { Ok(before.clone()) } else { again.settled_file() };
+            let file = file.map_err(|mistakes| ReloadRefusal { mistakes, of_another_file: true })?;
             let of_another_file = file != before;
-            take.lock()(file).map_err(|mistakes| Refusal { mistakes, of_another_file })
+            take.lock()(file).map_err(|mistakes| ReloadRefusal { mistakes, of_another_file })
         });
         Ok(match taken.await? {
             Err(refusal) => Err(refusal),
@@ -242,21 +243,22 @@ mod tests {
 
     #[test]
     fn a_rotated_secret_makes_no_refused_file_good() {
-        let mut standing = Standing::default();
-        let refused = |of_another_file| Some(Refusal { mistakes: Mistakes::one("A", "is wrong"), of_another_file });
+        let mut standing = FileStanding::default();
+        let refused =
+            |of_another_file| Some(ReloadRefusal { mistakes: Mistakes::one("A", "is wrong"), of_another_file });
         for (reason, refusal, stale) in [
-            (Reason::Named, refused(false), true),
-            (Reason::Named, None, false),
-            (Reason::File, refused(true), true),
-            (Reason::Named, None, true),
-            (Reason::Named, refused(false), true),
-            (Reason::Named, None, true),
-            (Reason::Hangup, None, false),
-            (Reason::Hangup, refused(true), true),
-            (Reason::File, None, false),
+            (ReloadReason::Named, refused(false), true),
+            (ReloadReason::Named, None, false),
+            (ReloadReason::File, refused(true), true),
+            (ReloadReason::Named, None, true),
+            (ReloadReason::Named, refused(false), true),
+            (ReloadReason::Named, None, true),
+            (ReloadReason::Hangup, None, false),
+            (ReloadReason::Hangup, refused(true), true),
+            (ReloadReason::File, None, false),
             // A file that the settings name was missing, and they are those that are served by.
-            (Reason::Hangup, refused(false), true),
-            (Reason::Named, None, false),
+            (ReloadReason::Hangup, refused(false), true),
+            (ReloadReason::Named, None, false),
         ] {
             assert_eq!(standing.is_stale_after(reason, refusal.as_ref()), stale, "{reason:?}");
         }

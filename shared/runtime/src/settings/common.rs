@@ -10,7 +10,7 @@ use super::parse::{self, Invalid};
 use super::{Values, table};
 use crate::telemetry::{self, LogFormat, LogOptions, Logs, TryInitError};
 
-/// Which kind of place the program runs in.
+/// The kind of place that the program runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Environment {
     /// Anywhere but production.

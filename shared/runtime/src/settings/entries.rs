@@ -27,14 +27,14 @@ pub struct Entry {
 
 /// A key of an entry, and what would be right, to follow "expected".
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct EntryKey {
     /// The key.
     pub name: &'static str,
     /// The right form of a value.
     pub expects: &'static str,
 }
 
-impl Key {
+impl EntryKey {
     /// A key by this name.
     pub const fn new(name: &'static str, expects: &'static str) -> Self {
         Self { name, expects }
@@ -101,12 +101,12 @@ impl Entry {
     }
 
     /// Returns whether a key is present.
-    pub fn has(&self, key: Key) -> bool {
+    pub fn has(&self, key: EntryKey) -> bool {
         self.keys.contains_key(key.name)
     }
 
     /// A value that must be there.
-    pub fn required<T, E: Display>(&mut self, key: Key, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub fn required<T, E: Display>(&mut self, key: EntryKey, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let value = self.optional(key, parse)?;
         if value.is_none() {
             self.mistake(key, "is missing");
@@ -115,17 +115,21 @@ impl Entry {
     }
 
     /// A value that may be absent. The outer `None` is a mistake, already noted.
-    pub fn optional<T, E: Display>(&mut self, key: Key, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<Option<T>> {
+    pub fn optional<T, E: Display>(
+        &mut self,
+        key: EntryKey,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<Option<T>> {
         let Some(value) = self.take(key) else { return Some(None) };
         let Some(text) = as_text(&value).filter(|_| !matches!(value, Value::Array(..))) else {
             self.mistake(key, "is a list or a table");
             return None;
         };
-        self.parsed(key, (None, &text), parse).map(Some)
+        self.parsed(key, None, &text, parse).map(Some)
     }
 
     /// A value that is true or false, and no text that reads so: `"no"` in quotes may be a name. The outer `None` is a mistake, already noted.
-    pub fn flag(&mut self, key: Key) -> Option<Option<bool>> {
+    pub fn flag(&mut self, key: EntryKey) -> Option<Option<bool>> {
         match self.take(key) {
             None => Some(None),
             Some(Value::Bool(_, value)) => Some(Some(value)),
@@ -140,7 +144,7 @@ impl Entry {
     /// The texts of a list, or one text alone; `None` when it is not there. The outer `None` is a mistake, already noted.
     pub fn list<T, E: Display>(
         &mut self,
-        key: Key,
+        key: EntryKey,
         mut parse: impl FnMut(&str) -> Result<T, E>,
     ) -> Option<Option<Vec<T>>> {
         let (values, is_list) = match self.take(key) {
@@ -156,9 +160,9 @@ impl Entry {
         for (index, value) in values.iter().enumerate() {
             let index = is_list.then_some(index);
             let one = match as_text(value).filter(|_| !matches!(value, Value::Array(..))) {
-                Some(text) => self.parsed(key, (index, &text), &mut parse),
+                Some(text) => self.parsed(key, index, &text, &mut parse),
                 None => {
-                    self.note(key, (index, "is a list or a table"));
+                    self.note(key, index, "is a list or a table");
                     None
                 }
             };
@@ -171,7 +175,7 @@ impl Entry {
     }
 
     /// A table inside; give it back to [`Entry::close`]. The outer `None` is a mistake, already noted.
-    pub fn table(&mut self, key: Key) -> Option<Option<Self>> {
+    pub fn table(&mut self, key: EntryKey) -> Option<Option<Self>> {
         match self.take(key) {
             None => Some(None),
             Some(Value::Dict(_, keys)) => Some(Some(Self::new(format!("{}.{}", self.place, key.name), keys))),
@@ -188,37 +192,38 @@ impl Entry {
     }
 
     /// Notes what is wrong with a key.
-    pub fn mistake(&mut self, key: Key, why: &str) {
-        self.note(key, (None, why));
+    pub fn mistake(&mut self, key: EntryKey, why: &str) {
+        self.note(key, None, why);
     }
 
     /// Notes what is wrong with one item of a list.
-    pub fn mistake_in(&mut self, key: Key, index: usize, why: &str) {
-        self.note(key, (Some(index), why));
+    pub fn mistake_in(&mut self, key: EntryKey, index: usize, why: &str) {
+        self.note(key, Some(index), why);
     }
 
     /// Works like [`Entry::mistake`], for where nothing can be read on.
-    pub fn mistaken<T>(&mut self, key: Key, why: &str) -> Option<T> {
+    pub fn mistaken<T>(&mut self, key: EntryKey, why: &str) -> Option<T> {
         self.mistake(key, why);
         None
     }
 
     fn parsed<T, E: Display>(
         &mut self,
-        key: Key,
-        (index, text): (Option<usize>, &str),
+        key: EntryKey,
+        index: Option<usize>,
+        text: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        parse(text).inspect_err(|error| self.note(key, (index, &format!("{:?} is wrong: {error}", shown(text))))).ok()
+        parse(text).inspect_err(|error| self.note(key, index, &format!("{:?} is wrong: {error}", shown(text)))).ok()
     }
 
-    fn note(&mut self, key: Key, (index, why): (Option<usize>, &str)) {
+    fn note(&mut self, key: EntryKey, index: Option<usize>, why: &str) {
         let item = index.map_or(String::new(), |index| format!("[{index}]"));
         let subject = format!("{}.{}{item}", self.place, key.name);
         self.mistakes.push(Mistake { subject, text: format!("{why}; expected {}", key.expects) });
     }
 
-    fn take(&mut self, key: Key) -> Option<Value> {
+    fn take(&mut self, key: EntryKey) -> Option<Value> {
         self.asked.insert(key.name);
         self.keys.get(key.name).cloned()
     }
@@ -246,11 +251,11 @@ mod tests {
     use super::super::{parse, table};
     use super::*;
 
-    const NAME: Key = Key::new("name", "a name");
-    const SECONDS: Key = Key::new("timeout_secs", "seconds");
-    const HEALTH: Key = Key::new("health", "a table");
-    const PATHS: Key = Key::new("paths", "paths");
-    const BILLABLE: Key = Key::new("billable", "true or false");
+    const NAME: EntryKey = EntryKey::new("name", "a name");
+    const SECONDS: EntryKey = EntryKey::new("timeout_secs", "seconds");
+    const HEALTH: EntryKey = EntryKey::new("health", "a table");
+    const PATHS: EntryKey = EntryKey::new("paths", "paths");
+    const BILLABLE: EntryKey = EntryKey::new("billable", "true or false");
 
     fn path(text: &str) -> Result<String, &'static str> {
         if text.starts_with('/') { Ok(text.to_owned()) } else { Err("is no path") }

@@ -16,17 +16,17 @@ pub(super) struct List {
 pub(super) fn read(text: &str, name: &str) -> Result<List, serde_json::Error> {
     let mut twice = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Place { path: name.to_owned(), twice: &mut twice }.deserialize(&mut reader)?;
+    let value = JsonPlace { path: name.to_owned(), twice: &mut twice }.deserialize(&mut reader)?;
     reader.end()?;
     Ok(List { value, twice })
 }
 
-struct Place<'a> {
+struct JsonPlace<'a> {
     path: String,
     twice: &'a mut Vec<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Place<'_> {
+impl<'de> DeserializeSeed<'de> for JsonPlace<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
@@ -34,7 +34,7 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Place<'_> {
+impl<'de> Visitor<'de> for JsonPlace<'_> {
     type Value = Value;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +69,7 @@ impl<'de> Visitor<'de> for Place<'_> {
         let mut items = Vec::new();
         loop {
             let path = format!("{}[{}]", self.path, items.len());
-            match list.next_element_seed(Place { path, twice: &mut *self.twice })? {
+            match list.next_element_seed(JsonPlace { path, twice: &mut *self.twice })? {
                 Some(item) => items.push(item),
                 None => return Ok(Value::from(items)),
             }
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for Place<'_> {
         let mut dict = Dict::new();
         while let Some(name) = members.next_key::<String>()? {
             let path = format!("{}.{name}", self.path);
-            let value = members.next_value_seed(Place { path: path.clone(), twice: &mut *self.twice })?;
+            let value = members.next_value_seed(JsonPlace { path: path.clone(), twice: &mut *self.twice })?;
             if dict.insert(name, value).is_some() && !self.twice.contains(&path) {
                 self.twice.push(path);
             }

@@ -21,12 +21,12 @@ mod tests;
 
 pub use again::{Again, Fingerprints};
 pub use common::{Common, Environment};
-pub use entries::{Entry, Key};
+pub use entries::{Entry, EntryKey};
 pub(crate) use file::CONFIG_FILE;
 pub use file::File;
 pub use mistakes::{Mistake, Mistakes};
 pub use parse::Invalid;
-pub use table::{Kind, Setting};
+pub use table::{Setting, SettingKind};
 pub use values::{Reading, Values};
 pub use well_known::fault as secret_fault;
 

@@ -2,7 +2,7 @@
 
 /// How careful one must be with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingKind {
     /// May be printed.
     Plain,
     /// May hold a password: never printed, also not in errors.
@@ -17,7 +17,7 @@ pub struct Setting {
     /// The dotted key in `goldleaves.toml`.
     pub key: &'static str,
     /// Says whether its value may be printed.
-    pub kind: Kind,
+    pub kind: SettingKind,
     /// The right form of a value, to follow "expected".
     pub expects: &'static str,
     /// The variable and the key that name a file with the value instead; only a secret has them.
@@ -28,8 +28,8 @@ impl Setting {
     /// The variable and the key that name a file with the value instead, `X_FILE` for the secret `X`.
     pub const fn file(&self) -> Option<(&'static str, &'static str)> {
         match self.kind {
-            Kind::Secret => Some(self.file),
-            Kind::Plain => None,
+            SettingKind::Secret => Some(self.file),
+            SettingKind::Plain => None,
         }
     }
 }
@@ -41,7 +41,7 @@ macro_rules! settings {
             pub const $name: Setting = Setting {
                 name: stringify!($name),
                 key: $key,
-                kind: Kind::$kind,
+                kind: SettingKind::$kind,
                 expects: $expects,
                 file: (concat!(stringify!($name), "_FILE"), concat!($key, "_file")),
             };

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::again::Again;
 use super::file::File;
 use super::mistakes::{Mistake, Mistakes};
-use super::table::{self, Kind, Setting};
+use super::table::{self, Setting, SettingKind};
 use super::{DEFAULT_TOML, FILE_NAME, later, nearest};
 use crate::files::{NAMED_FILE_BYTES_MAX, Pipes, read_file_or_pipe};
 
@@ -87,7 +87,7 @@ impl Values {
     {
         let Variables { layer: environment, not_unicode, mistakes, warnings } = variables(environment);
         let mut values = Self {
-            layers: Figment::from(Named(DEFAULT_LAYER.to_owned(), DEFAULT_TOML)),
+            layers: Figment::from(NamedLayer(DEFAULT_LAYER.to_owned(), DEFAULT_TOML)),
             not_unicode,
             mistakes,
             no_toml: None,
@@ -268,8 +268,8 @@ impl Values {
         };
         self.digests.insert(setting.name, digest(text.as_deref()));
         let shown = text.as_ref().map(|text| match setting.kind {
-            Kind::Plain => text.clone(),
-            Kind::Secret => "set".to_owned(),
+            SettingKind::Plain => text.clone(),
+            SettingKind::Secret => "set".to_owned(),
         });
         self.readings.insert(setting.name, Reading { setting, layer, shown });
         Some(text)
@@ -388,7 +388,7 @@ impl Values {
                         .into_iter()
                         .map(|key| Mistake { subject: name.clone(), text: unknown_key(&key) }),
                 );
-                self.layers = std::mem::take(&mut self.layers).merge(Named(name.clone(), text));
+                self.layers = std::mem::take(&mut self.layers).merge(NamedLayer(name.clone(), text));
             }
         }
     }
@@ -404,8 +404,8 @@ impl fmt::Debug for Values {
 /// Returns the text for a wrong value, repeating it only when it may be seen.
 fn wrong(setting: Setting, text: &str, error: &impl Display) -> String {
     match setting.kind {
-        Kind::Secret => "is not valid".to_owned(),
-        Kind::Plain => {
+        SettingKind::Secret => "is not valid".to_owned(),
+        SettingKind::Plain => {
             let shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
             let more = if text.chars().nth(SHOWN_CHARS_MAX).is_some() { "…" } else { "" };
             format!("{shown:?}{more} is wrong: {error}")
@@ -465,7 +465,7 @@ fn unknown_key(key: &str) -> String {
 }
 
 /// A TOML text as a layer with a name of its own.
-struct Named<'a>(String, &'a str);
+struct NamedLayer<'a>(String, &'a str);
 
 /// The environment as a layer: the variables of the table, each at its key.
 struct Environment(Dict);
@@ -480,7 +480,7 @@ impl Provider for Environment {
     }
 }
 
-impl Provider for Named<'_> {
+impl Provider for NamedLayer<'_> {
     fn metadata(&self) -> Metadata {
         Metadata::named(self.0.clone())
     }
@@ -495,7 +495,7 @@ struct Variables {
     layer: Environment,
     /// Variables of the table whose value is not UTF-8.
     not_unicode: BTreeSet<&'static str>,
-    /// Those that this version does not have.
+    /// Variables that this version does not have.
     mistakes: Vec<Mistake>,
     /// Variables that are nearly one of the table.
     warnings: Vec<String>,

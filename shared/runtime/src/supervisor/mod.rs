@@ -71,7 +71,7 @@ pub struct TaskRule {
 
 /// The end of a task, as the supervisor must know it.
 #[derive(Debug)]
-enum Report {
+enum TaskEnd {
     /// The process cannot go on without it.
     Failed(&'static str),
     /// It stopped because it was asked, with something left to do, in words.
@@ -83,13 +83,13 @@ enum Report {
 pub struct Supervisor {
     shutdown: Shutdown,
     tokens: [(Stage, CancellationToken); 4],
-    running: Vec<Running>,
+    running: Vec<RunningTask>,
     ended: (mpsc::UnboundedSender<usize>, mpsc::UnboundedReceiver<usize>),
-    reports: (mpsc::UnboundedSender<Report>, mpsc::UnboundedReceiver<Report>),
+    reports: (mpsc::UnboundedSender<TaskEnd>, mpsc::UnboundedReceiver<TaskEnd>),
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningTask {
     rule: TaskRule,
     abort: Option<CancellationToken>,
     over: bool,
@@ -185,8 +185,8 @@ impl Supervisor {
         }
         for report in reports {
             match report {
-                Report::Failed(name) => return Exit::Failed(name.to_owned()),
-                Report::Unfinished(words) => unfinished.push(words),
+                TaskEnd::Failed(name) => return Exit::Failed(name.to_owned()),
+                TaskEnd::Unfinished(words) => unfinished.push(words),
             }
         }
         if unfinished.is_empty() { Exit::Done } else { Exit::Unfinished(unfinished) }
@@ -242,7 +242,7 @@ impl Supervisor {
     }
 
     fn end_of(&mut self, rule: TaskRule, abort: Option<CancellationToken>) -> End {
-        self.running.push(Running { rule, abort, over: false });
+        self.running.push(RunningTask { rule, abort, over: false });
         End { index: self.running.len() - 1, ended: self.ended.0.clone() }
     }
 }
@@ -263,7 +263,7 @@ impl Drop for End {
 async fn run_by_rule<S, F, E>(
     rule: TaskRule,
     token: CancellationToken,
-    report: mpsc::UnboundedSender<Report>,
+    report: mpsc::UnboundedSender<TaskEnd>,
     mut start: S,
 ) where
     S: FnMut(CancellationToken) -> F + Send + 'static,
@@ -295,7 +295,7 @@ async fn run_by_rule<S, F, E>(
 fn judge<E: Display>(
     rule: TaskRule,
     token: &CancellationToken,
-    reports: &mpsc::UnboundedSender<Report>,
+    reports: &mpsc::UnboundedSender<TaskEnd>,
     result: Result<Result<(), E>, Box<dyn Any + Send>>,
 ) {
     match result {
@@ -303,7 +303,7 @@ fn judge<E: Display>(
         Ok(Err(error)) if token.is_cancelled() => {
             tracing::warn!(task = rule.name, %error, "a task stopped before it had finished");
             // Nobody listens once the supervisor is gone; so below.
-            let _ = reports.send(Report::Unfinished(format!("{}: {error}", rule.name)));
+            let _ = reports.send(TaskEnd::Unfinished(format!("{}: {error}", rule.name)));
             return;
         }
         Ok(Ok(())) => tracing::error!(task = rule.name, "a task ended though nobody asked it to"),
@@ -311,7 +311,7 @@ fn judge<E: Display>(
         Err(panic) => tracing::error!(task = rule.name, panic = panic_text(panic.as_ref()), "a task panicked"),
     }
     if rule.on_failure == OnFailure::Stop {
-        let _ = reports.send(Report::Failed(rule.name));
+        let _ = reports.send(TaskEnd::Failed(rule.name));
     }
 }
 

@@ -51,7 +51,7 @@ where
 {
     let (writer, mut logs) = writer::to(std::io::stderr());
     let colours = std::io::stderr().is_terminal();
-    let (subscriber, switch) = switched(options, beside, (colours, writer));
+    let (subscriber, switch) = switched(options, beside, colours, writer);
     subscriber.try_init()?;
     logs.switch = switch;
     Ok(logs)
@@ -90,14 +90,15 @@ pub fn subscriber<W>(options: LogOptions, colours: bool, writer: W) -> impl Subs
 where
     W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {
-    switched(options, Identity::new(), (colours, writer)).0
+    switched(options, Identity::new(), colours, writer).0
 }
 
 /// The same, and what changes it: both formats are there, and one of them hears nothing.
 fn switched<L, W>(
     options: LogOptions,
     beside: L,
-    (colours, writer): (bool, W),
+    colours: bool,
+    writer: W,
 ) -> (impl Subscriber + Send + Sync, LogSwitch)
 where
     L: Layer<Registry> + Send + Sync + 'static,

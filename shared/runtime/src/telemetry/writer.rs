@@ -19,7 +19,7 @@ const LINES_MAX: usize = 16_384;
 /// How long the end of a process waits for the last lines.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-enum Message {
+enum WriterMessage {
     Line(Vec<u8>),
     Flush(SyncSender<()>),
 }
@@ -27,14 +27,14 @@ enum Message {
 /// Makes one buffer per line.
 #[derive(Debug, Clone)]
 pub struct LogWriter {
-    queue: SyncSender<Message>,
+    queue: SyncSender<WriterMessage>,
     lost: Arc<AtomicU64>,
 }
 
 /// Holds the logs open; dropping it writes what is waiting, for two seconds at most.
 #[derive(Debug)]
 pub struct Logs {
-    queue: SyncSender<Message>,
+    queue: SyncSender<WriterMessage>,
     pub(super) switch: LogSwitch,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn to(sink: impl Write + Send + 'static) -> (LogWriter, Logs) {
     (LogWriter { queue: queue.clone(), lost }, Logs { queue, switch: LogSwitch::default() })
 }
 
-fn write_lines(mut sink: impl Write, lines: &Receiver<Message>, lost: &AtomicU64) {
+fn write_lines(mut sink: impl Write, lines: &Receiver<WriterMessage>, lost: &AtomicU64) {
     while let Ok(message) = lines.recv() {
         let missing = lost.swap(0, Ordering::Relaxed);
         if missing > 0 {
@@ -63,10 +63,10 @@ fn write_lines(mut sink: impl Write, lines: &Receiver<Message>, lost: &AtomicU64
             let _ = writeln!(sink, "{missing} log lines were lost: the queue was full");
         }
         match message {
-            Message::Line(bytes) => {
+            WriterMessage::Line(bytes) => {
                 let _ = sink.write_all(&bytes);
             }
-            Message::Flush(done) => {
+            WriterMessage::Flush(done) => {
                 let _ = sink.flush();
                 let _ = done.try_send(());
             }
@@ -79,7 +79,7 @@ impl Logs {
     pub fn flush(&self) {
         let (done, written) = sync_channel(1);
         let end = Instant::now() + FLUSH_MAX;
-        let mut message = Message::Flush(done);
+        let mut message = WriterMessage::Flush(done);
         while Instant::now() < end {
             match self.queue.try_send(message) {
                 Ok(()) => {
@@ -123,7 +123,7 @@ impl Write for Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        if !bytes.is_empty() && self.writer.queue.try_send(Message::Line(bytes)).is_err() {
+        if !bytes.is_empty() && self.writer.queue.try_send(WriterMessage::Line(bytes)).is_err() {
             self.writer.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

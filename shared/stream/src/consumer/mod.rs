@@ -209,7 +209,7 @@ impl Consumer {
         }
         let stream = find_stream(&self.connection.api()).await.map_err(|error| error.to_string())?;
         let created = stream.ok_or_else(|| format!("there is no stream {STREAM}"))?.created;
-        let pull = Pull::open(&self.connection, (&created, CONSUMER), &self.options, found.request_max()).await?;
+        let pull = Pull::open(&self.connection, &created, CONSUMER, &self.options, found.request_max()).await?;
         Ok((pull, found.ack_wait()))
     }
 

@@ -67,7 +67,8 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) async fn open(
         connection: &Connection,
-        (stream_created, consumer): (&str, &str),
+        stream_created: &str,
+        consumer: &str,
         options: &ConsumerOptions,
         most: RequestMax,
     ) -> Result<Self, String> {

@@ -25,7 +25,7 @@ const KNOWN_MAX: usize = 100_000;
 
 /// The state that survives from one batch to the next.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct PublishLane {
     inbox: Option<Inbox>,
     /// Numbers the batches, so that an ack for an earlier one is not taken for this one's.
     batches: u64,
@@ -71,23 +71,23 @@ pub(super) enum Trouble {
 
 /// A PubAck, or what came in its place.
 #[derive(Deserialize)]
-struct Answer {
+struct PublishAnswer {
     #[serde(default)]
     seq: u64,
     #[serde(default)]
     duplicate: bool,
-    error: Option<AnswerError>,
+    error: Option<PublishAnswerError>,
 }
 
 #[derive(Deserialize)]
-struct AnswerError {
+struct PublishAnswerError {
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
     description: String,
 }
 
-impl Default for Lane {
+impl Default for PublishLane {
     fn default() -> Self {
         Self {
             inbox: None,
@@ -102,7 +102,7 @@ impl Default for Lane {
     }
 }
 
-impl Lane {
+impl PublishLane {
     pub(super) async fn publish(&mut self, with: &StreamPublisher, batch: Vec<Delivery>) -> Result<(), PublishError> {
         self.batches += 1;
         self.forget_after_a_rewind(with);
@@ -206,7 +206,7 @@ impl Lane {
             None => Inbox::open(&with.connection).await?,
         };
         let mut newest = None;
-        let outcome = self.exchange(with, run, (&mut inbox, &mut newest)).await;
+        let outcome = self.exchange(with, run, &mut inbox, &mut newest).await;
         if let Some(anchor) = newest {
             with.witness.confirmed(anchor);
         }
@@ -218,7 +218,8 @@ impl Lane {
         &mut self,
         with: &StreamPublisher,
         run: &mut Run,
-        (inbox, newest): (&mut Inbox, &mut Option<Anchor>),
+        inbox: &mut Inbox,
+        newest: &mut Option<Anchor>,
     ) -> Result<(), Trouble> {
         let mut trouble = None;
         let mut answered = Instant::now();
@@ -240,7 +241,7 @@ impl Lane {
             };
             let mut next = Some(message);
             while let Some(message) = next {
-                if let Err(refusal) = self.take_answer(with, run, (&message, newest)) {
+                if let Err(refusal) = self.take_answer(with, run, &message, newest) {
                     trouble = Some(refusal);
                 }
                 next = inbox.acks.next().now_or_never().flatten();
@@ -275,14 +276,15 @@ impl Lane {
         &mut self,
         with: &StreamPublisher,
         run: &mut Run,
-        (message, newest): (&Message, &mut Option<Anchor>),
+        message: &Message,
+        newest: &mut Option<Anchor>,
     ) -> Result<(), Trouble> {
         let Some(index) = self.index_of(message) else { return Ok(()) };
         let refusal = if message.status == Some(StatusCode::NO_RESPONDERS) {
             Trouble::NoResponders
         } else {
-            match serde_json::from_slice::<Answer>(&message.payload) {
-                Ok(Answer { seq, duplicate, error: None }) if seq > 0 => {
+            match serde_json::from_slice::<PublishAnswer>(&message.payload) {
+                Ok(PublishAnswer { seq, duplicate, error: None }) if seq > 0 => {
                     if let Some(id) = run.confirm(index) {
                         count(&with.counters.confirmed, true);
                         count(&with.counters.duplicates, duplicate);
@@ -291,7 +293,7 @@ impl Lane {
                     }
                     return Ok(());
                 }
-                Ok(Answer { error: Some(AnswerError { err_code: code, description }), .. }) => {
+                Ok(PublishAnswer { error: Some(PublishAnswerError { err_code: code, description }), .. }) => {
                     Trouble::Refused { code, description }
                 }
                 _ => Trouble::Refused { code: 0, description: "an answer that is no PubAck".into() },
@@ -302,7 +304,7 @@ impl Lane {
         Err(refusal)
     }
 
-    /// Which message of this batch an answer is for.
+    /// Finds the message of this batch that an answer is for.
     fn index_of(&self, message: &Message) -> Option<usize> {
         let mut tokens = message.subject.rsplit('.');
         let index = tokens.next()?.parse().ok()?;

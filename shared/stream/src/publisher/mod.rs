@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 
 use crate::connection::Connection;
 use crate::topology::{RECEIVER, Topology};
-use lane::Lane;
+use lane::PublishLane;
 use witness::Witness;
 
 /// More than the headers of any message take.
@@ -73,7 +73,7 @@ pub struct PublisherStats {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct PublisherCounters {
     confirmed: AtomicU64,
     duplicates: AtomicU64,
     without_receipt: AtomicU64,
@@ -85,16 +85,22 @@ struct Counters {
 pub struct StreamPublisher {
     connection: Connection,
     options: PublisherOptions,
-    counters: Counters,
+    counters: PublisherCounters,
     witness: Witness,
-    lane: Mutex<Lane>,
+    lane: Mutex<PublishLane>,
 }
 
 impl StreamPublisher {
     /// A publisher over `connection`; makes `topology` again when it was deleted.
     pub fn new(connection: Connection, topology: Topology, options: PublisherOptions) -> Self {
         let witness = Witness::new(topology, &options);
-        Self { connection, options, counters: Counters::default(), witness, lane: Mutex::new(Lane::default()) }
+        Self {
+            connection,
+            options,
+            counters: PublisherCounters::default(),
+            witness,
+            lane: Mutex::new(PublishLane::default()),
+        }
     }
 
     /// Returns what it has done so far.

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use goldleaves_domain::Delivery;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum RunStage {
     Waiting,
     Unanswered,
     Confirmed,
@@ -15,7 +15,7 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Run {
     batch: Vec<Delivery>,
-    stages: Vec<Stage>,
+    stages: Vec<RunStage>,
     waiting: VecDeque<usize>,
     unanswered: usize,
     confirmed: usize,
@@ -24,12 +24,16 @@ pub(super) struct Run {
 impl Run {
     /// `known` are ids that a call before this one had confirmed.
     pub(super) fn new(batch: Vec<Delivery>, known: &HashSet<String>) -> Self {
-        let stages: Vec<Stage> = batch
+        let stages: Vec<RunStage> = batch
             .iter()
-            .map(|delivery| if known.contains(&delivery.message_id) { Stage::Confirmed } else { Stage::Waiting })
+            .map(|delivery| if known.contains(&delivery.message_id) { RunStage::Confirmed } else { RunStage::Waiting })
             .collect();
-        let waiting: VecDeque<usize> =
-            stages.iter().enumerate().filter(|(_, stage)| **stage == Stage::Waiting).map(|(index, _)| index).collect();
+        let waiting: VecDeque<usize> = stages
+            .iter()
+            .enumerate()
+            .filter(|(_, stage)| **stage == RunStage::Waiting)
+            .map(|(index, _)| index)
+            .collect();
         let confirmed = stages.len() - waiting.len();
         Self { batch, stages, waiting, unanswered: 0, confirmed }
     }
@@ -40,7 +44,7 @@ impl Run {
 
     /// Returns whether a payload that is not confirmed has more bytes than these.
     pub(super) fn has_larger_than(&self, bytes_max: usize) -> bool {
-        let open = self.batch.iter().zip(&self.stages).filter(|(_, stage)| **stage != Stage::Confirmed);
+        let open = self.batch.iter().zip(&self.stages).filter(|(_, stage)| **stage != RunStage::Confirmed);
         open.into_iter().any(|(delivery, _)| delivery.payload.len() > bytes_max)
     }
 
@@ -56,8 +60,8 @@ impl Run {
     pub(super) fn next(&mut self) -> Option<(usize, &Delivery)> {
         while let Some(index) = self.waiting.pop_front() {
             // An ack that came late may have confirmed it while it waited for its second sending.
-            if self.stages.get(index) == Some(&Stage::Waiting) {
-                self.set(index, Stage::Unanswered);
+            if self.stages.get(index) == Some(&RunStage::Waiting) {
+                self.set(index, RunStage::Unanswered);
                 self.unanswered += 1;
                 return self.batch.get(index).map(|delivery| (index, delivery));
             }
@@ -68,20 +72,20 @@ impl Run {
     /// Takes an ack; `None` when there is no such message, or it was confirmed already.
     pub(super) fn confirm(&mut self, index: usize) -> Option<&str> {
         let stage = *self.stages.get(index)?;
-        if stage == Stage::Confirmed {
+        if stage == RunStage::Confirmed {
             return None;
         }
-        self.unanswered -= usize::from(stage == Stage::Unanswered);
+        self.unanswered -= usize::from(stage == RunStage::Unanswered);
         self.confirmed += 1;
-        self.set(index, Stage::Confirmed);
+        self.set(index, RunStage::Confirmed);
         self.batch.get(index).map(|delivery| delivery.message_id.as_str())
     }
 
     /// Takes a refusal: the message waits again.
     pub(super) fn refuse(&mut self, index: usize) {
-        if self.stages.get(index) == Some(&Stage::Unanswered) {
+        if self.stages.get(index) == Some(&RunStage::Unanswered) {
             self.unanswered -= 1;
-            self.set(index, Stage::Waiting);
+            self.set(index, RunStage::Waiting);
             self.waiting.push_front(index);
         }
     }
@@ -91,9 +95,9 @@ impl Run {
         let stages = &mut self.stages;
         for index in (0..stages.len()).rev() {
             if let Some(stage) = stages.get_mut(index)
-                && *stage == Stage::Unanswered
+                && *stage == RunStage::Unanswered
             {
-                *stage = Stage::Waiting;
+                *stage = RunStage::Waiting;
                 self.waiting.push_front(index);
             }
         }
@@ -102,11 +106,11 @@ impl Run {
 
     /// The ids of what is confirmed.
     pub(super) fn confirmed_ids(&self) -> impl Iterator<Item = &str> {
-        let confirmed = self.batch.iter().zip(&self.stages).filter(|(_, stage)| **stage == Stage::Confirmed);
+        let confirmed = self.batch.iter().zip(&self.stages).filter(|(_, stage)| **stage == RunStage::Confirmed);
         confirmed.map(|(delivery, _)| delivery.message_id.as_str())
     }
 
-    fn set(&mut self, index: usize, stage: Stage) {
+    fn set(&mut self, index: usize, stage: RunStage) {
         if let Some(slot) = self.stages.get_mut(index) {
             *slot = stage;
         }

@@ -76,7 +76,7 @@ struct Memory {
 
 /// The receipt that is kept over a restart.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Receipt {
+struct KeptReceipt {
     created: String,
     newest: Anchor,
 }
@@ -91,14 +91,14 @@ impl Witness {
     pub(super) fn receipt(&self) -> Bytes {
         let memory = self.memory();
         let (Some(created), Some(newest)) = (&memory.created, &memory.newest) else { return Bytes::new() };
-        let receipt = Receipt { created: created.clone(), newest: newest.clone() };
+        let receipt = KeptReceipt { created: created.clone(), newest: newest.clone() };
         serde_json::to_vec(&receipt).map(Bytes::from).unwrap_or_default()
     }
 
     /// Takes what an earlier process kept. What can't be read only means that a loss in between shows nowhere here.
     pub(super) fn recall(&self, receipt: &[u8]) {
-        match serde_json::from_slice::<Receipt>(receipt) {
-            Ok(Receipt { created, newest }) => {
+        match serde_json::from_slice::<KeptReceipt>(receipt) {
+            Ok(KeptReceipt { created, newest }) => {
                 let mut memory = self.memory();
                 memory.created.get_or_insert(created);
                 memory.newest.get_or_insert(newest);

@@ -81,7 +81,7 @@ impl ReadError {
 /// How a reader behaves.
 #[derive(Debug, Clone)]
 pub struct ReaderOptions {
-    /// So many events are handed over together, in whole messages.
+    /// The events that are handed over together, in whole messages.
     pub batch_events: usize,
     /// How long JetStream may be away before the reader gives up.
     pub patience: Duration,
@@ -105,13 +105,13 @@ pub struct Reader {
     next: u64,
     /// Read, and not yet handed over.
     buffer: Buffer,
-    source: Option<Source>,
+    source: Option<ReaderSource>,
     backoff: Backoff,
 }
 
 /// A consumer of its own, and the pull from it.
 #[derive(Debug)]
-struct Source {
+struct ReaderSource {
     name: String,
     pull: Pull,
     /// How many of its messages were read.
@@ -126,7 +126,8 @@ impl Reader {
     /// No such stream, no such place in it, or JetStream away.
     pub async fn open(
         connection: &Connection,
-        (from, to): (Position, Option<Position>),
+        from: Position,
+        to: Option<Position>,
         options: ReaderOptions,
     ) -> Result<Option<Self>, ReadError> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -167,12 +168,12 @@ impl Reader {
         let bounds = self.bounds();
         while self.next <= self.span.last && !self.buffer.is_full(&bounds) {
             match self.step().await {
-                Ok(Step::Message(message)) => {
+                Ok(ReaderStep::Message(message)) => {
                     deadline = Instant::now() + self.options.patience;
                     self.take(message);
                 }
-                Ok(Step::Sign) => {}
-                Ok(Step::End) => self.next = self.span.last + 1,
+                Ok(ReaderStep::Sign) => {}
+                Ok(ReaderStep::End) => self.next = self.span.last + 1,
                 Err(ReadError::Unavailable(error)) if Instant::now() < deadline => {
                     tracing::debug!(%error, "the stream can't be read now, trying again");
                     self.source = None;
@@ -193,7 +194,7 @@ impl Reader {
         ConsumerOptions { batch_events: self.options.batch_events, ..ConsumerOptions::default() }
     }
 
-    async fn step(&mut self) -> Result<Step, ReadError> {
+    async fn step(&mut self) -> Result<ReaderStep, ReadError> {
         match &mut self.source {
             Some(source) => source.step(&self.connection, self.buffer.events).await,
             None => self.begin().await,
@@ -211,17 +212,17 @@ impl Reader {
     }
 
     /// Makes a consumer of what is not read yet.
-    async fn begin(&mut self) -> Result<Step, ReadError> {
+    async fn begin(&mut self) -> Result<ReaderStep, ReadError> {
         let name = format!("replay-{:016x}", rand::random::<u64>());
         let request = json!({ "stream_name": STREAM, "action": "create", "config": declaration(&name, self.next) });
         let api = self.connection.api();
         let made: Value =
             api.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request).await.map_err(ReadError::of)?;
-        let pull = Pull::open(&self.connection, ("", &name), &self.bounds(), RequestMax::default()).await;
+        let pull = Pull::open(&self.connection, "", &name, &self.bounds(), RequestMax::default()).await;
         let pull = pull.map_err(|reason| ReadError::Unavailable(ApiError::unavailable(reason)))?;
-        self.source = Some(Source { name, pull, places: 0 });
+        self.source = Some(ReaderSource { name, pull, places: 0 });
         let is_over = made.get("num_pending").and_then(Value::as_u64) == Some(0);
-        Ok(if is_over { Step::End } else { Step::Sign })
+        Ok(if is_over { ReaderStep::End } else { ReaderStep::Sign })
     }
 
     /// The server would forget the consumer by itself, a minute later.
@@ -238,14 +239,14 @@ async fn forget(api: &Api, name: &str) -> Result<Value, ApiError> {
 
 /// The result of one look at the source.
 #[derive(Debug)]
-enum Step {
+enum ReaderStep {
     Message(Message),
     Sign,
     End,
 }
 
-impl Source {
-    async fn step(&mut self, connection: &Connection, buffered: usize) -> Result<Step, ReadError> {
+impl ReaderSource {
+    async fn step(&mut self, connection: &Connection, buffered: usize) -> Result<ReaderStep, ReadError> {
         let away = |reason: String| ReadError::Unavailable(ApiError::unavailable(reason));
         self.pull.top_up(buffered).await.map_err(away)?;
         let heard = tokio::select! {
@@ -256,10 +257,10 @@ impl Source {
         match heard {
             PullSignal::Message(message) if message.place == self.places + 1 => {
                 self.places += 1;
-                Ok(Step::Message(message))
+                Ok(ReaderStep::Message(message))
             }
             PullSignal::Message(_) => Err(away("messages were lost on their way".to_owned())),
-            PullSignal::Sign => Ok(Step::Sign),
+            PullSignal::Sign => Ok(ReaderStep::Sign),
             PullSignal::Over(reason) => Err(away(reason)),
         }
     }

@@ -50,7 +50,7 @@ pub struct Span {
 
 /// The two ends of a stream.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct StreamEnds {
     first: Mark,
     last: Mark,
 }
@@ -69,7 +69,7 @@ impl Span {
     /// `None`: there is nothing in it.
     pub(super) async fn find(api: &Api, from: Position, to: Option<Position>) -> Result<Option<Self>, ReadError> {
         let stream = find_stream(api).await.map_err(unavailable)?.ok_or(ReadError::NoStream)?;
-        let Some(held) = Held::of(&stream.state)? else {
+        let Some(held) = StreamEnds::of(&stream.state)? else {
             return match from {
                 Position::Sequence(_) => Err(ReadError::Empty { next: stream.state.last_seq + 1 }),
                 Position::First | Position::Time(_) => Ok(None),
@@ -89,7 +89,7 @@ impl Span {
     }
 }
 
-impl Held {
+impl StreamEnds {
     fn of(state: &StreamState) -> Result<Option<Self>, ReadError> {
         if state.messages == 0 {
             return Ok(None);
@@ -167,7 +167,7 @@ impl Held {
 /// The first message of this sequence or a higher one.
 async fn message_from(api: &Api, sequence: u64) -> Result<Mark, ReadError> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct SpanAnswer {
         message: Stored,
     }
     #[derive(Deserialize)]
@@ -176,8 +176,8 @@ async fn message_from(api: &Api, sequence: u64) -> Result<Mark, ReadError> {
         time: String,
     }
     let asked = json!({ "seq": sequence, "next_by_subj": ">" });
-    match api.ask::<Answer>(&format!("STREAM.MSG.GET.{STREAM}"), &asked).await {
-        Ok(Answer { message }) => Ok(Mark { sequence: message.seq, stored: time(&message.time)? }),
+    match api.ask::<SpanAnswer>(&format!("STREAM.MSG.GET.{STREAM}"), &asked).await {
+        Ok(SpanAnswer { message }) => Ok(Mark { sequence: message.seq, stored: time(&message.time)? }),
         // The rest of the stream expired while it was looked at.
         Err(error) if error.code() == Some(MESSAGE_NOT_FOUND) => Err(ReadError::Changed),
         Err(error) => Err(ReadError::of(error)),

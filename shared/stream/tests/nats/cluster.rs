@@ -1,7 +1,6 @@
 //! Three servers that replicate: leaders that die, servers that ask their clients to go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use goldleaves_domain::Publisher as _;
@@ -10,7 +9,7 @@ use goldleaves_testkit::nats::NatsCluster;
 
 use crate::faults::soak;
 use crate::support::{
-    assert_stored_once, connect, declare, deliveries, plain, publish_until_confirmed, publisher, within,
+    Load, assert_stored_once, connect, declare, deliveries, plain, publish_until_confirmed, publisher, within,
 };
 
 /// Room for all that a soak publishes.
@@ -43,19 +42,7 @@ async fn leaders_killed_in_a_loop_lose_nothing_and_store_nothing_twice() {
     let connection = connect(&url).await;
     declare(&connection, REPLICATED).await;
     let publisher = Arc::new(publisher(&connection));
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn({
-        let (publisher, stop) = (publisher.clone(), stop.clone());
-        async move {
-            let mut sent = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let batch = deliveries(200);
-                publish_until_confirmed(&publisher, &batch).await;
-                sent.extend(batch);
-            }
-            sent
-        }
-    });
+    let load = Load::start(&publisher, 200);
     for _ in 0..if soak() { 18 } else { 2 } {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let name = leader(&url).await;
@@ -65,8 +52,7 @@ async fn leaders_killed_in_a_loop_lose_nothing_and_store_nothing_twice() {
         server.restart().await.unwrap();
         leader(&url).await;
     }
-    stop.store(true, Ordering::Relaxed);
-    let sent = within(load).await.unwrap();
+    let sent = load.stop().await;
     assert!(publisher.stats().troubles > 0, "the kills were felt");
     leader(&url).await;
     assert_stored_once(&url, &sent).await;

@@ -1,14 +1,13 @@
 //! Servers that die, hang and are away: nothing lost, nothing stored twice, nothing sent into the void.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use goldleaves_domain::{PublishError, Publisher};
 use goldleaves_testkit::nats::NatsServer;
 
 use crate::support::{
-    TOPOLOGY, assert_stored_once, connect, declare, deliveries, publish_until_confirmed, publisher, within,
+    Load, TOPOLOGY, assert_stored_once, connect, declare, deliveries, publish_until_confirmed, publisher, within,
 };
 
 /// More of everything that repeats.
@@ -22,27 +21,14 @@ async fn killed_and_restarted_under_load_nothing_is_lost_or_stored_twice() {
     let connection = connect(&server.url()).await;
     declare(&connection, TOPOLOGY).await;
     let publisher = Arc::new(publisher(&connection));
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn({
-        let (publisher, stop) = (publisher.clone(), stop.clone());
-        async move {
-            let mut sent = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let batch = deliveries(500);
-                publish_until_confirmed(&publisher, &batch).await;
-                sent.extend(batch);
-            }
-            sent
-        }
-    });
+    let load = Load::start(&publisher, 500);
     for round in 0..if soak() { 30 } else { 4 } {
         tokio::time::sleep(Duration::from_millis(300 + 70 * (round % 5))).await;
         server.kill().await.unwrap();
         tokio::time::sleep(Duration::from_millis(100 * (round % 3))).await;
         server.restart().await.unwrap();
     }
-    stop.store(true, Ordering::Relaxed);
-    let sent = within(load).await.unwrap();
+    let sent = load.stop().await;
     assert!(publisher.stats().troubles > 0, "the kills were felt");
     assert_stored_once(&server.url(), &sent).await;
     within(publisher.verify()).await.unwrap();

@@ -14,7 +14,7 @@ fn quick() -> ReaderOptions {
 }
 
 async fn open(connection: &Connection, from: Position, to: Option<Position>) -> Result<Option<Reader>, ReadError> {
-    within(Reader::open(connection, (from, to), quick())).await
+    within(Reader::open(connection, from, to, quick())).await
 }
 
 async fn span(connection: &Connection, from: Position, to: Option<Position>) -> Option<(u64, u64)> {
@@ -183,7 +183,7 @@ async fn who_may_not_make_consumers_is_told_so() {
     publish_until_confirmed(&publisher(&admin), &deliveries(3)).await;
     let connection = connect(&as_user("some")).await;
     let options = ReaderOptions { patience: Duration::from_millis(100), ..quick() };
-    let mut reader = within(Reader::open(&connection, (Position::First, None), options)).await.unwrap().unwrap();
+    let mut reader = within(Reader::open(&connection, Position::First, None, options)).await.unwrap().unwrap();
     let error = within(reader.next()).await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string().to_lowercase();
     assert!(cause.contains("permissions violation"), "{error}: {cause}");

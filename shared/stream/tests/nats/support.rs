@@ -1,13 +1,15 @@
 //! Equipment that the tests share: a connection, deliveries with ids, and a look at the stream that does not use the code under test.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer, stream};
 use futures_util::StreamExt;
 use goldleaves_domain::{Delivery, PublishError, Publisher};
 use goldleaves_stream::{ConnectSettings, Connection, PublisherOptions, STREAM, StreamPublisher, Topology};
+use tokio::task::JoinHandle;
 
 pub(crate) const TOPOLOGY: Topology = Topology {
     replicas: 1,
@@ -45,6 +47,36 @@ pub(crate) async fn declare(connection: &Connection, topology: Topology) {
         }
     })
     .await;
+}
+
+/// Batches that are published one after the other, each until it is confirmed.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Vec<Delivery>>,
+}
+
+impl Load {
+    /// Publishes so many deliveries at a time until it is stopped.
+    pub(crate) fn start(publisher: &Arc<StreamPublisher>, batch: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (publisher, asked) = (Arc::clone(publisher), Arc::clone(&stop));
+        let task = tokio::spawn(async move {
+            let mut sent = Vec::new();
+            while !asked.load(Ordering::Relaxed) {
+                let batch = deliveries(batch);
+                publish_until_confirmed(&publisher, &batch).await;
+                sent.extend(batch);
+            }
+            sent
+        });
+        Self { stop, task }
+    }
+
+    /// Returns everything that was confirmed.
+    pub(crate) async fn stop(self) -> Vec<Delivery> {
+        self.stop.store(true, Ordering::Relaxed);
+        within(self.task).await.unwrap()
+    }
 }
 
 pub(crate) fn deliveries(count: usize) -> Vec<Delivery> {

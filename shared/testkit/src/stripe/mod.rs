@@ -22,7 +22,7 @@ pub use garbling::Garbling;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
-/// Which faults happen, and how often.
+/// The faults that happen, and how often.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     /// The share of calls that go wrong.
@@ -78,7 +78,7 @@ struct State {
     faults: Faults,
     /// How every summary is garbled.
     garbling: Option<Garbling>,
-    /// So many events are answered with a 500 that is replayed under its key, and not taken.
+    /// The events that are answered with a 500 that is replayed under its key, and not taken.
     failing: u32,
     random: u64,
     violations: Vec<String>,

@@ -40,7 +40,7 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// So many bytes.
+    /// A budget of this many bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self(Arc::new(Budget { max: bytes_max, used: AtomicUsize::new(0) }))
     }
@@ -55,7 +55,7 @@ impl Buffers {
         if self.is_full() { SHORT_READ_BYTES } else { usize::MAX }
     }
 
-    /// So many bytes, as long as half of the budget is left.
+    /// Lends this many bytes, as long as half of the budget is left.
     pub(super) fn lend(&self, bytes: usize) -> Option<Lent> {
         if self.used() + bytes > self.0.max / 2 {
             return None;
@@ -95,12 +95,12 @@ impl Drop for Lent {
 pub struct Flow {
     buffers: Buffers,
     /// Made by the first piece that is counted.
-    stream: Option<Arc<Stream>>,
+    stream: Option<Arc<StreamBuffers>>,
     begun: bool,
 }
 
 #[derive(Debug)]
-struct Stream {
+struct StreamBuffers {
     buffers: Buffers,
     on_its_way: AtomicUsize,
     waiting: Mutex<Option<Waker>>,
@@ -132,16 +132,16 @@ impl Flow {
         let piece = if piece.len() <= COPIED_BYTES { Bytes::copy_from_slice(&piece) } else { piece };
         let stream = self.stream.get_or_insert_with(|| {
             let buffers = self.buffers.clone();
-            Arc::new(Stream { buffers, on_its_way: AtomicUsize::new(0), waiting: Mutex::default() })
+            Arc::new(StreamBuffers { buffers, on_its_way: AtomicUsize::new(0), waiting: Mutex::default() })
         });
         let bytes = piece.len() + PIECE_BYTES;
         stream.on_its_way.fetch_add(bytes, Ordering::Relaxed);
         self.buffers.take(bytes);
-        Bytes::from_owner(Counted { piece, stream: Arc::clone(stream) })
+        Bytes::from_owner(CountedBytes { piece, stream: Arc::clone(stream) })
     }
 }
 
-impl Stream {
+impl StreamBuffers {
     fn has_room(&self) -> bool {
         match self.on_its_way.load(Ordering::Acquire) {
             0 => true,
@@ -161,18 +161,18 @@ impl Stream {
 }
 
 /// A piece on its way.
-struct Counted {
+struct CountedBytes {
     piece: Bytes,
-    stream: Arc<Stream>,
+    stream: Arc<StreamBuffers>,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.piece
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
         self.stream.wrote(self.piece.len() + PIECE_BYTES);
     }

@@ -18,12 +18,12 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::fold::{Folded, Folds};
-use super::h2_streams::{Counted, Streams, Verdict};
+use super::h2_streams::{ConnectionVerdict, CountedStreams, Streams};
 use super::head_timer::HeadTimer;
 use super::io::Socket;
 use super::service::{ForHttp1, ForHyper};
 use super::short::{Left, Rest, Rules, Short};
-use super::sniff::{Sniffed, Version, sniff};
+use super::sniff::{Sniffed, SniffedVersion, sniff};
 use super::{
     BUFFER_BYTES, CONNECTION_WINDOW, Closing, Held, SEND_BUFFER_BYTES, STREAM_WINDOW, ServeOptions, Stop, prepare,
 };
@@ -37,14 +37,14 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// The parts that one connection needs.
-pub(super) struct Connection {
+pub(super) struct ServedConnection {
     pub(super) peer: SocketAddr,
     pub(super) options: ServeOptions,
     pub(super) stop: Stop,
     pub(super) closing: Closing,
 }
 
-impl Connection {
+impl ServedConnection {
     /// Serves the connection until it ends, its limits end it, or the server stops.
     pub(super) async fn run<S, B>(self, mut stream: TcpStream, service: S, held: Held)
     where
@@ -70,23 +70,23 @@ impl Connection {
             Ok(Sniffed::Left) | Err(_) => return,
         };
         match version {
-            Version::Http1 => {
+            SniffedVersion::Http1 => {
                 let rules = Rules {
                     silence_max: self.options.headers_timeout,
                     write_timeout: self.options.write_timeout,
                     closing: self.closing.clone(),
                 };
-                self.short(Short::new((read_already, stream), service, held, rules)).await;
+                self.short(Short::new(read_already, stream, service, held, rules)).await;
             }
-            Version::H2 => {
-                let socket = self.socket((read_already, stream), Exchange::default(), held);
+            SniffedVersion::H2 => {
+                let socket = self.socket(read_already, stream, Exchange::default(), held);
                 self.h2(TokioIo::new(socket), ForHyper::new(service)).await;
             }
         }
     }
 
-    fn socket(&self, read: (BytesMut, TcpStream), exchange: Exchange, held: Held) -> Socket {
-        Socket::new(read, exchange, self.options.write_timeout, held).within(self.options.buffers.clone())
+    fn socket(&self, read: BytesMut, stream: TcpStream, exchange: Exchange, held: Held) -> Socket {
+        Socket::new(read, stream, exchange, self.options.write_timeout, held).within(self.options.buffers.clone())
     }
 
     /// Serves HTTP/1 past hyper while that goes, and by hyper from then on.
@@ -117,7 +117,7 @@ impl Connection {
         let Rest { read, stream, held, service, given, silent_until } = short.into_rest();
         let (exchange, folded) = (Exchange::default(), Folded::default());
         let folds = Folds::new(folded.clone(), self.options.header_fields_max);
-        let socket = self.socket((read, stream), exchange.clone(), held).with_heads(folds);
+        let socket = self.socket(read, stream, exchange.clone(), held).with_heads(folds);
         let service = ForHttp1 {
             service: ForHyper::new(service),
             given: Mutex::new(given),
@@ -179,14 +179,14 @@ impl Connection {
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(window)
-            .serve_connection(socket, Counted { service, streams: streams.clone(), buffers });
+            .serve_connection(socket, CountedStreams { service, streams: streams.clone(), buffers });
         tokio::pin!(connection);
         let mut stopping = false;
         loop {
             let again = match streams.judge(self.options.headers_timeout) {
-                Verdict::Keep(until) => until,
-                Verdict::Idle if stopping => return,
-                Verdict::Idle => {
+                ConnectionVerdict::Keep(until) => until,
+                ConnectionVerdict::Idle if stopping => return,
+                ConnectionVerdict::Idle => {
                     connection.as_mut().graceful_shutdown();
                     stopping = true;
                     Instant::now() + GOODBYE_MAX

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::SHORT_FIELDS_MAX;
 use crate::exchange::RequestBody;
 
-/// So many lines of a head are left as they are. What may not be folded has the rest of hyper's room.
+/// The lines of a head that are left as they are. What may not be folded has the rest of hyper's room.
 const LINES_PLAIN: usize = SHORT_FIELDS_MAX;
 /// A longer line is not waited for, and from there on nothing is folded: a head with such a line and more than 100 in all is refused.
 const LINE_BYTES_MAX: usize = 32 << 10;
@@ -29,10 +29,10 @@ const ESCAPE: u8 = 0xFF;
 
 /// Names the field that holds those of the last head that were folded, if any were. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Folded(Arc<Shared>);
+pub struct Folded(Arc<FoldInner>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct FoldInner {
     any: AtomicBool,
     /// Random, so that nobody else can say it.
     name: OnceLock<HeaderName>,
@@ -75,7 +75,7 @@ impl Folded {
 
 /// How far into a line a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Line {
+enum FieldLineState {
     #[default]
     Empty,
     /// A carriage return and nothing else.
@@ -90,7 +90,7 @@ pub struct Folds {
     fields_max: usize,
     /// Lines of this head that have ended.
     lines: usize,
-    line: Line,
+    line: FieldLineState,
     /// How the head begins: a status says whether another one follows.
     start: Vec<u8>,
     /// The beginning of a line that may be folded.
@@ -110,7 +110,7 @@ impl Folds {
             folded,
             fields_max,
             lines: 0,
-            line: Line::Empty,
+            line: FieldLineState::Empty,
             start: Vec::new(),
             held: Vec::new(),
             is_open: false,
@@ -122,7 +122,7 @@ impl Folds {
 
     /// A new head begins with what is read next.
     pub fn begin(&mut self) {
-        (self.lines, self.line, self.is_open, self.is_behind) = (0, Line::Empty, false, false);
+        (self.lines, self.line, self.is_open, self.is_behind) = (0, FieldLineState::Empty, false, false);
         (self.behind, self.tail) = (0, [0; 4]);
         self.start.clear();
         self.held.clear();
@@ -185,7 +185,7 @@ impl Folds {
 
     /// Returns what is behind a whole head of few lines, as almost all are, which needs no closer look; `None`: there is none.
     fn behind_short<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let begins = self.lines == 0 && self.line == Line::Empty && self.start.is_empty();
+        let begins = self.lines == 0 && self.line == FieldLineState::Empty && self.start.is_empty();
         if !begins || matches!(bytes.first(), Some(b'\r' | b'\n')) || bytes.starts_with(INTERIM) {
             return None;
         }
@@ -205,13 +205,15 @@ impl Folds {
             self.start.extend_from_slice(text.get(..missing).unwrap_or(text));
         }
         self.line = match (self.line, piece) {
-            (Line::Empty | Line::Return, b"\n") | (Line::Empty, b"\r\n") => return self.end_of_head(),
-            (Line::Empty, b"\r") => Line::Return,
+            (FieldLineState::Empty | FieldLineState::Return, b"\n") | (FieldLineState::Empty, b"\r\n") => {
+                return self.end_of_head();
+            }
+            (FieldLineState::Empty, b"\r") => FieldLineState::Return,
             _ if is_whole => {
                 self.lines += 1;
-                Line::Empty
+                FieldLineState::Empty
             }
-            _ => Line::Text,
+            _ => FieldLineState::Text,
         };
     }
 

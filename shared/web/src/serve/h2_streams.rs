@@ -30,22 +30,22 @@ use crate::body::is_whole;
 /// The streams of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Streams {
-    connection: Arc<Mutex<Connection>>,
+    connection: Arc<Mutex<H2Connection>>,
     stall_max: Duration,
     stats: ServeStats,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct H2Connection {
     open: usize,
     idle_since: Instant,
     /// The stream whose request was taken last and whose task hyper makes next.
-    next: Option<Stream>,
+    next: Option<H2Stream>,
 }
 
 /// The verdict on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ConnectionVerdict {
     /// Look again then.
     Keep(Instant),
     /// No request for too long.
@@ -55,18 +55,18 @@ pub(super) enum Verdict {
 impl Streams {
     /// A peer may take nothing of an answer for `stall_max`.
     pub(super) fn new(stall_max: Duration, stats: ServeStats) -> Self {
-        let connection = Connection { open: 0, idle_since: Instant::now(), next: None };
+        let connection = H2Connection { open: 0, idle_since: Instant::now(), next: None };
         Self { connection: Arc::new(Mutex::new(connection)), stall_max, stats }
     }
 
     /// Judges the connection as it is now.
-    pub(super) fn judge(&self, idle_max: Duration) -> Verdict {
+    pub(super) fn judge(&self, idle_max: Duration) -> ConnectionVerdict {
         let now = Instant::now();
         let connection = self.connection.lock();
         match connection.idle_since + idle_max {
-            _ if connection.open > 0 => Verdict::Keep(now + idle_max),
-            end if now >= end => Verdict::Idle,
-            end => Verdict::Keep(end),
+            _ if connection.open > 0 => ConnectionVerdict::Keep(now + idle_max),
+            end if now >= end => ConnectionVerdict::Idle,
+            end => ConnectionVerdict::Keep(end),
         }
     }
 
@@ -74,7 +74,7 @@ impl Streams {
         let peer = Peer::default();
         let mut connection = self.connection.lock();
         connection.open += 1;
-        connection.next = Some(Stream { peer: peer.clone(), streams: self.clone() });
+        connection.next = Some(H2Stream { peer: peer.clone(), streams: self.clone() });
         peer
     }
 }
@@ -105,12 +105,12 @@ impl Peer {
 
 /// One stream, until its task is dropped.
 #[derive(Debug)]
-struct Stream {
+struct H2Stream {
     peer: Peer,
     streams: Streams,
 }
 
-impl Drop for Stream {
+impl Drop for H2Stream {
     fn drop(&mut self) {
         let mut connection = self.streams.connection.lock();
         connection.open = connection.open.saturating_sub(1);
@@ -139,7 +139,7 @@ pin_project! {
         #[pin]
         task: F,
         alarm: Alarm,
-        stream: Stream,
+        stream: H2Stream,
     }
 }
 
@@ -163,13 +163,13 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
 
 /// Watches a service's answers.
 #[derive(Debug, Clone)]
-pub(super) struct Counted<S> {
+pub(super) struct CountedStreams<S> {
     pub(super) service: S,
     pub(super) streams: Streams,
     pub(super) buffers: Buffers,
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
+impl<S, B> hyper::service::Service<Request<Incoming>> for CountedStreams<S>
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: 'static,

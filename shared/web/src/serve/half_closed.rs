@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::Alarm;
-use crate::exchange::{Exchange, Standing};
+use crate::exchange::{Exchange, SendingEnd};
 
 /// Every answer of hyper begins with it, whatever the version.
 const FIRST_LETTER: u8 = b'H';
@@ -34,10 +34,10 @@ pub(super) struct HalfClosed {
 
 /// The word to a reader.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// That the client is done.
+pub(super) enum ReaderWord {
+    /// The client is done.
     End,
-    /// That it left.
+    /// The client left.
     Left,
 }
 
@@ -59,37 +59,40 @@ impl HalfClosed {
     /// Called when hyper reads: what it shall be told. `blocked` = a write waits for the client.
     pub(super) fn poll_read(
         &mut self,
-        (stream, exchange): (&TcpStream, &Exchange),
+        stream: &TcpStream,
+        exchange: &Exchange,
         blocked: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Told> {
+    ) -> Poll<ReaderWord> {
         let standing = exchange.standing();
         match standing {
-            Standing::Nothing if !blocked => return Poll::Ready(Told::End),
-            Standing::Undecided => exchange.client_ended(),
-            Standing::Nothing | Standing::AwaitsAnswer | Standing::TakesAnswer { .. } => {}
+            SendingEnd::Nothing if !blocked => return Poll::Ready(ReaderWord::End),
+            SendingEnd::Undecided => exchange.client_ended(),
+            SendingEnd::Nothing | SendingEnd::AwaitsAnswer | SendingEnd::TakesAnswer { .. } => {}
         }
         if blocked {
             self.wrote();
         } else if self.has_left(stream, standing) {
-            return Poll::Ready(Told::Left);
+            return Poll::Ready(ReaderWord::Left);
         }
         exchange.wake_when_over(cx);
         let _ = self.alarm.passed(Instant::now() + LOOK, cx);
         Poll::Pending
     }
 
-    fn has_left(&mut self, stream: &TcpStream, standing: Standing) -> bool {
+    fn has_left(&mut self, stream: &TcpStream, standing: SendingEnd) -> bool {
         if !matches!(stream.take_error(), Ok(None)) {
             return true;
         }
         match standing {
-            Standing::AwaitsAnswer if self.probed.is_none() => self.probe(stream, FIRST_LETTER).is_err(),
-            Standing::TakesAnswer { chunked: true } if self.sent.elapsed() >= LOOK && self.is_due() => {
+            SendingEnd::AwaitsAnswer if self.probed.is_none() => self.probe(stream, FIRST_LETTER).is_err(),
+            SendingEnd::TakesAnswer { chunked: true } if self.sent.elapsed() >= LOOK && self.is_due() => {
                 self.probe(stream, b'0').is_err()
             }
-            Standing::TakesAnswer { chunked: false } => self.sent.elapsed() >= SILENCE_MAX,
-            Standing::AwaitsAnswer | Standing::TakesAnswer { .. } | Standing::Undecided | Standing::Nothing => false,
+            SendingEnd::TakesAnswer { chunked: false } => self.sent.elapsed() >= SILENCE_MAX,
+            SendingEnd::AwaitsAnswer | SendingEnd::TakesAnswer { .. } | SendingEnd::Undecided | SendingEnd::Nothing => {
+                false
+            }
         }
     }
 

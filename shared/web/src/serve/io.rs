@@ -14,9 +14,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::buffers::Buffers;
 use super::fold::Folds;
-use super::half_closed::{HalfClosed, Told};
+use super::half_closed::{HalfClosed, ReaderWord};
 use super::linger::{Linger, poll_close};
-use super::target::Target;
+use super::target::TargetReader;
 use super::{Held, OWN_ANSWER_MAX};
 use crate::exchange::Exchange;
 
@@ -24,10 +24,10 @@ use crate::exchange::Exchange;
 pub(super) struct Socket {
     read_already: BytesMut,
     stream: TcpStream,
-    stall: Stall,
+    stall: WriteStall,
     exchange: Exchange,
     /// The target of a request in HTTP/1.
-    target: Option<Target>,
+    target: Option<TargetReader>,
     /// The fields of its head.
     folds: Option<Folds>,
     /// The client once sent more than a request before it was answered. From then on nobody but hyper knows where a head begins.
@@ -39,19 +39,20 @@ pub(super) struct Socket {
 }
 
 /// Runs only while a write waits for the client: a client that reads costs no timer.
-pub(super) struct Stall {
+pub(super) struct WriteStall {
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
     pub(super) fn new(
-        (read_already, stream): (BytesMut, TcpStream),
+        read_already: BytesMut,
+        stream: TcpStream,
         exchange: Exchange,
         write_timeout: Duration,
         held: Held,
     ) -> Self {
-        let stall = Stall::new(write_timeout);
+        let stall = WriteStall::new(write_timeout);
         Self {
             read_already,
             stream,
@@ -75,7 +76,7 @@ impl Socket {
 
     /// The client speaks HTTP/1.
     pub(super) fn with_heads(mut self, folds: Folds) -> Self {
-        (self.target, self.folds) = (Some(Target::default()), Some(folds));
+        (self.target, self.folds) = (Some(TargetReader::default()), Some(folds));
         let read = std::mem::take(&mut self.read_already);
         self.read_already = self.head(&read).unwrap_or(read);
         self
@@ -94,7 +95,7 @@ impl Socket {
             // Where more came than this request took, hyper has the beginning of the next one: what is read now may be anything.
             self.is_pipelined |= !self.folds.as_ref().is_some_and(|folds| folds.ended_with(body));
             if !self.is_pipelined {
-                self.target.iter_mut().for_each(Target::begin);
+                self.target.iter_mut().for_each(TargetReader::begin);
                 self.folds.iter_mut().for_each(Folds::begin);
             }
         }
@@ -112,9 +113,9 @@ impl Socket {
         }
         let half_closed = self.half_closed.get_or_insert_with(|| Box::new(HalfClosed::new()));
         let blocked = self.stall.timer.is_some();
-        match ready!(half_closed.poll_read((&self.stream, &self.exchange), blocked, cx)) {
-            Told::End => Poll::Ready(Ok(())),
-            Told::Left => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        match ready!(half_closed.poll_read(&self.stream, &self.exchange, blocked, cx)) {
+            ReaderWord::End => Poll::Ready(Ok(())),
+            ReaderWord::Left => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         }
     }
 
@@ -138,7 +139,7 @@ impl Socket {
     }
 }
 
-impl Stall {
+impl WriteStall {
     pub(super) const fn new(limit: Duration) -> Self {
         Self { limit, timer: None }
     }
@@ -175,7 +176,7 @@ impl AsyncRead for Socket {
         while self.half_closed.is_none() {
             let before = into.filled().len();
             let most = self.buffers.read_max();
-            ready!(poll_read_some(&mut self.stream, (into, most), cx))?;
+            ready!(poll_read_some(&mut self.stream, into, most, cx))?;
             let is_end = into.filled().len() == before;
             self.read_head(into, before);
             if into.filled().len() > before || into.remaining() == 0 {
@@ -262,7 +263,8 @@ pub fn poll_write_some<W: AsyncWrite + Unpin>(
 /// Reads at most so many bytes.
 pub fn poll_read_some<R: AsyncRead + Unpin>(
     from: &mut R,
-    (into, most): (&mut ReadBuf<'_>, usize),
+    into: &mut ReadBuf<'_>,
+    most: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     if into.remaining() <= most {

@@ -19,7 +19,7 @@ const LINGER_MAX: Duration = Duration::from_secs(30);
 /// How long it may send nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 16 << 10;
-/// So much is thrown away before the other connections of the core have their turn.
+/// The reads that are thrown away before the other connections of the core have their turn.
 const READS_A_TURN: usize = 16;
 
 /// The second stage: our half is closed, theirs is not.

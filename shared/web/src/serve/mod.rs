@@ -40,7 +40,7 @@ use tower::Service;
 
 use crate::WebBody;
 pub use buffers::{Buffers, Flow};
-use connection::Connection;
+use connection::ServedConnection;
 pub use fold::{Folded, Folds};
 pub use inherited::{Inherited, InheritedError};
 pub use io::{poll_read_some, poll_write_some};
@@ -299,7 +299,7 @@ impl<F> Door<F> {
         let held = Held { _permit: permit, _token: self.open.token(), stats: options.stats.clone() };
         options.stats.0.accepted.fetch_add(1, Ordering::Relaxed);
         let (stop, closing) = (self.stop.clone(), self.closing.clone());
-        let connection = Connection { peer, options, stop, closing };
+        let connection = ServedConnection { peer, options, stop, closing };
         tokio::spawn(connection.run(stream, (self.service_for)(peer), held));
     }
 }

@@ -129,7 +129,7 @@ where
             if this.closing.is_set() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            this.exchange.watching(response, (*this.head_only, this.buffers))
+            this.exchange.watching(response, *this.head_only, this.buffers)
         }))
     }
 }

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::io::Stall;
+use super::io::WriteStall;
 use super::linger::poll_close;
 use super::service::Given;
 use super::{Closing, Held};
@@ -55,7 +55,7 @@ pub(super) struct Short<S: Service<Request<WebBody>>> {
     /// When a client that says nothing is let go.
     silent_until: Instant,
     alarm: Alarm,
-    stall: Stall,
+    stall: WriteStall,
     closing: Closing,
     date: Date,
 }
@@ -95,7 +95,7 @@ where
     B: 'static,
 {
     /// A connection of which this was read.
-    pub(super) fn new((read, stream): (BytesMut, TcpStream), service: S, held: Held, rules: Rules) -> Self {
+    pub(super) fn new(read: BytesMut, stream: TcpStream, service: S, held: Held, rules: Rules) -> Self {
         Self {
             stream,
             held,
@@ -108,7 +108,7 @@ where
             silence_max: rules.silence_max,
             silent_until: Instant::now() + rules.silence_max,
             alarm: Alarm::default(),
-            stall: Stall::new(rules.write_timeout),
+            stall: WriteStall::new(rules.write_timeout),
             closing: rules.closing,
             date: Date::default(),
         }

@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ_BYTES: usize = 4_096;
 
-/// Which protocol a client speaks.
+/// The protocol that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum SniffedVersion {
     Http1,
     H2,
 }
@@ -22,7 +22,7 @@ pub(super) enum Version {
 /// The meaning of the first bytes, and the bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sniffed {
-    Speaks(Version, BytesMut),
+    Speaks(SniffedVersion, BytesMut),
     /// The client left without a word.
     Left,
     /// The bytes did not come in time.
@@ -44,13 +44,13 @@ async fn read_version(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Sniff
     let mut bytes = BytesMut::with_capacity(FIRST_READ_BYTES);
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
-            return Ok(if bytes.is_empty() { Sniffed::Left } else { Sniffed::Speaks(Version::Http1, bytes) });
+            return Ok(if bytes.is_empty() { Sniffed::Left } else { Sniffed::Speaks(SniffedVersion::Http1, bytes) });
         }
         if bytes.starts_with(PREFACE) {
-            return Ok(Sniffed::Speaks(Version::H2, bytes));
+            return Ok(Sniffed::Speaks(SniffedVersion::H2, bytes));
         }
         if !PREFACE.starts_with(&bytes) {
-            return Ok(Sniffed::Speaks(Version::Http1, bytes));
+            return Ok(Sniffed::Speaks(SniffedVersion::Http1, bytes));
         }
     }
 }
@@ -65,11 +65,11 @@ mod tests {
     async fn tells_versions_apart_however_the_bytes_come() {
         let h2 = [PREFACE, b"more"].concat();
         for (sent, version) in [
-            (h2.as_slice(), Version::H2),
-            (b"GET / HTTP/1.1\r\n", Version::Http1),
-            (b"PRI * HTTP/1.1\r\n\r\n", Version::Http1),
-            (b"PUT / HTTP/1.1\r\n", Version::Http1),
-            (b"\r\n", Version::Http1),
+            (h2.as_slice(), SniffedVersion::H2),
+            (b"GET / HTTP/1.1\r\n", SniffedVersion::Http1),
+            (b"PRI * HTTP/1.1\r\n\r\n", SniffedVersion::Http1),
+            (b"PUT / HTTP/1.1\r\n", SniffedVersion::Http1),
+            (b"\r\n", SniffedVersion::Http1),
         ] {
             for step in [1, 3, sent.len()] {
                 let (mut client, mut server) = tokio::io::duplex(1);

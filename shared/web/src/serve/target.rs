@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 
 /// How far into a request line a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Place {
+enum RequestLineState {
     /// At its first byte, or at an empty line before it.
     #[default]
     Start,
@@ -23,22 +23,22 @@ enum Place {
 
 /// The reader of a connection's request lines.
 #[derive(Debug, Default)]
-pub(super) struct Target(Place);
+pub(super) struct TargetReader(RequestLineState);
 
-impl Target {
+impl TargetReader {
     /// A new request begins with what is read next.
     pub(super) const fn begin(&mut self) {
-        self.0 = Place::Start;
+        self.0 = RequestLineState::Start;
     }
 
     /// The bytes as they are to be read; `None` = as they came.
     pub(super) fn encode(&mut self, bytes: &[u8]) -> Option<BytesMut> {
-        if self.0 == Place::Behind {
+        if self.0 == RequestLineState::Behind {
             return None;
         }
         let mut encoded: Option<BytesMut> = None;
         let mut rest = bytes;
-        while self.0 != Place::Behind {
+        while self.0 != RequestLineState::Behind {
             let place = self.0;
             let (piece, behind) = self.piece(rest);
             let is_text = std::str::from_utf8(piece).is_ok();
@@ -68,11 +68,13 @@ impl Target {
     /// Takes what belongs to the place and the byte that ends it, and goes to the next place.
     fn piece<'a>(&mut self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let next = |byte: u8| match (self.0, byte) {
-            (Place::Start, b'\r' | b'\n') => Place::Start,
-            (Place::Start | Place::Method, b'A'..=b'Z' | b'a'..=b'z' | b'-') => Place::Method,
-            (Place::Method, b' ') | (Place::Path, b'!'..=b'>' | b'@'..) => Place::Path,
-            (Place::Path, b'?') | (Place::Query, b'!'..) => Place::Query,
-            _ => Place::Behind,
+            (RequestLineState::Start, b'\r' | b'\n') => RequestLineState::Start,
+            (RequestLineState::Start | RequestLineState::Method, b'A'..=b'Z' | b'a'..=b'z' | b'-') => {
+                RequestLineState::Method
+            }
+            (RequestLineState::Method, b' ') | (RequestLineState::Path, b'!'..=b'>' | b'@'..) => RequestLineState::Path,
+            (RequestLineState::Path, b'?') | (RequestLineState::Query, b'!'..) => RequestLineState::Query,
+            _ => RequestLineState::Behind,
         };
         let Some(end) = bytes.iter().position(|byte| next(*byte) != self.0) else { return (bytes, &[]) };
         let place = bytes.get(end).map_or(self.0, |byte| next(*byte));
@@ -86,16 +88,16 @@ impl Target {
 const NO_TARGET: u8 = b'<';
 
 /// Returns whether a fragment begins here.
-const fn is_fragment(byte: u8, place: Place) -> bool {
-    byte == b'#' && matches!(place, Place::Path | Place::Query)
+const fn is_fragment(byte: u8, place: RequestLineState) -> bool {
+    byte == b'#' && matches!(place, RequestLineState::Path | RequestLineState::Query)
 }
 
 /// Returns whether `http::Uri` takes no such byte.
-const fn is_refused(byte: u8, place: Place, is_text: bool) -> bool {
+const fn is_refused(byte: u8, place: RequestLineState, is_text: bool) -> bool {
     match place {
-        Place::Query => matches!(byte, b'"' | b'<' | b'>') || (byte >= 0x80 && !is_text),
-        Place::Path => matches!(byte, b'<' | b'>' | b'`' | b'^') || (byte >= 0x80 && !is_text),
-        Place::Start | Place::Method | Place::Behind => false,
+        RequestLineState::Query => matches!(byte, b'"' | b'<' | b'>') || (byte >= 0x80 && !is_text),
+        RequestLineState::Path => matches!(byte, b'<' | b'>' | b'`' | b'^') || (byte >= 0x80 && !is_text),
+        RequestLineState::Start | RequestLineState::Method | RequestLineState::Behind => false,
     }
 }
 
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     fn encoded(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut target = Target::default();
+        let mut target = TargetReader::default();
         pieces
             .iter()
             .flat_map(|piece| target.encode(piece).map_or_else(|| piece.to_vec(), |new| new.to_vec()))
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn utf8_stays_as_it_is() {
         let sent = "GET /ü?q=é HTTP/1.1\r\n".as_bytes();
-        assert_eq!(Target::default().encode(sent), None);
+        assert_eq!(TargetReader::default().encode(sent), None);
         // What is cut within a letter is encoded, which means the same.
         assert_eq!(encoded(&[b"GET /?\xC3", b"\xA9 HTTP/1.1"]), b"GET /?%C3%A9 HTTP/1.1");
     }

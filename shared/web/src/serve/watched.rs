@@ -11,20 +11,21 @@ use pin_project_lite::pin_project;
 
 use super::buffers::{Buffers, Flow};
 use crate::body::is_whole;
-use crate::exchange::{Answer, Exchange};
+use crate::exchange::{AnswerKind, Exchange};
 
 impl Exchange {
     /// An answer that says when it is over; `head_only` = to HEAD.
     pub(super) fn watching<B: Body + 'static>(
         &self,
         response: Response<B>,
-        (head_only, buffers): (bool, &Buffers),
+        head_only: bool,
+        buffers: &Buffers,
     ) -> Response<Watched<B>> {
         self.answered(match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => Answer::Switches,
-            _ if is_whole(response.body()) => Answer::Own,
-            _ if !head_only && is_chunked(&response) => Answer::InChunks,
-            _ => Answer::Passed,
+            StatusCode::SWITCHING_PROTOCOLS => AnswerKind::Switches,
+            _ if is_whole(response.body()) => AnswerKind::Own,
+            _ if !head_only && is_chunked(&response) => AnswerKind::InChunks,
+            _ => AnswerKind::Passed,
         });
         response.map(|body| Watched { body, flow: Flow::new(buffers.clone()), over: Over(self.clone()) })
     }

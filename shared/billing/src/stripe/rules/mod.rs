@@ -14,11 +14,11 @@ pub use sealing::{Made, Revision, lacking, minutes_for, value_of};
 use goldleaves_domain::Timestamp;
 
 const SECOND: i64 = 1_000_000;
-/// So long after its first attempt a row is sent; later Stripe may have forgotten its identifier.
+/// The time after its first attempt within which a row is sent; later Stripe may have forgotten its identifier.
 pub(crate) const SENT_FOR: i64 = 23 * Timestamp::HOUR_MICROS;
 /// After so long an older answer can no longer come, and a summary no longer lags.
 pub(crate) const WITNESS_AFTER: i64 = 24 * Timestamp::HOUR_MICROS;
-/// So long after the last attempt the first reading may decide that a row is not there.
+/// The time after the last attempt from which a reading may decide that a row is not there.
 const ABSENT_AFTER: i64 = Timestamp::HOUR_MICROS;
 /// Between the two readings that decide it.
 const ABSENT_TWICE: i64 = 600 * SECOND;

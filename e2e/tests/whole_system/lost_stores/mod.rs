@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use goldleaves_e2e::account::{self, Unbilled};
-use goldleaves_e2e::load::{Asked, Plan, Receipt, SteadyLoad, receipts};
+use goldleaves_e2e::load::{Asked, LoadPlan, Receipt, SteadyLoad, receipts};
 use goldleaves_e2e::tables::Contents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
@@ -52,9 +52,9 @@ impl Course {
     }
 
     /// Faster than need be: calls take their time, and nobody is served while a gateway starts.
-    fn plan(self) -> Plan {
+    fn plan(self) -> LoadPlan {
         let pause = self.lasts.mul_f64(0.8 * CLIENTS as f64 / self.calls as f64);
-        Plan { clients: CLIENTS, pause, requests: None }
+        LoadPlan { clients: CLIENTS, pause, requests: None }
     }
 }
 
@@ -112,7 +112,7 @@ impl Read {
 
 /// Everything that is wrong with the account of a run, in words: billed is what was answered, but for as many calls as the
 /// seals say were served without a record.
-fn judge(contents: &Contents, read: &Read, (upstream, said): (&Upstream, Unbilled)) -> Vec<String> {
+fn judge(contents: &Contents, read: &Read, upstream: &Upstream, said: Unbilled) -> Vec<String> {
     let (served, without) = (upstream.request_ids(), account::without_event(&read.receipts));
     println!(
         "{} responses read, {without} of them without a record, {} refused, {} broken, {} served by the upstream, {} billed, \
@@ -220,7 +220,7 @@ struct Tally {
 
 impl Tally {
     /// Waits until a loss is named, in a log line and by a metric.
-    async fn named(&mut self, loss: &str, (logs, any): (&Logs, &[&str]), shows: impl AsyncFn() -> Result<bool>) {
+    async fn named(&mut self, loss: &str, logs: &Logs, any: &[&str], shows: impl AsyncFn() -> Result<bool>) {
         let since = Instant::now();
         let mut took = [None, None];
         while took.contains(&None) {
