@@ -60,3 +60,25 @@ fn needs_restart(setting: &Setting) -> bool {
     .contains(setting);
     is_one || setting.name.starts_with("STRIPE_") || goldleaves_gateway::needs_restart(setting)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settings that a running process takes. A new one stands here, or `needs_restart` names it: what is read at the start
+    /// alone would change without a word and without effect.
+    const TAKEN: &str = "DEBUG ALLOWED_ORIGINS CORS_EXPOSE_HEADERS JWT_SECRET JWT_ALGORITHM JWT_EXPIRATION_MINUTES JWT_ISSUER \
+        JWT_AUDIENCE BILLABLE_ROUTES PUBLIC_ROUTES BILLABLE_STATUSES LOG_LEVEL LOG_FORMAT UPSTREAM_URL CONFIG_WATCH_SECS \
+        UPSTREAMS ROUTES BILLING_CA_FILE EVENT_CLIENT_INFO RATE_LIMIT_PER_SECOND CALLS_PER_TENANT_MAX \
+        REQUEST_BODY_BYTES_MAX HEADER_BYTES_MAX HEADER_FIELDS_MAX CONNECTIONS_MAX UPSTREAM_CONNECTIONS_MAX \
+        FIRST_BYTE_TIMEOUT_SECS HEADERS_TIMEOUT_SECS BODY_IDLE_TIMEOUT_SECS UPSTREAM_CONNECT_TIMEOUT_SECS \
+        UPSTREAM_HEAD_TIMEOUT_SECS CALL_TIMEOUT_SECS DRAIN_DELAY_SECS SHUTDOWN_GRACE_SECS WEBSOCKET_TOKEN \
+        TUNNEL_IDLE_TIMEOUT_SECS";
+
+    #[test]
+    fn each_setting_is_taken_or_refused_knowingly() {
+        let taken: Vec<&str> =
+            table::ALL.iter().filter(|setting| !needs_restart(setting)).map(|setting| setting.name).collect();
+        assert_eq!(taken, TAKEN.split_whitespace().collect::<Vec<_>>(), "see \"A setting\" in docs/ADDING.md");
+    }
+}

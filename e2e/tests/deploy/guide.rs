@@ -1,6 +1,7 @@
 //! `docs/DEPLOYMENT.md`: its SQL runs, its schema is the schema, its variables, metrics and files exist.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use goldleaves_runtime::settings::table;
@@ -12,27 +13,6 @@ use crate::markdown::blocks;
 use crate::{file, text};
 
 const GUIDES: [&str; 2] = ["docs/DEPLOYMENT.md", "docs/REPLAY.md"];
-/// Where metrics are registered, each under its name.
-const METRICS: [&str; 17] = [
-    "shared/record/src/open.rs",
-    "gateway/src/route_metrics.rs",
-    "gateway/src/transport/slots.rs",
-    "shared/runtime/src/about.rs",
-    "shared/runtime/src/metrics.rs",
-    "shared/runtime/src/reload/shown.rs",
-    "gateway/src/metrics.rs",
-    "gateway/src/reload.rs",
-    "shared/record/src/metrics.rs",
-    "shared/record/src/shown.rs",
-    "meter-worker/src/metrics.rs",
-    "meter-worker/src/worker/mod.rs",
-    "meter-worker/src/worker/stream_watch.rs",
-    "gateway/src/program.rs",
-    "billing-api/src/metrics.rs",
-    "billing-api/src/push/metrics.rs",
-    "shared/trace/src/metrics.rs",
-];
-
 async fn rows(connection: &DatabaseConnection, sql: &str) -> Vec<String> {
     let statement = Statement::from_string(DbBackend::Postgres, sql);
     let rows = connection.query_all_raw(statement).await.unwrap();
@@ -104,16 +84,31 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
     names.filter(|name| !["worker", "billing"].contains(name)).collect()
 }
 
+/// The sources of programs that register metrics, whichever crate they are of.
+fn sources_with_metrics(folder: &Path) -> Vec<String> {
+    let mut sources = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let is_other =
+            name.starts_with('.') || ["target", "tests", "benches", "e2e", "xtask", "testkit"].contains(&&*name);
+        if path.is_dir() && !is_other {
+            sources.extend(sources_with_metrics(&path));
+        } else if name.ends_with(".rs") {
+            let source = std::fs::read_to_string(&path).unwrap();
+            sources.extend(source.contains("Metrics").then_some(source));
+        }
+    }
+    sources
+}
+
 #[test]
 fn every_metric_of_guides_and_alerts_is_one_that_a_program_shows() {
-    let registered: BTreeSet<String> = METRICS
-        .iter()
-        .flat_map(|source| {
-            let source = text(source);
-            // Registered names are literals of their own; odd parts of a split at quotes are inside them.
-            source.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
-        })
-        .collect();
+    let mut registered: BTreeSet<String> = BTreeSet::new();
+    for source in sources_with_metrics(&file("")) {
+        // Registered names are literals of their own; odd parts of a split at quotes are inside them.
+        registered.extend(source.split('"').skip(1).step_by(2).map(str::to_owned));
+    }
     let mut seen = BTreeSet::new();
     for path in GUIDES.into_iter().chain(["deploy/alerts.yaml", "deploy/alerts.test.yaml"]) {
         let document = text(path);

@@ -11,6 +11,7 @@ use super::tree::Tree;
 const GUIDE: &str = "docs/ADDING.md";
 const GLOSSARY: &str = "docs/GLOSSARY.md";
 const OPERATORS: &str = "docs/DEPLOYMENT.md";
+const UPSTREAMS: &str = "docs/EDGE.md";
 const ROLES: &str = "deploy/roles.sql";
 const MIGRATIONS: &str = "migrations/src";
 const PLAN: &str = "migrations/src/lib.rs";
@@ -82,9 +83,10 @@ fn check_steps(tree: &Tree, problems: &mut Vec<Problem>) {
     }
 }
 
-/// A metric is registered by its name and a help text: `register("name", …)`, or a closure over it.
+/// A metric is registered by its name and a help text, `register("name", "Help", …)`, mostly through a closure or a function
+/// of another name.
 fn check_metrics(tree: &Tree, problems: &mut Vec<Problem>) {
-    let written = tree.text(OPERATORS).unwrap_or_default();
+    let written = [OPERATORS, UPSTREAMS].map(|page| tree.text(page).unwrap_or_default()).concat();
     let is_production = |source: &&Source| {
         source.path.iter().any(|part| part == "src")
             && !source.path.starts_with("e2e")
@@ -97,28 +99,38 @@ fn check_metrics(tree: &Tree, problems: &mut Vec<Problem>) {
             let is_written = written.contains(&format!("goldleaves_{name}"))
                 || ends.any(|end| written.contains(&format!("`{end}`")));
             if !is_written {
-                let what = format!("the metric {name} is not in {OPERATORS}: see \"A metric\" in {GUIDE}");
+                let what =
+                    format!("the metric {name} is in neither {OPERATORS} nor {UPSTREAMS}: see \"A metric\" in {GUIDE}");
                 problems.push(Problem::new(&source.path, line, what));
             }
         }
     }
 }
 
+/// The metrics that a source registers, each with its line: the first argument of a call is the name, and the second the
+/// help, which is a sentence or is called `help`.
 fn registered(source: &Source) -> Vec<(usize, String)> {
-    let end = source.production_end();
-    let openers = ["register(\"", "counter(\"", "gauge(\"", "family(\""];
-    let text: Vec<char> = source.text.chars().take(end).collect();
-    let text: String = text.into_iter().collect();
+    let production: String = source.text.chars().take(source.production_end()).collect();
     let mut names = Vec::new();
-    for opener in openers {
-        for (at, _) in text.match_indices(opener) {
-            let name: String =
-                text.get(at + opener.len()..).unwrap_or_default().chars().take_while(|c| is_identifier(*c)).collect();
-            let line = text.get(..at).unwrap_or_default().lines().count();
-            names.push((line, name));
+    for (at, _) in production.match_indices('(') {
+        let Some((name, rest)) = literal(production.get(at + 1..).unwrap_or_default()) else { continue };
+        let is_name = name.len() > 2 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        let second = rest.trim_start().strip_prefix(',').unwrap_or_default().trim_start();
+        let is_help = second.starts_with("help") || literal(second).is_some_and(|(help, _)| is_sentence(help));
+        if is_name && is_help {
+            names.push((production.get(..at).unwrap_or_default().lines().count(), name.to_owned()));
         }
     }
     names
+}
+
+fn is_sentence(text: &str) -> bool {
+    text.starts_with(char::is_uppercase) && text.split_once(' ').is_some_and(|(first, _)| !first.contains('('))
+}
+
+/// A text that begins with a literal: what is in its quotes, and what follows.
+fn literal(text: &str) -> Option<(&str, &str)> {
+    text.trim_start().strip_prefix('"')?.split_once('"')
 }
 
 fn has_word(text: &str, word: &str) -> bool {
@@ -141,7 +153,10 @@ mod tests {
     fn each_step_that_is_missed_is_named() {
         let step = ("migrations/src/m20270101_000009_x.rs", "const UP: &str = \"CREATE TABLE usage_x (id text)\";\n");
         let plan = (PLAN, "Planned::expanding(m20270101_000009_x::Step, FIRST)\n");
-        let metric = ("gateway/src/m.rs", "fn f() {\n    counter(\"lost_calls\", \"Calls\");\n}\n");
+        let metric = (
+            "gateway/src/m.rs",
+            "fn f() {\n    show(\n    \"lost_calls\",\n    \"Calls that are lost\",\n);\n    show_it(\"odd_calls\", help);\n    log(\"no_metric\", \"no help\");\n}\n",
+        );
         let missed = found(
             &[step, metric],
             &[
@@ -156,12 +171,13 @@ mod tests {
             "usage_x is not in docs",
             "in no plan",
             "lost_calls",
+            "odd_calls",
         ];
         assert!(parts.iter().all(|part| missed.iter().any(|line| line.contains(part))), "{missed:#?}");
         assert_eq!(missed.len(), parts.len(), "{missed:#?}");
         let others = [
             (GUIDE, "`gateway/src/m.rs`, `gateway/src/`"),
-            (OPERATORS, "`usage_x`, `goldleaves_lost_calls_total`"),
+            (OPERATORS, "`usage_x`, `goldleaves_lost_calls_total`, `goldleaves_odd_calls`"),
             (ROLES, "GRANT SELECT ON usage_x TO r;"),
         ];
         assert!(found(&[step, plan, metric], &others).is_empty());
