@@ -197,7 +197,7 @@ pub(crate) const ADOPT: Operation = Operation {
 pub(crate) const HOOK: Operation = Operation {
     id: "stripeWebhook",
     summary: "Stripe's own calls",
-    about: "Signed by Stripe in Stripe-Signature; a body of at most 256 KiB. What is wrong with a call is not said.",
+    about: "Signed by Stripe in Stripe-Signature; a body of at most 256 KiB. What is wrong with a signature is not said.",
     access: Access::Signed,
     body: Some(WEBHOOK.whole()),
     answers: Answers::Heard,

@@ -1,4 +1,5 @@
-//! `POST /billing/stripe/webhook`: Stripe's own calls. The signature is checked first; what is wrong with one is not said.
+//! `POST /billing/stripe/webhook`: Stripe's own calls. The signature is checked first; what is wrong with one is not said, but of a
+//! body that Stripe did sign it is.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,14 +37,7 @@ pub(crate) async fn post(
         }
         return Err(ApiError::Signature);
     }
-    let hint = Hint::read(&body).ok().filter(|hint| {
-        let texts = [Some(&hint.id), Some(&hint.kind), hint.related_id.as_ref()];
-        texts.into_iter().flatten().all(|text| !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains('\0'))
-    });
-    let Some(hint) = hint else {
-        metrics.hinted("unknown", "unreadable");
-        return Err(ApiError::Signature);
-    };
+    let hint = read(&body).inspect_err(|_| metrics.hinted("unknown", "unreadable"))?;
     if !push::is_heeded(&hint.kind) {
         metrics.hinted("other", "ignored");
         return Ok(StatusCode::OK.into_response());
@@ -55,6 +49,20 @@ pub(crate) async fn post(
         desk.pusher.wake();
     }
     Ok(StatusCode::OK.into_response())
+}
+
+/// The event of a body that Stripe signed. What of it is not as it should be is said: whoever has the secret may know.
+fn read(body: &[u8]) -> Result<Hint, ApiError> {
+    let hint = Hint::read(body)
+        .map_err(|error| ApiError::BodyInvalid(format!("the body is no event of Stripe as JSON: {error}")))?;
+    for (member, text) in [("id", Some(&hint.id)), ("related_object.id", hint.related_id.as_ref())] {
+        let is_name = |text: &String| !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains('\0');
+        if push::is_heeded(&hint.kind) && !text.is_none_or(is_name) {
+            let what = format!("{member}: must have 1 to {TEXT_BYTES_MAX} bytes and no NUL");
+            return Err(ApiError::BodyInvalid(what));
+        }
+    }
+    Ok(hint)
 }
 
 fn check(secrets: &Secrets, headers: &HeaderMap, body: &[u8]) -> Result<(), SignatureError> {

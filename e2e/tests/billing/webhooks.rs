@@ -135,3 +135,42 @@ async fn no_work_is_done_for_a_call_that_is_not_stripe_s() {
     assert_eq!(post(&desk, Some(&header), &other).await.status, 200);
     assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 1);
 }
+
+/// The caller who has the secret is told what is wrong with a body.
+#[tokio::test]
+async fn a_signed_body_that_is_no_event_is_named_as_that() {
+    let desk = Desk::on(Api::start().await).await;
+    let signed_post = async |body: &str| {
+        let header = format!("t={},v1={}", now(), signed("whsec_new", now(), body));
+        post(&desk, Some(&header), body).await
+    };
+    let long = "x".repeat(256);
+    let report =
+        |id: &str, related: &str| json!({"id": id, "type": REPORT, "related_object": {"id": related}}).to_string();
+    for (body, what) in [
+        (String::new(), "no event of Stripe as JSON"),
+        ("not JSON".to_owned(), "no event of Stripe as JSON"),
+        ("[]".to_owned(), "no event of Stripe as JSON"),
+        (json!({"type": REPORT}).to_string(), "missing field `id`"),
+        (json!({"id": "evt_1"}).to_string(), "missing field `type`"),
+        (json!({"id": 7, "type": REPORT}).to_string(), "invalid type: integer `7`, expected a string"),
+        (report("", METER_ID), "id: must have 1 to 255 bytes and no NUL"),
+        (report(&long, METER_ID), "id: must have 1 to 255 bytes"),
+        (report("evt_1", ""), "related_object.id: must have 1 to 255 bytes"),
+        (report("evt_1", "a\0b"), "related_object.id: must have 1 to 255 bytes"),
+    ] {
+        let answer = signed_post(&body).await;
+        assert_eq!(answer.refusal(), (400, "body_invalid".to_owned()), "{body}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(what), "{body}: {}", answer.text);
+    }
+    assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 0);
+    // Of other events, snapshots too, nothing is expected.
+    for body in [
+        json!({"id": "evt_1", "object": "event", "type": "customer.created", "data": {"object": {"id": "cus_1"}}}),
+        json!({"id": "evt_2", "type": "v2.something", "related_object": "odd"}),
+        json!({"id": long, "type": "v2.something", "related_object": null}),
+    ] {
+        assert_eq!(signed_post(&body.to_string()).await.status, 200, "{body}");
+    }
+    assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 0);
+}

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use goldleaves_runtime::Secret;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::Sha256;
 
 /// How far a signature's time may lie from now, in seconds.
@@ -52,12 +53,9 @@ struct Notice {
     id: String,
     #[serde(rename = "type")]
     kind: String,
-    related_object: Option<Related>,
-}
-
-#[derive(Deserialize)]
-struct Related {
-    id: String,
+    /// Of what other events have here nothing is expected.
+    #[serde(default)]
+    related_object: Value,
 }
 
 impl Secrets {
@@ -136,7 +134,8 @@ impl Hint {
     /// It is no event.
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         let Notice { id, kind, related_object } = serde_json::from_slice(body)?;
-        Ok(Self { id, kind, related_id: related_object.map(|related| related.id) })
+        let related_id = related_object.get("id").and_then(Value::as_str).map(str::to_owned);
+        Ok(Self { id, kind, related_id })
     }
 }
 
