@@ -62,6 +62,12 @@ pub(crate) enum ApiError {
     /// 503, with what the log says of it.
     #[error("Stripe does not answer, or refuses; try again later")]
     Stripe(String),
+    /// 503: this program calls nobody.
+    #[error("STRIPE_API_KEY is not set: nothing is pushed, and nothing is read of Stripe")]
+    NotPushing,
+    /// 503: an answer of Stripe's, which its words or ours say.
+    #[error("{0}")]
+    StripeSays(String),
     /// 400, without a word of why.
     #[error("this is no webhook of Stripe")]
     Signature,
@@ -92,8 +98,10 @@ impl ApiError {
             Self::Away(_) => problem(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::DatabaseUnavailable)
                 .header(http::header::RETRY_AFTER, HeaderValue::from_static("5")),
             Self::MeterUnfit(_) => problem(StatusCode::UNPROCESSABLE_ENTITY, ProblemCode::MeterUnfit),
-            Self::Stripe(_) => problem(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::StripeUnavailable)
-                .header(http::header::RETRY_AFTER, HeaderValue::from_static("60")),
+            Self::Stripe(_) | Self::NotPushing | Self::StripeSays(_) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::StripeUnavailable)
+                    .header(http::header::RETRY_AFTER, HeaderValue::from_static("60"))
+            }
             Self::Signature => problem(StatusCode::BAD_REQUEST, ProblemCode::SignatureInvalid),
             Self::Clock(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::InternalError),
             Self::Billing(error) => of_billing(error),

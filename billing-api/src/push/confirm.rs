@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use goldleaves_billing::stripe::rules::{Due, RowState, Verdict};
+use goldleaves_billing::stripe::rules::{Due, HourRow, RowState, Verdict, hour_is_there};
 use goldleaves_billing::stripe::{Claim, PushRow, StoredMeter};
 use goldleaves_domain::Timestamp;
-use goldleaves_stripe::Window;
 
+use super::sums::Reader;
 use super::{Pusher, Stop};
 
 const SECOND: i64 = 1_000_000;
@@ -27,16 +27,9 @@ impl Pusher {
             return Ok(0);
         }
         let until = last.plus_micros(Timestamp::HOUR_MICROS).unwrap_or(last);
-        self.turn(&self.inner.reads, claim).await?;
-        let window = Window {
-            stripe_customer_id: claim.lane.key.stripe_customer_id.clone(),
-            start: first.unix_micros() / SECOND,
-            end: until.unix_micros() / SECOND,
-            is_by_hour: true,
-        };
-        let sums = self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await?;
+        let reader = Reader { claim, meter, pace: &self.inner.reads };
         // What can't be read now is left to the minutes, and to what they find out.
-        let Ok(sums) = sums else { return Ok(0) };
+        let Ok(sums) = self.pages(reader, ((first, until), true)).await? else { return Ok(0) };
         let theirs: BTreeMap<i64, i128> = sums.iter().filter_map(|sum| Some((sum.start_time, sum.value()?))).collect();
         let mut ours: BTreeMap<Timestamp, Vec<PushRow>> = BTreeMap::new();
         for row in self.inner.books.rows_of(&claim.lane.key, (first, until)).await? {
@@ -46,7 +39,9 @@ impl Pusher {
         }
         let mut confirmed = 0;
         for (hour, rows) in ours {
-            if is_there(&rows, theirs.get(&(hour.unix_micros() / SECOND)).copied()) {
+            let row = |row: &PushRow| HourRow { state: row.progress.state, value: row.value };
+            let ours: Vec<HourRow> = rows.iter().map(row).collect();
+            if hour_is_there(&ours, theirs.get(&(hour.unix_micros() / SECOND)).copied()) {
                 for row in rows.iter().filter(is_due) {
                     let Some(value) = row.value else { continue };
                     let verdict = self.inner.books.read_back(claim, row.id, value).await?;
@@ -56,12 +51,4 @@ impl Pusher {
         }
         Ok(confirmed)
     }
-}
-
-/// Returns whether an hour's sum says that each of its rows is there. Where all values are positive and Stripe took all
-/// of them, one that is missing makes the sum smaller; with negative ones, two could make up for each other.
-fn is_there(rows: &[PushRow], theirs: Option<i128>) -> bool {
-    let is_sure = |row: &PushRow| row.progress.state == RowState::Pushed && row.value.is_some_and(|value| value >= 0);
-    let ours: i128 = rows.iter().filter_map(|row| row.value).sum();
-    rows.iter().all(is_sure) && theirs == Some(ours)
 }

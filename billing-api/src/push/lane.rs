@@ -4,35 +4,26 @@
 use goldleaves_billing::stripe::rules::{Due, Outcome, RowState, Verdict};
 use goldleaves_billing::stripe::{Claim, LaneWork, PushRow, StoredMeter};
 use goldleaves_domain::Timestamp;
-use goldleaves_stripe::{Block, NewEvent, Sent, Sum, Window};
+use goldleaves_stripe::{Block, NewEvent, Sent};
 
 use super::pace::Pace;
+use super::sums::Reader;
 use super::{METER_CHECK_MICROS, Pusher, Stop};
 
 const SECOND: i64 = 1_000_000;
-const MINUTE: i64 = 60 * SECOND;
-/// The time back to which Stripe takes usage, and for which totals are compared.
-pub(super) const WINDOW: i64 = 35 * Timestamp::DAY_MICROS;
+pub(super) const MINUTE: i64 = 60 * SECOND;
 /// No call begins later in a lease: with the time that a call may take it ends before the lease does.
 const CALLS_WITHIN: i64 = 30 * SECOND;
 
 /// A call whose attempt was written down longer ago is not made.
 const CALL_AFTER_ATTEMPT: i64 = 10 * SECOND;
 
-/// A sum that is none of whole values.
-#[derive(Debug, thiserror::Error)]
-#[error("a sum is not a whole number below 2^53; what comes to more in an hour takes a meter of 0 places")]
-struct NotWhole;
-
-/// From when to when.
-type Hours = (Timestamp, Timestamp);
-
 /// Why a lane is blocked, as the words that are stored and shown.
 pub(super) mod reason {
     pub(crate) const NO_CUSTOMER: &str = "no_such_customer";
     pub(crate) const NO_METER: &str = "no_active_meter";
     pub(crate) const KEY: &str = "key_refused";
-    pub(crate) const UNFIT: &str = "meter_unfit";
+    pub(crate) const UNFIT: &str = goldleaves_billing::stripe::METER_UNFIT;
     pub(crate) const HAS_MORE: &str = "stripe_has_more";
     pub(crate) const DIFFERS: &str = "differs";
     pub(crate) const LIVEMODE: &str = "livemode";
@@ -100,10 +91,11 @@ impl Pusher {
     /// Compares both sides of a lane; whether rows may be sent.
     async fn compare(&self, claim: &Claim, meter: &StoredMeter) -> Result<bool, Stop> {
         let lane = &claim.lane.key;
-        let Some((total, window)) = self.total(claim, meter).await? else { return Ok(false) };
+        let reader = Reader { claim, meter, pace: &self.inner.calls };
+        let Some((total, window)) = self.total(reader).await? else { return Ok(false) };
         let ours = self.inner.books.lane_sums(lane, window).await?;
         self.inner.books.compared(lane, (total, ours.pushed)).await?;
-        if total > ours.most {
+        if ours.is_exceeded_by(total) {
             tracing::error!(
                 customer = lane.stripe_customer_id,
                 event_name = lane.event_name,
@@ -115,58 +107,6 @@ impl Pusher {
             return Ok(false);
         }
         Ok(true)
-    }
-
-    /// Returns Stripe's sum of a lane's last 35 days, and of which window it is; `None` where Stripe does not know the customer.
-    async fn total(&self, claim: &Claim, meter: &StoredMeter) -> Result<Option<(i128, Hours)>, Stop> {
-        self.turn(&self.inner.calls, claim).await?;
-        let now = self.inner.books.now().await?;
-        let window = window_until(minute_of(now).plus_micros(MINUTE).unwrap_or(now));
-        let Some(sums) = self.sums(claim, meter, (window, false)).await? else { return Ok(None) };
-        if let Some(total) = whole(&sums) {
-            return Ok(Some((total, window)));
-        }
-        if !sums.iter().any(Sum::is_too_large) {
-            return Err(self.unheard(claim, &NotWhole));
-        }
-        // What a float does not hold as one number it may hold hour by hour.
-        let window = window_until(now.hour().plus_micros(Timestamp::HOUR_MICROS).unwrap_or(now));
-        self.turn(&self.inner.calls, claim).await?;
-        let Some(sums) = self.sums(claim, meter, (window, true)).await? else { return Ok(None) };
-        match whole(&sums) {
-            Some(total) => Ok(Some((total, window))),
-            None => Err(self.unheard(claim, &NotWhole)),
-        }
-    }
-
-    /// Returns Stripe's sum of a minute; `None` where it does not know the customer.
-    async fn sum_of_minute(&self, claim: &Claim, meter: &StoredMeter, minute: Timestamp) -> Result<Option<i128>, Stop> {
-        let until = minute.plus_micros(MINUTE).unwrap_or(minute);
-        let Some(sums) = self.sums(claim, meter, ((minute, until), false)).await? else { return Ok(None) };
-        whole(&sums).map(Some).ok_or_else(|| self.unheard(claim, &NotWhole))
-    }
-
-    /// Returns Stripe's sums of a window, the whole or each hour; `None` where it does not know the customer.
-    async fn sums(
-        &self,
-        claim: &Claim,
-        meter: &StoredMeter,
-        ((from, to), is_by_hour): (Hours, bool),
-    ) -> Result<Option<Vec<Sum>>, Stop> {
-        let window = Window {
-            stripe_customer_id: claim.lane.key.stripe_customer_id.clone(),
-            start: from.unix_micros() / SECOND,
-            end: to.unix_micros() / SECOND,
-            is_by_hour,
-        };
-        match self.heard("summaries", self.inner.stripe.sums(&meter.stripe_meter_id, &window).await).await? {
-            Ok(sums) => Ok(Some(sums)),
-            Err(error) if error.is_missing() => {
-                self.inner.books.block(&claim.lane.key, reason::NO_CUSTOMER).await?;
-                Ok(None)
-            }
-            Err(error) => Err(self.unheard(claim, &error)),
-        }
     }
 
     async fn work_rows(&self, claim: &Claim, meter: &StoredMeter, work: LaneWork) -> Result<(), Stop> {
@@ -278,8 +218,8 @@ impl Pusher {
 
     async fn read(&self, claim: &Claim, (meter, row): (&StoredMeter, &PushRow)) -> Result<Step, Stop> {
         let Some(minute) = row.event_timestamp.map(minute_of) else { return Ok(Step::Nothing) };
-        self.turn(&self.inner.reads, claim).await?;
-        let Some(read) = self.sum_of_minute(claim, meter, minute).await? else { return Ok(Step::Leave) };
+        let reader = Reader { claim, meter, pace: &self.inner.reads };
+        let Some(read) = self.sum_of_minute(reader, minute).await? else { return Ok(Step::Leave) };
         if row.progress.state == RowState::Pending && read == 0 {
             self.inner.books.read_first(claim, row.id).await?;
             return Ok(Step::Done);
@@ -307,16 +247,6 @@ enum Step {
     Nothing,
     /// Nothing more is done in the lane.
     Leave,
-}
-
-/// The window that totals are compared in.
-fn window_until(until: Timestamp) -> Hours {
-    (until.plus_micros(-WINDOW).unwrap_or(until), until)
-}
-
-/// The sum of sums; `None` where a float does not say one of them exactly.
-fn whole(sums: &[Sum]) -> Option<i128> {
-    sums.iter().map(Sum::value).sum()
 }
 
 /// The start of a moment's minute.

@@ -56,7 +56,7 @@ struct Webhook {
 impl StripeMetrics {
     /// Registers them.
     pub fn register(metrics: &Metrics) -> Self {
-        let unsealed = "Units that the nightly look found in the ledger and in no row";
+        let unsealed = "Units of the ledger that no row could be made of, or that the nightly look found in no row";
         Self {
             calls: metrics.register("stripe_calls", "Calls to Stripe", Family::default()),
             rows: metrics.register("stripe_rows", "Rows for Stripe by state", Family::default()),

@@ -8,6 +8,7 @@ mod lane;
 pub(crate) mod metrics;
 mod pace;
 mod sealing;
+mod sums;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

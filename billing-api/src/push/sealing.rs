@@ -1,10 +1,11 @@
-//! When hours are sealed: each once it is settled, what changed later each minute, and every night all of the last 40 days,
-//! which must find nothing.
+//! When hours are sealed: each once it is settled, what changed later or was left each minute, and every night all of the last 40
+//! days, which must find nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use goldleaves_billing::BillingError;
-use goldleaves_billing::stripe::Sealed;
+use goldleaves_billing::stripe::{LeftFor, LeftHour, Sealed};
+use goldleaves_billing::{BillingError, UnitsTotal};
 use goldleaves_domain::Timestamp;
 use parking_lot::Mutex;
 
@@ -19,12 +20,16 @@ const LOOK_BACK: i64 = 40 * Timestamp::DAY_MICROS;
 #[derive(Debug, Default)]
 pub(super) struct Sealing(Mutex<Done>);
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Done {
     /// Every hour before this one was sealed.
     before: Option<Timestamp>,
     /// The day of the last nightly look.
     night: Option<i64>,
+    /// The units that it found in no row.
+    missed: i128,
+    /// Hours with more usage than their meter can count, as far as they were named.
+    too_much: BTreeSet<(String, String, Timestamp)>,
 }
 
 impl Sealing {
@@ -58,31 +63,74 @@ impl Pusher {
         let now = books.now().await?;
         let settled = now.plus_micros(-SETTLE_MICROS).unwrap_or(now).hour();
         let first = settled.plus_micros(-LOOK_BACK).unwrap_or(settled);
-        let done = *self.inner.sealing.0.lock();
-        let mut sealed = books.seal_hours((done.before.unwrap_or(first).max(first), settled)).await?;
+        let (before, night) = {
+            let done = self.inner.sealing.0.lock();
+            (done.before, done.night)
+        };
+        let mut sealed = books.seal_hours((before.unwrap_or(first).max(first), settled)).await?;
         self.inner.sealing.0.lock().before = Some(settled);
-        loop {
-            let (late, more) = books.seal_late().await?;
-            sealed.add(late);
-            if !more {
-                break;
-            }
-        }
+        let late = self.seal_late().await?;
+        let left = late.left.clone();
+        sealed.add(late);
         let day = now.unix_micros().div_euclid(Timestamp::DAY_MICROS);
-        if done.night.is_some_and(|night| night < day) {
-            let missed = books.seal_hours((first, settled)).await?;
-            self.metrics().unsealed(missed.units_micro);
-            if missed.rows > 0 {
-                tracing::error!(rows = missed.rows, "usage was in no row for Stripe; it has rows now");
-            }
-            sealed.add(missed);
+        if night.is_some_and(|night| night < day) {
+            sealed.add(self.look_at_all((first, settled)).await?);
         }
         self.inner.sealing.0.lock().night = Some(day);
+        self.note_left(&left);
         if sealed.rows > 0 {
             tracing::debug!(rows = sealed.rows, "rows for Stripe were made");
             self.wake();
         }
         Ok(sealed)
+    }
+}
+
+impl Pusher {
+    /// Looks again at what changed late; what is left is all among it.
+    async fn seal_late(&self) -> Result<Sealed, BillingError> {
+        let (mut sealed, mut after) = (Sealed::default(), None);
+        loop {
+            let (late, next) = self.books().seal_late(after).await?;
+            sealed.add(late);
+            after = next;
+            if after.is_none() {
+                return Ok(sealed);
+            }
+        }
+    }
+
+    /// The nightly look.
+    async fn look_at_all(&self, (first, settled): (Timestamp, Timestamp)) -> Result<Sealed, BillingError> {
+        let missed = self.books().seal_hours((first, settled)).await?;
+        self.inner.sealing.0.lock().missed = missed.units_micro;
+        if missed.rows > 0 {
+            tracing::error!(rows = missed.rows, "usage was in no row for Stripe; it has rows now");
+        }
+        Ok(missed)
+    }
+
+    /// Shows the units that no row could be made of, and names once the hours that need a person.
+    fn note_left(&self, left: &[LeftHour]) {
+        let mut done = self.inner.sealing.0.lock();
+        let before = std::mem::take(&mut done.too_much);
+        for LeftHour { tenant_id, meter, hour, units_micro, .. } in
+            left.iter().filter(|left| left.why == LeftFor::TooMuch)
+        {
+            let name = (tenant_id.clone(), meter.clone(), *hour);
+            if !before.contains(&name) {
+                tracing::error!(
+                    tenant = tenant_id,
+                    meter,
+                    %hour,
+                    units = %UnitsTotal(*units_micro),
+                    "an hour has more usage than its meter can count; nothing is sent in its lane until another meter counts it"
+                );
+            }
+            done.too_much.insert(name);
+        }
+        let in_left: i128 = left.iter().map(|left| left.units_micro.abs()).sum();
+        self.metrics().unsealed(done.missed + in_left);
     }
 }
 

@@ -189,7 +189,7 @@ pub(crate) async fn adopt(
         event_name: text(&members, "event_name", NAME_BYTES_MAX)?,
     };
     let Some(desk) = api.stripe() else {
-        return Err(ApiError::Stripe("STRIPE_API_KEY is unset".to_owned()));
+        return Err(ApiError::NotPushing);
     };
     let adopted = desk.pusher.adopt(&lane, (&ask.author(), &members.text)).await?;
     let item = Item::new(

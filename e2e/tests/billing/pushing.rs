@@ -3,7 +3,7 @@
 use goldleaves_testkit::stripe::Faults;
 use serde_json::json;
 
-use crate::stripe_desk::{CUSTOMER, Desk, METER};
+use crate::stripe_desk::{CUSTOMER, Desk, METER, seconds, text};
 use crate::world::{Api, on_both, token};
 
 on_both! {
@@ -12,6 +12,8 @@ on_both! {
     nothing_is_pushed_before_its_mapping,
     what_is_corrected_goes_where_the_hour_went,
     a_mapping_has_its_hours_looked_at,
+    a_meter_that_counted_another_route_leaves_nothing_of_it,
+    many_old_hours_are_mapped_at_once,
     what_waits_is_a_file_for_the_dashboard,
     hours_are_confirmed_by_one_reading,
     an_hour_that_lacks_a_row_is_confirmed_by_nothing,
@@ -171,6 +173,55 @@ async fn a_mapping_has_its_hours_looked_at(api: Api) {
     assert_eq!(made, [json!("2026-03-15T13:00:00.000000Z")]);
     desk.settle().await;
     assert_eq!((desk.double.total(CUSTOMER, "of_a"), desk.double.total(CUSTOMER, METER)), (2_000_000, 4_000_000));
+}
+
+async fn a_meter_that_counted_another_route_leaves_nothing_of_it(api: Api) {
+    let desk = Desk::on(api).await;
+    let meter = |route: &str| json!({"event_name": METER, "stripe_meter_id": "mtr_units", "route": route, "places": 6, "reason": "set-up"});
+    assert_eq!(desk.put(&format!("meters/{METER}"), &meter("/a")).await.status, 201);
+    for (route, units, hour) in [("/a", "2", 12), ("/b", "3", 13), ("/a", "7", 13)] {
+        desk.api.used("acme", (route, units, &format!("2026-03-15T{hour}:31:00Z"))).await;
+    }
+    desk.clock.set("2026-03-15T14:05:00Z");
+    desk.settle().await;
+    assert_eq!(desk.rows().await.len(), 2, "of a route that nobody meant");
+    assert_eq!(desk.put(&format!("meters/{METER}"), &meter("/b")).await.status, 200);
+    let mapping = json!({"stripe_customer_id": CUSTOMER, "from_hour": "2026-03-15T12:00:00Z", "reason": "set-up"});
+    assert_eq!(desk.put(&format!("mappings/acme/{METER}"), &mapping).await.status, 201);
+    desk.pass_time(2 * 86_400, 14_400).await;
+    assert_eq!(desk.double.total(CUSTOMER, METER), 3_000_000);
+    let lane = desk.lane().await;
+    assert_eq!((&lane["ledger_units"], &lane["unsealed"], &lane["drift_units"]), (&json!(3), &json!(0), &json!(0)));
+}
+
+/// Hours that Stripe would not take any more go to minutes that have passed: there are fewer of these than hours.
+async fn many_old_hours_are_mapped_at_once(api: Api) {
+    let desk = Desk::on(api).await;
+    let meter = json!({"event_name": METER, "stripe_meter_id": "mtr_units", "places": 6, "reason": "set-up"});
+    assert_eq!(desk.put(&format!("meters/{METER}"), &meter).await.status, 201);
+    let (first, hours) = (seconds("2026-03-15T12:00:00Z"), 130);
+    for hour in 0..hours {
+        desk.api.used("acme", ("/a", "1", &text(first + hour * 3_600 + 60))).await;
+    }
+    desk.clock.forward(hours * 3_600);
+    desk.settle().await;
+    desk.clock.forward(36 * 86_400);
+    let mapping = json!({"stripe_customer_id": CUSTOMER, "from_hour": "2026-03-15T12:00:00Z", "reason": "set-up"});
+    assert_eq!(desk.put(&format!("mappings/acme/{METER}"), &mapping).await.status, 201);
+    let states = async || {
+        let rows = desk.rows().await;
+        let count = |state: &str| rows.iter().filter(|row| row["state"] == state).count();
+        ["unmapped", "pushed"].map(count)
+    };
+    desk.settle().await;
+    let [waiting, pushed] = states().await;
+    assert!(waiting > 0 && pushed >= 60 && waiting + pushed == 130, "{waiting} wait, {pushed} are pushed");
+    desk.pass_time(3 * 3_600, 1_800).await;
+    assert_eq!(states().await, [0, 130], "each hour has minutes of its own");
+    assert_eq!(desk.double.total(CUSTOMER, METER), 130_000_000);
+    assert_eq!(desk.double.violations(), [""; 0]);
+    // Those hours have not changed: none of them is late.
+    assert_eq!(desk.api.number("SELECT COUNT(*) FROM usage_late_hours WHERE changes <> sealed").await, 0);
 }
 
 async fn what_waits_is_a_file_for_the_dashboard(api: Api) {

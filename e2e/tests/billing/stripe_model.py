@@ -3,6 +3,8 @@
 It reads courses, one JSON list a line, and prints what each of their steps comes to, one JSON list a line. Moments are seconds.
 """
 
+import datetime
+import hashlib
 import json
 import sys
 
@@ -134,9 +136,12 @@ def sealed(hour):
     """Which rows an hour lacks: number and units of each."""
     made = sum(units for _, state, units in hour["made"] if state != "abandoned")
     number = max((number + 1 for number, _, _ in hour["made"]), default=0)
-    left, step = hour["used"] - made, 1 if hour["places"] == 6 else 1_000_000
+    left, step = int(hour["used"]) - made, 1 if hour["places"] == 6 else 1_000_000
     # What a row's value can be, of which rounding may take one more.
     most = (VALUE_MAX - 1) * step
+    # One row a minute: an hour that takes more is no usage for such a meter.
+    if abs(left) > 60 * most:
+        return None
     rows = []
     while left != 0:
         part = max(-most, min(most, left))
@@ -180,7 +185,47 @@ def adopted(found):
     return "give_up" if value == 0 else "replace"
 
 
-KINDS = {"course": course, "sealed": sealed, "frozen": frozen, "minute": minute, "adopted": adopted}
+def hour(read):
+    """Whether the sum of an hour says that each of its rows is there, so that no other set of them could make it.
+
+    A row that is there counts with its value, one that is not with nothing; of one that was not taken nobody knows.
+    """
+    rows = read["rows"]
+    if read["theirs"] is None or any(state != "pushed" for state, _ in rows):
+        return False
+    values = [value for _, value in rows]
+    if any(value < 0 for value in values):
+        return False
+    sums = {0: 1}
+    for value in (value for value in values if value != 0):
+        before = dict(sums)
+        for total, ways in before.items():
+            sums[total + value] = sums.get(total + value, 0) + ways
+    # Exactly one set of the rows makes this sum, and it is all of them.
+    return read["theirs"] == sum(values) and sums[sum(values)] == 1
+
+
+def lane(checked):
+    """Whether a lane's total is more than was ever sent, and what was pushed.
+
+    Stripe can have any of the rows that were attempted, or that say what it has: at most the positive ones of them.
+    """
+    there = [row for row in checked["rows"] if row[0] != "abandoned"]
+    most = sum(value for _, value, attempts, origin in there if value > 0 and (attempts > 0 or origin == "adopted"))
+    return [checked["total"] > most, sum(value for state, value, _, _ in there if state == "pushed")]
+
+
+def named(row):
+    """gl1- and 40 digits of SHA-256 over generation, tenant, meter, hour and revision."""
+    moment = datetime.datetime.fromtimestamp(row["hour"], datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+    parts = [row["generation"], row["tenant"], row["meter"], moment, str(row["revision"])]
+    return "gl1-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
+
+
+KINDS = {
+    "course": course, "sealed": sealed, "frozen": frozen, "minute": minute, "adopted": adopted, "hour": hour,
+    "lane": lane, "named": named,
+}
 for line in open(sys.argv[1]):
     kind, what = json.loads(line)
     print(json.dumps(KINDS[kind](what)))

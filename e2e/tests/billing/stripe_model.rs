@@ -1,7 +1,8 @@
 //! The rules of rows beside a model of them in Python that was made from the contract: both say the same of any course.
 
 use goldleaves_billing::stripe::rules::{
-    Adoption, Due, Known, Made, Outcome, Progress, Reading, RowState, Verdict, adoption, lacking, minutes_for, value_of,
+    Adoption, Due, HourRow, Known, LaneSums, Made, MayBeThere, Outcome, Progress, Reading, Revision, RowName, RowState,
+    Verdict, adoption, hour_is_there, identifier, lacking, minutes_for, value_of,
 };
 use goldleaves_domain::Timestamp;
 use goldleaves_testkit::scratch::Scratch;
@@ -9,6 +10,7 @@ use goldleaves_testkit::stripe_client;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 const MODEL: &str = include_str!("stripe_model.py");
 const HOUR: i64 = 3_600;
@@ -108,7 +110,7 @@ fn course(random: &mut StdRng) -> Asked {
     ];
     let (kinds, mostly) = (kinds[random.random_range(0..3)], [0, value][random.random_range(0..2)]);
     for _ in 0..STEPS {
-        now += [1, 45, 600, 900, HOUR, 6 * HOUR, 25 * HOUR][random.random_range(0..7)];
+        now += [1, 45, 600, 900, HOUR, 6 * HOUR, 22 * HOUR, 23 * HOUR, 25 * HOUR][random.random_range(0..9)];
         let read = if random.random_bool(0.7) { mostly } else { [0, value, value + 1][random.random_range(0..3)] };
         let step = json!({
             "now": now, "answer": kinds[random.random_range(0..kinds.len())], "pause": random.random_range(0..2_000),
@@ -132,18 +134,28 @@ fn places(random: &mut StdRng) -> i16 {
 }
 
 fn sealed(random: &mut StdRng) -> Asked {
-    let (mut made, mut rows) = (Made::default(), Vec::new());
+    let (mut made, mut rows, mut in_rows) = (Made::default(), Vec::new(), 0);
     for number in 0..random.random_range(0..5) {
         let state = RowState::ALL[random.random_range(0..RowState::ALL.len())];
         let units = random.random_range(-5_000_000_i64..50_000_000);
         made.add(number, (state, i128::from(units)));
+        in_rows += if state == RowState::Abandoned { 0 } else { i128::from(units) };
         rows.push(json!([number, state.as_str(), units]));
     }
-    let most = [10_i64, 100_000_000, 4_000_000_000_000_000][random.random_range(0..3)];
-    let (used, places) = (random.random_range(-most..most), places(random));
-    let lacking = lacking(i128::from(used), made, places);
-    let answer = lacking.iter().map(|row| json!([row.number, row.units_micro.to_string()])).collect();
-    Asked { question: json!(["sealed", {"used": used, "made": rows, "places": places}]), answer }
+    // Up to more than an hour's minutes can say, of either meter.
+    let most = [10_i128, 100_000_000, 4 * 10_i128.pow(15), 12 * 10_i128.pow(16), 12 * 10_i128.pow(22)];
+    let most = most[random.random_range(0..5)];
+    let (mut used, places) = (random.random_range(-most..most), places(random));
+    if random.random_bool(0.2) {
+        // Just as much as an hour's minutes can say, or one more.
+        let full = 60 * 999_999_999_999_998 * if places == 0 { 1_000_000 } else { 1 };
+        used = in_rows + used.signum() * full + random.random_range(-1..=1);
+    }
+    let lacking = lacking(used, made, places);
+    let shown = |row: &Revision| json!([row.number, row.units_micro.to_string()]);
+    let answer = lacking.map(|rows| rows.iter().map(shown).collect::<Vec<_>>());
+    let question = json!(["sealed", {"used": used.to_string(), "made": rows, "places": places}]);
+    Asked { question, answer: json!(answer) }
 }
 
 fn frozen(random: &mut StdRng) -> Asked {
@@ -204,6 +216,57 @@ fn adopted(random: &mut StdRng) -> Asked {
     Asked { question: json!(["adopted", {"row": shown, "value": value, "now": now}]), answer: json!(answer) }
 }
 
+/// Rows of a lane, and what Stripe has in sum: often just what they say, or what some of them say.
+fn rows_and_sum(random: &mut StdRng) -> (Vec<(RowState, i64, bool)>, i64) {
+    let mostly = random.random_bool(0.6);
+    let row = |random: &mut StdRng| {
+        let state = if mostly { RowState::Pushed } else { RowState::ALL[random.random_range(0..RowState::ALL.len())] };
+        let value = random.random_range(if mostly { 0..9 } else { -9..9 });
+        (state, value, random.random_bool(0.8))
+    };
+    let rows: Vec<_> = (0..random.random_range(0..5)).map(|_| row(random)).collect();
+    let most = if random.random_bool(0.5) { 1.0 } else { 0.7 };
+    let sum = rows.iter().filter(|_| random.random_bool(most)).map(|row| row.1).sum::<i64>();
+    (rows, sum + [0, 0, 0, 1][random.random_range(0..4)])
+}
+
+fn hour(random: &mut StdRng) -> Asked {
+    let (rows, sum) = rows_and_sum(random);
+    let theirs = random.random_bool(0.95).then_some(sum);
+    let ours: Vec<_> =
+        rows.iter().map(|(state, value, _)| HourRow { state: *state, value: Some(i128::from(*value)) }).collect();
+    let shown: Vec<_> = rows.iter().map(|(state, value, _)| json!([state.as_str(), value])).collect();
+    let answer = json!(hour_is_there(&ours, theirs.map(i128::from)));
+    Asked { question: json!(["hour", {"rows": shown, "theirs": theirs}]), answer }
+}
+
+fn lane(random: &mut StdRng) -> Asked {
+    let (rows, total) = rows_and_sum(random);
+    let (mut sums, mut shown) = (LaneSums::default(), Vec::new());
+    for (number, (state, value, was_sent)) in rows.into_iter().enumerate() {
+        // One that was never sent may still say what Stripe has.
+        let is_adopted = number == 0 && random.random_bool(0.3);
+        let may_be_there = if was_sent || is_adopted { MayBeThere::Yes } else { MayBeThere::No };
+        sums.add((state, i128::from(value)), may_be_there);
+        let origin = if is_adopted { "adopted" } else { "sealed" };
+        shown.push(json!([state.as_str(), value, i64::from(was_sent), origin]));
+    }
+    let answer = json!([sums.is_exceeded_by(i128::from(total)), sums.pushed as i64]);
+    Asked { question: json!(["lane", {"rows": shown, "total": total}]), answer }
+}
+
+fn named(random: &mut StdRng) -> Asked {
+    let generation = Uuid::from_u128(random.random());
+    let (tenant, meter) = (["acme", "a/b", "Ünï", "a\nb"][random.random_range(0..4)], ["goldleaves_units", "m"]);
+    let (meter, revision) = (meter[random.random_range(0..2)], random.random_range(0..70));
+    let hour = START + random.random_range(-1_000..1_000) * HOUR;
+    let name = RowName { tenant, meter, hour: at(hour), revision };
+    let question = json!(["named", {
+        "generation": generation.to_string(), "tenant": tenant, "meter": meter, "hour": hour, "revision": revision,
+    }]);
+    Asked { question, answer: json!(identifier(generation, &name)) }
+}
+
 #[tokio::test]
 async fn the_rules_say_what_the_model_says() {
     let wanted = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
@@ -211,7 +274,7 @@ async fn the_rules_say_what_the_model_says() {
     let mut random = StdRng::seed_from_u64(seed);
     let mut asked = Vec::new();
     for _ in 0..COURSES {
-        asked.extend([course, sealed, frozen, minute, adopted].map(|of| of(&mut random)));
+        asked.extend([course, sealed, frozen, minute, adopted, hour, lane, named].map(|of| of(&mut random)));
     }
     let scratch = Scratch::new("stripe-model").unwrap();
     let file = scratch.path().join("questions");

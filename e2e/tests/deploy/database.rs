@@ -150,7 +150,7 @@ async fn push_as(books: &Books, tenant: &TenantId) {
         stripe_customer_id: Some("cus_1".to_owned()),
     };
     books.map(&mapping, (&author, "{}")).await.unwrap();
-    books.seal_late().await.unwrap();
+    books.seal_late(None).await.unwrap();
     books.livemode(Some(false)).await.unwrap();
     let claim = books.claim(LaneWork::Send, 10, books.now().await.unwrap()).await.unwrap().remove(0);
     let (rows, _) = books.due_rows(&claim.lane.key, LaneWork::Send).await.unwrap();

@@ -80,7 +80,7 @@ impl Billing {
                  (SELECT MIN(p.number) FROM billing_periods AS p WHERE p.tenant_id = {tenant} \
                      AND p.ends_at > h.hour AND (p.starts_at < {next} \
                          OR (p.number = 1 AND p.closed_at <= h.changed_at))) AS period_number \
-             FROM usage_late_hours AS h WHERE {condition} ORDER BY h.hour LIMIT {limit}",
+             FROM usage_late_hours AS h WHERE h.changes > 0 AND {condition} ORDER BY h.hour LIMIT {limit}",
         );
         let rows = source.query(&sql, params).await?;
         let rows = rows.iter().map(|row| {

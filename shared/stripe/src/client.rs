@@ -13,7 +13,7 @@ use http_body_util::Full;
 
 use crate::VERSION;
 use crate::answer::Sent;
-use crate::reading::{ReadError, Report, StripeMeter, Sum, Sums, Window, read};
+use crate::reading::{ReadError, Report, StripeMeter, Sums, SumsPage, Window, read};
 
 const LIMITS: Limits =
     Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(20), answer_bytes_max: 4 * 1024 * 1024 };
@@ -104,21 +104,14 @@ impl Stripe {
     }
 
     /// The sums that a meter has for a customer: one for the whole window, or one for each of its hours in which there is
-    /// any.
+    /// any. They come in pages, of which each is a call: `after` is what the page before says comes next.
     ///
     /// # Errors
     /// Stripe is away or refuses.
-    pub async fn sums(&self, meter: &str, window: &Window) -> Result<Vec<Sum>, ReadError> {
-        let (mut sums, mut after) = (Vec::new(), None::<String>);
-        loop {
-            let path = sums_path(meter, window, after.as_deref());
-            let page: Sums = self.get(&path).await?;
-            after = page.data.last().map(|sum| sum.id.clone());
-            sums.extend(page.data);
-            if !page.has_more || after.is_none() {
-                return Ok(sums);
-            }
-        }
+    pub async fn sums(&self, meter: &str, window: &Window, after: Option<&str>) -> Result<SumsPage, ReadError> {
+        let page: Sums = self.get(&sums_path(meter, window, after)).await?;
+        let next = page.data.last().filter(|_| page.has_more).map(|sum| sum.id.clone());
+        Ok(SumsPage { sums: page.data, next })
     }
 
     /// Reads what an event of a webhook is about.

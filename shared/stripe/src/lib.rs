@@ -11,7 +11,7 @@ mod webhook;
 
 pub use answer::{Block, Refused, Sent};
 pub use client::{Mode, NewEvent, Stripe};
-pub use reading::{ReadError, Report, Sample, StripeMeter, Sum, Window};
+pub use reading::{ReadError, Report, Sample, StripeMeter, Sum, SumsPage, Window};
 pub use webhook::{Hint, Secrets, SecretsError, SignatureError};
 
 /// The version of Stripe's API that is spoken.

@@ -134,6 +134,15 @@ pub(crate) struct Sums {
     pub(crate) has_more: bool,
 }
 
+/// A page of sums.
+#[derive(Debug, Clone)]
+pub struct SumsPage {
+    /// The sums.
+    pub sums: Vec<Sum>,
+    /// Names the next page; `None` on the last.
+    pub next: Option<String>,
+}
+
 /// The sum of a window.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sum {

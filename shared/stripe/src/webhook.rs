@@ -53,7 +53,7 @@ struct Notice {
     id: String,
     #[serde(rename = "type")]
     kind: String,
-    /// Of what other events have here nothing is expected.
+    /// The subject. Other events may have anything here.
     #[serde(default)]
     related_object: Value,
 }

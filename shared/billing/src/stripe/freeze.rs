@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use goldleaves_domain::Timestamp;
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::books::State;
 use super::lanes::LaneKey;
 use super::mappings::{self, Mappings};
 use super::meters::StoredMeter;
-use super::rules::{minutes_for, step, value_of};
+use super::rules::{self, RowName, minutes_for, step, value_of};
 use super::seal::{Pair, pair_rows};
 use crate::BillingError;
 
@@ -46,10 +45,8 @@ pub(super) struct Freezing<'a> {
 }
 
 pub(super) fn identifier(generation: Uuid, meter: &str, draft: &Draft) -> String {
-    let name = format!("{generation}\n{}\n{meter}\n{}\n{}", draft.tenant, draft.hour, draft.revision);
-    let digest = Sha256::digest(name.as_bytes());
-    let digits: String = digest.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
-    format!("gl1-{digits}")
+    let Draft { tenant, hour, revision, .. } = draft;
+    rules::identifier(generation, &RowName { tenant, meter, hour: *hour, revision: *revision })
 }
 
 /// The minutes of lanes that rows have.
@@ -75,22 +72,12 @@ pub(super) async fn freeze(
     freezing: &Freezing<'_>,
     drafts: &mut [Draft],
 ) -> Result<BTreeSet<Uuid>, BillingError> {
-    let mappings = Mappings::read(transaction, &freezing.meter.meter, drafts).await?;
-    let gone = gone_to(transaction, &freezing.meter.meter, drafts).await?;
-    let closed = closed_until(transaction, drafts).await?;
-    let mut wanted: Vec<(usize, LaneKey)> = Vec::new();
-    for (at, draft) in drafts.iter().enumerate() {
-        // What is corrected of an hour goes where the hour went.
-        let gone = gone.get(&(draft.tenant.clone(), draft.hour)).map(String::as_str);
-        if let Some(customer) = gone.or_else(|| mappings.customer(&draft.tenant, draft.hour)) {
-            let event_name = freezing.meter.event_name.clone();
-            wanted.push((at, LaneKey { stripe_customer_id: customer.to_owned(), event_name }));
-        }
-    }
+    let wanted = lanes_of(transaction, freezing.meter, drafts).await?;
     let lanes: BTreeSet<&LaneKey> = wanted.iter().map(|(_, lane)| lane).collect();
     if lanes.is_empty() {
         return Ok(BTreeSet::new());
     }
+    let closed = closed_until(transaction, drafts).await?;
     let first = drafts.iter().map(|draft| draft.hour).min().unwrap_or(freezing.now);
     let mut minutes = minutes_taken(transaction, &lanes, first.min(freezing.now.hour())).await?;
     let mut carried = carried(transaction, &lanes, freezing.meter.places).await?;
@@ -112,6 +99,27 @@ pub(super) async fn freeze(
         draft.frozen = Some(Frozen { lane, value, minute, identifier });
     }
     Ok(without)
+}
+
+/// The lanes of those that have a customer, each with the place of its draft.
+pub(super) async fn lanes_of(
+    transaction: &Transaction,
+    meter: &StoredMeter,
+    drafts: &[Draft],
+) -> Result<Vec<(usize, LaneKey)>, BillingError> {
+    if drafts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mappings = Mappings::read(transaction, &meter.meter, drafts).await?;
+    let gone = gone_to(transaction, &meter.meter, drafts).await?;
+    let lane = |(at, draft): (usize, &Draft)| {
+        // What is corrected of an hour goes where the hour went.
+        let gone = gone.get(&(draft.tenant.clone(), draft.hour)).map(String::as_str);
+        let customer = gone.or_else(|| mappings.customer(&draft.tenant, draft.hour))?;
+        let lane = LaneKey { stripe_customer_id: customer.to_owned(), event_name: meter.event_name.clone() };
+        Some((at, lane))
+    };
+    Ok(drafts.iter().enumerate().filter_map(lane).collect())
 }
 
 /// The customers that earlier rows of these hours went to.

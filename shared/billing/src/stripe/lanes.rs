@@ -24,6 +24,9 @@ const CHECK_AGAIN: i64 = 900 * SECOND;
 /// Rows that are looked at to find lanes.
 const ROWS_LOOKED_AT: i64 = 2_000;
 
+/// Why a lane is blocked whose meter can't count what is to be pushed.
+pub const METER_UNFIT: &str = "meter_unfit";
+
 /// Names a lane.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneKey {
@@ -82,6 +85,10 @@ pub struct Claim {
 /// Makes the lanes of rows that were frozen.
 pub(super) async fn make(transaction: &Transaction, now: Timestamp, drafts: &[Draft]) -> Result<(), BillingError> {
     let lanes: BTreeSet<&LaneKey> = drafts.iter().filter_map(|draft| Some(&draft.frozen.as_ref()?.lane)).collect();
+    make_these(transaction, now, &lanes).await
+}
+
+async fn make_these(transaction: &Transaction, now: Timestamp, lanes: &BTreeSet<&LaneKey>) -> Result<(), BillingError> {
     if lanes.is_empty() {
         return Ok(());
     }
@@ -93,6 +100,30 @@ pub(super) async fn make(transaction: &Transaction, now: Timestamp, drafts: &[Dr
         "INSERT INTO stripe_lanes (stripe_customer_id, event_name, leased_until) \
          SELECT r.stripe_customer_id, r.event_name, {now} FROM ({rows}) AS r WHERE true \
          ON CONFLICT (stripe_customer_id, event_name) DO NOTHING"
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
+}
+
+/// Blocks lanes with usage that their meter can't count, but for those that are blocked for another reason. Those in which
+/// nothing was ever sent are made for it.
+pub(super) async fn block_unfit(
+    transaction: &Transaction,
+    now: Timestamp,
+    lanes: &BTreeSet<&LaneKey>,
+) -> Result<(), BillingError> {
+    if lanes.is_empty() {
+        return Ok(());
+    }
+    make_these(transaction, now, lanes).await?;
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let rows = lane_rows(dialect, lanes.iter().copied(), &mut params);
+    let (reason, at) = (params.bind(METER_UNFIT), params.bind(dialect.time(now)));
+    let sql = format!(
+        "UPDATE stripe_lanes SET blocked = {reason}, blocked_at = {at} FROM ({rows}) AS r \
+         WHERE stripe_lanes.stripe_customer_id = r.stripe_customer_id AND stripe_lanes.event_name = r.event_name \
+             AND (stripe_lanes.blocked IS NULL OR stripe_lanes.blocked = {reason})"
     );
     transaction.execute(&sql, params).await?;
     Ok(())

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use goldleaves_domain::{TenantId, Timestamp};
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
 
-use super::books::{Books, state};
-use super::freeze::{Draft, Freezing, freeze};
+use super::books::Books;
+use super::freeze::Draft;
 use super::meters::StoredMeter;
 use super::meters::meter;
 use super::reports::{read_hours, settled_since};
-use super::seal::{thaw, unmapped};
+use super::seal::unmapped;
 use crate::audit::{self, Author, Change};
 use crate::source::Source;
 use crate::{BillingError, Put, RefusalCode, locks};
@@ -116,9 +116,7 @@ impl Books {
         (from_hour, now): (Timestamp, Timestamp),
     ) -> Result<(), BillingError> {
         let mut drafts = unmapped(transaction, (new.tenant_id.as_str(), &new.meter), from_hour).await?;
-        let state = state(transaction).await?;
-        freeze(transaction, &Freezing { meter, state, now }, &mut drafts).await?;
-        thaw(transaction, &drafts, now).await?;
+        self.freeze_these(transaction, (meter, now), &mut drafts).await?;
         if new.stripe_customer_id.is_none() {
             return Ok(());
         }

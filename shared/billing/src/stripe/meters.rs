@@ -77,7 +77,7 @@ impl Books {
         locks::reports(transaction).await?;
         let now = self.now_in(transaction).await?;
         let before = meter(transaction, &new.meter).await?;
-        let is_new = before.is_none();
+        let (is_new, route_before) = (before.is_none(), before.as_ref().map(|stored| stored.route.clone()));
         if let Some(stored) = before {
             if new.is(&stored) {
                 if new.is_checked {
@@ -96,6 +96,9 @@ impl Books {
             return BillingError::refused(RefusalCode::AlreadyExists, what);
         }
         upsert(transaction, new, now).await?;
+        if route_before.is_some_and(|route| route != new.route) {
+            give_up_waiting(transaction, &new.meter).await?;
+        }
         audit::write(transaction, &Change { author, action: "stripe_meter", tenant_id: "", body }).await?;
         let stored = meter(transaction, &new.meter).await?;
         let stored = stored.ok_or_else(|| BillingError::unreadable("stripe_meters", "no row"))?;
@@ -178,6 +181,18 @@ async fn has_rows(transaction: &Transaction, meter: &str) -> Result<bool, Billin
     let meter = params.bind(meter);
     let sql = format!("SELECT id FROM stripe_pushes WHERE meter = {meter} AND frozen_at IS NOT NULL LIMIT 1");
     Ok(!transaction.query(&sql, params).await?.is_empty())
+}
+
+/// Gives up the rows of a meter that have no customer: they are of another route than it counts now. A mapping makes those of
+/// its hours anew.
+async fn give_up_waiting(transaction: &Transaction, meter: &str) -> Result<(), BillingError> {
+    let mut params = Params::default();
+    let (why, meter) = (params.bind("its meter counted another route then"), params.bind(meter));
+    let sql = format!(
+        "UPDATE stripe_pushes SET state = 'abandoned', last_error = {why} WHERE meter = {meter} AND state = 'unmapped'"
+    );
+    transaction.execute(&sql, params).await?;
+    Ok(())
 }
 
 async fn of_event_name(transaction: &Transaction, new: &NewMeter) -> Result<Option<String>, BillingError> {

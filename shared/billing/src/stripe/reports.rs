@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::books::Books;
 use super::meters::{METER, StoredMeter};
 use super::rows::by_state;
-use super::rules::RowState;
+use super::rules::{Made, RowState, lacking};
 use super::seal::{hour_of, meter_or_default};
 use crate::source::{Source, wide};
 use crate::usage::UnitsTotal;
@@ -82,19 +82,20 @@ type Rows = Vec<(Timestamp, RowState, i128)>;
 
 impl Books {
     /// Makes the missing rows for the hours that lie wholly in the period and ended five minutes before `now` or
-    /// earlier, and says what they come to. Calling again makes nothing twice.
+    /// earlier, and says what they come to. Calling again makes nothing twice. By the database's clock they are over, too: a
+    /// program whose clock is ahead makes no rows of an hour that goes on.
     ///
     /// # Errors
     /// There is no such meter, or a database that is away or refuses.
     pub async fn report_usage(&self, of: &ReportOf<'_>, now: Timestamp) -> Result<UsagePush, BillingError> {
-        let hours = settled_hours(of.period, now);
         self.billing()
             .store()
             .write(async |transaction| {
                 let source = Source::Transaction(transaction);
-                let meter = known(source, of.meter).await?;
-                let Some(hours) = hours else { return Ok(sum_up(of, BTreeMap::new(), Vec::new())) };
                 locks::reports(transaction).await?;
+                let hours = settled_hours(of.period, now.min(self.now_in(transaction).await?));
+                let meter = known(source, of.meter).await?;
+                let Some(hours) = hours else { return Ok(sum_up((of, &meter), BTreeMap::new(), Vec::new())) };
                 let used = read_hours(source, (of.tenant, &meter), hours).await?;
                 let rows = by_state(source, (of.tenant, of.meter), hours).await?;
                 if !missing(&used, &rows).is_empty() {
@@ -106,7 +107,7 @@ impl Books {
                     self.make(transaction, &meter, pairs.collect()).await?;
                 }
                 let rows = by_state(source, (of.tenant, of.meter), hours).await?;
-                Ok(sum_up(of, used, rows))
+                Ok(sum_up((of, &meter), used, rows))
             })
             .await
     }
@@ -118,13 +119,13 @@ impl Books {
     pub async fn report(&self, of: &ReportOf<'_>, now: Timestamp) -> Result<UsagePush, BillingError> {
         let source = self.billing().source();
         let meter = known(source, of.meter).await?;
-        let Some(hours) = settled_hours(of.period, now) else {
-            return Ok(sum_up(of, BTreeMap::new(), Vec::new()));
+        let Some(hours) = settled_hours(of.period, now.min(self.moment(source).await?)) else {
+            return Ok(sum_up((of, &meter), BTreeMap::new(), Vec::new()));
         };
         // The rows first: what is read of usage afterwards is at least what they were made of.
         let rows = by_state(source, (of.tenant, of.meter), hours).await?;
         let used = read_hours(source, (of.tenant, &meter), hours).await?;
-        Ok(sum_up(of, used, rows))
+        Ok(sum_up((of, &meter), used, rows))
     }
 }
 
@@ -191,10 +192,13 @@ fn missing(used: &BTreeMap<Timestamp, i128>, rows: &Rows) -> BTreeMap<Timestamp,
     left
 }
 
-fn sum_up(of: &ReportOf<'_>, used: BTreeMap<Timestamp, i128>, rows: Rows) -> UsagePush {
+fn sum_up((of, meter): (&ReportOf<'_>, &StoredMeter), used: BTreeMap<Timestamp, i128>, rows: Rows) -> UsagePush {
     let has = |states: &[RowState]| rows.iter().any(|(_, state, _)| states.contains(state));
-    let is_unsealed = !missing(&used, &rows).is_empty();
-    let state = if has(&[RowState::Failed]) {
+    let missing = missing(&used, &rows);
+    let is_unsealed = !missing.is_empty();
+    // No row of that can be made, until a person chooses another meter.
+    let is_too_much = missing.values().any(|units| lacking(*units, Made::default(), meter.places).is_none());
+    let state = if is_too_much || has(&[RowState::Failed]) {
         PushState::Failed
     } else if has(&[RowState::Pending, RowState::Held]) {
         PushState::Pending

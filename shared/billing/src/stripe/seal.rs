@@ -1,14 +1,16 @@
 //! Making of rows: what an hour counts, less what its rows say, is a further row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use goldleaves_domain::Timestamp;
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read, read_wide};
+use sea_orm::QueryResult;
 use uuid::Uuid;
 
 use super::books::{Books, state};
 use super::freeze::{Draft, Freezing, freeze, wide};
 use super::lanes;
+use super::left::{self, LeftHour};
 use super::meters::{self, StoredMeter};
 use super::rules::{Made, Revision, RowState, lacking};
 use crate::late::hour_after;
@@ -21,14 +23,14 @@ pub(super) const PAIRS_AT_ONCE: i64 = 5_000;
 pub(super) const SETTLE_MICROS: i64 = 300_000_000;
 
 /// The result of sealing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sealed {
     /// Rows that were made.
     pub rows: u64,
     /// Their units, each taken as positive.
     pub units_micro: i128,
-    /// Rows that found no free minute; they are made once there is one.
-    pub without_minute: u64,
+    /// Hours of which a row could not be made: they are looked at again with those that change late.
+    pub left: Vec<LeftHour>,
 }
 
 impl Sealed {
@@ -36,7 +38,7 @@ impl Sealed {
     pub fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.units_micro += other.units_micro;
-        self.without_minute += other.without_minute;
+        self.left.extend(other.left);
     }
 }
 
@@ -58,6 +60,9 @@ impl Books {
                     .store()
                     .write(async |transaction| {
                         locks::reports(transaction).await?;
+                        let Some(meter) = meters::meter(transaction, &meter.meter).await? else {
+                            return Ok((Sealed::default(), None));
+                        };
                         let used = used_in(transaction, (&meter, hour), &tenant).await?;
                         let full = i64::try_from(used.len()).unwrap_or(i64::MAX) == PAIRS_AT_ONCE;
                         let next = if full { used.last_key_value().map(|(pair, _)| pair.0.clone()) } else { None };
@@ -71,28 +76,33 @@ impl Books {
         Ok(sealed)
     }
 
-    /// Looks again at hours that changed after their end, so many at once; whether there may be more.
+    /// Looks again at hours that changed after their end or were left, so many at once, behind those of the look before; where
+    /// there are more, from where on.
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn seal_late(&self) -> Result<(Sealed, bool), BillingError> {
-        let meters = self.meters().await?;
+    pub async fn seal_late(&self, after: Option<LateAt>) -> Result<(Sealed, Option<LateAt>), BillingError> {
+        let after = &after;
         self.billing
             .store()
             .write(async |transaction| {
                 locks::reports(transaction).await?;
                 let now = self.now_in(transaction).await?;
-                let late = late(transaction, now).await?;
+                let late = late(transaction, now, after.as_ref()).await?;
+                // Read under the lock: of a meter that was added since, the hours would count as looked at.
+                let meters = meters::all(Source::Transaction(transaction)).await?;
+                let pairs: Vec<Pair> = late.iter().map(|late| late.0.pair.clone()).collect();
                 let mut sealed = Sealed::default();
                 for meter in &meters {
-                    let pairs: Vec<Pair> = late.iter().map(|late| late.0.clone()).collect();
+                    sealed.add(self.freeze_waiting(transaction, (meter, now), &pairs).await?);
                     sealed.add(self.seal_pairs(transaction, meter, &pairs).await?);
                 }
-                if sealed.without_minute == 0 {
-                    mark_sealed(transaction, &late).await?;
-                }
-                let more = i64::try_from(late.len()).unwrap_or(i64::MAX) == PAIRS_AT_ONCE;
-                Ok((sealed, more && sealed.without_minute == 0))
+                let is_full = i64::try_from(late.len()).unwrap_or(i64::MAX) == PAIRS_AT_ONCE;
+                let next = late.last().filter(|_| is_full).map(|(at, _)| at.clone());
+                let left: BTreeSet<Pair> = sealed.left.iter().map(LeftHour::pair).collect();
+                let done: Vec<_> = late.into_iter().filter(|(at, _)| !left.contains(&at.pair)).collect();
+                mark_sealed(transaction, &done).await?;
+                Ok((sealed, next))
             })
             .await
     }
@@ -111,6 +121,37 @@ impl Books {
         self.make(transaction, meter, used).await
     }
 
+    /// Freezes rows of these hours that had no customer and have one by now: of many old hours that are mapped at once there are
+    /// more rows than free minutes.
+    async fn freeze_waiting(
+        &self,
+        transaction: &Transaction,
+        (meter, now): (&StoredMeter, Timestamp),
+        pairs: &[Pair],
+    ) -> Result<Sealed, BillingError> {
+        if pairs.is_empty() {
+            return Ok(Sealed::default());
+        }
+        let mut drafts = waiting(transaction, &meter.meter, pairs).await?;
+        let without = self.freeze_these(transaction, (meter, now), &mut drafts).await?;
+        Ok(Sealed { left: left::of(meter, &without, &[]), ..Sealed::default() })
+    }
+
+    /// Freezes rows that had no customer, as far as they have one; those that found no minute are left, and returned.
+    pub(super) async fn freeze_these(
+        &self,
+        transaction: &Transaction,
+        (meter, now): (&StoredMeter, Timestamp),
+        drafts: &mut Vec<Draft>,
+    ) -> Result<Vec<Draft>, BillingError> {
+        let state = state(transaction).await?;
+        let without = freeze(transaction, &Freezing { meter, state, now }, drafts).await?;
+        thaw(transaction, drafts, now).await?;
+        drafts.retain(|draft| without.contains(&draft.id));
+        left::mark(transaction, &left::of(meter, drafts, &[]), now).await?;
+        Ok(drafts.clone())
+    }
+
     pub(crate) async fn make(
         &self,
         transaction: &Transaction,
@@ -118,27 +159,31 @@ impl Books {
         used: BTreeMap<Pair, i128>,
     ) -> Result<Sealed, BillingError> {
         let made = made(transaction, &meter.meter, used.keys()).await?;
-        let mut drafts = Vec::new();
+        let (mut drafts, mut too_much) = (Vec::new(), Vec::new());
         for ((tenant, hour), units_micro) in used {
             let there = made.get(&(tenant.clone(), hour)).copied().unwrap_or_default();
-            for Revision { number, units_micro } in lacking(units_micro, there, meter.places) {
+            let draft = |Revision { number, units_micro }| {
                 let (id, tenant) = (Uuid::now_v7(), tenant.clone());
-                drafts.push(Draft { id, tenant, hour, revision: number, units_micro, frozen: None });
+                Draft { id, tenant, hour, revision: number, units_micro, frozen: None }
+            };
+            match lacking(units_micro, there, meter.places) {
+                Some(rows) => drafts.extend(rows.into_iter().map(draft)),
+                None => too_much.push(draft(there.rest(units_micro))),
             }
         }
-        if drafts.is_empty() {
+        if drafts.is_empty() && too_much.is_empty() {
             return Ok(Sealed::default());
         }
         let (now, state) = (self.now_in(transaction).await?, state(transaction).await?);
         let without = freeze(transaction, &Freezing { meter, state, now }, &mut drafts).await?;
-        drafts.retain(|draft| !without.contains(&draft.id));
-        insert(transaction, (&meter.meter, now), &drafts).await?;
-        lanes::make(transaction, now, &drafts).await?;
-        Ok(Sealed {
-            rows: drafts.len() as u64,
-            units_micro: drafts.iter().map(|draft| draft.units_micro.abs()).sum(),
-            without_minute: without.len() as u64,
-        })
+        let too_much = left::block(transaction, (meter, &too_much), now).await?;
+        let (kept, without): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| !without.contains(&draft.id));
+        insert(transaction, (&meter.meter, now), &kept).await?;
+        lanes::make(transaction, now, &kept).await?;
+        let left = left::of(meter, &without, &too_much);
+        left::mark(transaction, &left, now).await?;
+        let units_micro = kept.iter().map(|draft| draft.units_micro.abs()).sum();
+        Ok(Sealed { rows: kept.len() as u64, units_micro, left })
     }
 }
 
@@ -327,7 +372,11 @@ pub(super) async fn unmapped(
         "SELECT id, tenant_id, hour, revision, CAST(units_micro AS text) AS units_micro FROM stripe_pushes \
          WHERE tenant_id = {tenant} AND meter = {meter} AND hour >= {from} AND state = 'unmapped' ORDER BY hour, revision"
     );
-    let rows = transaction.query(&sql, params).await?;
+    drafts_of(dialect, &transaction.query(&sql, params).await?)
+}
+
+/// Rows without a customer, as they were read.
+pub(super) fn drafts_of(dialect: Dialect, rows: &[QueryResult]) -> Result<Vec<Draft>, BillingError> {
     let draft = |row| {
         Ok(Draft {
             id: dialect.read_uuid(row, "id")?,
@@ -361,30 +410,64 @@ pub(super) async fn thaw(transaction: &Transaction, drafts: &[Draft], now: Times
     lanes::make(transaction, now, &frozen).await
 }
 
-/// Hours that changed after they were sealed, and how often by now.
-async fn late(transaction: &Transaction, now: Timestamp) -> Result<Vec<(Pair, i64)>, BillingError> {
+/// Rows of these hours of a meter that wait for a customer.
+async fn waiting(transaction: &Transaction, meter: &str, pairs: &[Pair]) -> Result<Vec<Draft>, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let keys = pair_rows(dialect, pairs.iter(), &mut params);
+    let meter = params.bind(meter);
+    let sql = format!(
+        "SELECT p.id, p.tenant_id, p.hour, p.revision, CAST(p.units_micro AS text) AS units_micro FROM ({keys}) AS k \
+         JOIN stripe_pushes AS p ON p.tenant_id = k.tenant_id AND p.meter = {meter} AND p.hour = k.hour \
+         WHERE p.state = 'unmapped' ORDER BY p.hour, p.tenant_id, p.revision"
+    );
+    drafts_of(dialect, &transaction.query(&sql, params).await?)
+}
+
+/// The place of an hour among those that changed late.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateAt {
+    changed_at: Timestamp,
+    pair: Pair,
+}
+
+/// Hours that changed after they were sealed or were left, and how often by now.
+async fn late(
+    transaction: &Transaction,
+    now: Timestamp,
+    after: Option<&LateAt>,
+) -> Result<Vec<(LateAt, i64)>, BillingError> {
     let dialect = transaction.dialect();
     let settled = now.plus_micros(-SETTLE_MICROS).unwrap_or(now).hour();
     let mut params = Params::default();
     let (settled, limit) = (params.bind(dialect.time(settled)), params.bind(PAIRS_AT_ONCE));
+    let mut condition = format!("changes <> sealed AND hour < {settled}");
+    if let Some(LateAt { changed_at, pair: (tenant, hour) }) = after {
+        let (changed_at, tenant) = (params.bind(dialect.time(*changed_at)), params.bind(tenant.as_str()));
+        let hour = params.bind(dialect.time(*hour));
+        condition.push_str(&format!(" AND (changed_at, tenant_id, hour) > ({changed_at}, {tenant}, {hour})"));
+    }
     let sql = format!(
-        "SELECT tenant_id, hour, changes FROM usage_late_hours WHERE changes <> sealed AND hour < {settled} \
-         ORDER BY changed_at LIMIT {limit}"
+        "SELECT tenant_id, hour, changes, changed_at FROM usage_late_hours WHERE {condition} \
+         ORDER BY changed_at, tenant_id, hour LIMIT {limit}"
     );
     let rows = transaction.query(&sql, params).await?;
-    let late = |row| Ok(((read(row, "tenant_id")?, dialect.read_time(row, "hour")?), read(row, "changes")?));
+    let late = |row| {
+        let pair = (read(row, "tenant_id")?, dialect.read_time(row, "hour")?);
+        Ok((LateAt { changed_at: dialect.read_time(row, "changed_at")?, pair }, read(row, "changes")?))
+    };
     rows.iter().map(late).collect()
 }
 
 /// Marks late hours as sealed, unless they changed since they were read: those stay late.
-async fn mark_sealed(transaction: &Transaction, late: &[(Pair, i64)]) -> Result<(), BillingError> {
+async fn mark_sealed(transaction: &Transaction, late: &[(LateAt, i64)]) -> Result<(), BillingError> {
     if late.is_empty() {
         return Ok(());
     }
     let mut params = Params::default();
     let rows = Rows::new(transaction.dialect())
-        .column("tenant_id", late.iter().map(|late| late.0.0.as_str()))
-        .column("hour", late.iter().map(|late| late.0.1))
+        .column("tenant_id", late.iter().map(|late| late.0.pair.0.as_str()))
+        .column("hour", late.iter().map(|late| late.0.pair.1))
         .column("changes", late.iter().map(|late| late.1))
         .query(&mut params);
     let sql = format!(

@@ -9,7 +9,7 @@ use goldleaves_domain::Timestamp;
 use goldleaves_store::{Params, Transaction, read, read_wide};
 
 use super::books::Books;
-use super::meters::StoredMeter;
+use super::meters::{self, StoredMeter};
 use super::seal::{PAIRS_AT_ONCE, Pair, Sealed, hour_of};
 use crate::source::wide as wide_sums;
 use crate::{BillingError, locks};
@@ -62,19 +62,20 @@ impl Books {
                 continue;
             }
             for meter in &meters {
-                sealed.add(self.seal_span(meter, span).await?);
+                sealed.add(self.seal_span(&meter.meter, span).await?);
             }
         }
         Ok(sealed)
     }
 
-    async fn seal_span(&self, meter: &StoredMeter, span: Span) -> Result<Sealed, BillingError> {
+    async fn seal_span(&self, meter: &str, span: Span) -> Result<Sealed, BillingError> {
         self.billing
             .store()
             .write(async |transaction| {
                 locks::reports(transaction).await?;
-                let used = used_between(transaction, meter, (span.first, hour_after(span.last))).await?;
-                self.make(transaction, meter, used).await
+                let Some(meter) = meters::meter(transaction, meter).await? else { return Ok(Sealed::default()) };
+                let used = used_between(transaction, &meter, (span.first, hour_after(span.last))).await?;
+                self.make(transaction, &meter, used).await
             })
             .await
     }

@@ -9,7 +9,7 @@ use goldleaves_store::{Dialect, Params, read, read_wide};
 use super::books::Books;
 use super::freeze::wide;
 use super::lanes::{LaneKey, is_lane, lane_rows};
-use super::rules::step;
+use super::rules::{LaneSums, MayBeThere, RowState, step};
 use super::seal::SETTLE_MICROS;
 use crate::BillingError;
 use crate::audit::bad_cursor;
@@ -22,15 +22,6 @@ const LEDGER_SAYS: i64 = 400 * Timestamp::DAY_MICROS;
 
 /// A row that was read back, and not found.
 const READ_NOT_THERE: i32 = 1;
-
-/// The sums of a lane's rows in a window.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LaneSums {
-    /// The positive values that were ever attempted and are not given up: Stripe can't have more.
-    pub most: i128,
-    /// The values that Stripe took.
-    pub pushed: i128,
-}
 
 /// One lane in the report of drift.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,13 +86,9 @@ impl Books {
         );
         let mut sums = LaneSums::default();
         for row in source.query(&sql, params).await? {
-            let value = wide(&row, "value")?;
-            if read::<i32>(&row, "was_sent")? == 1 {
-                sums.most += value.max(0);
-            }
-            if read::<String>(&row, "state")? == "pushed" {
-                sums.pushed += value;
-            }
+            let may_be_there = if read::<i32>(&row, "was_sent")? == 1 { MayBeThere::Yes } else { MayBeThere::No };
+            let state = RowState::of(&read::<String>(&row, "state")?);
+            sums.add((state, wide(&row, "value")?), may_be_there);
         }
         Ok(sums)
     }

@@ -3,13 +3,15 @@
 //! clock; tests run whole histories through them, and compare them with a model that was made from the contract.
 
 mod adoption;
+mod comparing;
 mod sealing;
 
 use std::time::Duration;
 
 pub use adoption::{Adoption, Known, adoption};
+pub use comparing::{HourRow, LaneSums, MayBeThere, hour_is_there};
 pub(crate) use sealing::step;
-pub use sealing::{Made, Revision, lacking, minutes_for, value_of};
+pub use sealing::{Made, Revision, RowName, identifier, lacking, minutes_for, value_of};
 
 use goldleaves_domain::Timestamp;
 

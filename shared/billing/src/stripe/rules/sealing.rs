@@ -1,6 +1,8 @@
 //! The rules of making a row, as pure functions: which rows an hour lacks, the value of each, and the minutes that one may have.
 
 use goldleaves_domain::Timestamp;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::RowState;
 
@@ -8,6 +10,8 @@ const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
 /// The largest value that Stripe takes.
 pub(crate) const VALUE_MAX: i128 = 999_999_999_999_999;
+/// A row has a minute of its own.
+const ROWS_AT_ONCE: usize = 60;
 /// Stripe takes what is at most 35 days old.
 const OWN_HOUR_FOR: i64 = 34 * Timestamp::DAY_MICROS;
 
@@ -26,6 +30,11 @@ pub struct Made {
 }
 
 impl Made {
+    /// All that is used and in no row, as if one row could say it.
+    pub(crate) const fn rest(self, used_micro: i128) -> Revision {
+        Revision { number: self.next, units_micro: used_micro - self.units_micro }
+    }
+
     /// Adds a row.
     pub fn add(&mut self, number: i64, (state, units_micro): (RowState, i128)) {
         self.next = self.next.max(number + 1);
@@ -45,19 +54,23 @@ pub struct Revision {
     pub units_micro: i128,
 }
 
-/// The rows that an hour lacks, each of a value that Stripe takes.
-pub fn lacking(used_micro: i128, made: Made, places: i16) -> Vec<Revision> {
+/// The rows that an hour lacks, each of a value that Stripe takes; `None` where they are more than an hour has minutes, so that
+/// no meter with these places can count it.
+pub fn lacking(used_micro: i128, made: Made, places: i16) -> Option<Vec<Revision>> {
     let most = (VALUE_MAX - 1) * step(places);
     let (mut left, mut lacking) = (used_micro - made.units_micro, Vec::new());
     for number in made.next.. {
         if left == 0 {
             break;
         }
+        if lacking.len() == ROWS_AT_ONCE {
+            return None;
+        }
         let units_micro = left.clamp(-most, most);
         lacking.push(Revision { number, units_micro });
         left -= units_micro;
     }
-    lacking
+    Some(lacking)
 }
 
 /// The value of a row, and what of its units goes over to the next row of its lane.
@@ -66,6 +79,28 @@ pub fn value_of(carried: &mut i128, units_micro: i128, places: i16) -> i128 {
     let value = total.div_euclid(step(places));
     *carried = total - value * step(places);
     value
+}
+
+/// The things that name a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowName<'a> {
+    /// Whose usage.
+    pub tenant: &'a str,
+    /// The name of the meter.
+    pub meter: &'a str,
+    /// The hour whose usage it is.
+    pub hour: Timestamp,
+    /// The number among the hour's rows.
+    pub revision: i64,
+}
+
+/// The identifier of a row's event at Stripe: another one for each generation, so that what a restore forgot never comes again.
+pub fn identifier(generation: Uuid, row: &RowName<'_>) -> String {
+    let RowName { tenant, meter, hour, revision } = row;
+    let name = format!("{generation}\n{tenant}\n{meter}\n{hour}\n{revision}");
+    let digest = Sha256::digest(name.as_bytes());
+    let digits: String = digest.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
+    format!("gl1-{digits}")
 }
 
 /// The moments that a row may have, the best first, each at the half of its minute: of its own hour, and where Stripe would
@@ -95,10 +130,24 @@ mod tests {
     #[test]
     fn rows_have_values_that_stripe_takes() {
         for (units, places) in [(1, 6), (-5, 0), (10_i128.pow(16), 6), (-(10_i128.pow(22)), 0), (0, 6)] {
-            let rows = lacking(units, Made::default(), places);
+            let rows = lacking(units, Made::default(), places).unwrap();
             assert_eq!(rows.iter().map(|row| row.units_micro).sum::<i128>(), units);
             assert!(rows.iter().all(|row| row.units_micro.abs() <= VALUE_MAX * step(places)));
         }
+    }
+
+    #[test]
+    fn an_hour_has_no_more_rows_than_minutes() {
+        for places in [0, 6] {
+            let most = 60 * (VALUE_MAX - 1) * step(places);
+            for units in [most, -most] {
+                assert_eq!(lacking(units, Made::default(), places).unwrap().len(), 60);
+                assert_eq!(lacking(units + units.signum(), Made::default(), places), None);
+            }
+        }
+        let mut made = Made::default();
+        (0..200).for_each(|number| made.add(number, (RowState::Pushed, 1)));
+        assert_eq!(lacking(201, made, 6).unwrap().len(), 1, "what came late, a little at a time, is no reason");
     }
 
     #[test]
