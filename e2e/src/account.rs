@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 
 use crate::load::Receipt;
-use crate::tables::Contents;
+use crate::tables::TableContents;
 
 /// The calls that may stand between the upstream's count and the ledger's besides what was set aside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl AddAssign for Unbilled {
 }
 
 /// The clients' ids of everything that was recorded.
-pub fn client_ids(contents: &Contents) -> BTreeSet<String> {
+pub fn client_ids(contents: &TableContents) -> BTreeSet<String> {
     let rows = contents.events.iter().chain(&contents.duplicates).filter_map(|row| row.client_request_id.clone());
     rows.chain(contents.dead_letters.iter().filter_map(|letter| letter.request_id.clone())).collect()
 }
@@ -36,7 +36,12 @@ pub fn client_ids(contents: &Contents) -> BTreeSet<String> {
 /// Each response that names its event has exactly one row, billed or a repeat, and no more than the gateway counted name none.
 /// No event stands twice. By id and in all,
 /// `billed + repeats <= served <= billed + repeats + set aside + void + retries + unrecorded`.
-pub fn complaints(contents: &Contents, receipts: &[Receipt], served: &[String], unbilled: Unbilled) -> Vec<String> {
+pub fn complaints(
+    contents: &TableContents,
+    receipts: &[Receipt],
+    served: &[String],
+    unbilled: Unbilled,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let twice = contents.occurrences().into_iter().filter(|(_, count)| *count != 1);
     wrong.extend(twice.map(|(id, count)| format!("event {id} stands in {count} rows")));
@@ -75,7 +80,7 @@ pub fn without_event(receipts: &[Receipt]) -> u64 {
     receipts.iter().filter(|receipt| receipt.event_id.is_none()).count() as u64
 }
 
-fn unrecorded_receipts(contents: &Contents, receipts: &[Receipt], counted: u64) -> Vec<String> {
+fn unrecorded_receipts(contents: &TableContents, receipts: &[Receipt], counted: u64) -> Vec<String> {
     let are_counted = without_event(receipts) <= counted;
     let rows = contents.events.iter().chain(&contents.duplicates);
     let rows: BTreeMap<&str, Option<&str>> =
@@ -93,11 +98,11 @@ fn unrecorded_receipts(contents: &Contents, receipts: &[Receipt], counted: u64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::{DeadLetter, Row};
+    use crate::tables::{DeadLetterRow, TableRow};
 
-    fn row(id: &str, client: &str) -> Row {
+    fn row(id: &str, client: &str) -> TableRow {
         let text = |text: &str| text.to_owned();
-        Row {
+        TableRow {
             id: text(id),
             request_id: text(client),
             client_request_id: Some(text(client)),
@@ -113,19 +118,19 @@ mod tests {
         Receipt { request_id: client.to_owned(), event_id: Some(id.to_owned()), status: 200 }
     }
 
-    fn count(contents: &Contents, receipts: &[Receipt], served: &[&str]) -> usize {
+    fn count(contents: &TableContents, receipts: &[Receipt], served: &[&str]) -> usize {
         let served: Vec<String> = served.iter().map(|id| (*id).to_owned()).collect();
         complaints(contents, receipts, &served, Unbilled::default()).len()
     }
 
     #[test]
     fn each_kind_of_mistake_is_named() {
-        let letter = |id: &str, of: &str| DeadLetter {
+        let letter = |id: &str, of: &str| DeadLetterRow {
             id: id.to_owned(),
             request_id: Some(of.into()),
             reason: "unknown".into(),
         };
-        let good = Contents {
+        let good = TableContents {
             events: vec![row("1", "a"), row("2", "b")],
             duplicates: vec![row("3", "b")],
             dead_letters: vec![letter("4", "c"), letter("5", "a")],
@@ -148,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_was_served_without_a_record_is_what_was_counted() {
-        let contents = Contents { events: vec![row("1", "a")], ..Contents::default() };
+        let contents = TableContents { events: vec![row("1", "a")], ..TableContents::default() };
         let without = |client: &str| Receipt { event_id: None, ..receipt("", client) };
         let receipts = [receipt("1", "a"), without("b"), without("c")];
         let served = ["a", "b", "c"].map(str::to_owned);

@@ -48,8 +48,8 @@ pub struct Fleet {
     pub postgres: Postgres,
     /// The wires.
     pub wires: Wires,
-    gateway: Option<Gateway>,
-    workers: Vec<Worker>,
+    gateway: Option<FleetGateway>,
+    workers: Vec<FleetWorker>,
     address: watch::Sender<Option<SocketAddr>>,
     settings: BTreeMap<String, String>,
     database: String,
@@ -57,13 +57,13 @@ pub struct Fleet {
 }
 
 #[derive(Debug)]
-struct Gateway {
+struct FleetGateway {
     program: Program,
     ops: SocketAddr,
 }
 
 #[derive(Debug)]
-struct Worker {
+struct FleetWorker {
     program: Program,
     ops: SocketAddr,
 }
@@ -194,7 +194,7 @@ impl Fleet {
         ensure!(self.gateway.is_none(), "the gateway runs");
         let mut program = self.launch("gateway", &self.nats_urls(Some(&self.wires.gateway_nats))).start()?;
         let (address, ops) = (program.address("gateway listens on").await?, program.address("ops on").await?);
-        self.gateway = Some(Gateway { program, ops });
+        self.gateway = Some(FleetGateway { program, ops });
         self.address.send_replace(Some(address));
         Ok(())
     }
@@ -263,7 +263,7 @@ impl Fleet {
         let launch = self.launch("meter-worker", &self.nats_urls(Some(&self.wires.worker_nats)));
         let mut worker = launch.setting("DATABASE_URL", database).start()?;
         let ops = worker.address("ops listens on").await?;
-        self.workers.push(Worker { program: worker, ops });
+        self.workers.push(FleetWorker { program: worker, ops });
         Ok(())
     }
 
@@ -290,7 +290,7 @@ impl Fleet {
             self.start_worker().await?;
         }
         while self.workers.len() > workers
-            && let Some(Worker { program: mut worker, .. }) = self.workers.pop()
+            && let Some(FleetWorker { program: mut worker, .. }) = self.workers.pop()
         {
             worker.signal(Signal::TERM)?;
             let status = worker.wait().await?;

@@ -143,7 +143,7 @@ pub struct LoadPlan {
 
 /// One request of a [`SteadyLoad`], as its client saw it end.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct LoadAnswer {
     /// The n-th of all.
     pub number: usize,
     /// When it was sent.
@@ -160,7 +160,7 @@ pub struct Asked {
 /// the same id, as a client that wants its answer does.
 #[derive(Debug)]
 pub struct SteadyLoad {
-    clients: JoinSet<Result<Vec<Asked>>>,
+    clients: JoinSet<Result<Vec<LoadAnswer>>>,
     stopping: Arc<AtomicBool>,
     finished: Arc<AtomicU64>,
 }
@@ -171,7 +171,7 @@ struct Client {
     next: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
     finished: Arc<AtomicU64>,
-    asked: Vec<Asked>,
+    asked: Vec<LoadAnswer>,
 }
 
 impl SteadyLoad {
@@ -209,7 +209,7 @@ impl SteadyLoad {
     ///
     /// # Errors
     /// A client failed otherwise than by a broken connection.
-    pub async fn done(mut self) -> Result<Vec<Asked>> {
+    pub async fn done(mut self) -> Result<Vec<LoadAnswer>> {
         let mut asked = Vec::new();
         while let Some(client) = self.clients.join_next().await {
             asked.extend(client.context("a client")??);
@@ -222,14 +222,14 @@ impl SteadyLoad {
     ///
     /// # Errors
     /// As [`Self::done`].
-    pub async fn stop(self) -> Result<Vec<Asked>> {
+    pub async fn stop(self) -> Result<Vec<LoadAnswer>> {
         self.stopping.store(true, Ordering::Relaxed);
         self.done().await
     }
 }
 
 impl Client {
-    async fn run(mut self, request: Arc<impl Fn(usize) -> Request>) -> Result<Vec<Asked>> {
+    async fn run(mut self, request: Arc<impl Fn(usize) -> Request>) -> Result<Vec<LoadAnswer>> {
         let mut connection = None;
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -270,7 +270,7 @@ impl Client {
         };
         let whole = receipt.is_some();
         self.finished.fetch_add(u64::from(whole), Ordering::Relaxed);
-        self.asked.push(Asked { number, at, took, receipt, broken });
+        self.asked.push(LoadAnswer { number, at, took, receipt, broken });
         if !whole {
             *connection = None;
         }
@@ -293,7 +293,7 @@ impl Client {
 ///
 /// # Errors
 /// One was none.
-pub fn receipts(asked: &[Asked]) -> Result<Vec<Receipt>> {
+pub fn receipts(asked: &[LoadAnswer]) -> Result<Vec<Receipt>> {
     let receipts: Vec<Receipt> = asked.iter().filter_map(|asked| asked.receipt.clone()).collect();
     let failed = receipts.iter().find(|receipt| !(200..300).contains(&receipt.status));
     ensure!(failed.is_none(), "a request failed: {failed:?}");
@@ -302,7 +302,7 @@ pub fn receipts(asked: &[Asked]) -> Result<Vec<Receipt>> {
 
 /// How long the whole responses took: half of them at most the first, all but one in a hundred at most the second, and the
 /// slowest.
-pub fn latencies<'a>(asked: impl IntoIterator<Item = &'a Asked>) -> [Duration; 3] {
+pub fn latencies<'a>(asked: impl IntoIterator<Item = &'a LoadAnswer>) -> [Duration; 3] {
     let mut took: Vec<Duration> = asked.into_iter().map(|asked| asked.took).collect();
     took.sort_unstable();
     let at = |part: usize| took.get(took.len().saturating_sub(1) * part / 100).copied().unwrap_or_default();

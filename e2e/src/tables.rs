@@ -20,7 +20,7 @@ pub struct Tables {
 
 /// A row of `usage_events` or `usage_duplicates`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct TableRow {
     /// `id`, which is the event's id.
     pub id: String,
     /// `request_id`.
@@ -41,7 +41,7 @@ pub struct Row {
 
 /// A row of `usage_dead_letters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
+pub struct DeadLetterRow {
     /// `id`.
     pub id: String,
     /// `request_id`.
@@ -52,13 +52,13 @@ pub struct DeadLetter {
 
 /// All three tables of one moment. An event's id is in exactly one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Contents {
+pub struct TableContents {
     /// `usage_events`.
-    pub events: Vec<Row>,
+    pub events: Vec<TableRow>,
     /// `usage_duplicates`.
-    pub duplicates: Vec<Row>,
+    pub duplicates: Vec<TableRow>,
     /// `usage_dead_letters`.
-    pub dead_letters: Vec<DeadLetter>,
+    pub dead_letters: Vec<DeadLetterRow>,
 }
 
 impl Tables {
@@ -76,7 +76,7 @@ impl Tables {
     ///
     /// # Errors
     /// A table can't be read.
-    pub async fn contents(&self) -> Result<Contents> {
+    pub async fn contents(&self) -> Result<TableContents> {
         // SQLite knows this level only, and says so when it is named.
         let level =
             (self.database.get_database_backend() == DbBackend::Postgres).then_some(IsolationLevel::RepeatableRead);
@@ -86,14 +86,14 @@ impl Tables {
         let dead = "SELECT id, request_id, reason FROM usage_dead_letters";
         let dead_letters = query(&snapshot, dead).await?.iter().map(dead_letter).collect::<Result<_>>()?;
         snapshot.commit().await.context("the end of a snapshot")?;
-        Ok(Contents { events, duplicates, dead_letters })
+        Ok(TableContents { events, duplicates, dead_letters })
     }
 
     /// Returns what is recorded once `settled` holds.
     ///
     /// # Errors
     /// It never does.
-    pub async fn wait(&self, what: &str, settled: impl Fn(&Contents) -> bool) -> Result<Contents> {
+    pub async fn wait(&self, what: &str, settled: impl Fn(&TableContents) -> bool) -> Result<TableContents> {
         wait_for(what, PATIENCE, async || {
             let contents = self.contents().await?;
             Ok(settled(&contents).then_some(contents))
@@ -147,7 +147,7 @@ impl Tables {
     }
 }
 
-async fn rows(connection: &impl ConnectionTrait, table: &str) -> Result<Vec<Row>> {
+async fn rows(connection: &impl ConnectionTrait, table: &str) -> Result<Vec<TableRow>> {
     let sql = format!(
         "SELECT CAST(id AS TEXT) AS id, request_id, client_request_id, tenant_id, route, outcome, units_micro, metadata \
          FROM {table}"
@@ -160,7 +160,7 @@ async fn query(connection: &impl ConnectionTrait, sql: &str) -> Result<Vec<Query
     connection.query_all_raw(statement).await.with_context(|| sql.to_owned())
 }
 
-impl Contents {
+impl TableContents {
     /// How often each event's id stands in the three tables together.
     pub fn occurrences(&self) -> BTreeMap<&str, usize> {
         let rows = self.events.iter().chain(&self.duplicates).map(|row| row.id.as_str());
@@ -182,8 +182,8 @@ impl Contents {
     }
 }
 
-fn row(row: &QueryResult) -> Result<Row> {
-    Ok(Row {
+fn row(row: &QueryResult) -> Result<TableRow> {
+    Ok(TableRow {
         id: row.try_get("", "id")?,
         request_id: row.try_get("", "request_id")?,
         client_request_id: row.try_get("", "client_request_id")?,
@@ -195,8 +195,8 @@ fn row(row: &QueryResult) -> Result<Row> {
     })
 }
 
-fn dead_letter(row: &QueryResult) -> Result<DeadLetter> {
-    Ok(DeadLetter {
+fn dead_letter(row: &QueryResult) -> Result<DeadLetterRow> {
+    Ok(DeadLetterRow {
         id: row.try_get("", "id")?,
         request_id: row.try_get("", "request_id")?,
         reason: row.try_get("", "reason")?,

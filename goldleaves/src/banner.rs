@@ -24,12 +24,12 @@ pub(crate) struct Banner {
     /// `DATA_DIR`.
     pub(crate) data_dir: PathBuf,
     /// Lines to paste; none in production, where no token belongs on a screen.
-    pub(crate) sample: Option<Sample>,
+    pub(crate) sample: Option<SampleCall>,
 }
 
 /// A call that works.
 #[derive(Debug)]
-pub(crate) struct Sample {
+pub(crate) struct SampleCall {
     /// A token for `tenant`.
     pub(crate) token: String,
     /// Whose usage it will be.
@@ -54,7 +54,7 @@ impl fmt::Display for Banner {
         writeln!(out, "  billed    {}", self.billed)?;
         writeln!(out, "  data      {}", self.data_dir.display())?;
         let Some(sample) = &self.sample else { return Ok(()) };
-        let (gateway, Sample { token, tenant, minutes, method, path }) = (reachable(self.gateway), sample);
+        let (gateway, SampleCall { token, tenant, minutes, method, path }) = (reachable(self.gateway), sample);
         writeln!(out)?;
         writeln!(
             out,

@@ -28,14 +28,14 @@ pub struct Arguments {
 impl Arguments {
     /// Returns whether somebody is to be shown addresses and lines to paste: a token belongs on a screen, not into whatever keeps
     /// what a service prints.
-    pub fn banner(&self) -> Banner {
-        if self.banner || std::io::stdout().is_terminal() { Banner::Shown } else { Banner::Hidden }
+    pub fn banner(&self) -> BannerSwitch {
+        if self.banner || std::io::stdout().is_terminal() { BannerSwitch::Shown } else { BannerSwitch::Hidden }
     }
 }
 
 /// Says whether addresses, a token and lines to paste are printed at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Banner {
+pub enum BannerSwitch {
     /// Printed.
     Shown,
     /// Not printed; the log has the addresses.
@@ -185,8 +185,8 @@ where
 #[derive(Debug, clap::Args)]
 pub struct MigrateArguments {
     /// The direction
-    #[arg(value_enum, default_value_t = Direction::Up)]
-    pub direction: Direction,
+    #[arg(value_enum, default_value_t = CardsDirection::Up)]
+    pub direction: CardsDirection,
     /// Change the price also by more than a factor of four
     #[arg(long)]
     pub yes: bool,
@@ -200,7 +200,7 @@ pub struct MigrateArguments {
 
 /// How a command answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputForm {
     /// For people.
     Text,
     /// For programs.
@@ -209,8 +209,8 @@ pub enum Form {
 
 impl MigrateArguments {
     /// How `status` answers.
-    pub const fn form(&self) -> Form {
-        if self.json { Form::Json } else { Form::Text }
+    pub const fn form(&self) -> OutputForm {
+        if self.json { OutputForm::Json } else { OutputForm::Text }
     }
 
     /// How far the price may change.
@@ -221,7 +221,7 @@ impl MigrateArguments {
 
 /// The direction of the migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Direction {
+pub enum CardsDirection {
     /// Make what is missing
     Up,
     /// Take one step of the schema back; what that destroys is said first, and goes with --yes-drop alone

@@ -10,7 +10,7 @@ use goldleaves_runtime::settings::Environment;
 use goldleaves_runtime::{Exit, process};
 use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
-use crate::cli::{Direction, MigrateArguments};
+use crate::cli::{CardsDirection, MigrateArguments};
 use crate::migrate_config::MigrateConfig;
 use crate::{migrate_status, prepare, stream_room};
 
@@ -43,9 +43,9 @@ async fn migrate(config: &MigrateConfig, arguments: &MigrateArguments) -> Result
         progress(&line);
     }
     match arguments.direction {
-        Direction::Up => up(config, arguments).await,
-        Direction::Down => down(config, arguments.yes_drop).await,
-        Direction::Status => migrate_status::run(config, arguments.form()).await,
+        CardsDirection::Up => up(config, arguments).await,
+        CardsDirection::Down => down(config, arguments.yes_drop).await,
+        CardsDirection::Status => migrate_status::run(config, arguments.form()).await,
     }
 }
 

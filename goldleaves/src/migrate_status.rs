@@ -12,7 +12,7 @@ use goldleaves_runtime::{Exit, process};
 use goldleaves_stream::{CONSUMER, STREAM, Topology};
 use serde_json::{Value, json};
 
-use crate::cli::Form;
+use crate::cli::OutputForm;
 use crate::migrate_config::MigrateConfig;
 
 /// How long JetStream is waited for.
@@ -34,7 +34,7 @@ struct StreamStatus {
 }
 
 /// Answers on standard output; exit code 1 while steps are pending.
-pub(crate) async fn run(config: &MigrateConfig, form: Form) -> Result<Exit> {
+pub(crate) async fn run(config: &MigrateConfig, form: OutputForm) -> Result<Exit> {
     let url = config.database_url.expose();
     let steps = migrations::status(url).await?;
     let pending = steps.iter().filter(|step| !step.applied).count();
@@ -53,8 +53,8 @@ pub(crate) async fn run(config: &MigrateConfig, form: Form) -> Result<Exit> {
     };
     let status = Status { steps, card, stream };
     let answered = process::answer(&match form {
-        Form::Text => status.text(),
-        Form::Json => format!("{:#}\n", status.json()),
+        OutputForm::Text => status.text(),
+        OutputForm::Json => format!("{:#}\n", status.json()),
     });
     Ok(match (answered, pending) {
         (Exit::Done, 1..) => Exit::Pending(format!("{pending} steps of the schema")),

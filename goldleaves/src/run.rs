@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::again::{self, Beside};
-use crate::banner::{Banner, Sample, reachable};
+use crate::banner::{Banner, SampleCall, reachable};
 use crate::cli::{self, TokenArguments};
 use crate::config::Config;
 use crate::{broker, demo, prepare, secret, token};
@@ -40,7 +40,7 @@ const PRICE_WITHIN: Duration = Duration::from_secs(1);
 const SAMPLE_NAME: &str = "demo";
 
 /// Runs until told to stop.
-pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
+pub(crate) fn run(config: Config, shown: cli::BannerSwitch) -> Exit {
     // Before there is a second thread.
     let inherited = Inherited::from_environment();
     let traced = TracedSpans::default();
@@ -51,13 +51,13 @@ pub(crate) fn run(config: Config, shown: cli::Banner) -> Exit {
         process::say(&format_args!("goldleaves can't start: {behind}"));
         return Exit::Failed("clock".to_owned());
     }
-    let exit = process::serve("goldleaves", serve(config, Given { logs: switch, traced, inherited }, shown));
+    let exit = process::serve("goldleaves", serve(config, StartGiven { logs: switch, traced, inherited }, shown));
     drop(logs);
     exit
 }
 
 /// The parts that exist before the runtime does.
-struct Given {
+struct StartGiven {
     logs: LogSwitch,
     traced: TracedSpans,
     inherited: Result<Inherited, InheritedError>,
@@ -69,8 +69,8 @@ struct Listeners {
     ops: TcpListener,
 }
 
-async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> Result<Exit> {
-    let Given { logs, traced, inherited } = given;
+async fn serve(mut config: Config, given: StartGiven, banner_shown: cli::BannerSwitch) -> Result<Exit> {
+    let StartGiven { logs, traced, inherited } = given;
     let mut inherited = inherited?;
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let metrics = Metrics::new();
@@ -121,12 +121,12 @@ async fn serve(mut config: Config, given: Given, banner_shown: cli::Banner) -> R
     let Started { address: gateway, upstreams, stop_grace } = service.spawn(&mut supervisor, &config.gateway)?;
     drop(start);
     let endpoints = endpoints.page("/upstreams", upstreams);
-    let served_at = Served { gateway, billing: billing_address, ops: ops_address };
+    let served_at = ServedAt { gateway, billing: billing_address, ops: ops_address };
     tracing::info!(
         "gateway listens on http://{gateway}, billing on http://{billing_address}, ops on http://{ops_address}"
     );
     tracing::info!("billed is {}, {}", billed(&config.gateway), price(&ledger).await);
-    if banner_shown == cli::Banner::Shown {
+    if banner_shown == cli::BannerSwitch::Shown {
         let banner = banner(&config, &tokens, &served_at, upstream)?;
         process::show(format!("{banner}\n"));
     }
@@ -216,14 +216,14 @@ const fn rule(name: &'static str, stage: Stage) -> TaskRule {
 }
 
 /// The addresses that are served.
-struct Served {
+struct ServedAt {
     gateway: SocketAddr,
     billing: SocketAddr,
     ops: SocketAddr,
 }
 
-fn banner(config: &Config, tokens: &TokenOptions, at: &Served, upstream: Destination) -> Result<Banner> {
-    let Served { gateway, billing, ops } = *at;
+fn banner(config: &Config, tokens: &TokenOptions, at: &ServedAt, upstream: Destination) -> Result<Banner> {
+    let ServedAt { gateway, billing, ops } = *at;
     let sample = match config.common.environment {
         Environment::Production => None,
         Environment::Development => sample(config, tokens)?,
@@ -235,7 +235,7 @@ fn banner(config: &Config, tokens: &TokenOptions, at: &Served, upstream: Destina
 }
 
 /// A call that is billed, and what is needed for it; `None` when no answer of the demo is.
-fn sample(config: &Config, tokens: &TokenOptions) -> Result<Option<Sample>> {
+fn sample(config: &Config, tokens: &TokenOptions) -> Result<Option<SampleCall>> {
     let statuses = &config.gateway.statuses;
     // The demo answers a GET with 200 and a POST with 201; what one's own service answers, it knows best.
     let method = match () {
@@ -252,5 +252,5 @@ fn sample(config: &Config, tokens: &TokenOptions) -> Result<Option<Sample>> {
     let token = token::sign(tokens, &arguments, config.jwt.lifetime)?;
     let billed = |route: &&RoutePattern| !config.gateway.never_billed.iter().any(|never| never == route.as_str());
     let Some(path) = config.gateway.routes.patterns().find(billed).map(ToString::to_string) else { return Ok(None) };
-    Ok(Some(Sample { token, tenant: SAMPLE_NAME, minutes: config.jwt.lifetime.as_secs() / 60, method, path }))
+    Ok(Some(SampleCall { token, tenant: SAMPLE_NAME, minutes: config.jwt.lifetime.as_secs() / 60, method, path }))
 }

@@ -27,7 +27,7 @@ pub(crate) fn token_options(jwt: &JwtSettings, data_dir: &Path) -> Result<(Token
 }
 
 /// The secret in `DATA_DIR`.
-struct Kept {
+struct KeptSecret {
     secret: Secret,
     /// Its file, if this process made it.
     made: Option<PathBuf>,
@@ -35,7 +35,7 @@ struct Kept {
 
 /// Reads the kept secret, or makes it. Two processes that start at once end up with the same one: it is linked into
 /// place whole, and only where none is.
-fn kept(data_dir: &Path) -> Result<Kept> {
+fn kept(data_dir: &Path) -> Result<KeptSecret> {
     fs::create_dir_all(data_dir).context("the directory can't be made")?;
     let path = data_dir.join(FILE_NAME);
     let mut made = None;
@@ -56,7 +56,7 @@ fn kept(data_dir: &Path) -> Result<Kept> {
     let text = fs::read_to_string(&path).with_context(|| format!("{} can't be read", path.display()))?;
     let secret = text.trim();
     ensure!(secret.len() >= 32, "{} is damaged; remove it, and a new one is made", path.display());
-    Ok(Kept { secret: Secret::new(secret.to_owned()), made })
+    Ok(KeptSecret { secret: Secret::new(secret.to_owned()), made })
 }
 
 fn write_private(path: &Path) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use goldleaves_ledger::{Course, Sequences, StreamPlace};
+use goldleaves_ledger::{Sequences, StreamCourse, StreamPlace};
 use uuid::Uuid;
 
 /// The word that stands for the stream's name in `ledger_progress`.
@@ -17,7 +17,7 @@ pub(crate) struct Handed(Mutex<Option<Count>>);
 #[derive(Debug, Clone)]
 pub(crate) struct Count {
     /// The count's name: a spool that is made anew begins another one, and so does a ledger that went back.
-    pub(crate) course: Arc<Course>,
+    pub(crate) course: Arc<StreamCourse>,
     /// The number of messages that are committed.
     pub(crate) messages: u64,
 }
@@ -39,7 +39,7 @@ impl Count {
     }
 
     fn of(id: Uuid, messages: u64) -> Self {
-        Self { course: Arc::new(Course { stream: SPOOL.to_owned(), created: id.to_string() }), messages }
+        Self { course: Arc::new(StreamCourse { stream: SPOOL.to_owned(), created: id.to_string() }), messages }
     }
 
     pub(crate) fn place(&self, index: usize) -> StreamPlace {

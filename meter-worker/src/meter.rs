@@ -16,7 +16,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::handed::Handed;
 use crate::metrics::MeterMetrics;
-use crate::spans::{Arrival, BatchSpans};
+use crate::spans::{BatchArrival, BatchSpans};
 
 /// Records messages in the ledger. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl Meter {
     /// # Errors
     /// As [`Meter::record`].
     pub async fn record_incoming(&self, incoming: Vec<Incoming>) -> Result<Recorded, LedgerError> {
-        let arrival = Arrival { through: Receiver::LEDGER, started: Moment::now() };
+        let arrival = BatchArrival { through: Receiver::LEDGER, started: Moment::now() };
         self.record_naming(incoming, arrival).await.map(|(recorded, _)| recorded)
     }
 
@@ -75,7 +75,7 @@ impl Meter {
     pub(crate) async fn record_naming(
         &self,
         incoming: Vec<Incoming>,
-        arrival: Arrival,
+        arrival: BatchArrival,
     ) -> Result<(Recorded, Vec<usize>), LedgerError> {
         incoming.iter().for_each(log_incoming);
         self.metrics.clocks(&incoming);

@@ -13,7 +13,7 @@ use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, messaging};
 
 /// How a batch came.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
+pub(crate) struct BatchArrival {
     pub(crate) through: Receiver,
     /// Since when it is worked on.
     pub(crate) started: Moment,
@@ -31,7 +31,7 @@ pub(crate) struct CommitSpan(Option<OpenSpan>, Range<usize>);
 
 impl BatchSpans {
     /// For a batch that is recorded in a database of this `system`.
-    pub(crate) fn begin(tracer: &Tracer, system: &'static str, batch: &[Incoming], arrival: Arrival) -> Self {
+    pub(crate) fn begin(tracer: &Tracer, system: &'static str, batch: &[Incoming], arrival: BatchArrival) -> Self {
         let open = |(place, message): (usize, &Incoming)| {
             let Ok(Message::Event(event)) = &message.parsed else { return None };
             let parent = tracer.continued(event.traceparent.as_deref())?;
@@ -80,7 +80,7 @@ fn end_if(span: OpenSpan, is_committed: bool) {
     }
 }
 
-fn process(tracer: &Tracer, parent: TraceContext, event: &UsageEvent, arrival: Arrival) -> Option<OpenSpan> {
+fn process(tracer: &Tracer, parent: TraceContext, event: &UsageEvent, arrival: BatchArrival) -> Option<OpenSpan> {
     let (name, started) = ("process usage".into(), arrival.started);
     let mut span = tracer.open(Opening { parent: Some(parent), kind: SpanKind::Consumer, name, started })?;
     messaging::say_event(&mut span, "process", event.event_id, arrival.through);

@@ -15,7 +15,7 @@ const WHOLE_SYSTEM: &str = "goldleaves-e2e";
 #[derive(clap::Args)]
 pub(crate) struct BenchArguments {
     /// Only this; spool and gateway when left out.
-    what: Option<What>,
+    what: Option<BenchKind>,
     /// Arguments of the measuring programs: `--rounds N`, `--millis N`; of the gateway's `--parts small,h2c`,
     /// `--short`; `--events N`; `--tenants N`.
     #[arg(last = true)]
@@ -23,7 +23,7 @@ pub(crate) struct BenchArguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum What {
+enum BenchKind {
     /// The spool beside a bare loop.
     Spool,
     /// The gateway beside its upstream and its peers.
@@ -43,13 +43,13 @@ enum What {
 pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let wants = |what| arguments.what.is_none_or(|only| only == what);
     let done = match arguments.what {
-        Some(What::Ingest) => one("goldleaves-meter-worker", "ingest", &arguments.rest)?,
-        Some(What::Billing) => one("goldleaves-billing-api", "billing", &arguments.rest)?,
-        Some(What::Guard) => guard(&arguments.rest)?,
-        Some(What::Stripe) => one("goldleaves-billing-api", "stripe", &arguments.rest)?,
+        Some(BenchKind::Ingest) => one("goldleaves-meter-worker", "ingest", &arguments.rest)?,
+        Some(BenchKind::Billing) => one("goldleaves-billing-api", "billing", &arguments.rest)?,
+        Some(BenchKind::Guard) => guard(&arguments.rest)?,
+        Some(BenchKind::Stripe) => one("goldleaves-billing-api", "stripe", &arguments.rest)?,
         _ => {
-            (!wants(What::Spool) || measure("goldleaves-spool", "measure", &arguments.rest)?)
-                && (!wants(What::Gateway) || of_the_gateway(&arguments.rest)?)
+            (!wants(BenchKind::Spool) || measure("goldleaves-spool", "measure", &arguments.rest)?)
+                && (!wants(BenchKind::Gateway) || of_the_gateway(&arguments.rest)?)
         }
     };
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -15,13 +15,13 @@ use clap::{Parser, Subcommand};
 /// Developer commands of Goldleaves.
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
-struct Arguments {
+struct XtaskArguments {
     #[command(subcommand)]
-    command: Command,
+    command: XtaskCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum XtaskCommand {
     /// Find or install what the tests need, then run every test.
     Test(test::TestArguments),
     /// Check the rules of the repository: edges between crates, lengths, docs, lints, words.
@@ -33,11 +33,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Test(arguments) => test::run(&arguments),
-        Command::Tidy => tidy::run(),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Dev(arguments) => dev::run(&arguments),
+    let done = match XtaskArguments::parse().command {
+        XtaskCommand::Test(arguments) => test::run(&arguments),
+        XtaskCommand::Tidy => tidy::run(),
+        XtaskCommand::Bench(arguments) => bench::run(&arguments),
+        XtaskCommand::Dev(arguments) => dev::run(&arguments),
     };
     match done {
         Ok(code) => code,

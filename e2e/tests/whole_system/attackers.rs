@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
 use goldleaves_e2e::h2_wire::{DATA, GET, HEAD, HEADERS, PING, RESET, WHOLE, frame, head, preface};
-use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, latencies, receipts};
+use goldleaves_e2e::load::{LoadAnswer, LoadPlan, SteadyLoad, latencies, receipts};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
@@ -162,7 +162,7 @@ fn answer(received: &Received) -> Answer {
 }
 
 /// Honest calls beside an attack that has begun; all of them were answered.
-async fn beside(attack: Attack, deployment: &Deployment, round: usize) -> Vec<Asked> {
+async fn beside(attack: Attack, deployment: &Deployment, round: usize) -> Vec<LoadAnswer> {
     let (gateway, token) = (deployment.gateway().unwrap(), deployment.token("greedy").unwrap());
     let mut attackers = JoinSet::new();
     for _ in 0..attack.attackers() {

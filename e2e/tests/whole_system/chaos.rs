@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use goldleaves_e2e::account::{self, Unbilled};
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, receipts};
-use goldleaves_e2e::tables::Contents;
+use goldleaves_e2e::load::{LoadAnswer, LoadPlan, SteadyLoad, receipts};
+use goldleaves_e2e::tables::TableContents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
@@ -216,7 +216,7 @@ async fn random_faults_under_load_lose_and_double_nothing() {
 }
 
 /// Compares what clients read, what the upstream served and what the ledger holds, both ways, and receipts with seals.
-pub(crate) async fn judge(fleet: &Fleet, asked: &[Asked], upstream: &Upstream, said: Unbilled) -> Contents {
+pub(crate) async fn judge(fleet: &Fleet, asked: &[LoadAnswer], upstream: &Upstream, said: Unbilled) -> TableContents {
     let tables = fleet.tables().await.unwrap();
     let contents = tables.contents().await.unwrap();
     let (receipts, served) = (receipts(asked).unwrap(), upstream.request_ids());

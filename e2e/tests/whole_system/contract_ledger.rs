@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
-use goldleaves_e2e::tables::Contents;
+use goldleaves_e2e::tables::TableContents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::{Connection, Request};
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
@@ -32,7 +32,7 @@ async fn bill(deployment: &Deployment, request: &Request) -> String {
 }
 
 /// The label of a billed event, if it is one.
-fn label<'a>(contents: &'a Contents, id: &str) -> Option<&'a str> {
+fn label<'a>(contents: &'a TableContents, id: &str) -> Option<&'a str> {
     contents.events.iter().find(|row| row.id == id).map(|row| row.request_id.as_str())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use goldleaves_e2e::account::{self, Unbilled, client_ids};
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
 use goldleaves_e2e::load::{Load, Receipt};
-use goldleaves_e2e::tables::Contents;
+use goldleaves_e2e::tables::TableContents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::{Connection, Request};
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
@@ -79,11 +79,11 @@ async fn killed_by_a_client(deployment: &mut Deployment, round: usize) -> Vec<Re
 }
 
 /// Starts it once more, lets it record what is left, and stops it.
-async fn settled(deployment: &mut Deployment, receipts: &[Receipt], upstream: &Upstream) -> Contents {
+async fn settled(deployment: &mut Deployment, receipts: &[Receipt], upstream: &Upstream) -> TableContents {
     deployment.start_again().await.unwrap();
     let expected: BTreeSet<String> = upstream.request_ids().into_iter().collect();
     let tables = deployment.tables().await.unwrap();
-    let all_there = |contents: &Contents| expected.is_subset(&client_ids(contents));
+    let all_there = |contents: &TableContents| expected.is_subset(&client_ids(contents));
     let contents = tables.wait("every served request to be recorded", all_there).await;
     if contents.is_err() {
         let found = client_ids(&tables.contents().await.unwrap());
@@ -95,7 +95,7 @@ async fn settled(deployment: &mut Deployment, receipts: &[Receipt], upstream: &U
     tables.contents().await.unwrap()
 }
 
-fn compare(contents: &Contents, receipts: &[Receipt], upstream: &Upstream) {
+fn compare(contents: &TableContents, receipts: &[Receipt], upstream: &Upstream) {
     let served = upstream.request_ids();
     let distinct: BTreeSet<&String> = served.iter().collect();
     assert_eq!(distinct.len(), served.len(), "the gateway asked twice for one request");

@@ -3,7 +3,7 @@
 
 use goldleaves_e2e::deployment::{Deployment, Kind};
 use goldleaves_testkit::client::{Connection, Request};
-use goldleaves_testkit::h2load::{self, Counted, Load};
+use goldleaves_testkit::h2load::{self, H2Load, H2LoadCounts};
 use goldleaves_testkit::haproxy::{Haproxy, Protocol};
 use goldleaves_testkit::nginx::Nginx;
 use goldleaves_testkit::secure::{Authority, Validity};
@@ -91,9 +91,9 @@ async fn each_answers_its_calls_and_each_call_is_one_event(kind: Kind) {
         }
         let url = format!("http://{gateway}{path}");
         let bearer = format!("authorization: Bearer {token}");
-        let load = Load { url: &url, fields: &[&bearer], requests: REQUESTS, connections: 4, streams: 25 };
+        let load = H2Load { url: &url, fields: &[&bearer], requests: REQUESTS, connections: 4, streams: 25 };
         let counted = h2load::run(load).await.unwrap();
-        assert_eq!(counted, Counted { succeeded: REQUESTS, failed: 0 }, "{says}: {}", foreign.logs());
+        assert_eq!(counted, H2LoadCounts { succeeded: REQUESTS, failed: 0 }, "{says}: {}", foreign.logs());
     }
     let calls = WAYS.len() * (REQUESTS as usize + 2 * POSTS);
     let tables = deployment.tables().await.unwrap();

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, latencies};
+use goldleaves_e2e::load::{LoadAnswer, LoadPlan, SteadyLoad, latencies};
 use goldleaves_e2e::process::own_memory_kib;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
@@ -155,10 +155,10 @@ async fn outage(away: Away) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts as rates")]
-fn assess(away: Away, seen: &Seen, asked: &[Asked]) {
+fn assess(away: Away, seen: &Seen, asked: &[LoadAnswer]) {
     let [start, end] = seen.away;
     let healthy = latencies(asked.iter().filter(|asked| asked.at + asked.took < start));
-    let during: Vec<&Asked> = asked.iter().filter(|asked| asked.at >= start && asked.at < end).collect();
+    let during: Vec<&LoadAnswer> = asked.iter().filter(|asked| asked.at >= start && asked.at < end).collect();
     let lasted = end - start;
     let came = during.len() as f64 / lasted.as_secs_f64();
     let drained = seen.drained.0 as f64 / seen.drained.1.as_secs_f64().max(0.001);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use goldleaves_e2e::account::{Unbilled, complaints};
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
 use goldleaves_e2e::fleet::Fleet;
-use goldleaves_e2e::load::{Asked, LoadPlan, SteadyLoad, receipts};
+use goldleaves_e2e::load::{LoadAnswer, LoadPlan, SteadyLoad, receipts};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nats::NatsServer;
@@ -40,7 +40,7 @@ async fn finished(load: &SteadyLoad, count: u64) {
 
 /// Checks what clients saw when the program they talked to stopped: a request that the upstream has got has its whole answer. Only a
 /// connection that was idle, or new, may find nobody there.
-fn whole_or_never_begun(asked: &[Asked], upstream: &Upstream) {
+fn whole_or_never_begun(asked: &[LoadAnswer], upstream: &Upstream) {
     let served: BTreeSet<String> = upstream.request_ids().into_iter().collect();
     let answered: BTreeSet<usize> =
         asked.iter().filter(|asked| asked.receipt.is_some()).map(|asked| asked.number).collect();
@@ -117,7 +117,7 @@ async fn the_billing_api_answers_what_it_has_begun() {
 }
 
 /// The one process, over SQLite or over JetStream and PostgreSQL.
-async fn the_one_process_stops(deployment: &mut Deployment, upstream: &Upstream) -> Vec<Asked> {
+async fn the_one_process_stops(deployment: &mut Deployment, upstream: &Upstream) -> Vec<LoadAnswer> {
     deployment.start_again().await.unwrap();
     let token = deployment.token("acme").unwrap();
     let address = watch::channel(Some(deployment.gateway().unwrap()));
@@ -129,7 +129,7 @@ async fn the_one_process_stops(deployment: &mut Deployment, upstream: &Upstream)
     asked
 }
 
-async fn nothing_is_lost(deployment: &Deployment, upstream: &Upstream, asked: &[Asked]) {
+async fn nothing_is_lost(deployment: &Deployment, upstream: &Upstream, asked: &[LoadAnswer]) {
     let tables = deployment.tables().await.unwrap();
     let contents = tables.wait("all of it", |found| found.len() >= upstream.served().len()).await.unwrap();
     let wrong = complaints(&contents, &receipts(asked).unwrap(), &upstream.request_ids(), Unbilled::default());

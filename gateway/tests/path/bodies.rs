@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use goldleaves_domain::Outcome;
 use goldleaves_testkit::client::Request;
-use goldleaves_testkit::http1::Framing;
+use goldleaves_testkit::http1::BodyFraming;
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,9 +23,9 @@ async fn framing_is_kept_both_ways() {
     })
     .await;
     let sized = world.send(Request::post(BILLABLE, "sized")).await;
-    assert_eq!((sized.text().as_str(), sized.framing), ("sized", Framing::Length(5)));
+    assert_eq!((sized.text().as_str(), sized.framing), ("sized", BodyFraming::Length(5)));
     let chunked = world.send(Request::new("PUT", BILLABLE).chunked([b"chu".to_vec(), b"nked".to_vec()])).await;
-    assert_eq!((chunked.text().as_str(), chunked.framing), ("chunked!", Framing::Chunked));
+    assert_eq!((chunked.text().as_str(), chunked.framing), ("chunked!", BodyFraming::Chunked));
     let served = world.upstream().served();
     let framing = |index: usize, name: &str| served[index].head.header_all(name).collect::<Vec<_>>().join("|");
     assert_eq!((framing(0, "content-length").as_str(), framing(0, "transfer-encoding").as_str()), ("5", ""));
@@ -34,7 +34,7 @@ async fn framing_is_kept_both_ways() {
     let got = world.send(Request::get(BILLABLE).chunked([b"get".to_vec()])).await;
     assert_eq!(got.text(), "get!");
     let empty = world.send(Request::new("POST", BILLABLE)).await;
-    assert_eq!((empty.status, empty.framing), (200, Framing::Length(0)));
+    assert_eq!((empty.status, empty.framing), (200, BodyFraming::Length(0)));
     assert_eq!(world.outcomes().await.len(), 4);
 }
 

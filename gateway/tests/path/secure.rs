@@ -2,17 +2,17 @@
 
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::nginx::Nginx;
-use goldleaves_testkit::secure::{Authority, Identity, Validity};
+use goldleaves_testkit::secure::{Authority, TlsIdentity, Validity};
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use serde_json::{Value, json};
 
 use crate::world::{BILLABLE, Plan, World};
 
-fn good(authority: &Authority, names: &[&str]) -> Identity {
+fn good(authority: &Authority, names: &[&str]) -> TlsIdentity {
     authority.sign(&names.join("-"), names, Validity::Good).unwrap()
 }
 
-async fn secure(identity: &Identity, clients: Option<&Authority>) -> Upstream {
+async fn secure(identity: &TlsIdentity, clients: Option<&Authority>) -> Upstream {
     let tls = Authority::server(identity, &["http/1.1"], clients).unwrap();
     Upstream::start_secure(tls, |_| Answer::ok("over TLS")).await.unwrap()
 }

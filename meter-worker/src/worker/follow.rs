@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use goldleaves_ledger::{Course, Incoming, Sequences, StreamPlace};
+use goldleaves_ledger::{Incoming, Sequences, StreamCourse, StreamPlace};
 
 use super::lineage::{self, Lost};
 use super::{BACKOFF, Connection, Footing, Position, Reader, STREAM};
@@ -73,7 +73,7 @@ impl Follower {
         // Before the ledger is asked: whatever is acknowledged then was committed before.
         let Some(footing) = Footing::read(&self.connection).await? else { return Ok(()) };
         let Footing { created, first, last, acknowledged } = footing;
-        let course = Arc::new(Course { stream: STREAM.to_owned(), created });
+        let course = Arc::new(StreamCourse { stream: STREAM.to_owned(), created });
         self.has_looked = true;
         let known = self.meter.ledger().progress(&course, first).await?;
         let lacks = known.unwrap_or(first.saturating_sub(1)) < acknowledged;
@@ -109,13 +109,13 @@ impl Follower {
     }
 
     /// Says whether the ledger has more than the stream ever gave out, or what contradicts itself.
-    async fn is_beyond(&self, course: &Course, last: u64) -> Result<bool> {
+    async fn is_beyond(&self, course: &StreamCourse, last: u64) -> Result<bool> {
         let landmarks = self.meter.ledger().landmarks(course).await?;
         Ok(landmarks.len() > 1 || landmarks.iter().any(|landmark| landmark.sequence > last))
     }
 
     /// Compares the newest messages that the ledger has with the stream. Whether it has none that the stream lost.
-    async fn compare(&mut self, course: &Course, held: Sequences) -> Result<bool> {
+    async fn compare(&mut self, course: &StreamCourse, held: Sequences) -> Result<bool> {
         let lost = lineage::lost(&self.connection, self.meter.ledger(), course, held).await?;
         let before = std::mem::replace(&mut self.doubted, lost.clone());
         for Lost { landmark, first } in &lost {
@@ -140,7 +140,7 @@ impl Follower {
 
     /// Says once that something is lacking. Of several workers one is enough: whoever sees that the ledger comes on leaves
     /// it to the other.
-    async fn is_driven_by_others(&mut self, course: &Course, first: u64, reached: u64) -> Result<bool> {
+    async fn is_driven_by_others(&mut self, course: &StreamCourse, first: u64, reached: u64) -> Result<bool> {
         let before = self.behind.replace(reached);
         if before.is_none() {
             self.meter.metrics().went_back();
@@ -157,7 +157,7 @@ impl Follower {
     }
 
     /// Records this part of the stream once more.
-    async fn drive(&self, course: &Arc<Course>, span: Sequences) -> Result<()> {
+    async fn drive(&self, course: &Arc<StreamCourse>, span: Sequences) -> Result<()> {
         let (from, to) = (Position::Sequence(span.first), Position::Sequence(span.last));
         let (mut next, mut gone) = (span.first, 0);
         if let Some(mut reader) = Reader::open(&self.connection, from, Some(to), lineage::reading()).await? {

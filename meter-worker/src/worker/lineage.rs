@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use goldleaves_domain::Timestamp;
-use goldleaves_ledger::{Course, Landmark, Ledger, Sequences};
+use goldleaves_ledger::{Landmark, Ledger, Sequences, StreamCourse};
 
 use super::{Connection, Position, ReadError, Reader, ReaderOptions};
 
@@ -23,7 +23,7 @@ pub(super) struct Lost {
 pub(super) async fn lost(
     connection: &Connection,
     ledger: &Ledger,
-    course: &Course,
+    course: &StreamCourse,
     held: Sequences,
 ) -> Result<Vec<Lost>> {
     let mut lost = Vec::new();

@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use goldleaves_ledger::{Course, Incoming, LedgerError, Sequences, StreamPlace};
+use goldleaves_ledger::{Incoming, LedgerError, Sequences, StreamCourse, StreamPlace};
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_runtime::{Backoff, Metrics, Quiet};
@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Meter;
-use crate::spans::Arrival;
+use crate::spans::BatchArrival;
 use follow::Follower;
 pub use stream_watch::{StreamMetrics, StreamWatch, WatchPace};
 
@@ -174,7 +174,7 @@ impl Worker {
 
     async fn work(&mut self, batch: &Batch, stop: &CancellationToken) -> Result<(), UnrecordedBatch> {
         let start = Instant::now();
-        let poison = self.record(batch, stop, Arrival { through: RECEIVER, started: Moment::now() }).await?;
+        let poison = self.record(batch, stop, BatchArrival { through: RECEIVER, started: Moment::now() }).await?;
         self.consumer.settle(batch, |index| poison.contains(&index)).await;
         self.metrics.batches.inc();
         self.metrics.messages.inc_by(batch.messages().len() as u64);
@@ -189,7 +189,7 @@ impl Worker {
         &mut self,
         batch: &Batch,
         stop: &CancellationToken,
-        arrival: Arrival,
+        arrival: BatchArrival,
     ) -> Result<HashSet<usize>, UnrecordedBatch> {
         let mut backoff = BACKOFF;
         loop {
@@ -267,12 +267,12 @@ impl Worker {
 /// Returns the events of a batch of messages, and to which message each of them belongs.
 fn incoming(batch: &Batch) -> (Vec<Incoming>, Vec<usize>) {
     let (mut incoming, mut owners) = (Vec::new(), Vec::new());
-    let mut last: Option<Arc<Course>> = None;
+    let mut last: Option<Arc<StreamCourse>> = None;
     for (index, message) in batch.messages().iter().enumerate() {
         let sequences = Sequences { first: message.sequence, last: message.sequence };
         // Messages of two streams may be in one batch, where one took the other's place.
         let course = last.take().filter(|course| *course.created == *message.stream_created).unwrap_or_else(|| {
-            Arc::new(Course { stream: STREAM.to_owned(), created: message.stream_created.to_string() })
+            Arc::new(StreamCourse { stream: STREAM.to_owned(), created: message.stream_created.to_string() })
         });
         last = Some(Arc::clone(&course));
         let of_message = Incoming::of_message(&message.payload, Some(StreamPlace { course, sequences }));

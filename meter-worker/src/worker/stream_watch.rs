@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use goldleaves_ledger::{Course, Ledger, Sequences};
+use goldleaves_ledger::{Ledger, Sequences, StreamCourse};
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::{KnownGauge, Metrics, Quiet};
 use prometheus_client::metrics::counter::Counter;
@@ -110,7 +110,7 @@ impl StreamWatch {
 
     /// Up to where everything that the stream holds is recorded; the sequence before its first one where that is not.
     async fn reached(&self, room: &StreamRoom) -> Result<u64> {
-        let course = Course { stream: STREAM.to_owned(), created: room.created.clone() };
+        let course = StreamCourse { stream: STREAM.to_owned(), created: room.created.clone() };
         let held = Sequences { first: room.first_sequence, last: room.last_sequence };
         if !lineage::lost(&self.connection, &self.ledger, &course, held).await?.is_empty() {
             bail!("the ledger has messages that the stream lost");

@@ -2,7 +2,7 @@
 
 use goldleaves_domain::wire::{self, EventBatch};
 use goldleaves_domain::{Delivery, UsageEvent};
-use goldleaves_ledger::Course;
+use goldleaves_ledger::StreamCourse;
 use goldleaves_stream::{Footing, STREAM};
 use goldleaves_testkit::postgres::Postgres;
 
@@ -56,7 +56,7 @@ async fn what_is_bad_in_a_message_is_set_aside_alone_and_the_rest_of_it_recorded
     }
     assert!(worker.metric("replayed_messages_total") >= 1.0, "the second copy");
     let created = Footing::read(&connection).await.unwrap().unwrap().created;
-    let course = Course { stream: STREAM.to_owned(), created };
+    let course = StreamCourse { stream: STREAM.to_owned(), created };
     assert_eq!(ledger.progress(&course, 1).await.unwrap(), Some(61), "all of it is noted as recorded");
     let database = url.rsplit('/').next().unwrap();
     let alone = "DO $$ BEGIN ASSERT (SELECT count(*) FROM usage_dead_letters WHERE \

@@ -1,6 +1,6 @@
 //! A ledger that went back to what it was is noticed, and has everything again without anyone asking.
 
-use goldleaves_ledger::Course;
+use goldleaves_ledger::StreamCourse;
 use goldleaves_testkit::postgres::Postgres;
 
 use crate::support::{
@@ -147,9 +147,9 @@ async fn what_comes_from_a_new_stream_is_noted_as_its_own() {
     worker.stop().await.unwrap();
 }
 
-async fn course(connection: &goldleaves_stream::Connection) -> Course {
+async fn course(connection: &goldleaves_stream::Connection) -> StreamCourse {
     let footing = goldleaves_stream::Footing::read(connection).await.unwrap().unwrap();
-    Course { stream: goldleaves_stream::STREAM.to_owned(), created: footing.created }
+    StreamCourse { stream: goldleaves_stream::STREAM.to_owned(), created: footing.created }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

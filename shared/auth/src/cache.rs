@@ -15,11 +15,11 @@ const ENTRY_BYTES: usize = 512;
 
 /// Only valid tokens get in, so nobody without one can fill it or choose what collides in it.
 pub(super) struct TokenCache {
-    shards: Vec<Mutex<Shard>>,
+    shards: Vec<Mutex<CacheShard>>,
     shard_bytes_max: usize,
 }
 
-struct Shard {
+struct CacheShard {
     entries: LruCache<Box<str>, CacheEntry>,
     bytes: usize,
 }
@@ -34,7 +34,7 @@ struct CacheEntry {
 impl TokenCache {
     /// A cache of about this many bytes; 0 remembers nothing.
     pub(super) fn new(bytes_max: usize) -> Self {
-        let shard = || Mutex::new(Shard { entries: LruCache::unbounded(), bytes: 0 });
+        let shard = || Mutex::new(CacheShard { entries: LruCache::unbounded(), bytes: 0 });
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), shard_bytes_max: bytes_max / SHARDS }
     }
 
@@ -71,14 +71,14 @@ impl TokenCache {
     }
 
     /// By the signature's last bytes, which are as good as random.
-    fn shard(&self, token: &str) -> Option<&Mutex<Shard>> {
+    fn shard(&self, token: &str) -> Option<&Mutex<CacheShard>> {
         let tail = token.bytes().rev().skip(1).take(4);
         let mixed = tail.fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
         self.shards.get(mixed % SHARDS)
     }
 }
 
-impl Shard {
+impl CacheShard {
     fn remove(&mut self, token: &str) {
         if let Some(entry) = self.entries.pop(token) {
             self.bytes -= entry.bytes;

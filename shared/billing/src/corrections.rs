@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use goldleaves_domain::{
-    BilledRow, Change as Difference, CorrectionPlace, Corrections, EventId, Period, TenantId, Timestamp,
-};
+use goldleaves_domain::{BilledRow, CorrectionPlace, Corrections, Difference, EventId, Period, TenantId, Timestamp};
 use goldleaves_store::{Id, Moment, Params, Transaction, read};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{

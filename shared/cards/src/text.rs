@@ -55,7 +55,7 @@ pub enum RateCardsError {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct CardLine {
     version: i64,
     card: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +79,7 @@ struct Line {
     reason: Option<String>,
 }
 
-impl Line {
+impl CardLine {
     fn of(card: &RateCard) -> Self {
         let (cents_per_unit, pricing) = match card.pricing {
             Pricing::PerUnit(rate) => (Some(rate.to_string()), None),
@@ -138,7 +138,7 @@ pub fn write_rate_cards(cards: &[RateCard]) -> String {
     let mut text = String::new();
     for card in cards {
         // A struct of numbers and texts always is JSON.
-        text.push_str(&serde_json::to_string(&Line::of(card)).unwrap_or_default());
+        text.push_str(&serde_json::to_string(&CardLine::of(card)).unwrap_or_default());
         text.push('\n');
     }
     text
@@ -149,7 +149,7 @@ pub fn write_rate_cards(cards: &[RateCard]) -> String {
 /// # Errors
 /// What is wrong with it.
 pub fn read_rate_card(line: &str) -> Result<RateCard, String> {
-    let read: Line = serde_json::from_str(line).map_err(|error| format!("it is no rate card: {error}"))?;
+    let read: CardLine = serde_json::from_str(line).map_err(|error| format!("it is no rate card: {error}"))?;
     read.card().map_err(|(member, what)| format!("{member} is {what}"))
 }
 
@@ -161,7 +161,7 @@ pub fn read_rate_cards(text: &str) -> Result<Vec<RateCard>, RateCardsError> {
     let mut cards: Vec<RateCard> = Vec::new();
     for (at, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let line = at + 1;
-        let read: Line = serde_json::from_str(text).map_err(|source| RateCardsError::Line { line, source })?;
+        let read: CardLine = serde_json::from_str(text).map_err(|source| RateCardsError::Line { line, source })?;
         let card = read.card().map_err(|(member, what)| RateCardsError::Member { line, member, what })?;
         let before = [cards.last(), cards.iter().rfind(|before| before.origin == Origin::Setting)];
         if let Some(before) = before.into_iter().flatten().find(|before| !follows(before, &card)) {

@@ -50,7 +50,7 @@ struct Numbers {
 
 /// The change that is still to be written at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct Difference {
     /// The event that it is written for.
     pub event_id: EventId,
     /// Where.
@@ -73,7 +73,7 @@ impl Corrections {
     }
 
     /// Counts numbers that were written before, of whichever kind.
-    pub fn wrote(&mut self, change: &Change) {
+    pub fn wrote(&mut self, change: &Difference) {
         let written = self.written.entry((change.event_id, change.place.clone())).or_default();
         written.events += change.events;
         written.units_micro += change.units_micro;
@@ -95,7 +95,7 @@ impl Corrections {
     ///
     /// What was written for an event counts where the row of its group counts, and nowhere else: so events that part
     /// later take along what is theirs, and each can be judged without the other.
-    pub fn changes(&self, rows: &[BilledRow]) -> Vec<Change> {
+    pub fn changes(&self, rows: &[BilledRow]) -> Vec<Difference> {
         let groups: BTreeMap<EventId, &BilledRow> =
             rows.iter().flat_map(|row| row.members().map(move |event_id| (event_id, row))).collect();
         let mut open: BTreeMap<(&CorrectionPlace, EventId), Numbers> = BTreeMap::new();
@@ -113,7 +113,7 @@ impl Corrections {
             left.units_micro -= written.units_micro;
         }
         let open = open.into_iter().filter(|(_, left)| *left != Numbers::default());
-        open.map(|((place, event_id), left)| Change {
+        open.map(|((place, event_id), left)| Difference {
             event_id,
             place: place.clone(),
             events: left.events,
@@ -171,7 +171,7 @@ mod tests {
         let (first, repeat) = (row(1, 10, &[]), row(2, 20, &[]));
         // The repeat is named, and what that comes to counts where its first does.
         corrections.void(repeat.event_id);
-        corrections.wrote(&Change {
+        corrections.wrote(&Difference {
             event_id: repeat.event_id,
             place: first.place.clone(),
             events: -1,
@@ -184,7 +184,7 @@ mod tests {
         let of_first = corrections.written.iter().filter(|((event_id, _), _)| *event_id == first.event_id);
         for ((event_id, place), numbers) in of_first {
             let (event_id, place) = (*event_id, place.clone());
-            alone.wrote(&Change { event_id, place, events: numbers.events, units_micro: numbers.units_micro });
+            alone.wrote(&Difference { event_id, place, events: numbers.events, units_micro: numbers.units_micro });
         }
         assert_eq!(alone.changes(&[first]), []);
     }

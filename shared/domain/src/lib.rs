@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use canonical::ImmutableColumns;
 pub use class::{LocalRoute, RouteClass};
-pub use correction::{BilledRow, Change, CorrectionPlace, Corrections};
+pub use correction::{BilledRow, CorrectionPlace, Corrections, Difference};
 pub use decimal::{DecimalError, Micro, parse_micro};
 pub use delivery::{Delivery, PublishError, PublishFuture, Publisher, RECEIPT_BYTES_MAX, Receiver};
 pub use event::{Action, ActionError, CallMetadata, Outcome, OutcomeError, UsageEvent};
@@ -41,7 +41,7 @@ pub use public::PublicRoutes;
 pub use repeat::{Candidate, RANKED_MAX, Verdict, judge};
 pub use routes::{BillableRoutes, RouteError, RouteFault, RoutePattern};
 pub use seal::{Seal, SealBlock, SetHash, SetHashError};
-pub use segments::{Case, Matched, SegmentTree};
+pub use segments::{Case, SegmentMatch, SegmentTree};
 pub use statuses::{BillableStatuses, StatusesError};
 pub use time::{Period, PeriodError, Timestamp, TimestampError};
 pub use trace::{TraceContext, TraceContextError};

@@ -32,7 +32,7 @@ struct Node<T> {
 
 /// How a pattern matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Matched<'p> {
+pub struct SegmentMatch<'p> {
     /// The part of the path beyond the pattern: empty, or with its `/`.
     pub rest: &'p str,
     /// True if the path's segments are the very ones of the pattern, nothing decoded or cut.
@@ -60,13 +60,13 @@ impl<T> SegmentTree<T> {
     pub fn longest<'t, 'p, R>(
         &'t self,
         path: &'p NormalPath,
-        mut pick: impl FnMut(&'t T, Matched<'p>) -> Option<R>,
+        mut pick: impl FnMut(&'t T, SegmentMatch<'p>) -> Option<R>,
     ) -> Option<R> {
         let mut rest = path.as_str();
         let (mut node, mut is_literal, mut best) = (&self.root, true, None);
         loop {
             if let Some(value) = &node.value {
-                best = pick(value, Matched { rest, is_literal }).or(best);
+                best = pick(value, SegmentMatch { rest, is_literal }).or(best);
             }
             // The first segment that says something; those that are parameters alone say nothing.
             let name = loop {

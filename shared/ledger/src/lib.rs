@@ -30,5 +30,5 @@ pub use error::LedgerError;
 pub use goldleaves_cards::{ImportError, Imported, RateCardsError, read_rate_cards, write_rate_cards};
 pub use goldleaves_store::{PoolUse, StoreError, StoreOptions, database_url, is_of_the_disk, sqlite_url};
 pub use ledger::Ledger;
-pub use progress::{Course, Landmark, Sequences, StreamPlace};
+pub use progress::{Landmark, Sequences, StreamCourse, StreamPlace};
 pub use rates::{Leap, RateChange};

@@ -21,12 +21,12 @@ pub(crate) struct Priced {
 
 /// All rate cards of one moment.
 #[derive(Debug, Default)]
-pub(crate) struct Cards {
+pub(crate) struct PricedCards {
     cards: RateCards,
     newest: Option<Newest>,
 }
 
-impl Cards {
+impl PricedCards {
     /// The cards of one moment, and the newest of them.
     pub(crate) fn new(cards: Vec<RateCard>, newest: Option<Newest>) -> Self {
         Self { cards: RateCards::new(cards), newest }
@@ -50,14 +50,14 @@ impl Cards {
 
 /// The cards that were read last, shared by the clones of a ledger.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cache(Arc<RwLock<Option<Arc<Cards>>>>);
+pub(crate) struct Cache(Arc<RwLock<Option<Arc<PricedCards>>>>);
 
 impl Cache {
-    pub(crate) fn get(&self) -> Option<Arc<Cards>> {
+    pub(crate) fn get(&self) -> Option<Arc<PricedCards>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set(&self, cards: Option<Arc<Cards>>) {
+    pub(crate) fn set(&self, cards: Option<Arc<PricedCards>>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = cards;
     }
 }

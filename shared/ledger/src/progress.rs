@@ -16,7 +16,7 @@ use crate::{Ledger, LedgerError};
 
 /// A stream, and when it was made in its own words: another text is another stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Course {
+pub struct StreamCourse {
     /// Its name.
     pub stream: String,
     /// When it was made.
@@ -37,7 +37,7 @@ pub struct Sequences {
 #[derive(Debug, Clone)]
 pub struct StreamPlace {
     /// The stream.
-    pub course: Arc<Course>,
+    pub course: Arc<StreamCourse>,
     /// The sequences.
     pub sequences: Sequences,
 }
@@ -67,7 +67,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn progress(&self, course: &Course, first: u64) -> Result<Option<u64>, LedgerError> {
+    pub async fn progress(&self, course: &StreamCourse, first: u64) -> Result<Option<u64>, LedgerError> {
         let mut params = Params::default();
         let sql = select_ranges(course, &mut params);
         let ranges = read_ranges(&self.read(&sql, params).await?)?;
@@ -81,7 +81,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn pass_over(&self, course: &Course, sequences: Sequences) -> Result<(), LedgerError> {
+    pub async fn pass_over(&self, course: &StreamCourse, sequences: Sequences) -> Result<(), LedgerError> {
         let range = Range { first: sequences.first, last: sequences.last, ..Range::default() };
         self.write(async |transaction| write_course(transaction, course, &[range]).await).await
     }
@@ -90,7 +90,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn landmarks(&self, course: &Course) -> Result<Vec<Landmark>, LedgerError> {
+    pub async fn landmarks(&self, course: &StreamCourse) -> Result<Vec<Landmark>, LedgerError> {
         let mut params = Params::default();
         let sql = select_ranges(course, &mut params);
         let ranges = read_ranges(&self.read(&sql, params).await?)?;
@@ -101,7 +101,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn confirm(&self, course: &Course) -> Result<(), LedgerError> {
+    pub async fn confirm(&self, course: &StreamCourse) -> Result<(), LedgerError> {
         self.write(async |transaction| join(transaction, course, Overlaps::Confirmed).await).await
     }
 
@@ -110,7 +110,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn cut(&self, course: &Course, landmark: Landmark, first: u64) -> Result<(), LedgerError> {
+    pub async fn cut(&self, course: &StreamCourse, landmark: Landmark, first: u64) -> Result<(), LedgerError> {
         self.write(async |transaction| {
             let mut params = Params::default();
             let (stream, created) = (params.bind(course.stream.as_str()), params.bind(course.created.as_str()));
@@ -196,7 +196,7 @@ fn joined(ranges: &[Range], overlaps: Overlaps) -> Vec<Range> {
 /// Writes what these messages leave done. The last thing of a transaction: nobody waits for its locks longer than for the
 /// commit.
 pub(crate) async fn write(transaction: &Transaction, notes: &[Note<'_>]) -> Result<(), LedgerError> {
-    let mut courses: BTreeMap<&Course, Vec<Range>> = BTreeMap::new();
+    let mut courses: BTreeMap<&StreamCourse, Vec<Range>> = BTreeMap::new();
     for Note { place, micros } in notes {
         let Sequences { first, last } = place.sequences;
         let stored_sequence = if *micros > 0 { last } else { 0 };
@@ -216,7 +216,7 @@ pub(crate) struct Note<'a> {
     pub(crate) micros: i64,
 }
 
-async fn write_course(transaction: &Transaction, course: &Course, ranges: &[Range]) -> Result<(), LedgerError> {
+async fn write_course(transaction: &Transaction, course: &StreamCourse, ranges: &[Range]) -> Result<(), LedgerError> {
     let Some((first, rest)) = ranges.split_first() else { return Ok(()) };
     if extend(transaction, course, *first).await? {
         insert(transaction, course, rest).await
@@ -227,7 +227,7 @@ async fn write_course(transaction: &Transaction, course: &Course, ranges: &[Rang
 
 /// Lengthens the range that a new one touches. One that another worker is lengthening is left alone: nobody waits here. So is
 /// one of a stream that went back: of two messages the later one has the higher sequence.
-async fn extend(transaction: &Transaction, course: &Course, range: Range) -> Result<bool, LedgerError> {
+async fn extend(transaction: &Transaction, course: &StreamCourse, range: Range) -> Result<bool, LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let (stream, created) = (params.bind(course.stream.as_str()), params.bind(course.created.as_str()));
@@ -256,7 +256,7 @@ async fn extend(transaction: &Transaction, course: &Course, range: Range) -> Res
     Ok(transaction.execute(&sql, params).await?.rows_affected() > 0)
 }
 
-async fn insert(transaction: &Transaction, course: &Course, ranges: &[Range]) -> Result<(), LedgerError> {
+async fn insert(transaction: &Transaction, course: &StreamCourse, ranges: &[Range]) -> Result<(), LedgerError> {
     if ranges.is_empty() {
         return Ok(());
     }
@@ -293,7 +293,7 @@ async fn insert(transaction: &Transaction, course: &Course, ranges: &[Range]) ->
 }
 
 /// Makes one range of those that touch, so that there are as few rows as there are gaps.
-async fn join(transaction: &Transaction, course: &Course, overlaps: Overlaps) -> Result<(), LedgerError> {
+async fn join(transaction: &Transaction, course: &StreamCourse, overlaps: Overlaps) -> Result<(), LedgerError> {
     let mut params = Params::default();
     let mut sql = select_ranges(course, &mut params);
     if transaction.dialect() == Dialect::Postgres {
@@ -321,7 +321,7 @@ async fn join(transaction: &Transaction, course: &Course, overlaps: Overlaps) ->
     insert(transaction, course, &joined).await
 }
 
-fn select_ranges(course: &Course, params: &mut Params) -> String {
+fn select_ranges(course: &StreamCourse, params: &mut Params) -> String {
     let (stream, created) = (params.bind(course.stream.as_str()), params.bind(course.created.as_str()));
     format!(
         "SELECT first_sequence, last_sequence, stored_sequence, stored_micros FROM ledger_progress \

@@ -36,11 +36,11 @@ pub struct Group {
 /// The usage of one range, by rate version and by the finest key that it is told by.
 #[derive(Debug, Clone)]
 pub struct Bill<K> {
-    lines: BTreeMap<i64, Line<K>>,
+    lines: BTreeMap<i64, BillLine<K>>,
 }
 
 #[derive(Debug, Clone)]
-struct Line<K> {
+struct BillLine<K> {
     pricing: Pricing,
     parts: BTreeMap<K, Used>,
 }
@@ -54,7 +54,7 @@ impl<K> Default for Bill<K> {
 impl<K: Ord> Bill<K> {
     /// Adds usage to the line of a rate version, which has this pricing.
     pub fn add(&mut self, version: i64, pricing: &Pricing, key: K, used: Used) {
-        let line = || Line { pricing: pricing.clone(), parts: BTreeMap::new() };
+        let line = || BillLine { pricing: pricing.clone(), parts: BTreeMap::new() };
         *self.lines.entry(version).or_insert_with(line).parts.entry(key).or_default() += used;
     }
 
@@ -67,7 +67,7 @@ impl<K: Ord> Bill<K> {
 
     /// The sum of the lines.
     pub fn total(&self) -> Cents {
-        self.lines.values().map(Line::cents).sum()
+        self.lines.values().map(BillLine::cents).sum()
     }
 
     /// Returns what each group used and costs: of every line its share. The shares of all groups add up to [`Bill::total`].
@@ -98,7 +98,7 @@ impl<K: Ord> Bill<K> {
     }
 }
 
-impl<K> Line<K> {
+impl<K> BillLine<K> {
     fn cents(&self) -> Cents {
         self.pricing.cost(self.parts.values().map(|used| used.units_micro).sum())
     }

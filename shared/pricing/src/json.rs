@@ -26,7 +26,7 @@ impl Pricing {
     /// # Errors
     /// The member that is wrong, and why.
     pub fn from_json(value: &Value) -> Result<Self, PricingError> {
-        let members = Members::of("pricing".to_owned(), value)?;
+        let members = PricingMembers::of("pricing".to_owned(), value)?;
         let model = members.text("model")?;
         let pricing = match model {
             "per_unit" => Self::PerUnit(members.only(&["model", "cents_per_unit"])?.parsed("cents_per_unit")?),
@@ -95,12 +95,12 @@ impl fmt::Display for Pricing {
 }
 
 /// The members of an object, each read by its name.
-struct Members<'a> {
+struct PricingMembers<'a> {
     path: String,
     object: &'a Map<String, Value>,
 }
 
-impl<'a> Members<'a> {
+impl<'a> PricingMembers<'a> {
     fn of(path: String, value: &'a Value) -> Result<Self, PricingError> {
         match value.as_object() {
             Some(object) => Ok(Self { path, object }),

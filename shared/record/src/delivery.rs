@@ -8,7 +8,7 @@ use super::codec::{self, CodecError, SettlePlace};
 
 /// The content of one record.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(super) enum ReadRecord {
     /// A usage event.
     Event(Box<UsageEvent>),
     /// A seal.
@@ -18,25 +18,25 @@ pub(super) enum Read {
 }
 
 /// Reads one record of the spool.
-pub(super) fn read(record: &Record, source: Source) -> Read {
+pub(super) fn read(record: &Record, source: Source) -> ReadRecord {
     let read = match record.kind {
         RecordKind::Publish { seq } => {
             let place = SettlePlace { source, epoch: Epoch::new(record.epoch), seq };
-            codec::decode_event(record.version, &record.payload, place).map(|event| Read::Event(Box::new(event)))
+            codec::decode_event(record.version, &record.payload, place).map(|event| ReadRecord::Event(Box::new(event)))
         }
         RecordKind::Note => {
-            codec::decode_seal(record.version, &record.payload, source).map(|seal| Read::Seal(Box::new(seal)))
+            codec::decode_seal(record.version, &record.payload, source).map(|seal| ReadRecord::Seal(Box::new(seal)))
         }
     };
-    read.unwrap_or_else(Read::Unreadable)
+    read.unwrap_or_else(ReadRecord::Unreadable)
 }
 
 /// The message for one record.
-pub(super) fn message(record: &Record, read: &Read, source: Source) -> Delivery {
+pub(super) fn message(record: &Record, read: &ReadRecord, source: Source) -> Delivery {
     match read {
-        Read::Event(event) => Delivery::of_event(event),
-        Read::Seal(seal) => Delivery::of_seal(seal),
-        Read::Unreadable(cause) => unreadable(record, cause, source),
+        ReadRecord::Event(event) => Delivery::of_event(event),
+        ReadRecord::Seal(seal) => Delivery::of_seal(seal),
+        ReadRecord::Unreadable(cause) => unreadable(record, cause, source),
     }
 }
 

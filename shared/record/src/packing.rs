@@ -14,7 +14,7 @@ use goldleaves_domain::{Delivery, Outcome, Source, TenantId, UsageEvent};
 use goldleaves_spool::{Record, RecordKind};
 use uuid::Uuid;
 
-use super::delivery::{self, Read};
+use super::delivery::{self, ReadRecord};
 
 /// The limits of the receiver.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ pub(super) struct PackingLimits {
 
 /// The messages of these records, in the order of the first record of each; where a record alone is larger than the
 /// receiver takes, its parts.
-pub(super) fn messages(window: &[(Record, Read)], source: Source, limits: PackingLimits) -> Vec<Delivery> {
+pub(super) fn messages(window: &[(Record, ReadRecord)], source: Source, limits: PackingLimits) -> Vec<Delivery> {
     let mut packer = Packer { source, limits, slots: Vec::new(), open: HashMap::new(), last: None };
     window.iter().for_each(|(record, read)| packer.take(record, read));
     packer.finish()
@@ -36,10 +36,10 @@ pub(super) fn messages(window: &[(Record, Read)], source: Source, limits: Packin
 /// A message to be, and the record it begins with.
 struct PackSlot<'a> {
     record: &'a Record,
-    what: What,
+    what: PackedKind,
 }
 
-enum What {
+enum PackedKind {
     Several(EventBatch),
     One(Delivery),
 }
@@ -55,24 +55,24 @@ struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    fn take(&mut self, record: &'a Record, read: &'a Read) {
+    fn take(&mut self, record: &'a Record, read: &'a ReadRecord) {
         if let RecordKind::Publish { seq } = record.kind {
             let here = (record.epoch, seq);
             let follows = self.last.is_some_and(|(epoch, last)| here == (epoch, last.saturating_add(1)));
-            if !follows || matches!(read, Read::Unreadable(_)) {
+            if !follows || matches!(read, ReadRecord::Unreadable(_)) {
                 self.open.clear();
             }
             self.last = Some(here);
         }
         match (read, self.limits.packs) {
-            (Read::Event(event), Some(packs)) if event.outcome != Outcome::Unknown => {
+            (ReadRecord::Event(event), Some(packs)) if event.outcome != Outcome::Unknown => {
                 self.pack(record, event, packs.min(self.limits.bytes_max.unwrap_or(usize::MAX)));
             }
             _ => {
-                if let Read::Event(event) = read {
+                if let ReadRecord::Event(event) = read {
                     self.open.remove(&event.tenant_id);
                 }
-                let what = What::One(delivery::message(record, read, self.source));
+                let what = PackedKind::One(delivery::message(record, read, self.source));
                 self.slots.push(PackSlot { record, what });
             }
         }
@@ -81,12 +81,12 @@ impl<'a> Packer<'a> {
     fn pack(&mut self, record: &'a Record, event: &'a UsageEvent, bytes_max: usize) {
         let open = self.open.get(&event.tenant_id).and_then(|place| self.slots.get_mut(*place));
         let added = match open.map(|slot| &mut slot.what) {
-            Some(What::Several(batch)) => batch.add(event, bytes_max),
+            Some(PackedKind::Several(batch)) => batch.add(event, bytes_max),
             _ => false,
         };
         if !added {
             self.open.insert(&event.tenant_id, self.slots.len());
-            self.slots.push(PackSlot { record, what: What::Several(EventBatch::of(event)) });
+            self.slots.push(PackSlot { record, what: PackedKind::Several(EventBatch::of(event)) });
         }
     }
 
@@ -95,8 +95,8 @@ impl<'a> Packer<'a> {
         let mut messages = Vec::with_capacity(slots.len());
         for PackSlot { record, what } in slots {
             let whole = match what {
-                What::Several(batch) => batch.finish(),
-                What::One(delivery) => delivery,
+                PackedKind::Several(batch) => batch.finish(),
+                PackedKind::One(delivery) => delivery,
             };
             let most = limits.bytes_max.filter(|most| whole.payload.len() > *most);
             match most.and_then(|most| delivery::parts(record, &whole, source, most)) {

@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
-use super::delivery::{self, Read};
+use super::delivery::{self, ReadRecord};
 use super::gather::Gathering;
 use super::memo::Memo;
 use super::metrics::{Attempt, RecordMetrics};
@@ -282,12 +282,12 @@ impl Relay {
         }
     }
 
-    fn read(&mut self, record: Record) -> (Record, Read) {
+    fn read(&mut self, record: Record) -> (Record, ReadRecord) {
         let read = delivery::read(&record, self.source);
         match &read {
-            Read::Event(event) => self.sealer.absorb(event),
-            Read::Seal(_) => {}
-            Read::Unreadable(cause) => {
+            ReadRecord::Event(event) => self.sealer.absorb(event),
+            ReadRecord::Seal(_) => {}
+            ReadRecord::Unreadable(cause) => {
                 self.metrics.unreadable.inc();
                 error!(%cause, lsn = %record.lsn, "a record of the spool cannot be read; its bytes are forwarded undecoded");
             }
@@ -296,7 +296,7 @@ impl Relay {
     }
 
     /// Hands a batch over, however long that takes.
-    async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, Read)]) -> BatchEnd {
+    async fn hand_over(&mut self, publisher: &dyn Publisher, batch: &[(Record, ReadRecord)]) -> BatchEnd {
         let (mut left, started) = (batch, Moment::now());
         let mut bytes_max = None;
         while !left.is_empty() {
@@ -324,7 +324,7 @@ impl Relay {
         BatchEnd::Over
     }
 
-    fn name_oversized(&self, window: &[(Record, Read)], bytes_max: usize) {
+    fn name_oversized(&self, window: &[(Record, ReadRecord)], bytes_max: usize) {
         for (record, read) in window {
             let whole = delivery::message(record, read, self.source);
             if whole.payload.len() > bytes_max {
@@ -340,7 +340,7 @@ impl Relay {
         }
     }
 
-    fn confirmed(&mut self, window: &[(Record, Read)]) {
+    fn confirmed(&mut self, window: &[(Record, ReadRecord)]) {
         self.metrics.attempt(Attempt::Confirmed);
         self.metrics.failures_in_a_row.set(0);
         self.metrics.relayed.inc_by(window.len() as u64);
@@ -350,20 +350,20 @@ impl Relay {
         }
         for (_, read) in window {
             match read {
-                Read::Event(event) => debug!(
+                ReadRecord::Event(event) => debug!(
                     request_id = %event.request_id, event_id = %event.event_id, tenant_id = %event.tenant_id,
                     seq = event.seq, "usage event handed over"
                 ),
-                Read::Seal(seal) => debug!(epoch = %seal.epoch, last_seq = seal.last_seq, "seal handed over"),
-                Read::Unreadable(_) => {}
+                ReadRecord::Seal(seal) => debug!(epoch = %seal.epoch, last_seq = seal.last_seq, "seal handed over"),
+                ReadRecord::Unreadable(_) => {}
             }
         }
     }
 
     /// A span for each event whose trace is exported, from the batch's first attempt to the receipt.
-    fn trace(&self, window: &[(Record, Read)], started: Moment, receiver: Receiver) {
+    fn trace(&self, window: &[(Record, ReadRecord)], started: Moment, receiver: Receiver) {
         for (_, read) in window {
-            let Read::Event(event) = read else { continue };
+            let ReadRecord::Event(event) = read else { continue };
             let Some(parent) = self.tracer.continued(event.traceparent.as_deref()) else { continue };
             let name = "send usage".into();
             let opening = Opening { parent: Some(parent), kind: SpanKind::Producer, name, started };
@@ -463,7 +463,7 @@ impl Relay {
                 }
             };
             for record in records {
-                if let Read::Event(event) = delivery::read(&record, self.source) {
+                if let ReadRecord::Event(event) = delivery::read(&record, self.source) {
                     self.sealer.absorb(&event);
                 }
             }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::SpoolError;
-use crate::shared::Shared;
+use crate::shared::SpoolShared;
 use crate::waiters::Place;
 
 /// The wait of a task.
-pub(crate) struct Durability {
-    shared: Arc<Shared>,
+pub(crate) struct DurabilityWait {
+    shared: Arc<SpoolShared>,
     lsn: u64,
     place: Option<Place>,
 }
 
-impl Durability {
-    pub(crate) fn new(shared: &Arc<Shared>, lsn: u64) -> Self {
+impl DurabilityWait {
+    pub(crate) fn new(shared: &Arc<SpoolShared>, lsn: u64) -> Self {
         Self { shared: Arc::clone(shared), lsn, place: None }
     }
 
@@ -30,7 +30,7 @@ impl Durability {
     }
 }
 
-impl Future for Durability {
+impl Future for DurabilityWait {
     type Output = Result<(), SpoolError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -43,7 +43,7 @@ impl Future for Durability {
     }
 }
 
-impl Drop for Durability {
+impl Drop for DurabilityWait {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             self.shared.syncing.waiters.leave(place);

@@ -69,7 +69,7 @@ impl FrameKind {
 
 /// The fields of a frame's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct FrameHead {
     pub(crate) lsn: u64,
     pub(crate) kind: FrameKind,
     pub(crate) version: u8,
@@ -81,7 +81,7 @@ pub(crate) struct Head {
     pub(crate) payload_bytes: u32,
 }
 
-impl Head {
+impl FrameHead {
     pub(crate) fn frame_bytes(&self) -> u64 {
         frame_bytes(self.payload_bytes as usize)
     }

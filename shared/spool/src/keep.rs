@@ -19,7 +19,7 @@ use crate::keeper::{Round, TICK_IDLE};
 use crate::past::Past;
 use crate::scan::{OnReadError, Scan, ScanStep};
 use crate::segment::{DATA, Header, PAGE, Segment};
-use crate::shared::Shared;
+use crate::shared::SpoolShared;
 use crate::state::{self, SpoolState};
 
 /// Files kept because their room can be used again.
@@ -49,7 +49,7 @@ impl NextState {
     }
 }
 
-impl Shared {
+impl SpoolShared {
     /// The thread's loop, until the spool is closed.
     pub(crate) fn keep_loop(&self) {
         let mut looked: Option<Instant> = None;

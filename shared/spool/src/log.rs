@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::clock::unix_secs;
 use crate::error::AppendError;
-use crate::frame::{EpochMark, FrameKind, HEAD, Head, OpenId, PAYLOAD_BYTES_MAX, Start, frame_bytes};
+use crate::frame::{EpochMark, FrameHead, FrameKind, HEAD, OpenId, PAYLOAD_BYTES_MAX, Start, frame_bytes};
 use crate::ids::{Appended, IntentId, Lsn};
 use crate::room::{Room, RoomClaim, SegmentOpening};
 use crate::segment::{DATA, Segment};
@@ -28,7 +28,7 @@ const PADDING: [u8; 8] = [0; 8];
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// A segment with bytes that are not durable yet. The last one is the active one.
-pub(crate) struct Writing {
+pub(crate) struct LogWriting {
     pub(crate) segment: Arc<Segment>,
     pub(crate) tail: Tail,
     pub(crate) end: u64,
@@ -48,12 +48,12 @@ pub(crate) struct Writing {
 #[derive(Default)]
 pub(crate) struct SyncRelease {
     /// Sealed and durable.
-    pub(crate) done: Vec<Writing>,
+    pub(crate) done: Vec<LogWriting>,
     /// Written anew elsewhere, durably.
     pub(crate) superseded: Vec<Arc<Segment>>,
 }
 
-impl Writing {
+impl LogWriting {
     pub(crate) fn new(segment: Arc<Segment>) -> Self {
         let first = segment.first();
         Self {
@@ -114,7 +114,7 @@ pub(crate) struct SyncTarget {
 }
 
 pub(crate) struct Log {
-    pub(crate) writing: VecDeque<Writing>,
+    pub(crate) writing: VecDeque<LogWriting>,
     /// Ready to become the active segment.
     pub(crate) spares: VecDeque<Arc<Segment>>,
     /// All segments that can be read, by first LSN; spares are not among them.
@@ -362,7 +362,7 @@ impl Log {
     fn put(&mut self, entry: LogEntry<'_>, seq: u64) -> u64 {
         let Some(active) = self.writing.back_mut() else { return 0 };
         let (lsn, now) = (active.end, unix_secs());
-        let head = Head {
+        let head = FrameHead {
             lsn,
             kind: entry.kind,
             version: entry.version,
@@ -411,7 +411,7 @@ impl Log {
         spare.relayed_before.store(self.relayed, Ordering::Relaxed);
         self.list(Arc::clone(&spare));
         let first = spare.first();
-        self.writing.push_back(Writing::new(spare));
+        self.writing.push_back(LogWriting::new(spare));
         let mut ids = Vec::with_capacity(self.open.len() * OpenId::BYTES);
         self.open.iter().for_each(|(lsn, open)| OpenId { lsn: *lsn, home: open.home }.encode(&mut ids));
         let ids_max = self.opening().ids_max;

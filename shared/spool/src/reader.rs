@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::error::SpoolError;
 use crate::frame::FrameKind;
 use crate::ids::Lsn;
-use crate::scan::{Frame, Gap, OnReadError, Scan, ScanStep};
-use crate::shared::Shared;
+use crate::scan::{Gap, OnReadError, Scan, ScanStep, ScannedFrame};
+use crate::shared::SpoolShared;
 use crate::threads::Threads;
 
 /// The times that a position is tried before its unreadable pages are passed over.
@@ -50,7 +50,7 @@ pub struct Record {
 }
 
 impl Record {
-    fn of(frame: Frame) -> Option<Self> {
+    fn of(frame: ScannedFrame) -> Option<Self> {
         let head = frame.head;
         let kind = match head.kind {
             FrameKind::Publish => RecordKind::Publish { seq: head.seq },
@@ -71,7 +71,7 @@ impl Record {
 
 /// Hands out durable records from the cursor on. Making a new one (or [`Spool::rewind`](crate::Spool::rewind)) takes the place of the old.
 pub struct Reader {
-    shared: Arc<Shared>,
+    shared: Arc<SpoolShared>,
     /// Keeps the spool open.
     _threads: Arc<Threads>,
     scan: Scan,
@@ -80,7 +80,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(shared: &Arc<Shared>, threads: &Arc<Threads>) -> Self {
+    pub(crate) fn new(shared: &Arc<SpoolShared>, threads: &Arc<Threads>) -> Self {
         let (position, generation) = {
             let mut relay = shared.relay.lock();
             let (cursor, records) = (relay.cursor(), relay.acknowledged_records);
@@ -124,7 +124,7 @@ impl Reader {
         Ok(records)
     }
 
-    fn follow_rewind(&mut self, shared: &Shared) {
+    fn follow_rewind(&mut self, shared: &SpoolShared) {
         let relay = shared.relay.lock();
         if relay.generation != self.generation {
             self.generation = relay.generation;
@@ -152,14 +152,14 @@ impl Reader {
 
 /// Reads retained records beside the relay, without moving the cursor. Made by [`Spool::history`](crate::Spool::history).
 pub struct History {
-    shared: Arc<Shared>,
+    shared: Arc<SpoolShared>,
     /// Keeps the spool open.
     _threads: Arc<Threads>,
     scan: Scan,
 }
 
 impl History {
-    pub(crate) fn new(shared: &Arc<Shared>, threads: &Arc<Threads>, from: Lsn) -> Self {
+    pub(crate) fn new(shared: &Arc<SpoolShared>, threads: &Arc<Threads>, from: Lsn) -> Self {
         let scan = Scan::new(from.0, OnReadError::Skip);
         Self { shared: Arc::clone(shared), _threads: Arc::clone(threads), scan }
     }
@@ -173,7 +173,7 @@ impl History {
     }
 }
 
-fn read(shared: &Shared, scan: &mut Scan, records_max: usize, bytes_max: usize) -> std::io::Result<Vec<Record>> {
+fn read(shared: &SpoolShared, scan: &mut Scan, records_max: usize, bytes_max: usize) -> std::io::Result<Vec<Record>> {
     let (segments, durable) = {
         let log = shared.log.lock();
         (Arc::clone(&log.segments), log.durable)
@@ -196,7 +196,7 @@ fn read(shared: &Shared, scan: &mut Scan, records_max: usize, bytes_max: usize) 
     Ok(records)
 }
 
-fn report(shared: &Shared, gap: &Gap) {
+fn report(shared: &SpoolShared, gap: &Gap) {
     let bytes = gap.to.saturating_sub(gap.from);
     shared.unreadable_bytes.fetch_add(bytes, Ordering::Relaxed);
     tracing::error!(

@@ -26,7 +26,7 @@ use crate::quarantine::{Quarantine, is_blank};
 use crate::recovered::{EpochRecord, Orphan, Recovered};
 use crate::restore;
 use crate::segment::{DATA, Header, Segment};
-use crate::shared::Shared;
+use crate::shared::SpoolShared;
 use crate::stage::{self, Chunks, Leftover, Owner, Stage};
 use crate::state::{self, SpoolState, StateFile};
 use crate::survey::{self, DirectoryFiles, Survey};
@@ -38,7 +38,7 @@ const LOCK_RETRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Opens the directory and starts a new epoch; starts no thread.
-pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Shared, Recovered), OpenError> {
+pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(SpoolShared, Recovered), OpenError> {
     let directory = options.directory.clone();
     fs.create_dir(&directory).map_err(OpenError::io("create", &directory))?;
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -68,7 +68,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sh
     let last_number = left.last_number;
     let leftovers = std::mem::take(&mut left.leftovers);
     let (stage_path, stage) = stage.unzip();
-    let shared = Shared {
+    let shared = SpoolShared {
         id: state.spool,
         epoch,
         log: Mutex::new(left.into_log(epoch, &options, stage.clone())),
@@ -140,7 +140,7 @@ fn lock(fs: &dyn FileSystem, directory: &Path) -> Result<Box<dyn Send + Sync>, O
 }
 
 /// The new epoch's first segment: durable with all it carries before anything else happens.
-fn begin(shared: &Shared) -> Result<Beginning, OpenError> {
+fn begin(shared: &SpoolShared) -> Result<Beginning, OpenError> {
     let directory = &shared.options.directory;
     let header = {
         let log = shared.log.lock();
@@ -188,7 +188,7 @@ fn begin(shared: &Shared) -> Result<Beginning, OpenError> {
 }
 
 /// Nothing can be appended yet, but what earlier epochs left is durable and can be handed on, which may make the room.
-fn begin_without(shared: &Shared, error: &std::io::Error) {
+fn begin_without(shared: &SpoolShared, error: &std::io::Error) {
     tracing::error!(
         path = %shared.options.directory.display(), %error,
         "no spool segment can be made; nothing is recorded until the disk takes one; retrying"

@@ -15,7 +15,7 @@ use crate::ids::Lsn;
 use crate::past::Past;
 use crate::scan::{OnReadError, Scan, ScanStep};
 use crate::segment::Segment;
-use crate::shared::Shared;
+use crate::shared::SpoolShared;
 use crate::{state, survey};
 
 const NAME: &str = "resend";
@@ -103,7 +103,7 @@ pub(crate) fn place(segments: &[Arc<Segment>], limit: u64, since: u64) -> io::Re
     }
 }
 
-impl Shared {
+impl SpoolShared {
     /// Sends the reader back to the first record appended at `since` or later, durably; never ahead. How many acknowledged
     /// records are handed on again.
     pub(crate) fn go_back(&self, since: u64) -> Result<(Lsn, u64), OpenError> {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::frame::Head;
+use crate::frame::FrameHead;
 use crate::segment::Segment;
 use crate::stage::Leftover;
 
@@ -13,7 +13,7 @@ pub(crate) fn restore(leftover: &Leftover, segments: &[Arc<Segment>]) -> io::Res
     for (first, frames) in leftover.chunks() {
         let mut end = 0;
         // What lies behind was appended before the chunk was used again, at another place: it says so itself.
-        while let Some(head) = frames.get(end..).and_then(|frame| Head::decode(frame, first + end as u64)) {
+        while let Some(head) = frames.get(end..).and_then(|frame| FrameHead::decode(frame, first + end as u64)) {
             end += usize::try_from(head.frame_bytes()).unwrap_or(frames.len());
         }
         let frames = frames.get(..end).unwrap_or_default();

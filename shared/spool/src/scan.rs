@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::frame::{ALIGN, HEAD, Head, PAYLOAD_BYTES_MAX, u64_at};
+use crate::frame::{ALIGN, FrameHead, HEAD, PAYLOAD_BYTES_MAX, u64_at};
 use crate::fs::read_patiently;
 use crate::segment::{PAGE, Segment};
 
@@ -19,8 +19,8 @@ const _: () = assert!(WINDOW > (PAYLOAD_BYTES_MAX + HEAD) as u64 * 2);
 
 /// A frame as read.
 #[derive(Debug, Clone)]
-pub(crate) struct Frame {
-    pub(crate) head: Head,
+pub(crate) struct ScannedFrame {
+    pub(crate) head: FrameHead,
     pub(crate) epoch: Uuid,
     pub(crate) payload: Bytes,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Gap {
 }
 
 pub(crate) enum ScanStep {
-    Frame(Frame),
+    Frame(ScannedFrame),
     Gap(Gap),
     End,
 }
@@ -131,7 +131,7 @@ impl Scan {
         covering
     }
 
-    fn frame_in(&mut self, segment: &Arc<Segment>, lsn: u64, limit: u64) -> io::Result<Option<Frame>> {
+    fn frame_in(&mut self, segment: &Arc<Segment>, lsn: u64, limit: u64) -> io::Result<Option<ScannedFrame>> {
         let limit = limit.min(segment.end());
         self.load(segment, lsn, limit)?;
         Ok(self.window.as_ref().and_then(|window| window.frame(lsn, limit)))
@@ -182,12 +182,12 @@ impl ScanWindow {
         usize::try_from(lsn.wrapping_sub(self.start)).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default()
     }
 
-    fn frame(&self, lsn: u64, limit: u64) -> Option<Frame> {
+    fn frame(&self, lsn: u64, limit: u64) -> Option<ScannedFrame> {
         let bytes = self.slice(lsn);
-        let head = Head::decode(bytes, lsn).filter(|head| head.end() <= limit)?;
+        let head = FrameHead::decode(bytes, lsn).filter(|head| head.end() <= limit)?;
         let start = usize::try_from(lsn - self.start).ok()? + HEAD;
         let payload = self.bytes.slice(start..start + head.payload_bytes as usize);
-        Some(Frame { head, epoch: self.segment.header.epoch, payload })
+        Some(ScannedFrame { head, epoch: self.segment.header.epoch, payload })
     }
 
     /// Where from `lsn` on a head says it was written for its place.

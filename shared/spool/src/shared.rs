@@ -17,7 +17,7 @@ use crate::state::StateFile;
 use crate::syncing::Syncing;
 use crate::unrecorded::UnrecordedCount;
 
-pub(crate) struct Shared {
+pub(crate) struct SpoolShared {
     pub(crate) options: SpoolOptions,
     pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) id: Uuid,
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub(crate) _lock: Box<dyn Send + Sync>,
 }
 
-impl Shared {
+impl SpoolShared {
     pub(crate) fn next_number(&self) -> u64 {
         self.last_number.fetch_add(1, Ordering::Relaxed) + 1
     }

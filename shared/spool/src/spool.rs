@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::clock::unix_secs;
-use crate::durability::Durability;
+use crate::durability::DurabilityWait;
 use crate::error::{AppendError, MemoTooLarge, OpenError, SpoolError};
 use crate::frame::FrameKind;
 use crate::fs::FileSystem;
@@ -20,7 +20,7 @@ use crate::options::SpoolOptions;
 use crate::reader::{History, Reader};
 use crate::recover;
 use crate::recovered::Recovered;
-use crate::shared::Shared;
+use crate::shared::SpoolShared;
 use crate::state::MEMO_BYTES_MAX;
 use crate::threads::Threads;
 
@@ -62,7 +62,7 @@ pub struct Stats {
 /// An open spool. Clones are handles to the same one; the last to go closes it.
 #[derive(Clone)]
 pub struct Spool {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<SpoolShared>,
     threads: Arc<Threads>,
 }
 
@@ -170,7 +170,7 @@ impl Spool {
     /// # Errors
     /// When it cannot be made durable now (it may become so later), or the spool was closed before it was.
     pub fn durable(&self, lsn: Lsn) -> impl Future<Output = Result<(), SpoolError>> + Send + use<> {
-        Durability::new(&self.shared, lsn.0)
+        DurabilityWait::new(&self.shared, lsn.0)
     }
 
     /// Resolves when everything appended so far is durable.

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::OpenError;
-use crate::frame::{EpochMark, FrameKind, HEAD, Head, OpenId, Start};
+use crate::frame::{EpochMark, FrameHead, FrameKind, HEAD, OpenId, Start};
 use crate::fs::{FileSystem, OpenMode, read_patiently};
-use crate::scan::{Frame, Gap, OnReadError, Scan, ScanStep};
+use crate::scan::{Gap, OnReadError, Scan, ScanStep, ScannedFrame};
 use crate::segment::{FORMAT, FileHead, Segment};
 use crate::state::SpoolState;
 
@@ -197,7 +197,7 @@ impl Survey {
         })
     }
 
-    fn see(&mut self, frame: &Frame, segments: &[Arc<Segment>], cursor: u64) {
+    fn see(&mut self, frame: &ScannedFrame, segments: &[Arc<Segment>], cursor: u64) {
         let head = frame.head;
         for segment in segments.iter().filter(|segment| segment.first() <= head.lsn && head.end() <= segment.end()) {
             let end = self.ends.entry(segment.header.number).or_default();
@@ -255,7 +255,7 @@ impl Survey {
         }
     }
 
-    fn see_start(&mut self, frame: &Frame, segments: &[Arc<Segment>]) {
+    fn see_start(&mut self, frame: &ScannedFrame, segments: &[Arc<Segment>]) {
         let Some(start) = Start::decode(&frame.payload) else { return };
         let epoch = self.epochs.entry(start.epoch).or_default();
         epoch.last_seq = epoch.last_seq.max(start.last_seq);
@@ -278,7 +278,7 @@ impl Survey {
 fn start_of(segment: &Segment) -> io::Result<Option<Start>> {
     let mut buffer = [0; HEAD + Start::BYTES];
     read_patiently(&*segment.file, segment.offset(segment.first()), &mut buffer)?;
-    let head = Head::decode(&buffer, segment.first()).filter(|head| head.kind == FrameKind::Start);
+    let head = FrameHead::decode(&buffer, segment.first()).filter(|head| head.kind == FrameKind::Start);
     Ok(head.and_then(|_| Start::decode(buffer.get(HEAD..).unwrap_or_default())))
 }
 
@@ -286,6 +286,6 @@ fn start_of(segment: &Segment) -> io::Result<Option<Start>> {
 pub(crate) fn began(segment: &Segment) -> u64 {
     let mut buffer = [0; HEAD + Start::BYTES];
     let read = read_patiently(&*segment.file, segment.offset(segment.first()), &mut buffer);
-    let head = read.ok().and_then(|_| Head::decode(&buffer, segment.first()));
+    let head = read.ok().and_then(|_| FrameHead::decode(&buffer, segment.first()));
     head.map_or(segment.header.created_unix_secs, |head| u64::from(head.unix_secs))
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::clock::unix_secs;
 use crate::log::SyncTarget;
 use crate::segment::{DATA, Header, Segment};
-use crate::shared::Shared;
+use crate::shared::SpoolShared;
 use crate::waiters::Waiters;
 
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -61,7 +61,7 @@ impl Company {
     }
 }
 
-impl Shared {
+impl SpoolShared {
     /// The thread's loop: until the spool is closed and everything is durable, or cannot be made so.
     pub(crate) fn sync_loop(&self) {
         self.syncing.bell.belongs_here();

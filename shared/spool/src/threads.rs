@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use crate::shared::Shared;
+use crate::shared::SpoolShared;
 
 /// The two threads; stops and joins them when the last handle goes.
 #[derive(Default)]
@@ -14,13 +14,13 @@ pub(crate) struct Threads {
 }
 
 struct RunningThread {
-    shared: Arc<Shared>,
+    shared: Arc<SpoolShared>,
     sync: JoinHandle<()>,
     keep: JoinHandle<()>,
 }
 
 impl Threads {
-    pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<Self> {
+    pub(crate) fn start(shared: &Arc<SpoolShared>) -> std::io::Result<Self> {
         let (syncing, keeping) = (Arc::clone(shared), Arc::clone(shared));
         let sync = std::thread::Builder::new().name("spool-sync".to_owned()).spawn(move || syncing.sync_loop())?;
         let keep = std::thread::Builder::new().name("spool-keep".to_owned()).spawn(move || keeping.keep_loop());

@@ -9,11 +9,11 @@ const MARKS_MAX: usize = 8_192;
 /// Marks in the order of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
-    marks: VecDeque<Mark>,
+    marks: VecDeque<TimeMark>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Mark {
+struct TimeMark {
     lsn: u64,
     unix_secs: u64,
 }
@@ -31,7 +31,7 @@ impl Times {
                 is_kept
             });
         }
-        self.marks.push_back(Mark { lsn, unix_secs });
+        self.marks.push_back(TimeMark { lsn, unix_secs });
     }
 
     /// When the first relayed record at or after `lsn` was appended, or a little before. `None`: there is none.

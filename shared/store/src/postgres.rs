@@ -39,7 +39,7 @@ const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET
 
 /// The pool in use.
 #[derive(Debug)]
-pub(crate) struct Postgres {
+pub(crate) struct PostgresSetup {
     url: PostgresUrl,
     options: StoreOptions,
     connections: watch::Sender<u64>,
@@ -62,7 +62,7 @@ pub(crate) struct Numbered {
     pub(crate) number: u64,
 }
 
-impl Postgres {
+impl PostgresSetup {
     pub(crate) fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let mut url = PostgresUrl::parse(url)?;
         url.options = url.options.application_name("goldleaves");

@@ -19,7 +19,7 @@ use tracing::{Instrument as _, Span, info_span};
 use crate::dialect::Dialect;
 use crate::error::{StoreError, away, is_full, is_of_the_disk};
 use crate::options::StoreOptions;
-use crate::postgres::{Numbered, Postgres};
+use crate::postgres::{Numbered, PostgresSetup};
 use crate::rows::Params;
 use crate::url::sqlite_path;
 
@@ -70,7 +70,7 @@ enum Connections {
         writer: DatabaseConnection,
         reader: DatabaseConnection,
     },
-    Postgres(Box<Postgres>),
+    Postgres(Box<PostgresSetup>),
 }
 
 /// Where a statement is to run; `pool` is which one of PostgreSQL's.
@@ -94,7 +94,9 @@ impl Store {
                 let (writer, reader) = open_sqlite(&path, &options).await?;
                 Connections::Sqlite { writer, reader }
             }
-            Some(("postgres" | "postgresql", _)) => Connections::Postgres(Box::new(Postgres::open(url, &options)?)),
+            Some(("postgres" | "postgresql", _)) => {
+                Connections::Postgres(Box::new(PostgresSetup::open(url, &options)?))
+            }
             _ => return Err(StoreError::unknown_url()),
         };
         let may_write = watch::Sender::new(!options.writes_wait_for_schema);

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::http1::{Body, Framing, Head, MessageReader};
+use crate::http1::{BodyFraming, Http1Body, Http1Head, MessageReader};
 
 /// A request to be sent.
 #[derive(Debug, Clone)]
@@ -34,11 +34,11 @@ pub struct Response {
     /// The status.
     pub status: u16,
     /// First line and headers.
-    pub head: Head,
+    pub head: Http1Head,
     /// How the body's end was announced.
-    pub framing: Framing,
+    pub framing: BodyFraming,
     /// The body; `complete` says whether its end was seen.
-    pub body: Body,
+    pub body: Http1Body,
     /// The exact bytes.
     pub wire: Vec<u8>,
 }
@@ -155,9 +155,10 @@ impl Request {
         let body = body.collect().await.context("the h2 body")?;
         driver.abort();
         let trailers = body.trailers().map(fields).unwrap_or_default();
-        let head = Head { start: format!("{:?} {}", parts.version, parts.status), headers: fields(&parts.headers) };
-        let body = Body { bytes: body.to_bytes().to_vec(), trailers, complete: true };
-        Ok(Response { status: parts.status.as_u16(), head, framing: Framing::Close, body, wire: Vec::new() })
+        let head =
+            Http1Head { start: format!("{:?} {}", parts.version, parts.status), headers: fields(&parts.headers) };
+        let body = Http1Body { bytes: body.to_bytes().to_vec(), trailers, complete: true };
+        Ok(Response { status: parts.status.as_u16(), head, framing: BodyFraming::Close, body, wire: Vec::new() })
     }
 }
 
@@ -247,7 +248,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection ends before a whole head.
-    pub async fn read_head(&mut self) -> Result<Head> {
+    pub async fn read_head(&mut self) -> Result<Http1Head> {
         loop {
             let head = self.reader.head().await?.context("the connection ended before a response")?;
             if status(&head)? >= 200 || status(&head)? == 101 {
@@ -257,14 +258,14 @@ impl Connection {
     }
 }
 
-fn status(head: &Head) -> Result<u16> {
+fn status(head: &Http1Head) -> Result<u16> {
     head.word(1).parse().with_context(|| format!("a status line: {:?}", head.start))
 }
 
-fn response_framing(head: &Head, method: &str) -> Result<Framing> {
+fn response_framing(head: &Http1Head, method: &str) -> Result<BodyFraming> {
     let status = status(head)?;
     if method == "HEAD" || status == 204 || status == 304 || status < 200 {
-        return Ok(Framing::None);
+        return Ok(BodyFraming::None);
     }
-    Ok(head.framing()?.unwrap_or(Framing::Close))
+    Ok(head.framing()?.unwrap_or(BodyFraming::Close))
 }

@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::{self as otlp, ResourceSpans, span, s
 use prost::Message as _;
 
 use crate::child::wait_for;
-use crate::http1::Head;
+use crate::http1::Http1Head;
 use crate::upstream::{Answer, Received, Upstream};
 
 /// How long spans may take to arrive.
@@ -89,7 +89,7 @@ pub struct Collector {
 #[derive(Debug, Default)]
 struct Got {
     requests: usize,
-    heads: Vec<Head>,
+    heads: Vec<Http1Head>,
     spans: Vec<Span>,
     faults: Vec<String>,
 }
@@ -125,7 +125,7 @@ impl Collector {
     }
 
     /// The heads of all requests.
-    pub fn heads(&self) -> Vec<Head> {
+    pub fn heads(&self) -> Vec<Http1Head> {
         lock(&self.got).heads.clone()
     }
 

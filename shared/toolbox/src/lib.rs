@@ -10,7 +10,7 @@ mod version;
 
 use std::path::{Path, PathBuf};
 
-pub use find::{Checkers, Httpbin, Missing};
+pub use find::{Checkers, HttpbinTool, MissingTool};
 pub use install::{InstallError, Installed};
 pub use version::Version;
 

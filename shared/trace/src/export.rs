@@ -48,7 +48,7 @@ pub(crate) struct ExportPlan {
 
 /// Why nothing can be exported.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum TraceStartError {
     /// No encrypted connection can be made.
     #[error("traces can't be exported")]
     Certificate(#[from] CertificateError),
@@ -87,7 +87,7 @@ impl Exporting {
 }
 
 /// Starts the task.
-pub(crate) fn start(plan: ExportPlan, metrics: TraceMetrics) -> Result<(Tracer, Exporting), StartError> {
+pub(crate) fn start(plan: ExportPlan, metrics: TraceMetrics) -> Result<(Tracer, Exporting), TraceStartError> {
     let ExportPlan { endpoint, tls, headers, sampler, resource } = plan;
     let (queue, spans) = Queue::new(metrics.queue_full.clone());
     let resource = resource_of(resource);

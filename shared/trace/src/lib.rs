@@ -23,7 +23,7 @@ pub mod web;
 
 pub use certificate::CertificateError;
 pub use endpoint::{Endpoint, EndpointError};
-pub use export::{Exporting, StartError};
+pub use export::{Exporting, TraceStartError};
 pub use layer::{TracedSpans, put_below};
 pub use opentelemetry::Value;
 pub use opentelemetry::trace::SpanKind;

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use rustls::RootCertStore;
 
 use crate::certificate;
-use crate::export::{self, ExportPlan, Exporting, StartError};
+use crate::export::{self, ExportPlan, Exporting, TraceStartError};
 use crate::metrics::TraceMetrics;
 use crate::variables::{self, SamplerKind};
 use crate::{Endpoint, Tracer};
@@ -17,14 +17,14 @@ use crate::{Endpoint, Tracer};
 /// OpenTelemetry's own variables, as far as they mean something here.
 #[derive(Debug, Clone, Default)]
 pub struct TraceSettings {
-    collector: Option<Collector>,
+    collector: Option<CollectorSettings>,
     sampling: Sampling,
     service_name: Option<String>,
     resource: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone)]
-struct Collector {
+struct CollectorSettings {
     endpoint: Endpoint,
     headers: HeaderMap,
     roots: Option<RootCertStore>,
@@ -65,9 +65,9 @@ impl TraceSettings {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn start(&self, program: &str, metrics: &Metrics) -> Result<(Tracer, Exporting), StartError> {
+    pub fn start(&self, program: &str, metrics: &Metrics) -> Result<(Tracer, Exporting), TraceStartError> {
         let metrics = TraceMetrics::register(metrics);
-        let Some(Collector { endpoint, headers, roots }) = self.collector.clone() else {
+        let Some(CollectorSettings { endpoint, headers, roots }) = self.collector.clone() else {
             return Ok((Tracer::off(), Exporting::nothing()));
         };
         let tls = certificate::client_config(&endpoint, roots)?;
@@ -88,7 +88,7 @@ impl TraceSettings {
 }
 
 /// Reads the collector. What is wrong with it is told in words that repeat nothing: it might hold a password.
-fn read_collector(values: &mut Values) -> Option<Option<Collector>> {
+fn read_collector(values: &mut Values) -> Option<Option<CollectorSettings>> {
     let setting = table::OTEL_EXPORTER_OTLP_ENDPOINT;
     let parsed = values.optional(setting, |text| Ok::<_, Infallible>(text.parse::<Endpoint>()));
     let endpoint = parsed.and_then(|parsed| {
@@ -102,7 +102,7 @@ fn read_collector(values: &mut Values) -> Option<Option<Collector>> {
     };
     let roots = values.optional(table::OTEL_EXPORTER_OTLP_CERTIFICATE, certificate);
     let (endpoint, headers, _, roots) = (endpoint?, headers?.unwrap_or_default(), protocol?, roots?);
-    Some(endpoint.map(|endpoint| Collector { endpoint, headers, roots }))
+    Some(endpoint.map(|endpoint| CollectorSettings { endpoint, headers, roots }))
 }
 
 fn read_sampling(values: &mut Values) -> Option<Sampling> {

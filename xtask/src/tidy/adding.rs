@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::Problem;
-use super::source::{Source, is_identifier};
+use super::TidyProblem;
+use super::source::{SourceFile, is_identifier};
 use super::tree::Tree;
 
 const GUIDE: &str = "docs/ADDING.md";
@@ -17,7 +17,7 @@ const MIGRATIONS: &str = "migrations/src";
 const PLAN: &str = "migrations/src/lib.rs";
 
 /// Checks all of it.
-pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     check_paths(GUIDE, tree, problems);
     check_paths(GLOSSARY, tree, problems);
     check_tables(tree, problems);
@@ -26,7 +26,7 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
 }
 
 /// Every path of this repository that a page names is there; what begins with a slash is a path of an API.
-fn check_paths(page: &str, tree: &Tree, problems: &mut Vec<Problem>) {
+fn check_paths(page: &str, tree: &Tree, problems: &mut Vec<TidyProblem>) {
     let paths: BTreeSet<&Path> = tree.texts().map(|(path, _)| path).collect();
     let text = tree.text(page).unwrap_or_default();
     for (number, line) in text.lines().enumerate() {
@@ -34,7 +34,7 @@ fn check_paths(page: &str, tree: &Tree, problems: &mut Vec<Problem>) {
         for named in line.split('`').skip(1).step_by(2).filter(is_place) {
             let is_there = paths.iter().any(|path| *path == Path::new(named) || path.starts_with(named));
             if !is_there {
-                problems.push(Problem::new(
+                problems.push(TidyProblem::new(
                     Path::new(page),
                     number + 1,
                     format!("{named} is not there any more: name what is"),
@@ -44,7 +44,7 @@ fn check_paths(page: &str, tree: &Tree, problems: &mut Vec<Problem>) {
     }
 }
 
-fn steps(tree: &Tree) -> impl Iterator<Item = &Source> {
+fn steps(tree: &Tree) -> impl Iterator<Item = &SourceFile> {
     let is_step = |path: &PathBuf| {
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         path.starts_with(MIGRATIONS) && name.starts_with("m2")
@@ -52,7 +52,7 @@ fn steps(tree: &Tree) -> impl Iterator<Item = &Source> {
     tree.sources.iter().filter(move |source| is_step(&source.path))
 }
 
-fn check_tables(tree: &Tree, problems: &mut Vec<Problem>) {
+fn check_tables(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     for step in steps(tree) {
         for (number, line) in step.text.lines().enumerate() {
             for table in line.split("CREATE TABLE ").skip(1) {
@@ -61,7 +61,7 @@ fn check_tables(tree: &Tree, problems: &mut Vec<Problem>) {
                 for place in [ROLES, OPERATORS].iter().filter(|_| !name.is_empty()) {
                     if !has_word(tree.text(place).unwrap_or_default(), &name) {
                         let what = format!("the table {name} is not in {place}: see \"A table\" in {GUIDE}");
-                        problems.push(Problem::new(&step.path, number + 1, what));
+                        problems.push(TidyProblem::new(&step.path, number + 1, what));
                     }
                 }
             }
@@ -69,12 +69,12 @@ fn check_tables(tree: &Tree, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_steps(tree: &Tree, problems: &mut Vec<Problem>) {
+fn check_steps(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     let plan = tree.text(PLAN).unwrap_or_default();
     for step in steps(tree) {
         let name = step.path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         if !plan.contains(&format!("({name}::Step")) {
-            problems.push(Problem::new(
+            problems.push(TidyProblem::new(
                 &step.path,
                 1,
                 format!("the step is in no plan: see \"A migration\" in {GUIDE}"),
@@ -85,9 +85,9 @@ fn check_steps(tree: &Tree, problems: &mut Vec<Problem>) {
 
 /// A metric is registered by its name and a help text, `register("name", "Help", …)`, mostly through a closure or a function
 /// of another name.
-fn check_metrics(tree: &Tree, problems: &mut Vec<Problem>) {
+fn check_metrics(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     let written = [OPERATORS, UPSTREAMS].map(|page| tree.text(page).unwrap_or_default()).concat();
-    let is_production = |source: &&Source| {
+    let is_production = |source: &&SourceFile| {
         source.path.iter().any(|part| part == "src")
             && !source.path.starts_with("e2e")
             && !source.path.starts_with("xtask")
@@ -101,7 +101,7 @@ fn check_metrics(tree: &Tree, problems: &mut Vec<Problem>) {
             if !is_written {
                 let what =
                     format!("the metric {name} is in neither {OPERATORS} nor {UPSTREAMS}: see \"A metric\" in {GUIDE}");
-                problems.push(Problem::new(&source.path, line, what));
+                problems.push(TidyProblem::new(&source.path, line, what));
             }
         }
     }
@@ -109,7 +109,7 @@ fn check_metrics(tree: &Tree, problems: &mut Vec<Problem>) {
 
 /// The metrics that a source registers, each with its line: the first argument of a call is the name, and the second the
 /// help, which is a sentence or is called `help`.
-fn registered(source: &Source) -> Vec<(usize, String)> {
+fn registered(source: &SourceFile) -> Vec<(usize, String)> {
     let production: String = source.text.chars().take(source.production_end()).collect();
     let mut names = Vec::new();
     for (at, _) in production.match_indices('(') {
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn found(sources: &[(&str, &str)], others: &[(&str, &str)]) -> Vec<String> {
-        let sources = sources.iter().map(|(path, text)| Source::new((*path).into(), (*text).to_owned())).collect();
+        let sources = sources.iter().map(|(path, text)| SourceFile::new((*path).into(), (*text).to_owned())).collect();
         let others = others.iter().map(|(path, text)| ((*path).into(), (*text).to_owned())).collect();
         let mut problems = Vec::new();
         check(&Tree { sources, others }, &mut problems);

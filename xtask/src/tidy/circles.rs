@@ -6,24 +6,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::Problem;
-use super::source::{Source, is_identifier};
+use super::TidyProblem;
+use super::source::{SourceFile, is_identifier};
 use super::tree::Tree;
 
 /// The ideas that each idea of one crate uses.
 type Uses<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
 /// Checks every crate that has a root.
-pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     for root in tree.sources.iter().filter(|source| source.path.ends_with("src/lib.rs")) {
         let Some(folder) = root.path.parent() else { continue };
-        let inside: Vec<&Source> = tree.sources.iter().filter(|source| source.path.starts_with(folder)).collect();
+        let inside: Vec<&SourceFile> = tree.sources.iter().filter(|source| source.path.starts_with(folder)).collect();
         let uses = uses(folder, root, &inside);
         for circle in circles(&uses) {
             let names: Vec<&str> = circle.into_iter().collect();
             let what =
                 format!("{} use each other in a circle: move what both need to where both see it", names.join(", "));
-            problems.push(Problem::new(&root.path, 1, what));
+            problems.push(TidyProblem::new(&root.path, 1, what));
         }
     }
 }
@@ -37,7 +37,7 @@ fn idea<'a>(folder: &Path, path: &'a Path) -> Option<&'a str> {
     (!is_test && !["lib", "main", "bin"].contains(&name)).then_some(name)
 }
 
-fn uses<'a>(folder: &Path, root: &'a Source, inside: &[&'a Source]) -> Uses<'a> {
+fn uses<'a>(folder: &Path, root: &'a SourceFile, inside: &[&'a SourceFile]) -> Uses<'a> {
     let ideas: BTreeSet<&str> = inside.iter().filter_map(|source| idea(folder, &source.path)).collect();
     let handed_on = handed_on(root);
     let mut uses: Uses<'_> = BTreeMap::new();
@@ -58,7 +58,7 @@ fn uses<'a>(folder: &Path, root: &'a Source, inside: &[&'a Source]) -> Uses<'a> 
 }
 
 /// The names that the root hands on, by the module they come from.
-fn handed_on(root: &Source) -> BTreeMap<String, String> {
+fn handed_on(root: &SourceFile) -> BTreeMap<String, String> {
     let code: String = root.code.iter().collect();
     let mut names = BTreeMap::new();
     for part in code.split("use ").skip(1) {
@@ -134,7 +134,8 @@ mod tests {
     use super::*;
 
     fn found(files: &[(&str, &str)]) -> Vec<String> {
-        let sources = files.iter().map(|(path, text)| Source::new(format!("x/src/{path}").into(), (*text).to_owned()));
+        let sources =
+            files.iter().map(|(path, text)| SourceFile::new(format!("x/src/{path}").into(), (*text).to_owned()));
         let mut problems = Vec::new();
         check(&Tree { sources: sources.collect(), others: Vec::new() }, &mut problems);
         problems.iter().map(ToString::to_string).collect()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Problem;
+use super::TidyProblem;
 use super::tree::Tree;
 
 const FOLDER: &str = "docs/adr";
@@ -15,7 +15,7 @@ const DRAFTS_FROM: &str = "0100";
 const PARTS: [&str; 6] = ["- Status: ", "- Date: ", "## Context", "## Decision", "## Consequences", "## Alternatives"];
 
 /// Checks every decision.
-pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let mut decisions: Vec<(String, &Path, &str)> = tree
         .others
@@ -28,7 +28,7 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
     decisions.retain(|(name, ..)| name.as_str() < DRAFTS_FROM);
     let index = tree.text(INDEX).unwrap_or_default();
     for (number, (name, path, text)) in (1..).zip(decisions) {
-        let mut found = |what: String| problems.push(Problem::new(path, 1, what));
+        let mut found = |what: String| problems.push(TidyProblem::new(path, 1, what));
         if !name.starts_with(&format!("{number:04}-")) {
             found(format!("the next decision is {number:04}: numbers are consecutive, NNNN-title.md"));
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use toml::{Table, Value};
 
-use super::Problem;
+use super::TidyProblem;
 use super::manifests::KINDS;
 use super::tree::Tree;
 
@@ -157,12 +157,12 @@ const PURE: [&str; 2] = ["shared/domain/src", "shared/pricing/src"];
 const IMPURE: [&str; 7] = ["std::fs", "std::net", "std::env", "std::process", "std::thread", "SystemTime", "Instant"];
 
 /// Checks manifests and uses against the table.
-pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) -> anyhow::Result<()> {
     for (folder, text) in tree.manifests() {
         let path = folder.join("Cargo.toml");
         let manifest: Table = text.parse().with_context(|| path.display().to_string())?;
         let Some(edges) = TABLE.iter().find(|edges| Path::new(edges.folder) == folder) else {
-            problems.push(Problem::new(
+            problems.push(TidyProblem::new(
                 &path,
                 1,
                 "a crate that the table in xtask/src/tidy/edges.rs does not know: add its edges",
@@ -173,7 +173,7 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<
             for (name, _) in manifest.get(kind).and_then(Value::as_table).into_iter().flatten() {
                 if let Some(what) = edges.objection(kind, name) {
                     let line = text.lines().position(|line| line.starts_with(name.as_str())).map_or(1, |at| at + 1);
-                    problems.push(Problem::new(&path, line, what));
+                    problems.push(TidyProblem::new(&path, line, what));
                 }
             }
         }
@@ -204,8 +204,8 @@ impl Edges {
     }
 }
 
-fn check_purity(tree: &Tree, problems: &mut Vec<Problem>) {
-    let pure = |source: &&super::source::Source| PURE.iter().any(|folder| source.path.starts_with(folder));
+fn check_purity(tree: &Tree, problems: &mut Vec<TidyProblem>) {
+    let pure = |source: &&super::source::SourceFile| PURE.iter().any(|folder| source.path.starts_with(folder));
     for source in tree.sources.iter().filter(pure) {
         let production: String = source.code.iter().take(source.production_end()).collect();
         for (number, line) in production.lines().enumerate() {
@@ -217,21 +217,21 @@ fn check_purity(tree: &Tree, problems: &mut Vec<Problem>) {
                 if line.contains(impure) || grouped {
                     let what =
                         format!("{impure} in a pure crate, which does no I/O and knows no clock: take a value instead");
-                    problems.push(Problem::new(&source.path, number + 1, what));
+                    problems.push(TidyProblem::new(&source.path, number + 1, what));
                 }
             }
         }
     }
 }
 
-fn check_wiring(tree: &Tree, problems: &mut Vec<Problem>) {
+fn check_wiring(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     for folder in STREAM_WIRED_ONCE {
-        let uses = |source: &&super::source::Source| {
+        let uses = |source: &&super::source::SourceFile| {
             source.path.starts_with(folder) && !source.words("goldleaves_stream").is_empty()
         };
         for source in tree.sources.iter().filter(uses).skip(1) {
             let line = source.words("goldleaves_stream").first().map_or(1, |at| source.line(*at));
-            problems.push(Problem::new(
+            problems.push(TidyProblem::new(
                 &source.path,
                 line,
                 "the stream is wired in one file of a crate; this is another",
@@ -265,7 +265,7 @@ mod tests {
     fn impure_uses_are_found_grouped_or_not() {
         let text =
             "//! Why.\nuse std::fs;\nuse std::{fmt, net};\nuse std::fmt;\n#[cfg(test)]\nmod tests { use std::fs; }\n";
-        let source = super::super::source::Source::new("shared/domain/src/x.rs".into(), text.to_owned());
+        let source = super::super::source::SourceFile::new("shared/domain/src/x.rs".into(), text.to_owned());
         let mut problems = Vec::new();
         check_purity(&Tree { sources: vec![source], others: Vec::new() }, &mut problems);
         assert_eq!(problems.iter().map(|problem| problem.line).collect::<Vec<_>>(), [2, 3]);

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::Problem;
-use super::source::{Source, is_identifier};
+use super::TidyProblem;
+use super::source::{SourceFile, is_identifier};
 use super::tree::Tree;
 
 /// Checks the libraries against everything that could use them.
-pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     let words: Vec<(&Path, BTreeSet<String>)> =
         tree.sources.iter().map(|source| (source.path.as_path(), words(source))).collect();
     for root in tree.sources.iter().filter(|source| source.path.ends_with("src/lib.rs")) {
@@ -27,7 +27,7 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
                 let what = format!(
                     "{name} is public and nobody outside of the crate names it: make it pub(crate), or delete it"
                 );
-                problems.push(Problem::new(&source.path, line, what));
+                problems.push(TidyProblem::new(&source.path, line, what));
             }
         }
     }
@@ -39,13 +39,13 @@ fn is_program(folder: &Path, path: &Path) -> bool {
     inside == Path::new("main.rs") || inside.starts_with("bin")
 }
 
-fn words(source: &Source) -> BTreeSet<String> {
+fn words(source: &SourceFile) -> BTreeSet<String> {
     let code: String = source.code.iter().collect();
     code.split(|c: char| !is_identifier(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// The lines and names of public functions and constants that are no tests'.
-fn exported(source: &Source) -> impl Iterator<Item = (usize, String)> {
+fn exported(source: &SourceFile) -> impl Iterator<Item = (usize, String)> {
     let code: String = source.code.iter().take(source.production_end()).collect();
     let lines: Vec<String> = code.lines().map(str::to_owned).collect();
     lines.into_iter().enumerate().filter_map(|(number, line)| {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_only_its_own_crate_names_is_found() {
-        let file = |path: &str, text: &str| Source::new(path.into(), text.to_owned());
+        let file = |path: &str, text: &str| SourceFile::new(path.into(), text.to_owned());
         let sources = vec![
             file(
                 "a/src/lib.rs",

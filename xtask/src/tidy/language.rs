@@ -1,8 +1,8 @@
 //! English that a stranger reads without stopping, as far as a machine can tell: a doc comment begins with the noun that
 //! it is about or the verb that it does, and rates are said with "per".
 
-use super::Problem;
-use super::source::Source;
+use super::TidyProblem;
+use super::source::SourceFile;
 use super::tree::Tree;
 
 /// The words that a doc comment does not begin with: they leave the reader looking for a subject.
@@ -28,7 +28,7 @@ const BY: [&str; 11] =
     ["batch", "call", "core", "day", "file", "function", "line", "request", "row", "second", "tenant"];
 
 /// Checks comments of sources, and documents.
-pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) {
     for source in &tree.sources {
         check_beginnings(source, problems);
     }
@@ -40,11 +40,11 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) {
             let turn = said.and_then(|said| TURNS.iter().find(|(turn, _)| said.contains(turn)));
             if let Some((turn, better)) = turn {
                 let what = format!("\"…{turn}\": say \"{better}\"");
-                problems.push(Problem::new(path, number + 1, what));
+                problems.push(TidyProblem::new(path, number + 1, what));
             }
             if let Some(rate) = said.and_then(rate) {
                 let what = format!("\"{rate}\": say \"per\"");
-                problems.push(Problem::new(path, number + 1, what));
+                problems.push(TidyProblem::new(path, number + 1, what));
             }
         }
     }
@@ -68,7 +68,7 @@ fn comment(line: &str) -> Option<&str> {
     line.starts_with("//").then_some(line)
 }
 
-fn check_beginnings(source: &Source, problems: &mut Vec<Problem>) {
+fn check_beginnings(source: &SourceFile, problems: &mut Vec<TidyProblem>) {
     let mut before = "";
     for (number, line) in source.text.lines().enumerate() {
         let line = line.trim_start();
@@ -81,7 +81,7 @@ fn check_beginnings(source: &Source, problems: &mut Vec<Problem>) {
                 "a doc comment that begins with \"{beginning}\": begin with the noun that it is about (The …, A …) or the verb \
                  that it does (Returns …)"
             );
-            problems.push(Problem::new(&source.path, number + 1, what));
+            problems.push(TidyProblem::new(&source.path, number + 1, what));
         }
     }
 }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<usize> {
-        let sources = vec![Source::new("x.rs".into(), text.to_owned())];
+        let sources = vec![SourceFile::new("x.rs".into(), text.to_owned())];
         let mut problems = Vec::new();
         check(&Tree { sources, others: Vec::new() }, &mut problems);
         problems.iter().map(|problem| problem.line).collect()

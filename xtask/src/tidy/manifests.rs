@@ -5,20 +5,20 @@ use std::path::Path;
 use anyhow::Context;
 use toml::{Table, Value};
 
-use super::Problem;
+use super::TidyProblem;
 use super::tree::Tree;
 
 /// The kinds of dependencies a manifest may list.
 pub(crate) const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
 /// Checks every member's manifest and the lock file.
-pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) -> anyhow::Result<()> {
     for (folder, text) in tree.manifests() {
         let path = folder.join("Cargo.toml");
         let manifest: Table = text.parse().with_context(|| path.display().to_string())?;
         let line = |word: &str| 1 + text.lines().position(|line| line.trim_start().starts_with(word)).unwrap_or(0);
         if manifest.get("lints").and_then(|lints| lints.get("workspace")) != Some(&Value::Boolean(true)) {
-            problems.push(Problem::new(
+            problems.push(TidyProblem::new(
                 &path,
                 line("[lints"),
                 "lints are not inherited: write `[lints] workspace = true`",
@@ -30,7 +30,7 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<
                     let what = format!(
                         "{name} has a version of its own: name it in the root manifest, here `{name}.workspace = true`"
                     );
-                    problems.push(Problem::new(&path, line(name), what));
+                    problems.push(TidyProblem::new(&path, line(name), what));
                 }
             }
         }
@@ -39,9 +39,13 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<
 }
 
 /// `deny.toml` bans what lies below a floor; its tool may not be at hand, the lock file always is.
-fn check_floors(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+fn check_floors(tree: &Tree, problems: &mut Vec<TidyProblem>) -> anyhow::Result<()> {
     let (Some(deny), Some(lock)) = (tree.text("deny.toml"), tree.text("Cargo.lock")) else {
-        problems.push(Problem::new(Path::new("deny.toml"), 1, "deny.toml and Cargo.lock belong into the repository"));
+        problems.push(TidyProblem::new(
+            Path::new("deny.toml"),
+            1,
+            "deny.toml and Cargo.lock belong into the repository",
+        ));
         return Ok(());
     };
     let deny: Table = deny.parse().context("deny.toml")?;
@@ -57,7 +61,7 @@ fn check_floors(tree: &Tree, problems: &mut Vec<Problem>) -> anyhow::Result<()> 
             let version = package.get("version").and_then(Value::as_str).unwrap_or_default();
             if is("name", name) && numbers(version) < numbers(floor) {
                 let what = format!("{name} {version} is banned by deny.toml: at least {floor} is right");
-                problems.push(Problem::new(Path::new("Cargo.lock"), 1, what));
+                problems.push(TidyProblem::new(Path::new("Cargo.lock"), 1, what));
             }
         }
     }

@@ -22,19 +22,19 @@ use anyhow::Context;
 
 /// One thing to mend.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Problem {
+pub(crate) struct TidyProblem {
     file: PathBuf,
     line: usize,
     what: String,
 }
 
-impl Problem {
+impl TidyProblem {
     fn new(file: &Path, line: usize, what: impl Into<String>) -> Self {
         Self { file: file.to_path_buf(), line, what: what.into() }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for TidyProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file.display(), self.line, self.what)
     }
@@ -54,7 +54,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 }
 
 /// Every problem of the repository at `root`, sorted by place.
-fn check(root: &Path) -> anyhow::Result<Vec<Problem>> {
+fn check(root: &Path) -> anyhow::Result<Vec<TidyProblem>> {
     let tree = tree::Tree::read(root).context("cannot read the repository")?;
     let mut problems = Vec::new();
     for source in &tree.sources {

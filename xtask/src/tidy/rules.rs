@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Problem;
-use super::source::{Source, is_identifier};
+use super::TidyProblem;
+use super::source::{SourceFile, is_identifier};
 
 /// Marks of unfinished work. Written in halves here, so that this file does not find itself.
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
@@ -25,8 +25,8 @@ const FOREIGN: [&str; 9] = [
 const FILE_LINES_MAX: usize = 600;
 
 /// Checks one Rust source of these.
-pub(crate) fn check(source: &Source, sources: &[Source], problems: &mut Vec<Problem>) {
-    let mut found = |line, what: &str| problems.push(Problem::new(&source.path, line, what));
+pub(crate) fn check(source: &SourceFile, sources: &[SourceFile], problems: &mut Vec<TidyProblem>) {
+    let mut found = |line, what: &str| problems.push(TidyProblem::new(&source.path, line, what));
     if !source.text.starts_with("//!") {
         found(1, "no module docs: the first line is `//!` and says why this file exists");
     }
@@ -48,13 +48,13 @@ pub(crate) fn check(source: &Source, sources: &[Source], problems: &mut Vec<Prob
 }
 
 /// Returns whether this is `x.rs` where files lie in `x/`.
-fn is_beside_its_folder(source: &Source, sources: &[Source]) -> bool {
+fn is_beside_its_folder(source: &SourceFile, sources: &[SourceFile]) -> bool {
     let folder = source.path.with_extension("");
     sources.iter().any(|other| other.path.starts_with(&folder))
 }
 
 /// Checks one text, Rust or not, for words that have no place in it.
-pub(crate) fn check_words(path: &Path, text: &str, problems: &mut Vec<Problem>) {
+pub(crate) fn check_words(path: &Path, text: &str, problems: &mut Vec<TidyProblem>) {
     if path.ends_with("Cargo.lock") {
         return;
     }
@@ -62,11 +62,15 @@ pub(crate) fn check_words(path: &Path, text: &str, problems: &mut Vec<Problem>) 
     for (number, line) in text.lines().enumerate() {
         let has = |word: &str| line.match_indices(word).any(|(at, found)| stands_alone(line, at, found));
         if let Some(word) = UNFINISHED.iter().find(|word| is_code && has(word)) {
-            problems.push(Problem::new(path, number + 1, format!("{word}: do it now, or file it where work is kept")));
+            problems.push(TidyProblem::new(
+                path,
+                number + 1,
+                format!("{word}: do it now, or file it where work is kept"),
+            ));
         }
         if let Some(word) = FOREIGN.iter().find(|word| has(word)) {
             let what = format!("{word} is a place outside the product: leave it out");
-            problems.push(Problem::new(path, number + 1, what));
+            problems.push(TidyProblem::new(path, number + 1, what));
         }
     }
 }
@@ -85,7 +89,7 @@ fn is_of_tests(path: &Path) -> bool {
 }
 
 /// `'static` is a lifetime, and an allocator has no other way to be named.
-fn is_static_item(source: &Source, at: usize) -> bool {
+fn is_static_item(source: &SourceFile, at: usize) -> bool {
     let before: String = source.code.iter().take(at).collect();
     let before = before.trim_end();
     !before.ends_with('\'') && !before.ends_with("#[global_allocator]")
@@ -96,7 +100,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<usize> {
-        let source = Source::new("x.rs".into(), text.to_owned());
+        let source = SourceFile::new("x.rs".into(), text.to_owned());
         let mut problems = Vec::new();
         check(&source, &[], &mut problems);
         check_words(Path::new("x.rs"), text, &mut problems);
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_module_with_files_below_it_is_in_their_folder() {
-        let file = |path: &str| Source::new(path.into(), String::new());
+        let file = |path: &str| SourceFile::new(path.into(), String::new());
         let sources = [file("a/src/x.rs"), file("a/src/x/y.rs"), file("a/src/z/mod.rs"), file("a/src/z/y.rs")];
         let beside: Vec<bool> = sources.iter().map(|source| is_beside_its_folder(source, &sources)).collect();
         assert_eq!(beside, [true, false, false, false]);

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 /// A Rust file.
-pub(crate) struct Source {
+pub(crate) struct SourceFile {
     /// Its path in the repository.
     pub(crate) path: PathBuf,
     /// The text as written.
@@ -15,7 +15,7 @@ pub(crate) struct Source {
     pub(crate) code: Vec<char>,
 }
 
-impl Source {
+impl SourceFile {
     /// Scans a file.
     pub(crate) fn new(path: PathBuf, text: String) -> Self {
         let mut scan = SourceScan { input: text.chars().collect(), code: Vec::new() };
@@ -178,8 +178,8 @@ impl SourceScan {
 mod tests {
     use super::*;
 
-    fn scan(text: &str) -> Source {
-        Source::new(PathBuf::from("x.rs"), text.to_owned())
+    fn scan(text: &str) -> SourceFile {
+        SourceFile::new(PathBuf::from("x.rs"), text.to_owned())
     }
 
     #[test]

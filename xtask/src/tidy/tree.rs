@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::source::Source;
+use super::source::SourceFile;
 
 /// The texts that people wrote: Rust sources, and the others by their path in the repository.
 pub(crate) struct Tree {
-    pub(crate) sources: Vec<Source>,
+    pub(crate) sources: Vec<SourceFile>,
     pub(crate) others: Vec<(PathBuf, String)>,
 }
 
@@ -36,7 +36,7 @@ impl Tree {
                 }
             } else if let Ok(text) = fs::read_to_string(root.join(&path)) {
                 match path.extension().and_then(|extension| extension.to_str()) {
-                    Some("rs") => self.sources.push(Source::new(path, text)),
+                    Some("rs") => self.sources.push(SourceFile::new(path, text)),
                     _ => self.others.push((path, text)),
                 }
             }

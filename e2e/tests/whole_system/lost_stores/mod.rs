@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use goldleaves_e2e::account::{self, Unbilled};
-use goldleaves_e2e::load::{Asked, LoadPlan, Receipt, SteadyLoad, receipts};
-use goldleaves_e2e::tables::Contents;
+use goldleaves_e2e::load::{LoadAnswer, LoadPlan, Receipt, SteadyLoad, receipts};
+use goldleaves_e2e::tables::TableContents;
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::Upstream;
@@ -99,11 +99,11 @@ struct Read {
 }
 
 impl Read {
-    fn of(asked: &[Asked], bursts: &[Receipt]) -> Self {
+    fn of(asked: &[LoadAnswer], bursts: &[Receipt]) -> Self {
         let is_refused = |receipt: &Receipt| receipt.status == 503;
         let broken = asked.iter().filter(|asked| asked.receipt.is_none()).count() as u64;
         let kept = asked.iter().filter(|asked| !asked.receipt.as_ref().is_some_and(is_refused));
-        let mut receipts = receipts(&kept.cloned().collect::<Vec<Asked>>()).unwrap();
+        let mut receipts = receipts(&kept.cloned().collect::<Vec<LoadAnswer>>()).unwrap();
         receipts.extend(bursts.iter().filter(|receipt| !is_refused(receipt)).cloned());
         let refused = (asked.len() + bursts.len() - receipts.len()) as u64 - broken;
         Self { receipts, broken, refused }
@@ -112,7 +112,7 @@ impl Read {
 
 /// Everything that is wrong with the account of a run, in words: billed is what was answered, but for as many calls as the
 /// seals say were served without a record.
-fn judge(contents: &Contents, read: &Read, upstream: &Upstream, said: Unbilled) -> Vec<String> {
+fn judge(contents: &TableContents, read: &Read, upstream: &Upstream, said: Unbilled) -> Vec<String> {
     let (served, without) = (upstream.request_ids(), account::without_event(&read.receipts));
     println!(
         "{} responses read, {without} of them without a record, {} refused, {} broken, {} served by the upstream, {} billed, \

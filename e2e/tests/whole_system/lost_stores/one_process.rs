@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use goldleaves_e2e::account::Unbilled;
 use goldleaves_e2e::deployment::{Deployment, Kind};
 use goldleaves_e2e::load::{Load, Receipt, SteadyLoad};
-use goldleaves_e2e::tables::{Contents, Tables};
+use goldleaves_e2e::tables::{TableContents, Tables};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::Upstream;
@@ -189,7 +189,7 @@ impl Run {
 }
 
 /// The rows of the database, which nobody uses now, and how many calls have none.
-async fn contents(data: &Path) -> (Contents, u64) {
+async fn contents(data: &Path) -> (TableContents, u64) {
     let folder = tempfile::tempdir().unwrap();
     copy(data, folder.path());
     let url = format!("sqlite://{}?mode=rw", folder.path().join("goldleaves.db").display());
@@ -213,7 +213,7 @@ async fn bills(system: &Deployment) -> Vec<Value> {
 }
 
 /// The rows as far as they depend on the events alone: not under which label a row stands.
-fn meaning(contents: &Contents) -> Vec<String> {
+fn meaning(contents: &TableContents) -> Vec<String> {
     let rows = [("billed", &contents.events), ("repeat", &contents.duplicates)];
     let rows = rows.iter().flat_map(|(kind, rows)| {
         rows.iter().map(move |row| {
@@ -244,7 +244,7 @@ async fn system(upstream: &Upstream, durability: Durability) -> Deployment {
 }
 
 /// Made anew from what the spool retains, and what a copy has of what it gave up, the ledger is the same.
-async fn rebuild(system: &mut Deployment, base: Option<&TempDir>, before: &Contents) {
+async fn rebuild(system: &mut Deployment, base: Option<&TempDir>, before: &TableContents) {
     let data = system.kept_disk().unwrap().path();
     system.start_again().await.unwrap();
     let billed = bills(system).await;

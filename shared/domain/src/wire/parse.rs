@@ -56,7 +56,7 @@ impl Fault {
 /// The CloudEvent, with its `data` as bytes or as what it is; unknown members are ignored, known ones given twice are an error
 /// of serde's.
 #[derive(Deserialize)]
-struct Envelope<'a, D> {
+struct EventEnvelope<'a, D> {
     #[serde(borrow)]
     specversion: Cow<'a, str>,
     #[serde(borrow)]
@@ -74,7 +74,7 @@ struct Envelope<'a, D> {
     data: D,
 }
 
-type WholeEvent<'a> = Envelope<'a, Object<EventData<'a>>>;
+type WholeEvent<'a> = EventEnvelope<'a, JsonObject<EventData<'a>>>;
 
 /// A string of the payload, not copied where nothing in it is escaped.
 #[derive(Deserialize)]
@@ -136,25 +136,25 @@ struct BlockData<'a> {
 
 /// The event at the beginning of these bytes, if there is one as it should be, and how many bytes it has.
 pub(super) fn event_at(bytes: &[u8]) -> Option<(Message, usize)> {
-    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Object<WholeEvent<'_>>>();
-    let Object(envelope) = values.next()?.ok()?;
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<JsonObject<WholeEvent<'_>>>();
+    let JsonObject(envelope) = values.next()?.ok()?;
     let event = if envelope.kind == EVENT_TYPE { whole_event(envelope).ok()? } else { return None };
     Some((Message::Event(Box::new(event)), values.byte_offset()))
 }
 
 fn whole_event(envelope: WholeEvent<'_>) -> Result<UsageEvent, Fault> {
-    let Envelope { specversion, id, kind, source, subject, time, traceparent, data: Object(data) } = envelope;
-    read_event(&Envelope { specversion, id, kind, source, subject, time, traceparent, data: () }, data)
+    let EventEnvelope { specversion, id, kind, source, subject, time, traceparent, data: JsonObject(data) } = envelope;
+    read_event(&EventEnvelope { specversion, id, kind, source, subject, time, traceparent, data: () }, data)
 }
 
 /// Reads an event in one pass where it is as it should be; else once more, part by part, to say what is wrong.
 fn read(payload: &[u8]) -> Result<Message, Fault> {
-    if let Ok(Object(envelope)) = serde_json::from_slice::<Object<WholeEvent<'_>>>(payload)
+    if let Ok(JsonObject(envelope)) = serde_json::from_slice::<JsonObject<WholeEvent<'_>>>(payload)
         && envelope.kind == EVENT_TYPE
     {
         return whole_event(envelope).map(|event| Message::Event(Box::new(event)));
     }
-    let envelope: Envelope<'_, &RawValue> = object("envelope", payload)?;
+    let envelope: EventEnvelope<'_, &RawValue> = object("envelope", payload)?;
     match TypeKind::of(&envelope.kind) {
         TypeKind::Event => {}
         TypeKind::Seal => return read_seal(&envelope).map(|seal| Message::Seal(Box::new(seal))),
@@ -165,7 +165,7 @@ fn read(payload: &[u8]) -> Result<Message, Fault> {
     read_event(&envelope, data).map(|event| Message::Event(Box::new(event)))
 }
 
-fn read_event<D>(envelope: &Envelope<'_, D>, data: EventData<'_>) -> Result<UsageEvent, Fault> {
+fn read_event<D>(envelope: &EventEnvelope<'_, D>, data: EventData<'_>) -> Result<UsageEvent, Fault> {
     if data.part.is_some() {
         return Err(Fault::newer("data.part: interim records are not known to this version"));
     }
@@ -213,7 +213,7 @@ fn metadata(data: EventData<'_>) -> Result<CallMetadata, Fault> {
     })
 }
 
-fn read_seal(envelope: &Envelope<'_, &RawValue>) -> Result<Seal, Fault> {
+fn read_seal(envelope: &EventEnvelope<'_, &RawValue>) -> Result<Seal, Fault> {
     let data: SealData<'_> = object("data", envelope.data.get().as_bytes())?;
     let source = read_head(envelope)?;
     let last_seq = number("data.last_seq", data.last_seq, 0)?;
@@ -242,9 +242,9 @@ fn read_seal(envelope: &Envelope<'_, &RawValue>) -> Result<Seal, Fault> {
 }
 
 /// A value that is an object. (Left alone, serde takes an array for one, by position.)
-struct Object<T>(T);
+struct JsonObject<T>(T);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     fn deserialize<D: serde::Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         value.deserialize_map(OfMembers(PhantomData)).map(Self)
     }
@@ -273,7 +273,7 @@ fn object<'a, T: Deserialize<'a>>(name: &str, json: &'a [u8]) -> Result<T, Fault
 }
 
 /// Returns what every CloudEvent of ours has.
-fn read_head<D>(envelope: &Envelope<'_, D>) -> Result<crate::Source, Fault> {
+fn read_head<D>(envelope: &EventEnvelope<'_, D>) -> Result<crate::Source, Fault> {
     if envelope.specversion != "1.0" {
         return Err(Fault::malformed("specversion", "not 1.0"));
     }

@@ -87,7 +87,7 @@ impl Ledger {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn apply_rate(&self, rate: Option<Rate>, leap: Leap) -> Result<RateChange, LedgerError> {
-        self.write(async |transaction| apply(transaction, Wanted { rate, leap, not_before: None }).await).await
+        self.write(async |transaction| apply(transaction, WantedPrice { rate, leap, not_before: None }).await).await
     }
 
     /// Works like [`Ledger::apply_rate`] with a price of any size, for a moment of the caller's choice: the card is valid from it
@@ -96,7 +96,7 @@ impl Ledger {
     /// # Errors
     /// A database that is away or refuses.
     pub async fn set_rate(&self, rate: Rate, not_before: Timestamp) -> Result<RateCard, LedgerError> {
-        let wanted = Wanted { rate: Some(rate), leap: Leap::Allowed, not_before: Some(not_before) };
+        let wanted = WantedPrice { rate: Some(rate), leap: Leap::Allowed, not_before: Some(not_before) };
         let change = self.write(async |transaction| apply(transaction, wanted).await).await?;
         Ok(match change {
             RateChange::First(card) | RateChange::Changed { to: card, .. } => card,
@@ -106,13 +106,13 @@ impl Ledger {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
+struct WantedPrice {
     rate: Option<Rate>,
     leap: Leap,
     not_before: Option<Timestamp>,
 }
 
-async fn apply(transaction: &Transaction, wanted: Wanted) -> Result<RateChange, LedgerError> {
+async fn apply(transaction: &Transaction, wanted: WantedPrice) -> Result<RateChange, LedgerError> {
     Hold::Alone.take(transaction).await?;
     let (dialect, mut params) = (transaction.dialect(), Params::default());
     let rows = transaction.query(&select(dialect, Which::Default, &mut params), params).await?;

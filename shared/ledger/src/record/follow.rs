@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use goldleaves_domain::{BilledRow, Change, CorrectionPlace, Corrections, EventId, Verdict};
+use goldleaves_domain::{BilledRow, CorrectionPlace, Corrections, Difference, EventId, Verdict};
 use goldleaves_store::{Params, Rows, Transaction, read};
 use uuid::Uuid;
 
@@ -123,7 +123,7 @@ async fn read_named(
             action: read(&row, "action")?,
             rate_version: read(&row, "rate_version")?,
         };
-        set.corrections.wrote(&Change {
+        set.corrections.wrote(&Difference {
             event_id,
             place,
             events: read(&row, "events")?,
@@ -133,7 +133,7 @@ async fn read_named(
     Ok(named)
 }
 
-async fn insert(transaction: &Transaction, named: &NamingCorrections, change: &Change) -> Result<(), LedgerError> {
+async fn insert(transaction: &Transaction, named: &NamingCorrections, change: &Difference) -> Result<(), LedgerError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let follows = match named.first {

@@ -16,7 +16,7 @@ use goldleaves_store::Transaction;
 use uuid::Uuid;
 
 use crate::batch::{Batch, DeadLetter, EventRow, notes, refused_letter};
-use crate::priced::Cards;
+use crate::priced::PricedCards;
 use crate::progress::{self, Note};
 use crate::{Incoming, Ledger, LedgerError, Recorded};
 use settle::{Written, settle};
@@ -168,7 +168,7 @@ impl Ledger {
 
 /// The transaction that the parts of a batch are written with, and the sums that they are added to.
 struct Writing<'a> {
-    cards: &'a Cards,
+    cards: &'a PricedCards,
     totals: &'a mut Totals,
     recorded: &'a mut Recorded,
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::LedgerError;
 use crate::batch::EventRow;
-use crate::priced::Cards;
+use crate::priced::PricedCards;
 use crate::record::Writing;
 use crate::record::follow::{self, Judged};
 use crate::record::insert::{COLUMNS, InsertRow, find, insert};
@@ -38,7 +38,7 @@ struct Existing {
 
 /// The difference between what is there and what the rule says.
 struct Changes<'a> {
-    cards: &'a Cards,
+    cards: &'a PricedCards,
     demoted: Vec<(Existing, Uuid)>,
     promoted: Vec<(Existing, String)>,
     repointed: Vec<(Uuid, Uuid)>,
@@ -102,7 +102,7 @@ fn own_label(request_id: &str, id: Uuid) -> String {
 
 impl<'a> Changes<'a> {
     /// None yet; what comes is priced by these cards.
-    fn with(cards: &'a Cards) -> Self {
+    fn with(cards: &'a PricedCards) -> Self {
         let (demoted, promoted, repointed) = (Vec::new(), Vec::new(), Vec::new());
         let (billed, repeats, judged) = (Vec::new(), Vec::new(), Vec::new());
         Self { cards, demoted, promoted, repointed, billed, repeats, judged }

@@ -10,13 +10,13 @@ use goldleaves_store::{Dialect, Hold, Params, Rows, Transaction, read};
 use uuid::Uuid;
 
 use crate::LedgerError;
-use crate::priced::Cards;
+use crate::priced::PricedCards;
 use crate::record::letters;
 
 /// The rows that a transaction wrote.
 pub(super) struct Written<'a> {
     /// Events that it billed or found to be repeats, and the cards they were priced by.
-    pub(super) billed: (&'a [Uuid], &'a Cards),
+    pub(super) billed: (&'a [Uuid], &'a PricedCards),
     /// Events that it set aside.
     pub(super) set_aside: &'a [Uuid],
 }

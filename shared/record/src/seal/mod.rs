@@ -30,12 +30,12 @@ const CHECKPOINT_VERSION: u8 = 1;
 /// The open epochs of one spool, and what of them is not sealed yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct SealBook {
-    epochs: BTreeMap<Epoch, Page>,
+    epochs: BTreeMap<Epoch, SealPage>,
 }
 
 /// One epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Page {
+struct SealPage {
     last_seq: u64,
     count: u64,
     /// True if this book saw the epoch's first record, or knows what came before.
@@ -73,13 +73,13 @@ pub(crate) struct SealAs {
 impl SealBook {
     /// Opens a page for an epoch whose first record is still to come.
     pub(crate) fn open(&mut self, epoch: Epoch) {
-        self.epochs.entry(epoch).or_insert_with(|| Page::new(Start::Known));
+        self.epochs.entry(epoch).or_insert_with(|| SealPage::new(SealedStart::Known));
     }
 
     /// Opens a page for an epoch of which an unknown part lies before what will be read: seqs have no gaps, so what came
     /// before is counted, and earlier seals speak for its blocks.
     pub(crate) fn open_late(&mut self, epoch: Epoch) {
-        self.epochs.entry(epoch).or_insert_with(|| Page::new(Start::Unknown));
+        self.epochs.entry(epoch).or_insert_with(|| SealPage::new(SealedStart::Unknown));
     }
 
     /// Counts an event, once.
@@ -177,7 +177,7 @@ impl SealBook {
         let mut epochs = BTreeMap::new();
         for _ in 0..cut.u32("epochs")? {
             let epoch = Epoch::new(Uuid::from_bytes(cut.array("epoch")?));
-            epochs.insert(epoch, Page::read(&mut cut)?);
+            epochs.insert(epoch, SealPage::read(&mut cut)?);
         }
         cut.finish()?;
         Ok(Self { epochs })
@@ -186,17 +186,17 @@ impl SealBook {
 
 /// Says whether the beginning of an epoch is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
+enum SealedStart {
     Known,
     Unknown,
 }
 
-impl Page {
-    fn new(start: Start) -> Self {
+impl SealPage {
+    fn new(start: SealedStart) -> Self {
         Self {
             last_seq: 0,
             count: 0,
-            from_start: start == Start::Known,
+            from_start: start == SealedStart::Known,
             open: empty_block(0),
             open_changed: false,
             open_cut: false,

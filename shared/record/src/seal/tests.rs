@@ -233,7 +233,7 @@ proptest! {
 #[test]
 fn a_checkpoint_written_once_is_read_for_ever() {
     let block = |block, count, byte| SealBlock { block, count, hash: SetHash::from_bytes([byte; 32]) };
-    let page = Page {
+    let page = SealPage {
         last_seq: 2_050,
         count: 2_049,
         from_start: true,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::receiver::*;
 use crate::codec::{self, CodecError};
-use crate::delivery::{self, Read};
+use crate::delivery::{self, ReadRecord};
 use crate::packing::{PackingLimits, messages};
 use crate::{CallIntent, Settlement};
 
@@ -160,11 +160,14 @@ fn read_once(records: &[Record], reading: &Reading, known: &mut BTreeMap<String,
     let seen = records.iter().enumerate().skip(from).filter(|(place, _)| !lost.contains(place));
     let read = |(place, record): (usize, &Record)| {
         let damaged = unreadable.contains(&place);
-        let read =
-            if damaged { Read::Unreadable(CodecError::NewerVersion(9)) } else { delivery::read(record, source()) };
+        let read = if damaged {
+            ReadRecord::Unreadable(CodecError::NewerVersion(9))
+        } else {
+            delivery::read(record, source())
+        };
         (record.clone(), read)
     };
-    let all: Vec<(Record, Read)> = seen.map(read).collect();
+    let all: Vec<(Record, ReadRecord)> = seen.map(read).collect();
     let (bytes_max, packs) = reading.limits;
     let mut left = all.as_slice();
     for size in reading.windows.iter().cycle() {
@@ -177,7 +180,7 @@ fn read_once(records: &[Record], reading: &Reading, known: &mut BTreeMap<String,
         sent.iter().for_each(|delivery| check(delivery, reading.limits, known));
         let arrived: Vec<EventId> = sent.iter().flat_map(events).map(|event| event.event_id).collect();
         let parts = sent.iter().filter(|delivery| delivery.message_id.contains("-part-1-of-")).count();
-        let readable = window.iter().filter(|(_, read)| matches!(read, Read::Event(_))).count();
+        let readable = window.iter().filter(|(_, read)| matches!(read, ReadRecord::Event(_))).count();
         assert_eq!(arrived.len() + parts, readable, "nothing is left out, nothing comes twice");
     }
 }

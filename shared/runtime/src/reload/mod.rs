@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::settings::{Again, File, Mistakes, Setting, Values, parse, table};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogOptions, LogSwitch};
-use seen::Seen;
-use shown::Shown;
+use seen::SeenFile;
+use shown::ReloadsShown;
 
 /// Settings are not read again sooner than this.
 const APART: Duration = Duration::from_secs(1);
@@ -123,7 +123,7 @@ impl FileStanding {
 impl Reloads {
     /// Waits for reasons to read the settings again, until the program stops.
     pub async fn watch(self, metrics: Metrics, shutdown: Shutdown, stop: CancellationToken) {
-        let shown = Shown::register(&metrics, self.taken.sha256.clone());
+        let shown = ReloadsShown::register(&metrics, self.taken.sha256.clone());
         let mut reader = SettingsReader::new(self);
         let mut standing = FileStanding::default();
         loop {
@@ -154,7 +154,7 @@ impl Reloads {
 }
 
 /// Says so when a reading takes long.
-async fn spoken_of<T>(reading: impl Future<Output = T>, shown: &Shown) -> T {
+async fn spoken_of<T>(reading: impl Future<Output = T>, shown: &ReloadsShown) -> T {
     let mut reading = std::pin::pin!(reading);
     tokio::select! {
         read = &mut reading => return read,
@@ -171,14 +171,14 @@ struct SettingsReader {
     take: Arc<Mutex<Take>>,
     taken: Taken,
     logs: LogSwitch,
-    file: Seen,
-    named: Vec<Seen>,
+    file: SeenFile,
+    named: Vec<SeenFile>,
 }
 
 impl SettingsReader {
     fn new(Reloads { again, take, taken, logs }: Reloads) -> Self {
-        let file = Seen::of(again.path());
-        let named = taken.named.iter().map(|path| Seen::of(path)).collect();
+        let file = SeenFile::of(again.path());
+        let named = taken.named.iter().map(|path| SeenFile::of(path)).collect();
         Self { again, take: Arc::new(Mutex::new(take)), taken, logs, file, named }
     }
 
@@ -190,7 +190,7 @@ impl SettingsReader {
         let mut named_at = Instant::now() + NAMED_EVERY;
         loop {
             tokio::time::sleep(every).await;
-            let Ok(file) = Seen::of_one(self.again.path()).await else { continue };
+            let Ok(file) = SeenFile::of_one(self.again.path()).await else { continue };
             if watch_every.is_some() && file != self.file && file == last_file && file.is_there() {
                 return ReloadReason::File;
             }
@@ -199,7 +199,7 @@ impl SettingsReader {
                 continue;
             }
             named_at = Instant::now() + NAMED_EVERY;
-            let Ok(named) = Seen::of_all(self.taken.named.clone()).await else { continue };
+            let Ok(named) = SeenFile::of_all(self.taken.named.clone()).await else { continue };
             if named != self.named && named == last_named {
                 return ReloadReason::Named;
             }
@@ -214,8 +214,8 @@ impl SettingsReader {
             ReloadReason::Named => tracing::info!("a file that the settings name has changed: reading it again"),
         }
         // What is looked at before it is read is never newer than what was read.
-        self.file = Seen::of_one(self.again.path()).await?;
-        self.named = Seen::of_all(self.taken.named.clone()).await?;
+        self.file = SeenFile::of_one(self.again.path()).await?;
+        self.named = SeenFile::of_all(self.taken.named.clone()).await?;
         let (again, take, before) = (self.again.clone(), Arc::clone(&self.take), self.taken.file.clone());
         let taken = tokio::task::spawn_blocking(move || {
             let file = if reason == ReloadReason::Named { Ok(before.clone()) } else { again.settled_file() };
@@ -228,7 +228,7 @@ impl SettingsReader {
             Ok(taken) => {
                 self.logs.set(taken.logs);
                 if self.taken.named != taken.named {
-                    self.named = Seen::of_all(taken.named.clone()).await?;
+                    self.named = SeenFile::of_all(taken.named.clone()).await?;
                 }
                 self.taken = taken;
                 Ok(())

@@ -7,9 +7,9 @@ use tokio::task::JoinError;
 
 /// The identity of a file, which tells that it is another one: also through symbolic links, as Kubernetes swaps them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen(Option<(u64, u64, SystemTime)>);
+pub(super) struct SeenFile(Option<(u64, u64, SystemTime)>);
 
-impl Seen {
+impl SeenFile {
     /// Looks at these files. A folder of another machine may take its time, and nothing else waits for it.
     pub(super) async fn of_all(paths: Vec<PathBuf>) -> Result<Vec<Self>, JoinError> {
         tokio::task::spawn_blocking(move || paths.iter().map(|path| Self::of(path)).collect()).await

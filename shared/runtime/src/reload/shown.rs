@@ -16,14 +16,14 @@ use crate::settings::Mistakes;
 
 /// The metrics.
 #[derive(Clone)]
-pub(super) struct Shown {
+pub(super) struct ReloadsShown {
     results: Family<[(&'static str, &'static str); 1], Counter>,
     stale: Gauge,
     generation: Gauge<i64, AtomicI64>,
     sha256: Arc<Mutex<String>>,
 }
 
-impl Shown {
+impl ReloadsShown {
     pub(super) fn register(metrics: &Metrics, sha256: String) -> Self {
         let help = "Settings that were taken, the first included";
         let stale = "Whether the last reading was refused, or that of the file of settings was: 1 or 0";

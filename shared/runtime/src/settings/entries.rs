@@ -65,7 +65,7 @@ impl Values {
 
     fn json_list(&mut self, setting: Setting, text: &str) -> Option<Vec<Value>> {
         match json::read(text, setting.key) {
-            Ok(json::List { value: Value::Array(_, list), twice }) => {
+            Ok(json::JsonList { value: Value::Array(_, list), twice }) => {
                 for place in twice {
                     self.mistake_at(place, "is written twice; expected it once");
                 }

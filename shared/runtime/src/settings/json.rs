@@ -7,18 +7,18 @@ use figment::value::{Dict, Empty, Tag, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// A list, and the places of members that are in it twice.
-pub(super) struct List {
+pub(super) struct JsonList {
     pub(super) value: Value,
     pub(super) twice: Vec<String>,
 }
 
 /// Reads a text; places begin with `name`, as `routes[2].path` does.
-pub(super) fn read(text: &str, name: &str) -> Result<List, serde_json::Error> {
+pub(super) fn read(text: &str, name: &str) -> Result<JsonList, serde_json::Error> {
     let mut twice = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = JsonPlace { path: name.to_owned(), twice: &mut twice }.deserialize(&mut reader)?;
     reader.end()?;
-    Ok(List { value, twice })
+    Ok(JsonList { value, twice })
 }
 
 struct JsonPlace<'a> {

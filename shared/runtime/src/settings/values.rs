@@ -468,9 +468,9 @@ fn unknown_key(key: &str) -> String {
 struct NamedLayer<'a>(String, &'a str);
 
 /// The environment as a layer: the variables of the table, each at its key.
-struct Environment(Dict);
+struct EnvironmentLayer(Dict);
 
-impl Provider for Environment {
+impl Provider for EnvironmentLayer {
     fn metadata(&self) -> Metadata {
         Metadata::named(ENVIRONMENT_LAYER)
     }
@@ -492,7 +492,7 @@ impl Provider for NamedLayer<'_> {
 
 /// The settings that a process environment holds.
 struct Variables {
-    layer: Environment,
+    layer: EnvironmentLayer,
     /// Variables of the table whose value is not UTF-8.
     not_unicode: BTreeSet<&'static str>,
     /// Variables that this version does not have.
@@ -530,7 +530,7 @@ where
     }
     warnings.sort();
     mistakes.sort_by(|one, other| one.subject.cmp(&other.subject));
-    Variables { layer: Environment(dict), not_unicode, mistakes, warnings }
+    Variables { layer: EnvironmentLayer(dict), not_unicode, mistakes, warnings }
 }
 
 /// The variable of the table by this name, and its key.

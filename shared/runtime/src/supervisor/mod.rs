@@ -241,19 +241,19 @@ impl Supervisor {
         }
     }
 
-    fn end_of(&mut self, rule: TaskRule, abort: Option<CancellationToken>) -> End {
+    fn end_of(&mut self, rule: TaskRule, abort: Option<CancellationToken>) -> TaskFinish {
         self.running.push(RunningTask { rule, abort, over: false });
-        End { index: self.running.len() - 1, ended: self.ended.0.clone() }
+        TaskFinish { index: self.running.len() - 1, ended: self.ended.0.clone() }
     }
 }
 
 /// Tells the supervisor that a task is over, however it ended.
-struct End {
+struct TaskFinish {
     index: usize,
     ended: mpsc::UnboundedSender<usize>,
 }
 
-impl Drop for End {
+impl Drop for TaskFinish {
     fn drop(&mut self) {
         // Nobody listens once the supervisor is gone.
         let _ = self.ended.send(self.index);

@@ -40,7 +40,7 @@ pub struct Logs {
 
 /// One line, handed over when it is dropped.
 #[derive(Debug)]
-pub struct Line<'a> {
+pub struct LogLine<'a> {
     bytes: Vec<u8>,
     writer: &'a LogWriter,
 }
@@ -102,14 +102,14 @@ impl Drop for Logs {
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {
-    type Writer = Line<'a>;
+    type Writer = LogLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line { bytes: Vec::new(), writer: self }
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine { bytes: Vec::new(), writer: self }
     }
 }
 
-impl Write for Line<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -120,7 +120,7 @@ impl Write for Line<'_> {
     }
 }
 
-impl Drop for Line<'_> {
+impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         if !bytes.is_empty() && self.writer.queue.try_send(WriterMessage::Line(bytes)).is_err() {

@@ -251,7 +251,7 @@ impl Memory {
 }
 
 #[derive(Deserialize)]
-struct Stored {
+struct FoundMessage {
     message: StoredMessage,
 }
 
@@ -263,9 +263,9 @@ struct StoredMessage {
 
 /// Returns whether the message at the anchor's sequence is the anchor's.
 async fn holds(api: &Api, anchor: &Anchor) -> Result<bool, PublishError> {
-    let stored = api.ask::<Stored>(&format!("STREAM.MSG.GET.{STREAM}"), &json!({ "seq": anchor.sequence })).await;
+    let stored = api.ask::<FoundMessage>(&format!("STREAM.MSG.GET.{STREAM}"), &json!({ "seq": anchor.sequence })).await;
     match stored {
-        Ok(Stored { message }) => {
+        Ok(FoundMessage { message }) => {
             let headers = STANDARD.decode(message.hdrs).unwrap_or_default();
             let wanted = format!("Nats-Msg-Id: {}", anchor.message_id);
             Ok(String::from_utf8_lossy(&headers).lines().any(|line| line.trim_end() == wanted))
