@@ -122,7 +122,7 @@ impl Billing {
         if let Some(cursor) = &page.cursor {
             let (at, id) = cursor.time_and_text().map_err(bad_cursor)?;
             let id = Uuid::try_parse(id).map_err(|_| bad_cursor(crate::CursorError))?;
-            rows = rows.filter(behind((Column::At, Moment(at)), (Column::Id, Id(id))));
+            rows = rows.filter(behind([Column::At, Column::Id], [Moment(at).into(), Id(id).into()]));
         }
         let rows: Vec<AuditRow> = self.source().find(rows).await?.into_iter().map(AuditRow::of).collect();
         Ok(PageOf::cut(rows, page.limit, |row| Cursor::after([row.at.to_string(), row.id.to_string()])))

@@ -241,7 +241,7 @@ impl Billing {
         if let Some(cursor) = &page.cursor {
             let (ts, id) = cursor.time_and_text().map_err(bad_cursor)?;
             let id = Uuid::try_parse(id).map_err(|_| bad_cursor(crate::CursorError))?;
-            rows = rows.filter(behind((Column::Ts, Moment(ts)), (Column::Id, Id(id))));
+            rows = rows.filter(behind([Column::Ts, Column::Id], [Moment(ts).into(), Id(id).into()]));
         }
         let rows = self.source().find(rows).await?;
         let rows = rows.into_iter().map(Correction::try_from).collect::<Result<Vec<_>, _>>()?;

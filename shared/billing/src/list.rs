@@ -73,12 +73,9 @@ pub struct PageOf<T> {
 }
 
 /// The rows behind one with these keys, in the order of both.
-pub(crate) fn behind<C: ColumnTrait>(
-    (first, key): (C, impl Into<Value>),
-    (second, then): (C, impl Into<Value>),
-) -> Expr {
-    let columns = Expr::tuple([first, second].map(|column| Expr::col(column.as_column_ref())));
-    columns.gt(Expr::tuple([Expr::val(key), Expr::val(then)]))
+pub(crate) fn behind<C: ColumnTrait>(columns: [C; 2], keys: [Value; 2]) -> Expr {
+    let columns = Expr::tuple(columns.map(|column| Expr::col(column.as_column_ref())));
+    columns.gt(Expr::tuple(keys.map(Expr::val)))
 }
 
 impl<T> PageOf<T> {

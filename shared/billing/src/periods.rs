@@ -313,8 +313,8 @@ impl Billing {
         );
         let rows = source.query(&sql, params).await?;
         let periods = rows.iter().map(|row| {
-            let ends = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
-            Ok((read(row, "number")?, period_between(ends)?))
+            let (start, end) = (dialect.read_time(row, "starts_at")?, dialect.read_time(row, "ends_at")?);
+            Ok((read(row, "number")?, period_between(start, end)?))
         });
         periods.collect()
     }
@@ -420,7 +420,7 @@ async fn last(source: Source<'_>, tenant: &str) -> Result<Option<ClosedPeriod>, 
     row.map(ClosedPeriod::try_from).transpose()
 }
 
-fn period_between((start, end): (Timestamp, Timestamp)) -> Result<Period, BillingError> {
+fn period_between(start: Timestamp, end: Timestamp) -> Result<Period, BillingError> {
     Period::new(start, end).map_err(|error| BillingError::unreadable("ends_at", error))
 }
 
@@ -431,7 +431,7 @@ impl TryFrom<Model> for ClosedPeriod {
         let total = row.total_cents.parse().map_err(|error| BillingError::unreadable("total_cents", error))?;
         Ok(Self {
             number: row.number,
-            period: period_between((row.starts_at.0, row.ends_at.0))?,
+            period: period_between(row.starts_at.0, row.ends_at.0)?,
             time_zone: row.time_zone,
             closed_at: row.closed_at.0,
             actor: row.actor,

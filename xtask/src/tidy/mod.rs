@@ -3,6 +3,7 @@
 //! Every problem is one line, `file:line: what is wrong: what would be right`.
 
 mod adding;
+mod arguments;
 mod circles;
 mod decisions;
 mod documents;
@@ -59,6 +60,7 @@ fn check(root: &Path) -> anyhow::Result<Vec<TidyProblem>> {
     let mut problems = Vec::new();
     for source in &tree.sources {
         rules::check(source, &tree.sources, &mut problems);
+        arguments::check(source, &mut problems);
     }
     for (path, text) in tree.texts() {
         rules::check_words(path, text, &mut problems);
