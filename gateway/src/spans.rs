@@ -185,6 +185,6 @@ const fn word_of(error: &BodyError) -> &'static str {
         BodyError::Idle => "idle",
         BodyError::CallTimeout => "call_timeout",
         BodyError::Stopped => "gateway_stopped",
-        BodyError::Source(_) => "request_aborted",
+        BodyError::Source(_) | BodyError::HalfClosed(_) => "request_aborted",
     }
 }

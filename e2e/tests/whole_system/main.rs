@@ -41,6 +41,7 @@ mod full_disk;
 mod full_stream;
 mod hand_over;
 mod lost_stores;
+mod malformed;
 mod memory;
 mod migrate_command;
 mod neighbours;

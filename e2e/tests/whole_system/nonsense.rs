@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use goldleaves_e2e::deployment::{Deployment, Kind};
-use goldleaves_e2e::h2_wire::{DATA, GET, HEAD, HEADERS, WHOLE, frame, head, preface};
+use goldleaves_e2e::h2_wire::{GET, frame};
 use goldleaves_testkit::client::Request;
 use goldleaves_testkit::upstream::{Answer, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -96,36 +96,5 @@ async fn nonsense_writes_no_line() {
         let lines: Vec<&str> = output.lines().skip(before.lines().count()).collect();
         assert!(lines.is_empty(), "{what} writes {} lines, such as {:?}", lines.len(), lines.first());
     }
-    assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
-}
-
-/// Refused they can't be: the library of HTTP/2 takes them out before anything else sees the trailers (docs/ERRORS.md).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pseudo_headers_in_trailers_reach_no_upstream_and_no_bill() {
-    let upstream = Upstream::start(|_| Answer::ok("hello")).await.unwrap();
-    let mut deployment = Deployment::start(Kind::Embedded, &upstream.url()).await.unwrap();
-    let token = deployment.token("acme").unwrap();
-    // The upstream is only sent trailers that were announced.
-    let announced = [&head("POST", "/api/v1/documents", Some(&token))[..], b"\x00\x07trailer\x04x-up"].concat();
-    let mut path = vec![0x04, 6];
-    path.extend(b"/other");
-    let trailers: [&[u8]; 4] = [b"", &[0x82], &path, &[0x88]];
-    for (count, pseudo) in (1..).zip(trailers) {
-        let trailers = [pseudo, b"\x00\x04x-up\x011"].concat();
-        let bytes = [
-            preface(65_535),
-            frame(HEADERS, HEAD, 1, &announced),
-            frame(DATA, 0, 1, b"whole"),
-            frame(HEADERS, WHOLE, 1, &trailers),
-        ];
-        let mut stream = TcpStream::connect(deployment.gateway().unwrap()).await.unwrap();
-        stream.write_all(&bytes.concat()).await.unwrap();
-        let summary = deployment.summary_of("acme", count).await.unwrap();
-        assert_eq!(summary["total_events"], count, "one call each, with such trailers and without");
-        let received = upstream.served().pop().unwrap();
-        assert_eq!((received.target(), received.body.bytes.as_slice()), ("/api/v1/documents", &b"whole"[..]));
-        assert!(received.body.trailers.iter().all(|(name, _)| name == "x-up"), "{:?}", received.body.trailers);
-    }
-    assert_eq!(upstream.served().len(), 4);
     assert_eq!(deployment.stop().await.unwrap().code(), Some(0));
 }

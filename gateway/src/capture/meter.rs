@@ -19,7 +19,7 @@ use crate::transport::{UploadFailure, UploadWatch};
 /// The status recorded for a client that left before there was one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The parts that the fingerprint of a request is made from.
+/// The knowledge of a request: the parts that its fingerprint is made from, where anybody wants one.
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// The head alone: there is no body.
@@ -62,7 +62,7 @@ struct Metered {
     arrived: Instant,
     /// The units that it counts when the upstream says nothing.
     units: Units,
-    /// `None` = nobody will compare the request with another.
+    /// `None` = there is no body, and nobody will compare the request with another.
     asked: Option<Asked>,
     stage: MeterStage,
     status: Option<u16>,

@@ -112,7 +112,7 @@ impl<S> Capture<S> {
             .client_chose_id
             .then(|| FingerprintBuilder::new(&caller.user, request.method().as_str(), path, request.uri().query()));
         let watch = upload_watch(traced, || fingerprint.clone());
-        let asked = fingerprint.map(|head| watch.clone().map_or(Asked::Head(head), Asked::Body));
+        let asked = watch.clone().map(Asked::Body).or(fingerprint.map(Asked::Head));
         let client_info = self.core.client_info;
         let user_agent = request.headers().get(USER_AGENT).filter(|_| client_info);
         let user_agent = user_agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));

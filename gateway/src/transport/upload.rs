@@ -33,7 +33,8 @@ pub(crate) enum UploadFailure {
     /// The client broke off.
     #[error("the client broke off its request")]
     ClientLeft,
-    /// The bytes that came are no body, such as a chunk without a length; the client is there and gets an answer.
+    /// The bytes that came are no body, such as a chunk without a length, or one that ends too early; the client is there and
+    /// gets an answer.
     #[error("the request's body is malformed")]
     Malformed,
     /// More bytes than allowed.
@@ -176,6 +177,7 @@ fn failure_of(error: &BodyError) -> UploadFailure {
         BodyError::TooLarge { .. } => UploadFailure::TooLarge,
         BodyError::Idle => UploadFailure::Idle,
         BodyError::Connection(error) if is_malformed(error) => UploadFailure::Malformed,
+        BodyError::HalfClosed(_) => UploadFailure::Malformed,
         BodyError::Connection(_) | BodyError::CallTimeout | BodyError::Stopped | BodyError::Source(_) => {
             UploadFailure::ClientLeft
         }

@@ -128,17 +128,38 @@ async fn an_upload_with_the_end_right_behind_it_is_passed_on_whole_and_served() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_the_end_cuts_off_is_the_clients_abort() {
+async fn an_upload_that_the_end_of_the_sending_half_cuts_off_is_answered_and_never_billed() {
     let world = World::answering(|_| Answer::ok("whole")).await;
-    let mut sent = 0;
     for request in [Request::post(BILLABLE, "body"), chunks(b"body")] {
         let request = request.token(&token()).wire("a");
-        for missing in [1, 3] {
+        for missing in [1, 3, 4] {
             let answer = with_the_end_behind(&world, &request[..request.len() - missing]).await;
-            assert!(!answer.contains(" 200 "), "{answer}");
-            sent += 1;
+            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+            assert!(answer.contains("\"code\":\"body_invalid\""), "{answer}");
         }
     }
-    let outcomes = world.outcomes().await;
-    assert!(outcomes.iter().all(|(outcome, ..)| *outcome == Outcome::ClientAborted), "{outcomes:?}, {sent} sent");
+    assert!(world.outcomes().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_within_its_upload_pays_however_it_leaves() {
+    let world = World::answering(|_| Answer::ok("whole")).await;
+    let mut left = 0;
+    for request in [Request::post(BILLABLE, "body"), chunks(b"body")] {
+        let request = request.token(&token()).wire("a");
+        for is_reset in [false, true] {
+            let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
+            stream.write_all(&request[..request.len() - 3]).await.unwrap();
+            while world.metric("goldleaves_spool_open_intents") == 0.0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if is_reset {
+                stream.set_zero_linger().unwrap();
+            }
+            drop(stream);
+            left += 1;
+            world.events(left).await;
+        }
+    }
+    assert_eq!(world.outcomes().await, vec![(Outcome::ClientAborted, 499, "1".to_owned()); left]);
 }

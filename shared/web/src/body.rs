@@ -23,6 +23,9 @@ pub enum BodyError {
     /// The connection it came over failed or was closed too early.
     #[error("the connection broke off within the body")]
     Connection(#[source] hyper::Error),
+    /// The client closed its sending half within it, and waits for an answer.
+    #[error("the client sent only a part of the body")]
+    HalfClosed(#[source] hyper::Error),
     /// It is longer than allowed.
     #[error("the body has more than {bytes_max} bytes")]
     TooLarge {
@@ -156,7 +159,10 @@ impl Body for WebBody {
                 if ended {
                     exchange.body_came();
                 }
-                polled.map_err(BodyError::Connection)
+                polled.map_err(|error| match exchange.is_awaited() {
+                    true => BodyError::HalfClosed(error),
+                    false => BodyError::Connection(error),
+                })
             }
             BodyKind::Boxed(body) => Pin::new(body).poll_frame(context),
         }

@@ -52,6 +52,8 @@ struct Upload {
     no_more: bool,
     /// A part of the body is missing.
     is_cut: bool,
+    /// The client is there, and waits for an answer to what it cut off.
+    is_awaited: bool,
     /// The task that waits for the next piece.
     taker: Option<Waker>,
 }
@@ -63,6 +65,8 @@ pub(crate) enum SendingEnd {
     Nothing,
     /// A request came whose body nobody has taken to its end: it may be whole.
     Undecided,
+    /// A part of a request's body is missing, and nothing of its answer was sent.
+    Cut,
     /// A whole request came and nothing of its answer was sent.
     AwaitsAnswer,
     /// Its answer is on its way.
@@ -171,6 +175,16 @@ impl Exchange {
         }
     }
 
+    /// The client that sends nothing more of a body has not left.
+    pub(crate) fn client_waits(&self) {
+        self.0.upload.lock().is_awaited = true;
+    }
+
+    /// Returns whether a body is cut off by a client that waits for its answer.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.upload.lock().is_awaited
+    }
+
     /// Wakes this task when the answer is over, or the body turns out to be cut off.
     pub(crate) fn wake_when_over(&self, cx: &Context<'_>) {
         *self.0.reader.lock() = Some(cx.waker().clone());
@@ -210,6 +224,7 @@ impl Exchange {
         }
         match flags & (ASKED | OWES_BODY | ANSWERED) {
             ASKED => SendingEnd::AwaitsAnswer,
+            flags_set if flags_set == ASKED | OWES_BODY => SendingEnd::Cut,
             flags_set if flags_set == ASKED | ANSWERED => SendingEnd::TakesAnswer { chunked: flags & CHUNKED != 0 },
             _ => SendingEnd::Nothing,
         }

@@ -19,6 +19,7 @@ use tower::Service;
 
 use super::fold::{Folded, Folds};
 use super::h2_streams::{ConnectionVerdict, CountedStreams, Streams};
+use super::h2_trailers::{FRAME_BYTES_MAX, Trailers};
 use super::head_timer::HeadTimer;
 use super::io::Socket;
 use super::service::{ForHttp1, ForHyper};
@@ -79,7 +80,8 @@ impl ServedConnection {
                 self.short(Short::new(read_already, stream, service, held, rules)).await;
             }
             SniffedVersion::H2 => {
-                let socket = self.socket(read_already, stream, Exchange::default(), held);
+                let trailers = Trailers::new(usize::try_from(self.options.header_bytes_max).unwrap_or(usize::MAX));
+                let socket = self.socket(read_already, stream, Exchange::default(), held).with_trailers(trailers);
                 self.h2(TokioIo::new(socket), ForHyper::new(service)).await;
             }
         }
@@ -175,6 +177,7 @@ impl ServedConnection {
             .keep_alive_interval(self.options.headers_timeout)
             .keep_alive_timeout(self.options.headers_timeout)
             .max_header_list_size(self.options.header_bytes_max)
+            .max_frame_size(FRAME_BYTES_MAX)
             .max_concurrent_streams(self.options.streams_max)
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .initial_stream_window_size(STREAM_WINDOW)

@@ -18,6 +18,8 @@ use crate::exchange::{Exchange, SendingEnd};
 const FIRST_LETTER: u8 = b'H';
 /// How often is looked for a reset.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a client that cut its request off may take to show that it left: longer than its answer to one byte takes.
+const CUT_MAX: Duration = Duration::from_secs(1);
 /// How long an answer of a known length may stand still.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
@@ -68,12 +70,15 @@ impl HalfClosed {
         match standing {
             SendingEnd::Nothing if !blocked => return Poll::Ready(ReaderWord::End),
             SendingEnd::Undecided => exchange.client_ended(),
-            SendingEnd::Nothing | SendingEnd::AwaitsAnswer | SendingEnd::TakesAnswer { .. } => {}
+            SendingEnd::Nothing | SendingEnd::Cut | SendingEnd::AwaitsAnswer | SendingEnd::TakesAnswer { .. } => {}
         }
         if blocked {
             self.wrote();
         } else if self.has_left(stream, standing) {
             return Poll::Ready(ReaderWord::Left);
+        } else if standing == SendingEnd::Cut && self.probed.is_some_and(|probed| probed.elapsed() >= CUT_MAX) {
+            exchange.client_waits();
+            return Poll::Ready(ReaderWord::End);
         }
         exchange.wake_when_over(cx);
         let _ = self.alarm.passed(Instant::now() + LOOK, cx);
@@ -86,13 +91,13 @@ impl HalfClosed {
         }
         match standing {
             SendingEnd::AwaitsAnswer if self.probed.is_none() => self.probe(stream, FIRST_LETTER).is_err(),
+            SendingEnd::Cut if !self.began && self.is_due() => self.probe(stream, FIRST_LETTER).is_err(),
             SendingEnd::TakesAnswer { chunked: true } if self.sent.elapsed() >= LOOK && self.is_due() => {
                 self.probe(stream, b'0').is_err()
             }
             SendingEnd::TakesAnswer { chunked: false } => self.sent.elapsed() >= SILENCE_MAX,
-            SendingEnd::AwaitsAnswer | SendingEnd::TakesAnswer { .. } | SendingEnd::Undecided | SendingEnd::Nothing => {
-                false
-            }
+            SendingEnd::AwaitsAnswer | SendingEnd::TakesAnswer { .. } => false,
+            SendingEnd::Undecided | SendingEnd::Cut | SendingEnd::Nothing => false,
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::buffers::Buffers;
 use super::fold::Folds;
+use super::h2_trailers::Trailers;
 use super::half_closed::{HalfClosed, ReaderWord};
 use super::linger::{Linger, poll_close};
 use super::target::TargetReader;
@@ -30,6 +31,8 @@ pub(super) struct Socket {
     target: Option<TargetReader>,
     /// The fields of its head.
     folds: Option<Folds>,
+    /// The trailers of requests in HTTP/2.
+    trailers: Option<Box<Trailers>>,
     /// The client once sent more than a request before it was answered. From then on nobody but hyper knows where a head begins.
     is_pipelined: bool,
     half_closed: Option<Box<HalfClosed>>,
@@ -60,6 +63,7 @@ impl Socket {
             exchange,
             target: None,
             folds: None,
+            trailers: None,
             is_pipelined: false,
             half_closed: None,
             linger: None,
@@ -82,8 +86,20 @@ impl Socket {
         self
     }
 
+    /// The client speaks HTTP/2.
+    pub(super) fn with_trailers(mut self, trailers: Trailers) -> Self {
+        let trailers = self.trailers.insert(Box::new(trailers));
+        if let Some(read) = trailers.read(&self.read_already) {
+            self.read_already = read;
+        }
+        self
+    }
+
     /// The bytes that hyper is to read in place of these, if others.
     fn head(&mut self, bytes: &[u8]) -> Option<BytesMut> {
+        if let Some(trailers) = &mut self.trailers {
+            return trailers.read(bytes);
+        }
         let encoded = self.target.as_mut().and_then(|target| target.encode(bytes));
         let folded = self.folds.as_mut().and_then(|folds| folds.read(encoded.as_deref().unwrap_or(bytes)));
         folded.or(encoded)

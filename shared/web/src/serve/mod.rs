@@ -7,8 +7,10 @@ mod connection;
 
 mod fold;
 mod h2_streams;
+mod h2_trailers;
 mod half_closed;
 mod head_timer;
+mod hpack;
 mod inherited;
 mod io;
 mod limit;
