@@ -433,6 +433,12 @@ mod tests {
             let mistakes = read(&[("UPSTREAMS", &entry(more.clone()))], Deployment::Embedded).unwrap_err();
             assert!(mistakes.contains(wrong), "{wrong} is not in\n{mistakes}");
         }
+        let same = serde_json::json!({"ca_file": none, "client_cert_file": none, "client_key_file": none});
+        let mistakes = read(&[("UPSTREAMS", &entry(same))], Deployment::Embedded).unwrap_err();
+        for key in ["ca_file", "client_cert_file", "client_key_file"] {
+            let named = mistakes.matches(&format!("upstreams[0].{key}: can't be used: ")).count();
+            assert_eq!(named, 1, "{key} in\n{mistakes}");
+        }
         let default = serde_json::json!([{"name": "default", "ca_file": ca}]).to_string();
         let mistakes =
             read(&[("UPSTREAM_URL", "http://h"), ("UPSTREAMS", &default)], Deployment::Embedded).unwrap_err();

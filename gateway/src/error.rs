@@ -19,6 +19,8 @@ pub(crate) enum GatewayError {
     Path(#[from] PathError),
     #[error("the request's target has no path")]
     Target,
+    #[error("the request's target has another scheme than http and https")]
+    Scheme,
     #[error("the path can't be rewritten without ambiguity")]
     Rewritten,
     #[error("no route leads there")]
@@ -143,7 +145,7 @@ impl GatewayError {
     /// The status of the response.
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::Path(_) | Self::Target | Self::Rewritten | Self::Host | Self::UpgradeRefused => {
+            Self::Path(_) | Self::Target | Self::Scheme | Self::Rewritten | Self::Host | Self::UpgradeRefused => {
                 StatusCode::BAD_REQUEST
             }
             Self::TenantChosenTwice { .. } | Self::HeaderBlanks => StatusCode::BAD_REQUEST,
@@ -172,7 +174,7 @@ impl GatewayError {
     /// The word for programs.
     pub(crate) const fn code(&self) -> ProblemCode {
         match self {
-            Self::Path(_) | Self::Target | Self::Rewritten => ProblemCode::PathInvalid,
+            Self::Path(_) | Self::Target | Self::Scheme | Self::Rewritten => ProblemCode::PathInvalid,
             Self::NoRoute => ProblemCode::NoRoute,
             Self::Host => ProblemCode::HostInvalid,
             Self::TenantChosenTwice { .. } | Self::TenantNotChosen { .. } => ProblemCode::TenantAmbiguous,

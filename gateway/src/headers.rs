@@ -96,14 +96,27 @@ pub(crate) fn outward(
     upgrade
 }
 
+/// An answer says two lengths of its body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TwoLengths;
+
 /// Makes the upstream's headers those of a response to the client.
-pub(crate) fn inward(headers: &mut HeaderMap) {
+///
+/// # Errors
+/// It says two lengths, which hyper lets pass where no body follows (RFC 9110, 8.6).
+pub(crate) fn inward(headers: &mut HeaderMap) -> Result<(), TwoLengths> {
     // Transfer-Encoding wins over Content-Length (RFC 9112, 6.3): kept, it would frame the client's body wrongly.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
-    } else if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        // hyper accepted them, so they are equal.
-        if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
+    } else if list(headers, &CONTENT_LENGTH).nth(1).is_some() {
+        let mut lengths = list(headers, &CONTENT_LENGTH);
+        let first = lengths.next().unwrap_or_default();
+        if lengths.any(|length| length != first) {
+            return Err(TwoLengths);
+        }
+        let length = HeaderValue::from_bytes(first);
+        drop(lengths);
+        if let Ok(length) = length {
             headers.insert(CONTENT_LENGTH, length);
         }
     }
@@ -112,6 +125,7 @@ pub(crate) fn inward(headers: &mut HeaderMap) {
     if headers.contains_key(TRAILER) {
         strip_announced_usage(headers);
     }
+    Ok(())
 }
 
 /// Returns whether a message's body is coded in a way that only this connection knows.
@@ -162,14 +176,14 @@ fn frame(headers: &mut HeaderMap, framing: Framing) {
     }
 }
 
-/// The protocol that a request wants to switch to, where that is WebSocket.
+/// The protocol that a request wants to switch to, where WebSocket is one of those it names: any other could carry requests
+/// that nobody meters, and is not passed on (RFC 9110, 7.8: the server chooses).
 pub(crate) fn wanted_upgrade(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
-    let protocol = headers.get(UPGRADE)?;
-    // Any other protocol could carry requests that nobody meters.
-    let switchable = version == Version::HTTP_11
-        && names_token(headers, &CONNECTION, "upgrade")
-        && list(headers, &UPGRADE).all(|token| token.eq_ignore_ascii_case(b"websocket"));
-    switchable.then(|| protocol.clone())
+    if !headers.contains_key(UPGRADE) || version != Version::HTTP_11 || !names_token(headers, &CONNECTION, "upgrade") {
+        return None;
+    }
+    let protocol = list(headers, &UPGRADE).find(|token| token.eq_ignore_ascii_case(b"websocket"))?;
+    HeaderValue::from_bytes(protocol).ok()
 }
 
 /// The members of a comma-separated field, over all its lines.
@@ -312,11 +326,14 @@ mod tests {
         let (headers, upgrade) = sent(&wanted, Version::HTTP_11, Framing::None);
         assert_eq!(upgrade.unwrap(), "websocket");
         assert_eq!(headers["connection"], "upgrade");
+        let several = [("host", "a"), ("connection", "upgrade"), ("upgrade", "x"), ("upgrade", "y/1, WebSocket")];
+        let (headers, upgrade) = sent(&several, Version::HTTP_11, Framing::None);
+        assert_eq!(headers.get_all("upgrade").iter().collect::<Vec<_>>(), ["WebSocket"]);
+        assert_eq!(upgrade.unwrap(), "WebSocket");
         for (lines, version) in [
             (&wanted[..], Version::HTTP_2),
             (&[("host", "a"), ("upgrade", "websocket")][..], Version::HTTP_11),
             (&[("host", "a"), ("connection", "upgrade"), ("upgrade", "x, H2C")][..], Version::HTTP_11),
-            (&[("host", "a"), ("connection", "upgrade"), ("upgrade", "websocket, x")][..], Version::HTTP_11),
             (&[("host", "a"), ("connection", "upgrade"), ("upgrade", "tls/1.0")][..], Version::HTTP_11),
         ] {
             let (headers, upgrade) = sent(lines, version, Framing::None);
@@ -341,20 +358,23 @@ mod tests {
         let usage = [("x-usage-units", "9"), ("x-usage-action", "x"), ("x-usage-event-id", "y"), ("host", "a")];
         assert_eq!(sent(&usage, Version::HTTP_11, Framing::None).0, map(&[("host", "a")]));
         let mut headers = map(&[("trailer", "X-Usage-Units, Expires"), ("trailer", "x-usage-action")]);
-        inward(&mut headers);
+        inward(&mut headers).unwrap();
         assert_eq!(headers, map(&[("trailer", "Expires")]));
         let mut headers = map(&[("trailer", "X-Usage-Units"), ("x-usage-event-id", "forged")]);
-        inward(&mut headers);
+        inward(&mut headers).unwrap();
         assert_eq!(headers, HeaderMap::new());
     }
 
     #[test]
     fn one_length_frames_an_answer() {
         let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
-        inward(&mut headers);
+        inward(&mut headers).unwrap();
         assert_eq!(headers, HeaderMap::new());
+        for lengths in [&[("content-length", "3"), ("content-length", "4")][..], &[("content-length", "3, 4")]] {
+            assert_eq!(inward(&mut map(lengths)), Err(TwoLengths), "{lengths:?}");
+        }
         let mut headers = map(&[("content-length", "3"), ("content-length", "3")]);
-        inward(&mut headers);
+        inward(&mut headers).unwrap();
         assert_eq!(headers, map(&[("content-length", "3")]));
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use http::Method;
 use rustls::pki_types::ServerName;
 
 use super::together::Unread;
-use crate::transport::{Origin, Speaks, Tls, TlsFiles};
+use crate::transport::{Of, Origin, Speaks, Tls, TlsFiles};
 use crate::upstream::Health;
 
 const UPSTREAMS_MAX: usize = 1_000;
@@ -273,15 +272,15 @@ fn tls(entry: &mut Entry, origins: Option<&Vec<Arc<Origin>>>) -> Option<Option<A
     if !is_https && files == TlsFiles::default() {
         return Some(None);
     }
-    let of_file = |file: Option<&Path>| match &files.client {
-        Some((certificate, _)) if file == Some(certificate) => CLIENT_CERT_FILE,
-        Some((_, key)) if file == Some(key) => CLIENT_KEY_FILE,
-        _ => CA_FILE,
+    let key_of = |part| match part {
+        Of::Authorities => CA_FILE,
+        Of::Certificates => CLIENT_CERT_FILE,
+        Of::Key => CLIENT_KEY_FILE,
     };
-    match Tls::read(files.clone()) {
+    match Tls::read(files) {
         Ok(tls) => Some(Some(Arc::new(tls))),
         Err(errors) => {
-            errors.iter().for_each(|error| entry.mistake(of_file(error.file()), &format!("can't be used: {error}")));
+            errors.iter().for_each(|error| entry.mistake(key_of(error.of()), &format!("can't be used: {error}")));
             None
         }
     }

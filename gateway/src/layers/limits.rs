@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use goldleaves_web::WebBody;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use super::{After, Answer, Inward, Step};
@@ -19,7 +20,7 @@ use crate::via::Via;
 const METHOD_BYTES_MAX: usize = 32;
 
 /// The methods that are forwarded; `TRACE` would show a client what the gateway says to the upstream.
-const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+pub(super) const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The limits of a request and of a core.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,9 @@ impl Limits {
         }
         if request.method().as_str().len() > METHOD_BYTES_MAX {
             return Err(GatewayError::Method);
+        }
+        if request.uri().scheme().is_some_and(is_foreign) {
+            return Err(GatewayError::Scheme);
         }
         let bytes_max = self.options.header_bytes_max;
         if head_bytes(request) > bytes_max {
@@ -121,6 +125,11 @@ impl After<Failure> for Waiting {
     fn outward(self, answer: Answer<Failure>) -> Answer<Failure> {
         answer
     }
+}
+
+/// Nothing else is served; which of the two it is, is said by whoever takes the connection.
+fn is_foreign(scheme: &Scheme) -> bool {
+    !["http", "https"].iter().any(|served| scheme.as_str().eq_ignore_ascii_case(served))
 }
 
 fn head_bytes(request: &Request<WebBody>) -> usize {

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use goldleaves_domain::{LocalRoute, NormalPath, PublicRoutes, RouteClass};
 use goldleaves_web::WebBody;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use super::limits::announced_length;
+use super::limits::{SERVED_METHODS, announced_length};
 use super::{After, Answer, Inward, Step, is_preflight};
 use crate::call::{Admission, Routed, Traced};
 use crate::edge::Edge;
@@ -44,6 +44,10 @@ impl Step<Traced> for Route {
 
     fn inward(&self, call: Traced) -> Inward<Routed, Counted, Failure> {
         let target = call.request.uri().path_and_query().map(|target| target.path());
+        if target == Some("*") && *call.request.method() == Method::OPTIONS {
+            call.trace.matched(RequestClass::Local, None);
+            return self.answered(Ok(options()));
+        }
         let path = target.ok_or(GatewayError::Target).and_then(|path| Ok(NormalPath::normalise(path)?));
         let path = match path {
             Ok(path) => path,
@@ -106,6 +110,10 @@ impl Route {
             (LocalRoute::Health, &Method::GET | &Method::HEAD) => Ok(health()),
             (LocalRoute::Health, _) => Err(GatewayError::MethodNotAllowed { allowed: "GET, HEAD".into() }),
         };
+        self.answered(answered)
+    }
+
+    fn answered(&self, answered: Result<Response<WebBody>, GatewayError>) -> Inward<Routed, Counted, Failure> {
         let status = answered.as_ref().map_or_else(GatewayError::status, Response::status);
         self.metrics.request(RequestClass::Local, status);
         match answered {
@@ -131,6 +139,14 @@ impl After<Failure> for Counted {
 fn preflown(request: &Request<WebBody>) -> Method {
     let wanted = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD);
     wanted.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).unwrap_or(Method::OPTIONS)
+}
+
+/// The answer about the gateway as a whole and none of what stands behind it (RFC 9110, 9.3.7).
+fn options() -> Response<WebBody> {
+    let mut response = Response::new(WebBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(SERVED_METHODS));
+    response
 }
 
 fn health() -> Response<WebBody> {

@@ -229,7 +229,9 @@ impl ProxyInner {
         if headers::has_foreign_coding(response.headers()) {
             return Err(UpstreamError::Answer("only the transfer coding chunked is known").of(way.whom()));
         }
-        headers::inward(response.headers_mut());
+        if headers::inward(response.headers_mut()).is_err() {
+            return Err(UpstreamError::Answer("it says two lengths of its body").of(way.whom()));
+        }
         let stall = match is_event_stream(response.headers()) || is_grpc(response.headers()) {
             true => Stall::new(way.limits.stream_idle, ends.stream),
             false => Stall::new(way.limits.body_idle, ends.call),
@@ -340,7 +342,9 @@ fn switched(
     let client = client.ok_or_else(unasked)?;
     let upstream = hyper::upgrade::on(&mut response);
     let protocol = response.headers().get(UPGRADE).cloned();
-    headers::inward(response.headers_mut());
+    if headers::inward(response.headers_mut()).is_err() {
+        return Err(UpstreamError::Answer("it says two lengths of its body").of(way.whom()));
+    }
     if let Some(protocol) = protocol {
         response.headers_mut().insert(UPGRADE, protocol);
     }

@@ -21,7 +21,7 @@ pub(crate) use short::{Short, short, short_head};
 pub(crate) use slots::Slots;
 pub(crate) use stall::Stall;
 pub(crate) use target::Target;
-pub(crate) use tls::{Tls, TlsFiles};
+pub(crate) use tls::{Of, Tls, TlsFiles};
 pub(crate) use two::{was_refused, was_reset};
 pub(crate) use upload::{Upload, UploadFailure, UploadLimits, UploadWatch};
 pub(crate) use wire::{Dial, Security};

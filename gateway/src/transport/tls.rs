@@ -52,8 +52,8 @@ impl TlsFiles {
 struct Contents(Vec<Vec<u8>>);
 
 impl Contents {
-    fn read(&mut self, what: &'static str, file: &Path) -> Result<&[u8], TlsError> {
-        self.0.push(read_file(file, NAMED_FILE_BYTES_MAX).map_err(wrong(what, file))?);
+    fn read(&mut self, of: Of, file: &Path) -> Result<&[u8], TlsError> {
+        self.0.push(read_file(file, NAMED_FILE_BYTES_MAX).map_err(wrong(of, file))?);
         Ok(self.0.last().map(Vec::as_slice).unwrap_or_default())
     }
 }
@@ -62,15 +62,24 @@ impl Contents {
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}: {why}", .file.as_ref().map(|file| format!(" {}", file.display())).unwrap_or_default())]
 pub(crate) struct TlsError {
+    of: Of,
     what: &'static str,
     file: Option<PathBuf>,
     why: String,
 }
 
+/// The parts of the settings that an error can be about. One file may be named for several of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    Authorities,
+    Certificates,
+    Key,
+}
+
 impl TlsError {
-    /// The file that is wrong, where it is one.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+    /// The part that is wrong.
+    pub(crate) const fn of(&self) -> Of {
+        self.of
     }
 }
 
@@ -82,20 +91,20 @@ impl Tls {
     pub(crate) fn read(files: TlsFiles) -> Result<Self, Vec<TlsError>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let plain = |why: rustls::Error| vec![TlsError { what: "TLS", file: None, why: why.to_string() }];
+        let plain =
+            |why: rustls::Error| vec![TlsError { of: Of::Authorities, what: "TLS", file: None, why: why.to_string() }];
         let builder = builder.map_err(plain)?;
         let mut contents = Contents::default();
         let roots = roots(files.ca.as_deref(), &mut contents);
-        let client = files
-            .client
-            .as_ref()
-            .map(|(certificates, key)| (key_in(key, &mut contents), chain(certificates, &mut contents), key.clone()));
+        let client = files.client.as_ref().map(|(certificates, key)| {
+            (key_in(key, &mut contents), chain(Of::Certificates, certificates, &mut contents), key.clone())
+        });
         let mut one = match (roots, client) {
             (Ok(roots), None) => builder.with_root_certificates(roots).with_no_client_auth(),
             (Ok(roots), Some((Ok(key), Ok(chain), file))) => {
                 let made = builder.with_root_certificates(roots).with_client_auth_cert(chain, key);
                 let what = "certificate and key do not fit:";
-                made.map_err(|why| vec![TlsError { what, file: Some(file), why: why.to_string() }])?
+                made.map_err(|why| vec![TlsError { of: Of::Key, what, file: Some(file), why: why.to_string() }])?
             }
             (roots, client) => {
                 let of_client = client.into_iter().flat_map(|(key, chain, _)| [key.err(), chain.err()]);
@@ -169,8 +178,8 @@ impl fmt::Debug for Tls {
 fn roots(file: Option<&Path>, contents: &mut Contents) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     if let Some(file) = file {
-        for certificate in chain(file, contents)? {
-            roots.add(certificate).map_err(|why| wrong("the certificate authority", file)(why))?;
+        for certificate in chain(Of::Authorities, file, contents)? {
+            roots.add(certificate).map_err(|why| wrong(Of::Authorities, file)(why))?;
         }
         return Ok(roots);
     }
@@ -182,19 +191,24 @@ fn roots(file: Option<&Path>, contents: &mut Contents) -> Result<RootCertStore, 
 }
 
 fn key_in(file: &Path, contents: &mut Contents) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(contents.read("the key", file)?).map_err(wrong("the key", file))
+    PrivateKeyDer::from_pem_slice(contents.read(Of::Key, file)?).map_err(wrong(Of::Key, file))
 }
 
-fn chain(file: &Path, contents: &mut Contents) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(contents.read("the certificates", file)?);
-    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(wrong("the certificates", file))?;
+fn chain(of: Of, file: &Path, contents: &mut Contents) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(contents.read(of, file)?);
+    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(wrong(of, file))?;
     if certificates.is_empty() {
-        return Err(wrong("the certificates", file)("there is none in it"));
+        return Err(wrong(of, file)("there is none in it"));
     }
     Ok(certificates)
 }
 
-fn wrong<E: fmt::Display>(what: &'static str, file: &Path) -> impl FnOnce(E) -> TlsError {
+fn wrong<E: fmt::Display>(of: Of, file: &Path) -> impl FnOnce(E) -> TlsError {
     let file = Some(file.to_owned());
-    move |why| TlsError { what, file, why: why.to_string() }
+    let what = match of {
+        Of::Authorities => "the certificate authorities",
+        Of::Certificates => "the certificates",
+        Of::Key => "the key",
+    };
+    move |why| TlsError { of, what, file, why: why.to_string() }
 }

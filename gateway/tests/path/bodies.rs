@@ -39,6 +39,18 @@ async fn framing_is_kept_both_ways() {
 }
 
 #[tokio::test]
+async fn an_answer_with_two_lengths_is_none_although_no_body_follows() {
+    let two = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n";
+    for said in [two, "HTTP/1.1 200 OK\r\nContent-Length: 3, 4\r\n\r\n"] {
+        let world = World::answering(move |_| Answer::raw(said)).await;
+        let response = world.send(Request::new("HEAD", BILLABLE)).await;
+        let kind = response.header("content-type");
+        assert_eq!((response.status, kind), (502, Some("application/problem+json")), "{said}");
+        assert!(world.finish().await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn responses_without_a_body_keep_what_their_heads_say() {
     let world = World::answering(|received| match received.target().rsplit('/').next().unwrap() {
         "204" => Answer::head_only(204).header("X-A", "1"),

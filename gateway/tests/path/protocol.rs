@@ -82,8 +82,13 @@ async fn status_of(world: &World, fields: &[(&str, &str)]) -> Option<u8> {
     let token = format!("Bearer {}", token());
     let target = [(":method", "GET"), (":scheme", "http"), (":path", BILLABLE)];
     let block = hpack(&[&target[..], fields, &[("authorization", token.as_str())][..]].concat());
+    answered(world, &block).await
+}
+
+/// Sends this head over h2; returns as [`status_of`] does.
+async fn answered(world: &World, block: &[u8]) -> Option<u8> {
     let mut stream = TcpStream::connect(world.gateway.address()).await.unwrap();
-    let sent = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 5, 1, &block)].concat();
+    let sent = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 5, 1, block)].concat();
     stream.write_all(&sent).await.unwrap();
     loop {
         let mut head = [0; 9];
@@ -96,6 +101,18 @@ async fn status_of(world: &World, fields: &[(&str, &str)]) -> Option<u8> {
             _ => {}
         }
     }
+}
+
+#[tokio::test]
+async fn h2_has_a_scheme_that_is_served() {
+    let world = World::answering(|_| Answer::ok("")).await;
+    let token = format!("Bearer {}", token());
+    for (scheme, status) in [("http", OK), ("https", OK), ("HTTP", OK), ("ftp", BAD), ("gopher", BAD), ("", BAD)] {
+        let target = [(":method", "GET"), (":scheme", scheme), (":path", BILLABLE), (":authority", "a")];
+        let block = hpack(&[&target[..], &[("authorization", token.as_str())][..]].concat());
+        assert_eq!(answered(&world, &block).await, status, "{scheme}");
+    }
+    assert_eq!(world.finish().await.len(), 3);
 }
 
 /// The statuses 200 and 400 in HPACK's own table.

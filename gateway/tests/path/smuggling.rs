@@ -125,6 +125,12 @@ async fn connect_is_not_served() {
     assert_eq!(connection.read("GET").await.unwrap().status, 501);
     let mut connection = world.connect().await;
     connection.write(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    assert_eq!(connection.read("OPTIONS").await.unwrap().status, 400);
+    let answer = connection.read("OPTIONS").await.unwrap();
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    for (target, status) in [("ftp://a/api/v1/documents", 400), ("HTTP://a/api/v1/documents", 401)] {
+        connection.write(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+        assert_eq!(connection.read("GET").await.unwrap().status, status, "{target}");
+    }
     assert!(world.upstream().served().is_empty());
 }

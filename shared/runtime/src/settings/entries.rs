@@ -47,6 +47,7 @@ impl Values {
         let list = match self.listed(setting)? {
             Value::Array(_, list) => list,
             Value::String(_, text) => self.json_list(setting, &text)?,
+            Value::Dict(..) => return self.one_table(setting),
             _ => return self.no_list(setting, "is no list"),
         };
         if list.len() > entries_max {
@@ -74,6 +75,14 @@ impl Values {
             Ok(_) => self.no_list(setting, "is JSON but no array"),
             Err(error) => self.no_list(setting, &format!("is not JSON: {error}")),
         }
+    }
+
+    /// A list of one entry needs both brackets, too.
+    fn one_table<T>(&mut self, setting: Setting) -> Option<T> {
+        let key = setting.key;
+        let text = format!("is one table, [{key}]; expected a list of tables, each of which begins with [[{key}]]");
+        self.mistake_at(key, text);
+        None
     }
 
     fn no_list<T>(&mut self, setting: Setting, why: &str) -> Option<T> {
@@ -287,6 +296,16 @@ mod tests {
         let mut values = Values::load([("UPSTREAMS", json)], Some(file));
         assert_eq!(read(&mut values), ["c"]);
         values.finish(Some(())).unwrap();
+    }
+
+    #[test]
+    fn a_list_that_is_written_as_one_table_is_named_as_such() {
+        let mut values = Values::load::<&str, &str>([], Some("[upstreams]\nname = \"a\"\n"));
+        assert!(read(&mut values).is_empty());
+        let mistakes = values.finish(Some(())).unwrap_err().to_string();
+        let line =
+            "upstreams: is one table, [upstreams]; expected a list of tables, each of which begins with [[upstreams]]";
+        assert!(mistakes.contains(line) && !mistakes.contains("unknown key"), "{mistakes}");
     }
 
     #[test]

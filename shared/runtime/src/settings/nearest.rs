@@ -7,10 +7,15 @@ const MISTYPED_MAX: usize = 3;
 /// Variables that Kubernetes makes for each service (`GATEWAY_PORT`) look like ours and are not.
 const OF_SERVICES: [&str; 3] = ["_PORT", "_HOST", "_PROTO"];
 
-/// The known key with the smallest edit distance to `unknown`.
+/// The known key with the smallest edit distance to `unknown`; what is in the same section is nearer than what is not.
 pub(crate) fn known_key(unknown: &str) -> &'static str {
+    let section = |key: &str| key.split_once('.').map(|(section, _)| section.to_owned());
     let keys = table::ALL.iter().flat_map(|setting| [Some(setting.key), setting.file().map(|(_, key)| key)]);
-    keys.flatten().min_by_key(|key| edit_distance(unknown, key)).unwrap_or_default()
+    let keys: Vec<&str> = keys.flatten().collect();
+    let siblings: Vec<&str> =
+        keys.iter().copied().filter(|key| section(key).is_some() && section(key) == section(unknown)).collect();
+    let near = if siblings.is_empty() { keys } else { siblings };
+    near.into_iter().min_by_key(|key| edit_distance(unknown, key)).unwrap_or_default()
 }
 
 /// Every variable that is read.
@@ -76,6 +81,7 @@ mod tests {
             ("limits.connection_max", "limits.connections_max"),
             ("datadir", "data_dir"),
             ("jwt.secret_fil", "jwt.secret_file"),
+            ("stripe.foo", "stripe.api_key"),
         ] {
             assert_eq!(known_key(typed), meant);
         }

@@ -436,6 +436,9 @@ fn number_as_text(number: Num) -> String {
     }
 }
 
+/// The lists of tables.
+const LISTS: [Setting; 2] = [table::UPSTREAMS, table::ROUTES];
+
 /// The dotted keys of a table that are no setting.
 fn unknown_keys(prefix: &str, table: &toml::Table) -> Vec<String> {
     let mut unknown = Vec::new();
@@ -448,6 +451,8 @@ fn unknown_keys(prefix: &str, table: &toml::Table) -> Vec<String> {
             .iter()
             .any(|setting| setting.key.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.')));
         match value {
+            // A list that is written as one table: whoever reads it says so.
+            toml::Value::Table(_) if LISTS.iter().any(|list| list.key == key) => {}
             toml::Value::Table(inner) if !inner.is_empty() => unknown.extend(unknown_keys(&key, inner)),
             toml::Value::Table(_) if is_section => {}
             _ if is_setting => {}
