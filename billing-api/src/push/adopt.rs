@@ -46,11 +46,11 @@ type Minutes = BTreeMap<i64, i128>;
 
 impl Pusher {
     /// Takes over what Stripe has in a lane, and makes rows of the differences.
-    pub(crate) async fn adopt(&self, lane: &LaneKey, author: (&Author, &str)) -> Result<Adopted, AdoptError> {
+    pub(crate) async fn adopt(&self, lane: &LaneKey, author: &Author, body: &str) -> Result<Adopted, AdoptError> {
         // Before Stripe is asked: of a lane that nobody's usage goes to there is nothing to take over.
         let meter = self.inner.books.meter_of_lane(lane).await?;
         let found = self.differences(lane, &meter).await?;
-        let adopted = self.inner.books.adopt((lane, &found), author).await?;
+        let adopted = self.inner.books.adopt(lane, &found, author, body).await?;
         self.wake();
         Ok(adopted)
     }
@@ -63,7 +63,7 @@ impl Pusher {
         let mut ours = Minutes::new();
         // What the ledger does not know to be sent is no reason for anything to be there.
         let was_sent = |row: &PushRow| row.progress.attempts > 0 || row.origin == "adopted";
-        for row in self.inner.books.rows_of(lane, (from, until)).await?.into_iter().filter(was_sent) {
+        for row in self.inner.books.rows_of(lane, from, until).await?.into_iter().filter(was_sent) {
             if let (Some(minute), Some(value)) = (row.event_timestamp, row.value) {
                 *ours.entry(seconds(minute_of(minute)) / MINUTES_OF_HOUR).or_default() += value;
             }
@@ -108,11 +108,11 @@ impl Pusher {
                 continue;
             }
             let middle = from + (to - from) / 2;
-            let first = self.sum_of(differing, (from, middle)).await?;
+            let first = self.sum_of(differing, from, middle).await?;
             let second = match (theirs, first) {
                 (Some(theirs), Some(first)) => Some(theirs - first),
                 // A float does not hold the whole, or not the first half.
-                _ => self.sum_of(differing, (middle, to)).await?,
+                _ => self.sum_of(differing, middle, to).await?,
             };
             open.push((from, middle, first));
             open.push((middle, to, second));
@@ -121,7 +121,7 @@ impl Pusher {
     }
 
     /// Returns the sum of a window; `None` where it is more than a float holds.
-    async fn sum_of(&self, differing: &Differing<'_>, (from, to): (i64, i64)) -> Result<Option<i128>, AdoptError> {
+    async fn sum_of(&self, differing: &Differing<'_>, from: i64, to: i64) -> Result<Option<i128>, AdoptError> {
         let window = Window {
             stripe_customer_id: differing.lane.stripe_customer_id.clone(),
             start: from * MINUTES_OF_HOUR,

@@ -17,7 +17,8 @@ impl Pusher {
     pub(super) async fn confirm_hours(
         &self,
         claim: &Claim,
-        (meter, rows): (&StoredMeter, &[PushRow]),
+        meter: &StoredMeter,
+        rows: &[PushRow],
         now: Timestamp,
     ) -> Result<usize, Stop> {
         let is_due = |row: &&PushRow| row.progress.state == RowState::Pushed && row.due(now) == Due::Read;
@@ -32,7 +33,7 @@ impl Pusher {
         let Ok(sums) = self.pages(reader, ((first, until), true)).await? else { return Ok(0) };
         let theirs: BTreeMap<i64, i128> = sums.iter().filter_map(|sum| Some((sum.start_time, sum.value()?))).collect();
         let mut ours: BTreeMap<Timestamp, Vec<PushRow>> = BTreeMap::new();
-        for row in self.inner.books.rows_of(&claim.lane.key, (first, until)).await? {
+        for row in self.inner.books.rows_of(&claim.lane.key, first, until).await? {
             if let Some(minute) = row.event_timestamp {
                 ours.entry(minute.hour()).or_default().push(row);
             }

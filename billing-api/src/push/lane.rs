@@ -94,7 +94,7 @@ impl Pusher {
         let reader = Reader { claim, meter, pace: &self.inner.calls };
         let Some((total, window)) = self.total(reader).await? else { return Ok(false) };
         let ours = self.inner.books.lane_sums(lane, window).await?;
-        self.inner.books.compared(lane, (total, ours.pushed)).await?;
+        self.inner.books.compared(lane, total, ours.pushed).await?;
         if ours.is_exceeded_by(total) {
             tracing::error!(
                 customer = lane.stripe_customer_id,
@@ -112,13 +112,13 @@ impl Pusher {
     async fn work_rows(&self, claim: &Claim, meter: &StoredMeter, work: LaneWork) -> Result<(), Stop> {
         loop {
             let (rows, now) = self.inner.books.due_rows(&claim.lane.key, work).await?;
-            if work == LaneWork::Read && self.confirm_hours(claim, (meter, &rows), now).await? > 0 {
+            if work == LaneWork::Read && self.confirm_hours(claim, meter, &rows, now).await? > 0 {
                 continue;
             }
             let mut done = 0;
             for row in &rows {
                 let now = self.is_in_time(claim).await?.max(now);
-                match self.step(claim, (meter, row), (work, now)).await? {
+                match self.step(claim, meter, row, Turn { work, now }).await? {
                     Step::Done => done += 1,
                     Step::Nothing => {}
                     Step::Leave => return Ok(()),
@@ -130,12 +130,8 @@ impl Pusher {
         }
     }
 
-    async fn step(
-        &self,
-        claim: &Claim,
-        (meter, row): (&StoredMeter, &PushRow),
-        (work, now): (LaneWork, Timestamp),
-    ) -> Result<Step, Stop> {
+    async fn step(&self, claim: &Claim, meter: &StoredMeter, row: &PushRow, turn: Turn) -> Result<Step, Stop> {
+        let Turn { work, now } = turn;
         match row.due(now) {
             Due::Nothing => Ok(Step::Nothing),
             Due::Hold => {
@@ -143,8 +139,8 @@ impl Pusher {
                 Ok(Step::Done)
             }
             Due::Send if work == LaneWork::Send => self.send(claim, row).await,
-            Due::Read if work == LaneWork::Read => self.read(claim, (meter, row)).await,
-            Due::ReadFirst => self.read(claim, (meter, row)).await,
+            Due::Read if work == LaneWork::Read => self.read(claim, meter, row).await,
+            Due::ReadFirst => self.read(claim, meter, row).await,
             // Done by whoever takes the lane for it.
             Due::Send | Due::Read => Ok(Step::Nothing),
         }
@@ -166,7 +162,7 @@ impl Pusher {
         } else if !matches!(sent, Sent::Unanswered(_)) {
             self.mend();
         }
-        self.after(claim, (&row, sent)).await
+        self.after(claim, &row, sent).await
     }
 
     /// Returns whether an attempt was written down just now. A program that stood still since then would send what another may have
@@ -180,7 +176,7 @@ impl Pusher {
         Ok(since <= CALL_AFTER_ATTEMPT)
     }
 
-    async fn after(&self, claim: &Claim, (row, sent): (&PushRow, Sent)) -> Result<Step, Stop> {
+    async fn after(&self, claim: &Claim, row: &PushRow, sent: Sent) -> Result<Step, Stop> {
         let books = &self.inner.books;
         let (outcome, step) = match &sent {
             Sent::Taken | Sent::Duplicate => (Outcome::Taken, Step::Done),
@@ -216,7 +212,7 @@ impl Pusher {
         Ok(step)
     }
 
-    async fn read(&self, claim: &Claim, (meter, row): (&StoredMeter, &PushRow)) -> Result<Step, Stop> {
+    async fn read(&self, claim: &Claim, meter: &StoredMeter, row: &PushRow) -> Result<Step, Stop> {
         let Some(minute) = row.event_timestamp.map(minute_of) else { return Ok(Step::Nothing) };
         let reader = Reader { claim, meter, pace: &self.inner.reads };
         let Some(read) = self.sum_of_minute(reader, minute).await? else { return Ok(Step::Leave) };
@@ -237,6 +233,13 @@ impl Pusher {
         }
         Ok(Step::Done)
     }
+}
+
+/// A row's turn: what is done in the lane, and the time.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    work: LaneWork,
+    now: Timestamp,
 }
 
 /// The result of a row's turn in this lease.

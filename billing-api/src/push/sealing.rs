@@ -67,14 +67,14 @@ impl Pusher {
             let done = self.inner.sealing.0.lock();
             (done.before, done.night)
         };
-        let mut sealed = books.seal_hours((before.unwrap_or(first).max(first), settled)).await?;
+        let mut sealed = books.seal_hours(before.unwrap_or(first).max(first), settled).await?;
         self.inner.sealing.0.lock().before = Some(settled);
         let late = self.seal_late().await?;
         let left = late.left.clone();
         sealed.add(late);
         let day = now.unix_micros().div_euclid(Timestamp::DAY_MICROS);
         if night.is_some_and(|night| night < day) {
-            sealed.add(self.look_at_all((first, settled)).await?);
+            sealed.add(self.look_at_all(first, settled).await?);
         }
         self.inner.sealing.0.lock().night = Some(day);
         self.note_left(&left);
@@ -101,8 +101,8 @@ impl Pusher {
     }
 
     /// The nightly look.
-    async fn look_at_all(&self, (first, settled): (Timestamp, Timestamp)) -> Result<Sealed, BillingError> {
-        let missed = self.books().seal_hours((first, settled)).await?;
+    async fn look_at_all(&self, first: Timestamp, settled: Timestamp) -> Result<Sealed, BillingError> {
+        let missed = self.books().seal_hours(first, settled).await?;
         self.inner.sealing.0.lock().missed = missed.units_micro;
         if missed.rows > 0 {
             tracing::error!(rows = missed.rows, "usage was in no row for Stripe; it has rows now");

@@ -92,8 +92,9 @@ impl Pusher {
     pub(super) async fn pages(
         &self,
         reader: Reader<'_>,
-        ((from, to), is_by_hour): (Hours, bool),
+        window: (Hours, bool),
     ) -> Result<Result<Vec<Sum>, ReadError>, Stop> {
+        let ((from, to), is_by_hour) = window;
         let window = Window {
             stripe_customer_id: reader.claim.lane.key.stripe_customer_id.clone(),
             start: from.unix_micros() / SECOND,
@@ -129,7 +130,8 @@ fn hour_at(seconds: i64) -> Hours {
 }
 
 /// Both halves of a window, of whole minutes.
-fn halves((from, to): Hours) -> [Hours; 2] {
+fn halves(hours: Hours) -> [Hours; 2] {
+    let (from, to) = hours;
     let minutes = (to.unix_micros() - from.unix_micros()) / MINUTE;
     let middle = from.plus_micros(minutes / 2 * MINUTE).unwrap_or(from);
     [(from, middle), (middle, to)]

@@ -60,7 +60,7 @@ pub(crate) async fn put_meter(
         is_checked: false,
     };
     new.is_checked = is_fit(&api, &new).await?;
-    let put = api.books().put_meter(&new, (&ask.author(), &members.text)).await?;
+    let put = api.books().put_meter(&new, &ask.author(), &members.text).await?;
     Ok(meter_item(&put.stored).answer(status_of(put.is_new)))
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn put_mapping(
         None => None,
     };
     let new = NewMapping { tenant_id: asked.tenant, meter, from_hour, stripe_customer_id };
-    let put = api.books().map(&new, (&ask.author(), &members.text)).await?;
+    let put = api.books().map(&new, &ask.author(), &members.text).await?;
     if let Some(desk) = api.stripe() {
         desk.pusher.wake();
     }
@@ -161,7 +161,7 @@ pub(crate) async fn retry(
         .map_err(|_| ApiError::Parameter("the path must name a row by its id".to_owned()))?;
     let members = Members::read(body, &contract::RETRIED)?;
     members.reason()?;
-    let row = api.books().retry(id, (&ask.author(), &members.text)).await?;
+    let row = api.books().retry(id, &ask.author(), &members.text).await?;
     if let Some(desk) = api.stripe() {
         desk.pusher.wake();
     }
@@ -191,7 +191,7 @@ pub(crate) async fn adopt(
     let Some(desk) = api.stripe() else {
         return Err(ApiError::NotPushing);
     };
-    let adopted = desk.pusher.adopt(&lane, (&ask.author(), &members.text)).await?;
+    let adopted = desk.pusher.adopt(&lane, &ask.author(), &members.text).await?;
     let item = Item::new(
         &contract::ADOPTED,
         [

@@ -100,7 +100,7 @@ async fn an_hour_of_many_rows_is_compared_confirmed_and_adopted(api: Api) {
     assert_eq!(desk.double.total(CUSTOMER, METER), total + 1);
     // A millionth that somebody else adds to that hour is seen, and taken over.
     let minute = 13 * HOUR + 45 * 60;
-    desk.double.push_foreign((CUSTOMER, METER), crate::stripe_desk::seconds("2026-03-15T00:00:00Z") + minute, 1);
+    desk.double.push_foreign(CUSTOMER, METER, crate::stripe_desk::seconds("2026-03-15T00:00:00Z") + minute, 1);
     desk.pass_time(26 * HOUR, 2 * HOUR).await;
     assert_eq!(lane_of(&desk, METER).await["blocked"], "stripe_has_more");
     let body = json!({"stripe_customer_id": CUSTOMER, "event_name": METER, "reason": "somebody else's"});

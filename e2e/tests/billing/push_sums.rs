@@ -101,7 +101,7 @@ async fn a_lane_that_no_float_holds_is_compared_hour_by_hour(api: Api) {
     assert!(drift.contains(r#""stripe_units":12999999987.000014,"#), "{drift}");
     assert!(desk.rows().await.iter().all(|row| row["confirmed_at"].is_string()));
     // One unit more than was sent is seen in all that.
-    desk.double.push_foreign((CUSTOMER, METER), desk.clock.now() - 2 * HOUR, 1);
+    desk.double.push_foreign(CUSTOMER, METER, desk.clock.now() - 2 * HOUR, 1);
     desk.pass_time(26 * HOUR, 2 * HOUR).await;
     assert_eq!(desk.lane().await["blocked"], "stripe_has_more");
 }
@@ -134,7 +134,7 @@ async fn drift_sees_usage_that_no_row_says(api: Api) {
 async fn nothing_is_taken_over_of_a_customer_that_nobody_goes_to() {
     let desk = Desk::on(Api::start().await).await;
     desk.map().await;
-    desk.double.push_foreign(("cus_other", METER), desk.clock.now() - HOUR, 7);
+    desk.double.push_foreign("cus_other", METER, desk.clock.now() - HOUR, 7);
     let adopt = async |customer: &str, name: &str| {
         let body = json!({"stripe_customer_id": customer, "event_name": name, "reason": "restored"});
         desk.post("lanes/adopt", &body).await

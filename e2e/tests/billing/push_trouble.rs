@@ -71,7 +71,7 @@ async fn a_meter_that_does_not_fit_is_refused_with_the_reason() {
 async fn somebody_else_s_usage_blocks_the_lane() {
     let desk = Desk::on(Api::start().await).await;
     desk.map().await;
-    desk.double.push_foreign((CUSTOMER, METER), desk.clock.now() - HOUR, 7);
+    desk.double.push_foreign(CUSTOMER, METER, desk.clock.now() - HOUR, 7);
     used_each_hour(&desk, 12..13).await;
     assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("stripe_has_more"), 0));
     desk.pass_time(3 * HOUR, HOUR).await;

@@ -63,7 +63,7 @@ async fn the_guide_leads_from_nothing_to_a_push_and_through_a_restore() {
     for read in ["pushes/acme?start_date=2026-12-01&end_date=2026-12-02", "drift", "meters", "mappings/acme"] {
         assert_eq!(desk.get(read).await["items"].as_array().unwrap().len(), 1, "{read}");
     }
-    desk.double.push_foreign((CUSTOMER, METER), desk.clock.now() - 600, 7);
+    desk.double.push_foreign(CUSTOMER, METER, desk.clock.now() - 600, 7);
     desk.pass_time(26 * 3_600, 3_600).await;
     assert_eq!(desk.lane().await["blocked"], "stripe_has_more");
     let answer = play(&desk, adopting).await;

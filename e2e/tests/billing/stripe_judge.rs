@@ -75,7 +75,7 @@ async fn stripe_s_own_client_finds_stripe_in_the_double() {
         "reason": {"error_count": 1, "error_types": [{"code": "meter_event_customer_not_found", "error_count": 1,
             "sample_errors": [{"error_message": "no customer", "request": {"identifier": "one.1"}}]}]},
     });
-    let event = double.core_event("v1.billing.meter.error_report_triggered", (METER_ID, data));
+    let event = double.core_event("v1.billing.meter.error_report_triggered", METER_ID, data);
     let event: Value = serde_json::from_str(&event).unwrap();
     let url = double.url();
     let arguments = [url.as_str(), CUSTOMER, METER, METER_ID, event["id"].as_str().unwrap()];
@@ -86,7 +86,7 @@ async fn stripe_s_own_client_finds_stripe_in_the_double() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stripe_s_own_client_signs_is_taken() {
     let desk = Desk::on(Api::start().await).await;
-    let body = desk.double.core_event("v1.billing.meter.no_meter_found", (METER_ID, Value::Null));
+    let body = desk.double.core_event("v1.billing.meter.no_meter_found", METER_ID, Value::Null);
     for (secret, status) in [("whsec_old", 200), ("whsec_new", 200), ("whsec_other", 400)] {
         let header = stripe_client::run(SIGN, &[&body, secret]).await.unwrap();
         let request = Request::post("/billing/stripe/webhook").header("stripe-signature", header);

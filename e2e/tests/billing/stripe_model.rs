@@ -138,7 +138,7 @@ fn sealed(random: &mut StdRng) -> Asked {
     for number in 0..random.random_range(0..5) {
         let state = RowState::ALL[random.random_range(0..RowState::ALL.len())];
         let units = random.random_range(-5_000_000_i64..50_000_000);
-        made.add(number, (state, i128::from(units)));
+        made.add(number, state, i128::from(units));
         in_rows += if state == RowState::Abandoned { 0 } else { i128::from(units) };
         rows.push(json!([number, state.as_str(), units]));
     }
@@ -176,7 +176,7 @@ fn minute(random: &mut StdRng) -> Asked {
     let starts = [(hour, own), (START - HOUR, last)];
     let all = starts.into_iter().flat_map(|(start, count)| (0..count).map(move |minute| start + minute * 60 + 30));
     let taken: Vec<i64> = all.filter(|_| random.random_bool(0.97)).collect();
-    let mut free = minutes_for(at(hour), (is_closed, at(now))).map(|micros| micros / 1_000_000);
+    let mut free = minutes_for(at(hour), is_closed, at(now)).map(|micros| micros / 1_000_000);
     let answer = free.find(|seconds| !taken.contains(seconds));
     let question = json!(["minute", {"now": now, "hour": hour, "closed": is_closed, "taken": taken}]);
     Asked { question, answer: json!(answer) }
@@ -247,7 +247,7 @@ fn lane(random: &mut StdRng) -> Asked {
         // One that was never sent may still say what Stripe has.
         let is_adopted = number == 0 && random.random_bool(0.3);
         let may_be_there = if was_sent || is_adopted { MayBeThere::Yes } else { MayBeThere::No };
-        sums.add((state, i128::from(value)), may_be_there);
+        sums.add(state, i128::from(value), may_be_there);
         let origin = if is_adopted { "adopted" } else { "sealed" };
         shown.push(json!([state.as_str(), value, i64::from(was_sent), origin]));
     }

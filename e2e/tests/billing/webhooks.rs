@@ -39,7 +39,7 @@ async fn post(desk: &Desk, header: Option<&str>, body: &str) -> Answer {
 
 /// A webhook of Stripe that is as it should be, posted.
 pub(crate) async fn post_signed(desk: &Desk) -> Answer {
-    let body = desk.double.core_event(REPORT, (METER_ID, Value::Null));
+    let body = desk.double.core_event(REPORT, METER_ID, Value::Null);
     let header = format!("t={},v1={}", now(), signed("whsec_new", now(), &body));
     post(desk, Some(&header), &body).await
 }
@@ -58,7 +58,7 @@ async fn a_webhook_starts_a_reading_once(api: Api) {
         "code": "meter_event_no_customer_defined",
         "sample_errors": [{"error_message": "no customer", "request": {"identifier": format!("{identifier}.1")}}],
     }]}});
-    let body = desk.double.core_event(REPORT, (METER_ID, data));
+    let body = desk.double.core_event(REPORT, METER_ID, data);
     let header = format!("t={},v1={}", now(), signed("whsec_new", now(), &body));
     assert_eq!(post(&desk, Some(&header), &body).await.status, 200);
     assert_eq!(post(&desk, Some(&header), &body).await.status, 200, "a known one");
@@ -105,7 +105,7 @@ async fn a_webhook_has_rows_read_that_were_sent_just_now(api: Api) {
 #[tokio::test]
 async fn no_work_is_done_for_a_call_that_is_not_stripe_s() {
     let desk = Desk::on(Api::start().await).await;
-    let body = desk.double.core_event(REPORT, (METER_ID, Value::Null));
+    let body = desk.double.core_event(REPORT, METER_ID, Value::Null);
     let (time, right) = (now(), signed("whsec_old", now(), &body));
     let old = signed("whsec_old", time - 400, &body);
     let forged = signed("whsec_other", time, &body);
@@ -130,7 +130,7 @@ async fn no_work_is_done_for_a_call_that_is_not_stripe_s() {
     let header = format!("t={time},v1={forged},v1={right}");
     assert_eq!(post(&desk, Some(&header), &body).await.status, 200);
     // What nothing follows from is taken and forgotten.
-    let other = desk.double.core_event("v1.billing.meter.created", (METER_ID, Value::Null));
+    let other = desk.double.core_event("v1.billing.meter.created", METER_ID, Value::Null);
     let header = format!("t={time},v1={}", signed("whsec_new", time, &other));
     assert_eq!(post(&desk, Some(&header), &other).await.status, 200);
     assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 1);

@@ -142,14 +142,14 @@ async fn push_as(books: &Books, tenant: &TenantId) {
         places: 6,
         is_checked: true,
     };
-    books.put_meter(&meter, (&author, "{}")).await.unwrap();
+    books.put_meter(&meter, &author, "{}").await.unwrap();
     let mapping = NewMapping {
         tenant_id: tenant.clone(),
         meter: METER.to_owned(),
         from_hour: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         stripe_customer_id: Some("cus_1".to_owned()),
     };
-    books.map(&mapping, (&author, "{}")).await.unwrap();
+    books.map(&mapping, &author, "{}").await.unwrap();
     books.seal_late(None).await.unwrap();
     books.livemode(Some(false)).await.unwrap();
     let claim = books.claim(LaneWork::Send, 10, books.now().await.unwrap()).await.unwrap().remove(0);
@@ -159,10 +159,10 @@ async fn push_as(books: &Books, tenant: &TenantId) {
     assert!(books.attempt(&claim, id).await.unwrap().is_some());
     books.answered(id, &Outcome::Taken, 0.5).await.unwrap();
     books.read_back(&claim, id, 0).await.unwrap();
-    books.compared(&claim.lane.key, (0, 0)).await.unwrap();
+    books.compared(&claim.lane.key, 0, 0).await.unwrap();
     books.block_all("key_refused").await.unwrap();
     books.release(&claim).await.unwrap();
-    books.adopt((&claim.lane.key, &[]), (&author, "{}")).await.unwrap();
+    books.adopt(&claim.lane.key, &[], &author, "{}").await.unwrap();
     let hint = StoredHint { id: "evt_1".to_owned(), kind: "x".to_owned(), related_id: None };
     assert!(books.hint(&hint).await.unwrap());
     books.open_hints().await.unwrap();

@@ -34,7 +34,7 @@ async fn put(deployment: &Deployment, path: &str, body: Value) {
 }
 
 /// Usage of the hour before the last, as workers leave it.
-async fn use_something(deployment: &Deployment, (kind, tenant): (Kind, &str)) {
+async fn use_something(deployment: &Deployment, kind: Kind, tenant: &str) {
     let connection = Database::connect(deployment.database().unwrap()).await.unwrap();
     let sql = match kind {
         Kind::Distributed => format!(
@@ -67,8 +67,8 @@ async fn start(kind: Kind) -> (Deployment, StripeDouble, Upstream) {
     (deployment, double, upstream)
 }
 
-async fn map_and_report(deployment: &Deployment, (kind, tenant): (Kind, &str)) {
-    use_something(deployment, (kind, tenant)).await;
+async fn map_and_report(deployment: &Deployment, kind: Kind, tenant: &str) {
+    use_something(deployment, kind, tenant).await;
     let from = "2026-01-01T00:00:00Z";
     let mapping = json!({"stripe_customer_id": format!("cus_{tenant}"), "from_hour": from, "reason": "set-up"});
     put(deployment, &format!("mappings/{tenant}/{METER}"), mapping).await;
@@ -92,7 +92,7 @@ async fn wait_until_pushed(deployment: &Deployment, tenant: &str) {
 async fn one_process_pushes() {
     let (mut deployment, double, _upstream) = start(Kind::Embedded).await;
     double.add_customer("cus_acme");
-    map_and_report(&deployment, (Kind::Embedded, "acme")).await;
+    map_and_report(&deployment, Kind::Embedded, "acme").await;
     wait_until_pushed(&deployment, "acme").await;
     assert_eq!(double.total("cus_acme", METER), 3_000_000);
     assert!(deployment.stop().await.unwrap().success());
@@ -103,7 +103,7 @@ async fn sums_that_say_nothing_send_nothing_and_are_named() {
     let (mut deployment, double, _upstream) = start(Kind::Embedded).await;
     double.add_customer("cus_acme");
     double.garble(Some(Garbling::Html));
-    map_and_report(&deployment, (Kind::Embedded, "acme")).await;
+    map_and_report(&deployment, Kind::Embedded, "acme").await;
     let is_named = |output: &str| {
         let said = output.lines().find(|line| line.contains("Stripe does not say what it has"))?;
         Some(said.contains("nothing is sent in this lane meanwhile") && said.contains("cus_acme"))
@@ -125,7 +125,7 @@ async fn programs_that_are_killed_while_they_push_lose_and_double_nothing() {
         double.add_customer(&format!("cus_{tenant}"));
     }
     for (number, tenant) in tenants.iter().enumerate() {
-        map_and_report(&deployment, (Kind::Distributed, tenant)).await;
+        map_and_report(&deployment, Kind::Distributed, tenant).await;
         // A second one, which has its lanes for as long as it lives.
         let mut second = deployment.another("billing-api").start().unwrap();
         second.address("billing listens on").await.unwrap();

@@ -44,11 +44,7 @@ impl Books {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn rows_of(
-        &self,
-        lane: &LaneKey,
-        (from, to): (Timestamp, Timestamp),
-    ) -> Result<Vec<PushRow>, BillingError> {
+    pub async fn rows_of(&self, lane: &LaneKey, from: Timestamp, to: Timestamp) -> Result<Vec<PushRow>, BillingError> {
         let source = self.billing.source();
         let dialect = source.dialect();
         let mut params = Params::default();
@@ -68,7 +64,7 @@ impl Books {
     pub async fn meter_of_lane(&self, lane: &LaneKey) -> Result<StoredMeter, BillingError> {
         let source = self.billing.source();
         let meter = meter_of(source, lane).await?;
-        check_mapped(lane, &tenants_of(source, (lane, &meter)).await?)?;
+        check_mapped(lane, &tenants_of(source, lane, &meter).await?)?;
         Ok(meter)
     }
 
@@ -79,8 +75,10 @@ impl Books {
     /// Nothing is known of the lane, or a database that is away or refuses.
     pub async fn adopt(
         &self,
-        (lane, found): (&LaneKey, &[Found]),
-        (author, body): (&Author, &str),
+        lane: &LaneKey,
+        found: &[Found],
+        author: &Author,
+        body: &str,
     ) -> Result<Adopted, BillingError> {
         self.billing
             .store()
@@ -89,7 +87,7 @@ impl Books {
                 let now = self.now_in(transaction).await?;
                 let source = Source::Transaction(transaction);
                 let meter = meter_of(source, lane).await?;
-                let tenants = tenants_of(source, (lane, &meter)).await?;
+                let tenants = tenants_of(source, lane, &meter).await?;
                 check_mapped(lane, &tenants)?;
                 let state = begin_generation(transaction).await?;
                 let adopting = Adopting { lane, meter: &meter, tenants: &tenants, state, now };
@@ -97,7 +95,7 @@ impl Books {
                 pairs.extend(adopting.name_anew(transaction).await?);
                 let pairs: Vec<_> = pairs.into_iter().collect();
                 self.seal_pairs(transaction, &meter, &pairs).await?;
-                lanes::set_blocked(transaction, (Some(lane), None), now).await?;
+                lanes::set_blocked(transaction, Some(lane), None, now).await?;
                 recheck(transaction, lane).await?;
                 audit::write(transaction, &Change { author, action: "stripe_adopt", tenant_id: "", body }).await?;
                 Ok(adopted)
@@ -144,11 +142,11 @@ impl Adopting<'_> {
             }
         }
         for (found, row) in wanted {
-            let draft = self.draft(transaction, (found, row), &mut revisions).await?;
+            let draft = self.draft(transaction, found, row, &mut revisions).await?;
             pairs.insert((draft.tenant.clone(), draft.hour));
             drafts.push(draft);
         }
-        insert(transaction, (&self.meter.meter, self.now), &drafts).await?;
+        insert(transaction, &self.meter.meter, self.now, &drafts).await?;
         let ids: Vec<Uuid> = drafts.iter().map(|draft| draft.id).collect();
         self.mark(transaction, &ids).await?;
         Ok((adopted, pairs))
@@ -199,7 +197,8 @@ impl Adopting<'_> {
     async fn draft(
         &self,
         transaction: &Transaction,
-        (found, row): (&Found, Option<&PushRow>),
+        found: &Found,
+        row: Option<&PushRow>,
         revisions: &mut BTreeMap<(String, Timestamp), i64>,
     ) -> Result<Draft, BillingError> {
         let hour = row.map_or(found.minute.hour(), |row| row.hour);
@@ -210,7 +209,7 @@ impl Adopting<'_> {
         let key = (tenant.clone(), hour);
         let revision = match revisions.get(&key) {
             Some(revision) => revision + 1,
-            None => next_revision(transaction, (&tenant, &self.meter.meter), hour).await?,
+            None => next_revision(transaction, &tenant, &self.meter.meter, hour).await?,
         };
         revisions.insert(key, revision);
         let units_micro = found.value * step(self.meter.places);
@@ -294,7 +293,8 @@ async fn meter_of(source: Source<'_>, lane: &LaneKey) -> Result<StoredMeter, Bil
 
 async fn tenants_of(
     source: Source<'_>,
-    (lane, meter): (&LaneKey, &StoredMeter),
+    lane: &LaneKey,
+    meter: &StoredMeter,
 ) -> Result<Vec<(String, Timestamp)>, BillingError> {
     let dialect = source.dialect();
     let mut params = Params::default();
@@ -309,7 +309,8 @@ async fn tenants_of(
 
 async fn next_revision(
     transaction: &Transaction,
-    (tenant, meter): (&str, &str),
+    tenant: &str,
+    meter: &str,
     hour: Timestamp,
 ) -> Result<i64, BillingError> {
     let dialect = transaction.dialect();

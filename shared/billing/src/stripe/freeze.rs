@@ -88,7 +88,7 @@ pub(super) async fn freeze(
         let before = *rest;
         let value = value_of(rest, draft.units_micro, freezing.meter.places);
         let is_closed = closed.get(&draft.tenant).is_some_and(|(from, until)| is_within(draft.hour, *from, *until));
-        let candidates = minutes_for(draft.hour, (is_closed, freezing.now));
+        let candidates = minutes_for(draft.hour, is_closed, freezing.now);
         let minute = if value == 0 { None } else { minutes.take(&lane, candidates) };
         if value != 0 && minute.is_none() {
             *rest = before;

@@ -59,8 +59,9 @@ struct Stripe {
 }
 
 impl Stripe {
-    fn take(&mut self, now: i64, (key, row): Call, dice: &mut Dice) -> Answer {
-        let (identifier, minute, value) = row;
+    fn take(&mut self, now: i64, call: Call, dice: &mut Dice) -> Answer {
+        let (key, row) = call;
+        let identifier = row.0;
         let first = *self.first.entry(identifier).or_insert(now);
         if now - first > 23 * HOUR + 60 {
             self.violations.push(format!("{identifier} came again after {}", now - first));
@@ -69,12 +70,13 @@ impl Stripe {
             let _ = at;
             return *answer;
         }
-        let answer = self.take_new(now, (identifier, minute, value), dice);
+        let answer = self.take_new(now, row, dice);
         self.keys.insert(key, (now, answer));
         answer
     }
 
-    fn take_new(&mut self, now: i64, (identifier, minute, value): (usize, i64, i128), dice: &mut Dice) -> Answer {
+    fn take_new(&mut self, now: i64, row: (usize, i64, i128), dice: &mut Dice) -> Answer {
+        let (identifier, minute, value) = row;
         if self.identifiers.get(&identifier).is_some_and(|at| now - at < DAY) {
             return Answer::Duplicate;
         }
@@ -144,7 +146,7 @@ impl World {
         self.rows.push(Row { hour, minute, value, progress: Progress::new(), failed_at: None });
     }
 
-    fn work(&mut self, at_row: usize, (now, outage): (i64, Option<bool>)) {
+    fn work(&mut self, at_row: usize, now: i64, outage: Option<bool>) {
         let row = &self.rows[at_row];
         match row.progress.due(at(row.minute), at(now)) {
             Due::Nothing => {
@@ -256,7 +258,7 @@ impl World {
             }
             for row in 0..self.rows.len() {
                 if self.rows[row].progress.confirmed_at.is_none() {
-                    self.work(row, (now, outage.filter(|_| now < end + DAY)));
+                    self.work(row, now, outage.filter(|_| now < end + DAY));
                 }
             }
             now += STEP;

@@ -171,7 +171,7 @@ impl Books {
                 let now = self.now_in(transaction).await?;
                 let mut wanted = due(transaction, work, now).await?;
                 if work == LaneWork::Send && wanted.len() < most {
-                    wanted.extend(unchecked(transaction, (now, started_at)).await?);
+                    wanted.extend(unchecked(transaction, now, started_at).await?);
                 }
                 let wanted: BTreeSet<LaneKey> = wanted.into_iter().take(most).collect();
                 take(transaction, &wanted, now).await
@@ -254,7 +254,7 @@ impl Books {
             .store()
             .write(async |transaction| {
                 let now = self.now_in(transaction).await?;
-                set_blocked(transaction, (lane, reason), now).await
+                set_blocked(transaction, lane, reason, now).await
             })
             .await
     }
@@ -263,7 +263,7 @@ impl Books {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn compared(&self, lane: &LaneKey, (stripe, ours): (i128, i128)) -> Result<(), BillingError> {
+    pub async fn compared(&self, lane: &LaneKey, stripe: i128, ours: i128) -> Result<(), BillingError> {
         self.billing
             .store()
             .write(async |transaction| {
@@ -288,7 +288,8 @@ impl Books {
 /// Blocks or unblocks a lane, or all of them.
 pub(super) async fn set_blocked(
     transaction: &Transaction,
-    (lane, reason): (Option<&LaneKey>, Option<&str>),
+    lane: Option<&LaneKey>,
+    reason: Option<&str>,
     now: Timestamp,
 ) -> Result<(), BillingError> {
     let mut params = Params::default();
@@ -337,7 +338,8 @@ async fn due(transaction: &Transaction, work: LaneWork, now: Timestamp) -> Resul
 
 async fn unchecked(
     transaction: &Transaction,
-    (now, started_at): (Timestamp, Timestamp),
+    now: Timestamp,
+    started_at: Timestamp,
 ) -> Result<Vec<LaneKey>, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();

@@ -47,7 +47,8 @@ impl LeftHour {
 /// Blocks the lanes of hours with too much usage, which are returned: those of nobody's customer are not to be pushed.
 pub(super) async fn block(
     transaction: &Transaction,
-    (meter, too_much): (&StoredMeter, &[Draft]),
+    meter: &StoredMeter,
+    too_much: &[Draft],
     now: Timestamp,
 ) -> Result<Vec<Draft>, BillingError> {
     let places = lanes_of(transaction, meter, too_much).await?;

@@ -52,15 +52,16 @@ impl Books {
     /// # Errors
     /// There is no such meter, another customer has been there from that hour on or has rows since then, or a database that is
     /// away or refuses.
-    pub async fn map(&self, new: &NewMapping, (author, body): (&Author, &str)) -> Result<Put<Mapping>, BillingError> {
-        self.billing.store().write(async |transaction| self.map_in(transaction, new, (author, body)).await).await
+    pub async fn map(&self, new: &NewMapping, author: &Author, body: &str) -> Result<Put<Mapping>, BillingError> {
+        self.billing.store().write(async |transaction| self.map_in(transaction, new, author, body).await).await
     }
 
     async fn map_in(
         &self,
         transaction: &Transaction,
         new: &NewMapping,
-        (author, body): (&Author, &str),
+        author: &Author,
+        body: &str,
     ) -> Result<Put<Mapping>, BillingError> {
         locks::reports(transaction).await?;
         let now = self.now_in(transaction).await?;
@@ -91,7 +92,7 @@ impl Books {
             return BillingError::refused(RefusalCode::AlreadyExists, what);
         }
         let until = stored.iter().map(|mapping| mapping.from_hour).find(|from| *from > from_hour);
-        check_rows(transaction, new, (from_hour, until)).await?;
+        check_rows(transaction, new, from_hour, until).await?;
         let mapping = Mapping {
             tenant_id: tenant.to_owned(),
             meter: new.meter.clone(),
@@ -103,7 +104,7 @@ impl Books {
         insert(transaction, &mapping).await?;
         let change = Change { author, action: "stripe_mapping", tenant_id: tenant, body };
         audit::write(transaction, &change).await?;
-        self.give(transaction, (new, &meter), (from_hour, now)).await?;
+        self.give(transaction, new, &meter, &mapping).await?;
         Ok(Put { is_new: true, stored: mapping })
     }
 
@@ -112,16 +113,18 @@ impl Books {
     async fn give(
         &self,
         transaction: &Transaction,
-        (new, meter): (&NewMapping, &StoredMeter),
-        (from_hour, now): (Timestamp, Timestamp),
+        new: &NewMapping,
+        meter: &StoredMeter,
+        made: &Mapping,
     ) -> Result<(), BillingError> {
-        let mut drafts = unmapped(transaction, (new.tenant_id.as_str(), &new.meter), from_hour).await?;
-        self.freeze_these(transaction, (meter, now), &mut drafts).await?;
+        let (from_hour, now) = (made.from_hour, made.created_at);
+        let mut drafts = unmapped(transaction, new.tenant_id.as_str(), &new.meter, from_hour).await?;
+        self.freeze_these(transaction, meter, now, &mut drafts).await?;
         if new.stripe_customer_id.is_none() {
             return Ok(());
         }
         let Some(hours) = settled_since(from_hour, now) else { return Ok(()) };
-        let used = read_hours(Source::Transaction(transaction), (&new.tenant_id, meter), hours).await?;
+        let used = read_hours(Source::Transaction(transaction), &new.tenant_id, meter, hours).await?;
         let tenant = new.tenant_id.as_str();
         let used = used.into_iter().map(|(hour, units)| ((tenant.to_owned(), hour), units)).collect();
         self.make(transaction, meter, used).await?;
@@ -172,7 +175,8 @@ async fn of_tenant(transaction: &Transaction, tenant: &str, meter: &str) -> Resu
 async fn check_rows(
     transaction: &Transaction,
     new: &NewMapping,
-    (from, until): (Timestamp, Option<Timestamp>),
+    from: Timestamp,
+    until: Option<Timestamp>,
 ) -> Result<(), BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();

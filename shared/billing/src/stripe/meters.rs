@@ -63,16 +63,18 @@ impl Books {
     pub async fn put_meter(
         &self,
         new: &NewMeter,
-        (author, body): (&Author, &str),
+        author: &Author,
+        body: &str,
     ) -> Result<Put<StoredMeter>, BillingError> {
-        self.billing.store().write(async |transaction| self.put_meter_in(transaction, new, (author, body)).await).await
+        self.billing.store().write(async |transaction| self.put_meter_in(transaction, new, author, body).await).await
     }
 
     async fn put_meter_in(
         &self,
         transaction: &Transaction,
         new: &NewMeter,
-        (author, body): (&Author, &str),
+        author: &Author,
+        body: &str,
     ) -> Result<Put<StoredMeter>, BillingError> {
         locks::reports(transaction).await?;
         let now = self.now_in(transaction).await?;
@@ -81,7 +83,7 @@ impl Books {
         if let Some(stored) = before {
             if new.is(&stored) {
                 if new.is_checked {
-                    checked(transaction, &new.meter, (now, None)).await?;
+                    checked(transaction, &new.meter, now, None).await?;
                 }
                 let stored = meter(transaction, &new.meter).await?.unwrap_or(stored);
                 return Ok(Put { is_new: false, stored });
@@ -122,7 +124,7 @@ impl Books {
             .store()
             .write(async |transaction| {
                 let now = self.now_in(transaction).await?;
-                checked(transaction, meter, (now, unfit)).await
+                checked(transaction, meter, now, unfit).await
             })
             .await
     }
@@ -229,7 +231,8 @@ async fn upsert(transaction: &Transaction, new: &NewMeter, now: Timestamp) -> Re
 async fn checked(
     transaction: &Transaction,
     meter: &str,
-    (now, unfit): (Timestamp, Option<&str>),
+    now: Timestamp,
+    unfit: Option<&str>,
 ) -> Result<(), BillingError> {
     let mut params = Params::default();
     let unfit: Option<String> = unfit.map(|unfit| unfit.chars().take(500).collect());

@@ -95,9 +95,9 @@ impl Books {
                 locks::reports(transaction).await?;
                 let hours = settled_hours(of.period, now.min(self.now_in(transaction).await?));
                 let meter = known(source, of.meter).await?;
-                let Some(hours) = hours else { return Ok(sum_up((of, &meter), BTreeMap::new(), Vec::new())) };
-                let used = read_hours(source, (of.tenant, &meter), hours).await?;
-                let rows = by_state(source, (of.tenant, of.meter), hours).await?;
+                let Some(hours) = hours else { return Ok(sum_up(of, &meter, BTreeMap::new(), Vec::new())) };
+                let used = read_hours(source, of.tenant, &meter, hours).await?;
+                let rows = by_state(source, of.tenant, of.meter, hours).await?;
                 if !missing(&used, &rows).is_empty() {
                     let touched = used.keys().copied().chain(rows.iter().map(|(hour, _, _)| *hour));
                     let pairs = touched.map(|hour| {
@@ -106,8 +106,8 @@ impl Books {
                     });
                     self.make(transaction, &meter, pairs.collect()).await?;
                 }
-                let rows = by_state(source, (of.tenant, of.meter), hours).await?;
-                Ok(sum_up((of, &meter), used, rows))
+                let rows = by_state(source, of.tenant, of.meter, hours).await?;
+                Ok(sum_up(of, &meter, used, rows))
             })
             .await
     }
@@ -120,12 +120,12 @@ impl Books {
         let source = self.billing().source();
         let meter = known(source, of.meter).await?;
         let Some(hours) = settled_hours(of.period, now.min(self.moment(source).await?)) else {
-            return Ok(sum_up((of, &meter), BTreeMap::new(), Vec::new()));
+            return Ok(sum_up(of, &meter, BTreeMap::new(), Vec::new()));
         };
         // The rows first: what is read of usage afterwards is at least what they were made of.
-        let rows = by_state(source, (of.tenant, of.meter), hours).await?;
-        let used = read_hours(source, (of.tenant, &meter), hours).await?;
-        Ok(sum_up((of, &meter), used, rows))
+        let rows = by_state(source, of.tenant, of.meter, hours).await?;
+        let used = read_hours(source, of.tenant, &meter, hours).await?;
+        Ok(sum_up(of, &meter, used, rows))
     }
 }
 
@@ -154,7 +154,8 @@ fn settled_hours(period: &Period, now: Timestamp) -> Option<Hours> {
 /// The units of each hour that a meter counts, net of corrections.
 pub(super) async fn read_hours(
     source: Source<'_>,
-    (tenant, meter): (&TenantId, &StoredMeter),
+    tenant: &TenantId,
+    meter: &StoredMeter,
     hours: Hours,
 ) -> Result<BTreeMap<Timestamp, i128>, BillingError> {
     let dialect = source.dialect();
@@ -192,7 +193,7 @@ fn missing(used: &BTreeMap<Timestamp, i128>, rows: &Rows) -> BTreeMap<Timestamp,
     left
 }
 
-fn sum_up((of, meter): (&ReportOf<'_>, &StoredMeter), used: BTreeMap<Timestamp, i128>, rows: Rows) -> UsagePush {
+fn sum_up(of: &ReportOf<'_>, meter: &StoredMeter, used: BTreeMap<Timestamp, i128>, rows: Rows) -> UsagePush {
     let has = |states: &[RowState]| rows.iter().any(|(_, state, _)| states.contains(state));
     let missing = missing(&used, &rows);
     let is_unsealed = !missing.is_empty();

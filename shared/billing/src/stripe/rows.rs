@@ -137,7 +137,7 @@ async fn locked(transaction: &Transaction, id: Uuid) -> Result<Option<PushRow>, 
     rows.first().map(|row| row_of(dialect, row)).transpose()
 }
 
-async fn save(transaction: &Transaction, (id, now): (Uuid, Timestamp), new: &Progress) -> Result<(), BillingError> {
+async fn save(transaction: &Transaction, id: Uuid, now: Timestamp, new: &Progress) -> Result<(), BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
     let mut set: Vec<String> = Vec::new();
@@ -205,7 +205,7 @@ impl Books {
                     return Ok(None);
                 }
                 row.progress = row.progress.attempted(now);
-                save(transaction, (id, now), &row.progress).await?;
+                save(transaction, id, now, &row.progress).await?;
                 Ok(Some(row))
             })
             .await
@@ -258,7 +258,7 @@ impl Books {
                 }
                 let Some(mut row) = locked(transaction, id).await? else { return Ok(None) };
                 row.progress.read_back_at = Some(now);
-                save(transaction, (id, now), &row.progress).await?;
+                save(transaction, id, now, &row.progress).await?;
                 Ok(Some(row))
             })
             .await
@@ -276,7 +276,7 @@ impl Books {
                 let now = self.now_in(transaction).await?;
                 let Some(mut row) = locked(transaction, id).await? else { return Ok(None) };
                 row.progress = change(row.progress, now);
-                save(transaction, (id, now), &row.progress).await?;
+                save(transaction, id, now, &row.progress).await?;
                 Ok(Some(row))
             })
             .await
@@ -302,10 +302,10 @@ impl Books {
                 if row.progress.confirmed_at.is_some() || row.progress.state == RowState::Abandoned {
                     return Ok(Verdict::Undecided);
                 }
-                let has_witness = has_witness(transaction, (&row, &lane), now).await?;
+                let has_witness = has_witness(transaction, &row, &lane, now).await?;
                 let reading = Reading { value: own, read: value, has_witness };
                 let (progress, verdict) = row.progress.read(&reading, now);
-                save(transaction, (id, now), &progress).await?;
+                save(transaction, id, now, &progress).await?;
                 if verdict == Verdict::Abandoned
                     && let Some(meter) = meters::meter(transaction, &row.meter).await?
                 {
@@ -320,7 +320,7 @@ impl Books {
     ///
     /// # Errors
     /// There is no such row, it has not failed, or a database that is away or refuses.
-    pub async fn retry(&self, id: Uuid, (author, body): (&Author, &str)) -> Result<PushRow, BillingError> {
+    pub async fn retry(&self, id: Uuid, author: &Author, body: &str) -> Result<PushRow, BillingError> {
         self.billing
             .store()
             .write(async |transaction| {
@@ -339,7 +339,7 @@ impl Books {
                 }
                 row.progress = row.progress.held();
                 row.progress.read_back_at = None;
-                save(transaction, (id, now), &row.progress).await?;
+                save(transaction, id, now, &row.progress).await?;
                 let change = Change { author, action: "stripe_retry", tenant_id: &row.tenant_id, body };
                 audit::write(transaction, &change).await?;
                 Ok(row)
@@ -434,7 +434,8 @@ async fn is_held(transaction: &Transaction, claim: &Claim, now: Timestamp) -> Re
 /// nothing lags.
 async fn has_witness(
     transaction: &Transaction,
-    (row, lane): (&PushRow, &LaneKey),
+    row: &PushRow,
+    lane: &LaneKey,
     now: Timestamp,
 ) -> Result<bool, BillingError> {
     let Some(last) = row.progress.last_attempt_at else { return Ok(true) };
@@ -455,13 +456,14 @@ async fn has_witness(
 /// The units of a tenant's rows in each state, of hours of one meter.
 pub(crate) async fn by_state(
     source: Source<'_>,
-    (tenant, meter): (&TenantId, &str),
-    (from, to): (Timestamp, Timestamp),
+    tenant: &TenantId,
+    meter: &str,
+    hours: (Timestamp, Timestamp),
 ) -> Result<Vec<(Timestamp, RowState, i128)>, BillingError> {
     let dialect = source.dialect();
     let mut params = Params::default();
     let (tenant, meter) = (params.bind(tenant.as_str()), params.bind(meter));
-    let (from, to) = (params.bind(dialect.time(from)), params.bind(dialect.time(to)));
+    let (from, to) = (params.bind(dialect.time(hours.0)), params.bind(dialect.time(hours.1)));
     let sql = format!(
         "SELECT hour, state, CAST(units_micro AS text) AS units_micro FROM stripe_pushes \
          WHERE tenant_id = {tenant} AND meter = {meter} AND hour >= {from} AND hour < {to} AND state <> 'abandoned'"

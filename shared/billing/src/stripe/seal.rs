@@ -63,7 +63,7 @@ impl Books {
                         let Some(meter) = meters::meter(transaction, &meter.meter).await? else {
                             return Ok((Sealed::default(), None));
                         };
-                        let used = used_in(transaction, (&meter, hour), &tenant).await?;
+                        let used = used_in(transaction, &meter, hour, &tenant).await?;
                         let full = i64::try_from(used.len()).unwrap_or(i64::MAX) == PAIRS_AT_ONCE;
                         let next = if full { used.last_key_value().map(|(pair, _)| pair.0.clone()) } else { None };
                         Ok::<_, BillingError>((self.make(transaction, &meter, used).await?, next))
@@ -94,7 +94,7 @@ impl Books {
                 let pairs: Vec<Pair> = late.iter().map(|late| late.0.pair.clone()).collect();
                 let mut sealed = Sealed::default();
                 for meter in &meters {
-                    sealed.add(self.freeze_waiting(transaction, (meter, now), &pairs).await?);
+                    sealed.add(self.freeze_waiting(transaction, meter, now, &pairs).await?);
                     sealed.add(self.seal_pairs(transaction, meter, &pairs).await?);
                 }
                 let is_full = i64::try_from(late.len()).unwrap_or(i64::MAX) == PAIRS_AT_ONCE;
@@ -126,14 +126,15 @@ impl Books {
     async fn freeze_waiting(
         &self,
         transaction: &Transaction,
-        (meter, now): (&StoredMeter, Timestamp),
+        meter: &StoredMeter,
+        now: Timestamp,
         pairs: &[Pair],
     ) -> Result<Sealed, BillingError> {
         if pairs.is_empty() {
             return Ok(Sealed::default());
         }
         let mut drafts = waiting(transaction, &meter.meter, pairs).await?;
-        let without = self.freeze_these(transaction, (meter, now), &mut drafts).await?;
+        let without = self.freeze_these(transaction, meter, now, &mut drafts).await?;
         Ok(Sealed { left: left::of(meter, &without, &[]), ..Sealed::default() })
     }
 
@@ -141,7 +142,8 @@ impl Books {
     pub(super) async fn freeze_these(
         &self,
         transaction: &Transaction,
-        (meter, now): (&StoredMeter, Timestamp),
+        meter: &StoredMeter,
+        now: Timestamp,
         drafts: &mut Vec<Draft>,
     ) -> Result<Vec<Draft>, BillingError> {
         let state = state(transaction).await?;
@@ -176,9 +178,9 @@ impl Books {
         }
         let (now, state) = (self.now_in(transaction).await?, state(transaction).await?);
         let without = freeze(transaction, &Freezing { meter, state, now }, &mut drafts).await?;
-        let too_much = left::block(transaction, (meter, &too_much), now).await?;
+        let too_much = left::block(transaction, meter, &too_much, now).await?;
         let (kept, without): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|draft| !without.contains(&draft.id));
-        insert(transaction, (&meter.meter, now), &kept).await?;
+        insert(transaction, &meter.meter, now, &kept).await?;
         lanes::make(transaction, now, &kept).await?;
         let left = left::of(meter, &without, &too_much);
         left::mark(transaction, &left, now).await?;
@@ -190,7 +192,8 @@ impl Books {
 /// Returns the usage of tenants behind this one in an hour, net of corrections.
 async fn used_in(
     transaction: &Transaction,
-    (meter, hour): (&StoredMeter, Timestamp),
+    meter: &StoredMeter,
+    hour: Timestamp,
     after: &str,
 ) -> Result<BTreeMap<Pair, i128>, BillingError> {
     let dialect = transaction.dialect();
@@ -300,7 +303,7 @@ async fn made<'a>(
         let there = made.entry((read(&row, "tenant_id")?, dialect.read_time(&row, "hour")?)).or_default();
         let number: i32 = read(&row, "revision")?;
         let state = RowState::of(&read::<String>(&row, "state")?);
-        there.add(i64::from(number), (state, wide(&row, "units_micro")?));
+        there.add(i64::from(number), state, wide(&row, "units_micro")?);
     }
     Ok(made)
 }
@@ -337,7 +340,8 @@ fn draft_rows(dialect: Dialect, drafts: &[Draft], now: Timestamp, params: &mut P
 
 pub(super) async fn insert(
     transaction: &Transaction,
-    (meter, now): (&str, Timestamp),
+    meter: &str,
+    now: Timestamp,
     drafts: &[Draft],
 ) -> Result<(), BillingError> {
     if drafts.is_empty() {
@@ -361,7 +365,8 @@ pub(super) async fn insert(
 /// Rows of a tenant and meter that wait for a customer, from an hour on.
 pub(super) async fn unmapped(
     transaction: &Transaction,
-    (tenant, meter): (&str, &str),
+    tenant: &str,
+    meter: &str,
     from_hour: Timestamp,
 ) -> Result<Vec<Draft>, BillingError> {
     let dialect = transaction.dialect();

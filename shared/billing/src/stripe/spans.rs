@@ -50,13 +50,13 @@ impl Books {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn seal_hours(&self, (from, until): (Timestamp, Timestamp)) -> Result<Sealed, BillingError> {
+    pub async fn seal_hours(&self, from: Timestamp, until: Timestamp) -> Result<Sealed, BillingError> {
         let meters = self.meters().await?;
         let mut sealed = Sealed::default();
         if meters.is_empty() {
             return Ok(sealed);
         }
-        for span in spans(&self.busy_hours((from, until)).await?, PAIRS_AT_ONCE) {
+        for span in spans(&self.busy_hours(from, until).await?, PAIRS_AT_ONCE) {
             if span.first == span.last {
                 sealed.add(self.seal_hour(span.first).await?);
                 continue;
@@ -74,7 +74,7 @@ impl Books {
             .write(async |transaction| {
                 locks::reports(transaction).await?;
                 let Some(meter) = meters::meter(transaction, meter).await? else { return Ok(Sealed::default()) };
-                let used = used_between(transaction, &meter, (span.first, hour_after(span.last))).await?;
+                let used = used_between(transaction, &meter, span.first, hour_after(span.last)).await?;
                 self.make(transaction, &meter, used).await
             })
             .await
@@ -82,17 +82,17 @@ impl Books {
 
     /// The hours of a range that have anything, in their order. They are counted day by day: of many tenants a day is as much as
     /// a statement should read.
-    async fn busy_hours(&self, (from, until): (Timestamp, Timestamp)) -> Result<Vec<BusyHour>, BillingError> {
+    async fn busy_hours(&self, from: Timestamp, until: Timestamp) -> Result<Vec<BusyHour>, BillingError> {
         let (mut busy, mut day) = (Vec::new(), from);
         while day < until {
             let end = day.plus_micros(Timestamp::DAY_MICROS).unwrap_or(until).min(until);
-            busy.extend(self.busy_hours_of_day((day, end)).await?);
+            busy.extend(self.busy_hours_of_day(day, end).await?);
             day = end;
         }
         Ok(busy)
     }
 
-    async fn busy_hours_of_day(&self, (from, to): (Timestamp, Timestamp)) -> Result<Vec<BusyHour>, BillingError> {
+    async fn busy_hours_of_day(&self, from: Timestamp, to: Timestamp) -> Result<Vec<BusyHour>, BillingError> {
         let source = self.billing.source();
         let dialect = source.dialect();
         let mut params = Params::default();
@@ -116,7 +116,8 @@ impl Books {
 async fn used_between(
     transaction: &Transaction,
     meter: &StoredMeter,
-    (from, to): (Timestamp, Timestamp),
+    from: Timestamp,
+    to: Timestamp,
 ) -> Result<BTreeMap<Pair, i128>, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();

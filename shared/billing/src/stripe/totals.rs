@@ -69,16 +69,12 @@ impl Books {
     ///
     /// # Errors
     /// A database that is away or refuses.
-    pub async fn lane_sums(
-        &self,
-        lane: &LaneKey,
-        (from, to): (Timestamp, Timestamp),
-    ) -> Result<LaneSums, BillingError> {
+    pub async fn lane_sums(&self, lane: &LaneKey, window: (Timestamp, Timestamp)) -> Result<LaneSums, BillingError> {
         let source = self.billing.source();
         let dialect = source.dialect();
         let mut params = Params::default();
         let is_lane = is_lane("", lane, &mut params);
-        let (from, to) = (params.bind(dialect.time(from)), params.bind(dialect.time(to)));
+        let (from, to) = (params.bind(dialect.time(window.0)), params.bind(dialect.time(window.1)));
         let sql = format!(
             "SELECT state, value, CASE WHEN attempts > 0 OR origin = 'adopted' THEN 1 ELSE 0 END AS was_sent \
              FROM stripe_pushes WHERE {is_lane} AND event_timestamp >= {from} AND event_timestamp < {to} \
@@ -88,7 +84,7 @@ impl Books {
         for row in source.query(&sql, params).await? {
             let may_be_there = if read::<i32>(&row, "was_sent")? == 1 { MayBeThere::Yes } else { MayBeThere::No };
             let state = RowState::of(&read::<String>(&row, "state")?);
-            sums.add((state, wide(&row, "value")?), may_be_there);
+            sums.add(state, wide(&row, "value")?, may_be_there);
         }
         Ok(sums)
     }
@@ -132,10 +128,10 @@ impl Books {
             };
             let step = step(places.get(&lane.event_name).copied().unwrap_or(6));
             if lanes.last().is_none_or(|last| last.lane != lane) {
-                lanes.push(lane_of(dialect, &row, (lane, step))?);
+                lanes.push(lane_of(dialect, &row, lane, step)?);
             }
             if let (Some(last), Some(state)) = (lanes.last_mut(), read::<Option<String>>(&row, "state")?) {
-                last.add(&state, (wide(&row, "units")?, read::<i32>(&row, "is_old")? == 1));
+                last.add(&state, wide(&row, "units")?, read::<i32>(&row, "is_old")? == 1);
                 if state == "pushed" && read::<i32>(&row, "reading")? == READ_NOT_THERE {
                     last.lacks(wide(&row, "value")? * step);
                 }
@@ -143,7 +139,7 @@ impl Books {
                 last.read_back_at = last.read_back_at.max(read_back);
             }
         }
-        let used = self.used_by_lanes(&lanes, (since, settled)).await?;
+        let used = self.used_by_lanes(&lanes, since, settled).await?;
         for lane in &mut lanes {
             lane.ledger.0 += used.get(&lane.lane).copied().unwrap_or_default();
             lane.unsealed = UnitsTotal(lane.ledger.0 - lane.in_rows());
@@ -158,7 +154,8 @@ impl Books {
     async fn used_by_lanes(
         &self,
         lanes: &[LaneReport],
-        (from, to): (Timestamp, Timestamp),
+        from: Timestamp,
+        to: Timestamp,
     ) -> Result<BTreeMap<LaneKey, i128>, BillingError> {
         if lanes.is_empty() {
             return Ok(BTreeMap::new());
@@ -257,7 +254,8 @@ fn sums_of_states(dialect: Dialect, oldest: &str) -> String {
 fn lane_of(
     dialect: Dialect,
     row: &sea_orm::QueryResult,
-    (lane, step): (LaneKey, i128),
+    lane: LaneKey,
+    step: i128,
 ) -> Result<LaneReport, BillingError> {
     let is_read = read::<Option<String>>(row, "stripe_value")?.is_some();
     let drift = if is_read { Some(wide(row, "stripe_value")? - wide(row, "pushed_value")?) } else { None };
@@ -291,7 +289,7 @@ impl LaneReport {
         }
     }
 
-    fn add(&mut self, state: &str, (units_micro, is_old): (i128, bool)) {
+    fn add(&mut self, state: &str, units_micro: i128, is_old: bool) {
         if is_old {
             self.ledger.0 += units_micro;
         }

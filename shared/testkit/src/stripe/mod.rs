@@ -191,7 +191,7 @@ impl StripeDouble {
     }
 
     /// Usage that somebody else pushed.
-    pub fn push_foreign(&self, (customer, event_name): (&str, &str), timestamp: i64, value: i128) {
+    pub fn push_foreign(&self, customer: &str, event_name: &str, timestamp: i64, value: i128) {
         let mut state = lock(&self.state);
         let visible_at = (state.clock)();
         let lane = (customer.to_owned(), event_name.to_owned());
@@ -244,7 +244,7 @@ impl StripeDouble {
     }
 
     /// An event as it is sent to a webhook. Its data can be read by its id.
-    pub fn core_event(&self, kind: &str, (related, data): (&str, Value)) -> String {
+    pub fn core_event(&self, kind: &str, related: &str, data: Value) -> String {
         let mut state = lock(&self.state);
         let id = format!("evt_test_{}", state.core_events.len());
         let thin = json!({
@@ -498,7 +498,7 @@ impl State {
         if step != HOUR {
             sums.entry(start).or_default();
         }
-        let all: Vec<Value> = sums.into_iter().rev().map(|(at, value)| summary(id, (at, step, end), value)).collect();
+        let all: Vec<Value> = sums.into_iter().rev().map(|(at, value)| summary(id, at, step, end, value)).collect();
         let page = page(&all, query);
         match self.garbling_now() {
             Some(garbling) => Fate::Garbled(garbling.garble(page)),
@@ -515,7 +515,7 @@ impl State {
     }
 }
 
-fn summary(meter: &str, (at, step, end): (i64, i64, i64), value: i128) -> Value {
+fn summary(meter: &str, at: i64, step: i64, end: i64, value: i128) -> Value {
     let end = if step == HOUR { at + HOUR } else { end };
     json!({
         "id": format!("mtrusg_test_{at}"), "object": "billing.meter_event_summary", "aggregated_value": value as f64,

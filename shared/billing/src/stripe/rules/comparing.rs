@@ -31,7 +31,7 @@ pub struct LaneSums {
 
 impl LaneSums {
     /// Adds a row, of which a call was ever begun or which says what Stripe has; or not.
-    pub fn add(&mut self, (state, value): (RowState, i128), may_be_there: MayBeThere) {
+    pub fn add(&mut self, state: RowState, value: i128, may_be_there: MayBeThere) {
         if state == RowState::Abandoned {
             return;
         }
@@ -82,11 +82,11 @@ mod tests {
     #[test]
     fn stripe_has_no_more_than_the_positive_values_that_were_sent() {
         let mut sums = LaneSums::default();
-        sums.add((RowState::Pushed, 5), MayBeThere::Yes);
-        sums.add((RowState::Pushed, -3), MayBeThere::Yes);
-        sums.add((RowState::Pending, 4), MayBeThere::Yes);
-        sums.add((RowState::Pending, 100), MayBeThere::No);
-        sums.add((RowState::Abandoned, 100), MayBeThere::Yes);
+        sums.add(RowState::Pushed, 5, MayBeThere::Yes);
+        sums.add(RowState::Pushed, -3, MayBeThere::Yes);
+        sums.add(RowState::Pending, 4, MayBeThere::Yes);
+        sums.add(RowState::Pending, 100, MayBeThere::No);
+        sums.add(RowState::Abandoned, 100, MayBeThere::Yes);
         assert_eq!(sums, LaneSums { most: 9, pushed: 2 });
         assert_eq!([8, 9, 10].map(|total| sums.is_exceeded_by(total)), [false, false, true]);
     }

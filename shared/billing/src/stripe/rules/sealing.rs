@@ -36,7 +36,7 @@ impl Made {
     }
 
     /// Adds a row.
-    pub fn add(&mut self, number: i64, (state, units_micro): (RowState, i128)) {
+    pub fn add(&mut self, number: i64, state: RowState, units_micro: i128) {
         self.next = self.next.max(number + 1);
         // Not there, and never will be: its units are to be told anew.
         if state != RowState::Abandoned {
@@ -105,7 +105,7 @@ pub fn identifier(generation: Uuid, row: &RowName<'_>) -> String {
 
 /// The moments that a row may have, the best first, each at the half of its minute: of its own hour, and where Stripe would
 /// not take that or its period is closed or full, of the previous and the current hour as far as they have passed.
-pub fn minutes_for(hour: Timestamp, (is_closed, now): (bool, Timestamp)) -> impl Iterator<Item = i64> {
+pub fn minutes_for(hour: Timestamp, is_closed: bool, now: Timestamp) -> impl Iterator<Item = i64> {
     let age = now.unix_micros() - hour.unix_micros() - Timestamp::HOUR_MICROS;
     let own = (!is_closed && age <= OWN_HOUR_FOR).then(|| minutes_of(hour));
     own.into_iter().flatten().chain(minutes_before(now))
@@ -146,7 +146,7 @@ mod tests {
             }
         }
         let mut made = Made::default();
-        (0..200).for_each(|number| made.add(number, (RowState::Pushed, 1)));
+        (0..200).for_each(|number| made.add(number, RowState::Pushed, 1));
         assert_eq!(lacking(201, made, 6).unwrap().len(), 1, "what came late, a little at a time, is no reason");
     }
 
