@@ -23,9 +23,6 @@ use crate::routes::{
 };
 use crate::state::BillingApi;
 
-/// The longest body of a webhook.
-const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
-
 impl BillingApi {
     /// Serves the API until stopped; `docs` says whether its documentation is served too.
     pub async fn serve(self, listener: TcpListener, docs: bool, options: ServeOptions, stop: Stop) -> Served {
@@ -182,7 +179,7 @@ fn of_stripe() -> Vec<Route> {
             .post(stripe::retry, &call::RETRY),
         Route::at("/billing/stripe/drift").get(stripe::drift, &call::DRIFT),
         Route::at("/billing/stripe/lanes/adopt").post(stripe::adopt, &call::ADOPT),
-        Route::at("/billing/stripe/webhook").post(webhook::post, &call::HOOK).body_bytes_max(WEBHOOK_BYTES_MAX),
+        Route::at("/billing/stripe/webhook").post(webhook::post, &call::HOOK).body_bytes_max(webhook::BODY_BYTES_MAX),
     ]
 }
 

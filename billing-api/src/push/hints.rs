@@ -18,9 +18,15 @@ pub(crate) fn is_heeded(kind: &str) -> bool {
 
 impl Pusher {
     pub(super) async fn work_off_hints(&self) -> Result<(), BillingError> {
-        for hint in self.inner.books.open_hints().await? {
-            self.work_off(&hint).await?;
+        // Whoever sends and whoever reads both come here, and one of them is enough.
+        let Ok(_turn) = self.inner.hints.try_lock() else { return Ok(()) };
+        let hints = self.inner.books.open_hints().await?;
+        for hint in &hints {
+            self.work_off(hint).await?;
             self.inner.books.hint_done(&hint.id).await?;
+        }
+        if !hints.is_empty() {
+            self.wake();
         }
         Ok(())
     }

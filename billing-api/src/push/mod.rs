@@ -118,6 +118,8 @@ struct Inner {
     breaker: Breaker,
     wake: Notify,
     wake_reader: Notify,
+    /// Held by whoever works off webhooks.
+    hints: tokio::sync::Mutex<()>,
     /// Comparisons of totals and readings of meters before this moment do not count.
     started_at: Mutex<Option<Timestamp>>,
     sealing: sealing::Sealing,
@@ -179,6 +181,7 @@ impl Pusher {
             breaker: Breaker::default(),
             wake: Notify::new(),
             wake_reader: Notify::new(),
+            hints: tokio::sync::Mutex::new(()),
             started_at: Mutex::new(None),
             sealing: sealing::Sealing::default(),
             lines: Mutex::new(Quiet::new(QUIET)),

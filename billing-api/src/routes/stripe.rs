@@ -122,7 +122,11 @@ pub(crate) async fn pushes(State(api): State<BillingApi>, ask: Ask) -> Result<Re
     ask.caller.check(Right::ReadAll)?;
     let asked = ask.tenant_to_read()?;
     let query = ask.query_of(&asked, &contract::PUSHES)?;
-    let is_for_stripe = query.get("format") == Some("stripe-csv");
+    let is_for_stripe = match query.get("format") {
+        Some("stripe-csv") => true,
+        None | Some("json" | "csv") => false,
+        Some(_) => return Err(ApiError::Parameter("format must be json, csv or stripe-csv".to_owned())),
+    };
     let form = if is_for_stripe { Form::Csv } else { ask.form(&query)? };
     let page = query.page()?;
     let (_, range) = list_range(&api, Some(&asked.tenant), &query).await?;

@@ -15,6 +15,8 @@ use crate::answer::ApiError;
 use crate::push;
 use crate::state::BillingApi;
 
+/// The longest body that is read.
+pub(crate) const BODY_BYTES_MAX: usize = 256 * 1024;
 /// The longest id and type that are kept.
 const TEXT_BYTES_MAX: usize = 255;
 
@@ -28,7 +30,13 @@ pub(crate) async fn post(
     let metrics = desk.pusher.metrics();
     let body = body.map_err(|rejection| {
         metrics.hinted("unknown", "too_large");
-        ApiError::Body(rejection.status(), rejection.body_text())
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let most = format!("the body is longer than {BODY_BYTES_MAX} bytes, the most that is read here");
+                ApiError::Body(StatusCode::PAYLOAD_TOO_LARGE, most)
+            }
+            status => ApiError::Body(status, rejection.body_text()),
+        }
     })?;
     if let Err(error) = check(secrets, &headers, &body) {
         metrics.hinted("unknown", word_of(error));

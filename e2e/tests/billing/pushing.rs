@@ -244,6 +244,8 @@ async fn what_waits_is_a_file_for_the_dashboard(api: Api) {
     );
     assert_eq!(file.text, wanted);
     assert!(file.disposition.contains("stripe-meter-events.csv"), "{file:?}");
+    let odd = desk.api.get(&path.replace("stripe-csv", "xml"), &token("any", &["billing:read"])).await;
+    assert_eq!(odd.json()["detail"], "format must be json, csv or stripe-csv");
     let plain = desk.api.get(&path.replace("stripe-csv", "csv"), &token("any", &["billing:read"])).await;
     assert!(plain.text.starts_with("id,tenant_id,meter,hour,revision,units,value,state,origin,"), "{plain:?}");
     assert_eq!(plain.text.lines().count(), 3);

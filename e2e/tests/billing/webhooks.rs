@@ -17,6 +17,7 @@ const REPORT: &str = "v1.billing.meter.error_report_triggered";
 on_both! {
     a_webhook_starts_a_reading_once,
     a_webhook_has_rows_read_that_were_sent_just_now,
+    a_program_works_a_webhook_off_once,
 }
 
 fn now() -> i64 {
@@ -102,6 +103,18 @@ async fn a_webhook_has_rows_read_that_were_sent_just_now(api: Api) {
     assert_eq!(seen().await, [json!(10.5), json!(2.5), json!(-8)]);
 }
 
+/// The sender and the reader look for webhooks at the same time.
+async fn a_program_works_a_webhook_off_once(api: Api) {
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    for count in 1..4 {
+        assert_eq!(post_signed(&desk).await.status, 200);
+        tokio::try_join!(desk.pusher.pass(), desk.pusher.pass()).unwrap();
+        desk.settle().await;
+        assert_eq!(desk.double.calls("event"), count);
+    }
+}
+
 #[tokio::test]
 async fn no_work_is_done_for_a_call_that_is_not_stripe_s() {
     let desk = Desk::on(Api::start().await).await;
@@ -124,7 +137,9 @@ async fn no_work_is_done_for_a_call_that_is_not_stripe_s() {
     }
     let long = "x".repeat(256 * 1024 + 1);
     let header = format!("t={time},v1={}", signed("whsec_old", time, &long));
-    assert_eq!(post(&desk, Some(&header), &long).await.status, 413);
+    let answer = post(&desk, Some(&header), &long).await;
+    assert_eq!(answer.refusal(), (413, "body_too_large".to_owned()));
+    assert!(answer.text.contains("the body is longer than 262144 bytes, the most that is read here"), "{answer:?}");
     assert_eq!(desk.api.number("SELECT COUNT(*) FROM stripe_events").await, 0);
     // While a secret is rolled Stripe signs with both.
     let header = format!("t={time},v1={forged},v1={right}");
