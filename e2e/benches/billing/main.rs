@@ -152,14 +152,19 @@ impl Api {
         let (mut connection, started) = (TcpStream::connect(self.address).await?, Instant::now());
         connection.write_all(&request).await?;
         let (mut piece, mut bytes, mut rows, mut most) = (vec![0; 1 << 16], 0, 0, before);
+        let mut head = Vec::new();
         loop {
             let count = connection.read(&mut piece).await?;
             let Some(read) = piece.get(..count).filter(|read| !read.is_empty()) else { break };
+            if bytes == 0 {
+                head = read.to_vec();
+            }
             bytes += read.len();
             rows += read.windows(13).filter(|word| *word == b",\"{\"\"method\"\"").count();
             most = most.max(own_memory_kib(self.program.id())?);
         }
-        ensure!(rows as u64 > filled.of_largest.min(CSV_ROWS_MAX) / 2, "{rows} rows of {}", filled.of_largest);
+        let head = String::from_utf8_lossy(&head);
+        ensure!(rows as u64 > filled.of_largest.min(CSV_ROWS_MAX) / 2, "{rows} rows of {}: {head}", filled.of_largest);
         let mib = |bytes: f64| format!("{:.1}", bytes / f64::from(1 << 20));
         Ok(vec![
             filled.of_largest.to_string(),

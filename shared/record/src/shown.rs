@@ -19,6 +19,8 @@ pub(crate) fn show_spool(metrics: &Metrics, recorder: Recorder) {
     let open_intents = gauge("spool_open_intents", "Calls announced and not settled yet");
     let writable = gauge("spool_writable", "Whether the spool takes records: 1 or 0");
     let staged = gauge("spool_staged", "Whether records wait for the disk in memory that outlives the process: 1 or 0");
+    let help = "Whether this start missed the stage of the last, and with it calls: 1 or 0";
+    let stage_lost = gauge("spool_stage_lost", help);
     let still = gauge("spool_stands_still", "Whether the spool's disk answers nothing: 1 or 0");
     let help = "Age of the oldest record that is not handed over, 0 for none";
     let oldest = metrics.register("spool_oldest_unsent_age_seconds", help, Gauge::<f64, AtomicU64>::default());
@@ -33,6 +35,7 @@ pub(crate) fn show_spool(metrics: &Metrics, recorder: Recorder) {
         open_intents.set(stats.open_intents as u64);
         writable.set(health.has_room.into());
         staged.set(stats.staged.into());
+        stage_lost.set(stats.lost_stage.into());
         oldest.set(stats.oldest_unsent.unwrap_or_default().as_secs_f64());
     });
 }

@@ -10,7 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::stage::{Stage, TmpfsStage};
+use uuid::Uuid;
+
+use crate::stage::{DirectoryIdentity, Stage, TmpfsStage};
 
 /// How [`FileSystem::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,22 @@ pub trait FileSystem: Send + Sync + 'static {
     /// Removes stages whose spools are gone, so that they do not hold memory for ever.
     fn sweep_stages(&self, directory: &Path) {
         TmpfsStage::sweep(directory);
+    }
+    /// A stage for onlookers, also one that its process still uses.
+    ///
+    /// # Errors
+    /// When there is none at this path that can be read.
+    fn open_stage(&self, path: &Path) -> io::Result<Arc<dyn Stage>> {
+        Ok(Arc::new(TmpfsStage::look(path)?))
+    }
+    /// The identity of a directory, which a copy of it does not have; `None` where nothing tells them apart.
+    fn identity(&self, directory: &Path) -> Option<DirectoryIdentity> {
+        DirectoryIdentity::of(directory)
+    }
+    /// The start of the machine, which no stage outlives.
+    fn boot(&self) -> Uuid {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().parse().unwrap_or_default()
     }
     /// Removes a stage.
     ///

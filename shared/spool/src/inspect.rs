@@ -2,16 +2,20 @@
 //!
 //! Beside a writing process the answer is a snapshot that may be a moment old.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::clock::unix_secs;
 use crate::error::OpenError;
 use crate::fs::{FileSystem, OpenMode, RealFileSystem};
+use crate::segment::Segment;
+use crate::stage::Leftover;
 use crate::state::{self, SpoolState};
 use crate::survey::{self, Survey};
-use crate::{quarantine, resend};
+use crate::{quarantine, resend, restore};
 
 /// The contents of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +69,8 @@ pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path, since: u64) -> R
     let known = found.segments.first().map(|segment| segment.header.spool);
     let id = read.as_ref().map(|state| state.spool).or(known);
     let state = read.unwrap_or_else(|| SpoolState::new(id.unwrap_or_default()));
-    let segments: Vec<_> = found.segments.into_iter().filter(|segment| segment.limit() > state.floor).collect();
+    let mut segments: Vec<_> = found.segments.into_iter().filter(|segment| segment.limit() > state.floor).collect();
+    lay_stages_over(fs, &mut segments);
     let mut damaged_regions = found.damaged.len() as u64;
     let survey = Survey::take(&segments, &state, &mut |gap| {
         damaged_regions += u64::from(quarantine::is_damage(gap));
@@ -90,6 +95,18 @@ pub(crate) fn inspect_in(fs: &dyn FileSystem, directory: &Path, since: u64) -> R
         damaged_regions,
         quarantine_files: quarantine::files(fs, directory),
     })
+}
+
+/// Lets segments say what a stage holds of them: a record that a disk has not got yet waits like any other.
+fn lay_stages_over(fs: &dyn FileSystem, segments: &mut [Arc<Segment>]) {
+    let noted = segments.iter().filter_map(|segment| Some((segment.header, segment.stage_note()?.path)));
+    let stages: BTreeMap<_, _> = noted.map(|(header, path)| (path, header.spool)).collect();
+    for (path, spool) in stages {
+        let stage = fs.open_stage(&path).ok().and_then(|stage| Leftover::read(path, stage, spool));
+        if let Some(leftover) = stage {
+            restore::lay_over(&leftover, segments);
+        }
+    }
 }
 
 /// Tries the lock and lets go at once; makes no file.

@@ -94,10 +94,24 @@ impl SpoolShared {
             log.writing.iter().all(|writing| writing.synced == writing.end)
         };
         let is_counted = self.state.lock().holds_unrecorded(self.epoch, self.unrecorded.to_keep());
-        if let Some(path) = self.stage.as_ref().filter(|_| is_durable && is_counted)
-            && let Err(error) = self.fs.remove_stage(path)
-        {
+        let Some(path) = self.stage.as_ref().filter(|_| is_durable && is_counted) else { return };
+        self.forget_stage();
+        if let Err(error) = self.fs.remove_stage(path) {
             tracing::debug!(path = %path.display(), %error, "the spool's stage stays for the next start to remove");
+        }
+    }
+
+    /// From now on a start that does not find the stage lacks nothing. Where a disk refuses to note that, the next start says
+    /// that it lacks something, which is false and harmless.
+    fn forget_stage(&self) {
+        *self.stage_note.lock() = None;
+        let segment = {
+            let log = self.log.lock();
+            let last = log.segments.last().filter(|segment| segment.header.epoch == self.epoch).cloned();
+            log.writing.back().map(|writing| Arc::clone(&writing.segment)).or(last)
+        };
+        if let Some(Err(error)) = segment.map(|segment| segment.forget_stage()) {
+            tracing::debug!(%error, "a spool segment still names the stage");
         }
     }
 
@@ -111,6 +125,8 @@ impl SpoolShared {
             );
             let chunks = std::mem::take(&mut log.chunks);
             log.writing.iter_mut().for_each(|writing| writing.tail.keep_in_memory(&chunks));
+            drop(log);
+            self.forget_stage();
         }
     }
 
@@ -203,6 +219,7 @@ impl SpoolShared {
 
     /// Forgets what the durable state says, and makes garbage of what lies below its floor.
     fn forget_persisted(&self, next: &NextState, expendable: Vec<Arc<Segment>>) {
+        self.unrecorded.kept(next.unrecorded);
         if next.closed.contains(&self.epoch) {
             self.unrecorded.forget();
         }
@@ -391,8 +408,9 @@ impl SpoolShared {
     /// From room that is there already, if there is any.
     fn make(&self, header: Header) -> io::Result<Segment> {
         let old = self.log.lock().reusable.pop().filter(|old| old.header.capacity == header.capacity);
+        let staged = self.stage_note.lock().clone();
         if let Some(old) = old {
-            match Segment::reuse(&*self.fs, &old, header) {
+            match Segment::reuse(&*self.fs, &old, header, staged.as_ref()) {
                 Ok(segment) => return Ok(segment),
                 Err(error) => {
                     tracing::debug!(path = %old.path.display(), %error, "the room of an old spool segment cannot be used again");
@@ -401,7 +419,7 @@ impl SpoolShared {
                 }
             }
         }
-        Segment::create(&*self.fs, &self.options.directory, header)
+        Segment::create(&*self.fs, &self.options.directory, header, staged.as_ref())
     }
 }
 

@@ -522,6 +522,7 @@ impl Log {
         if let Some(front) = self.writing.front() {
             self.durable = self.durable.max(front.synced);
         }
+        self.chunks.note_durable(self.durable);
         freed
     }
 }

@@ -27,7 +27,8 @@ use crate::recovered::{EpochRecord, Orphan, Recovered};
 use crate::restore;
 use crate::segment::{DATA, Header, Segment};
 use crate::shared::SpoolShared;
-use crate::stage::{self, Chunks, Leftover, Owner, Stage};
+use crate::stage::{self, Chunks, DirectoryIdentity, Leftover, Owner, Stage};
+use crate::stage_note::StageNote;
 use crate::state::{self, SpoolState, StateFile};
 use crate::survey::{self, DirectoryFiles, Survey};
 use crate::syncing::Syncing;
@@ -55,6 +56,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sp
     }
     let epoch = Uuid::now_v7();
     let stage = make_stage(&*fs, &options, stage::name(state.spool, epoch));
+    let stage_note = stage.as_ref().and_then(|(path, _)| StageNote::of(fs.boot(), path));
     let recovered = left.recovered(&state, epoch);
     let cursor = state.cursor.min(left.next_base);
     let relay = CursorState {
@@ -66,7 +68,7 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sp
         ..CursorState::default()
     };
     let last_number = left.last_number;
-    let leftovers = std::mem::take(&mut left.leftovers);
+    let leftovers = std::mem::take(&mut left.spent_stages);
     let (stage_path, stage) = stage.unzip();
     let shared = SpoolShared {
         id: state.spool,
@@ -83,11 +85,13 @@ pub(crate) fn open(options: SpoolOptions, fs: Arc<dyn FileSystem>) -> Result<(Sp
         unreadable_bytes: AtomicU64::new(0),
         unrecorded: UnrecordedCount::new(stage),
         stage: stage_path,
+        stage_note: Mutex::new(stage_note),
+        lost_stage: recovered.lost_stage.is_some(),
         _lock: lock,
     };
     if begin(&shared)? == Beginning::WithSegment {
         // What they held is in segments and durable.
-        leftovers.iter().for_each(|leftover| remove_stage(&*shared.fs, &leftover.path));
+        leftovers.iter().for_each(|path| remove_stage(&*shared.fs, path));
         shared.options.stage_directory.iter().for_each(|directory| shared.fs.sweep_stages(directory));
     }
     Ok((shared, recovered))
@@ -142,6 +146,7 @@ fn lock(fs: &dyn FileSystem, directory: &Path) -> Result<Box<dyn Send + Sync>, O
 /// The new epoch's first segment: durable with all it carries before anything else happens.
 fn begin(shared: &SpoolShared) -> Result<Beginning, OpenError> {
     let directory = &shared.options.directory;
+    let staged = shared.stage_note.lock().clone();
     let header = {
         let log = shared.log.lock();
         Header {
@@ -153,7 +158,7 @@ fn begin(shared: &SpoolShared) -> Result<Beginning, OpenError> {
             created_unix_secs: unix_secs(),
         }
     };
-    let segment = match Segment::create(&*shared.fs, directory, header) {
+    let segment = match Segment::create(&*shared.fs, directory, header, staged.as_ref()) {
         Ok(segment) => Arc::new(segment),
         Err(error) if is_disk(&error) => {
             begin_without(shared, &error);
@@ -215,14 +220,64 @@ fn state_of(read: Option<SpoolState>, found: &DirectoryFiles, options: &SpoolOpt
     state
 }
 
-/// Writes into segments what the stages of dead processes hold.
-fn restore(leftovers: &[Leftover], found: &DirectoryFiles, state: &mut SpoolState) -> Result<(), OpenError> {
+/// Writes into segments what the stages of dead processes hold. Returns those that nobody needs once that is durable: not what
+/// no segment here has room for, and not those of a spool that this one is a copy of.
+fn restore(
+    directory: &Path,
+    identity: Option<DirectoryIdentity>,
+    leftovers: &[Leftover],
+    found: &DirectoryFiles,
+    state: &mut SpoolState,
+) -> Result<Vec<PathBuf>, OpenError> {
+    let mut spent = Vec::new();
     for leftover in leftovers {
+        let path = leftover.path.display();
         state.set_unrecorded(leftover.epoch, leftover.unrecorded);
         let restored = restore::restore(leftover, &found.segments).map_err(OpenError::io("restore", &leftover.path))?;
-        tracing::info!(epoch = %leftover.epoch, bytes = restored, "what an earlier start had no time to write was taken from its stage");
+        tracing::info!(epoch = %leftover.epoch, bytes = restored.bytes, "what an earlier start had no time to write was taken from its stage");
+        if leftover.is_of_another(identity) {
+            tracing::warn!(
+                %path, directory = %directory.display(),
+                "this spool is a copy of the one that the stage belongs to; the stage is left to that one"
+            );
+        } else if restored.bytes_left > 0 {
+            tracing::error!(
+                %path, bytes = restored.bytes_left,
+                "the stage of an earlier start holds records of segments that are not here; it stays, so that a start with all segments finds it"
+            );
+        } else {
+            spent.push(leftover.path.clone());
+        }
     }
-    Ok(())
+    Ok(spent)
+}
+
+/// The stage that the last epoch was appended through.
+struct LastStage {
+    epoch: Uuid,
+    note: StageNote,
+}
+
+/// The stage that the last epoch was appended through, with that epoch; `None` when it had none or was closed in good order, or
+/// when the machine was started again since.
+fn last_stage(fs: &dyn FileSystem, found: &DirectoryFiles) -> Option<LastStage> {
+    let epoch = found.segments.iter().max_by_key(|segment| segment.header.number)?.header.epoch;
+    let mut notes = found.segments.iter().filter(|segment| segment.header.epoch == epoch).map(|of| of.stage_note());
+    let first = notes.next()??;
+    (notes.all(|note| note.is_some()) && first.boot == fs.boot()).then_some(LastStage { epoch, note: first })
+}
+
+/// Returns where a stage lay that took with it what the disk had not got yet.
+fn lost_stage(last: Option<LastStage>, leftovers: &[Leftover]) -> Option<PathBuf> {
+    let LastStage { epoch, note } = last?;
+    if leftovers.iter().any(|leftover| leftover.epoch == epoch) {
+        return None;
+    }
+    tracing::error!(
+        path = %note.path.display(), %epoch,
+        "the stage of the last start is gone; calls that the disk had not got yet are lost, and nobody can say how many"
+    );
+    Some(note.path)
 }
 
 /// No LSN is ever given twice, also none that a file which says nothing may have held.
@@ -244,8 +299,10 @@ struct EarlierEpochs {
     last_number: u64,
     quarantined: u64,
     quarantined_bytes: u64,
-    /// Stages of processes that died.
-    leftovers: Vec<Leftover>,
+    /// Stages of processes that died, from which nothing is needed any more once what was read of them is durable.
+    spent_stages: Vec<PathBuf>,
+    /// The stage that the last epoch was appended through, which is not there any more.
+    lost_stage: Option<PathBuf>,
 }
 
 impl EarlierEpochs {
@@ -255,8 +312,10 @@ impl EarlierEpochs {
         let read = state::read(fs, directory).map_err(OpenError::io("read the state in", directory))?;
         let found = survey::find(fs, directory, OpenMode::Write)?;
         let mut state = state_of(read, &found, options);
-        let leftovers = leftovers(fs, options, state.spool);
-        restore(&leftovers, &found, &mut state)?;
+        let last = last_stage(fs, &found);
+        let leftovers = leftovers(fs, options, state.spool, last.as_ref());
+        let spent_stages = restore(directory, fs.identity(directory), &leftovers, &found, &mut state)?;
+        let lost_stage = lost_stage(last, &leftovers);
         let mut quarantine = Quarantine::new(fs, directory);
         set_damaged_aside(fs, &found.damaged, &mut quarantine)?;
         let (next_base, last_number) = (next_base(&found, &state), found.last_number);
@@ -277,7 +336,8 @@ impl EarlierEpochs {
             last_number,
             quarantined: quarantine.regions,
             quarantined_bytes: quarantine.bytes,
-            leftovers,
+            spent_stages,
+            lost_stage,
         };
         left.keep(segments, &kept)?;
         left.date();
@@ -347,7 +407,7 @@ impl EarlierEpochs {
         let Err(failure) = again else { return Ok(segment) };
         self.last_number += 1;
         let header = Header { number: self.last_number, ..segment.header };
-        let written = Segment::create(&*self.fs, &self.directory, header).and_then(|new| {
+        let written = Segment::create(&*self.fs, &self.directory, header, None).and_then(|new| {
             new.file.write_at(DATA, &image)?;
             new.file.sync_data()?;
             Ok(new)
@@ -379,6 +439,7 @@ impl EarlierEpochs {
             quarantined: self.quarantined,
             quarantined_bytes: self.quarantined_bytes,
             unsent: self.survey.unsent,
+            lost_stage: self.lost_stage.clone(),
             memo: state.memo.clone(),
         }
     }
@@ -404,7 +465,8 @@ impl EarlierEpochs {
         let spares_min = if options.bytes_max >= 16 * options.segment_bytes { 2 } else { 1 };
         let spares_max = options.bytes_max / options.segment_bytes / 4;
         let times = self.times(self.state.cursor);
-        let owner = Owner { spool: self.state.spool, epoch, directory: &self.directory };
+        let identity = self.fs.identity(&self.directory);
+        let owner = Owner { spool: self.state.spool, epoch, directory: &self.directory, identity };
         let chunks = stage.map_or_else(Chunks::default, |stage| Chunks::over(stage, owner));
         Log {
             writing: VecDeque::new(),
@@ -441,15 +503,19 @@ impl EarlierEpochs {
     }
 }
 
-/// Stages of this spool whose processes are gone, oldest first.
-fn leftovers(fs: &dyn FileSystem, options: &SpoolOptions, spool: Uuid) -> Vec<Leftover> {
-    let Some(directory) = &options.stage_directory else { return Vec::new() };
-    let found = fs.find_stages(directory, &stage::prefix(spool)).unwrap_or_else(|error| {
-        tracing::debug!(path = %directory.display(), %error, "there is no folder of stages");
-        Vec::new()
-    });
-    let mut leftovers: Vec<_> =
-        found.into_iter().filter_map(|(path, stage)| Leftover::read(path, stage, spool)).collect();
+/// Stages of this spool whose processes are gone, oldest first: those of the folder of stages, and of the one that the last
+/// start had.
+fn leftovers(fs: &dyn FileSystem, options: &SpoolOptions, spool: Uuid, last: Option<&LastStage>) -> Vec<Leftover> {
+    let known = options.stage_directory.as_deref();
+    let earlier = last.and_then(|last| last.note.path.parent()).filter(|earlier| Some(*earlier) != known);
+    let mut leftovers = Vec::new();
+    for directory in known.into_iter().chain(earlier) {
+        let found = fs.find_stages(directory, &stage::prefix(spool)).unwrap_or_else(|error| {
+            tracing::debug!(path = %directory.display(), %error, "there is no folder of stages");
+            Vec::new()
+        });
+        leftovers.extend(found.into_iter().filter_map(|(path, stage)| Leftover::read(path, stage, spool)));
+    }
     leftovers.sort_by_key(|leftover| leftover.epoch);
     leftovers
 }

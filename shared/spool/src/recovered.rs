@@ -1,6 +1,8 @@
 //! The findings of the opening of a spool about earlier epochs, as its caller sees them. How they are found is in
 //! `recover.rs`.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -45,6 +47,9 @@ pub struct Recovered {
     pub quarantined_bytes: u64,
     /// Records that wait to be handed on.
     pub unsent: u64,
+    /// Where the stage of the last start lay, when it is gone though the machine was not started again: what the disk had not
+    /// got yet is lost.
+    pub lost_stage: Option<PathBuf>,
     /// The last memo of [`Spool::advance_with`](crate::Spool::advance_with) that is durable; empty when there was none, or when it was lost with the
     /// cursor.
     pub memo: Bytes,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::frame::{u32_at, u64_at, uuid_at};
 use crate::fs::{FileSystem, OpenMode, SpoolFile, read_patiently};
+use crate::stage_note::{NOTE_AT, NOTE_BYTES, StageNote};
 
 /// Frames begin here; before lie two copies of the header, a page each.
 pub(crate) const DATA: u64 = 2 * PAGE;
@@ -116,11 +117,16 @@ enum SealTime {
 
 impl Segment {
     /// Creates the file with all its room and both headers, durably.
-    pub(crate) fn create(fs: &dyn FileSystem, directory: &Path, header: Header) -> io::Result<Self> {
+    pub(crate) fn create(
+        fs: &dyn FileSystem,
+        directory: &Path,
+        header: Header,
+        staged: Option<&StageNote>,
+    ) -> io::Result<Self> {
         let path = path_of(directory, header.number);
         let file = fs.open(&path, OpenMode::Create)?;
         let written = file.allocate(header.capacity).and_then(|()| {
-            write_headers(&*file, &header)?;
+            write_headers(&*file, &header, staged)?;
             fs.sync_dir(directory)
         });
         if let Err(error) = written {
@@ -133,13 +139,18 @@ impl Segment {
 
     /// Works like [`Segment::create`], from the file of a segment that is gone for good, whose room it takes over. At no moment does
     /// the file say that it holds what it does not.
-    pub(crate) fn reuse(fs: &dyn FileSystem, old: &Self, header: Header) -> io::Result<Self> {
+    pub(crate) fn reuse(
+        fs: &dyn FileSystem,
+        old: &Self,
+        header: Header,
+        staged: Option<&StageNote>,
+    ) -> io::Result<Self> {
         let directory = old.path.parent().unwrap_or(Path::new("."));
         let path = path_of(directory, header.number);
         old.file.clear(header.capacity)?;
         old.file.sync_data()?;
         fs.rename(&old.path, &path)?;
-        let written = fs.sync_dir(directory).and_then(|()| write_headers(&*old.file, &header));
+        let written = fs.sync_dir(directory).and_then(|()| write_headers(&*old.file, &header, staged));
         if let Err(error) = written {
             let _ = fs.remove(&path);
             return Err(error);
@@ -181,6 +192,26 @@ impl Segment {
             }
         }
         unread.map_or(Ok(Err(newest)), Err)
+    }
+
+    /// The stage that its epoch was appended through, as it says.
+    pub(crate) fn stage_note(&self) -> Option<StageNote> {
+        [0, PAGE].into_iter().find_map(|page| {
+            let mut bytes = [0; NOTE_BYTES];
+            read_patiently(&*self.file, page + NOTE_AT, &mut bytes).ok()?;
+            StageNote::decode(&bytes)
+        })
+    }
+
+    /// From now on it says that its epoch needs no stage.
+    pub(crate) fn forget_stage(&self) -> io::Result<()> {
+        [0, PAGE].into_iter().try_for_each(|page| self.file.write_at(page + NOTE_AT, &[0; NOTE_BYTES]))
+    }
+
+    /// The same segment as a file says it that has more in it.
+    pub(crate) fn over(&self, file: Arc<dyn SpoolFile>, end: u64) -> Self {
+        let bytes = self.bytes().max(self.offset(end));
+        Self::new(self.header, self.path.clone(), file, bytes)
     }
 
     pub(crate) fn is_name(name: &str) -> bool {
@@ -291,8 +322,12 @@ fn path_of(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:016x}{SUFFIX}"))
 }
 
-fn write_headers(file: &dyn SpoolFile, header: &Header) -> io::Result<()> {
-    let bytes = header.encode();
+fn write_headers(file: &dyn SpoolFile, header: &Header, staged: Option<&StageNote>) -> io::Result<()> {
+    let mut bytes = header.encode();
+    if let Some(note) = staged {
+        bytes.resize(NOTE_AT as usize, 0);
+        bytes.extend_from_slice(&note.encode());
+    }
     file.write_at(0, &bytes)?;
     file.write_at(PAGE, &bytes)?;
     file.sync_data()

@@ -13,6 +13,7 @@ use crate::fs::FileSystem;
 use crate::keeper::Keeper;
 use crate::log::Log;
 use crate::options::SpoolOptions;
+use crate::stage_note::StageNote;
 use crate::state::StateFile;
 use crate::syncing::Syncing;
 use crate::unrecorded::UnrecordedCount;
@@ -35,6 +36,10 @@ pub(crate) struct SpoolShared {
     pub(crate) unrecorded: UnrecordedCount,
     /// The file of the stage, to be removed when it is not needed any more.
     pub(crate) stage: Option<PathBuf>,
+    /// The note of it in segments; `None` without a stage, and once nothing is staged any more.
+    pub(crate) stage_note: Mutex<Option<StageNote>>,
+    /// The stage of the last start was gone.
+    pub(crate) lost_stage: bool,
     /// Held until the last handle and thread are gone.
     pub(crate) _lock: Box<dyn Send + Sync>,
 }

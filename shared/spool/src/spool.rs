@@ -53,6 +53,8 @@ pub struct Stats {
     pub unrecorded: u64,
     /// True if appended bytes wait in memory that outlives the process, so that no append waits for the disk.
     pub staged: bool,
+    /// True if this start did not find the stage of the last ([`Recovered::lost_stage`]).
+    pub lost_stage: bool,
     /// True if the disk does not answer.
     pub stands_still: bool,
     /// Bytes that the reader had to pass over since the start.
@@ -292,6 +294,7 @@ impl Spool {
             last_seq: log.last_seq,
             unrecorded: self.shared.unrecorded.count(),
             staged: log.chunks.is_staged(),
+            lost_stage: self.shared.lost_stage,
             stands_still: self.shared.syncing.stall.stands_still(),
             unreadable_bytes: self.shared.unreadable_bytes.load(Ordering::Relaxed),
         }

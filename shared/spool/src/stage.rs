@@ -9,6 +9,9 @@
 //! ```text
 //! 0     magic "GLSTAGE\0", u32 crc32c of the rest, u32 chunk bytes, spool id, epoch
 //! 64    u64: records of this epoch that could not be appended
+//! 72    u64 LSN: every frame before it is durable in its segment
+//! 80    u64: of the first count, what the spool's state file says too
+//! 88    u64 inode, u64 nanoseconds of birth: the spool's directory
 //! 128   u16 bytes and text: the spool's directory
 //! 4096  chunks: u64 LSN of the first frame, u64 0, then frames one behind the other
 //! ```
@@ -25,7 +28,7 @@ use std::time::Duration;
 use memmap2::{MmapOptions, MmapRaw};
 use uuid::Uuid;
 
-use crate::frame::{u32_at, u64_at, uuid_at};
+use crate::frame::{FrameHead, u32_at, u64_at, uuid_at};
 
 /// Bytes of a chunk; the largest frame fits twice.
 pub(crate) const CHUNK: usize = 160 * 1024;
@@ -36,6 +39,9 @@ const CHUNKS: usize = 4096;
 const MAGIC: &[u8; 8] = b"GLSTAGE\0";
 const HEADER_BYTES: usize = 48;
 const UNRECORDED: usize = 64;
+const DURABLE: usize = 72;
+const UNRECORDED_KEPT: usize = 80;
+const IDENTITY: usize = 88;
 const DIRECTORY: usize = 128;
 const PREFIX: &str = "goldleaves-";
 /// The directory of a spool may be away for a moment, as a volume that is not mounted yet is.
@@ -121,6 +127,14 @@ impl TmpfsStage {
         Ok(found)
     }
 
+    /// Opens one to look at it only, with or without a process that uses it.
+    pub(crate) fn look(path: &Path) -> io::Result<Self> {
+        let file = Self::open_ours(path)?.ok_or(io::ErrorKind::InvalidData)?;
+        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        let map = MmapOptions::new().len(bytes).map_raw(&file)?;
+        Ok(Self { file, map })
+    }
+
     fn list(directory: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(directory)? {
@@ -130,15 +144,21 @@ impl TmpfsStage {
         Ok(paths)
     }
 
-    /// Removes those of spools that are gone: their directories do not exist any more, and that for a while.
+    /// Removes those of spools that are gone: their directories do not exist any more, and that for a while. A directory that
+    /// is not here may lie on a volume that is not mounted, or that other processes see at another path: a stage goes only
+    /// when everything that it holds is on a disk.
     ///
     /// Those of others are looked at without a lock. With one, a gateway that starts at this moment would take its own stage
     /// for used and lose what it holds.
     pub(crate) fn sweep(directory: &Path) {
-        let mut stages_removed = 0_u64;
+        let (mut stages_removed, mut stages_kept) = (0_u64, 0_u64);
         for path in Self::list(directory, PREFIX).unwrap_or_default() {
             let Ok(Some(file)) = Self::open_ours(&path) else { continue };
             if is_abandoned(&file) && file.try_lock().is_ok() {
+                if Self::look(&path).is_ok_and(|stage| is_needed(&stage)) {
+                    stages_kept += 1;
+                    continue;
+                }
                 tracing::debug!(path = %path.display(), "the spool of this stage no longer exists; it is removed");
                 stages_removed += u64::from(std::fs::remove_file(&path).is_ok());
             }
@@ -148,6 +168,14 @@ impl TmpfsStage {
                 stages_removed,
                 directory = %directory.display(),
                 "the spools of some stages no longer exist; these stages were removed"
+            );
+        }
+        if stages_kept > 0 {
+            tracing::warn!(
+                stages_kept,
+                directory = %directory.display(),
+                "some stages hold records that no disk has, and their spools' directories are not here; they stay until a start \
+                 with such a directory takes these records"
             );
         }
     }
@@ -167,6 +195,15 @@ fn is_released(file: &File) -> bool {
 fn is_abandoned(file: &File) -> bool {
     let age = file.metadata().and_then(|meta| meta.modified()).ok().and_then(|modified| modified.elapsed().ok());
     age.is_some_and(|age| age > ABANDONED_AFTER) && directory_of(file).is_some_and(|spool| !spool.exists())
+}
+
+/// Returns whether a stage holds what no disk has.
+fn is_needed(stage: &TmpfsStage) -> bool {
+    let mut header = [0; CHUNKS];
+    stage.load(0, &mut header);
+    let (counted, kept) = (u64_at(&header, UNRECORDED).unwrap_or(0), u64_at(&header, UNRECORDED_KEPT).unwrap_or(0));
+    let durable = u64_at(&header, DURABLE).unwrap_or(0);
+    counted > kept || chunks_of(stage).any(|(first, chunk)| first + frames_in(first, &chunk) as u64 > durable)
 }
 
 /// The directory of the spool that a stage belongs to.
@@ -243,6 +280,24 @@ pub(crate) struct Owner<'a> {
     pub(crate) spool: Uuid,
     pub(crate) epoch: Uuid,
     pub(crate) directory: &'a Path,
+    pub(crate) identity: Option<DirectoryIdentity>,
+}
+
+/// The identity of a directory, wherever it is mounted, which a copy of it does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryIdentity {
+    inode: u64,
+    born_nanos: u64,
+}
+
+impl DirectoryIdentity {
+    /// `None` where the file system does not say when a directory was made.
+    pub(crate) fn of(directory: &Path) -> Option<Self> {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+        let found = statx(CWD, directory, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME).ok()?;
+        let born = u64::try_from(found.stx_btime.tv_sec).ok()? * 1_000_000_000 + u64::from(found.stx_btime.tv_nsec);
+        (born > 0).then_some(Self { inode: found.stx_ino, born_nanos: born })
+    }
 }
 
 impl Chunks {
@@ -256,6 +311,10 @@ impl Chunks {
         if text.len() < CHUNKS - DIRECTORY - 2 {
             stage.store(DIRECTORY, &u16::try_from(text.len()).unwrap_or_default().to_le_bytes());
             stage.store(DIRECTORY + 2, text);
+        }
+        if let Some(identity) = of.identity {
+            stage.store(IDENTITY, &identity.inode.to_le_bytes());
+            stage.store(IDENTITY + 8, &identity.born_nanos.to_le_bytes());
         }
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
@@ -290,6 +349,13 @@ impl Chunks {
         Some(index)
     }
 
+    /// Every frame before this is durable in its segment.
+    pub(crate) fn note_durable(&self, lsn: u64) {
+        if let Some(stage) = &self.stage {
+            stage.store(DURABLE, &lsn.to_le_bytes());
+        }
+    }
+
     pub(crate) fn give_back(&mut self, index: usize) {
         self.free.push(index);
     }
@@ -320,14 +386,44 @@ pub(crate) fn store_unrecorded(stage: &dyn Stage, count: u64) {
     stage.store(UNRECORDED, &count.to_le_bytes());
 }
 
+/// Keeps how much of that count the state file says too.
+pub(crate) fn store_unrecorded_kept(stage: &dyn Stage, count: u64) {
+    stage.store(UNRECORDED_KEPT, &count.to_le_bytes());
+}
+
+/// Bytes of the good frames that a chunk begins with. What lies behind was appended before the chunk was used again, at another
+/// place: it says so itself.
+pub(crate) fn frames_in(first: u64, frames: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(head) = frames.get(end..).and_then(|frame| FrameHead::decode(frame, first + end as u64)) {
+        end += usize::try_from(head.frame_bytes()).unwrap_or(frames.len());
+    }
+    end.min(frames.len())
+}
+
+/// The chunks that a stage has room for, one after the other, each as the first frame's LSN and what lies behind it.
+fn chunks_of(stage: &dyn Stage) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    let count = stage.bytes().saturating_sub(CHUNKS) / CHUNK;
+    (0..count).map(move |index| {
+        let mut chunk = vec![0; CHUNK];
+        stage.load(CHUNKS + index * CHUNK, &mut chunk);
+        let first = u64_at(&chunk, 0).unwrap_or(0);
+        (first, chunk.split_off(CHUNK_HEAD))
+    })
+}
+
 // === what a dead process left ===
 
-/// A stage whose process is gone.
+/// A stage whose process is gone, or that somebody only looks at.
 pub(crate) struct Leftover {
     pub(crate) path: PathBuf,
     pub(crate) epoch: Uuid,
     /// Records of that epoch that could not be appended.
     pub(crate) unrecorded: u64,
+    /// Every frame before this is durable in its segment; `None` when the program that left it kept no such place.
+    pub(crate) durable: Option<u64>,
+    /// The identity of the directory of its spool.
+    pub(crate) identity: Option<DirectoryIdentity>,
     stage: Arc<dyn Stage>,
 }
 
@@ -343,18 +439,20 @@ impl Leftover {
             && uuid_at(body, 4)? == spool;
         is_ours.then_some(())?;
         let (epoch, unrecorded) = (uuid_at(body, 20)?, u64_at(&header, UNRECORDED)?);
-        Some(Self { path, epoch, unrecorded, stage })
+        let durable = u64_at(&header, DURABLE).filter(|lsn| *lsn > 0);
+        let (inode, born_nanos) = (u64_at(&header, IDENTITY)?, u64_at(&header, IDENTITY + 8)?);
+        let identity = (born_nanos > 0).then_some(DirectoryIdentity { inode, born_nanos });
+        Some(Self { path, epoch, unrecorded, durable, identity, stage })
+    }
+
+    /// Returns whether its spool's directory is another one than this, of which this is a copy.
+    pub(crate) fn is_of_another(&self, directory: Option<DirectoryIdentity>) -> bool {
+        self.identity.zip(directory).is_some_and(|(own, other)| own != other)
     }
 
     /// The chunks that it has room for, one after the other, each as the first frame's LSN and what lies behind it.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
-        let count = self.stage.bytes().saturating_sub(CHUNKS) / CHUNK;
-        (0..count).map(|index| {
-            let mut chunk = vec![0; CHUNK];
-            self.stage.load(CHUNKS + index * CHUNK, &mut chunk);
-            let first = u64_at(&chunk, 0).unwrap_or(0);
-            (first, chunk.split_off(CHUNK_HEAD))
-        })
+        chunks_of(&*self.stage)
     }
 }
 

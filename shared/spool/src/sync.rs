@@ -214,6 +214,7 @@ impl SpoolShared {
             writing.and_then(|writing| writing.tail.start()).unwrap_or_else(|| target.segment.first())
         };
         let base = start - DATA;
+        let staged = self.stage_note.lock().clone();
         let header = Header {
             base,
             capacity: target.segment.limit() - base,
@@ -221,7 +222,7 @@ impl SpoolShared {
             created_unix_secs: unix_secs(),
             ..target.segment.header
         };
-        Ok(Arc::new(Segment::create(&*self.fs, &self.options.directory, header)?))
+        Ok(Arc::new(Segment::create(&*self.fs, &self.options.directory, header, staged.as_ref())?))
     }
 
     fn remove(&self, segment: &Segment) {

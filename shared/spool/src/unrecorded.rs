@@ -37,6 +37,13 @@ impl UnrecordedCount {
         if self.is_told.load(Ordering::Relaxed) { 0 } else { self.count() }
     }
 
+    /// The state file says as much, durably.
+    pub(crate) fn kept(&self, count: u64) {
+        if let Some(stage) = self.stage.as_ref().filter(|_| count > 0) {
+            stage::store_unrecorded_kept(&**stage, count);
+        }
+    }
+
     /// The epoch was closed, durably, with what was counted.
     pub(crate) fn forget(&self) {
         self.is_told.store(true, Ordering::Relaxed);

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use uuid::Uuid;
 
-use crate::{FileSystem, OpenMode, SpoolFile, Stage};
+use crate::{DirectoryIdentity, FileSystem, OpenMode, SpoolFile, Stage};
 
 const PAGE: usize = 4096;
 
@@ -92,6 +93,7 @@ struct Disk {
     room: Option<usize>,
     /// Boots so far: handles of an earlier one are dead.
     boot: u64,
+    power_cuts: u64,
     next: u64,
     seen: u64,
     bytes_read: u64,
@@ -127,6 +129,7 @@ impl MemoryDisk {
             locked: false,
             room: None,
             boot: 0,
+            power_cuts: 0,
             next: 0,
             seen: 0,
             bytes_read: 0,
@@ -259,6 +262,7 @@ impl Disk {
 
     fn cut_power(&mut self) {
         self.stages.clear();
+        self.power_cuts += 1;
         for node in self.nodes.values_mut() {
             let length = if self.dice.coin() { node.visible.len() } else { node.durable.len() };
             let mut after = node.durable.clone();
@@ -424,6 +428,19 @@ impl FileSystem for MemoryDisk {
     }
 
     fn sweep_stages(&self, _directory: &Path) {}
+
+    fn open_stage(&self, path: &Path) -> io::Result<Arc<dyn Stage>> {
+        let bytes = self.0.lock().stages.get(path).map(|(stage, _)| stage.len()).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(MemoryStage { disk: self.clone(), path: path.to_owned(), bytes }))
+    }
+
+    fn identity(&self, _directory: &Path) -> Option<DirectoryIdentity> {
+        None
+    }
+
+    fn boot(&self) -> Uuid {
+        Uuid::from_u128(u128::from(self.0.lock().power_cuts))
+    }
 
     fn remove_stage(&self, path: &Path) -> io::Result<()> {
         self.0.lock().stages.remove(path);

@@ -11,6 +11,7 @@ mod model;
 mod private;
 mod random;
 mod settling;
+mod stages;
 mod still;
 mod threads;
 mod waiting;
