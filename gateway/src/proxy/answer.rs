@@ -16,6 +16,9 @@ use crate::open_calls::OpenCall;
 use crate::transport::{Connection, Pool, Stall, UploadFailure, UploadWatch};
 use crate::upstream::{Request, UnderWay};
 
+/// The longest answer over HTTP/2 that is looked at before it is passed on.
+const WHOLE_BYTES_MAX: u64 = 16 << 10;
+
 /// Why an answer did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnswerError {
@@ -54,16 +57,77 @@ pub(crate) enum Source {
     Whole(Bytes),
     /// It comes as it comes.
     Streamed(Incoming),
+    /// Some of it was looked at already.
+    Begun(Box<Begun>),
+}
+
+type Piece = Result<Frame<Bytes>, hyper::Error>;
+
+/// The pieces of a body that were looked at, and what follows.
+pub(crate) struct Begun {
+    first: Option<Piece>,
+    second: Option<Piece>,
+    rest: Incoming,
+}
+
+impl Begun {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
+        match self.first.take().or_else(|| self.second.take()) {
+            Some(piece) => Poll::Ready(Some(piece)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.second.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let pieces = self.first.iter().chain(&self.second).map(bytes_of);
+        let ahead = pieces.sum::<usize>() as u64;
+        self.rest.size_hint().exact().map_or_else(SizeHint::default, |left| SizeHint::with_exact(ahead + left))
+    }
+}
+
+fn bytes_of(piece: &Piece) -> usize {
+    piece.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len)
 }
 
 impl Source {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    /// The body of an answer over HTTP/2, whose head mostly comes together with all that follows. What is short and whole
+    /// is told from what streams, so that its way to the client is the short one, too.
+    pub(crate) fn of_stream(mut body: Incoming, cx: &mut Context<'_>) -> Self {
+        let length = body.size_hint().exact();
+        if body.is_end_stream() || length.is_some_and(|length| length > WHOLE_BYTES_MAX) {
+            return Self::Streamed(body);
+        }
+        let Poll::Ready(Some(first)) = Pin::new(&mut body).poll_frame(cx) else { return Self::Streamed(body) };
+        let is_whole = length.is_none_or(|length| bytes_of(&first) as u64 == length);
+        let mut second = None;
+        let mut is_over = body.is_end_stream();
+        if is_whole && !is_over {
+            // The end may be a frame of its own, or trailers.
+            let polled = Pin::new(&mut body).poll_frame(cx);
+            is_over = matches!(polled, Poll::Ready(None));
+            second = if let Poll::Ready(piece) = polled { piece } else { None };
+        }
+        match first.map(Frame::into_data) {
+            Ok(Ok(bytes)) if is_whole && is_over => Self::Whole(bytes),
+            first => {
+                let first = first.map(|first| first.map_or_else(|other| other, Frame::data));
+                Self::Begun(Box::new(Begun { first: Some(first), second, rest: body }))
+            }
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
         match self {
             Self::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Self::Streamed(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Begun(begun) => begun.poll_frame(cx),
         }
     }
 
@@ -71,6 +135,7 @@ impl Source {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Streamed(incoming) => incoming.is_end_stream(),
+            Self::Begun(begun) => begun.is_end_stream(),
         }
     }
 
@@ -78,6 +143,7 @@ impl Source {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Streamed(incoming) => incoming.size_hint(),
+            Self::Begun(begun) => begun.size_hint(),
         }
     }
 }
@@ -228,7 +294,7 @@ impl AnswerBody {
     pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.source {
             Source::Whole(bytes) if !bytes.is_empty() => Some(std::mem::take(bytes)),
-            Source::Whole(_) | Source::Streamed(_) => None,
+            Source::Whole(_) | Source::Streamed(_) | Source::Begun(_) => None,
         }
     }
 

@@ -48,7 +48,10 @@ pub(crate) async fn exchange(
         connection.drive(cx);
         if let Poll::Ready(mut sent) = answer.as_mut().poll(cx) {
             connection.headed(&mut sent);
-            let head = sent.map(|response| response.map(Source::Streamed));
+            let head = sent.map(|response| match connection.is_shared() {
+                true => response.map(|body| Source::of_stream(body, cx)),
+                false => response.map(Source::Streamed),
+            });
             return Poll::Ready(head.map_err(|mut failed| NoHead::Broke {
                 unsent: failed.take_message().map(Box::new),
                 error: failed.into_error(),

@@ -196,6 +196,11 @@ impl Connection {
         }
     }
 
+    /// Returns whether other calls use it, too.
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self.line, ConnectionKind::Two(_))
+    }
+
     /// Lets an answer of 101 turn this connection into a tunnel; it is never pooled again.
     pub(crate) fn allow_upgrade(&mut self) {
         let ConnectionKind::One { driver, .. } = &mut self.line else { return };
