@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE};
 use goldleaves_testkit::child::wait_for;
@@ -32,6 +32,8 @@ struct Went {
     refused: usize,
     /// In words.
     broken: Vec<String>,
+    /// How long each call took.
+    took: Vec<Duration>,
 }
 
 /// An upstream that can be killed with every connection that it has.
@@ -58,7 +60,9 @@ async fn ask_on(gateway: SocketAddr, method: &'static str, token: String, over: 
     let mut connection = Connection::open(gateway).await.unwrap();
     let mut went = Went::default();
     while !over.load(Ordering::Relaxed) {
+        let asked = Instant::now();
         let response = connection.ask(&Request::new(method, PATH).token(&token)).await.unwrap();
+        went.took.push(asked.elapsed());
         let id = response.header("x-request-id").unwrap().to_owned();
         went.ids.push(id.clone());
         match response.status {
@@ -71,7 +75,33 @@ async fn ask_on(gateway: SocketAddr, method: &'static str, token: String, over: 
     went
 }
 
+/// The time within which 99 of 100 of these calls were answered.
+fn p99(clients: &[Went]) -> Duration {
+    let mut took: Vec<Duration> = clients.iter().flat_map(|went| went.took.iter().copied()).collect();
+    took.sort_unstable();
+    took.get(took.len() * 99 / 100).copied().unwrap_or_default()
+}
+
+/// Returns how long as many clients wait for three addresses of which none has any trouble.
+async fn healthy_p99(kind: Kind) -> Duration {
+    let quick = |_: &Received| Answer::ok("hello").after(QUICK);
+    let three = futures_util::future::join_all((0..3).map(|_| Upstream::start_keeping_ids(quick))).await;
+    let addresses: Vec<String> = three.iter().map(|one| one.as_ref().unwrap().url()).collect();
+    let upstreams = json!([{"name": "docs", "addresses": addresses}]).to_string();
+    let routes = json!([{"path": "/api", "upstream": "docs"}]).to_string();
+    let deployment = Deployment::start_with(kind, &[("UPSTREAMS", &upstreams), ("ROUTES", &routes)]).await.unwrap();
+    let (gateway, over) = (deployment.gateway().unwrap(), Arc::new(AtomicBool::new(false)));
+    let mut clients = JoinSet::new();
+    for _ in 0..48 {
+        clients.spawn(ask_on(gateway, "GET", deployment.token("acme").unwrap(), Arc::clone(&over)));
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    over.store(true, Ordering::Relaxed);
+    p99(&clients.join_all().await)
+}
+
 async fn clients_notice_nothing(kind: Kind) {
+    let healthy = if soak() { Some(healthy_p99(kind).await) } else { None };
     let doomed = Mortal::start(|_| Answer::ok("hello").after(QUICK)).await;
     let slow = Upstream::start_keeping_ids(|_| Answer::ok("hello").after(SLOW)).await.unwrap();
     let partial = Upstream::start_keeping_ids(|seen| match seen.head.header("x-tenant-id") {
@@ -113,6 +143,9 @@ async fn clients_notice_nothing(kind: Kind) {
     over.store(true, Ordering::Relaxed);
 
     let (reading, writing, unlucky) = (reading.join_all().await, writing.join_all().await, unlucky.join_all().await);
+    if let Some(healthy) = healthy {
+        println!("99 of 100 calls took {:?}, and {healthy:?} where nothing is wrong", p99(&reading));
+    }
     for went in reading.iter().chain(&unlucky) {
         assert!(went.broken.is_empty(), "{:?}", went.broken);
     }

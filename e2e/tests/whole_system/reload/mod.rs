@@ -12,7 +12,7 @@ use std::time::Duration;
 use goldleaves_e2e::deployment::{Deployment, Kind, PATIENCE, SECRET};
 use goldleaves_testkit::child::wait_for;
 use goldleaves_testkit::client::{Connection, Request};
-use goldleaves_testkit::token::Claims;
+use goldleaves_testkit::token::{Claims, now_secs};
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -224,8 +224,11 @@ async fn random_edits_drop_no_call_and_bill_each_by_what_admitted_it(kind: Kind)
     let seed = std::env::var("GOLDLEAVES_CHAOS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
     println!("GOLDLEAVES_CHAOS_SEED={seed}, {edits} edits");
     let (upstream, tunnels) = (Upstream::start_keeping_ids(answer).await.unwrap(), echoing().await);
-    let mut world = World::start(kind, &settings(1, &upstream, tunnels), &[]).await;
-    let (gateway, token) = (world.deployment.gateway().unwrap(), world.deployment.token("acme").unwrap());
+    // The long form is longer than calls and tokens are by default, with which its tunnel and its stream would end.
+    let long = [("CALL_TIMEOUT_SECS", "86400")];
+    let mut world = World::start(kind, &settings(1, &upstream, tunnels), &long).await;
+    let token = Claims::new("acme", "ann").with("exp", (now_secs() + 86_400).into()).sign(SECRET).unwrap();
+    let gateway = world.deployment.gateway().unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
