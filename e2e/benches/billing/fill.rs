@@ -51,6 +51,7 @@ pub(crate) async fn fill(url: &str, events: u64) -> Result<Filled> {
         );
         database.execute_unprepared(&sql).await?;
         from = until;
+        eprintln!("{from} of {events} events are in the ledger, which has {} MiB", disk_mib(url).await?);
     }
     let rollups = "INSERT INTO usage_rollups (tenant_id, hour, route, action, rate_version, shard, events, units_micro) \
          SELECT tenant_id, date_trunc('hour', ts), route, action, rate_version, 0, COUNT(*), SUM(units_micro) \
@@ -69,6 +70,11 @@ pub(crate) async fn fill(url: &str, events: u64) -> Result<Filled> {
     };
     let samples = samples.into_iter().filter_map(sample).collect();
     Ok(Filled { month: "2026-01", largest: "largest", of_largest: largest, samples })
+}
+
+/// The room that the ledger takes on its disk.
+pub(crate) async fn disk_mib(url: &str) -> Result<i64> {
+    Tables::open(url).await?.number("SELECT pg_database_size(current_database()) / 1048576").await
 }
 
 /// Events as a gateway sends them now, of so many tenants.
