@@ -12,6 +12,7 @@ use crate::answer::ApiError;
 use crate::caller::{Caller, Right};
 use crate::contract::{Operation, TENANT};
 use crate::csv::{self, Form};
+use crate::paging::{Paging, Question};
 use crate::query::{Query, check_length};
 use crate::state::BillingApi;
 use crate::turns::{Again, Turn};
@@ -94,6 +95,26 @@ impl Ask {
     /// The parameters of a call.
     pub(crate) fn query(&self, operation: &Operation) -> Result<Query, ApiError> {
         Query::parse(&self.query, &operation.in_query().collect::<Vec<_>>())
+    }
+
+    /// The page that is asked for of a list, which is of one tenant or of all.
+    pub(crate) fn paging(
+        &self,
+        operation: &Operation,
+        tenant: Option<&str>,
+        query: &Query,
+        range: Option<&Period>,
+    ) -> Result<Paging, ApiError> {
+        let roles = self.caller.roles();
+        let mut roles: Vec<&str> = roles.split(' ').collect();
+        roles.sort_unstable();
+        let question = Question::default().with(operation.id).with(tenant.unwrap_or_default()).with(roles.join(" "));
+        let question = question.with_parameters(query);
+        let question = match range {
+            Some(range) => question.with_range(range),
+            None => question,
+        };
+        Paging::read(question, query)
     }
 
     /// The form of the answer.

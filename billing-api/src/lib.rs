@@ -16,6 +16,7 @@ mod driven;
 mod long;
 mod members;
 mod metrics;
+mod paging;
 mod pulse;
 pub mod push;
 mod query;
@@ -27,7 +28,6 @@ mod turns;
 
 pub mod program;
 
-pub use close::close_due_periods;
 pub use config::{BillingConfig, StripeConfig};
 pub use metrics::BillingMetrics;
 pub use state::{BillingApi, StripeDesk};

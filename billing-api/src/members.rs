@@ -2,21 +2,27 @@
 
 use std::fmt;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
+use goldleaves_domain::Timestamp;
+use goldleaves_pricing::TimeZone;
 use http::StatusCode;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::answer::ApiError;
 use crate::contract::Shape;
+use crate::query;
 
 /// The longest body of a call, in bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The longest reason.
 const REASON_CHARS_MAX: usize = 500;
+/// The years that periods and amounts may be of: no bill would ever hold what a slip of the pen puts elsewhere.
+const YEARS: RangeInclusive<&str> = "2000"..="2100";
 
 /// The members of a body that is a JSON object.
 #[derive(Debug)]
@@ -118,6 +124,24 @@ impl Members {
     /// A text as what it stands for.
     pub(crate) fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T, ApiError> {
         self.text(name)?.parse().map_err(|error| wrong(name, &format!("is wrong: {error}")))
+    }
+
+    /// A moment that may be missing; a day is its first moment in the zone.
+    pub(crate) fn optional_moment(&self, name: &str, zone: TimeZone) -> Result<Option<Timestamp>, ApiError> {
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        match query::moment(zone, name, text) {
+            Err(ApiError::Parameter(detail)) => Err(ApiError::BodyInvalid(detail)),
+            moment => moment.map(Some),
+        }
+    }
+
+    /// A moment that a bill is made of, and may be missing: one of a year that somebody can have meant.
+    pub(crate) fn optional_billed_moment(&self, name: &str, zone: TimeZone) -> Result<Option<Timestamp>, ApiError> {
+        let Some(moment) = self.optional_moment(name, zone)? else { return Ok(None) };
+        if YEARS.contains(&moment.to_string().split('-').next().unwrap_or_default()) {
+            return Ok(Some(moment));
+        }
+        Err(wrong(name, &format!("must lie in the years {} to {}: it is {moment}", YEARS.start(), YEARS.end())))
     }
 
     /// An integer.

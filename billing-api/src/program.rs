@@ -24,8 +24,9 @@ use goldleaves_web::{
 use tokio::net::TcpListener;
 use tracing::{Instrument as _, info_span};
 
+use crate::close::keep_periods;
 use crate::push::{Pacing, Pusher, StripeMetrics};
-use crate::{BillingApi, BillingConfig, BillingMetrics, StripeDesk, close_due_periods};
+use crate::{BillingApi, BillingConfig, BillingMetrics, StripeDesk};
 
 const BILLING_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8081);
 const READY_HELP: &str = "Whether /health/ready says yes: 1 or 0";
@@ -143,7 +144,7 @@ async fn serve(
     let ready = watch_database(&mut supervisor, billing.clone());
     let verifier = TokenVerifier::new(config.jwt.token_options(), WallClock::system());
     let counted = BillingMetrics::register(&metrics);
-    spawn_closing(&mut supervisor, &config.billing, &billing, &counted);
+    spawn_periods(&mut supervisor, &config.billing, &billing, &counted);
     let api = BillingApi::new(billing.clone(), verifier, WallClock::system(), counted);
     let api = with_stripe(api.traced(tracer), &mut supervisor, &config.billing, &metrics)?;
     if let Some(reloads) = config.reloads(api.clone(), logs) {
@@ -226,20 +227,16 @@ fn watch_database(supervisor: &mut Supervisor, billing: Billing) -> Arc<AtomicBo
     ready
 }
 
-/// Closes periods by the clock, where that is asked for.
-pub fn spawn_closing(supervisor: &mut Supervisor, config: &BillingConfig, billing: &Billing, metrics: &BillingMetrics) {
-    let Some(after_hours) = config.close_after_hours else { return };
-    let rule = TaskRule {
-        name: "close-periods",
-        stage: Stage::Flow,
-        on_cancel: OnCancel::Abort,
-        on_failure: OnFailure::Restart,
-    };
+/// Cares for periods, and closes them by the clock where that is asked for.
+pub fn spawn_periods(supervisor: &mut Supervisor, config: &BillingConfig, billing: &Billing, metrics: &BillingMetrics) {
+    let close_after = config.close_after_hours;
+    let rule =
+        TaskRule { name: "periods", stage: Stage::Flow, on_cancel: OnCancel::Abort, on_failure: OnFailure::Restart };
     let (billing, metrics) = (billing.clone(), metrics.clone());
     supervisor.spawn(rule, move |_| {
         let (billing, metrics) = (billing.clone(), metrics.clone());
         async move {
-            close_due_periods(billing, after_hours, metrics).await;
+            keep_periods(billing, close_after, metrics).await;
             Ok::<_, String>(())
         }
     });

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use goldleaves_billing::{Cursor, Page};
 use goldleaves_domain::{Period, PeriodError, Timestamp};
 use goldleaves_pricing::{CalendarError, Day, Month, TimeZone};
 
@@ -52,18 +51,17 @@ impl Query {
         self.get(name).map(read).transpose()
     }
 
-    /// The page that is asked for.
-    pub(crate) fn page(&self) -> Result<Page, ApiError> {
-        let limit = match self.get("limit") {
-            None => PAGE_ITEMS,
-            Some(text) => {
-                let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-                let limit = text.parse().ok().filter(|limit| digits && (1..=PAGE_ITEMS_MAX).contains(limit));
-                limit
-                    .ok_or_else(|| ApiError::Parameter(format!("limit must be a number from 1 to {PAGE_ITEMS_MAX}")))?
-            }
-        };
-        Ok(Page { limit, cursor: self.parsed::<Cursor>("cursor")? })
+    /// All parameters, by their names.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The most items of the page that is asked for.
+    pub(crate) fn limit(&self) -> Result<u32, ApiError> {
+        let Some(text) = self.get("limit") else { return Ok(PAGE_ITEMS) };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let limit = text.parse().ok().filter(|limit| digits && (1..=PAGE_ITEMS_MAX).contains(limit));
+        limit.ok_or_else(|| ApiError::Parameter(format!("limit must be a number from 1 to {PAGE_ITEMS_MAX}")))
     }
 
     /// The range that is asked for; what is missing is taken from `now`'s month. Dates are days of the zone.
@@ -131,7 +129,7 @@ mod tests {
         let failed = [
             query.parsed::<TimeZone>("time_zone").map(drop),
             query.range(TimeZone::UTC, NOW.parse().unwrap()).and_then(|range| check_length(&range)),
-            query.page().map(drop),
+            query.limit().map(drop),
         ];
         match failed.into_iter().find_map(Result::err) {
             Some(ApiError::Parameter(text)) => text,
@@ -154,7 +152,6 @@ mod tests {
             ("time_zone=Mars", "time_zone is no time zone"),
             ("limit=0", "limit must be a number from 1 to 1000"),
             ("limit=+5", "limit must be"),
-            ("cursor=%25", "cursor is not the next_cursor"),
             ("month=2026%00", "\"month\" has a character"),
         ] {
             let text = refusal(query);

@@ -172,7 +172,7 @@ fn api(
 ) -> Result<BillingApi> {
     let billing = Billing::new(ledger.store().clone(), config.billing.time_zone);
     let counted = BillingMetrics::register(metrics);
-    program::spawn_closing(supervisor, &config.billing, &billing, &counted);
+    program::spawn_periods(supervisor, &config.billing, &billing, &counted);
     let api = BillingApi::new(billing, verifier.clone(), WallClock::system(), counted);
     program::with_stripe(api, supervisor, &config.billing, metrics)
 }

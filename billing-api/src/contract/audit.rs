@@ -1,6 +1,6 @@
 //! The audit.
 
-use super::{Answers, Content, Kind, Operation, PAGE, Parameter, RANGE, Shape, TENANT, member};
+use super::{Access, Answers, Content, Kind, Operation, PAGE, Parameter, RANGE, Shape, TENANT, member};
 
 /// A change.
 pub(crate) const AUDIT_ROW: Shape<8> = Shape {
@@ -24,5 +24,6 @@ pub(crate) const LIST: Operation = Operation {
     about: "Needs the role admin.",
     parameters: &[&RANGE, &[Parameter::query(TENANT, Kind::TenantId, "Of one tenant")], &PAGE],
     answers: Answers::Found(Content::Page(AUDIT_ROW.whole())),
+    access: Access::Role,
     ..Operation::NEW
 };

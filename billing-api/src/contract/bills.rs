@@ -1,6 +1,8 @@
 //! Invoices, periods, and what is reported of them to Stripe.
 
-use super::{Answers, Content, FORMAT, Kind, OWN, Operation, PAGE, Parameter, RANGE, Shape, TENANT_ID, member};
+use goldleaves_web::ProblemCode as Code;
+
+use super::{Access, Answers, Content, FORMAT, Kind, OWN, Operation, PAGE, Parameter, RANGE, Shape, TENANT_ID, member};
 
 /// A line of an invoice.
 pub(crate) const LINE: Shape<9> = Shape {
@@ -96,7 +98,7 @@ pub(crate) const REPORT: Shape<7> = Shape {
     ],
 };
 
-const NUMBER: Parameter = Parameter::path("number", Kind::Counted, "Periods count from 1");
+const NUMBER: Parameter = Parameter::path("number", Kind::Counted, "Periods count from 1").example("1");
 
 /// `GET /billing/invoice/{tenant_id}`.
 pub(crate) const OPEN_INVOICE: Operation = Operation {
@@ -105,6 +107,7 @@ pub(crate) const OPEN_INVOICE: Operation = Operation {
     about: OWN,
     parameters: &[&[TENANT_ID, FORMAT]],
     answers: Answers::Found(Content::Object(INVOICE.whole())),
+    problems: &[(500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };
 
@@ -115,7 +118,7 @@ pub(crate) const ONE_INVOICE: Operation = Operation {
     about: OWN,
     parameters: &[&[TENANT_ID, NUMBER, FORMAT]],
     answers: Answers::Found(Content::Object(INVOICE.whole())),
-    problems: &[404],
+    problems: &[(404, &[Code::NotFound]), (500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };
 
@@ -126,6 +129,7 @@ pub(crate) const PERIODS: Operation = Operation {
     about: OWN,
     parameters: &[&[TENANT_ID], &PAGE],
     answers: Answers::Found(Content::Page(PERIOD.whole())),
+    problems: &[(500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };
 
@@ -137,8 +141,9 @@ pub(crate) const CLOSE: Operation = Operation {
     parameters: &[&[TENANT_ID, NUMBER]],
     body: Some(NEW_PERIOD.whole()),
     answers: Answers::Put(PERIOD.whole()),
-    problems: &[409],
-    ..Operation::NEW
+    access: Access::Role,
+    example: r#"{"reason": "the month is over"}"#,
+    problems: &[(409, &[Code::OutOfOrder, Code::TooEarly, Code::AlreadyExists]), (500, &[Code::RateCardMissing])],
 };
 
 /// `GET /billing/late/{tenant_id}`.
@@ -158,7 +163,9 @@ pub(crate) const REPORT_USAGE: Operation = Operation {
     about: "Makes the missing rows to push for the hours that lie wholly in the period and whose end lies at least 5 minutes back. The same call twice makes the same rows; usage that came later becomes a new revision of its hour, holding the difference. Needs the role admin or billing:write, also for the caller's own tenant.",
     body: Some(REPORTED.whole()),
     answers: Answers::Accepted(REPORT.whole()),
-    problems: &[404],
+    access: Access::Role,
+    example: r#"{"tenant_id": "acme", "start_date": "2026-03-01", "end_date": "2026-04-01"}"#,
+    problems: &[(404, &[Code::NotFound])],
     ..Operation::NEW
 };
 
@@ -169,7 +176,7 @@ pub(crate) const USAGE_REPORTED: Operation = Operation {
     about: "The answer of the POST, without making rows.",
     parameters: &[&[TENANT_ID], &RANGE, &[METER]],
     answers: Answers::Found(Content::Object(REPORT.whole())),
-    problems: &[404],
+    problems: &[(404, &[Code::NotFound])],
     ..Operation::NEW
 };
 

@@ -1,6 +1,8 @@
 //! Rate cards.
 
-use super::{Answers, Content, Kind, Operation, PAGE, Parameter, Shape, TENANT, member};
+use goldleaves_web::ProblemCode as Code;
+
+use super::{Access, Answers, Content, Kind, Operation, PAGE, Parameter, Shape, TENANT, member};
 
 /// A rate card.
 pub(crate) const CARD: Shape<11> = Shape {
@@ -28,7 +30,7 @@ pub(crate) const NEW_CARD: Shape<6> = Shape {
         member("route", Kind::Text).optional().about("Missing: all"),
         member("action", Kind::Text).optional().about("Missing: all"),
         member("pricing", Kind::Json).about("{model: per_unit, cents_per_unit}, {model: graduated or volume, tiers: [{up_to, cents_per_unit}, …]}, {model: package, package_units, cents_per_package, free_units} or {model: inherit}; numbers are decimals in strings"),
-        member("effective_from", Kind::Time),
+        member("effective_from", Kind::Moment),
         member("reason", Kind::Reason),
     ],
 };
@@ -82,6 +84,7 @@ pub(crate) const LIST: Operation = Operation {
         &PAGE,
     ],
     answers: Answers::Found(Content::Page(CARD.whole())),
+    access: Access::OwnOrRole,
     ..Operation::NEW
 };
 
@@ -92,6 +95,9 @@ pub(crate) const PREVIEW_CALL: Operation = Operation {
     about: "What usage of a range costs, and what it would cost were the card in force all the time wherever it would be chosen. Makes nothing. Needs one of the roles admin, billing:read and billing:write.",
     body: Some(TRIED_CARD.whole()),
     answers: Answers::Found(Content::Object(PREVIEW.whole())),
+    access: Access::Role,
+    example: r#"{"tenant_id": "acme", "pricing": {"model": "volume", "tiers": [{"up_to": "1000", "cents_per_unit": "20"}, {"up_to": null, "cents_per_unit": "15"}]}, "start_date": "2026-03-01", "end_date": "2026-04-01"}"#,
+    problems: &[(500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };
 
@@ -100,9 +106,11 @@ pub(crate) const ADD: Operation = Operation {
     id: "addRateCard",
     summary: "Add a rate card",
     about: "The same call twice adds one. effective_from lies at least 60 s ahead and after every hour of which usage is recorded: the past is changed by corrections. Needs the role admin.",
-    parameters: &[&[Parameter::path("id", Kind::Uuid, "A UUID that you choose; the same one twice is the same card")]],
+    parameters: &[&[Parameter::path("id", Kind::Uuid, "A UUID that you choose; the same one twice is the same card")
+        .example("01935b1c-0000-7000-8000-000000000002")]],
     body: Some(NEW_CARD.whole()),
     answers: Answers::Put(CARD.whole()),
-    problems: &[409],
-    ..Operation::NEW
+    access: Access::Role,
+    example: r#"{"tenant_id": "acme", "pricing": {"model": "graduated", "tiers": [{"up_to": "1000", "cents_per_unit": "0"}, {"up_to": null, "cents_per_unit": "25"}]}, "effective_from": "2099-01-01", "reason": "the new contract"}"#,
+    problems: &[(409, &[Code::AlreadyExists, Code::UsageExists])],
 };

@@ -1,6 +1,8 @@
 //! Corrections of bills.
 
-use super::{Answers, Content, FORMAT, Kind, Operation, PAGE, Parameter, RANGE, Shape, TENANT, member};
+use goldleaves_web::ProblemCode as Code;
+
+use super::{Access, Answers, Content, FORMAT, Kind, Operation, PAGE, Parameter, RANGE, Shape, TENANT, member};
 
 /// A correction.
 pub(crate) const CORRECTION: Shape<15> = Shape {
@@ -36,7 +38,7 @@ pub(crate) const NEW_CORRECTION: Shape<7> = Shape {
             .optional()
             .about("adjust: units more, or less, such as \"-0.5\"; at least 0 must be left"),
         member("cents", Kind::Integer).optional().about("amount: cents more, or less"),
-        member("ts", Kind::Time).optional().about("amount: the moment that it counts at; missing: now"),
+        member("ts", Kind::Moment).optional().about("amount: the moment that it counts at; missing: now"),
         member("reason", Kind::Reason),
     ],
 };
@@ -47,7 +49,7 @@ pub(crate) const LIST: Operation = Operation {
     summary: "A tenant's corrections",
     about: "Also answered at /billing/corrections/{tenant_id}. A tenant sees only itself; the roles admin, billing:read and billing:write see all.",
     parameters: &[
-        &[Parameter::query(TENANT, Kind::TenantId, "Whose corrections").required()],
+        &[Parameter::query(TENANT, Kind::TenantId, "Whose corrections").required().example("acme")],
         &RANGE,
         &PAGE,
         &[FORMAT],
@@ -61,9 +63,15 @@ pub(crate) const CORRECT: Operation = Operation {
     id: "correct",
     summary: "Correct a bill",
     about: "The same call twice corrects once. Needs the role admin or billing:write.",
-    parameters: &[&[Parameter::path("id", Kind::Uuid, "A UUID that you choose")]],
+    parameters: &[&[
+        Parameter::path("id", Kind::Uuid, "A UUID that you choose").example("01935b1c-0000-7000-8000-000000000002")
+    ]],
     body: Some(NEW_CORRECTION.whole()),
     answers: Answers::Put(CORRECTION.whole()),
-    problems: &[404, 409],
-    ..Operation::NEW
+    access: Access::Role,
+    example: r#"{"kind": "void", "tenant_id": "acme", "event_id": "01935b1c-0000-7000-8000-000000000001", "reason": "a test call, ticket 4711"}"#,
+    problems: &[
+        (404, &[Code::NoSuchEvent]),
+        (409, &[Code::AlreadyExists, Code::AlreadyVoid, Code::NotBilled, Code::Archived]),
+    ],
 };

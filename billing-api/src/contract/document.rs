@@ -11,7 +11,7 @@ use utoipa::openapi::{
 };
 
 use super::PAGE_OF;
-use super::operation::{Access, Answers, Content, Method, Operation};
+use super::operation::{Answers, Content, Method, Operation};
 use super::parameters::{Parameter, Place};
 use super::shape::{Kind, Member, Shape, ShapeRef, member};
 
@@ -28,8 +28,8 @@ const PROBLEM: Shape<6> = Shape {
         member("type", Kind::Text),
         member("title", Kind::Text),
         member("status", Kind::Integer),
-        member("code", Kind::Text).about("What went wrong, as one fixed word"),
-        member("detail", Kind::Text),
+        member("code", Kind::Text).about("What went wrong, as one fixed word; each status of a call lists its own"),
+        member("detail", Kind::Text).about("What was wrong and what would be right, for people (RFC 9457)"),
         member("request_id", Kind::Text),
     ],
 };
@@ -50,13 +50,9 @@ pub(crate) fn document<'a>(calls: impl Iterator<Item = (&'a str, Method, &'stati
         paths.add_path_operation(path, vec![method], schemas.operation(operation));
     }
     schemas.shape(PROBLEM.whole());
-    let problem = ResponseBuilder::new()
-        .description("What was wrong and what would be right (RFC 9457)")
-        .content("application/problem+json", ContentBuilder::new().schema(Some(named(PROBLEM.name))).build());
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     let components = ComponentsBuilder::new()
         .security_scheme(BEARER, SecurityScheme::Http(scheme))
-        .response("Problem", problem)
         .schemas_from_iter(fixed())
         .schemas_from_iter(schemas.0);
     let document = OpenApiBuilder::new()
@@ -89,12 +85,14 @@ impl Schemas {
             built = built.parameter(self.parameter(one));
         }
         if let Some(body) = operation.body {
-            let content = ContentBuilder::new().schema(Some(self.shape(body))).build();
+            // What is no JSON is told of as nothing; a test sends every example.
+            let example = serde_json::from_str::<Value>(operation.example).ok();
+            let content = ContentBuilder::new().schema(Some(self.shape(body))).example(example).build();
             built = built.request_body(Some(
                 RequestBodyBuilder::new().required(Some(Required::True)).content(JSON, content).build(),
             ));
         }
-        if operation.access != Access::Token {
+        if !operation.needs_token() {
             // None of those that the rest needs.
             built = built.securities(Some(Vec::<SecurityRequirement>::new()));
         }
@@ -141,8 +139,8 @@ impl Schemas {
             }
             responses = responses.response(*status, response);
         }
-        for status in operation.problems() {
-            responses = responses.response(status.to_string(), RefOr::<utoipa::openapi::Response>::Ref(problem()));
+        for (status, codes) in operation.problems() {
+            responses = responses.response(status.to_string(), problem(&codes));
         }
         responses.build()
     }
@@ -237,8 +235,10 @@ fn named(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
 
-fn problem() -> Ref {
-    Ref::from_response_name("Problem")
+/// The problem documents of a status, by their codes.
+fn problem(codes: &[&str]) -> utoipa::openapi::Response {
+    let content = ContentBuilder::new().schema(Some(named(PROBLEM.name))).build();
+    ResponseBuilder::new().description(codes.join(", ")).content("application/problem+json", content).build()
 }
 
 /// Values that many shapes have.

@@ -1,5 +1,7 @@
 //! A tenant's events.
 
+use goldleaves_web::ProblemCode as Code;
+
 use super::corrections::CORRECTION;
 use super::{Answers, Content, FORMAT, Kind, Member, OWN, Operation, PAGE, Parameter, RANGE, Shape, TENANT_ID, member};
 
@@ -94,7 +96,7 @@ pub(crate) const ONE: Operation = Operation {
     about: OWN,
     parameters: &[&[
         TENANT_ID,
-        Parameter::path("id", Kind::Text, "An event's id, else a request's"),
+        Parameter::path("id", Kind::Text, "An event's id, else a request's").example("order-9"),
         Parameter::query(
             "by",
             Kind::Words(&["event", "request"]),
@@ -102,6 +104,6 @@ pub(crate) const ONE: Operation = Operation {
         ),
     ]],
     answers: Answers::Found(Content::Object(MATCHES.whole())),
-    problems: &[404],
+    problems: &[(404, &[Code::NoSuchEvent, Code::NotFound]), (500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };

@@ -1,5 +1,9 @@
 //! Operations: a method at a path, what it takes and what it answers.
 
+use std::collections::BTreeMap;
+
+use goldleaves_web::ProblemCode as Code;
+
 use super::parameters::{Parameter, Place, TENANT};
 use super::shape::ShapeRef;
 
@@ -14,8 +18,12 @@ pub(crate) enum Method {
 /// The callers that an operation is open to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Anyone with a token that carries the right.
-    Token,
+    /// The tenant that it is about, and whoever may see all.
+    Own,
+    /// Anyone with the role that it takes.
+    Role,
+    /// The tenant that it is about; where it is about all, anyone with the role.
+    OwnOrRole,
     /// Everybody.
     Open,
     /// Anyone who signs the body.
@@ -52,13 +60,12 @@ pub(crate) struct Operation {
     pub(crate) access: Access,
     pub(crate) parameters: &'static [&'static [Parameter]],
     pub(crate) body: Option<ShapeRef>,
+    /// A body that says something sensible, as JSON.
+    pub(crate) example: &'static str,
     pub(crate) answers: Answers,
-    /// The statuses of problems that not every operation has.
-    pub(crate) problems: &'static [u16],
+    /// Problems that not every operation has, by their statuses.
+    pub(crate) problems: &'static [(u16, &'static [Code])],
 }
-
-/// The statuses of problems that every operation has which needs a token.
-const PROBLEMS: [u16; 5] = [400, 401, 403, 429, 503];
 
 impl Operation {
     /// An operation that takes nothing and answers nothing, to be filled in.
@@ -66,9 +73,10 @@ impl Operation {
         id: "",
         summary: "",
         about: "",
-        access: Access::Token,
+        access: Access::Own,
         parameters: &[],
         body: None,
+        example: "",
         answers: Answers::Heard,
         problems: &[],
     };
@@ -98,21 +106,41 @@ impl Operation {
         self.in_query().any(|name| name == "format")
     }
 
-    /// The statuses of its problems, in order.
-    pub(crate) fn problems(&self) -> Vec<u16> {
-        let mut problems = match self.access {
-            Access::Token => PROBLEMS.to_vec(),
-            Access::Open => Vec::new(),
-            Access::Signed => vec![400],
+    /// Returns whether a token is asked for.
+    pub(crate) fn needs_token(&self) -> bool {
+        !matches!(self.access, Access::Open | Access::Signed)
+    }
+
+    /// The codes of its problems, by their statuses.
+    pub(crate) fn problems(&self) -> BTreeMap<u16, Vec<&'static str>> {
+        let mut problems: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
+        let mut add = |status, codes: &[Code]| {
+            problems.entry(status).or_default().extend(codes.iter().map(|code| code.as_str()));
         };
+        if self.needs_token() {
+            add(400, &[Code::ParameterInvalid]);
+            add(401, &[Code::TokenMissing, Code::TokenExpired, Code::TokenInvalid]);
+            add(429, &[Code::ConcurrencyLimited]);
+            add(500, &[Code::InternalError]);
+            add(503, &[Code::DatabaseUnavailable, Code::TooSlow]);
+        }
+        match self.access {
+            Access::Own => add(403, &[Code::TenantForbidden]),
+            Access::Role => add(403, &[Code::RoleMissing]),
+            Access::OwnOrRole => add(403, &[Code::TenantForbidden, Code::RoleMissing]),
+            Access::Open | Access::Signed => {}
+        }
+        if self.body.is_some() && self.needs_token() {
+            add(400, &[Code::BodyInvalid]);
+            add(413, &[Code::BodyTooLarge]);
+        }
         if self.has_csv() {
-            problems.push(406);
+            add(400, &[Code::TooManyRows]);
+            add(406, &[Code::NotAcceptable]);
         }
-        if self.body.is_some() {
-            problems.push(413);
+        for (status, codes) in self.problems {
+            add(*status, codes);
         }
-        problems.extend(self.problems);
-        problems.sort_unstable();
         problems
     }
 }

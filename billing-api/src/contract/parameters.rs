@@ -50,7 +50,8 @@ pub(crate) const TENANT_ID: Parameter = Parameter::path(
     TENANT,
     Kind::TenantId,
     "Whose usage. A name that no path can hold is given as the query parameter tenant_id of the same path without this segment.",
-);
+)
+.example("acme");
 /// The parameters that name a range.
 pub(crate) const RANGE: [Parameter; 4] = [
     Parameter::query(
@@ -77,7 +78,11 @@ pub(crate) const RANGE: [Parameter; 4] = [
 /// The parameters that name a page.
 pub(crate) const PAGE: [Parameter; 2] = [
     Parameter::query("limit", Kind::Counted, "Items of a page, 1000 at most; missing: 100"),
-    Parameter::query("cursor", Kind::Text, "next_cursor of the page before"),
+    Parameter::query(
+        "cursor",
+        Kind::Text,
+        "next_cursor of the page before, with the same other parameters; only limit may differ",
+    ),
 ];
 /// The form of the answer.
 pub(crate) const FORMAT: Parameter =

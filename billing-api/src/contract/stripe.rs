@@ -1,5 +1,7 @@
 //! The shapes of the push to Stripe.
 
+use goldleaves_web::ProblemCode as Code;
+
 use super::bills;
 use super::{Access, Answers, Content, Kind, Operation, PAGE, Parameter, RANGE, ROLES, Shape, TENANT_ID, member};
 
@@ -136,7 +138,7 @@ pub(crate) const WEBHOOK: Shape<3> = Shape {
     ],
 };
 
-const METER_ID: Parameter = Parameter::path("meter", Kind::Text, "The meter's name here");
+const METER_ID: Parameter = Parameter::path("meter", Kind::Text, "The meter's name here").example("goldleaves_units");
 
 /// `GET /billing/stripe/pushes/{tenant_id}`.
 pub(crate) const PUSHES: Operation = Operation {
@@ -157,6 +159,7 @@ pub(crate) const PUSHES: Operation = Operation {
         &PAGE,
     ],
     answers: Answers::Found(Content::Page(PUSH.whole())),
+    access: Access::Role,
     ..Operation::NEW
 };
 
@@ -165,11 +168,12 @@ pub(crate) const RETRY: Operation = Operation {
     id: "retryStripePush",
     summary: "Look at a failed row again",
     about: "Its minute is read: it is pushed where its value is there, and abandoned where it is not and never will be. Needs the role admin.",
-    parameters: &[&[Parameter::path("id", Kind::Uuid, "The row's id")]],
+    parameters: &[&[Parameter::path("id", Kind::Uuid, "The row's id").example("01935b1c-0000-7000-8000-000000000002")]],
     body: Some(RETRIED.whole()),
     answers: Answers::Accepted(PUSH.whole()),
-    problems: &[404, 409],
-    ..Operation::NEW
+    access: Access::Role,
+    example: r#"{"reason": "looked at in the dashboard"}"#,
+    problems: &[(404, &[Code::NotFound]), (409, &[Code::AlreadyExists])],
 };
 
 /// `GET /billing/stripe/drift`.
@@ -179,6 +183,7 @@ pub(crate) const DRIFT: Operation = Operation {
     about: ROLES,
     parameters: &[&PAGE],
     answers: Answers::Found(Content::Page(LANE.whole())),
+    access: Access::Role,
     ..Operation::NEW
 };
 
@@ -189,7 +194,9 @@ pub(crate) const ADOPT: Operation = Operation {
     about: "For a ledger that was restored: rows are made of what Stripe has and the ledger has forgotten, and the next rows cover the differences. Needs the role admin.",
     body: Some(ADOPTING.whole()),
     answers: Answers::Found(Content::Object(ADOPTED.whole())),
-    problems: &[404],
+    access: Access::Role,
+    example: r#"{"stripe_customer_id": "cus_123", "event_name": "goldleaves_units", "reason": "the ledger was restored"}"#,
+    problems: &[(404, &[Code::NotFound]), (503, &[Code::StripeUnavailable])],
     ..Operation::NEW
 };
 
@@ -201,7 +208,13 @@ pub(crate) const HOOK: Operation = Operation {
     access: Access::Signed,
     body: Some(WEBHOOK.whole()),
     answers: Answers::Heard,
-    problems: &[404, 503],
+    example: r#"{"id": "evt_1", "type": "v1.billing.meter.error_report_triggered", "related_object": {"id": "mtr_123"}}"#,
+    problems: &[
+        (400, &[Code::SignatureInvalid]),
+        (404, &[Code::NotFound]),
+        (413, &[Code::BodyTooLarge]),
+        (503, &[Code::DatabaseUnavailable]),
+    ],
     ..Operation::NEW
 };
 
@@ -211,6 +224,7 @@ pub(crate) const METERS: Operation = Operation {
     summary: "The meters that usage is pushed to",
     about: ROLES,
     answers: Answers::Found(Content::Page(METER.whole())),
+    access: Access::Role,
     ..Operation::NEW
 };
 
@@ -222,8 +236,9 @@ pub(crate) const SET_METER: Operation = Operation {
     parameters: &[&[METER_ID]],
     body: Some(NEW_METER.whole()),
     answers: Answers::Put(METER.whole()),
-    problems: &[409, 422],
-    ..Operation::NEW
+    access: Access::Role,
+    example: r#"{"event_name": "goldleaves_units", "stripe_meter_id": "mtr_123", "places": 6, "reason": "set-up"}"#,
+    problems: &[(409, &[Code::AlreadyExists]), (422, &[Code::MeterUnfit]), (503, &[Code::StripeUnavailable])],
 };
 
 /// `GET /billing/stripe/mappings/{tenant_id}`.
@@ -233,6 +248,7 @@ pub(crate) const MAPPINGS: Operation = Operation {
     about: ROLES,
     parameters: &[&[TENANT_ID]],
     answers: Answers::Found(Content::Page(MAPPING.whole())),
+    access: Access::Role,
     ..Operation::NEW
 };
 
@@ -244,6 +260,7 @@ pub(crate) const SET_MAPPING: Operation = Operation {
     parameters: &[&[TENANT_ID, METER_ID]],
     body: Some(NEW_MAPPING.whole()),
     answers: Answers::Put(MAPPING.whole()),
-    problems: &[404, 409],
-    ..Operation::NEW
+    access: Access::Role,
+    example: r#"{"stripe_customer_id": "cus_123", "from_hour": "2026-01-01T00:00:00Z", "reason": "the contract begins"}"#,
+    problems: &[(404, &[Code::NotFound]), (409, &[Code::AlreadyExists])],
 };

@@ -1,6 +1,10 @@
 //! All tenants, and the zone of one.
 
-use super::{Answers, Content, FORMAT, Kind, Operation, PAGE, Parameter, RANGE, ROLES, Shape, TENANT_ID, member};
+use goldleaves_web::ProblemCode as Code;
+
+use super::{
+    Access, Answers, Content, FORMAT, Kind, Operation, PAGE, Parameter, RANGE, ROLES, Shape, TENANT_ID, member,
+};
 
 /// A tenant's usage.
 pub(crate) const TENANT_USAGE: Shape<4> = Shape {
@@ -42,6 +46,8 @@ pub(crate) const LIST: Operation = Operation {
         &[FORMAT],
     ],
     answers: Answers::Found(Content::Page(TENANT_USAGE.whole())),
+    access: Access::Role,
+    problems: &[(500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };
 
@@ -53,6 +59,7 @@ pub(crate) const SET_ZONE: Operation = Operation {
     parameters: &[&[TENANT_ID]],
     body: Some(NEW_ZONE.whole()),
     answers: Answers::Put(ZONE.whole()),
-    problems: &[409],
+    access: Access::Role,
+    example: r#"{"time_zone": "Europe/Berlin", "reason": "they moved"}"#,
     ..Operation::NEW
 };

@@ -1,5 +1,7 @@
 //! Summary and report of a range.
 
+use goldleaves_web::ProblemCode as Code;
+
 use super::{Access, Answers, Content, FORMAT, Kind, Member, Operation, Parameter, RANGE, Shape, TENANT_ID, member};
 
 /// The sum of the corrections of events.
@@ -81,7 +83,7 @@ pub(crate) const HEALTH_CALL: Operation = Operation {
     summary: "Whether the service can reach its database",
     access: Access::Open,
     answers: Answers::Found(Content::Object(HEALTH.whole())),
-    problems: &[503],
+    problems: &[(503, &[Code::DatabaseUnavailable])],
     ..Operation::NEW
 };
 
@@ -92,6 +94,7 @@ pub(crate) const SUMMARY_CALL: Operation = Operation {
     about: "No events is no error: 200 and zeros. A tenant sees only itself; the roles admin, billing:read and billing:write see all.",
     parameters: &[&[TENANT_ID], &RANGE],
     answers: Answers::Found(Content::Object(SUMMARY.whole())),
+    problems: &[(400, &[Code::TooManyRows]), (500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };
 
@@ -102,6 +105,7 @@ pub(crate) const REPORT_CALL: Operation = Operation {
     about: "An invoice line is a rate version, rounded once, half to even; the total is the sum of the lines and the adjustments. Routes and groups share the cents of each line by units, so that every breakdown adds up. At most 10,000 groups; by user at most 31 days.",
     parameters: &[&[TENANT_ID], &RANGE, &[GROUP_BY, FORMAT]],
     answers: Answers::Found(Content::Object(SUMMARY.with("UsageReport", &BREAKDOWN))),
+    problems: &[(400, &[Code::TooManyGroups]), (500, &[Code::RateCardMissing])],
     ..Operation::NEW
 };
 

@@ -3,23 +3,22 @@
 use axum::extract::State;
 use axum::response::Response;
 use goldleaves_billing::AuditRow;
-use http::StatusCode;
 
 use crate::answer::ApiError;
 use crate::ask::{Ask, list_range};
 use crate::caller::Right;
-use crate::cell::{self, Cell, Item};
-use crate::contract::audit as contract;
+use crate::cell::{Cell, Item};
+use crate::contract::{TENANT, audit as contract};
 use crate::state::BillingApi;
 
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::Admin)?;
     let query = ask.query(&contract::LIST)?;
-    let page = query.page()?;
     let (_, range) = list_range(&api, None, &query).await?;
-    let page = api.billing().audit(&range, query.get("tenant_id"), &page).await?;
-    let items = page.items.iter().map(audit_item).collect();
-    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+    let tenant = query.get(TENANT);
+    let paging = ask.paging(&contract::LIST, tenant, &query, Some(&range))?;
+    let page = api.billing().audit(&range, tenant, paging.page()).await?;
+    Ok(paging.answer(page.items.iter().map(audit_item).collect(), page.next.as_ref()))
 }
 
 fn audit_item(row: &AuditRow) -> Item {

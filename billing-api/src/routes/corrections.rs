@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
 use goldleaves_billing::{Corrected, Correction, NewCorrection, UnitsTotal, Wanted};
-use http::StatusCode;
+use goldleaves_pricing::TimeZone;
 use uuid::Uuid;
 
 use crate::answer::ApiError;
 use crate::ask::{Ask, list_range};
 use crate::caller::Right;
-use crate::cell::{self, Cell, Item};
+use crate::cell::{Cell, Item};
 use crate::contract::corrections as contract;
 use crate::csv::{self, Form};
 use crate::members::{Members, wrong};
@@ -31,8 +31,9 @@ pub(crate) async fn put(
     let id = Uuid::try_parse(ask.segment())
         .map_err(|_| ApiError::Parameter("the path must end in a UUID that you choose".to_owned()))?;
     let members = Members::read(body, &contract::NEW_CORRECTION)?;
-    let wanted = wanted(&members)?;
-    let new = NewCorrection { id, tenant_id: members.parsed("tenant_id")?, wanted, reason: members.reason()? };
+    let tenant_id = members.parsed("tenant_id")?;
+    let zone = if members.has("ts") { api.billing().time_zone(&tenant_id).await? } else { TimeZone::UTC };
+    let new = NewCorrection { id, tenant_id, wanted: wanted(&members, zone)?, reason: members.reason()? };
     let Corrected { put, late_changes } = api.billing().correct(&new, &ask.author(), &members.text).await?;
     if put.is_new {
         api.metrics().corrected(put.stored.kind.as_str(), late_changes);
@@ -40,7 +41,8 @@ pub(crate) async fn put(
     Ok(correction_item(&put.stored).answer(status_of(put.is_new)))
 }
 
-fn wanted(members: &Members) -> Result<Wanted, ApiError> {
+/// The change that a body asks for; its days are those of the zone.
+fn wanted(members: &Members, zone: TimeZone) -> Result<Wanted, ApiError> {
     match members.text("kind")? {
         "void" => {
             members.only(&["kind", "tenant_id", "event_id", "reason"])?;
@@ -57,8 +59,7 @@ fn wanted(members: &Members) -> Result<Wanted, ApiError> {
             if cents == 0 || !(-CENTS_MAX..=CENTS_MAX).contains(&cents) {
                 return Err(wrong("cents", &format!("must be from -{CENTS_MAX} to {CENTS_MAX} and not 0")));
             }
-            let ts = members.optional_text("ts")?.map(|_| members.parsed("ts")).transpose()?;
-            Ok(Wanted::Amount { cents, ts })
+            Ok(Wanted::Amount { cents, ts: members.optional_billed_moment("ts", zone)? })
         }
         _ => Err(wrong("kind", "must be void, adjust or amount")),
     }
@@ -79,9 +80,9 @@ fn signed_units(text: &str) -> Result<i64, ApiError> {
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
     let query = ask.query_of(&asked, &contract::LIST)?;
-    let page = query.page()?;
     let form = ask.form(&query)?;
     let (_, period) = list_range(&api, Some(&asked.tenant), &query).await?;
+    let paging = ask.paging(&contract::LIST, Some(asked.tenant.as_str()), &query, Some(&period))?;
     if form == Form::Csv {
         csv::check_rows(api.billing().count_corrections(&asked.tenant, &period).await?)?;
         let (billing, tenant) = (api.billing().clone(), asked.tenant);
@@ -94,9 +95,8 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
         })
         .await;
     }
-    let page = api.billing().corrections(&asked.tenant, &period, &page).await?;
-    let items = page.items.iter().map(correction_item).collect();
-    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+    let page = api.billing().corrections(&asked.tenant, &period, paging.page()).await?;
+    Ok(paging.answer(page.items.iter().map(correction_item).collect(), page.next.as_ref()))
 }
 
 pub(crate) fn correction_item(correction: &Correction) -> Item {

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::answer::ApiError;
 use crate::ask::{Ask, Asked, list_range};
-use crate::cell::{self, Cell, Item};
+use crate::cell::{Cell, Item};
 use crate::contract::events as contract;
 use crate::csv::{self, Form};
 use crate::query::Query;
@@ -27,9 +27,9 @@ pub(crate) async fn get(State(api): State<BillingApi>, ask: Ask) -> Result<Respo
 
 async fn list(api: &BillingApi, ask: &Ask, asked: &Asked) -> Result<Response, ApiError> {
     let query = ask.query_of(asked, &contract::LIST)?;
-    let page = query.page()?;
     let form = ask.form(&query)?;
     let (_, range) = list_range(api, Some(&asked.tenant), &query).await?;
+    let paging = ask.paging(&contract::LIST, Some(asked.tenant.as_str()), &query, Some(&range))?;
     let text = |name: &str| query.get(name).map(str::to_owned);
     let filter = EventFilter {
         range,
@@ -42,9 +42,8 @@ async fn list(api: &BillingApi, ask: &Ask, asked: &Asked) -> Result<Response, Ap
     if form == Form::Csv {
         return as_csv(api, ask, asked.tenant.clone(), filter).await;
     }
-    let page = api.billing().usage_events(&asked.tenant, &filter, &page).await?;
-    let items = page.items.iter().map(event_item).collect();
-    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+    let page = api.billing().usage_events(&asked.tenant, &filter, paging.page()).await?;
+    Ok(paging.answer(page.items.iter().map(event_item).collect(), page.next.as_ref()))
 }
 
 fn order(query: &Query) -> Result<Order, ApiError> {

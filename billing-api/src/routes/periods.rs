@@ -5,17 +5,13 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
 use goldleaves_billing::{ClosedPeriod, NewPeriod};
-use goldleaves_domain::Timestamp;
-use goldleaves_pricing::TimeZone;
-use http::StatusCode;
 
 use crate::answer::ApiError;
 use crate::ask::Ask;
 use crate::caller::Right;
-use crate::cell::{self, Cell, Item};
+use crate::cell::{Cell, Item};
 use crate::contract::bills as contract;
 use crate::members::Members;
-use crate::query::moment;
 use crate::routes::{number, status_of};
 use crate::state::BillingApi;
 
@@ -36,8 +32,8 @@ pub(crate) async fn put(
     let new = NewPeriod {
         tenant_id: asked.tenant,
         number,
-        starts_at: end(&members, zone, "starts_at")?,
-        ends_at: end(&members, zone, "ends_at")?,
+        starts_at: members.optional_billed_moment("starts_at", zone)?,
+        ends_at: members.optional_moment("ends_at", zone)?,
         reason,
     };
     let put = api.billing().close_period(&new, &ask.author(), &members.text).await?;
@@ -47,21 +43,12 @@ pub(crate) async fn put(
     Ok(period_item(&put.stored).answer(status_of(put.is_new)))
 }
 
-/// An end of a period: a moment, or a day of the tenant's zone.
-fn end(members: &Members, zone: TimeZone, name: &str) -> Result<Option<Timestamp>, ApiError> {
-    let Some(text) = members.optional_text(name)? else { return Ok(None) };
-    match moment(zone, name, text) {
-        Err(ApiError::Parameter(detail)) => Err(ApiError::BodyInvalid(detail)),
-        moment => moment.map(Some),
-    }
-}
-
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     let asked = ask.tenant_to_read()?;
     let query = ask.query_of(&asked, &contract::PERIODS)?;
-    let page = api.billing().periods(&asked.tenant, &query.page()?).await?;
-    let items = page.items.iter().map(period_item).collect();
-    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+    let paging = ask.paging(&contract::PERIODS, Some(asked.tenant.as_str()), &query, None)?;
+    let page = api.billing().periods(&asked.tenant, paging.page()).await?;
+    Ok(paging.answer(page.items.iter().map(period_item).collect(), page.next.as_ref()))
 }
 
 fn period_item(period: &ClosedPeriod) -> Item {

@@ -6,15 +6,15 @@ use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
 use goldleaves_billing::{Difference, NewCard, Preview, StoredCard};
 use goldleaves_domain::{Action, RoutePattern, TenantId};
-use goldleaves_pricing::{Pricing, Selector};
+use goldleaves_pricing::{Pricing, Selector, TimeZone};
 use http::StatusCode;
 use uuid::Uuid;
 
 use crate::answer::ApiError;
 use crate::ask::{Ask, zone};
 use crate::caller::Right;
-use crate::cell::{self, Cell, Item};
-use crate::contract::cards as contract;
+use crate::cell::{Cell, Item};
+use crate::contract::{TENANT, cards as contract};
 use crate::members::{Members, wrong};
 use crate::query;
 use crate::routes::status_of;
@@ -31,10 +31,23 @@ pub(crate) async fn put(
         .map_err(|_| ApiError::Parameter("the path must end in a UUID that you choose".to_owned()))?;
     let members = Members::read(body, &contract::NEW_CARD)?;
     let (selector, pricing) = price(&members)?;
-    let new =
-        NewCard { id, selector, pricing, effective_from: members.parsed("effective_from")?, reason: members.reason()? };
+    let zone = zone_of(&api, &selector).await?;
+    let effective_from = members.optional_moment("effective_from", zone)?;
+    let effective_from = effective_from.ok_or_else(|| wrong("effective_from", "is missing"))?;
+    let new = NewCard { id, selector, pricing, effective_from, reason: members.reason()? };
     let put = api.billing().add_card(&new, &ask.author(), &members.text).await?;
     Ok(card_item(&put.stored).answer(status_of(put.is_new)))
+}
+
+/// The zone of the days that a card is told with: that of its tenant, where it is of one.
+async fn zone_of(api: &BillingApi, selector: &Selector) -> Result<TimeZone, ApiError> {
+    match selector.tenant_id.as_str() {
+        "" => Ok(api.billing().default_zone()),
+        name => {
+            let tenant = name.parse().map_err(|error| wrong(TENANT, &format!("is wrong: {error}")))?;
+            Ok(api.billing().time_zone(&tenant).await?)
+        }
+    }
 }
 
 /// Whose usage a body's card prices, and how.
@@ -70,14 +83,13 @@ pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Resp
     if tenant.is_none() {
         ask.caller.check(Right::ReadAll)?;
     }
-    let page = query.page()?;
+    let paging = ask.paging(&contract::LIST, tenant.as_ref().map(TenantId::as_str), &query, None)?;
     let at = match query.get("at") {
         Some(text) => Some(query::moment(zone(&api, tenant.as_ref(), &query).await?, "at", text)?),
         None => None,
     };
-    let page = api.billing().cards(tenant.as_ref(), at, &page).await?;
-    let items = page.items.iter().map(card_item).collect();
-    Ok(cell::page(items, page.next).answer(StatusCode::OK))
+    let page = api.billing().cards(tenant.as_ref(), at, paging.page()).await?;
+    Ok(paging.answer(page.items.iter().map(card_item).collect(), page.next.as_ref()))
 }
 
 pub(crate) async fn preview(
@@ -90,7 +102,10 @@ pub(crate) async fn preview(
     let members = Members::read(body, &contract::TRIED_CARD)?;
     let (start, end) = (members.optional_text("start_date")?, members.optional_text("end_date")?);
     let (selector, pricing) = price(&members)?;
-    let range = query::range(api.billing().default_zone(), start, end, api.now()?).map_err(|error| match error {
+    if members.value("reason").is_some() {
+        members.reason()?;
+    }
+    let range = query::range(zone_of(&api, &selector).await?, start, end, api.now()?).map_err(|error| match error {
         ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
         error => error,
     })?;

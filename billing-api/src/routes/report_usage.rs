@@ -16,6 +16,7 @@ use crate::cell::{Cell, Item};
 use crate::contract::bills as contract;
 use crate::members::Members;
 use crate::query::range;
+use crate::routes::stripe::{NAME_BYTES_MAX, text};
 use crate::state::BillingApi;
 
 pub(crate) async fn report_usage(
@@ -34,8 +35,11 @@ pub(crate) async fn report_usage(
         ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
         other => other,
     })?;
-    let meter = members.optional_text("meter")?.unwrap_or(METER);
-    let push = api.books().report_usage(&ReportOf { tenant: &tenant, meter, period: &period }, now).await?;
+    let meter = match members.optional_text("meter")? {
+        Some(_) => text(&members, "meter", NAME_BYTES_MAX)?,
+        None => METER.to_owned(),
+    };
+    let push = api.books().report_usage(&ReportOf { tenant: &tenant, meter: &meter, period: &period }, now).await?;
     if let Some(desk) = api.stripe() {
         desk.pusher.wake();
     }

@@ -22,12 +22,11 @@ use crate::cell::{self, Cell, Item};
 use crate::contract::stripe as contract;
 use crate::csv::{self, Form};
 use crate::members::{Members, wrong};
-use crate::query::moment;
 use crate::routes::status_of;
 use crate::state::BillingApi;
 
 /// The longest name of a meter or an event.
-const NAME_BYTES_MAX: usize = 100;
+pub(super) const NAME_BYTES_MAX: usize = 100;
 /// The longest id of Stripe's.
 const ID_BYTES_MAX: usize = 255;
 
@@ -98,10 +97,7 @@ pub(crate) async fn put_mapping(
         Some(_) => Some(text(&members, "stripe_customer_id", ID_BYTES_MAX)?),
         None => None,
     };
-    let from_hour = match members.optional_text("from_hour")? {
-        Some(text) => Some(whole_hour(text)?),
-        None => None,
-    };
+    let from_hour = members.optional_moment("from_hour", TimeZone::UTC)?.map(whole_hour).transpose()?;
     let new = NewMapping { tenant_id: asked.tenant, meter, from_hour, stripe_customer_id };
     let put = api.books().map(&new, &ask.author(), &members.text).await?;
     if let Some(desk) = api.stripe() {
@@ -128,14 +124,14 @@ pub(crate) async fn pushes(State(api): State<BillingApi>, ask: Ask) -> Result<Re
         Some(_) => return Err(ApiError::Parameter("format must be json, csv or stripe-csv".to_owned())),
     };
     let form = if is_for_stripe { Form::Csv } else { ask.form(&query)? };
-    let page = query.page()?;
     let (_, range) = list_range(&api, Some(&asked.tenant), &query).await?;
+    let paging = ask.paging(&contract::PUSHES, Some(asked.tenant.as_str()), &query, Some(&range))?;
     let meter = query.get("meter").map(str::to_owned);
     let filter = PushFilter { from: range.start(), to: range.end(), meter };
     let (books, tenant) = (api.books(), asked.tenant);
     if form == Form::Json {
-        let page = books.pushes(&tenant, &filter, &page).await?;
-        return Ok(cell::page(page.items.iter().map(push_item).collect(), page.next).answer(StatusCode::OK));
+        let page = books.pushes(&tenant, &filter, paging.page()).await?;
+        return Ok(paging.answer(page.items.iter().map(push_item).collect(), page.next.as_ref()));
     }
     csv::check_rows(books.count_pushes(&tenant, &filter).await?)?;
     let columns = contract::PUSH.names();
@@ -175,8 +171,9 @@ pub(crate) async fn retry(
 pub(crate) async fn drift(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
     let query = ask.query(&contract::DRIFT)?;
-    let page = api.books().drift(&query.page()?).await?;
-    Ok(cell::page(page.items.iter().map(lane_item).collect(), page.next).answer(StatusCode::OK))
+    let paging = ask.paging(&contract::DRIFT, None, &query, None)?;
+    let page = api.books().drift(paging.page()).await?;
+    Ok(paging.answer(page.items.iter().map(lane_item).collect(), page.next.as_ref()))
 }
 
 pub(crate) async fn adopt(
@@ -216,12 +213,8 @@ fn meter_of(asked: &Asked) -> Result<String, ApiError> {
     }
 }
 
-fn whole_hour(text: &str) -> Result<Timestamp, ApiError> {
-    let hour = moment(TimeZone::UTC, "from_hour", text).map_err(|error| match error {
-        ApiError::Parameter(detail) => ApiError::BodyInvalid(detail),
-        other => other,
-    })?;
-    if hour.hour() == hour { Ok(hour) } else { Err(wrong("from_hour", "must be a whole hour of UTC")) }
+fn whole_hour(moment: Timestamp) -> Result<Timestamp, ApiError> {
+    if moment.hour() == moment { Ok(moment) } else { Err(wrong("from_hour", "must be a whole hour of UTC")) }
 }
 
 fn name(text: &str, bytes_max: usize) -> Option<String> {
@@ -229,7 +222,7 @@ fn name(text: &str, bytes_max: usize) -> Option<String> {
     is_name.then(|| text.to_owned())
 }
 
-fn text(members: &Members, member: &str, bytes_max: usize) -> Result<String, ApiError> {
+pub(super) fn text(members: &Members, member: &str, bytes_max: usize) -> Result<String, ApiError> {
     let what = || wrong(member, &format!("must have 1 to {bytes_max} characters and no control characters"));
     name(members.text(member)?, bytes_max).ok_or_else(what)
 }

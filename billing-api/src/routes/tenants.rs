@@ -5,12 +5,11 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
 use goldleaves_billing::{TenantSort, TenantUsage};
-use http::StatusCode;
 
 use crate::answer::ApiError;
 use crate::ask::{Ask, list_range};
 use crate::caller::Right;
-use crate::cell::{self, Cell, Item};
+use crate::cell::{Cell, Item};
 use crate::contract::tenants as contract;
 use crate::csv::{self, Form};
 use crate::members::Members;
@@ -20,15 +19,14 @@ use crate::state::BillingApi;
 pub(crate) async fn list(State(api): State<BillingApi>, ask: Ask) -> Result<Response, ApiError> {
     ask.caller.check(Right::ReadAll)?;
     let query = ask.query(&contract::LIST)?;
-    let page = query.page()?;
     let form = ask.form(&query)?;
     let sort = query.parsed("sort")?.unwrap_or(TenantSort::Cost);
     let (_, range) = list_range(&api, None, &query).await?;
+    let paging = ask.paging(&contract::LIST, None, &query, Some(&range))?;
     match form {
         Form::Json => {
-            let page = api.billing().tenants(&range, sort, &page).await?;
-            let items = page.items.iter().map(tenant_item).collect();
-            Ok(cell::page(items, page.next).answer(StatusCode::OK))
+            let page = api.billing().tenants(&range, sort, paging.page()).await?;
+            Ok(paging.answer(page.items.iter().map(tenant_item).collect(), page.next.as_ref()))
         }
         Form::Csv => {
             let tenants = api.billing().every_tenant(&range, sort).await?;

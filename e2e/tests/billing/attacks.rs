@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use goldleaves_billing::AnswerLimits;
 use goldleaves_ledger::StoreOptions;
 use goldleaves_testkit::child::wait_for;
 use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
@@ -15,6 +16,7 @@ use crate::world::{Api, Event, Kind, on_both, token};
 on_both! {
     a_price_that_changes_within_a_month_begins_a_new_ladder_and_the_preview_says_so,
     who_may_write_bills_corrects_every_tenant_by_name_and_sets_no_price,
+    more_lines_than_an_answer_holds_are_refused,
 }
 
 const LADDER: &str =
@@ -115,4 +117,34 @@ async fn a_list_that_takes_too_long_is_given_up() {
     }
     holding.rollback().await.unwrap();
     assert_eq!(api.get("/billing/tenants?month=2026-03", &reader).await.json()["items"][0]["tenant_id"], "acme");
+}
+
+/// Upstreams say what an action is called: one may call each call another name.
+async fn more_lines_than_an_answer_holds_are_refused(api: Api) {
+    assert_eq!(AnswerLimits::default().lines, 1_000_000);
+    let api = api.limited(AnswerLimits { lines: 100, ..AnswerLimits::default() });
+    let own = token("acme", &[]);
+    let calls: Vec<Event> = (1..=101)
+        .map(|number| Event { action: format!("call-{number}"), ..Event::at("acme", "2026-03-10T10:10:00Z") })
+        .collect();
+    assert_eq!(api.record(&calls[..100]).await.inserted, 100);
+    let grouped = "usage-report/acme?month=2026-03&group_by=action";
+    for path in ["invoice/acme", "invoice/acme/1", "invoice/acme?format=csv", grouped] {
+        assert_eq!(api.get(&format!("/billing/{path}"), &own).await.status, 200, "{path}");
+    }
+    assert_eq!(api.record(&calls[100..]).await.inserted, 1);
+    for path in ["invoice/acme", "invoice/acme/1", "invoice/acme?format=csv", grouped] {
+        let answer = api.get(&format!("/billing/{path}"), &own).await;
+        assert_eq!(answer.refusal(), (400, "too_many_rows".to_owned()), "{path}");
+        assert!(answer.text.contains("more than 100 lines") && answer.text.contains("shorter range"), "{answer:?}");
+    }
+    // A sum is one whatever it is made of, and a period is closed all the same.
+    for path in ["usage-summary/acme?month=2026-03", "usage-report/acme?month=2026-03"] {
+        assert_eq!(api.get(&format!("/billing/{path}"), &own).await.json()["total_events"], 101, "{path}");
+    }
+    let closed =
+        api.put("/billing/periods/acme/1", &token("ops", &["billing:write"]), &json!({"reason": "over"})).await;
+    assert_eq!((closed.status, &closed.json()["total_cost_cents"]), (201, &json!(101 * 25)), "{closed:?}");
+    let frozen = api.get("/billing/invoice/acme/1", &own).await.json();
+    assert_eq!(frozen["lines"].as_array().unwrap().len(), 101);
 }

@@ -28,6 +28,8 @@ const TITLES: &str = r##"(async () => {
     return [...document.querySelectorAll("#calls section")].filter((one) => one.querySelector("form"))
         .map((one) => one.querySelector("h2").textContent);
 })()"##;
+/// The calls as a shell makes them.
+const EXAMPLES: &str = r##"[...document.querySelectorAll("#calls section p code")].map((one) => one.textContent)"##;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn the_page_works_in_a_browser() {
@@ -53,10 +55,11 @@ async fn the_page_works_in_a_browser() {
         wanted.extend(verbs.as_object().unwrap().keys().map(|verb| format!("{}{path}", verb.to_uppercase())));
     }
     let admin = token("acme", &["admin"]);
-    let (titles, read, written, complaints) = tokio::task::block_in_place(|| {
+    let (titles, examples, read, written, complaints) = tokio::task::block_in_place(|| {
         let mut browser = Chromium::start(&program).unwrap();
         browser.open(&url).unwrap();
         let titles = browser.evaluate(TITLES).unwrap();
+        let examples: Vec<String> = serde_json::from_value(browser.evaluate(EXAMPLES).unwrap()).unwrap();
         let mut try_it = |title: &str, values: Value| {
             let call = format!("{TRY}({}, {}, {values})", json!(title), json!(admin));
             browser.evaluate(&call).unwrap().as_str().unwrap().to_owned()
@@ -65,12 +68,24 @@ async fn the_page_works_in_a_browser() {
         let zone = json!({"time_zone": "Asia/Kolkata", "reason": "they moved"}).to_string();
         let written = try_it("PUT/billing/tenants/{tenant_id}", json!({"tenant_id": "acme", "body": zone}));
         let complaints = browser.complaints().into_iter().cloned().collect::<Vec<Value>>();
-        (titles, read, written, complaints)
+        (titles, examples, read, written, complaints)
     });
     let mut titles: Vec<String> = serde_json::from_value(titles).unwrap();
     titles.sort_unstable();
     wanted.sort_unstable();
     assert_eq!(titles, wanted);
+    assert_eq!(examples.len(), wanted.len());
+    let base = url.trim_end_matches("/docs");
+    for call in [
+        format!(
+            r#"curl -H "Authorization: Bearer $TOKEN" '{base}/usage-summary/acme?start_date=2026-01-01&end_date=2026-02-01'"#
+        ),
+        format!(
+            r#"curl -X PUT -H "Authorization: Bearer $TOKEN" -d '{{"reason":"the month is over"}}' '{base}/periods/acme/1'"#
+        ),
+    ] {
+        assert!(examples.contains(&call), "{call}: {examples:#?}");
+    }
     assert!(
         read.starts_with("GET /billing/usage-summary/acme?month=2026-03\n200 ")
             && read.contains("\"total_units\": 2.5"),

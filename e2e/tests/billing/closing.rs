@@ -13,6 +13,10 @@ on_both!(
     without_a_range_every_unbilled_late_hour_is_listed,
     a_zone_that_changes_makes_no_gap,
     what_was_due_is_closed_by_the_clock,
+    who_has_corrections_alone_is_closed_by_the_clock,
+    what_an_earlier_version_left_out_stays_so,
+    bills_are_of_years_that_somebody_can_mean,
+    dates_of_amounts_and_cards_are_days_of_the_tenant,
 );
 
 async fn close(api: &Api, path: &str, body: &Value) -> (u16, Value) {
@@ -138,6 +142,100 @@ async fn what_was_due_is_closed_by_the_clock(api: Api) {
     assert_eq!(api.billing.close_due_periods(24).await.unwrap().count, 0);
     let january = invoice(&api, "acme/1").await;
     assert_eq!((&january["state"], &january["total_cost_cents"]), (&json!("closed"), &json!(25)));
+}
+
+async fn who_has_corrections_alone_is_closed_by_the_clock(api: Api) {
+    write(
+        &api,
+        &json!({"kind": "amount", "tenant_id": "acme", "cents": 500, "ts": "2026-02-10", "reason": "a set-up fee"}),
+    )
+    .await;
+    let open = invoice(&api, "acme").await;
+    assert_eq!((&open["number"], &open["period_start"]), (&json!(1), &json!("2026-02-01T00:00:00.000000Z")), "{open}");
+    assert_eq!(open["total_cost_cents"], 500, "{open}");
+    assert!(api.billing.close_due_periods(24).await.unwrap().count >= 1);
+    let february = invoice(&api, "acme/1").await;
+    assert_eq!((&february["state"], &february["total_cost_cents"]), (&json!("closed"), &json!(500)), "{february}");
+    assert_eq!(february["lines_hash"], open["lines_hash"]);
+    assert_eq!(api.billing.close_due_periods(24).await.unwrap().count, 0);
+    // One that is dated ahead keeps the first period no later than now.
+    write(&api, &json!({"kind": "amount", "tenant_id": "sister", "cents": 5, "ts": "2099-01-01", "reason": "r"})).await;
+    assert!(invoice(&api, "sister").await["period_start"].as_str().unwrap() < "2099", "this month");
+}
+
+/// Usage and an amount before the first period, which a version closed that kept nothing of them in mind.
+async fn what_an_earlier_version_left_out_stays_so(api: Api) {
+    for tenant in ["acme", "globex"] {
+        api.used(tenant, ("/a", "8", "2026-02-27T10:00:00Z")).await;
+        api.used(tenant, ("/a", "2", "2026-03-03T10:00:00Z")).await;
+        let first = json!({"starts_at": "2026-03-01", "reason": "billed elsewhere before"});
+        assert_eq!(close(&api, &format!("{tenant}/1"), &first).await.0, 201);
+        // It billed no amount that is dated so.
+        write(&api, &json!({"kind": "amount", "tenant_id": tenant, "cents": -7, "ts": "2026-01-05", "reason": "r"}))
+            .await;
+    }
+    api.execute("DELETE FROM billing_lines WHERE number = 0").await;
+    api.execute("UPDATE billing_periods SET closed_at = '2026-05-01T00:00:00.000000Z'").await;
+    let open = async |tenant: &str| {
+        let open = api.get(&format!("/billing/invoice/{tenant}"), &token("ops", &["admin"])).await.json();
+        open["total_cost_cents"].as_i64().unwrap()
+    };
+    assert_eq!(open("acme").await, 0, "nothing is billed of what was left out");
+    api.execute("UPDATE usage_late_hours SET changed_at = '2026-04-01T00:00:00.000000Z'").await;
+    // At the start of a program, or else with the next close.
+    assert_eq!(api.billing.note_left_out().await.unwrap(), 2);
+    assert_eq!(api.billing.note_left_out().await.unwrap(), 0);
+    assert_eq!(open("acme").await, -7, "amounts are billed wherever they lie");
+    api.used("acme", ("/a", "4", "2026-02-27T10:30:00Z")).await;
+    assert_eq!(open("acme").await, 100 - 7, "what comes from now on is late");
+    let why = json!({"reason": "the month is over"});
+    assert_eq!(close(&api, "acme/2", &why).await.1["total_cost_cents"], 93);
+    assert_eq!(open("acme").await, 0);
+    api.execute("DELETE FROM billing_lines WHERE number = 0 AND tenant_id = 'globex'").await;
+    api.used("globex", ("/a", "1", "2026-04-03T10:00:00Z")).await;
+    assert_eq!(close(&api, "globex/2", &why).await.1["total_cost_cents"], 25 - 7);
+    api.used("globex", ("/a", "4", "2026-02-27T10:30:00Z")).await;
+    assert_eq!(open("globex").await, 100, "left out with the close before");
+}
+
+async fn bills_are_of_years_that_somebody_can_mean(api: Api) {
+    let path = || format!("/billing/corrections/{}", Uuid::now_v7());
+    let (writer, admin) = (token("ops", &["billing:write"]), token("ops", &["admin"]));
+    api.used("acme", ("/a", "1", "2026-03-03T10:00:00Z")).await;
+    for ts in ["0001-01-01", "0226-03-01T00:00:00Z", "1999-12-31T23:59:59.999999Z", "2101-01-01", "9999-12-31"] {
+        let amount = json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": ts, "reason": "r"});
+        let answer = api.put(&path(), &writer, &amount).await;
+        assert_eq!(answer.refusal(), (400, "body_invalid".to_owned()), "{ts}");
+        assert!(answer.text.contains("ts must lie in the years 2000 to 2100"), "{answer:?}");
+        let first = json!({"starts_at": ts, "ends_at": "2026-04-01", "reason": "r"});
+        let answer = api.put("/billing/periods/acme/1", &writer, &first).await;
+        assert!(answer.status == 400 && answer.text.contains("starts_at must lie in the years"), "{answer:?}");
+    }
+    assert_eq!(api.number("SELECT COUNT(*) FROM usage_corrections").await, 0);
+    for ts in ["2000-01-01", "2100-12-31T23:59:59Z"] {
+        write(&api, &json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": ts, "reason": "r"})).await;
+    }
+    let last = "start_date=2100-12-01&end_date=2101-01-01";
+    let bill = api.get(&format!("/billing/usage-summary/acme?{last}"), &admin).await.json();
+    assert_eq!(bill["adjustments_cents"], 5);
+}
+
+async fn dates_of_amounts_and_cards_are_days_of_the_tenant(api: Api) {
+    let admin = token("ops", &["admin"]);
+    let zone = json!({"time_zone": "America/New_York", "reason": "they are there"});
+    assert_eq!(api.put("/billing/tenants/acme", &admin, &zone).await.status, 201);
+    let amount = json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": "2026-03-01", "reason": "r"});
+    let made = api.put(&format!("/billing/corrections/{}", Uuid::now_v7()), &admin, &amount).await.json();
+    assert_eq!(made["ts"], "2026-03-01T05:00:00.000000Z", "{made}");
+    let bill = api.get("/billing/usage-summary/acme?month=2026-03", &admin).await.json();
+    assert_eq!(bill["adjustments_cents"], 5, "in the month that was meant");
+    for (tenant, from) in [(json!("acme"), "2100-01-01T05:00:00.000000Z"), (json!(null), "2100-01-01T00:00:00.000000Z")]
+    {
+        let card = json!({"tenant_id": tenant, "pricing": {"model": "per_unit", "cents_per_unit": "3"},
+            "effective_from": "2100-01-01", "reason": "r"});
+        let made = api.put(&format!("/billing/rate-cards/{}", Uuid::now_v7()), &admin, &card).await.json();
+        assert_eq!(made["effective_from"], from, "{made}");
+    }
 }
 
 async fn write(api: &Api, body: &Value) {

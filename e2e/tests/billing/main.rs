@@ -12,6 +12,7 @@ mod correcting;
 mod histories;
 mod inputs;
 mod isolation;
+mod paging;
 mod plans;
 mod push_attacks;
 mod push_faults;

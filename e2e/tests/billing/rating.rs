@@ -196,7 +196,7 @@ async fn what_is_wrong_with_a_card_is_named(api: Api) {
         (with("pricing", Value::Null), "pricing is missing"),
         (with("pricing", json!({"model": "flat"})), "pricing.model is \"flat\""),
         (with("pricing", json!({"model": "per_unit", "cents_per_unit": 1})), "pricing.cents_per_unit must be a string"),
-        (with("effective_from", json!("soon")), "effective_from is wrong"),
+        (with("effective_from", json!("soon")), "effective_from is neither a date"),
         (with("effective_from", Value::Null), "effective_from is missing"),
         (with("reason", json!("")), "reason must have 1 to 500 characters"),
         (with("more", json!(1)), "\"more\" is unknown here; known members: tenant_id, route, action, pricing"),

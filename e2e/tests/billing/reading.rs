@@ -14,6 +14,7 @@ on_both!(
     tenants_are_listed_by_cost,
     csv_is_what_json_is,
     many_tenants_are_read_and_written_in_pieces,
+    a_long_list_is_written_while_it_is_read,
 );
 
 fn sum(groups: &Value, member: &str) -> i64 {
@@ -337,4 +338,29 @@ async fn many_tenants_are_read_and_written_in_pieces(api: Api) {
         preview["tenants"].as_array().unwrap().iter().map(|one| one["tenant_id"].as_str().unwrap()).collect();
     let largest: Vec<&str> = used.iter().take(100).map(|(_, name)| name.as_str()).collect();
     assert_eq!(named, largest, "the largest differences of all of them");
+}
+
+async fn a_long_list_is_written_while_it_is_read(api: Api) {
+    const ROWS: u128 = 5_000;
+    let rows: Vec<String> = (1..=ROWS)
+        .map(|number| {
+            let id = uuid::Uuid::from_u128(number);
+            format!(
+                "('{id}', 'acme', 'amount', '2026-03-10T10:00:00.000000Z', '', '', 0, 0, 0, 1, 'ann', 'one of many')"
+            )
+        })
+        .collect();
+    let columns = "id, tenant_id, kind, ts, route, action, rate_version, events, units_micro, cents, actor, reason";
+    api.execute(&format!("INSERT INTO usage_corrections ({columns}) VALUES {}", rows.join(", "))).await;
+    let request = http::Request::get("/billing/corrections/acme?month=2026-03&format=csv")
+        .header("authorization", format!("Bearer {}", token("acme", &[])))
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let answer = tower::ServiceExt::oneshot(api.service.clone(), request).await.unwrap();
+    let (mut body, mut pieces) = (answer.into_body(), Vec::new());
+    while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+        pieces.push(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap());
+    }
+    let lines: Vec<usize> = pieces.iter().map(|piece| piece.matches("one of many").count()).collect();
+    assert_eq!(lines, [2_000, 2_000, 1_000], "no piece is longer than what is read at once");
 }

@@ -1,11 +1,12 @@
 //! An API over a ledger of its own, and events as gateways send them.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use goldleaves_auth::{TokenClaims, TokenOptions, TokenSigner, TokenVerifier, WallClock};
-use goldleaves_billing::Billing;
+use goldleaves_billing::{AnswerLimits, Billing};
 use goldleaves_billing_api::{BillingApi, BillingMetrics};
 use goldleaves_domain::Timestamp;
 use goldleaves_e2e::tables::Tables;
@@ -38,6 +39,8 @@ pub(crate) struct Api {
     pub(crate) ledger: Ledger,
     pub(crate) billing: Billing,
     pub(crate) metrics: Metrics,
+    /// Says of every call which problems it can be answered with.
+    contract: Arc<Contract>,
     url: String,
     _directory: Option<TempDir>,
 }
@@ -60,6 +63,39 @@ impl Answer {
     /// Status and code of a problem.
     pub(crate) fn refusal(&self) -> (u16, String) {
         (self.status, self.json()["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// The OpenAPI document, as what every problem document of every test is held against.
+pub(crate) struct Contract(Value);
+
+impl Contract {
+    async fn of(service: RequestIdService<Router>) -> Self {
+        let request = Request::get("/billing/openapi.json").body(Body::empty()).unwrap();
+        let body = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        Self(serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Checks that the call can be answered with this problem, where the document has the call.
+    fn check(&self, (method, path): (&str, &str), answer: &Answer) {
+        let paths = self.0["paths"].as_object().unwrap();
+        let fits = |told: &str| {
+            let (told, asked): (Vec<&str>, Vec<&str>) = (told.split('/').collect(), path.split('/').collect());
+            told.len() == asked.len()
+                && told.iter().zip(&asked).all(|(told, asked)| told == asked || told.starts_with('{'))
+        };
+        // One that is told of by name comes before one with a parameter in its place.
+        let told = paths.iter().filter(|(told, verbs)| fits(told) && verbs[method].is_object());
+        let Some((told, verbs)) = told.min_by_key(|(told, _)| told.matches('{').count()) else { return };
+        let problem = answer.json();
+        let codes = &verbs[method]["responses"][answer.status.to_string()]["description"];
+        let codes = codes.as_str().unwrap_or_else(|| panic!("{method} {told} has no {}: {answer:?}", answer.status));
+        let code = problem["code"].as_str().unwrap();
+        assert!(
+            codes.split(", ").any(|known| known == code),
+            "{method} {told} {} has no {code}: {codes}",
+            answer.status
+        );
     }
 }
 
@@ -112,6 +148,15 @@ impl Api {
         Self::using(self.url.clone(), options, Start { kind, docs: true, zone: TimeZone::UTC }).await
     }
 
+    /// The same, with other limits of its answers.
+    pub(crate) fn limited(self, limits: AnswerLimits) -> Self {
+        let billing = self.billing.clone().limited(limits);
+        let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
+        let service = BillingApi::new(billing.clone(), verifier, clock(), BillingMetrics::register(&Metrics::new()))
+            .service(true);
+        Self { service, billing, ..self }
+    }
+
     async fn over(url: String, start: Start) -> Self {
         Self::using(url, StoreOptions::default(), start).await
     }
@@ -122,7 +167,8 @@ impl Api {
         let metrics = Metrics::new();
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
         let api = BillingApi::new(billing.clone(), verifier, clock(), BillingMetrics::register(&metrics));
-        Self { service: api.service(start.docs), ledger, billing, metrics, url, _directory: None }
+        let contract = Arc::new(Contract::of(api.clone().service(true)).await);
+        Self { service: api.service(start.docs), ledger, billing, metrics, contract, url, _directory: None }
     }
 
     /// Records one event of a tenant, and returns its id.
@@ -145,12 +191,19 @@ impl Api {
     }
 
     pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
+        let (method, uri) = (request.method().as_str().to_lowercase(), request.uri().clone());
         let response: Response<Body> = self.service.clone().oneshot(request).await.unwrap();
         let header = |name| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
         let (status, kind, request_id) = (response.status().as_u16(), header("content-type"), header("x-request-id"));
         let disposition = header("content-disposition");
         let text = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, kind, disposition, request_id, text: String::from_utf8(text.to_vec()).unwrap() }
+        let answer = Answer { status, kind, disposition, request_id, text: String::from_utf8(text.to_vec()).unwrap() };
+        // A path that leaves the tenant out is told of as the one that has it.
+        let is_told = !uri.query().unwrap_or_default().contains("tenant_id");
+        if answer.kind == "application/problem+json" && is_told {
+            self.contract.check((&method, uri.path()), &answer);
+        }
+        answer
     }
 
     pub(crate) async fn call(&self, method: &str, (path, token): (&str, &str), body: impl Into<Body>) -> Answer {

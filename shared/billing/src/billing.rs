@@ -1,7 +1,6 @@
 //! The door: a database, and the zone of tenants that have none of their own.
 
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use chrono::Utc;
 use goldleaves_domain::{TenantId, Timestamp};
@@ -11,23 +10,28 @@ use sea_orm::EntityTrait as _;
 
 use crate::BillingError;
 use crate::entities::tenant;
+use crate::limits::AnswerLimits;
 use crate::schema::STEPS;
 use crate::source::Source;
-
-/// The longest that a reading statement may take.
-const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The reader and writer of everything that billing keeps. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Billing {
     store: Store,
     default_zone: TimeZone,
+    limits: AnswerLimits,
 }
 
 impl Billing {
     /// Billing in this database; `default_zone` is that of tenants that have none of their own.
-    pub const fn new(store: Store, default_zone: TimeZone) -> Self {
-        Self { store, default_zone }
+    pub fn new(store: Store, default_zone: TimeZone) -> Self {
+        Self { store, default_zone, limits: AnswerLimits::default() }
+    }
+
+    /// With other limits of its answers.
+    #[must_use]
+    pub fn limited(self, limits: AnswerLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The database.
@@ -61,7 +65,7 @@ impl Billing {
     }
 
     pub(crate) const fn source(&self) -> Source<'_> {
-        Source::Store(&self.store, STATEMENT_LIMIT)
+        Source::Store(&self.store, self.limits)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::items::EventItem;
 use crate::list::{Cursor, Page, PageOf, behind};
 use crate::related::related;
 use crate::source::{self, Source};
+use crate::usage::UnitsTotal;
 use crate::{Billing, BillingError, Put, Refusal, RefusalCode, late, locks};
 
 /// The kind of a correction.
@@ -266,6 +267,13 @@ fn already<T>(stored: &Correction) -> Result<T, BillingError> {
     BillingError::refused(RefusalCode::AlreadyExists, detail)
 }
 
+fn already_void<T>(row: &BilledRow, stored: &[Correction]) -> Result<T, BillingError> {
+    let void = stored.iter().find(|stored| stored.kind == CorrectionKind::Void);
+    let by = void
+        .map_or_else(String::new, |void| format!(": correction {} by {} took it off the bill", void.id, void.actor));
+    BillingError::refused(RefusalCode::AlreadyVoid, format!("event {} is void{by}", row.event_id))
+}
+
 async fn by_id(source: Source<'_>, id: Uuid) -> Result<Option<Correction>, BillingError> {
     source.first(Entity::find_by_id(Id(id))).await?.map(Correction::try_from).transpose()
 }
@@ -320,18 +328,20 @@ async fn of_one_event(
     let row = judged(transaction, &new.tenant_id, event_id).await?;
     let members: BTreeSet<Uuid> = row.members().map(|id| *id.as_uuid()).collect();
     let mut corrections = Corrections::default();
-    for stored in naming(source, new.tenant_id.as_str(), &members).await? {
-        count(&mut corrections, &stored);
-    }
+    let stored = naming(source, new.tenant_id.as_str(), &members).await?;
+    stored.iter().for_each(|stored| count(&mut corrections, stored));
     if corrections.is_void(&row) {
-        return BillingError::refused(RefusalCode::AlreadyVoid, format!("event {} is void", row.event_id));
+        return already_void(&row, &stored);
     }
     let (kind, events, units_micro) = match new.wanted {
         Wanted::Adjust { units_micro, .. } => {
-            let left = i128::from(row.units_micro) + corrections.adjusted(&row) + i128::from(units_micro);
-            if left < 0 {
-                let detail = "units must leave 0 or more of what the event counts";
-                return BillingError::refused(RefusalCode::Invalid, detail);
+            let counts = i128::from(row.units_micro) + corrections.adjusted(&row);
+            if counts + i128::from(units_micro) < 0 {
+                let (units, counts) = (UnitsTotal(units_micro.into()), UnitsTotal(counts));
+                let detail = format!(
+                    "units must leave 0 or more of what the event counts, which is {counts}: {units} is too much"
+                );
+                return BillingError::refused(RefusalCode::BodyInvalid, detail);
             }
             (CorrectionKind::Adjust, 0, units_micro)
         }

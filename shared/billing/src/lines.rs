@@ -19,7 +19,9 @@ use crate::usage::{Dimension, Question};
 use crate::{BillingError, cards};
 
 /// The number of the first period.
-const FIRST: i64 = 1;
+pub(crate) const FIRST: i64 = 1;
+/// The number of the invoice that is none: of lines for what was left out before the first period.
+pub(crate) const NO_INVOICE: i64 = 0;
 /// 0001-01-01T00:00:00Z, before which there is no moment.
 const EARLIEST_MICROS: i64 = -62_135_596_800_000_000;
 
@@ -178,16 +180,9 @@ pub(crate) async fn due(
     Ok(sum(own, before).into_values().collect())
 }
 
-/// Keeps in mind which usage before the first period was there when it was closed: it was left out knowingly, and only
-/// what differs from it later is billed. It stands on no invoice: its number is 0.
-pub(crate) async fn leave_out_before(
-    transaction: &Transaction,
-    tenant: &str,
-    start: Timestamp,
-) -> Result<(), BillingError> {
-    let mut before = before_first(Source::Transaction(transaction), tenant, start).await?;
-    before.retain(|line| line.kind != LineKind::Amount);
-    freeze(transaction, tenant, 0, &before).await
+/// Returns whether it is known what lay before the first period when that was closed.
+pub(crate) async fn knows_left_out(source: Source<'_>, tenant: &str) -> Result<bool, BillingError> {
+    Ok(count_frozen(source, tenant, NO_INVOICE).await? > 0)
 }
 
 /// Lines by their keys, those of the same key as one.
@@ -210,16 +205,23 @@ fn sum(lines: Vec<InvoiceLine>, more: Vec<InvoiceLine>) -> BTreeMap<Key, Invoice
 }
 
 fn amount(for_number: i64, cents: i128) -> InvoiceLine {
-    InvoiceLine {
-        kind: LineKind::Amount,
-        for_number,
-        route: String::new(),
-        action: String::new(),
-        rate_version: 0,
-        pricing: None,
-        events: 0,
-        units_micro: 0,
-        cents: Cents(cents),
+    InvoiceLine { kind: LineKind::Amount, cents: Cents(cents), ..InvoiceLine::nothing(for_number) }
+}
+
+impl InvoiceLine {
+    /// A line that says of a period that there is nothing.
+    pub(crate) const fn nothing(for_number: i64) -> Self {
+        Self {
+            kind: LineKind::Usage,
+            for_number,
+            route: String::new(),
+            action: String::new(),
+            rate_version: 0,
+            pricing: None,
+            events: 0,
+            units_micro: 0,
+            cents: Cents(0),
+        }
     }
 }
 
@@ -231,7 +233,12 @@ pub(crate) async fn late(
     period: Period,
 ) -> Result<Vec<InvoiceLine>, BillingError> {
     let own = of_period(source, tenant, number, period).await?;
-    let before = if number == FIRST { before_first(source, tenant, period.start()).await? } else { Vec::new() };
+    // Where it is not known what was left out, nothing of it is billed.
+    let before = if number == FIRST && knows_left_out(source, tenant).await? {
+        before_first(source, tenant, period.start()).await?
+    } else {
+        Vec::new()
+    };
     let mut open = sum(own, before);
     for frozen in frozen_for(source, tenant, number).await? {
         let none = InvoiceLine { events: 0, units_micro: 0, cents: Cents(0), ..frozen.clone() };

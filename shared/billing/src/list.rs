@@ -50,7 +50,9 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, CursorError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
         let keys = String::from_utf8(bytes).map_err(|_| CursorError)?;
-        Ok(Self(keys.split('\n').map(str::to_owned).collect()))
+        let keys: Vec<String> = keys.split('\n').map(str::to_owned).collect();
+        // No key was ever written with one, and no database takes NUL.
+        if keys.iter().any(|key| key.contains(char::is_control)) { Err(CursorError) } else { Ok(Self(keys)) }
     }
 }
 

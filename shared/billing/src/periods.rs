@@ -7,11 +7,13 @@ use sea_orm::sea_query::{self, Expr, Query};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select};
 
 use crate::audit::{self, Author, Change, bad_cursor};
+use crate::entities::correction;
 use crate::entities::period::{Column, Entity, Model};
 use crate::lines::{self, Invoice, InvoiceLine, PeriodState};
 use crate::list::{Cursor, Page, PageOf};
 use crate::source::{self, Source};
-use crate::{Billing, BillingError, Put, Refusal, RefusalCode, locks};
+use crate::tenants::every_name;
+use crate::{Billing, BillingError, Put, Refusal, RefusalCode, left_out, locks};
 
 /// How long after its end a period may be closed.
 const SETTLED_MICROS: i64 = Timestamp::HOUR_MICROS;
@@ -99,11 +101,14 @@ impl Billing {
                 let open = self.open_period(source, &new.tenant_id, new).await?;
                 let now = source.now().await?;
                 check_may_close(new, &open, now)?;
+                if let Some(first) = closed(source, tenant, lines::FIRST).await? {
+                    left_out::if_unknown(transaction, tenant, first.period.start()).await?;
+                }
                 let lines = self.open_lines(source, tenant, &open).await?;
                 insert(transaction, new, &author.actor, &open, &lines).await?;
                 lines::freeze(transaction, tenant, open.number, &lines).await?;
-                if open.number == 1 {
-                    lines::leave_out_before(transaction, tenant, open.period.start()).await?;
+                if open.number == lines::FIRST {
+                    left_out::note(transaction, tenant, open.period.start()).await?;
                 }
                 let change = Change { author, action: "period", tenant_id: tenant, body };
                 audit::write(transaction, &change).await?;
@@ -196,9 +201,7 @@ impl Billing {
     pub async fn close_due_periods(&self, after_hours: u32) -> Result<DueClosed, BillingError> {
         let source = self.source();
         let mut closed = DueClosed::default();
-        let rows = source.query("SELECT DISTINCT tenant_id FROM usage_rollups ORDER BY tenant_id", Params::default());
-        for row in rows.await? {
-            let name: String = read(&row, "tenant_id")?;
+        for name in every_name(source).await? {
             let tenant: TenantId = name.parse().map_err(|error| BillingError::unreadable("tenant_id", error))?;
             loop {
                 match self.close_due_period(&tenant, after_hours).await {
@@ -259,7 +262,7 @@ impl Billing {
             None => month_end(zone, start).map_err(outside)?,
         };
         let empty =
-            || Refusal::new(RefusalCode::Invalid, format!("ends_at must lie after the period's start, {start}"));
+            || Refusal::new(RefusalCode::BodyInvalid, format!("ends_at must lie after the period's start, {start}"));
         Ok(OpenPeriod {
             number: last.as_ref().map_or(0, |last| last.number) + 1,
             period: Period::new(start, end).map_err(|_| empty())?,
@@ -331,7 +334,8 @@ fn month_end(zone: TimeZone, start: Timestamp) -> Result<Timestamp, CalendarErro
     if end >= least { Ok(end) } else { Ok(zone.month(zone.month_of(least)?)?.end()) }
 }
 
-/// The start of the first period: of the month of the first usage, else of the month that is billed.
+/// The start of the first period: of the month of the first usage, else of the month that is billed, else of that of the first
+/// correction.
 async fn first_start(
     source: Source<'_>,
     tenant: &TenantId,
@@ -353,10 +357,20 @@ async fn first_start(
     let first = match (first, end) {
         (Some(first), _) => first,
         (None, Some(end)) => end.plus_micros(-1).unwrap_or(end),
-        (None, None) => source.now().await?,
+        (None, None) => {
+            let now = source.now().await?;
+            first_correction(source, tenant.as_str()).await?.map_or(now, |first| first.min(now))
+        }
     };
     let month = zone.month_of(first).and_then(|month| zone.month(month)).map_err(outside)?;
     Ok(month.start())
+}
+
+/// The moment of the first correction that is there. Without usage it is an amount.
+async fn first_correction(source: Source<'_>, tenant: &str) -> Result<Option<Timestamp>, BillingError> {
+    let corrections = correction::Entity::find().filter(correction::Column::TenantId.eq(tenant));
+    let first = source.first(corrections.order_by_asc(correction::Column::Ts)).await?;
+    Ok(first.map(|first| first.ts.0))
 }
 
 fn check_same(new: &NewPeriod, stored: &ClosedPeriod) -> Result<(), BillingError> {
@@ -383,7 +397,7 @@ fn check_may_close(new: &NewPeriod, open: &OpenPeriod, now: Timestamp) -> Result
     }
     if new.number != 1 && new.starts_at.is_some() {
         let detail = "starts_at is for period 1 only: a period starts where the one before it ended";
-        return BillingError::refused(RefusalCode::Invalid, detail);
+        return BillingError::refused(RefusalCode::BodyInvalid, detail);
     }
     let settled = open.period.end().plus_micros(SETTLED_MICROS).unwrap_or(open.period.end());
     if now < settled {

@@ -1,19 +1,17 @@
 //! Where a statement runs: on its own, or within a transaction.
 
-use std::time::Duration;
-
 use goldleaves_domain::Timestamp;
 use goldleaves_store::{Dialect, Params, Store, Transaction, build, read};
 use sea_orm::sea_query::{Expr, InsertStatement};
 use sea_orm::{EntityTrait, FromQueryResult as _, QueryResult, QuerySelect as _, QueryTrait as _, Select};
 
-use crate::BillingError;
+use crate::{AnswerLimits, BillingError};
 
 /// Where a statement runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source<'a> {
-    /// On its own, for so long.
-    Store(&'a Store, Duration),
+    /// On its own, for an answer within these limits.
+    Store(&'a Store, AnswerLimits),
     /// Within a transaction.
     Transaction(&'a Transaction),
 }
@@ -26,14 +24,17 @@ impl Source<'_> {
         }
     }
 
-    /// Returns whether what is read is for an answer to somebody, and for nothing that has to be done.
-    pub(crate) const fn is_for_an_answer(self) -> bool {
-        matches!(self, Self::Store(..))
+    /// The most lines that are read: for an answer to somebody there are so many, for what has to be done all.
+    pub(crate) const fn lines_max(self) -> Option<usize> {
+        match self {
+            Self::Store(_, limits) => Some(limits.lines),
+            Self::Transaction(_) => None,
+        }
     }
 
     pub(crate) async fn query(self, sql: &str, params: Params) -> Result<Vec<QueryResult>, BillingError> {
         match self {
-            Self::Store(store, limit) => match tokio::time::timeout(limit, store.read(sql, params)).await {
+            Self::Store(store, limits) => match tokio::time::timeout(limits.statement, store.read(sql, params)).await {
                 Ok(rows) => Ok(rows?),
                 Err(_) => Err(BillingError::TooSlow),
             },

@@ -236,8 +236,8 @@ impl Thousands {
     }
 }
 
-/// Every tenant that ever used anything, by the bytes of the name.
-async fn every_name(source: Source<'_>) -> Result<Vec<String>, BillingError> {
+/// Every tenant that ever used anything or was corrected, by the bytes of the name.
+pub(crate) async fn every_name(source: Source<'_>) -> Result<Vec<String>, BillingError> {
     let (mut names, mut after) = (Vec::new(), None::<String>);
     loop {
         let next = names_behind(source, after.as_deref()).await?;

@@ -13,10 +13,8 @@ use crate::{BillingError, RefusalCode};
 
 /// The most groups of an answer.
 pub(crate) const GROUPS_MAX: usize = 10_000;
-/// The most parts that are read for an answer. A period is closed however many it has.
-const PARTS_MAX: usize = 1_000_000;
-/// Beside them one row tells of corrections.
-const ROWS_MAX: usize = PARTS_MAX + 1;
+/// The most rows that are read before they are counted.
+const FEW_ROWS: usize = 20_000;
 
 /// A sum of units in millionths, which may be negative where it is a difference. Shown as an exact decimal: `3`, `-0.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -121,16 +119,8 @@ impl Question<'_> {
     }
 
     pub(crate) async fn ask(&self, source: Source<'_>) -> Result<Usage, BillingError> {
-        let dialect = source.dialect();
-        let mut params = Params::default();
-        let limit = if source.is_for_an_answer() { format!(" LIMIT {}", ROWS_MAX + 1) } else { String::new() };
-        let sql = self.sql(dialect, &mut params) + &limit;
+        let (dialect, rows) = (source.dialect(), self.rows(source).await?);
         let mut usage = Usage::default();
-        let rows = source.query(&sql, params).await?;
-        if rows.len() > ROWS_MAX && source.is_for_an_answer() {
-            let detail = format!("the usage of this range is of more than {PARTS_MAX} routes, actions and rate cards");
-            return BillingError::refused(RefusalCode::TooManyRows, detail);
-        }
         for row in rows {
             let used = Used { events: read(&row, "events")?, units_micro: read_wide(dialect, &row, "units_micro")? };
             let segment: i64 = read(&row, "segment")?;
@@ -145,6 +135,36 @@ impl Question<'_> {
             }
         }
         Ok(usage)
+    }
+
+    /// The rows of the statement. For an answer, many are counted before all of them are read: more than it holds take no memory.
+    async fn rows(&self, source: Source<'_>) -> Result<Vec<QueryResult>, BillingError> {
+        let statement = || {
+            let mut params = Params::default();
+            (self.sql(source.dialect(), &mut params), params)
+        };
+        let (sql, params) = statement();
+        let Some(lines) = source.lines_max() else { return source.query(&sql, params).await };
+        // Beside the lines one row tells of corrections.
+        let (most, few_rows) = (lines + 1, FEW_ROWS.min(lines + 1));
+        let few = source.query(&format!("{sql} LIMIT {}", few_rows + 1), params).await?;
+        if few.len() <= few_rows {
+            return Ok(few);
+        }
+        drop(few);
+        let (sql, params) = statement();
+        let counted = format!("SELECT COUNT(*) AS found FROM ({sql} LIMIT {}) AS counted", most + 1);
+        let found = source.query(&counted, params).await?;
+        let found: i64 = found.first().map_or(Ok(0), |row| read(row, "found"))?;
+        if usize::try_from(found).is_ok_and(|found| found > most) {
+            let detail = format!(
+                "the answer would be made of more than {lines} lines, each of a route, an action and a rate card; ask for a \
+                 shorter range, or close the open period at an earlier end"
+            );
+            return BillingError::refused(RefusalCode::TooManyRows, detail);
+        }
+        let (sql, params) = statement();
+        source.query(&sql, params).await
     }
 
     fn key(&self, dimension: Dimension, row: &QueryResult, segment: i64, version: i64) -> Result<String, BillingError> {
