@@ -210,10 +210,10 @@ pub(crate) const HOOK: Operation = Operation {
     answers: Answers::Heard,
     example: r#"{"id": "evt_1", "type": "v1.billing.meter.error_report_triggered", "related_object": {"id": "mtr_123"}}"#,
     problems: &[
-        (400, &[Code::SignatureInvalid]),
+        (400, &[Code::SignatureInvalid, Code::BodyInvalid]),
         (404, &[Code::NotFound]),
         (413, &[Code::BodyTooLarge]),
-        (503, &[Code::DatabaseUnavailable]),
+        (503, &[Code::DatabaseUnavailable, Code::TooSlow]),
     ],
     ..Operation::NEW
 };
