@@ -9,6 +9,8 @@ use goldleaves_store::{Dialect, Hold, Params, Rows, StoreError, Transaction, rea
 use crate::table::{self, NewRow, StoredCard, Which, select};
 use crate::text::follows;
 
+const HOUR_MICROS: i64 = 3_600_000_000;
+
 /// The result of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -32,7 +34,7 @@ pub enum ImportError {
         given: Box<RateCard>,
     },
     /// The usage that is there was priced without it.
-    #[error("the ledger has usage of {} or later, priced without the file's {given}", given.effective_from.hour())]
+    #[error("the ledger has usage of {} or later, priced without the file's {given}", given.effective_from)]
     TooLate {
         /// The card that it was given.
         given: Box<RateCard>,
@@ -43,8 +45,8 @@ pub enum ImportError {
 }
 
 /// Makes these cards the ledger's, all or none: what is there already is left, what is new is added. Cards of a ledger that
-/// never priced anything give way to others of the same version; those of any other never do. `written` says when a card
-/// was written in the ledger that it comes from, where that is known.
+/// never priced anything give way to others of the same version; of any other ledger those of the setting do that priced
+/// nothing. `written` says when a card was written in the ledger that it comes from, where that is known.
 ///
 /// # Errors
 /// Cards that contradict what was priced, or a database that is away or refuses.
@@ -58,13 +60,13 @@ pub async fn import(
     let (dialect, mut params) = (transaction.dialect(), Params::default());
     let rows = transaction.query(&select(dialect, Which::All, &mut params), params).await?;
     let there = StoredCard::read_all(dialect, &rows)?;
-    let there: Vec<RateCard> = there.into_iter().map(|stored| stored.card).collect();
+    let mut there: Vec<RateCard> = there.into_iter().map(|stored| stored.card).collect();
     let mut imported = match plan(&there, given) {
         Ok(imported) => imported,
-        Err(conflict) if has_usage(transaction, None).await? => return Err(conflict),
-        Err(_) => {
-            transaction.execute("DELETE FROM rate_cards", Params::default()).await?;
-            Imported { added: given.to_vec(), replaced: there.clone(), ..Imported::default() }
+        Err(conflict) => {
+            let replaced = give_way(transaction, &there, given).await?;
+            there.retain(|card| !replaced.contains(card));
+            Imported { replaced, ..plan(&there, given).map_err(|_| conflict)? }
         }
     };
     if let Some(card) = too_late(transaction, &imported.added).await? {
@@ -80,6 +82,36 @@ pub async fn import(
     }
     imported.replaced.retain(|card| !imported.added.contains(card));
     Ok(imported)
+}
+
+/// Deletes the cards that give way to these, and returns them: all where nothing was priced; else those of the setting that
+/// contradict and priced nothing. A price that was set again after a backup was restored is such a card. What a person
+/// made by the API gives way to nothing.
+async fn give_way(
+    transaction: &Transaction,
+    there: &[RateCard],
+    given: &[RateCard],
+) -> Result<Vec<RateCard>, StoreError> {
+    if !has_usage(transaction, None).await? {
+        transaction.execute("DELETE FROM rate_cards", Params::default()).await?;
+        return Ok(there.to_vec());
+    }
+    let ours = there.iter().filter(|card| card.origin == Origin::Setting);
+    let mut gone: Vec<RateCard> =
+        ours.filter(|card| given.iter().any(|given| contradicts(card, given))).cloned().collect();
+    let used = named_by_usage(transaction, &gone).await?;
+    gone.retain(|card| !used.contains(&card.version));
+    for card in &gone {
+        let mut params = Params::default();
+        let sql = format!("DELETE FROM rate_cards WHERE version = {}", params.bind(card.version));
+        transaction.execute(&sql, params).await?;
+    }
+    Ok(gone)
+}
+
+/// Returns whether a card of the setting and a given one can't both be the ledger's.
+fn contradicts(card: &RateCard, given: &RateCard) -> bool {
+    card != given && (card.version == given.version || !(follows(card, given) || follows(given, card)))
 }
 
 /// The earliest of these new cards, if there is usage that was priced without it. A card that usage names is not new: it is
@@ -103,7 +135,8 @@ async fn named_by_usage(transaction: &Transaction, cards: &[RateCard]) -> Result
     let wanted = Rows::new(transaction.dialect()).column("wanted", cards.iter().map(|card| card.version));
     let sql = format!(
         "SELECT w.wanted FROM ({}) AS w \
-         WHERE EXISTS (SELECT 1 FROM usage_rollups AS r WHERE r.rate_version = w.wanted)",
+         WHERE EXISTS (SELECT 1 FROM usage_rollups AS r WHERE r.rate_version = w.wanted) \
+         OR EXISTS (SELECT 1 FROM usage_duplicates AS d WHERE d.rate_version = w.wanted)",
         wanted.query(&mut params)
     );
     let rows = transaction.query(&sql, params).await?;
@@ -149,19 +182,28 @@ fn conflict(there: &RateCard, given: &RateCard) -> ImportError {
     ImportError::Conflict { there: Box::new(there.clone()), given: Box::new(given.clone()) }
 }
 
-/// Returns whether anything was priced, or anything of the hour in which a card becomes valid or of a later one.
+/// Returns whether anything was priced, or anything from the moment on in which a card becomes valid. Rollups answer for whole
+/// hours; in the hour that the card cuts the events are asked, of those who have any.
 async fn has_usage(transaction: &Transaction, since: Option<&RateCard>) -> Result<bool, StoreError> {
-    let mut params = Params::default();
-    let (hours, times) = match since {
-        Some(card) => {
-            let from = params.bind(transaction.dialect().time(card.effective_from.hour()));
-            (format!("WHERE hour >= {from}"), format!("WHERE ts >= {from}"))
+    let (dialect, mut params) = (transaction.dialect(), Params::default());
+    let (hours, times, cut) = match since.map(|card| card.effective_from) {
+        Some(moment) => {
+            let hour = moment.hour();
+            let whole = if moment == hour { Some(hour) } else { hour.plus_micros(HOUR_MICROS) };
+            let [whole, from, hour] =
+                [whole.unwrap_or(hour), moment, hour].map(|moment| params.bind(dialect.time(moment)));
+            let cut = format!(
+                "SELECT 1 FROM (SELECT DISTINCT tenant_id FROM usage_rollups WHERE hour = {hour}) AS t \
+                 JOIN usage_events AS e ON e.tenant_id = t.tenant_id AND e.ts >= {from} LIMIT 1"
+            );
+            (format!("WHERE hour >= {whole}"), format!("WHERE ts >= {from}"), cut)
         }
-        None => (String::new(), String::new()),
+        None => (String::new(), String::new(), "SELECT 1 WHERE 1 = 0".to_owned()),
     };
     let sql = format!(
         "SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM usage_rollups {hours} LIMIT 1) AS r) \
-             + (SELECT COUNT(*) FROM (SELECT 1 FROM usage_duplicates {times} LIMIT 1) AS d) AS used"
+             + (SELECT COUNT(*) FROM (SELECT 1 FROM usage_duplicates {times} LIMIT 1) AS d) \
+             + (SELECT COUNT(*) FROM ({cut}) AS c) AS used"
     );
     let rows = transaction.query(&sql, params).await?;
     rows.first().map_or(Ok(false), |row| Ok(read::<i64>(row, "used")? > 0))

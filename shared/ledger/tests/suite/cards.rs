@@ -11,6 +11,8 @@ on_both!(
     a_rebuilt_ledger_bills_the_same_to_the_cent,
     cards_that_priced_something_never_change,
     an_import_again_changes_nothing,
+    a_card_of_the_hour_comes_in_after_what_the_hour_has,
+    a_price_that_was_set_again_and_priced_nothing_gives_way,
     a_lost_card_comes_back_and_prices_again,
     what_is_there_is_counted_and_nothing_changes,
 );
@@ -67,7 +69,7 @@ async fn cards_that_priced_something_never_change(database: Database) {
     assert!(words.contains("has version 1, 25 cents per unit from 0001"), "{words}");
     assert!(words.contains("the file has version 1, 30 cents per unit"), "{words}");
     let words = refusal("25 from 0001-01-01, 30 from 2026-03-10T10:00:00.5Z").await;
-    assert!(words.contains("has usage of 2026-03-10T10:00:00.000000Z or later"), "{words}");
+    assert!(words.contains("has usage of 2026-03-10T10:00:00.500000Z or later"), "{words}");
     assert!(words.contains("priced without the file's version 2, 30 cents"), "{words}");
     refusal("25 from 0001-01-01, 30 from 2026-03-01, 31 from 2026-04-01").await;
     assert_eq!(database.dump().await, before);
@@ -90,10 +92,43 @@ async fn an_import_again_changes_nothing(database: Database) {
     assert_eq!(database.dump().await, before);
 }
 
+/// A ledger that was restored from a backup of the same hour in which the price changed.
+async fn a_card_of_the_hour_comes_in_after_what_the_hour_has(database: Database) {
+    let ledger = database.priced().await;
+    let repeats: Vec<_> = [10, 20].map(|number| with_client_id(event(number), "c")).into();
+    ledger.record(&batch(&repeats)).await.unwrap();
+    let given = |from: &str| cards(&format!("25 from 0001-01-01, 50 from {from}"));
+    for refused in ["2026-03-10T10:00:15Z", "2026-03-10T10:00:20Z", "2026-03-10T10:00:10Z"] {
+        let refusal = ledger.import_rate_cards(&given(refused)).await.unwrap_err();
+        assert!(matches!(refusal, ImportError::TooLate { .. }), "{refusal:?}");
+    }
+    let given = given("2026-03-10T10:00:20.000001Z");
+    assert_eq!(ledger.import_rate_cards(&given).await.unwrap().added, given[1..]);
+    ledger.record(&batch(&[event(30), event(19)])).await.unwrap();
+    let sql = "SELECT CAST(rate_version AS text) FROM usage_events ORDER BY ts";
+    let versions: Vec<String> = database.rows(sql).await.into_iter().flatten().flatten().collect();
+    assert_eq!(versions, ["1", "1", "2"]);
+}
+
+/// `migrate` ran on a restored ledger before its cards were brought back.
+async fn a_price_that_was_set_again_and_priced_nothing_gives_way(database: Database) {
+    let ledger = database.priced().await;
+    ledger.record(&batch(&[event(1)])).await.unwrap();
+    ledger.set_rate("50".parse().unwrap(), at("2026-03-10T12:00:00Z")).await.unwrap();
+    let lost = cards("25 from 0001-01-01, 50 from 2026-03-10T10:00:30Z, 60 from 2026-03-10T10:00:40Z");
+    let imported = ledger.import_rate_cards(&lost).await.unwrap();
+    assert_eq!((imported.added.as_slice(), imported.replaced.len()), (&lost[1..], 1));
+    assert_eq!(ledger.rate_cards().await.unwrap(), lost);
+    ledger.record(&batch(&[event(45)])).await.unwrap();
+    let other = cards("25 from 0001-01-01, 50 from 2026-03-10T10:00:30Z, 61 from 2026-03-10T10:00:40Z");
+    let refusal = ledger.import_rate_cards(&other).await.unwrap_err();
+    assert!(matches!(&refusal, ImportError::Conflict { there, .. } if there.version == 3), "{refusal:?}");
+}
+
 async fn a_lost_card_comes_back_and_prices_again(database: Database) {
     let ledger = database.ledger().await;
     let given = cards(
-        "25 from 0001-01-01, 50 from 2026-03-10T10:00:00Z, 30 from 2026-03-10T10:00:30Z, 40 from 2026-03-10T10:00:40Z",
+        "25 from 0001-01-01, 50 from 2026-03-10T10:00:00Z, 30 from 2026-03-10T10:00:30Z, 40 from 2026-03-10T10:00:35Z",
     );
     ledger.import_rate_cards(&given[..3]).await.unwrap();
     ledger.record(&batch(&[event(1)])).await.unwrap();
