@@ -8,7 +8,7 @@ use goldleaves_domain::Publisher;
 use goldleaves_runtime::Metrics;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_stream::{
-    ConnectError, ConnectSettings, Connection, PublisherOptions, Servers, StreamPublisher, Topology,
+    ConnectError, ConnectSettings, Connection, MESSAGE_BYTES_MAX, PublisherOptions, Servers, StreamPublisher, Topology,
 };
 use prometheus_client::metrics::counter::Counter;
 
@@ -31,7 +31,7 @@ impl StreamSettings {
         let credentials_file = values.optional(table::NATS_CREDENTIALS_FILE, goldleaves_stream::credentials_file);
         let ca_file = values.optional(table::NATS_CA_FILE, goldleaves_stream::ca_file);
         let replicas = values.required(table::STREAM_REPLICAS, replicas);
-        let bytes_max = values.required(table::STREAM_BYTES_MAX, parse::byte_size);
+        let bytes_max = values.required(table::STREAM_BYTES_MAX, stream_bytes);
         let history = values.required(table::STREAM_HISTORY_DAYS, parse::days);
         // A size that somebody chose is made or refused; the default gives way to a smaller disk.
         let bytes_min = if values.is_set(table::STREAM_BYTES_MAX) { bytes_max } else { Some(DEFAULT_BYTES_MIN) };
@@ -65,6 +65,17 @@ impl StreamSettings {
         show(Arc::clone(&publisher), metrics);
         publisher
     }
+}
+
+/// A stream that has no room for one message takes none, however long it is waited for.
+fn stream_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse::byte_size(text).map_err(|wrong| wrong.to_string())?;
+    if bytes < u64::from(MESSAGE_BYTES_MAX) {
+        return Err(
+            "has no room for a message: it takes 128KiB or more, in bytes or with a unit such as 64GiB".to_owned()
+        );
+    }
+    Ok(bytes)
 }
 
 fn show(publisher: Arc<StreamPublisher>, metrics: &Metrics) {

@@ -196,5 +196,9 @@ mod tests {
         assert_eq!(mistakes(&[("STREAM_REPLICAS", "3"), ("STREAM_BYTES_MAX", "1GiB")]), "");
         assert_eq!(mistakes(&[("NATS_URL", "nats://127.0.0.1"), ("STREAM_REPLICAS", "3")]), "");
         assert!(mistakes(&[("NATS_URL", "nats://127.0.0.1"), ("STREAM_REPLICAS", "2")]).contains("STREAM_REPLICAS"));
+        for small in ["0", "64", "127KiB"] {
+            let text = mistakes(&[("NATS_URL", "nats://127.0.0.1"), ("STREAM_BYTES_MAX", small)]);
+            assert!(text.contains("STREAM_BYTES_MAX") && text.contains("128KiB or more"), "{small}: {text}");
+        }
     }
 }

@@ -15,8 +15,8 @@ const QUIET: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Keeps `is_ready` saying whether the database answers and has the schema. Ends only with what waiting does not mend:
-    /// another schema than this program's, or a login, a database or a pooler that is wrong before it was ever right. Later
-    /// a refusal is waited out as any outage: somebody may be changing the password.
+    /// the schema of a newer program, or a schema, a login, a database or a pooler that is wrong before it was ever right. Later
+    /// these are waited out as any outage: somebody may be restoring a backup or changing the password.
     pub async fn watch(&self, steps: &[&'static str], is_ready: &AtomicBool) -> StoreError {
         let mut was_there = false;
         let mut lines = Quiet::new(QUIET);
@@ -53,8 +53,8 @@ impl Store {
 impl StoreError {
     fn is_of_the_setup(&self, was_there: bool) -> bool {
         match self {
-            Self::SchemaMissing { .. } | Self::SchemaNewer { .. } => true,
-            Self::Refused { .. } | Self::Pooled => !was_there,
+            Self::SchemaNewer { .. } => true,
+            Self::SchemaMissing { .. } | Self::Refused { .. } | Self::Pooled => !was_there,
             _ => false,
         }
     }

@@ -21,5 +21,6 @@ pub use footing::Footing;
 pub use publisher::{PublisherOptions, PublisherStats, StreamPublisher};
 pub use reader::{Mark, Position, PositionError, ReadError, Reader, ReaderOptions, Span};
 pub use topology::{
-    CONSUMER, Declared, Existence, Mismatch, Present, RECEIVER, STREAM, StreamRoom, Topology, TopologyError,
+    CONSUMER, Declared, Existence, MESSAGE_BYTES_MAX, Mismatch, Present, RECEIVER, STREAM, StreamRoom, Topology,
+    TopologyError,
 };

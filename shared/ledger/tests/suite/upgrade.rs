@@ -74,6 +74,24 @@ async fn write(ledger: Ledger, recorded: Arc<AtomicU64>, stop: Arc<AtomicBool>) 
     }
 }
 
+/// Somebody restores a backup into a database that was made anew, beside a running program.
+#[tokio::test]
+async fn a_schema_that_is_gone_for_a_while_ends_nobody() {
+    let database = Database::new(Kind::Postgres).await;
+    let ledger = database.priced().await;
+    let ready = Arc::new(AtomicBool::new(false));
+    let is_ready = Arc::clone(&ready);
+    let watching = tokio::spawn(async move { ledger.watch(&is_ready).await });
+    until("ready", || ready.load(Ordering::Relaxed)).await;
+    let other = connect(&database.url).await;
+    other.execute_unprepared("ALTER TABLE seaql_migrations RENAME TO kept").await.unwrap();
+    until("not ready", || !ready.load(Ordering::Relaxed) || watching.is_finished()).await;
+    assert!(!watching.is_finished());
+    other.execute_unprepared("ALTER TABLE kept RENAME TO seaql_migrations").await.unwrap();
+    until("ready again", || ready.load(Ordering::Relaxed)).await;
+    watching.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_that_add_end_nobody_and_stop_nothing() {
     let database = Database::new(Kind::Postgres).await;

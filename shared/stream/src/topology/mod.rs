@@ -29,7 +29,7 @@ pub const CONSUMER: &str = "meter";
 const SUBJECTS: [&str; 2] = [wire::EVENT_SUBJECTS, wire::SEAL_SUBJECTS];
 
 /// More than any event or seal takes. What is larger the gateway hands over in parts.
-const MESSAGE_BYTES_MAX: u32 = 128 * 1024;
+pub const MESSAGE_BYTES_MAX: u32 = 128 * 1024;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
 /// How long a message may be unacknowledged before it is delivered again.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(60);
