@@ -48,7 +48,14 @@ pub(crate) fn run(arguments: CheckConfigArguments, source: &Source) -> Exit {
 
 fn check(program: Program, mut values: Values) -> Checked {
     let read = match program {
-        Program::Goldleaves => Config::read(&mut values).map(|config| (config.stream, config.gateway.route_table())),
+        Program::Goldleaves => Config::read(&mut values).map(|config| {
+            let mut routes = config.gateway.route_table();
+            // What has no upstream the one process serves by its demo.
+            if config.gateway.named_upstreams().is_none() {
+                routes.iter_mut().for_each(|row| "the demo upstream".clone_into(&mut row.upstream));
+            }
+            (config.stream, routes)
+        }),
         Program::Gateway => goldleaves_gateway::program::Config::read(&mut values)
             .map(|config| (Some(config.stream().clone()), config.route_table())),
         Program::MeterWorker => goldleaves_meter_worker::program::Config::read(&mut values).map(|_| (None, Vec::new())),

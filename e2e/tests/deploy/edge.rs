@@ -77,6 +77,15 @@ access = \"open\"
 ";
 
 #[test]
+fn the_demo_is_shown_where_no_upstream_is_named() {
+    let scratch = Scratch::new("edge").unwrap();
+    let said = Launch::new("goldleaves", scratch.path()).argument("check-config").output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let mut rows = said.lines().filter(|line| line.starts_with("# route ")).peekable();
+    assert!(rows.peek().is_some() && rows.all(|row| row.contains(" -> the demo upstream ")), "{said}");
+}
+
+#[test]
 fn the_effective_table_of_routes_is_shown() {
     let scratch = Scratch::new("edge").unwrap();
     let check = launch(&scratch, ROUTES).argument("check-config");
