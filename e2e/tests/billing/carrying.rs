@@ -269,8 +269,8 @@ async fn cards_come_in_under_the_writers_lock_or_not_at_all(api: Api) {
         .to_string()
     };
     api.record(&[Event::at("acme", "2026-03-03T10:30:00Z")]).await;
-    let error = refusal(&api, &[card(2, "2026-03-03T10:45:00.000000Z")]).await;
-    assert!(error.starts_with("line 1: the ledger has usage of 2026-03-03T10:00:00.000000Z or later"), "{error}");
+    let error = refusal(&api, &[card(2, "2026-03-03T10:15:00.000000Z")]).await;
+    assert!(error.starts_with("line 1: the ledger has usage of 2026-03-03T10:15:00.000000Z or later"), "{error}");
     assert_eq!(api.number("SELECT COUNT(*) FROM rate_cards").await, 1);
     // Tiers, as the other command writes them.
     let tiers = r#"{"version":2,"card":"selector","effective_from":"2026-06-03T00:00:00.000000Z","tenant_id":"acme","pricing":{"model":"package","package_units":"3","cents_per_package":"17","free_units":"2"},"origin":"api"}"#;
