@@ -80,7 +80,7 @@ fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
 
 fn print_token(config: &TokenConfig, arguments: &cli::TokenArguments) -> Exit {
     config.warnings.iter().for_each(|warning| process::say(&format_args!("token: {warning}")));
-    let signed = secret::token_options(&config.jwt, &config.data_dir).and_then(|(options, made)| {
+    let signed = secret::token_options(&config.jwt, &config.data_dir).map(|(options, made)| {
         if let Some(file) = made {
             process::say(&format_args!(
                 "token: JWT_SECRET is unset, and DATA_DIR had no secret yet: made one in {}. A server with another \

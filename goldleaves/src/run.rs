@@ -34,7 +34,7 @@ use crate::cli::{self, TokenArguments};
 use crate::config::Config;
 use crate::{broker, demo, prepare, secret, token};
 
-/// How long the start waits for the price that it says.
+/// The time for which the start waits for the price that it says.
 const PRICE_WITHIN: Duration = Duration::from_secs(1);
 /// The user that the sample token speaks for.
 const SAMPLE_NAME: &str = "demo";
@@ -249,7 +249,7 @@ fn sample(config: &Config, tokens: &TokenOptions) -> Result<Option<SampleCall>> 
         roles: Vec::new(),
         ttl_minutes: None,
     };
-    let token = token::sign(tokens, &arguments, config.jwt.lifetime)?;
+    let token = token::sign(tokens, &arguments, config.jwt.lifetime);
     let billed = |route: &&RoutePattern| !config.gateway.never_billed.iter().any(|never| never == route.as_str());
     let Some(path) = config.gateway.routes.patterns().find(billed).map(ToString::to_string) else { return Ok(None) };
     Ok(Some(SampleCall { token, tenant: SAMPLE_NAME, minutes: config.jwt.lifetime.as_secs() / 60, method, path }))

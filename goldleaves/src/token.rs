@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-
 use crate::cli::TokenArguments;
 use goldleaves_auth::{TokenClaims, TokenOptions, TokenSigner, WallClock};
 
-/// A token for whom the arguments name.
-///
-/// # Errors
-/// The cryptography refused the secret.
-pub(crate) fn sign(options: &TokenOptions, arguments: &TokenArguments, default_lifetime: Duration) -> Result<String> {
+/// Returns a token for the user whom the arguments name.
+pub(crate) fn sign(options: &TokenOptions, arguments: &TokenArguments, default_lifetime: Duration) -> String {
     let lifetime =
         arguments.ttl_minutes.map_or(default_lifetime, |minutes| Duration::from_secs(u64::from(minutes) * 60));
     let claims = TokenClaims {
@@ -21,5 +16,5 @@ pub(crate) fn sign(options: &TokenOptions, arguments: &TokenArguments, default_l
         roles: arguments.roles.clone(),
         lifetime,
     };
-    Ok(TokenSigner::new(options, WallClock::system()).sign(&claims)?)
+    TokenSigner::new(options, WallClock::system()).sign(&claims)
 }

@@ -105,7 +105,7 @@ pub(crate) fn clock() -> WallClock {
     WallClock::new(move || now)
 }
 
-/// How an API is started.
+/// The way an API is started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     pub(crate) kind: Kind,
@@ -299,7 +299,7 @@ pub(crate) fn token(tenant: &str, roles: &[&str]) -> String {
         roles: roles.iter().map(|&role| role.to_owned()).collect(),
         lifetime: Duration::from_secs(60),
     };
-    TokenSigner::new(&TokenOptions::new(SECRET), clock()).sign(&claims).unwrap()
+    TokenSigner::new(&TokenOptions::new(SECRET), clock()).sign(&claims)
 }
 
 /// Runs a test on both databases.

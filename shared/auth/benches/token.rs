@@ -21,7 +21,7 @@ fn main() {
                 roles: vec!["admin".to_owned()],
                 lifetime: Duration::from_secs(3_600),
             };
-            signer.sign(&claims).unwrap()
+            signer.sign(&claims)
         })
         .collect();
     let remembering = TokenVerifier::new(options.clone(), WallClock::system());

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::principal::{Principal, Role, WireNames};
 
-/// Why a request has no valid token. None of the texts repeats anything of the token.
+/// The reason a request has no valid token. None of the texts repeats anything of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// No `Authorization` header.

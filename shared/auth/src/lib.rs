@@ -18,5 +18,5 @@ pub use claims::TokenError;
 pub use clock::WallClock;
 pub use principal::{Principal, Role, TenantChoiceError, WireNames, wire_value};
 pub use settings::{Algorithm, JwtSettings, SecretNeed, TokenOptions};
-pub use signer::{SignError, TokenClaims, TokenSigner};
+pub use signer::{TokenClaims, TokenSigner};
 pub use verifier::TokenVerifier;

@@ -80,7 +80,7 @@ pub fn wire_value(name: &str) -> HeaderValue {
     HeaderValue::from_str(&wire_name(name)).unwrap_or(HeaderValue::from_static("%"))
 }
 
-/// Why a request's choice of tenant is refused.
+/// The reason a request's choice of tenant is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TenantChoiceError {
     /// 400: a header given twice, or two that differ.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use goldleaves_runtime::Secret;
 use goldleaves_runtime::settings::{Environment, Invalid, Values, parse, secret_fault, table};
+use ring::hmac;
 
 /// The fewest bytes a secret must have in production.
 const SECRET_BYTES_MIN: usize = 32;
@@ -30,12 +31,14 @@ impl Algorithm {
         }
     }
 
-    pub(crate) const fn of_library(self) -> jsonwebtoken::Algorithm {
-        match self {
-            Self::Hs256 => jsonwebtoken::Algorithm::HS256,
-            Self::Hs384 => jsonwebtoken::Algorithm::HS384,
-            Self::Hs512 => jsonwebtoken::Algorithm::HS512,
-        }
+    /// Returns the key that a secret makes for it.
+    pub(crate) fn key(self, secret: &[u8]) -> hmac::Key {
+        let algorithm = match self {
+            Self::Hs256 => hmac::HMAC_SHA256,
+            Self::Hs384 => hmac::HMAC_SHA384,
+            Self::Hs512 => hmac::HMAC_SHA512,
+        };
+        hmac::Key::new(algorithm, secret)
     }
 }
 
@@ -50,7 +53,7 @@ pub struct TokenOptions {
     pub issuer: Option<String>,
     /// Set = `aud` must hold it.
     pub audience: Option<String>,
-    /// How many bytes of verified tokens are remembered; 0 = none.
+    /// The number of bytes of verified tokens that are remembered; 0 = none.
     pub cache_bytes_max: usize,
 }
 

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
-use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Num, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use sha2::{Digest as _, Sha256};
@@ -302,7 +301,7 @@ impl Values {
         }
     }
 
-    /// How these settings are read again; `None` when they are not those of the process.
+    /// Returns the way these settings are read again; `None` when they are not those of the process.
     pub fn again(&self) -> Option<Again> {
         self.again.clone()
     }
@@ -491,7 +490,8 @@ impl Provider for NamedLayer<'_> {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Toml::string(self.1).data()
+        let dict: Dict = toml::from_str(self.1).map_err(|error| figment::Error::from(error.to_string()))?;
+        Ok(Profile::Default.collect(dict))
     }
 }
 
