@@ -17,12 +17,14 @@ mod m20261130_000006_progress_marks;
 mod m20261130_000007_more_indexes;
 mod plan;
 
+use std::pin::Pin;
+
 use sea_orm_migration::prelude::*;
 
 pub use losses::Losses;
 pub use plan::{Plan, Planned};
 
-/// Why the schema could not be changed or read.
+/// The reason the schema could not be changed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// Not an URL of SQLite or PostgreSQL. The URL itself may hold a password and is never printed.
@@ -47,7 +49,7 @@ pub enum MigrationError {
     Losses {
         /// The rows that would go.
         losses: Losses,
-        /// How many rows somebody agreed to lose.
+        /// The number of rows that somebody agreed to lose.
         agreed: u64,
     },
     /// The database refused or is away.
@@ -63,6 +65,9 @@ pub struct Step {
     /// True if the database has it.
     pub applied: bool,
 }
+
+/// The rest of a step's work, boxed, so that it is compiled here and not once more in every program that waits for it.
+pub type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, MigrationError>> + Send + 'a>>;
 
 /// Where lines about the progress go.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
@@ -93,8 +98,8 @@ pub fn names() -> Vec<String> {
 ///
 /// # Errors
 /// A bad URL, a database that is away, refuses, or was made by a newer program.
-pub async fn up(url: &str, progress: Progress<'_>) -> Result<(), MigrationError> {
-    plan().up(url, progress).await
+pub fn up<'a>(url: &'a str, progress: Progress<'a>) -> Work<'a, ()> {
+    Box::pin(async move { plan().up(url, progress).await })
 }
 
 /// Returns what taking the last step back would destroy, with the step's name; `None` when there is no step to take back. Changes
@@ -102,22 +107,22 @@ pub async fn up(url: &str, progress: Progress<'_>) -> Result<(), MigrationError>
 ///
 /// # Errors
 /// As [`up`].
-pub async fn losses(url: &str) -> Result<Option<(String, Losses)>, MigrationError> {
-    plan().losses(url).await
+pub fn losses(url: &str) -> Work<'_, Option<(String, Losses)>> {
+    Box::pin(async move { plan().losses(url).await })
 }
 
 /// Takes the last step back, when that destroys exactly so many rows as were agreed to.
 ///
 /// # Errors
 /// [`MigrationError::Losses`], else as [`up`].
-pub async fn down(url: &str, agreed: u64, progress: Progress<'_>) -> Result<(), MigrationError> {
-    plan().down(url, agreed, progress).await
+pub fn down<'a>(url: &'a str, agreed: u64, progress: Progress<'a>) -> Work<'a, ()> {
+    Box::pin(async move { plan().down(url, agreed, progress).await })
 }
 
 /// Every step, and whether the database has it. Changes nothing, and makes no database.
 ///
 /// # Errors
 /// As [`up`].
-pub async fn status(url: &str) -> Result<Vec<Step>, MigrationError> {
-    plan().status(url).await
+pub fn status(url: &str) -> Work<'_, Vec<Step>> {
+    Box::pin(async move { plan().status(url).await })
 }

@@ -6,6 +6,7 @@
 //! ends, nothing is returned to it, and what comes next has a pool of its own.
 
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use crate::url::PostgresUrl;
 
 /// The least time between two pools, so that a server that is only slow is not given ever more to do.
 const RENEW_PAUSE: Duration = Duration::from_secs(5);
-/// How long a pool that was left may take to close what is idle in it.
+/// The longest time a pool that was left may take to close what is idle in it.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// A connection that was idle for less is not asked whether it is still there.
 const FRESH: Duration = Duration::from_secs(1);
@@ -140,7 +141,12 @@ impl PostgresSetup {
         Ok(())
     }
 
-    async fn connect(&self) -> Result<PgConnection, StoreError> {
+    /// Connects. Boxed, so that the driver is compiled here and not once more in every program.
+    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<PgConnection, StoreError>> + Send + '_>> {
+        Box::pin(self.connect_checked())
+    }
+
+    async fn connect_checked(&self) -> Result<PgConnection, StoreError> {
         let mut connection = PgConnection::connect_with(&self.url.options).await.map_err(StoreError::of_the_login)?;
         pooler::refuse_shared_sessions(&mut connection, &self.url.options).await?;
         if self.url.must_write {

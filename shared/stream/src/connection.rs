@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::address::{Login, Servers};
 use crate::api::Api;
 
-/// How long the start waits for a first answer before it goes on in the background.
+/// The time for which the start waits for a first answer before it goes on in the background.
 const FIRST_ANSWER_SECS: u64 = 5;
 /// A server that answers no ping for three of these is given up, and another one tried.
 const PING_SECS: u64 = 5;
@@ -35,7 +36,7 @@ pub struct ConnectSettings {
     pub name: String,
 }
 
-/// Why a program can't start with these settings.
+/// The reason a program can't start with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The file of `NATS_CREDENTIALS_FILE`.
@@ -85,9 +86,17 @@ struct Link {
 impl Connection {
     /// Connects, or goes on trying in the background when no server can be reached.
     ///
+    /// Boxed, so that the client is compiled here and not once more in every program.
+    ///
     /// # Errors
     /// Credentials that a server refused, files that can't be read.
-    pub async fn connect(settings: &ConnectSettings) -> Result<Self, ConnectError> {
+    pub fn connect(
+        settings: &ConnectSettings,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, ConnectError>> + Send + '_>> {
+        Box::pin(Self::connect_client(settings))
+    }
+
+    async fn connect_client(settings: &ConnectSettings) -> Result<Self, ConnectError> {
         let (events, received) = mpsc::unbounded_channel();
         let options = options(settings, events)?;
         let addresses = settings.servers.addresses().to_vec();
@@ -162,7 +171,7 @@ impl Connection {
         matches!(tokio::time::timeout(patience, self.client.flush()).await, Ok(Ok(())))
     }
 
-    /// How often the client has connected to a server.
+    /// Returns the number of times the client has connected to a server.
     pub fn connects(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::classic;
 use crate::{ConnectionLimit, ServeOptions, Served, Stop, WebBody, serve};
 
-/// How a part of the process is.
+/// The state of a part of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckState {
     /// It works.
@@ -144,14 +145,14 @@ impl fmt::Debug for Ops {
     }
 }
 
-/// Serves the ops endpoints until stopped.
-pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) -> Served {
+/// Serves the ops endpoints until stopped. Boxed, so that the server is compiled here and not once more in every program.
+pub fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) -> Pin<Box<dyn Future<Output = Served> + Send>> {
     let service = tower::service_fn(move |request: Request<WebBody>| {
         let response = ops.answer(&request);
         async move { Ok::<_, Infallible>(response) }
     });
-    serve(listener, service, ServeOptions { connections: ConnectionLimit::new(64), ..ServeOptions::default() }, stop)
-        .await
+    let options = ServeOptions { connections: ConnectionLimit::new(64), ..ServeOptions::default() };
+    Box::pin(serve(listener, service, options, stop))
 }
 
 fn health(checks: &[Check], good: &'static str, bad: &'static str) -> Response<WebBody> {
