@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds what is measured with the release profile and starts the measuring programs, that of the spool
+//! `cargo xtask bench`: builds what is measured with the `dist` profile and starts the measuring programs, that of the spool
 //! and that of `e2e`.
 
 use std::process::ExitCode;
@@ -7,6 +7,7 @@ use anyhow::Context;
 use goldleaves_toolbox::{GOLDLEAVES_BIN_DIR, target_directory};
 
 use crate::cargo::cargo;
+use crate::dist::{DIST, build_programs};
 
 /// The package of the measuring programs that start others.
 const WHOLE_SYSTEM: &str = "goldleaves-e2e";
@@ -66,7 +67,7 @@ fn guard(rest: &[String]) -> anyhow::Result<bool> {
     }
     let mut test = cargo();
     test.args(["test", "--package", WHOLE_SYSTEM, "--test", "guard", "--", "--nocapture"]).args(rest);
-    test.env(GOLDLEAVES_BIN_DIR, target_directory().join("release"));
+    test.env(GOLDLEAVES_BIN_DIR, target_directory().join(DIST));
     Ok(test.status().context("cannot start cargo")?.success())
 }
 
@@ -75,15 +76,9 @@ fn one(package: &str, bench: &str, rest: &[String]) -> anyhow::Result<bool> {
     Ok(build_programs(&[package])? && measure(WHOLE_SYSTEM, bench, rest)?)
 }
 
-fn build_programs(packages: &[&str]) -> anyhow::Result<bool> {
-    let mut build = cargo();
-    build.args(["build", "--release", "--bins"]).args(packages.iter().flat_map(|package| ["--package", package]));
-    Ok(build.status().context("cannot start cargo")?.success())
-}
-
 fn measure(package: &str, bench: &str, rest: &[String]) -> anyhow::Result<bool> {
     let mut measure = cargo();
-    measure.args(["bench", "--package", package, "--bench", bench, "--"]).args(rest);
-    measure.env(GOLDLEAVES_BIN_DIR, target_directory().join("release"));
+    measure.args(["bench", "--profile", DIST, "--package", package, "--bench", bench, "--"]).args(rest);
+    measure.env(GOLDLEAVES_BIN_DIR, target_directory().join(DIST));
     Ok(measure.status().context("cannot start cargo")?.success())
 }

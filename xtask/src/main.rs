@@ -1,10 +1,11 @@
-//! The one developer command: `cargo xtask test`, `tidy`, `bench` and `dev`.
+//! The one developer command: `cargo xtask test`, `tidy`, `bench`, `dist` and `dev`.
 //!
 //! It needs nothing but a Rust toolchain; what the tests need besides is found or installed by `goldleaves-toolbox`.
 
 mod bench;
 mod cargo;
 mod dev;
+mod dist;
 mod test;
 mod tidy;
 
@@ -28,6 +29,8 @@ enum XtaskCommand {
     Tidy,
     /// Measure the gateway beside its upstream and its peers, and the spool beside a bare loop.
     Bench(bench::BenchArguments),
+    /// Build the programs that are installed, for speed: under `target/dist`.
+    Dist,
     /// Build and run the one-process program with data under the target directory.
     Dev(dev::DevArguments),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         XtaskCommand::Test(arguments) => test::run(&arguments),
         XtaskCommand::Tidy => tidy::run(),
         XtaskCommand::Bench(arguments) => bench::run(&arguments),
+        XtaskCommand::Dist => dist::run(),
         XtaskCommand::Dev(arguments) => dev::run(&arguments),
     };
     match done {

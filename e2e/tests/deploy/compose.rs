@@ -211,7 +211,7 @@ fn the_spool_and_both_stores_are_on_volumes_and_every_mounted_file_is_here() {
 fn every_program_is_built_into_the_image() {
     let dockerfile = text("deploy/Dockerfile");
     for program in PROGRAMS.into_iter().chain(["goldleaves"]) {
-        assert!(dockerfile.contains(&format!("target/release/{program}")), "{program}");
+        assert!(dockerfile.contains(&format!("target/dist/{program}")), "{program}");
         assert!(goldleaves_testkit::program::built(program).is_ok(), "{program} is no program of this workspace");
     }
     for source in ["Cargo.toml", "Cargo.lock", "shared", "deploy/ready"] {

@@ -1,4 +1,5 @@
-//! Manifests: versions and lints live once, in the workspace's; floors of `deny.toml` hold in `Cargo.lock`.
+//! Manifests: versions and lints live once, in the workspace's; floors of `deny.toml` hold in `Cargo.lock`; what the profile
+//! `release` optimizes less, `dist` takes back.
 
 use std::path::Path;
 
@@ -10,6 +11,9 @@ use super::tree::Tree;
 
 /// The kinds of dependencies a manifest may list.
 pub(crate) const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
+
+/// The workspace's manifest.
+const ROOT: &str = "Cargo.toml";
 
 /// Checks every member's manifest and the lock file.
 pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) -> anyhow::Result<()> {
@@ -35,7 +39,26 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) -> anyhow::Res
             }
         }
     }
+    check_profiles(tree, problems)?;
     check_floors(tree, problems)
+}
+
+/// A package that `release` compiles for a fast build must be shipped as fast as all others: `dist` inherits what it does not
+/// take back.
+fn check_profiles(tree: &Tree, problems: &mut Vec<TidyProblem>) -> anyhow::Result<()> {
+    let Some(text) = tree.text(ROOT) else { return Ok(()) };
+    let root: Table = text.parse().context(ROOT)?;
+    let packages = |profile: &str| root.get("profile")?.get(profile)?.get("package")?.as_table();
+    for (name, _) in packages("release").into_iter().flatten() {
+        let level = packages("dist").and_then(|dist| dist.get(name)?.get("opt-level")?.as_integer());
+        if level != Some(3) {
+            let what =
+                format!("profile `dist` ships {name} as `release` compiles it: write `{name}.opt-level = 3` there");
+            let line = 1 + text.lines().position(|line| line.starts_with(&format!("{name}."))).unwrap_or(0);
+            problems.push(TidyProblem::new(Path::new(ROOT), line, what));
+        }
+    }
+    Ok(())
 }
 
 /// `deny.toml` bans what lies below a floor; its tool may not be at hand, the lock file always is.
@@ -96,5 +119,19 @@ mod tests {
         ]);
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found.iter().any(|line| line.starts_with("a/Cargo.toml:2: x has a version")), "{found:?}");
+    }
+
+    #[test]
+    fn dist_takes_back_what_release_saves() {
+        let files = [("deny.toml", ""), ("Cargo.lock", "")];
+        let with = |root: &str| problems(&[files[0], files[1], ("Cargo.toml", root)]);
+        let release = "[profile.release.package]\na.opt-level = 1\nb.opt-level = 1\n";
+        assert!(with(&format!("{release}[profile.dist.package]\na.opt-level = 3\nb.opt-level = 3\n")).is_empty());
+        let found = with(&format!("{release}[profile.dist.package]\na.opt-level = 3\nb.opt-level = 2\n"));
+        assert!(
+            matches!(found.as_slice(), [one] if one.starts_with("Cargo.toml:3: profile `dist` ships b")),
+            "{found:?}"
+        );
+        assert_eq!(with(release).len(), 2);
     }
 }
