@@ -9,7 +9,7 @@ use goldleaves_runtime::process;
 use goldleaves_web::{Problem, ProblemCode};
 use http::{HeaderValue, StatusCode};
 
-/// Why a call is not answered with what it asked for.
+/// The reason a call is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// 401.

@@ -33,7 +33,7 @@ pub(crate) struct Ask {
 /// The tenant that is asked about, and what else the path names.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// Whose usage; the caller may see it.
+    /// The tenant whose usage it is; the caller may see it.
     pub(crate) tenant: TenantId,
     /// The segments of the path behind the tenant's.
     pub(crate) rest: Vec<String>,

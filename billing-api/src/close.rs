@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::BillingMetrics;
 
-/// How often ends of periods are looked for.
+/// The interval at which ends of periods are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
 
 /// Cares for the periods of all tenants for as long as it is left running; closes them so many hours after their ends.

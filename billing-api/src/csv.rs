@@ -62,7 +62,7 @@ impl<'a> MediaRange<'a> {
         Some(Self { kind, subtype, quality: (quality * 1000.0) as u32 })
     }
 
-    /// How closely it names a type, `None` when it does not.
+    /// Returns how closely it names a type, `None` when it does not.
     fn closeness(&self, kind: &str, subtype: &str) -> Option<u8> {
         match (self.kind, self.subtype) {
             ("*", "*") => Some(0),

@@ -78,7 +78,7 @@ impl Config {
 }
 
 impl Config {
-    /// How settings are read again: what tokens are verified with, and the logs.
+    /// Returns what is done when settings are read again: what tokens are verified with, and the logs.
     fn reloads(&self, api: BillingApi, logs: LogSwitch) -> Option<Reloads> {
         let again = self.again.clone()?;
         let (load, before, mut tokens) = (again.clone(), self.read.clone(), self.jwt.token_options());

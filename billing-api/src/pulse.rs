@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use goldleaves_store::Store;
 use tokio::sync::Mutex;
 
-/// How long an answer is good for.
+/// The time for which an answer is good.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// The asker. Cheap to clone; clones share what was found out.
@@ -19,7 +19,7 @@ pub(crate) struct Pulse {
 #[derive(Debug)]
 struct Found {
     at: Instant,
-    /// Why it does not answer.
+    /// The reason it does not answer.
     missing: Option<String>,
 }
 

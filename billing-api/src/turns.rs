@@ -19,7 +19,7 @@ use crate::answer::ApiError;
 const PART: u32 = 4;
 /// The most calls of one tenant that wait.
 const WAITING_MAX: usize = 100;
-/// How long a call waits for its turn: less than a client waits for an answer.
+/// The time for which a call waits for its turn: less than a client waits for an answer.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The one who is counted: the token's own tenant whichever tenant is asked for, or the user where the token names none.

@@ -67,7 +67,7 @@ pub fn complaints(
     wrong
 }
 
-/// How often one client's id stands where.
+/// The number of times one client's id stands in each place.
 #[derive(Debug, Default)]
 struct IdTally {
     served: u64,
@@ -75,7 +75,7 @@ struct IdTally {
     set_aside: u64,
 }
 
-/// How many responses say that nothing was recorded: they name no event.
+/// Returns the number of responses that say that nothing was recorded: they name no event.
 pub fn without_event(receipts: &[Receipt]) -> u64 {
     receipts.iter().filter(|receipt| receipt.event_id.is_none()).count() as u64
 }

@@ -25,7 +25,7 @@ use crate::nats_wire::NatsWire;
 use crate::patience::PATIENCE;
 use crate::tables::Tables;
 
-/// How long a nats-server may take to answer; one without a leader never does.
+/// The longest time a nats-server may take to answer; one without a leader never does.
 const ANSWER_SECS: u64 = 3;
 
 /// The proxies through which the programs reach their servers.
@@ -267,7 +267,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// How many workers run.
+    /// Returns the number of workers that run.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }

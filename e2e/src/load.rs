@@ -11,7 +11,7 @@ use goldleaves_testkit::client::{Connection, Request, Response};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How long a client waits before it connects again where nobody listened.
+/// The time for which a client waits before it connects again where nobody listened.
 const RECONNECT_MILLIS: u64 = 20;
 /// A response that takes longer than any request may is a client that hangs.
 const ANSWER_SECS_MAX: u64 = 120;
@@ -86,12 +86,12 @@ impl Load {
         Self { clients: running, stopping, counts }
     }
 
-    /// How many responses were read to their end so far.
+    /// Returns the number of responses that were read to their end so far.
     pub fn finished(&self) -> u64 {
         self.counts.finished.load(Ordering::Relaxed)
     }
 
-    /// How many of them came without `X-Usage-Event-ID`.
+    /// Returns the number of those that came without `X-Usage-Event-ID`.
     pub fn without_event(&self) -> u64 {
         self.counts.without_event.load(Ordering::Relaxed)
     }
@@ -130,7 +130,7 @@ async fn ask_all(
     Ok(())
 }
 
-/// How many clients ask how often, and for how long.
+/// The clients of a load: their number, their pace, and their time.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadPlan {
     /// Clients at a time, each with a connection of its own.
@@ -200,7 +200,7 @@ impl SteadyLoad {
         Self { clients, stopping, finished }
     }
 
-    /// How many whole responses were read so far.
+    /// Returns the number of whole responses that were read so far.
     pub fn finished(&self) -> u64 {
         self.finished.load(Ordering::Relaxed)
     }
@@ -300,8 +300,8 @@ pub fn receipts(asked: &[LoadAnswer]) -> Result<Vec<Receipt>> {
     Ok(receipts)
 }
 
-/// How long the whole responses took: half of them at most the first, all but one in a hundred at most the second, and the
-/// slowest.
+/// Returns the times that the whole responses took: half of them at most the first, all but one in a hundred at most
+/// the second, and the slowest.
 pub fn latencies<'a>(asked: impl IntoIterator<Item = &'a LoadAnswer>) -> [Duration; 3] {
     let mut took: Vec<Duration> = asked.into_iter().map(|asked| asked.took).collect();
     took.sort_unstable();

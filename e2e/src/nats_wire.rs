@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct NatsWire {
     stream: BufReader<TcpStream>,
-    /// How often it asked. The server forgets a subscription a moment after its last message: a number given out again by
-    /// then would be none.
+    /// The number of times it asked. The server forgets a subscription a moment after its last message: a number given
+    /// out again by then would be none.
     asked: u64,
 }
 

@@ -2,5 +2,5 @@
 
 use std::time::Duration;
 
-/// How long anything that happens by itself may take.
+/// The longest time anything that happens by itself may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);

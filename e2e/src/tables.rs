@@ -120,7 +120,7 @@ impl Tables {
         Ok(())
     }
 
-    /// How many calls gateways served without a record, as their seals say.
+    /// Returns the number of calls gateways served without a record, as their seals say.
     ///
     /// # Errors
     /// The table can't be read.
@@ -161,7 +161,7 @@ async fn query(connection: &impl ConnectionTrait, sql: &str) -> Result<Vec<Query
 }
 
 impl TableContents {
-    /// How often each event's id stands in the three tables together.
+    /// Returns how often each event's id stands in the three tables together.
     pub fn occurrences(&self) -> BTreeMap<&str, usize> {
         let rows = self.events.iter().chain(&self.duplicates).map(|row| row.id.as_str());
         let mut counts = BTreeMap::new();
@@ -171,7 +171,7 @@ impl TableContents {
         counts
     }
 
-    /// How many rows the three tables have.
+    /// Returns the number of rows the three tables have.
     pub fn len(&self) -> usize {
         self.events.len() + self.duplicates.len() + self.dead_letters.len()
     }

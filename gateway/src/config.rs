@@ -69,7 +69,7 @@ pub struct GatewayConfig {
     pub drain_delay: Duration,
     /// `CONFIG_WATCH_SECS`; `None` = SIGHUP alone counts.
     pub watch_every: Option<Duration>,
-    /// How many cores serve, each with a runtime, a listening socket and an upstream pool of its own.
+    /// The number of cores that serve, each with a runtime, a listening socket and an upstream pool of its own.
     pub cores: NonZeroUsize,
 }
 

@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use crate::destination::Destination;
 use crate::transport::{ConnectError, UploadFailure};
 
-/// Why the gateway answers a request itself.
+/// The reason the gateway answers a request itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GatewayError {
     #[error("the path can't be normalised without ambiguity")]
@@ -203,7 +203,7 @@ impl GatewayError {
         }
     }
 
-    /// Why an announced call that failed like this leaves no event.
+    /// Returns the reason an announced call that failed like this leaves no event.
     pub(crate) const fn void_reason(&self) -> VoidReason {
         match self {
             Self::Upstream { error, .. } if !error.was_sent() => VoidReason::UpstreamUnreachable,

@@ -35,7 +35,7 @@ use crate::transport::Slots;
 use crate::upstream::{Clock, Plumbing, Upstreams, Workshop};
 use crate::via::Via;
 
-/// Why the gateway does not start.
+/// The reason the gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken or not ours.
@@ -52,9 +52,9 @@ pub enum StartError {
         "LISTEN_FDS hands over {given} sockets for the gateway, and it has {cores} cores; expected at most one per core"
     )]
     Sockets {
-        /// How many there are.
+        /// The number of them.
         given: usize,
-        /// How many cores serve.
+        /// The number of cores that serve.
         cores: usize,
     },
     /// A thread or its runtime.

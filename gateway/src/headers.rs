@@ -46,7 +46,7 @@ fn is_usage(name: &str) -> bool {
     matches!(name, "x-usage-units" | "x-usage-action" | "x-usage-event-id")
 }
 
-/// How the request's body goes on.
+/// The way the request's body goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// There is none.

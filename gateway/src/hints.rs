@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::GatewayConfig;
 use crate::metrics::{CoreMetrics, ServedCalls};
 
-/// How often it is looked whether calls are served and none is billable.
+/// The interval at which it is looked whether calls are served and none is billable.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Patterns that one line names.
 const NAMED_MAX: usize = 20;
@@ -47,7 +47,7 @@ pub(crate) async fn watch(cores: Vec<Arc<CoreMetrics>>, billed: String, stop: Ca
     }
 }
 
-/// How many calls were served between two looks, if none of them was on a billable route.
+/// Returns the number of calls that were served between two looks, if none of them was on a billable route.
 const fn none_billable(before: ServedCalls, now: ServedCalls) -> Option<u64> {
     let unbilled = now.unbilled.saturating_sub(before.unbilled);
     if unbilled > 0 && now.billable == before.billable { Some(unbilled) } else { None }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use goldleaves_runtime::settings::{Values, parse, table};
 
-/// How many fields over `HEADER_FIELDS_MAX` a head may have and still be read, of requests and of answers: hyper answers what
-/// it cannot read with a bare 431, the gateway's own says why.
+/// The number of fields over `HEADER_FIELDS_MAX` that a head may have and still be read, of requests and of answers:
+/// hyper answers what it cannot read with a bare 431, the gateway's own says why.
 pub(crate) const HEADER_FIELDS_NAMED: usize = 128;
 
 /// Sizes, counts and time-outs of a gateway.

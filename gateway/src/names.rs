@@ -14,7 +14,7 @@ names! {
     REQUEST_ID = "x-request-id";
     /// The event a billable response is metered as.
     USAGE_EVENT_ID = "x-usage-event-id";
-    /// Why an answer has no event; in development only.
+    /// The reason an answer has no event; in development only.
     USAGE_SKIPPED = "x-usage-skipped";
     /// The header in which the upstream says what a call was worth.
     USAGE_UNITS = "x-usage-units";

@@ -42,7 +42,7 @@ pub struct Reloaded {
 /// Reads the settings over this file, as at the start.
 pub type ReadAgain = Box<dyn Fn(Option<File>) -> Result<Reloaded, Mistakes> + Send>;
 
-/// How settings are read again.
+/// The way settings are read again.
 pub struct Reloading {
     /// Opens the file.
     pub again: Again,

@@ -14,12 +14,13 @@ use goldleaves_web::{Check, CheckState};
 use crate::snapshot::Reloader;
 use crate::{Gateway, GatewayConfig, GatewayParts, Reloading, StartError, hints, reload};
 
-/// How long what was recorded is still handed on, once nothing more comes in.
+/// The time for which what was recorded is still handed on, once nothing more comes in.
 const RELAY_GRACE: Duration = Duration::from_secs(5);
 /// The time that dropping the last connections and closing the spool may take besides.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
-/// How long a gateway may take to stop: a program waits no shorter, or it would name what was about to finish.
+/// Returns the longest time a gateway may take to stop: a program waits no shorter, or it would name what was about to
+/// finish.
 fn stop_grace(reloader: &Reloader) -> Duration {
     let (drain_delay, shutdown_grace) = reloader.stop_times();
     drain_delay + shutdown_grace + RELAY_GRACE + CLOSE_GRACE
@@ -51,7 +52,7 @@ pub struct GatewayService {
     pub shutdown: Shutdown,
     /// Sockets that were handed over for the gateway.
     pub sockets: Vec<std::net::TcpListener>,
-    /// How settings are read again; `None` = never.
+    /// The way settings are read again; `None` = never.
     pub reloading: Option<Reloading>,
 }
 
@@ -133,7 +134,7 @@ pub struct Started {
     pub address: SocketAddr,
     /// Makes the text of `/upstreams`.
     pub upstreams: Box<dyn Fn() -> String + Send + Sync>,
-    /// How long a stop may take.
+    /// The longest time a stop may take.
     pub stop_grace: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 

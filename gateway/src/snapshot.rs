@@ -26,10 +26,10 @@ use crate::stack::StackParts;
 use crate::upstream::Workshop;
 use crate::via::Via;
 
-/// How many bytes over `HEADER_BYTES_MAX` a head may have and still be read: hyper answers what it cannot read with a
-/// bare 431, the gateway's own says why.
+/// The number of bytes over `HEADER_BYTES_MAX` that a head may have and still be read: hyper answers what it cannot
+/// read with a bare 431, the gateway's own says why.
 const HEADER_BYTES_NAMED: u32 = 16 << 10;
-/// How many requests of one core may wait for an answer's head at once.
+/// The number of requests of one core that may wait for an answer's head at once.
 const WAITING_MAX: usize = 20_000;
 
 /// The parts that no reload changes.
@@ -184,7 +184,7 @@ impl Reloader {
         }
     }
 
-    /// How long a call is still accepted, and then may go on, once a stop was asked for.
+    /// Returns the time for which a call is still accepted, and then may go on, once a stop was asked for.
     pub(crate) fn stop_times(&self) -> (Duration, Duration) {
         let current = self.current.lock();
         (current.config.drain_delay, current.config.shutdown_grace)
@@ -194,7 +194,7 @@ impl Reloader {
         self.current.lock().parts.verifier.clone()
     }
 
-    /// How many snapshots calls are served by, the current one included.
+    /// Returns the number of snapshots that calls are served by, the current one included.
     pub(crate) fn snapshots(&self) -> usize {
         self.marks.lock().iter().filter(|mark| mark.strong_count() > 0).count()
     }

@@ -32,11 +32,11 @@ pub(crate) struct Banner {
 pub(crate) struct SampleCall {
     /// A token for `tenant`.
     pub(crate) token: String,
-    /// Whose usage it will be.
+    /// The tenant whose usage it will be.
     pub(crate) tenant: &'static str,
-    /// How long the token is valid.
+    /// The time for which the token is valid.
     pub(crate) minutes: u64,
-    /// How curl is told the method, when it is not GET.
+    /// The words by which curl is told the method, when it is not GET.
     pub(crate) method: &'static str,
     /// A billable path.
     pub(crate) path: String,

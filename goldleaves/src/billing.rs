@@ -13,7 +13,7 @@ use goldleaves_runtime::{Exit, Secret, process};
 use crate::cli::BillingCommand;
 use crate::{config, prepare};
 
-/// How many lines lie between two lines of progress.
+/// The number of lines that lie between two lines of progress.
 const PROGRESS_EVERY: u64 = 10_000;
 
 /// The settings of the command.
@@ -62,7 +62,7 @@ pub(crate) fn run(config: &BillingCommandConfig, command: BillingCommand) -> Exi
     }
 }
 
-/// Why an export broke off.
+/// The reason an export broke off.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error(transparent)]

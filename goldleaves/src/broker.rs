@@ -10,7 +10,7 @@ use goldleaves_ledger::Ledger;
 use goldleaves_meter_worker::{Meter, StreamMetrics, StreamWatch, Worker};
 use goldleaves_runtime::{Metrics, OnCancel, OnFailure, Stage, Supervisor, TaskRule, process};
 
-/// How often JetStream is asked again while it can't be.
+/// The interval at which JetStream is asked again while it can't be.
 const DECLARE_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the worker, and returns what the relay publishes with.

@@ -140,7 +140,7 @@ pub enum SpoolCommand {
     Status,
     /// Hand over what a stopped program left, and end: exit code 0 when nothing is left, 75 otherwise
     Relay {
-        /// How long it may take
+        /// The longest time that it may take
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         timeout_secs: u64,
     },
@@ -164,7 +164,7 @@ pub struct TokenArguments {
     /// A role: admin, billing:read, billing:write; may be given several times
     #[arg(long = "role")]
     pub roles: Vec<String>,
-    /// How long it is valid [default: JWT_EXPIRATION_MINUTES]
+    /// The lifetime of the token [default: JWT_EXPIRATION_MINUTES]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5_256_000))]
     pub ttl_minutes: Option<u32>,
 }
@@ -198,7 +198,7 @@ pub struct MigrateArguments {
     pub json: bool,
 }
 
-/// How a command answers.
+/// The form in which a command answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputForm {
     /// For people.
@@ -208,12 +208,12 @@ pub enum OutputForm {
 }
 
 impl MigrateArguments {
-    /// How `status` answers.
+    /// Returns the form in which `status` answers.
     pub const fn form(&self) -> OutputForm {
         if self.json { OutputForm::Json } else { OutputForm::Text }
     }
 
-    /// How far the price may change.
+    /// Returns the bounds within which the price may change.
     pub const fn leap(&self) -> Leap {
         if self.yes { Leap::Allowed } else { Leap::Refused }
     }

@@ -41,7 +41,7 @@ pub struct Config {
     pub stream: Option<StreamSettings>,
     /// Where traces go.
     pub traces: TraceSettings,
-    /// How the settings are read again.
+    /// The way the settings are read again.
     pub again: Option<Again>,
     /// The fingerprints of the settings at that reading.
     pub read: Fingerprints,

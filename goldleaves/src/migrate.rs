@@ -14,7 +14,7 @@ use crate::cli::{CardsDirection, MigrateArguments};
 use crate::migrate_config::MigrateConfig;
 use crate::{migrate_status, prepare, stream_room};
 
-/// How long JetStream is waited for.
+/// The time for which JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Migrates; progress goes to standard error, the answer to `status` to standard output.

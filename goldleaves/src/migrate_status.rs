@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cli::OutputForm;
 use crate::migrate_config::MigrateConfig;
 
-/// How long JetStream is waited for.
+/// The time for which JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where everything stands.

@@ -74,8 +74,8 @@ fn said(change: &RateChange) {
     }
 }
 
-/// Why a database server can't be reached now, as a line for who waits for it: what comes next tries for a minute without a
-/// word. `None`: it can be, or says itself why not.
+/// Returns the reason a database server can't be reached now, as a line for who waits for it: what comes next tries for
+/// a minute without a word. `None`: it can be, or says itself why not.
 ///
 /// # Errors
 /// The server refuses the login.

@@ -119,7 +119,7 @@ impl MeterMetrics {
         }
     }
 
-    /// How far the clocks of the gateways are from that of whatever stored their events.
+    /// Shows how far the gateways' clocks are from that of whatever stored their events.
     pub(crate) fn clocks(&self, incoming: &[Incoming]) {
         let offset = |message: &Incoming| match (&message.parsed, message.stored) {
             (Ok(Message::Event(event)), Some(stored)) => Some(event.ahead_of(stored) as f64 / 1e6),

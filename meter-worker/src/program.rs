@@ -60,7 +60,7 @@ impl Config {
 }
 
 impl Config {
-    /// How settings are read again: of a worker's, those of the logs alone can change.
+    /// Returns the way settings are read again: of a worker's, those of the logs alone can change.
     fn reloads(&self, logs: LogSwitch) -> Option<Reloads> {
         let again = self.again.clone()?;
         let (load, before) = (again.clone(), self.read.clone());

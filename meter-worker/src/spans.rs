@@ -11,11 +11,11 @@ use goldleaves_domain::{Receiver, TraceContext, UsageEvent};
 use goldleaves_ledger::Incoming;
 use goldleaves_trace::{Moment, OpenSpan, Opening, SpanKind, Tracer, messaging};
 
-/// How a batch came.
+/// The way a batch came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchArrival {
     pub(crate) through: Receiver,
-    /// Since when it is worked on.
+    /// The time since when it is worked on.
     pub(crate) started: Moment,
 }
 

@@ -18,7 +18,7 @@ use crate::{MigrationError, Progress};
 
 /// The advisory lock of PostgreSQL under which the schema changes: "GL" and the number of this use.
 const SCHEMA_LOCK: i64 = 0x474c_0000_0000_0001;
-/// How long another run, or another writer, is waited for.
+/// The time for which another run, or another writer, is waited for.
 const WAIT: Duration = Duration::from_secs(60);
 /// Between two looks whether another run is over.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -15,14 +15,14 @@ use sea_orm_migration::sea_orm::{
 use crate::connection::{self, Session};
 use crate::{Losses, MigrationError, Progress, Step};
 
-/// How long a statement of a step waits for a lock.
+/// The time for which a statement of a step waits for a lock.
 const LOCK_WAIT: &str = "2s";
-/// How long one that is outside a transaction does: who makes an index concurrently waits for every transaction that began
-/// before, and keeps nobody waiting.
+/// The time for which one that is outside a transaction does: who makes an index concurrently waits for every
+/// transaction that began before, and keeps nobody waiting.
 const LOCK_WAIT_OUTSIDE: &str = "60s";
 /// Between two attempts of a step.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a step is tried again.
+/// The time for which a step is tried again.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// One step of a [`Plan`].

@@ -84,7 +84,7 @@ pub(crate) const REPORTED: Shape<4> = Shape {
     ],
 };
 
-/// How much of a range is reported.
+/// The share of a range that is reported.
 pub(crate) const REPORT: Shape<7> = Shape {
     name: "UsagePush",
     members: [

@@ -15,7 +15,7 @@ pub(crate) enum Kind {
     Moment,
     /// A tenant's name.
     TenantId,
-    /// Why something is changed.
+    /// The reason something is changed.
     Reason,
     /// A month.
     Month,

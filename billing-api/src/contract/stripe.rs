@@ -103,7 +103,7 @@ pub(crate) const NEW_MAPPING: Shape<3> = Shape {
     ],
 };
 
-/// Why a row is looked at again.
+/// The reason a row is looked at again.
 pub(crate) const RETRIED: Shape<1> = Shape { name: "StripeRetryRequest", members: [member("reason", Kind::Reason)] };
 
 /// The lane that is adopted.

@@ -16,7 +16,7 @@ use super::sums::WINDOW;
 const SECOND: i64 = 1_000_000;
 const MINUTES_OF_HOUR: i64 = 60;
 
-/// Why nothing was found out.
+/// The reason nothing was found out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdoptError {
     #[error(transparent)]

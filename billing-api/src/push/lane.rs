@@ -18,7 +18,7 @@ const CALLS_WITHIN: i64 = 30 * SECOND;
 /// A call whose attempt was written down longer ago is not made.
 const CALL_AFTER_ATTEMPT: i64 = 10 * SECOND;
 
-/// Why a lane is blocked, as the words that are stored and shown.
+/// The reason a lane is blocked, as the words that are stored and shown.
 pub(super) mod reason {
     pub(crate) const NO_CUSTOMER: &str = "no_such_customer";
     pub(crate) const NO_METER: &str = "no_active_meter";

@@ -30,11 +30,11 @@ pub use lane::BLOCKED_FOR;
 pub use metrics::StripeMetrics;
 use pace::{Breaker, Pace};
 
-/// How often the pause is doubled while Stripe can be reached and answers nothing of use.
+/// The number of times the pause is doubled while Stripe can be reached and answers nothing of use.
 const FRUITLESS_DOUBLINGS: u32 = 4;
 /// The least time between two log lines about answers of no use.
 const QUIET: Duration = Duration::from_secs(60);
-/// How often metrics are counted.
+/// The interval at which metrics are counted.
 const SHOW_EVERY: Duration = Duration::from_secs(15);
 /// Lanes that are taken at once.
 const LANES: usize = 64;
@@ -42,19 +42,19 @@ const LANES: usize = 64;
 const LANES_AT_ONCE: usize = 8;
 /// Readings per second.
 const READS_PER_SECOND: u32 = 5;
-/// How often a meter is read again.
+/// The interval at which a meter is read again.
 const METER_CHECK_MICROS: i64 = Timestamp::DAY_MICROS;
 
-/// How fast Stripe is called.
+/// The rate at which Stripe is called.
 #[derive(Debug, Clone, Copy)]
 pub struct Pacing {
     /// `STRIPE_CALLS_PER_SECOND`; `None` is as fast as can be, for tests.
     calls_per_second: Option<u32>,
-    /// How long is waited when there is nothing to do.
+    /// The pause when there is nothing to do.
     pauses: Pauses,
 }
 
-/// How long is waited when there is nothing to do.
+/// The pause when there is nothing to do.
 #[derive(Debug, Clone, Copy)]
 struct Pauses {
     /// Nothing is due.
@@ -129,7 +129,7 @@ struct Inner {
     last: Mutex<Option<(Uuid, i32)>>,
 }
 
-/// Why nothing goes on in a lane, or in any.
+/// The reason nothing goes on in a lane, or in any.
 #[derive(Debug, thiserror::Error)]
 enum Stop {
     #[error(transparent)]
@@ -142,7 +142,7 @@ enum Stop {
     Late,
 }
 
-/// How much of a lane's work there was an answer to.
+/// The share of a lane's work that there was an answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
     Enough,

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// The slowest that a pace becomes, in calls per second.
 const SLOWEST: f64 = 0.2;
-/// How long a pace stays slow after it was told to be.
+/// The time for which a pace stays slow after it was told to be.
 const SLOW_FOR: Duration = Duration::from_secs(30);
 /// By how much it recovers after that, each second.
 const RECOVERS: f64 = 1.1;

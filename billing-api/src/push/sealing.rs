@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 
 use super::Pusher;
 
-/// How long after its end an hour is still waited for.
+/// The time after its end for which an hour is still waited for.
 const SETTLE_MICROS: i64 = 300_000_000;
 /// Usage of so long ago can still come.
 const LOOK_BACK: i64 = 40 * Timestamp::DAY_MICROS;
 
-/// How far sealing has come.
+/// The point that sealing has reached.
 #[derive(Debug, Default)]
 pub(super) struct Sealing(Mutex<Done>);
 
@@ -39,7 +39,7 @@ impl Sealing {
     }
 }
 
-/// How long it is until the next hour is settled.
+/// Returns the time until the next hour is settled.
 fn until_settled(now: Timestamp) -> Duration {
     let settled = now.plus_micros(-SETTLE_MICROS).unwrap_or(now);
     let left = Timestamp::HOUR_MICROS - (settled.unix_micros() - settled.hour().unix_micros());

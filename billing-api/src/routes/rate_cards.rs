@@ -50,7 +50,7 @@ async fn zone_of(api: &BillingApi, selector: &Selector) -> Result<TimeZone, ApiE
     }
 }
 
-/// Whose usage a body's card prices, and how.
+/// Returns the usage that a body's card prices, and the way it does.
 fn price(members: &Members) -> Result<(Selector, Pricing), ApiError> {
     // An empty text would be a price for everybody where one tenant's was meant.
     let part = |name: &str| match members.optional_text(name)? {

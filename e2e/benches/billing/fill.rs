@@ -12,7 +12,7 @@ use uuid::Uuid;
 const TENANTS: u64 = 2_000;
 /// Events of one statement.
 const AT_ONCE: u64 = 500_000;
-/// How many events are looked up.
+/// The number of events that are looked up.
 const SAMPLES: u64 = 200;
 
 /// The contents of a filled ledger.

@@ -38,7 +38,7 @@ struct Arguments {
     /// Events in the ledger; the contract's aims are for 10,000,000.
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
-    /// How often each call is made.
+    /// The number of times each call is made.
     #[arg(long, default_value_t = 200)]
     calls: usize,
     /// Rate cards of single tenants, for the cost of an insert.
@@ -135,7 +135,7 @@ impl Api {
         Ok(Self { program, address, token, _scratch: scratch })
     }
 
-    /// How long each call took, over one connection.
+    /// Returns the times that each call took, over one connection.
     async fn times(&self, paths: &[String], count: usize) -> Result<Vec<Duration>> {
         ensure!(!paths.is_empty(), "there is nothing to ask for");
         let mut connection = Connection::open(self.address).await?;

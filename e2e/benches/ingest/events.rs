@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::Arguments;
 
-/// How many records a relay's window has at the most.
+/// The most records that a relay's window has.
 const WINDOW: usize = 8_000;
 
 /// Says whether events share messages.

@@ -32,16 +32,16 @@ const TOPOLOGY: Topology =
 #[derive(Parser)]
 #[command(name = "cargo xtask bench ingest --")]
 struct Arguments {
-    /// How often everything is measured; the medians are reported.
+    /// The number of times everything is measured; the medians are reported.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How many events each measurement has.
+    /// The number of events each measurement has.
     #[arg(long, default_value_t = 100_000)]
     events: usize,
-    /// How many tenants they are of.
+    /// The number of tenants they belong to.
     #[arg(long, default_value_t = 200)]
     tenants: usize,
-    /// How many workers share them.
+    /// The number of workers that share them.
     #[arg(long, default_value_t = 1)]
     workers: usize,
     /// The flag that Cargo passes to every benchmark.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// How many connections ask at once for small answers.
+/// The number of connections that ask at once for small answers.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// The sizes of answers that are measured.
@@ -27,7 +27,7 @@ impl Size {
     /// All of them.
     pub(crate) const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
 
-    /// How a path ends that asks for it.
+    /// Returns the end of a path that asks for it.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Small => "/small",
@@ -45,7 +45,7 @@ impl Size {
         }
     }
 
-    /// How many connections ask at once.
+    /// Returns the number of connections that ask at once.
     pub(crate) const fn connections(self) -> usize {
         match self {
             Self::Small | Self::Medium => CONNECTIONS_MAX,
@@ -59,7 +59,7 @@ impl Size {
 pub(crate) struct Seen {
     /// Answers read to their end.
     pub(crate) answers: u64,
-    /// How long it ran.
+    /// The time that it ran.
     pub(crate) elapsed: Duration,
     /// The median of the time from a request to its answer's last byte, in microseconds.
     pub(crate) p50_micros: f64,

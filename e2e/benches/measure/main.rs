@@ -27,10 +27,10 @@ use crate::load::Size;
 struct Arguments {
     #[command(subcommand)]
     what: Option<What>,
-    /// How often everything is measured; the medians are reported.
+    /// The number of times everything is measured; the medians are reported.
     #[arg(long, global = true, default_value_t = 3)]
     rounds: usize,
-    /// How long one measurement of a server takes.
+    /// The time that one measurement of a server takes.
     #[arg(long, global = true, default_value_t = 1000)]
     millis: u64,
     /// Only these parts.
@@ -109,7 +109,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// How thoroughly to measure, and what.
+/// The thoroughness of a measurement, and its parts.
 struct Effort {
     rounds: usize,
     duration: Duration,

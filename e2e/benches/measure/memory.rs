@@ -11,10 +11,10 @@ use crate::load::{self, CONNECTIONS_MAX, Requests, Size};
 use crate::server::Server;
 use crate::table::{number, print};
 
-/// How long answers may come until nothing moves any more.
+/// The longest time answers may come until nothing moves any more.
 const STANDSTILL: Duration = Duration::from_millis(700);
 
-/// How long large answers flow, and how often their server's memory is looked at.
+/// The time for which large answers flow, and the interval at which their server's memory is looked at.
 const FLOWING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -157,7 +157,7 @@ fn metric(text: &str, name: &str) -> u64 {
     values.filter_map(|value| value.parse::<u64>().ok()).sum()
 }
 
-/// How one of our programs is started.
+/// The way one of our programs is started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ours {
     pub(crate) name: &'static str,

@@ -18,7 +18,7 @@ use goldleaves_testkit::stripe::StripeDouble;
 use sea_orm::{ConnectionTrait as _, Database};
 
 const METER: &str = "goldleaves_units";
-/// How long rows may take to be there.
+/// The longest time rows may take to be there.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The arguments that say what to measure.
@@ -31,7 +31,7 @@ struct Arguments {
     /// `STRIPE_CALLS_PER_SECOND`.
     #[arg(long, default_value_t = 100)]
     calls_per_second: u32,
-    /// How long the push is watched.
+    /// The time for which the push is watched.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// The flag that Cargo passes to every benchmark.

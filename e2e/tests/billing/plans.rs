@@ -222,7 +222,7 @@ async fn fill(api: &Api) {
     }
 }
 
-/// How a statement is gone about, whatever its values are.
+/// Returns the plan of a statement, whatever its values are.
 async fn plan(database: &DatabaseConnection, sql: &str) -> Vec<String> {
     let backend = database.get_database_backend();
     let (ask, column) = if backend == DbBackend::Sqlite {

@@ -9,7 +9,7 @@ use goldleaves_toolbox::Toolbox;
 
 const FIGURES: &str = include_str!("figures.txt");
 
-/// How the programs were built.
+/// The profile that the programs were built with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
     Debug,
@@ -22,7 +22,7 @@ impl Profile {
         if said.contains("debug") { Self::Debug } else { Self::Release }
     }
 
-    /// How often each scenario is counted, unless `GOLDLEAVES_GUARD_ROUNDS` says it.
+    /// Returns the number of times each scenario is counted, unless `GOLDLEAVES_GUARD_ROUNDS` says it.
     pub(crate) fn rounds(self) -> usize {
         let by_default = match self {
             Self::Debug => 1,
@@ -38,8 +38,8 @@ impl Profile {
         }
     }
 
-    /// How much more than its figure a request may cost, in parts of a thousand. A debug build pays for each function that code is
-    /// cut into, which a released one does not: its count finds what is much dearer, and no more.
+    /// Returns the excess over its figure that a request may cost, in parts of a thousand. A debug build pays for each
+    /// function that code is cut into, which a released one does not: its count finds what is much dearer, and no more.
     const fn more_per_mille(self) -> u64 {
         match self {
             Self::Debug => 50,

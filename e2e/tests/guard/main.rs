@@ -14,10 +14,10 @@ use request::{Asked, Behind, Counted};
 
 use figures::Profile;
 
-/// How much more a request may cost with many routes than with ten, in parts of a thousand.
+/// The excess that a request may cost with many routes over one with ten, in parts of a thousand.
 const ROUTES_PER_MILLE: u64 = 5;
-/// How much more, in parts of a thousand, a call may cost over an upstream of HTTP/2 than over one of HTTP/1.1: what it costs now. The aim
-/// is 200, of all processor time, the kernel's included.
+/// The excess, in parts of a thousand, that a call may cost over an upstream of HTTP/2 over one of HTTP/1.1: what it
+/// costs now. The aim is 200, of all processor time, the kernel's included.
 const TWO_PER_MILLE: u64 = 1_000;
 
 /// A number of routes as a file of settings, of which the last is the one that is called.

@@ -20,8 +20,8 @@ const PATH: &str = "/api/v1/documents/7";
 /// Requests of the shorter run. The longer one has twice as many, so that starting, stopping and what is done the first time count for
 /// nothing.
 const HALF: u64 = 150;
-/// How long upstream and client rest before they go on: the gateway has come to wait for them by then, so that each request takes
-/// the same turns. One that is answered while it is still looked after takes fewer, as the machine likes.
+/// The rest of upstream and client before they go on: the gateway has come to wait for them by then, so that each
+/// request takes the same turns. One that is answered while it is still looked after takes fewer, as the machine likes.
 const REST: Duration = Duration::from_millis(5);
 /// Only the thread that serves requests of clients is ever there.
 const OF_A_CORE: &str = "goldleaves_auth::verifier::TokenVerifier::verify";

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::child::{self, DATABASE, DIRECTORY};
 use crate::database::{self, Row, Tables};
 
-/// How often the process is killed; more with `GOLDLEAVES_KILLS`.
+/// Returns the number of times the process is killed; more with `GOLDLEAVES_KILLS`.
 fn kills() -> u32 {
     std::env::var("GOLDLEAVES_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8)
 }

@@ -19,7 +19,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::soak;
 
-/// How long servers that are well again may take to let everything through.
+/// The longest time that servers that are well again may take to let everything through.
 const RECOVERY: Duration = Duration::from_secs(180);
 /// In place of production's minute, so that a run of seconds sees redelivery.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);

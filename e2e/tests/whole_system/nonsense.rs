@@ -9,9 +9,9 @@ use goldleaves_testkit::upstream::{Answer, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// How often each kind is sent, over a connection of its own.
+/// The number of times each kind is sent, over a connection of its own.
 const TIMES: usize = 30;
-/// How often a frame is repeated within a connection.
+/// The number of times a frame is repeated within a connection.
 const FLOOD: usize = 500;
 
 fn h2(frames: &[u8]) -> Vec<u8> {

@@ -20,7 +20,7 @@ use crate::soak;
 const CLIENTS: usize = 4;
 /// The memory that an allocator may keep or give back by itself.
 const MEMORY_KIB: u64 = 16 * 1024;
-/// How many times faster than it came a backlog drains at least.
+/// The least factor by which a backlog drains faster than it came.
 const DRAIN_TIMES: f64 = 5.0;
 /// The longest that a program waits before it tries again what was away.
 const BACKOFF: Duration = Duration::from_secs(15);
@@ -66,7 +66,7 @@ impl Away {
     }
 }
 
-/// How long each phase takes.
+/// Returns the time that each phase takes.
 fn lengths() -> (Duration, Duration) {
     let wanted = std::env::var("GOLDLEAVES_OUTAGE_SECS").ok().and_then(|secs| secs.parse().ok());
     let (healthy, away) = if soak() { (15, wanted.unwrap_or(600)) } else { (1, 3) };
@@ -80,7 +80,7 @@ struct Seen {
     /// The gateway's own memory: the most in the first and in the last third.
     memory_kib: [u64; 2],
     backlog: [u64; 2],
-    /// How many were handed on afterwards, and in which time.
+    /// The number handed on afterwards, and the time it took.
     drained: (u64, Duration),
 }
 
@@ -107,7 +107,8 @@ async fn watch(fleet: &mut Fleet, away: Away, load: &SteadyLoad) -> Seen {
     Seen { away: [start, end], memory_kib, backlog: [before, gathered], drained }
 }
 
-/// How many were handed on, and in which time: from the first sign that the backlog shrinks until hardly any of it is left.
+/// Returns the number handed on, and the time it took: from the first sign that the backlog shrinks until hardly any of
+/// it is left.
 async fn drain(fleet: &Fleet, away: Away, load: &SteadyLoad, gathered: u64) -> (u64, Duration) {
     let patience = Instant::now() + lengths().1.max(Duration::from_secs(60)) + 2 * BACKOFF;
     let (mut from, mut most, mut shrinks) = ((Instant::now(), load.finished()), gathered, false);

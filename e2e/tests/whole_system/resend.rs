@@ -21,7 +21,7 @@ async fn call(deployment: &Deployment, calls: u64) {
     }
 }
 
-/// How many records were handed over since the start, once that is so many or more and nothing is left.
+/// Returns the number of records handed over since the start, once that is so many or more and nothing is left.
 async fn relayed(deployment: &Deployment, least: f64) -> f64 {
     wait_for("the records to be handed over", PATIENCE, async || {
         let relayed = deployment.metric("goldleaves_relayed_records_total").await?;

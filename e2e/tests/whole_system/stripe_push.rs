@@ -16,7 +16,7 @@ const METER: &str = "goldleaves_units";
 const TENANTS: usize = 6;
 /// A killed program has its lanes for a minute, and its calls their time.
 const LONG: Duration = Duration::from_secs(300);
-/// How long a program that is to be killed may live.
+/// The time for which a program that is to be killed may live.
 const LIFE: Duration = Duration::from_secs(10);
 
 fn admin() -> String {

@@ -22,7 +22,7 @@ const PATH: &str = "/api/v1/documents";
 const QUICK: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_millis(200);
 
-/// How one client's calls went.
+/// The course of one client's calls.
 #[derive(Default)]
 struct Went {
     /// Ids of all calls.
@@ -32,7 +32,7 @@ struct Went {
     refused: usize,
     /// In words.
     broken: Vec<String>,
-    /// How long each call took.
+    /// The time that each call took.
     took: Vec<Duration>,
 }
 

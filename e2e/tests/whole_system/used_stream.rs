@@ -20,7 +20,7 @@ use goldleaves_testkit::program::Launch;
 use goldleaves_testkit::upstream::{Answer, Received, Upstream};
 use serde_json::Value;
 
-/// Whose calls the stream holds; the last one's subject is escaped.
+/// The tenants whose calls the stream holds; the last one's subject is escaped.
 pub(crate) const TENANTS: [&str; 3] = ["acme", "zeta", "Ünïted & sons"];
 const TOPOLOGY: Topology =
     Topology { replicas: 1, bytes_max: 1 << 30, bytes_min: 1 << 30, history: Duration::from_secs(45 * 86_400) };
@@ -114,7 +114,7 @@ pub(crate) async fn connect(server: &NatsServer) -> Connection {
     connection
 }
 
-/// How many events and seals these messages hold.
+/// Returns the number of events and seals these messages hold.
 pub(crate) fn parts(messages: &[Delivery]) -> u64 {
     messages.iter().map(|message| wire::pieces(&message.payload).len() as u64).sum()
 }

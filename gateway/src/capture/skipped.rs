@@ -5,7 +5,7 @@ use http::HeaderValue;
 use crate::call::Admitted;
 use crate::destination::Destination;
 
-/// Why there is no event.
+/// The reason there is no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Skipped {
     /// An open route is never billed.
@@ -19,7 +19,7 @@ pub(crate) enum Skipped {
 }
 
 impl Skipped {
-    /// Why this call is not metered at all; the billing API's own routes say nothing.
+    /// Returns the reason this call is not metered at all; the billing API's own routes say nothing.
     pub(crate) fn of(call: &Admitted) -> Option<Self> {
         match call {
             Admitted::Open { heading, .. } if heading.way.whom() == Destination::Upstream => Some(Self::OpenRoute),
@@ -28,7 +28,7 @@ impl Skipped {
         }
     }
 
-    /// Why a metered call has no event; `status_is_billable` tells whether its meter is still there.
+    /// Returns the reason a metered call has no event; `status_is_billable` tells whether its meter is still there.
     pub(crate) const fn metered(status_is_billable: Option<bool>) -> Option<Self> {
         match status_is_billable {
             Some(true) => Some(Self::NotRecorded),

@@ -373,7 +373,7 @@ fn is_fixed(pattern: &RoutePattern) -> bool {
     matches!(first, "health" | "metrics" | "billing" | "auth" | "docs" | "openapi.json")
 }
 
-/// Why a text is not what a key wants.
+/// The reason a text is not what a key wants.
 #[derive(Debug)]
 struct Wrong(&'static str);
 

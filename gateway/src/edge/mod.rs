@@ -30,7 +30,7 @@ use crate::limits::{GatewayLimits, HEADER_FIELDS_NAMED};
 use crate::transport::{Origin, PoolOptions, Tls, TlsFiles};
 use crate::upstream::{Upstream, UpstreamSpec, Workshop, first_look_up};
 
-/// How long an unused upstream connection is kept: less than the keep-alive time of common servers.
+/// The time for which an unused upstream connection is kept: less than the keep-alive time of common servers.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// The part of a reading of the settings that ways are made of.

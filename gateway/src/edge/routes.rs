@@ -67,7 +67,7 @@ pub(crate) struct Routes {
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) way: &'a Arc<Way>,
-    /// How many bytes at the end of the path are beyond the entry's own.
+    /// The number of bytes at the end of the path that are beyond the entry's own.
     pub(crate) rest_bytes: usize,
     /// True if the path begins with the entry's very segments.
     pub(crate) is_literal: bool,

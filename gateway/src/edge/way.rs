@@ -13,7 +13,7 @@ use crate::limits::GatewayLimits;
 use crate::transport::UploadLimits;
 use crate::upstream::Upstream;
 
-/// How long a call may take, and how much may come.
+/// The time a call may take, and the amount that may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CallLimits {
     pub(crate) head_timeout: Duration,
@@ -108,7 +108,7 @@ impl Way {
         }
     }
 
-    /// Whose answers come back, in the words of errors.
+    /// Returns the server whose answers come back, in the words of errors.
     pub(crate) fn whom(&self) -> Destination {
         self.upstream.whom()
     }

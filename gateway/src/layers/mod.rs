@@ -57,7 +57,7 @@ pub(crate) trait Step<In> {
     type Out;
     /// The work that is to be done with the answer.
     type After: After<Self::Error>;
-    /// How it refuses.
+    /// The way it refuses.
     type Error;
 
     /// Looks at a call.

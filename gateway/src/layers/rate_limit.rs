@@ -22,7 +22,7 @@ const CALLERS_PER_SHARD_MAX: usize = 4_096;
 /// A token, in the unit that buckets count: what a limit of one request per second gains in a nanosecond.
 const TOKEN: u64 = 1_000_000_000;
 
-/// Whose requests are counted together.
+/// The caller whose requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Limited {
     /// A tenant's, from wherever they come.

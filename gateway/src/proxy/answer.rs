@@ -19,7 +19,7 @@ use crate::upstream::{Request, UnderWay};
 /// The longest answer over HTTP/2 that is looked at before it is passed on.
 const WHOLE_BYTES_MAX: u64 = 16 << 10;
 
-/// Why an answer did not reach its end.
+/// The reason an answer did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnswerError {
     /// The upstream broke off.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::answer::Source;
 use crate::transport::{Connection, Upload, UploadWatch};
 
-/// Why there is no head.
+/// The reason there is no head.
 pub(crate) enum NoHead {
     /// The connection broke; the request comes back when none of it was sent.
     Broke { error: hyper::Error, unsent: Option<Box<Request<Upload>>> },
@@ -18,7 +18,7 @@ pub(crate) enum NoHead {
     Silent,
 }
 
-/// How long an answer's head may take.
+/// The longest time an answer's head may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadLimits {
     /// From when it began, or from the last byte that the client sent.

@@ -305,7 +305,7 @@ impl Sending<'_> {
     }
 }
 
-/// Why a call whose connection broke may be sent again, if it can be.
+/// Returns the reason a call whose connection broke may be sent again, if it can be.
 fn why_again(connection: &Connection, error: &hyper::Error) -> Option<RetryReason> {
     if was_refused(error) {
         Some(RetryReason::Refused)

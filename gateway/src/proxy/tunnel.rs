@@ -25,7 +25,7 @@ pub(crate) struct Tunnel {
     pub(crate) connection: Connection,
     /// The part of its upstream that it holds.
     pub(crate) held: Held,
-    /// How long nothing may move.
+    /// The longest time for which nothing may move.
     pub(crate) idle: Duration,
     /// When the gateway ends it.
     pub(crate) latest: Instant,
@@ -33,7 +33,7 @@ pub(crate) struct Tunnel {
     pub(crate) place: Option<OpenCall>,
 }
 
-/// How a tunnel ended, in the ledger's words.
+/// The end of a tunnel, in the ledger's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TunnelEnd {
     pub(crate) outcome: Outcome,

@@ -19,7 +19,7 @@ use super::two::Stream;
 use super::upload::Upload;
 use super::wire::Wire;
 
-/// Why there is no connection.
+/// The reason there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The operating system said no.

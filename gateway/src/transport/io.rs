@@ -19,13 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::slots::Slot;
 use super::wire::Wire;
 
-/// How much is read in one poll, so that other calls of the core get their turn.
+/// The most bytes that are read in one poll, so that other calls of the core get their turn.
 const POLL_BYTES_MAX: usize = 64 << 10;
 /// The same once something was read and the head goes on: interim responses come one after the other then, and each is work.
 const HEAD_POLL_BYTES_MAX: usize = 8 << 10;
-/// How much is read before an answer's head ends, interim responses included.
+/// The most bytes that are read before an answer's head ends, interim responses included.
 const HEAD_BYTES_MAX: usize = 256 << 10;
-/// How much a short exchange reads: longer answers are streamed.
+/// The most bytes that a short exchange reads: longer answers are streamed.
 const SHORT_BYTES: usize = 8 << 10;
 
 /// The counts of what was read since the last request. One task uses it at a time; the atomics are only there to share
@@ -82,7 +82,8 @@ impl Heard {
         self.0.begins.load(Ordering::Relaxed) && self.0.begins.swap(false, Ordering::Relaxed)
     }
 
-    /// How much may be read now. A body's last piece in a poll is not cut short: that costs more than it spares.
+    /// Returns the number of bytes that may be read now. A body's last piece in a poll is not cut short: that costs
+    /// more than it spares.
     fn turn(&self) -> usize {
         match self.0.left_of_poll.load(Ordering::Relaxed) {
             left if left == 0 || self.head_goes_on() => left,
@@ -134,7 +135,7 @@ pub(crate) struct UpstreamIo {
     _slot: Slot,
 }
 
-/// How much of hyper's request is with the upstream before hyper writes it.
+/// The number of bytes of hyper's request that are with the upstream before hyper writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ahead {
     /// The next bytes, this many.
@@ -187,7 +188,7 @@ impl UpstreamIo {
         Poll::Ready(Bytes::copy_from_slice(into.filled()))
     }
 
-    /// How many of these bytes the upstream has already.
+    /// Returns the number of these bytes that the upstream has already.
     fn take_ahead(&mut self, length: usize, cx: &Context<'_>) -> usize {
         if std::mem::take(&mut self.is_held_back) {
             cx.waker().wake_by_ref();

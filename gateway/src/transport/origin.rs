@@ -25,7 +25,7 @@ pub struct Origin {
     is_https: bool,
 }
 
-/// Why a text is no origin.
+/// The reason a text is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// Not a URL.

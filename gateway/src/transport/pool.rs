@@ -19,11 +19,11 @@ use super::wire::Dial;
 /// The calls that hyper carries after one that could not be short, before another is tried as a short one.
 const LONG_CALLS: u32 = 8;
 
-/// How connections are made and kept.
+/// The way connections are made and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PoolOptions {
-    /// How long an unused connection is kept. Shorter than what upstreams allow, because a connection that the
-    /// upstream closes while a request is on its way costs an error.
+    /// The time for which an unused connection is kept. Shorter than what upstreams allow, because a connection that
+    /// the upstream closes while a request is on its way costs an error.
     pub(crate) idle_timeout: Duration,
     /// The most header fields of an answer that are read.
     pub(crate) header_fields_max: usize,
@@ -40,7 +40,7 @@ pub(crate) struct Pool {
     shared: Mutex<Vec<Arc<TwoConnection>>>,
     /// Held by who makes one of them, so that calls that come together share it.
     opening: tokio::sync::Mutex<()>,
-    /// How many calls are not tried as short ones.
+    /// The number of calls that are not tried as short ones.
     long_calls: AtomicU32,
 }
 

@@ -64,7 +64,7 @@ impl Slots {
         });
     }
 
-    /// How many there may be.
+    /// Returns the number of them.
     pub(crate) fn max(&self) -> usize {
         self.0.max.load(Ordering::Relaxed)
     }

@@ -20,7 +20,7 @@ pub(crate) struct TlsFiles {
     pub(crate) client: Option<(PathBuf, PathBuf)>,
 }
 
-/// How connections are encrypted.
+/// The encryption of connections.
 #[derive(Clone)]
 pub(crate) struct Tls {
     one: Arc<ClientConfig>,

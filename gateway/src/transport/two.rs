@@ -33,9 +33,9 @@ const HEAD_BYTES_MAX: u32 = 256 << 10;
 /// A connection over which nothing comes is asked whether it is alive, also while nobody uses it, and closed when it does not
 /// say so in time.
 const PINGS: Pings = Pings { after: Duration::from_secs(20), dead_after: Duration::from_secs(10) };
-/// How often it is looked whether the upstream's settings came.
+/// The interval at which it is looked whether the upstream's settings came.
 const GREETING_LOOK: Duration = Duration::from_millis(1);
-/// How long a connection without a call is kept.
+/// The time for which a connection without a call is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// When a quiet connection is asked, and how long it has for its answer.
@@ -60,7 +60,7 @@ pub(super) struct TwoConnection {
 #[derive(Debug, Default)]
 struct TwoLoad {
     streams: AtomicUsize,
-    /// How many the upstream allows.
+    /// The number that the upstream allows.
     streams_max: AtomicUsize,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct UploadLimits {
     pub(crate) idle: Duration,
 }
 
-/// Why a request's body did not reach its end.
+/// The reason a request's body did not reach its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UploadFailure {
     /// The client broke off.
@@ -63,7 +63,7 @@ impl UploadWatch {
         Self(Arc::new(Mutex::new(WatchedUpload { fingerprint, finished: false, failure: None, moved: Instant::now() })))
     }
 
-    /// Why the body did not reach its end, when it was broken off.
+    /// Returns the reason the body did not reach its end, when it was broken off.
     pub(crate) fn failure(&self) -> Option<UploadFailure> {
         self.0.lock().failure
     }

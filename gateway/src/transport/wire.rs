@@ -25,7 +25,7 @@ pub(crate) enum Wire {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// How an address is connected to.
+/// The way an address is connected to.
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
     pub(crate) target: Target,
@@ -33,7 +33,7 @@ pub(crate) struct Dial {
     pub(crate) timeout: Duration,
 }
 
-/// How an address is spoken to. What was written as `https` is never [`Security::Plain`].
+/// The way an address is spoken to. What was written as `https` is never [`Security::Plain`].
 #[derive(Debug, Clone)]
 pub(crate) enum Security {
     /// Neither encrypted nor wrapped: `http` or `unix`.

@@ -18,7 +18,7 @@ use super::address::Address;
 use super::outage::Reason;
 use crate::transport::Speaks;
 
-/// How it is asked whether an address is well.
+/// The question whether an address is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Health {
     pub(crate) path: String,

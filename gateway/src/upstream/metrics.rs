@@ -15,7 +15,7 @@ use super::Upstream;
 use super::outage::Reason;
 use crate::metrics::LATENCY_BOUNDS;
 
-/// How a call to an upstream went.
+/// The outcome of a call to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallResult {
     /// Its head came.
@@ -32,7 +32,7 @@ pub(crate) enum CallResult {
     Busy,
 }
 
-/// Why a call was sent again.
+/// The reason a call was sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryReason {
     /// No connection could be made.

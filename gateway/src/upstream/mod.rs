@@ -41,7 +41,7 @@ use tally::Tally;
 pub(crate) use upkeep::first_look_up;
 pub(crate) use workshop::Workshop;
 
-/// How many times a call is sent again at most.
+/// The most times a call is sent again.
 pub(crate) const RETRIES_MAX: usize = 2;
 /// A fifth of the calls of the last ten seconds may be sent again, and three per second.
 const RETRIED_SHARE: u64 = 5;
@@ -102,7 +102,7 @@ pub(crate) struct Upstream {
     over: CancellationToken,
 }
 
-/// Why a call goes nowhere.
+/// The reason a call goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPick {
     /// No address is known.

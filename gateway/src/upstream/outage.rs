@@ -11,7 +11,7 @@ const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(30);
 const EJECTED_MIN: Duration = Duration::from_secs(10);
 const EJECTED_MAX: Duration = Duration::from_secs(300);
 
-/// Why an address is out of service.
+/// The reason an address is out of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Reason {
     /// No connection could be made.
@@ -48,7 +48,7 @@ pub(crate) struct Outage {
 }
 
 impl Outage {
-    /// Why it is out of service; `None` = it is in service.
+    /// Returns the reason it is out of service; `None` = it is in service.
     pub(crate) fn reason(&self, now: Moment) -> Option<Reason> {
         if self.is_unreachable() {
             Some(Reason::Connect)

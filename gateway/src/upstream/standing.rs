@@ -12,7 +12,8 @@ use super::tally::{Counted, Tally};
 /// Fewer answers than these say nothing.
 const ANSWERS_MIN: u64 = 10;
 const BAD_SHARE_MIN: f64 = 0.5;
-/// How many times the others' share of bad answers an address must have: what is bad everywhere is nobody's fault here.
+/// The factor by which an address's share of bad answers must exceed the others': what is bad everywhere is nobody's
+/// fault here.
 const TIMES_THE_OTHERS: f64 = 3.0;
 
 /// Everything that is known of one address. All cores read and write it.
@@ -27,7 +28,7 @@ pub(crate) struct Standing {
     pub(crate) fails: AtomicU32,
 }
 
-/// How a call over an address went.
+/// The outcome of a call over an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answered {
     /// With a head that says nothing against the address.
@@ -67,7 +68,7 @@ impl Standing {
 
 /// Addresses among which is chosen, by their number.
 pub(crate) trait Choices {
-    /// How many there are.
+    /// Returns the number of them.
     fn count(&self) -> usize;
     /// Returns what is known of one.
     fn standing(&self, index: usize) -> Option<&Standing>;

@@ -8,7 +8,7 @@ const SECONDS: usize = 10;
 const COUNT_BITS: u32 = 20;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
-/// How many there were, and how many of them were bad.
+/// The number of them, and of those that were bad.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
     pub(crate) total: u64,

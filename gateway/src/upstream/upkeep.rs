@@ -12,14 +12,14 @@ use super::Upstream;
 use super::address::Address;
 use crate::transport::Origin;
 
-/// How often a name is looked up.
+/// The interval at which a name is looked up.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 /// The same while it has no address at all.
 const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
-/// How long a start waits for the first answers.
+/// The time for which a start waits for the first answers.
 const FIRST_LOOK_UP_MAX: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(250);
-/// How often unused connections are looked at.
+/// The interval at which unused connections are looked at.
 const LONG: Duration = Duration::from_secs(4);
 
 /// Looks names up for the first time, waiting a little for their addresses, so that the first calls find some.

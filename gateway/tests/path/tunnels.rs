@@ -101,7 +101,7 @@ async fn the_gateways_stop_ends_a_tunnel() {
 /// Long enough for any tunnel to end that has an end.
 const OUTLIVED: Duration = Duration::from_secs(120);
 
-/// How long a tunnel is allowed: enough to open one on a machine that has other work.
+/// The time that a tunnel is allowed: enough to open one on a machine that has other work.
 const ALLOWED_SECS: u64 = 12;
 
 async fn ends(plan: Plan, token: fn() -> String) {

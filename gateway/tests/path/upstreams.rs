@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::world::{BILLABLE, Plan, World, token_of};
 
-/// How long a state is waited for.
+/// The time for which a state is waited for.
 const LOOKS: usize = 1_000;
 const PAUSE: Duration = Duration::from_millis(10);
 

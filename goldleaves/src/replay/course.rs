@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How far it is.
+/// The point that it has reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplayProgress {
     /// The last message that is done.
@@ -25,7 +25,7 @@ pub(crate) struct ReplayProgress {
     pub(crate) read: u64,
     /// Sequences of the span behind that message.
     pub(crate) remaining: u64,
-    /// Since the start.
+    /// The time since the start.
     pub(crate) elapsed: Duration,
 }
 
@@ -49,11 +49,11 @@ pub(crate) struct StreamContents {
     pub(crate) seals: u64,
     /// The number of messages that can't be read, by reason.
     pub(crate) unreadable: BTreeMap<&'static str, u64>,
-    /// Whose events they are.
+    /// The tenants whose events they are.
     pub(crate) tenants: BTreeSet<TenantId>,
     /// When the first and the last call arrived.
     pub(crate) calls: Option<(Timestamp, Timestamp)>,
-    /// How many events, readable or not, the ledger has; `None` without a ledger to ask.
+    /// The number of events, readable or not, that the ledger has; `None` without a ledger to ask.
     pub(crate) known: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct StreamContents {
 #[derive(Debug)]
 pub(crate) struct Replay {
     reader: Reader,
-    /// How long a ledger that can't record now is waited for.
+    /// The time for which a ledger that can't record now is waited for.
     patience: Duration,
     start: Instant,
     read: u64,
@@ -79,7 +79,7 @@ impl Replay {
         self.done.map_or(self.reader.span().first, |mark| mark.sequence + 1)
     }
 
-    /// How far it is; `None` before the first message.
+    /// Returns the point that it has reached; `None` before the first message.
     pub(crate) fn progress(&self) -> Option<ReplayProgress> {
         let at = self.done?;
         let remaining = self.reader.span().last.saturating_sub(at.sequence);

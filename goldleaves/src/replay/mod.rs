@@ -19,9 +19,9 @@ use crate::cli::ReplayArguments;
 use crate::{config, prepare};
 use course::{Ending, Replay, ReplayProgress, StreamContents};
 
-/// How long a ledger that can't record is waited for.
+/// The time for which a ledger that can't record is waited for.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
-/// How often it says how far it is.
+/// The interval at which it says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// The settings of the command.
@@ -133,7 +133,7 @@ async fn look(replay: &mut Replay, ledger: Option<&Ledger>, span: Span, stop: &C
     ending
 }
 
-/// How many sequences up to here are no longer in the stream.
+/// Returns the number of sequences up to here that are no longer in the stream.
 fn missing(replay: &Replay, span: Span) -> u64 {
     let passed = replay.progress().map_or(0, |progress| progress.at.sequence + 1 - span.first);
     passed.saturating_sub(replay.progress().map_or(0, |progress| progress.read))

@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks of which both have to find that the stream lost something.
 const DOUBT_PAUSE: Duration = Duration::from_secs(3);
-/// How long other workers are given to drive the ledger again.
+/// The time that other workers are given to drive the ledger again.
 const OTHERS_FIRST: Duration = Duration::from_secs(2);
 /// The number of messages by which a ledger that knows of no progress is found to have what was acknowledged.
 const SAMPLE: u64 = 1_000;
@@ -35,7 +35,7 @@ pub(super) struct Follower {
     connection: Connection,
     meter: Meter,
     has_looked: bool,
-    /// How far the ledger was at the last look, while it lacks something.
+    /// The place of the ledger at the last look, while it lacks something.
     behind: Option<u64>,
     /// The messages that the stream lost, as the last look found: a replica that leads since a moment may still be reading.
     doubted: Vec<Lost>,

@@ -41,7 +41,7 @@ pub use stream_watch::{StreamMetrics, StreamWatch, WatchPace};
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// The least time between two lines about the same trouble.
 const QUIET: Duration = Duration::from_secs(30);
-/// How long the last acknowledgements may take to leave.
+/// The longest time the last acknowledgements may take to leave.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Upper bounds of the seconds a batch takes.
 const BATCH_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];

@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(300);
 /// More than this many messages on their way would be no help to anybody: three batches for each of 300 workers.
 const ACK_PENDING_MAX: u64 = 1_000_000;
 
-/// How often what is done by itself is done.
+/// The interval at which what is done by itself is done.
 #[derive(Debug, Clone, Copy)]
 pub struct WatchPace {
     /// Between two looks.

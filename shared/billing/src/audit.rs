@@ -56,7 +56,7 @@ pub struct AuditRow {
     pub request_id: String,
     /// The kind of change.
     pub action: String,
-    /// Whose bill; empty where it is nobody's.
+    /// The tenant whose bill it is; empty where it is nobody's.
     pub tenant_id: String,
     /// The change as it was asked for.
     pub body: String,

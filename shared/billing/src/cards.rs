@@ -17,7 +17,7 @@ use crate::source::Source;
 pub struct Card {
     /// Names the card.
     pub version: i64,
-    /// How it prices; shared by all lines that it prices.
+    /// The way it prices; shared by all lines that it prices.
     pub pricing: Arc<Pricing>,
     /// Valid for events from this moment on.
     pub effective_from: Timestamp,

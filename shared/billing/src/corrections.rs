@@ -55,7 +55,7 @@ impl CorrectionKind {
 pub struct Correction {
     /// Chosen by whoever asked for it.
     pub id: Uuid,
-    /// Whose bill.
+    /// The tenant whose bill it is.
     pub tenant_id: String,
     /// The kind of change.
     pub kind: CorrectionKind,
@@ -123,11 +123,11 @@ pub enum Wanted {
 pub struct NewCorrection {
     /// Names it for ever.
     pub id: Uuid,
-    /// Whose bill.
+    /// The tenant whose bill it is.
     pub tenant_id: TenantId,
     /// The change that it shall make.
     pub wanted: Wanted,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -249,7 +249,7 @@ impl Billing {
         Ok(PageOf::cut(rows, page.limit, |row| Cursor::after([row.ts.to_string(), row.id.to_string()])))
     }
 
-    /// How many corrections count in the range.
+    /// Returns the number of corrections that count in the range.
     ///
     /// # Errors
     /// A database that is away or refuses.
@@ -504,7 +504,7 @@ async fn repeats_of(
     rows.iter().map(|row| Ok(EventId::new(dialect.read_uuid(row, "id")?))).collect()
 }
 
-/// Why an id is of no billed event.
+/// Returns the reason an id is of no billed event.
 async fn not_billed(transaction: &Transaction, tenant: &TenantId, id: Uuid) -> Result<Refusal, BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();

@@ -5,7 +5,7 @@ use std::fmt;
 use goldleaves_store::StoreError;
 use sea_orm::{DbErr, RuntimeErr};
 
-/// Why billing did not do what it was asked.
+/// The reason billing did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BillingError {
     /// Asked for what can't be done.
@@ -43,7 +43,7 @@ pub struct Refusal {
     pub stored: Option<String>,
 }
 
-/// Why a request is refused, as one word.
+/// The reason a request is refused, as one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
     /// 409: the id stands for something else.

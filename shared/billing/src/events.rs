@@ -78,7 +78,7 @@ impl Billing {
         Ok(PageOf::cut(items, page.limit, |item| Cursor::after([item.ts.to_string(), item.event_id.clone()])))
     }
 
-    /// How many events there are, counted up to one more than `most`.
+    /// Returns the number of events there, counted up to one more than `most`.
     ///
     /// # Errors
     /// A database that is away or refuses.

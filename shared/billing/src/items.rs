@@ -29,13 +29,13 @@ pub struct EventItem {
     pub action: Option<String>,
     /// The units that it counts by itself.
     pub units: UnitsTotal,
-    /// How the call ended.
+    /// The end of the call.
     pub outcome: Option<String>,
     /// The state of the event.
     pub state: EventState,
     /// The billed event that it repeats.
     pub duplicate_of: Option<Uuid>,
-    /// Why it was set aside.
+    /// The reason it was set aside.
     pub set_aside_reason: Option<String>,
     /// The card that prices it.
     pub rate_version: Option<i64>,

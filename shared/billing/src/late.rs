@@ -15,7 +15,7 @@ use crate::{Billing, BillingError};
 pub struct LateHour {
     /// The hour.
     pub hour: Timestamp,
-    /// How often.
+    /// The number of them.
     pub changes: i64,
     /// The last time.
     pub changed_at: Timestamp,

@@ -5,10 +5,10 @@ use std::time::Duration;
 /// The most that an answer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerLimits {
-    /// How long a statement may read.
+    /// The time for which a statement may read.
     pub statement: Duration,
-    /// How many lines a bill or a report may be made of, one for each route, action and rate card. A period is closed however many
-    /// it has.
+    /// The number of lines that a bill or a report may be made of, one for each route, action and rate card. A period
+    /// is closed however many it has.
     pub lines: usize,
 }
 

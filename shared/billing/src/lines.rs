@@ -84,7 +84,7 @@ pub struct InvoiceLine {
     pub action: String,
     /// The card; 0 for amounts.
     pub rate_version: i64,
-    /// How the card prices; `None` for amounts.
+    /// The way the card prices; `None` for amounts.
     pub pricing: Option<Arc<Pricing>>,
     /// Events, or events more or less.
     pub events: i64,
@@ -97,7 +97,7 @@ pub struct InvoiceLine {
 /// The bill of a tenant for a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoice {
-    /// Whose.
+    /// The tenant whose lines they are.
     pub tenant_id: String,
     /// Counts from 1.
     pub number: i64,

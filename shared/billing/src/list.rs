@@ -92,7 +92,7 @@ impl<T> PageOf<T> {
 }
 
 impl Page {
-    /// How many rows are read to know whether there is another page.
+    /// Returns the number of rows that are read to know whether there is another page.
     pub(crate) fn rows(&self) -> i64 {
         i64::from(self.limit) + 1
     }

@@ -35,7 +35,7 @@ pub struct PeriodOfEvent {
     pub number: i64,
     /// True if it is closed.
     pub state: PeriodState,
-    /// Since when.
+    /// The time since when it is so.
     pub closed_at: Option<Timestamp>,
 }
 
@@ -50,7 +50,7 @@ pub struct Match {
     pub period: Option<PeriodOfEvent>,
     /// The corrections of it and of its repeats, oldest first.
     pub corrections: Vec<Correction>,
-    /// How far its hour has come on its way to Stripe.
+    /// The point its hour has reached on its way to Stripe.
     pub stripe: Vec<MeterState>,
 }
 

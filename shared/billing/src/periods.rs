@@ -15,7 +15,7 @@ use crate::source::{self, Source};
 use crate::tenants::every_name;
 use crate::{Billing, BillingError, Put, Refusal, RefusalCode, left_out, locks};
 
-/// How long after its end a period may be closed.
+/// The time after its end for which a period may be closed.
 const SETTLED_MICROS: i64 = Timestamp::HOUR_MICROS;
 /// The least length of a period whose end nobody chose: the zones of a tenant that moves lie up to 26 hours apart.
 const LEAST_MICROS: i64 = 27 * Timestamp::HOUR_MICROS;
@@ -38,11 +38,11 @@ pub struct ClosedPeriod {
     pub period: Period,
     /// The zone that its ends were chosen in.
     pub time_zone: String,
-    /// Since when it is closed.
+    /// The time at which it was closed.
     pub closed_at: Timestamp,
     /// The user that closed it.
     pub actor: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// The sum that was billed with it.
     pub total: Cents,
@@ -55,7 +55,7 @@ pub struct ClosedPeriod {
 /// A period that is to be closed.
 #[derive(Debug, Clone)]
 pub struct NewPeriod {
-    /// Whose.
+    /// The tenant whose period it is.
     pub tenant_id: TenantId,
     /// The next one.
     pub number: i64,
@@ -63,7 +63,7 @@ pub struct NewPeriod {
     pub starts_at: Option<Timestamp>,
     /// `None` is the end of the month in the tenant's zone.
     pub ends_at: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -150,7 +150,7 @@ impl Billing {
         }))
     }
 
-    /// How many lines a closed period's invoice has.
+    /// Returns the number of lines a closed period's invoice has.
     ///
     /// # Errors
     /// A database that is away or refuses.

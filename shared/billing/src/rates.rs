@@ -30,20 +30,20 @@ const THOUGHT_OF: i64 = 0;
 pub struct NewCard {
     /// Names it for ever.
     pub id: Uuid,
-    /// Whose usage it prices.
+    /// The tenants whose usage it prices.
     pub selector: Selector,
-    /// How.
+    /// The way it prices.
     pub pricing: Pricing,
     /// From when on.
     pub effective_from: Timestamp,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
 /// The change that a card would make for one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Whose bill.
+    /// The tenant whose bill it is.
     pub tenant_id: String,
     /// The units of the range.
     pub units: UnitsTotal,

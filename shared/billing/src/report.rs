@@ -18,7 +18,7 @@ const USER_EVENTS_MAX: i64 = 1_000_000;
 /// A tenant's usage of a range, net of corrections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Whose.
+    /// The tenant whose usage it is.
     pub tenant_id: TenantId,
     /// When.
     pub period: Period,
@@ -28,7 +28,7 @@ pub struct Summary {
     pub total_units: UnitsTotal,
     /// The sum of the invoice lines, adjustments included.
     pub total_cost_cents: Cents,
-    /// How many routes were used.
+    /// The number of routes that were used.
     pub unique_routes: u64,
     /// The default card's rate in force now; `None` where it has more than one.
     pub current_rate: Option<Rate>,

@@ -55,7 +55,7 @@ impl Source<'_> {
         Ok(self.find(select.limit(1)).await?.into_iter().next())
     }
 
-    /// How many rows a query finds.
+    /// Returns the number of rows that a query finds.
     pub(crate) async fn count<E: EntityTrait>(self, select: Select<E>) -> Result<i64, BillingError> {
         let select = select.select_only().expr_as(Expr::cust("COUNT(*)"), "count");
         let (sql, params) = build(self.dialect(), select.as_query());

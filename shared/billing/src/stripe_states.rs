@@ -9,7 +9,7 @@ use crate::source::{Source, wide};
 use crate::stripe::METER;
 use crate::{Billing, BillingError};
 
-/// How far an hour has come.
+/// The point that an hour has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HourState {
     /// No customer, or no row yet.
@@ -47,7 +47,7 @@ pub struct MeterState {
     pub meter: String,
     /// The hour.
     pub hour: Timestamp,
-    /// How far it has come.
+    /// The point that it has reached.
     pub state: HourState,
     /// The newest revision.
     pub through_revision: Option<i32>,

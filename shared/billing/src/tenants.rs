@@ -23,7 +23,7 @@ const TENANTS_AT_ONCE: i64 = 5_000;
 /// One tenant's usage of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantUsage {
-    /// Whose.
+    /// The tenant whose figures they are.
     pub tenant_id: String,
     /// Billed events, net of corrections.
     pub events: i64,

@@ -22,7 +22,7 @@ pub struct Imported {
     pub replaced: Vec<RateCard>,
 }
 
-/// Why nothing was imported.
+/// The reason nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// A version can't be two cards, and this ledger has used its own.

@@ -7,7 +7,7 @@ const PLACES: usize = 6;
 /// One, in millionths.
 pub(crate) const ONE: u64 = 1_000_000;
 
-/// Why a text is not an exact decimal.
+/// The reason a text is not an exact decimal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecimalError {
     /// Anything but digits with at most one point between digits.

@@ -18,7 +18,8 @@ pub struct Delivery {
     pub traceparent: Option<String>,
 }
 
-/// Why a batch has no receipt. Every error is ambiguous: the batch may have arrived, so it is sent again with the same ids.
+/// The reason a batch has no receipt. Every error is ambiguous: the batch may have arrived, so it is sent again with
+/// the same ids.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The receiver is away, slow or full: the same batch, later.
@@ -36,7 +37,7 @@ pub enum PublishError {
     /// The receiver lost what it had confirmed: start again from the oldest retained record.
     #[error("the receiver lost what it had confirmed: {reason}")]
     Rewound {
-        /// How the loss showed.
+        /// The sign by which the loss showed.
         reason: String,
     },
 }

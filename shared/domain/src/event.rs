@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{Epoch, EventId, Fingerprint, RequestId, RoutePattern, Source, TenantId, Timestamp, Units, UserId};
 
-/// How a call ended. This list is closed.
+/// The end of a call. This list is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// The response was handed over to its last byte.
@@ -132,7 +132,7 @@ pub struct UsageEvent {
     pub event_id: EventId,
     /// The gateway it comes from.
     pub source: Source,
-    /// Whose usage it is.
+    /// The tenant whose usage it is.
     pub tenant_id: TenantId,
     /// The user that called.
     pub user_id: UserId,
@@ -152,7 +152,7 @@ pub struct UsageEvent {
     pub units: Units,
     /// The guide's metadata.
     pub metadata: CallMetadata,
-    /// How it ended.
+    /// The way it ended.
     pub outcome: Outcome,
     /// The fingerprint of the request, for the repeat rule; `None` matches nothing.
     pub fingerprint: Option<Fingerprint>,
@@ -162,7 +162,7 @@ pub struct UsageEvent {
     pub seq: u64,
 }
 
-/// How far an event's time may lie ahead of the moment it was stored: further than any time zone set wrong.
+/// The time by which an event may lie ahead of the moment it was stored: further than any time zone set wrong.
 const AHEAD_MICROS_MAX: i64 = 48 * 3_600 * 1_000_000;
 
 impl UsageEvent {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::json::Append;
 
-/// Why a text is not an identity.
+/// The reason a text is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not 1 to 128 characters of `[A-Za-z0-9._:-]`.
@@ -134,7 +134,7 @@ macro_rules! name_identity {
 }
 
 name_identity!(
-    /// Whose usage it is: 1 to 255 characters without control characters, from a verified token only.
+    /// The tenant whose usage it is: 1 to 255 characters without control characters, from a verified token only.
     TenantId
 );
 name_identity!(

@@ -11,7 +11,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NormalPath(String);
 
-/// Why a path has no single meaning. Each is the client's mistake, 400.
+/// The reason a path has no single meaning. Each is the client's mistake, 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PathError {
     /// Does not start with `/`.

@@ -30,7 +30,7 @@ struct Node<T> {
     children: HashMap<Box<[u8]>, Self>,
 }
 
-/// How a pattern matched.
+/// The way a pattern matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentMatch<'p> {
     /// The part of the path beyond the pattern: empty, or with its `/`.

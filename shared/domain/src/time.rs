@@ -19,7 +19,7 @@ const LAST_MICROS: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// Why a text or a number is no moment.
+/// The reason a text or a number is no moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
     /// Neither RFC 3339 nor a date.
@@ -190,7 +190,7 @@ pub struct Period {
     end: Timestamp,
 }
 
-/// Why two texts are no period.
+/// The reason two texts are no period.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeriodError {
     /// `start_date` can't be read.

@@ -13,7 +13,7 @@ pub struct Base {
     is_https: bool,
 }
 
-/// Why a text is no address of a service. Never holds the text.
+/// The reason a text is no address of a service. Never holds the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BaseError {
     /// Not a URL.

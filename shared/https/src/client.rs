@@ -38,7 +38,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Why there is no whole answer.
+/// The reason there is no whole answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// There was no connection: nothing was sent.
@@ -46,7 +46,7 @@ pub enum CallError {
     NotConnected {
         /// Where to.
         host: String,
-        /// Why.
+        /// The reason.
         source: hyper_util::client::legacy::Error,
     },
     /// No answer in time; the request may have arrived.
@@ -60,7 +60,7 @@ pub enum CallError {
     BodyBroken {
         /// The status that came.
         status: StatusCode,
-        /// Why.
+        /// The reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

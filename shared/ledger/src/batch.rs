@@ -151,7 +151,7 @@ pub(crate) struct DeadLetter<'a> {
     pub(crate) arrivals: Vec<Arrival>,
 }
 
-/// How much a dead letter knows; billable events rank above all.
+/// Returns the rank of a dead letter by what it knows; billable events rank above all.
 pub(crate) fn rank(reason: &str) -> u8 {
     match reason {
         "upstream_aborted" => 2,

@@ -2,7 +2,7 @@
 
 use goldleaves_store::StoreError;
 
-/// Why the ledger did not do what it was asked.
+/// The reason the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// No rate was ever set, so nothing can be priced.

@@ -10,8 +10,8 @@ use crate::batch::content_id;
 use crate::{Incoming, Ledger, LedgerError};
 
 impl Ledger {
-    /// How many of these messages are billed, repeats or set aside already. Seals are not counted: the ledger keeps what they
-    /// say, not them.
+    /// Returns the number of these messages that are billed, repeats or set aside already. Seals are not counted: the
+    /// ledger keeps what they say, not them.
     ///
     /// # Errors
     /// A database that is away or refuses.

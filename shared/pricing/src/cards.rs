@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::Pricing;
 
-/// Whose usage a card prices. An empty part is for all there are.
+/// The usage that a card prices. An empty part is for all there are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Selector {
     /// The tenant.
@@ -25,7 +25,7 @@ impl Selector {
         Place { tenant_id: &self.tenant_id, route: &self.route, action: &self.action }
     }
 
-    /// How narrow it is: a tenant counts 4, a route 2, an action 1.
+    /// Returns how narrow it is: a tenant counts 4, a route 2, an action 1.
     pub fn weight(&self) -> u8 {
         let parts = [(4, &self.tenant_id), (2, &self.route), (1, &self.action)];
         parts.into_iter().filter(|(_, part)| !part.is_empty()).map(|(weight, _)| weight).sum()
@@ -69,7 +69,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// How a card came to be.
+/// The origin of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// From `USAGE_RATE_CENTS`.
@@ -100,17 +100,17 @@ pub struct RateCard {
     pub version: i64,
     /// The caller's id, for cards that were made by the API.
     pub id: Option<Uuid>,
-    /// Whose usage it prices.
+    /// The usage that it prices.
     pub selector: Selector,
     /// The price.
     pub pricing: Pricing,
     /// It prices events from this moment on, until another card of its selector does.
     pub effective_from: Timestamp,
-    /// How it came to be.
+    /// The origin of it.
     pub origin: Origin,
     /// The user who made it by the API.
     pub actor: Option<String>,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::model::{Package, Pricing, Tier, Tiers};
 /// The models that there are, as a person is told.
 const MODELS: &str = "per_unit, graduated, volume, package and inherit";
 
-/// Why JSON is no pricing.
+/// The reason JSON is no pricing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{member} {what}")]
 pub struct PricingError {

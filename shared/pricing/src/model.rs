@@ -38,7 +38,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// How units are priced.
+/// The way units are priced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pricing {
     /// Each unit at the same rate.
@@ -66,7 +66,7 @@ pub struct Tier {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tiers(Vec<Tier>);
 
-/// Why tiers are no ladder.
+/// The reason tiers are no ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TiersError {
     /// None, or too many.

@@ -13,7 +13,7 @@ pub struct CallIntent<T = String> {
     /// From [`Recorder::event_id`](super::Recorder::event_id), one per client request however often the upstream is
     /// tried.
     pub event_id: EventId,
-    /// Whose usage it is, from the verified token.
+    /// The tenant whose usage it is, from the verified token.
     pub tenant_id: TenantId,
     /// The user that called, from the verified token.
     pub user_id: UserId,
@@ -35,10 +35,10 @@ pub struct CallIntent<T = String> {
     pub client_ip: Option<T>,
 }
 
-/// How a call that is billed, or set aside, ended.
+/// The end of a call that is billed, or set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// How it ended.
+    /// The way it ended.
     pub outcome: Outcome,
     /// The status the client got; 499 when it left before one came.
     pub status_code: u16,
@@ -54,7 +54,7 @@ pub struct Settlement {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// Why an announced call leaves no event. The number 5 stood for a reason that no program gave.
+/// The reason an announced call leaves no event. The number 5 stood for a reason that no program gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum VoidReason {

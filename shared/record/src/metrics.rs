@@ -42,7 +42,7 @@ impl FailedStep {
     }
 }
 
-/// How an attempt of the relay ended.
+/// The outcome of an attempt of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     /// With a receipt.

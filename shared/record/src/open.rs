@@ -25,14 +25,14 @@ use super::sealer::{Sealer, SealerStart};
 use super::shown::show_spool;
 use crate::clock::{self, Clock};
 
-/// How long the start waits for a disk that does not answer. What the spool holds is not read in that time, so that a disk
-/// that is only slow needs far less.
+/// The time for which the start waits for a disk that does not answer. What the spool holds is not read in that time,
+/// so that a disk that is only slow needs far less.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// The same, and for a disk that refuses too, where whoever would be served meanwhile can wait: with sockets that were handed
 /// over, an older process or their queues have the callers.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
-/// How often the spool is tried in that time on a disk that refuses.
+/// The number of times the spool is tried in that time on a disk that refuses.
 const TRIED_EVERY: Duration = Duration::from_millis(500);
 
 /// Less is taken, and warned of: with nobody to take events it is full within seconds, and a tenant may have fewer calls
@@ -68,7 +68,7 @@ impl RecordOptions {
     }
 }
 
-/// Why the record side could not be opened.
+/// The reason the record side could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordOpenError {
     /// The spool could not be opened.
@@ -148,7 +148,7 @@ impl AttemptEnd {
     }
 }
 
-/// How long something is waited for.
+/// The time for which something is waited for.
 struct Wait {
     until: Instant,
     hurry: CancellationToken,

@@ -31,7 +31,7 @@ struct RecorderInner {
     /// Calls served without a record that no spool has counted yet.
     uncounted: Mutex<u64>,
     durability: Durability,
-    /// How many calls one tenant may have open, for the spool.
+    /// The number of calls that one tenant may have open, for the spool.
     calls_max: usize,
     metrics: RecordMetrics,
     /// Calls of this start that have no record, for health; the spool keeps the count that is sealed.
@@ -49,7 +49,7 @@ struct CallLog {
     sealed: AtomicBool,
 }
 
-/// Why a call has no record.
+/// The reason a call has no record.
 #[derive(Debug, thiserror::Error)]
 enum NoRecord {
     #[error("the spool could not be opened yet")]
@@ -68,7 +68,7 @@ impl NoRecord {
     }
 }
 
-/// How long a call waits at most for a spool whose disk is behind.
+/// The time for which a call waits at most for a spool whose disk is behind.
 const BEHIND_MAX: Duration = Duration::from_millis(50);
 const BEHIND_PAUSE: Duration = Duration::from_millis(2);
 /// Between two looks whether the disk that is waited for stands still.
@@ -179,7 +179,7 @@ impl Recorder {
         self.shared.durability
     }
 
-    /// How many calls one tenant may have open, so that the spool has room for those of others.
+    /// Returns the number of calls that one tenant may have open, so that the spool has room for those of others.
     pub fn calls_max(&self) -> usize {
         self.shared.calls_max
     }

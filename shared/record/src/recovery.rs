@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use super::codec::{self, CodecError};
 use super::metrics::RecordMetrics;
 
-/// Why what an earlier start left could not be settled.
+/// The reason what an earlier start left could not be settled.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// The spool did not take the settlements.

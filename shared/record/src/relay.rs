@@ -44,7 +44,7 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after the spool could not be read.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often what the relay does by itself is done.
+/// The interval at which what the relay does by itself is done.
 #[derive(Debug, Clone, Copy)]
 pub struct RelayPace {
     /// Between two seals of an epoch that changes.

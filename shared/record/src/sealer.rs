@@ -13,7 +13,7 @@ use super::metrics::RecordMetrics;
 use super::recorder::durable;
 use super::seal::{SealAs, SealBook};
 
-/// Why a seal is not written. What it would have said stays in the book.
+/// The reason a seal is not written. What it would have said stays in the book.
 #[derive(Debug, thiserror::Error)]
 enum SealError {
     #[error("the spool did not take a seal")]

@@ -15,7 +15,7 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     }
 }
 
-/// How many files and sockets this process may have open; `None` = without limit.
+/// Returns the number of files and sockets that this process may have open; `None` = without limit.
 pub fn descriptor_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }

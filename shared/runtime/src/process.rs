@@ -14,7 +14,7 @@ use crate::settings::{Again, CONFIG_FILE, FILE_NAME, File, Mistakes, Values};
 use crate::signals;
 pub use crate::terminal::{answer, print, say, show};
 
-/// How long threads are waited for in the end that wait for a disk that stands still.
+/// The time for which threads are waited for in the end that wait for a disk that stands still.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// A program that takes no arguments of its own, from the first thing it does to the last: its command line, its settings,

@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// How thoroughly to measure.
+/// The thoroughness of a measurement.
 struct Effort {
     turns: usize,
     turn: Duration,
@@ -204,7 +204,7 @@ fn append_and_sync(folder: &Path, effort: &Effort) -> Result<f64> {
     Ok(median(rates))
 }
 
-/// How bytes could get into the kernel.
+/// The ways in which bytes could get into the kernel.
 #[derive(Clone, Copy)]
 enum Way {
     /// A copy into mapped memory of a tmpfs.

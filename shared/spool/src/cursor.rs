@@ -15,7 +15,7 @@ pub(crate) struct CursorState {
     pub(crate) acknowledged: u64,
     /// The memo that is kept with the cursor.
     pub(crate) memo: Bytes,
-    /// How many relayed records of the whole log lie before `acknowledged`.
+    /// The number of relayed records of the whole log that lie before `acknowledged`.
     pub(crate) acknowledged_records: u64,
     /// Ends of what was handed out and not acknowledged.
     pub(crate) delivered: VecDeque<u64>,

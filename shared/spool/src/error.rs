@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ids::IntentId;
 
-/// Why a spool could not be opened.
+/// The reason a spool could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process writes to this directory.
@@ -37,7 +37,7 @@ pub enum OpenError {
         action: &'static str,
         /// The path of it.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
 }
@@ -63,7 +63,7 @@ pub(crate) fn is_disk(error: &io::Error) -> bool {
     full.contains(&error.kind()) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
-/// Why a record was not appended. Nothing of it is in the log then.
+/// The reason a record was not appended. Nothing of it is in the log then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// `bytes_max` is reached and nothing acknowledged is left to delete, or more intents are open than can be carried.
@@ -102,7 +102,7 @@ pub struct MemoTooLarge {
     pub bytes: usize,
 }
 
-/// Why a wait or a read failed.
+/// The reason a wait or a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The record is in the kernel but cannot be made durable now.

@@ -149,9 +149,9 @@ pub(crate) fn frame_bytes(payload_bytes: usize) -> u64 {
 pub(crate) struct Start {
     pub(crate) epoch: Uuid,
     pub(crate) last_seq: u64,
-    /// How many relayed records the whole log held before this segment.
+    /// The number of relayed records the whole log held before this segment.
     pub(crate) relayed: u64,
-    /// How many CARRIED, OPEN IDS and EPOCH frames follow at once.
+    /// The number of CARRIED, OPEN IDS and EPOCH frames that follow at once.
     pub(crate) carried: u32,
     /// True if anything of this epoch was recorded before.
     pub(crate) used: bool,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::stage::{DirectoryIdentity, Stage, TmpfsStage};
 
-/// How [`FileSystem::open`] opens a file.
+/// The way [`FileSystem::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
     /// An existing file, only to be read.

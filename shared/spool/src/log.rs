@@ -147,14 +147,14 @@ pub(crate) struct Log {
     pub(crate) slack: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) segment_bytes: u64,
-    /// How many segments are kept ready, at least and at most.
+    /// The numbers of segments that are kept ready, at least and at most.
     pub(crate) spares_min: usize,
     pub(crate) spares_max: usize,
-    /// How fast segments fill, to have those ready that the next seconds need.
+    /// The rate at which segments fill, to have those ready that the next seconds need.
     pub(crate) filled: Option<FillRate>,
     /// The base of the segment after the last spare.
     pub(crate) next_base: u64,
-    /// Why there is no further spare.
+    /// The reason there is no further spare.
     pub(crate) obstacle: Option<AppendError>,
     /// The file system's error when the tail could not be written anew.
     pub(crate) broken: Option<io::ErrorKind>,
@@ -315,7 +315,7 @@ impl Log {
         left.map(drop)
     }
 
-    /// Why an intent of any size would not be taken: what [`Self::intent`] would say of the largest.
+    /// Returns the reason an intent of any size would not be taken: what [`Self::intent`] would say of the largest.
     pub(crate) fn refuses(&self) -> Option<AppendError> {
         if self.closed {
             return Some(AppendError::Closed);
@@ -333,7 +333,7 @@ impl Log {
         self.spares.len() < self.spares_wanted() || self.room().for_settlements() < enough
     }
 
-    /// How many segments are to be ready, for the rate at which they fill.
+    /// Returns the number of segments that are to be ready, for the rate at which they fill.
     fn spares_wanted(&self) -> usize {
         let lasted = self.filled.and_then(|filled| Some(filled.lasted?.max(filled.at.elapsed())));
         let soon = lasted.map_or(0, |lasted| SPARES_AHEAD.as_millis() / lasted.as_millis().max(1) + 1);

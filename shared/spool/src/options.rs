@@ -8,17 +8,17 @@ use crate::error::OpenError;
 /// A segment is at least this large.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 
-/// How a spool is kept.
+/// The way a spool is kept.
 #[derive(Debug, Clone)]
 pub struct SpoolOptions {
     /// Where. Made if missing.
     pub directory: PathBuf,
     /// All files together stay below this; at least four segments.
     pub bytes_max: u64,
-    /// How long acknowledged segments are kept for a rewind, unless room is needed.
+    /// The time for which acknowledged segments are kept for a rewind, unless room is needed.
     pub retain: Duration,
-    /// How long a receiver may still lose what it acknowledged, to a power cut: each start hands that on once more, and until
-    /// then it is retained, unless room is needed. Zero = what is acknowledged is never lost.
+    /// The time in which a receiver may still lose what it acknowledged, to a power cut: each start hands that on once
+    /// more, and until then it is retained, unless room is needed. Zero = what is acknowledged is never lost.
     pub settle_after: Duration,
     /// Size of a segment, at least [`SEGMENT_BYTES_MIN`], a multiple of 4096.
     pub segment_bytes: u64,
@@ -29,7 +29,7 @@ pub struct SpoolOptions {
     /// A folder on a tmpfs that outlives the process: appended bytes wait there for the disk. `None`, or one that cannot be
     /// used: an append writes to the disk itself, and waits when that stands still.
     pub stage_directory: Option<PathBuf>,
-    /// How much may wait there.
+    /// The most bytes that may wait there.
     pub stage_bytes: usize,
 }
 

@@ -95,7 +95,7 @@ impl<'a> Quarantine<'a> {
     }
 }
 
-/// How many files are set aside in a spool's directory.
+/// Returns the number of files that are set aside in a spool's directory.
 pub(crate) fn files(fs: &dyn FileSystem, directory: &Path) -> usize {
     fs.list(&directory.join(DIRECTORY)).map_or(0, |names| names.len())
 }

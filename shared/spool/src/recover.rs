@@ -356,7 +356,8 @@ impl EarlierEpochs {
         Ok(())
     }
 
-    /// How long segments had been sealed when the last record was appended: by the records' own times, not by the clock of now.
+    /// Dates how long segments had been sealed when the last record was appended: by the records' own times, not
+    /// by the clock of now.
     fn date(&self) {
         let newest = u64::from(self.survey.newest_unix_secs);
         for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {

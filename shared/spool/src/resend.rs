@@ -71,7 +71,7 @@ fn asked(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<u64>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ResendPlace {
     pub(crate) lsn: u64,
-    /// How many relayed records the log held before it.
+    /// The number of relayed records the log held before it.
     pub(crate) records_before: u64,
     /// When the first record there was appended, seconds since 1970; `None`: there is none.
     pub(crate) unix_secs: Option<u32>,

@@ -49,7 +49,7 @@ pub(crate) struct Room<'a> {
     pub(crate) segment_bytes: u64,
     /// True if the stage takes another frame.
     pub(crate) stage_has_room: bool,
-    /// Why there is no further spare.
+    /// The reason there is no further spare.
     pub(crate) obstacle: Option<AppendError>,
 }
 
@@ -81,7 +81,7 @@ impl Room<'_> {
         self.active.saturating_sub(self.frame_max) + self.in_spares(0, self.open)
     }
 
-    /// Why there is no room.
+    /// Returns the reason there is no room.
     pub(crate) fn none(&self) -> AppendError {
         self.obstacle.unwrap_or(AppendError::Behind)
     }

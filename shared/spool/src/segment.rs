@@ -94,7 +94,7 @@ pub(crate) struct Segment {
     end: AtomicU64,
     /// Length of the file.
     bytes: AtomicU64,
-    /// How many relayed records the log held before this segment (for counts only).
+    /// The number of relayed records the log held before this segment (for counts only).
     pub(crate) relayed_before: AtomicU64,
     /// Where the log ended when no open intent's payload lay here any more; 0 = one may.
     pub(crate) left_at: AtomicU64,

@@ -247,7 +247,7 @@ impl Spool {
         })
     }
 
-    /// Why an intent would not be taken now; asks no disk.
+    /// Returns the reason an intent would not be taken now; asks no disk.
     #[must_use]
     pub fn refuses(&self) -> Option<AppendError> {
         self.shared.log.lock().refuses()

@@ -47,7 +47,7 @@ const PREFIX: &str = "goldleaves-";
 /// The directory of a spool may be away for a moment, as a volume that is not mounted yet is.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3_600);
 const SUFFIX: &str = ".stage";
-/// How often a lock is tried that a process on its way out may still hold, and how long between two tries.
+/// The number of times a lock is tried that a process on its way out may still hold, and the time between two tries.
 const RELEASE_TRIES: u32 = 250;
 const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -275,7 +275,7 @@ pub(crate) struct Chunks {
     reserve: usize,
 }
 
-/// Whose bytes a stage holds.
+/// The owner of a stage's bytes.
 pub(crate) struct Owner<'a> {
     pub(crate) spool: Uuid,
     pub(crate) epoch: Uuid,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A write or sync that takes longer than this is called standing still.
 const STANDS_STILL: Duration = Duration::from_secs(1);
 
-/// Since when the disk works at the same thing.
+/// The time since when the disk works at the same thing.
 pub(crate) struct DiskStall {
     opened: Instant,
     /// Milliseconds from `opened` to the beginning, plus one; 0 = at nothing.

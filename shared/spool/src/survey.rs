@@ -26,7 +26,7 @@ pub(crate) struct DirectoryFiles {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Files that should be segments but whose headers cannot be read.
     pub(crate) damaged: Vec<PathBuf>,
-    /// How many bytes these have.
+    /// The number of bytes these have.
     pub(crate) damaged_bytes: u64,
     /// Largest number in a file name.
     pub(crate) last_number: u64,

@@ -34,7 +34,7 @@ pub(crate) enum SyncStep {
 #[derive(Default)]
 struct Company {
     began: Option<Instant>,
-    /// How many had come to wait when the last sync began, ever.
+    /// The number that had come to wait when the last sync began, ever.
     came: u64,
     /// The part of these since the sync before.
     size: u64,

@@ -20,7 +20,7 @@ pub(crate) struct SpoolProgress {
     pub(crate) rewinds: u64,
 }
 
-/// How far records are durable, and everybody whom that concerns.
+/// The point up to which records are durable, and everybody whom that concerns.
 pub(crate) struct Syncing {
     /// Wakes the syncing thread.
     pub(crate) bell: Bell,

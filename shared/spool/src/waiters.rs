@@ -17,9 +17,9 @@ pub(crate) type Place = (u64, u64);
 #[derive(Default)]
 pub(crate) struct Waiters {
     queue: Mutex<BTreeMap<Place, Waker>>,
-    /// How many are in the queue.
+    /// The number that are in the queue.
     present: AtomicUsize,
-    /// How many ever came.
+    /// The number that ever came.
     came: AtomicU64,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
-/// Why the database did not do what it was asked.
+/// The reason the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Not an URL of SQLite or PostgreSQL. The URL itself may hold a password and is never printed.

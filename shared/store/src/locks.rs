@@ -9,7 +9,7 @@ use crate::store::Transaction;
 /// "GL" and the number of the use.
 const WRITERS: i64 = 0x474c_0002_0000_0000;
 
-/// How the lock that all writers share is held.
+/// The hold on the lock that all writers share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// By all who billed events, when nothing is left but to see whether they may stay.

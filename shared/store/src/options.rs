@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// How the database is used.
+/// The use that is made of the database.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// The most connections: all of them on PostgreSQL, those that read on SQLite.
     pub connections_max: u32,
-    /// How long a connection, and the turn to write on SQLite, is waited for.
+    /// The time for which a connection, and the turn to write on SQLite, is waited for.
     pub acquire_timeout: Duration,
-    /// How long a transaction or a query may take.
+    /// The longest time a transaction or a query may take.
     pub work_timeout: Duration,
-    /// How long [`Store::ping`](crate::Store::ping) waits.
+    /// The time for which [`Store::ping`](crate::Store::ping) waits.
     pub ping_timeout: Duration,
     /// True if a missing SQLite file is made; if not, it is an error.
     pub create_missing: bool,

@@ -10,7 +10,7 @@ use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Row as _, raw_sql};
 
 use crate::error::{StoreError, is_of_shared_sessions};
 
-/// How long the second connection may take; without it nothing is found out, which is no reason not to start.
+/// The longest time the second connection may take; without it nothing is found out, which is no reason not to start.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// The setting by which the first connection marks its session.
 const MARK: &str = "goldleaves.session";

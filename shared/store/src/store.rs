@@ -168,7 +168,7 @@ impl Store {
         }
     }
 
-    /// How many connections there are; asks nobody.
+    /// Returns the number of connections; asks nobody.
     pub fn pool_use(&self) -> PoolUse {
         let max = self.inner.options.connections_max;
         match &self.inner.connections {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{Store, StoreError};
 
-/// How often the database is looked at.
+/// The interval at which the database is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The least time between two log lines of one outage.
 const QUIET: Duration = Duration::from_secs(30);

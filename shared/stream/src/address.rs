@@ -22,7 +22,7 @@ pub(crate) enum Login {
     Token(String),
 }
 
-/// Why a text names no servers. Numbers count from 1; the text itself may hold a password and is never repeated.
+/// The reason a text names no servers. Numbers count from 1; the text itself may hold a password and is never repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Nothing there.

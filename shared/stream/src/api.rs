@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// How long one answer may take.
+/// The longest time one answer may take.
 const ANSWER_SECS: u64 = 3;
 
 /// No stream of that name.
@@ -18,7 +18,7 @@ pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
 /// No message at that sequence.
 pub(crate) const MESSAGE_NOT_FOUND: u64 = 10_037;
 
-/// Why JetStream's API gave no answer that can be used.
+/// The reason JetStream's API gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// Nobody answered, or not now: disconnected, hung, electing a leader, starting.

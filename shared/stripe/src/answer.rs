@@ -28,7 +28,7 @@ pub enum Sent {
     Later {
         /// The text of the refusal.
         error: Refused,
-        /// How long Stripe wants to be left alone.
+        /// The time for which Stripe wants to be left alone.
         pause: Option<Duration>,
         /// 429.
         is_limited: bool,
@@ -39,7 +39,7 @@ pub enum Sent {
     Refused(Refused),
 }
 
-/// Why no event of a lane is taken.
+/// The reason no event of a lane is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Block {
     /// There is no such customer.

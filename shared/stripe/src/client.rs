@@ -42,9 +42,9 @@ pub enum Mode {
 pub struct NewEvent {
     /// The meter's event name.
     pub event_name: String,
-    /// Whose usage.
+    /// The customer whose usage it is.
     pub stripe_customer_id: String,
-    /// How much: a whole number.
+    /// The amount: a whole number.
     pub value: String,
     /// Names the event for 24 hours.
     pub identifier: String,

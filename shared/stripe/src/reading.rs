@@ -10,7 +10,7 @@ use crate::answer::{Refused, refusal};
 /// Beyond this a float holds no whole number for sure.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// Why nothing could be read.
+/// The reason nothing could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Stripe is away.
@@ -91,7 +91,7 @@ struct ValueSettings {
 }
 
 impl StripeMeter {
-    /// Why differences can't be pushed to this meter under this name, if so.
+    /// Returns the reason differences can't be pushed to this meter under this name, if so.
     pub fn unfit(&self, event_name: &str) -> Option<String> {
         let wrong = [
             (self.status != "active", format!("its status is {}, not active", self.status)),
@@ -117,7 +117,7 @@ impl StripeMeter {
 /// The sums of a meter that are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Whose.
+    /// The customer whose usage it is.
     pub stripe_customer_id: String,
     /// From when, in seconds since 1970; of a whole minute.
     pub start: i64,
@@ -213,7 +213,7 @@ struct SampleRequest {
 pub struct Sample {
     /// The request's idempotency key, which begins with the row's identifier.
     pub key: String,
-    /// Why.
+    /// The reason.
     pub code: String,
     /// The same for people.
     pub message: String,

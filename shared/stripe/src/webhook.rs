@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-/// How far a signature's time may lie from now, in seconds.
+/// The distance from now at which a signature's time may lie, in seconds.
 const TOLERANCE_SECS: u64 = 300;
 /// The most signatures of a header that are looked at.
 const SIGNATURES_MAX: usize = 16;
@@ -18,12 +18,12 @@ const SIGNATURES_MAX: usize = 16;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secrets(Vec<Secret>);
 
-/// Why a text holds no secrets.
+/// The reason a text holds no secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not one or more signing secrets such as whsec_…, separated by commas")]
 pub struct SecretsError;
 
-/// Why a webhook is not from Stripe, or not of now. The caller is told nothing of it.
+/// The reason a webhook is not from Stripe, or not of now. The caller is told nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// No header, or one that has no time or no signature.

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::child::Child;
 
-/// How long it may live: one that hangs must not hang the test.
+/// The time for which it may live: one that hangs must not hang the test.
 const LIFE_MAX: Duration = Duration::from_secs(180);
 /// The browser's pipes are its descriptors 3 and 4. Opening one waits for the other side, so both take the same order.
 const START: &str = r#"exec "$1" --headless --no-sandbox --disable-gpu \

@@ -35,7 +35,7 @@ pub struct Response {
     pub status: u16,
     /// First line and headers.
     pub head: Http1Head,
-    /// How the body's end was announced.
+    /// The way the body's end was announced.
     pub framing: BodyFraming,
     /// The body; `complete` says whether its end was seen.
     pub body: Http1Body,

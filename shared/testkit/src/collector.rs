@@ -18,7 +18,7 @@ use crate::child::wait_for;
 use crate::http1::Http1Head;
 use crate::upstream::{Answer, Received, Upstream};
 
-/// How long spans may take to arrive.
+/// The longest time spans may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The collector's reply to a request.
@@ -119,7 +119,7 @@ impl Collector {
         self.server.url()
     }
 
-    /// How many requests came.
+    /// Returns the number of requests that came.
     pub fn requests(&self) -> usize {
         lock(&self.got).requests
     }

@@ -88,12 +88,12 @@ pub fn map(fields: &[(&'static str, &str)]) -> Result<HeaderMap> {
 
 type Handler = dyn Fn(H2Call) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
-/// How it serves.
+/// The way it serves.
 #[derive(Clone, Default)]
 pub struct Options {
     /// Over TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// How many streams a connection may have at once.
+    /// The number of streams that a connection may have at once.
     pub streams_max: Option<u32>,
 }
 
@@ -168,12 +168,12 @@ impl H2Upstream {
         self.address.map(|address| address.to_string()).unwrap_or_default()
     }
 
-    /// How many connections were made to it.
+    /// Returns the number of connections that were made to it.
     pub fn connections(&self) -> usize {
         self.counts.connections.load(Ordering::SeqCst)
     }
 
-    /// How many calls came.
+    /// Returns the number of calls that came.
     pub fn calls(&self) -> usize {
         self.counts.calls.load(Ordering::SeqCst)
     }

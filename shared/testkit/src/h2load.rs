@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use goldleaves_toolbox::Toolbox;
 
-/// How long a load may take.
+/// The longest time a load may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The requests, and how they are sent.
@@ -16,11 +16,11 @@ pub struct H2Load<'a> {
     pub url: &'a str,
     /// Fields of every request, as `name: value`.
     pub fields: &'a [&'a str],
-    /// How many requests in all.
+    /// The number of requests in all.
     pub requests: u32,
     /// Over how many connections.
     pub connections: u32,
-    /// How many streams each has open at once.
+    /// The number of streams that each has open at once.
     pub streams: u32,
 }
 

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// The longest head that is read.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
-/// How the end of a body is known.
+/// The mark by which the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFraming {
     /// No body by rule (HEAD, 1xx, 204, 304), or a request without one.

@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use crate::child::die_with_parent;
 use crate::lent_disk::LentDisk;
 
-/// How long a server may take to answer on its port.
+/// The longest time a server may take to answer on its port.
 const START_SECS_MAX: u64 = 30;
 
 /// The bytes that JetStream may reserve for its streams. Unset it is three quarters of the free disk, and whether a

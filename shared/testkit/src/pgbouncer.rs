@@ -14,7 +14,7 @@ use crate::child::{Child, wait_for};
 use crate::postgres::{Postgres, unprivileged};
 use crate::scratch::Scratch;
 
-/// How many free ports are tried; somebody else may take one before it does.
+/// The number of free ports that are tried; somebody else may take one before it does.
 const PORTS_TRIED: usize = 20;
 
 /// A running PgBouncer. It ends with the value.

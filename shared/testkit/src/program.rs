@@ -20,14 +20,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::child::Child;
 use crate::disk::SmallDisk;
 
-/// How long a program may take to print an address, or to end.
+/// The longest time a program may take to print an address, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same for one that a profiler runs, some fifty times slower.
 const PATIENCE_UNDER: Duration = Duration::from_secs(1_800);
-/// How long a command may take that is run to its end.
+/// The longest time a command may take that is run to its end.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(300);
 
-/// How a program is to be started.
+/// The way a program is to be started.
 #[derive(Debug, Clone)]
 pub struct Launch {
     program: String,
@@ -283,7 +283,7 @@ impl Program {
         self.child.id()
     }
 
-    /// How this process reaches a file as the program sees it, its small disk included.
+    /// Returns the path by which this process reaches a file as the program sees it, its small disk included.
     pub fn path_seen(&self, path: &Path) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.id()));
         root.join(path.strip_prefix("/").unwrap_or(path))

@@ -46,7 +46,7 @@ const STRIPE_WHEELS: &[&str] = &["stripe==16.1.0", "typing-extensions==4.16.0"];
 
 const PEER_WHEELS: &[&str] = &["grpcio==1.85.3", "typing-extensions==4.16.0", "websockets==17.4"];
 
-/// Why a tool could not be installed.
+/// The reason a tool could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// Neither found nor installable here.

@@ -21,10 +21,10 @@ use rustls::ClientConfig;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long the collector may take to connect, and to answer.
+/// The longest time the collector may take to connect, and to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a batch is sent before it is dropped, and the pause after the first time, which doubles.
+/// The number of times a batch is sent before it is dropped, and the pause after the first time, which doubles.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause that a collector may ask for.
@@ -160,7 +160,7 @@ impl ClientInner {
     }
 }
 
-/// Why a batch did not arrive.
+/// The reason a batch did not arrive.
 #[derive(Debug, thiserror::Error)]
 enum PostError {
     #[error("no answer in time")]
@@ -182,7 +182,7 @@ impl PostError {
         }
     }
 
-    /// How long the collector wants to be left alone.
+    /// Returns the time for which the collector wants to be left alone.
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -191,7 +191,7 @@ impl PostError {
     }
 }
 
-/// How many spans the collector did not want. An answer that says nothing readable took everything.
+/// Returns the number of spans that the collector did not want. An answer that says nothing readable took everything.
 fn refused(answer: &Bytes) -> u64 {
     let partial = ExportTraceServiceResponse::decode(answer.clone()).unwrap_or_default().partial_success;
     partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0))

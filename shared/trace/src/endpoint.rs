@@ -16,7 +16,7 @@ pub struct Endpoint {
     is_https: bool,
 }
 
-/// Why a text names no collector. Never holds the text.
+/// The reason a text names no collector. Never holds the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL.

@@ -27,11 +27,11 @@ use crate::{CertificateError, Endpoint, Tracer};
 
 /// The version of the semantic conventions that attributes are named after.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
-/// How many go in one request.
+/// The number of spans that go in one request.
 const BATCH_SPANS: usize = 1_024;
-/// How long the first span of a batch waits for others.
+/// The time for which the first span of a batch waits for others.
 const LINGER: Duration = Duration::from_millis(200);
-/// How long what is left may take once the program stops.
+/// The longest time what is left may take once the program stops.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// The most spans that one of ours is linked to: the events of a batch.
 const LINKS_MAX: u32 = 1_024;
@@ -46,7 +46,7 @@ pub(crate) struct ExportPlan {
     pub(crate) resource: Vec<(String, String)>,
 }
 
-/// Why nothing can be exported.
+/// The reason nothing can be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceStartError {
     /// No encrypted connection can be made.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::span::DISCARDED;
 
-/// How many spans may wait. With the batch on its way that is some fifteen megabytes at most.
+/// The number of spans that may wait. With the batch on its way that is some fifteen megabytes at most.
 const QUEUE_SPANS: usize = 16_384;
 
 /// The end that spans go into.

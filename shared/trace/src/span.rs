@@ -38,7 +38,7 @@ impl Moment {
     }
 }
 
-/// How a span begins.
+/// The beginning of a span.
 #[derive(Debug)]
 pub struct Opening {
     /// The span above it.
@@ -47,7 +47,7 @@ pub struct Opening {
     pub kind: SpanKind,
     /// The name of what is done; few words are in use, whatever is asked.
     pub name: Cow<'static, str>,
-    /// Since when.
+    /// The time since when it runs.
     pub started: Moment,
 }
 

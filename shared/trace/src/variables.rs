@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 /// The most that is read of one list.
 const PAIRS_MAX: usize = 64;
 
-/// Why a text is not what its variable wants. Never holds the text.
+/// The reason a text is not what its variable wants. Never holds the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VariableError {
     #[error("is wrong: pair {0} is not name=value")]

@@ -27,7 +27,7 @@ pub fn say_request(span: &mut OpenSpan, method: &Method, version: Version) {
     span.set("network.protocol.version", version);
 }
 
-/// How a call was answered. What is a server's fault is an error; to who called, a client's fault is one too.
+/// Notes how a call was answered. What is a server's fault is an error; to who called, a client's fault is one too.
 pub fn say_status(span: &mut OpenSpan, status: StatusCode) {
     span.set("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() || (span.is_client() && status.is_client_error()) {

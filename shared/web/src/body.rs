@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 
 use crate::exchange::Exchange;
 
-/// Why a body broke off.
+/// The reason a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The connection it came over failed or was closed too early.
@@ -29,7 +29,7 @@ pub enum BodyError {
     /// It is longer than allowed.
     #[error("the body has more than {bytes_max} bytes")]
     TooLarge {
-        /// How many were allowed.
+        /// The number that was allowed.
         bytes_max: u64,
     },
     /// Nothing came for too long.

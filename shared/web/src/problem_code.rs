@@ -4,7 +4,7 @@
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $word:literal;)*) => {
-        /// Why a request failed, as one word. A program decides by it; the `detail` beside it is for people.
+        /// The reason a request failed, as one word. A program decides by it; the `detail` beside it is for people.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ProblemCode {
             $($(#[$doc])* $name,)*

@@ -184,7 +184,7 @@ pub(crate) fn check(tree: &Tree, problems: &mut Vec<TidyProblem>) -> anyhow::Res
 }
 
 impl Edges {
-    /// Why this crate must not depend on `name`.
+    /// Returns the reason this crate must not depend on `name`.
     fn objection(&self, kind: &str, name: &str) -> Option<String> {
         let own = self.folder.rsplit('/').next().unwrap_or(self.folder);
         if let Some(ours) = name.strip_prefix("goldleaves-") {

@@ -7,6 +7,8 @@ use super::tree::Tree;
 
 /// The words that a doc comment does not begin with: they leave the reader looking for a subject.
 const HEADLESS: [&str; 11] = ["What", "Who", "Whom", "Whoever", "Whether", "Which", "That", "Those", "So", "Of", "As"];
+/// The words that a module may begin with, whose title they are, and an item may not: its doc says what it is.
+const HALF_A_QUESTION: [&str; 4] = ["How", "Why", "Whose", "Since"];
 /// Verbs that only carry a question: "Holds what …" and "Describes whether …" say no more than "What …".
 const CARRIERS: [&str; 4] = ["Describes", "Holds", "Names", "Settles"];
 const CARRIED: [&str; 4] = ["what", "who", "whom", "whether"];
@@ -75,8 +77,8 @@ fn check_beginnings(source: &SourceFile, problems: &mut Vec<TidyProblem>) {
         let mark = ["///", "//!"].into_iter().find(|mark| line.starts_with(mark));
         let begins = mark.filter(|mark| !before.starts_with(mark));
         before = line;
-        let Some(said) = begins.and_then(|mark| line.strip_prefix(mark)) else { continue };
-        if let Some(beginning) = headless(said) {
+        let Some((mark, said)) = begins.and_then(|mark| Some((mark, line.strip_prefix(mark)?))) else { continue };
+        if let Some(beginning) = headless(mark, said) {
             let what = format!(
                 "a doc comment that begins with \"{beginning}\": begin with the noun that it is about (The …, A …) or the verb \
                  that it does (Returns …)"
@@ -87,10 +89,10 @@ fn check_beginnings(source: &SourceFile, problems: &mut Vec<TidyProblem>) {
 }
 
 /// The beginning of a comment that leaves the reader looking for a subject, if it has one.
-fn headless(said: &str) -> Option<String> {
+fn headless(mark: &str, said: &str) -> Option<String> {
     let mut words = said.trim_start().split(|c: char| !c.is_alphabetic());
     let (first, second) = (words.next()?, words.next().unwrap_or_default());
-    if HEADLESS.contains(&first) {
+    if HEADLESS.contains(&first) || (mark == "///" && HALF_A_QUESTION.contains(&first)) {
         return Some(first.to_owned());
     }
     (CARRIERS.contains(&first) && CARRIED.contains(&second)).then(|| format!("{first} {second}"))
@@ -119,6 +121,7 @@ mod tests {
             found("//! Holds what it is.\n/// Holds the key.\nfn f() {}\n/// Describes whether so.\nfn g() {}\n"),
             [1, 4]
         );
+        assert_eq!(found("//! How it ends.\n/// How it ends.\nfn f() {}\n/// Since when.\nfn g() {}\n"), [2, 4]);
         assert_eq!(found(&format!("//! Why.\n// Ten requ{} here.\n", TURNS[0].0)), [2]);
         let rate = concat!("//! One pool", " a core.\n// So ten rows", " a second time.\n// So one pool\n// a core\n");
         assert_eq!(found(rate), [1]);

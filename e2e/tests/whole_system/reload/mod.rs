@@ -83,7 +83,7 @@ impl World {
         self.deployment.program().unwrap().logged_since(before).unwrap()
     }
 
-    /// How many readings were taken, and how many refused.
+    /// Returns the numbers of readings that were taken and refused.
     async fn readings(&self) -> (u64, u64) {
         let ops = self.deployment.ops().unwrap();
         // A machine that has other work may keep a request waiting until nobody waits for it any more.

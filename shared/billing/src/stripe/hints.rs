@@ -6,9 +6,9 @@ use goldleaves_store::{Params, read};
 use super::books::Books;
 use crate::BillingError;
 
-/// How long the id of a webhook is kept.
+/// The time for which the id of a webhook is kept.
 const KEPT: i64 = 40 * Timestamp::DAY_MICROS;
-/// How many are worked off at once.
+/// The most that are worked off at once.
 const HINTS_AT_ONCE: i64 = 20;
 
 /// A webhook whose signature was right.

@@ -11,26 +11,26 @@ use super::freeze::Draft;
 use crate::{BillingError, locks};
 
 const SECOND: i64 = 1_000_000;
-/// How long a program has a lane.
+/// The time that a program has a lane.
 const LEASE: i64 = 60 * SECOND;
 /// No call begins when less than this is left of it: a call takes 20 s.
 pub(super) const LEASE_LEFT: i64 = 30 * SECOND;
 /// After so long it is tried whether what blocked a lane is still so.
 const BLOCKED_FOR: i64 = 900 * SECOND;
-/// How often a lane's total is compared.
+/// The interval at which a lane's total is compared.
 const CHECK_EVERY: i64 = Timestamp::DAY_MICROS;
-/// How often while there is a difference.
+/// The interval while there is a difference.
 const CHECK_AGAIN: i64 = 900 * SECOND;
 /// Rows that are looked at to find lanes.
 const ROWS_LOOKED_AT: i64 = 2_000;
 
-/// Why a lane is blocked whose meter can't count what is to be pushed.
+/// The reason a lane is blocked whose meter can't count what is to be pushed.
 pub const METER_UNFIT: &str = "meter_unfit";
 
 /// Names a lane.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneKey {
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub stripe_customer_id: String,
     /// Under which name.
     pub event_name: String,
@@ -45,9 +45,9 @@ pub struct Lane {
     pub checked_at: Option<Timestamp>,
     /// True if both sides were equal then.
     pub is_even: bool,
-    /// Why nothing is sent.
+    /// The reason nothing is sent.
     pub blocked: Option<String>,
-    /// Since when.
+    /// The time since when it is so.
     pub blocked_at: Option<Timestamp>,
 }
 

@@ -14,7 +14,7 @@ use super::meters::StoredMeter;
 use super::seal::{Pair, pair_rows};
 use crate::BillingError;
 
-/// Why a row of an hour could not be made.
+/// The reason a row of an hour could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftFor {
     /// Other rows of its lane have every minute that it may have. In the next hour there are others.
@@ -26,7 +26,7 @@ pub enum LeftFor {
 /// A tenant's hour of a meter, of which a row could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeftHour {
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub tenant_id: String,
     /// The name of the meter.
     pub meter: String,
@@ -34,7 +34,7 @@ pub struct LeftHour {
     pub hour: Timestamp,
     /// The units that are in no row.
     pub units_micro: i128,
-    /// Why.
+    /// The reason.
     pub why: LeftFor,
 }
 

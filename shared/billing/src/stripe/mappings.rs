@@ -18,7 +18,7 @@ use crate::{BillingError, Put, RefusalCode, locks};
 /// From an hour on, a tenant's usage of a meter goes to a customer; or to nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub tenant_id: String,
     /// The name of the meter.
     pub meter: String,
@@ -35,7 +35,7 @@ pub struct Mapping {
 /// A mapping that is wanted.
 #[derive(Debug, Clone)]
 pub struct NewMapping {
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub tenant_id: TenantId,
     /// The name of the meter.
     pub meter: String,

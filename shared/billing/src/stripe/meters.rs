@@ -27,7 +27,7 @@ pub struct StoredMeter {
     pub places: i16,
     /// When it was last read at Stripe; nothing is sent before.
     pub checked_at: Option<Timestamp>,
-    /// Why nothing is pushed to it.
+    /// The reason nothing is pushed to it.
     pub unfit: Option<String>,
 }
 

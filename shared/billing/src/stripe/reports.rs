@@ -16,12 +16,12 @@ use crate::source::{Source, wide};
 use crate::usage::UnitsTotal;
 use crate::{BillingError, RefusalCode, locks};
 
-/// How long after its end an hour is still waited for.
+/// The time after its end for which an hour is still waited for.
 const SETTLE_MICROS: i64 = 300_000_000;
 /// Usage of so long ago can still come.
 const LOOK_BACK: i64 = 40 * Timestamp::DAY_MICROS;
 
-/// How far a report has come.
+/// The point that a report has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushState {
     /// The tenant has no Stripe customer: held and visible.
@@ -52,7 +52,7 @@ impl PushState {
 /// The tenant, meter and range that are reported.
 #[derive(Debug, Clone, Copy)]
 pub struct ReportOf<'a> {
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub tenant: &'a TenantId,
     /// The name of the meter.
     pub meter: &'a str,
@@ -65,7 +65,7 @@ pub struct ReportOf<'a> {
 pub struct UsagePush {
     /// The same for the same tenant, period and meter.
     pub report_id: Uuid,
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub tenant_id: TenantId,
     /// When.
     pub period: Period,

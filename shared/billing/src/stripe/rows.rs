@@ -23,7 +23,7 @@ const ROWS_AT_ONCE: i64 = 200;
 pub struct PushRow {
     /// Names the row.
     pub id: Uuid,
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub tenant_id: String,
     /// The name of the meter.
     pub meter: String,
@@ -43,7 +43,7 @@ pub struct PushRow {
     pub event_timestamp: Option<Timestamp>,
     /// Names the event at Stripe.
     pub identifier: Option<String>,
-    /// How far it has come.
+    /// The point that it has reached.
     pub progress: Progress,
     /// When something is to be done with it: by its age, or earlier where it was asked for.
     due_at: Option<Timestamp>,
@@ -219,7 +219,7 @@ impl Books {
         self.change(id, |progress, now| progress.answered(outcome, now, jitter)).await
     }
 
-    /// How many attempts of a row the database knows; `None` where it does not know the row.
+    /// Returns the number of attempts of a row that the database knows; `None` where it does not know the row.
     ///
     /// # Errors
     /// A database that is away or refuses.
@@ -347,7 +347,7 @@ impl Books {
             .await
     }
 
-    /// How many rows of a tenant there are in a range.
+    /// Returns the number of rows of a tenant in a range.
     ///
     /// # Errors
     /// A database that is away or refuses.

@@ -19,7 +19,7 @@ use crate::{BillingError, locks};
 
 /// Tenants and hours of one transaction.
 pub(super) const PAIRS_AT_ONCE: i64 = 5_000;
-/// How long after its end an hour is still waited for.
+/// The time after its end for which an hour is still waited for.
 pub(super) const SETTLE_MICROS: i64 = 300_000_000;
 
 /// The result of sealing.

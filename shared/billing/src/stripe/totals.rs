@@ -45,7 +45,7 @@ pub struct LaneReport {
     pub stripe: Option<UnitsTotal>,
     /// Stripe's sum less what was pushed.
     pub drift: Option<UnitsTotal>,
-    /// Why nothing is sent.
+    /// The reason nothing is sent.
     pub blocked: Option<String>,
     /// When Stripe's side was read last.
     pub read_back_at: Option<Timestamp>,

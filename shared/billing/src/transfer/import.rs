@@ -16,7 +16,7 @@ use crate::{Billing, BillingError, Refusal, RefusalCode, corrections, late, lock
 
 /// The longest line of a file.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
-/// How long the rows of a file may take.
+/// The longest time the rows of a file may take.
 const TIME_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// The table that comes first.
 const CARDS: &str = "rate_cards";
@@ -41,7 +41,7 @@ pub struct Transfer {
     pub waiting: u64,
 }
 
-/// How far an import has come.
+/// The point that an import has reached.
 #[derive(Debug, Clone, Copy)]
 pub enum ImportStep<'a> {
     /// The lines that could be read, so far.

@@ -2,7 +2,7 @@
 
 use goldleaves_store::Dialect;
 
-/// How a column is written down.
+/// The way a column is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,

@@ -82,7 +82,7 @@ pub fn is_batch(payload: &[u8]) -> bool {
     payload.trim_ascii_start().starts_with(b"[")
 }
 
-/// How many events a message has, by its `Nats-Msg-Id` alone; never 0.
+/// Returns the number of events that a message has, by its `Nats-Msg-Id` alone; never 0.
 pub fn events_by_id(message_id: &str) -> usize {
     let count = message_id.rsplit_once('+').and_then(|(_, count)| count.parse().ok());
     count.map_or(1, |count: usize| count.clamp(1, BATCH_EVENTS_MAX))

@@ -44,7 +44,7 @@ pub enum Message {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", reason.as_str())]
 pub struct Unreadable {
-    /// Why, as the dead letter has it.
+    /// The reason, as the dead letter has it.
     pub reason: UnreadableReason,
     /// The event's id; none for what says it is something else than an event.
     pub event_id: Option<EventId>,
@@ -62,7 +62,7 @@ pub struct Unreadable {
     pub detail: String,
 }
 
-/// Why a payload can't be recorded.
+/// The reason a payload can't be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UnreadableReason {
     /// A newer worker knows it: to be drained by that.

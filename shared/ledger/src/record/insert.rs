@@ -70,7 +70,7 @@ pub(super) async fn insert(
     Ok(inserted)
 }
 
-/// How many rows a statement of SQLite has: few numbers, so that each of these statements is prepared once.
+/// The number of rows that a statement of SQLite has: few numbers, so that each of these statements is prepared once.
 const PREPARED_ROWS: [usize; 4] = [128, 32, 8, 1];
 
 async fn insert_part(

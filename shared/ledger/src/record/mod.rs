@@ -22,7 +22,8 @@ use crate::{Incoming, Ledger, LedgerError, Recorded};
 use settle::{Written, settle};
 use totals::Totals;
 
-/// How often a batch runs again when a dead letter of one of its events, or a rate card, appeared in the meantime.
+/// The number of times a batch runs again when a dead letter of one of its events, or a rate card, appeared in the
+/// meantime.
 const ATTEMPTS: usize = 5;
 
 impl Ledger {

@@ -1,6 +1,6 @@
 //! The faults of bytes in the spool, below everything that reads them.
 
-/// Why bytes of the spool are not what they should be.
+/// The reason bytes of the spool are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CodecError {
     /// Written by a newer program.

@@ -64,7 +64,7 @@ pub(crate) struct SealAs {
     pub(crate) source: Source,
     /// When it is sealed.
     pub(crate) ts: Timestamp,
-    /// How many calls of the epoch could not be recorded.
+    /// The number of calls of the epoch that could not be recorded.
     pub(crate) unrecorded: u64,
     /// True if it is the epoch's last seal.
     pub(crate) closed: bool,
@@ -113,7 +113,7 @@ impl SealBook {
         }
     }
 
-    /// How many epochs are open.
+    /// Returns the number of epochs that are open.
     pub(crate) fn open_epochs(&self) -> usize {
         self.epochs.len()
     }

@@ -25,7 +25,7 @@ enum Step {
     Unknown(Index),
 }
 
-/// How the records are read once.
+/// The records as they are read once.
 #[derive(Debug, Clone)]
 struct Reading {
     from: Index,

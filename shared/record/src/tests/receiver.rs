@@ -56,7 +56,7 @@ impl Receiver {
         self.batches.lock().clone()
     }
 
-    /// How many events, and how many seals, without reading them.
+    /// Returns the numbers of events and of seals, without reading them.
     pub(super) fn counts(&self) -> (usize, usize) {
         let batches = self.batches.lock();
         let seals = batches.iter().flatten().filter(|delivery| delivery.subject.starts_with("usage.seal.")).count();

@@ -22,7 +22,7 @@ use shown::ReloadsShown;
 
 /// Settings are not read again sooner than this.
 const APART: Duration = Duration::from_secs(1);
-/// How often the files are looked at that the settings name.
+/// The interval at which the files are looked at that the settings name.
 const NAMED_EVERY: Duration = Duration::from_secs(5);
 /// A reading that takes longer is spoken of: a disk of another machine may not answer.
 const LONG: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub fn is_of_all(setting: &Setting) -> bool {
 /// Reads the settings over this file, as at the start, and serves by them from then on; with a mistake nothing changes.
 pub type Take = Box<dyn FnMut(Option<File>) -> Result<Taken, Mistakes> + Send>;
 
-/// How settings are read again.
+/// The way settings are read again.
 pub struct Reloads {
     /// Opens the file.
     pub again: Again,
@@ -87,7 +87,7 @@ impl fmt::Debug for Reloads {
     }
 }
 
-/// Why settings are read again.
+/// The reason settings are read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReloadReason {
     Hangup,
@@ -96,7 +96,7 @@ enum ReloadReason {
     Named,
 }
 
-/// Why a reading was not taken.
+/// The reason a reading was not taken.
 struct ReloadRefusal {
     mistakes: Mistakes,
     /// The file of settings was another one than that which is served by.

@@ -39,7 +39,8 @@ pub(crate) fn known_variable(unknown: &str) -> Option<&'static str> {
     (alike && edits <= MISTYPED_MAX.min(typed.len() / 4)).then_some(name)
 }
 
-/// How many characters must be added, taken away or changed to make one text of the other (Levenshtein).
+/// Returns the number of characters that must be added, taken away or changed to make one text of the other
+/// (Levenshtein).
 pub(crate) fn edit_distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::Secret;
 
-/// Why a text is not a value of the kind that was asked for. Never holds the text.
+/// The reason a text is not a value of the kind that was asked for. Never holds the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(Cow<'static, str>);

@@ -1,6 +1,6 @@
 //! The one table of all settings: variable, key in `goldleaves.toml`, and what would be right.
 
-/// How careful one must be with a value.
+/// The care that a value needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingKind {
     /// May be printed.

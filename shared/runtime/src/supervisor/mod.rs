@@ -63,7 +63,7 @@ pub struct TaskRule {
     pub name: &'static str,
     /// When it is stopped.
     pub stage: Stage,
-    /// How it is stopped.
+    /// The way it is stopped.
     pub on_cancel: OnCancel,
     /// The rule for its failure.
     pub on_failure: OnFailure,

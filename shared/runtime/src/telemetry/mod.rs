@@ -22,7 +22,7 @@ pub use writer::{LogWriter, Logs};
 /// The target of spans that are exported as traces (`shared/trace`). Logs never show them.
 pub const TRACED: &str = "traced";
 
-/// How a log line is written.
+/// The way a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.

@@ -16,7 +16,7 @@ use super::LogSwitch;
 
 /// Lines that may wait.
 const LINES_MAX: usize = 16_384;
-/// How long the end of a process waits for the last lines.
+/// The time for which the end of a process waits for the last lines.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 enum WriterMessage {

@@ -97,7 +97,7 @@ struct Disk {
     next: u64,
     seen: u64,
     bytes_read: u64,
-    /// How fast it is; `None` = at once.
+    /// The speed of it; `None` = at once.
     bytes_per_second: Option<u64>,
     /// All files share its speed: what is asked for waits for what was asked for before.
     busy_until: Option<Instant>,

@@ -11,17 +11,17 @@ use goldleaves_domain::{Timestamp, wire};
 pub struct Message {
     /// The CloudEvent as it was published, or several as a JSON array.
     pub payload: Bytes,
-    /// How many events it has, or may have at the most: it is not read for that.
+    /// The number of events it has, or may have at the most: it is not read for that.
     pub events: usize,
     /// The trace of an event alone.
     pub traceparent: Option<String>,
     /// Its sequence in the stream.
     pub sequence: u64,
-    /// How often it has been delivered, this time included.
+    /// The number of times it has been delivered, this time included.
     pub delivered: u64,
     /// When the stream stored it.
     pub stored: Timestamp,
-    /// How many messages of the stream its consumer had not delivered yet.
+    /// The number of messages of the stream that its consumer had not delivered yet.
     pub pending: u64,
     /// Counts what its consumer delivered: without redelivery a gap is a message that was lost on its way.
     pub(crate) place: u64,

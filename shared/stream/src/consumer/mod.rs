@@ -21,12 +21,12 @@ use crate::topology::{ACK_WAIT, CONSUMER, STREAM, TopologyError, find_consumer, 
 pub(crate) use buffer::Buffer;
 use pull::{Pull, PullSignal};
 
-/// How often a consumer that stops looks whether a pull that is over still got something.
+/// The interval at which a consumer that stops looks whether a pull that is over still got something.
 const LATE_LOOK: Duration = Duration::from_millis(50);
-/// How long acknowledgements may take to be queued before the rest is left to redelivery.
+/// The longest time acknowledgements may take to be queued before the rest is left to redelivery.
 const SETTLE_SECS: u64 = 5;
 
-/// How a consumer behaves. The defaults are what production uses; tests shorten the times.
+/// The behaviour of a consumer. The defaults are what production uses; tests shorten the times.
 #[derive(Debug, Clone)]
 pub struct ConsumerOptions {
     /// A batch is full with this many events; one message alone may have more.
@@ -35,9 +35,9 @@ pub struct ConsumerOptions {
     pub batch_bytes: usize,
     /// A batch that is not full is handed over this long after its first message.
     pub batch_wait: Duration,
-    /// How long one pull request lives at the server. Also the longest an idle consumer takes to stop.
+    /// The time for which one pull request lives at the server. Also the longest an idle consumer takes to stop.
     pub pull_expires: Duration,
-    /// How often the server says that a pull request lives; at most half of `pull_expires`.
+    /// The interval at which the server says that a pull request lives; at most half of `pull_expires`.
     pub heartbeat: Duration,
 }
 
@@ -71,7 +71,7 @@ pub enum Next {
     Stopped,
 }
 
-/// How far the consumer is behind.
+/// The distance by which the consumer is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lag {
     /// Messages never delivered yet.

@@ -22,7 +22,7 @@ const WANTED_AT_FIRST: usize = 250;
 const OVER_BYTES: &str = "Message Size Exceeds MaxBytes";
 /// The server's words for a request that has all its messages and bytes to spare. It is over, and nothing is wrong.
 const COMPLETED: &str = "Batch Completed";
-/// How long a request may take to be queued in the client.
+/// The longest time a request may take to be queued in the client.
 const SEND_SECS: u64 = 5;
 
 /// One thing that came out of the inbox.
@@ -46,7 +46,7 @@ pub(crate) struct Pull {
     /// Messages asked for and not yet read.
     owed: usize,
     batch_events: usize,
-    /// How many events a message has, of those that came last.
+    /// The number of events that a message has, of those that came last.
     events_each: f64,
     has_heard: bool,
     /// The most messages one request may ask for.

@@ -29,16 +29,16 @@ pub(super) struct PublishLane {
     inbox: Option<Inbox>,
     /// Numbers the batches, so that an ack for an earlier one is not taken for this one's.
     batches: u64,
-    /// Why nothing but a probe may be sent. Set at the start: the stream has not been looked at yet.
+    /// The reason nothing but a probe may be sent. Set at the start: the stream has not been looked at yet.
     trouble: Option<Trouble>,
-    /// How many messages may be unanswered now; doubles with each ack after trouble.
+    /// The number of messages that may be unanswered now; doubles with each ack after trouble.
     allowance: usize,
     backoff: Backoff,
     /// The ids that were confirmed of batches that the caller heard were unconfirmed, so that they are not sent again
     /// with them.
     known: HashSet<String>,
     rewinds_seen: u64,
-    /// How often the client had connected when the stream was looked at last.
+    /// The number of times the client had connected when the stream was looked at last.
     connects_seen: u64,
 }
 
@@ -48,7 +48,7 @@ struct Inbox {
     acks: Subscriber,
 }
 
-/// Why sending stopped.
+/// The reason sending stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Trouble {
     #[error("the stream has not been looked at yet")]
@@ -322,7 +322,7 @@ impl Inbox {
     }
 }
 
-/// How long a caller has been kept without progress.
+/// The time that a caller has been kept without progress.
 struct Calm {
     last_progress: Instant,
     patience: Duration,

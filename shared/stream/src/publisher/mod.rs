@@ -30,7 +30,7 @@ use witness::Witness;
 /// More than the headers of any message take.
 const HEADERS_BYTES_MAX: usize = 256;
 
-/// How a publisher behaves. The defaults are what production uses; tests shorten the times.
+/// The behaviour of a publisher. The defaults are what production uses; tests shorten the times.
 #[derive(Debug, Clone)]
 pub struct PublisherOptions {
     /// The most messages that may be unanswered.

@@ -19,10 +19,10 @@ use crate::consumer::pull::{Pull, PullSignal};
 use crate::consumer::{Buffer, ConsumerOptions, Message};
 use crate::topology::{RequestMax, STREAM};
 
-/// How long the server keeps the consumer of a reader that is gone.
+/// The time for which the server keeps the consumer of a reader that is gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
-/// Why a part of the stream can't be read.
+/// The reason a part of the stream can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// JetStream has no such stream.
@@ -78,12 +78,12 @@ impl ReadError {
     }
 }
 
-/// How a reader behaves.
+/// The behaviour of a reader.
 #[derive(Debug, Clone)]
 pub struct ReaderOptions {
     /// The events that are handed over together, in whole messages.
     pub batch_events: usize,
-    /// How long JetStream may be away before the reader gives up.
+    /// The time for which JetStream may be away before the reader gives up.
     pub patience: Duration,
     /// True where the login may delete a consumer; else the server forgets the reader's by itself, a minute later.
     pub may_delete: bool,
@@ -114,7 +114,7 @@ pub struct Reader {
 struct ReaderSource {
     name: String,
     pull: Pull,
-    /// How many of its messages were read.
+    /// The number of its messages that were read.
     places: u64,
 }
 

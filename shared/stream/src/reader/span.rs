@@ -22,7 +22,7 @@ pub enum Position {
     Time(Timestamp),
 }
 
-/// Why a text is no place in the stream.
+/// The reason a text is no place in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "none of: a sequence such as 120000, a time such as 2026-01-31T12:00:00Z, a date such as 2026-01-31 (its first \
@@ -56,7 +56,7 @@ pub(super) struct StreamEnds {
 }
 
 impl Span {
-    /// How many sequences it has.
+    /// Returns the number of sequences it has.
     pub const fn len(&self) -> u64 {
         (self.last + 1).saturating_sub(self.first)
     }

@@ -96,7 +96,7 @@ impl StreamFound {
         self.limit("max_bytes")
     }
 
-    /// How long it keeps a message.
+    /// Returns the time for which it keeps a message.
     pub(crate) fn age_max(&self) -> Option<Duration> {
         self.limit("max_age").map(Duration::from_nanos)
     }

@@ -31,7 +31,7 @@ const SUBJECTS: [&str; 2] = [wire::EVENT_SUBJECTS, wire::SEAL_SUBJECTS];
 /// More than any event or seal takes. What is larger the gateway hands over in parts.
 pub const MESSAGE_BYTES_MAX: u32 = 128 * 1024;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
-/// How long a message may be unacknowledged before it is delivered again.
+/// The time for which a message may be unacknowledged before it is delivered again.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(60);
 const ACK_PENDING_MAX: u32 = 50_000;
 /// JetStream rejects a second stream of the same name with other settings.
@@ -94,7 +94,7 @@ pub struct Mismatch {
     pub wanted: String,
 }
 
-/// Why stream and consumer can't be used.
+/// The reason stream and consumer can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     /// JetStream can't be asked now. Not a reason to give up.

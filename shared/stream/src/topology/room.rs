@@ -26,7 +26,7 @@ pub struct StreamRoom {
     pub bytes: u64,
     /// The most it may have; `None`: no limit.
     pub bytes_max: Option<u64>,
-    /// How long it keeps a message at the most; `None`: for ever.
+    /// The time for which it keeps a message at the most; `None`: for ever.
     pub age_max: Option<Duration>,
     /// Messages.
     pub messages: u64,

@@ -123,7 +123,7 @@ pub(crate) async fn plain(url: &str) -> jetstream::Context {
     jetstream::new(async_nats::connect(servers).await.unwrap())
 }
 
-/// How often each message id lies in the stream.
+/// Returns how often each message id lies in the stream.
 pub(crate) async fn stored(url: &str) -> BTreeMap<String, usize> {
     let mut stream = plain(url).await.get_stream(STREAM).await.unwrap();
     let count = usize::try_from(stream.info().await.unwrap().state.messages).unwrap();

@@ -23,9 +23,9 @@ use tokio::sync::OnceCell;
 
 use crate::lent_disk::LentDisk;
 
-/// How long a server may take to take connections.
+/// The longest time a server may take to take connections.
 const START_SECS_MAX: u64 = 60;
-/// How many free ports are tried; somebody else may take one before the server does.
+/// The number of free ports that are tried; somebody else may take one before the server does.
 const PORTS_TRIED: usize = 5;
 /// The migrated database that each test's own is a copy of.
 const TEMPLATE: &str = "goldleaves_template";

@@ -12,7 +12,7 @@ use crate::child::wait_for;
 use crate::client::Request;
 use crate::upstream::{Answer, Received, Upstream};
 
-/// How long the port of a door may take to be free again.
+/// The longest time the port of a door may take to be free again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An address of the double. Nobody listens there once it is gone.

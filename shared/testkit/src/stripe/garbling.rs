@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// The answer of an intermediary that has nothing to say.
 pub(super) const PAGE: &str = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body></body></html>";
 
-/// How the sums of an answer are garbled.
+/// The way the sums of an answer are garbled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Garbling {
     /// Text.

@@ -76,7 +76,7 @@ struct State {
     seen: HashMap<String, (i64, String)>,
     last_visible: HashMap<String, i64>,
     faults: Faults,
-    /// How every summary is garbled.
+    /// The way every summary is garbled.
     garbling: Option<Garbling>,
     /// The events that are answered with a 500 that is replayed under its key, and not taken.
     failing: u32,
@@ -230,7 +230,7 @@ impl StripeDouble {
         lock(&self.state).violations.clone()
     }
 
-    /// How often a call was made: `send`, `meter`, `summaries` or `event`.
+    /// Returns how often a call was made: `send`, `meter`, `summaries` or `event`.
     pub fn calls(&self, call: &str) -> u64 {
         lock(&self.state).calls.get(call).copied().unwrap_or_default()
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 /// A stream that has so many bytes on their way reads nothing more; with the piece that it read last, that is 96 KiB, each way.
 const STREAM_BYTES_MAX: usize = 32 << 10;
-/// How much is read at a time while the budget is used up.
+/// The most bytes that are read at a time while the budget is used up.
 pub(super) const SHORT_READ_BYTES: usize = 8 << 10;
 /// The first bytes of a body, when they are so few, are not counted: most answers are no longer.
 const FREE_BYTES: usize = 4 << 10;
@@ -45,12 +45,12 @@ impl Buffers {
         Self(Arc::new(Budget { max: bytes_max, used: AtomicUsize::new(0) }))
     }
 
-    /// How many bytes are on their way.
+    /// Returns the number of bytes that are on their way.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// How much may be read at a time: less when the budget is used up.
+    /// Returns the number of bytes that may be read at a time: less when the budget is used up.
     pub fn read_max(&self) -> usize {
         if self.is_full() { SHORT_READ_BYTES } else { usize::MAX }
     }

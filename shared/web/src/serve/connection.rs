@@ -31,10 +31,10 @@ use super::{
 use crate::WebBody;
 use crate::exchange::Exchange;
 
-/// How long a client that says nothing is listened to once the server was asked to stop: what it sent a moment before, or
-/// sends before it can know, is answered.
+/// The time for which a client that says nothing is listened to once the server was asked to stop: what it sent a
+/// moment before, or sends before it can know, is answered.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// How long an idle h2 client may take to say goodbye.
+/// The longest time an idle h2 client may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// The parts that one connection needs.

@@ -73,7 +73,7 @@ impl Folded {
     }
 }
 
-/// How far into a line a connection is.
+/// The place within a line that a connection has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum FieldLineState {
     #[default]
@@ -91,7 +91,7 @@ pub struct Folds {
     /// Lines of this head that have ended.
     lines: usize,
     line: FieldLineState,
-    /// How the head begins: a status says whether another one follows.
+    /// The beginning of the head: a status says whether another one follows.
     start: Vec<u8>,
     /// The beginning of a line that may be folded.
     held: Vec<u8>,
@@ -255,7 +255,7 @@ impl Folds {
     }
 }
 
-/// How the head of an interim answer begins, in every version of HTTP/1 that has one.
+/// The beginning of the head of an interim answer, in every version of HTTP/1 that has one.
 const INTERIM: &[u8] = b"HTTP/1.1 1";
 /// The interim status that ends HTTP on a connection.
 const STATUS: &[u8] = b"HTTP/1.1 101";

@@ -85,7 +85,7 @@ struct Peer(Arc<Mutex<Waits>>);
 
 #[derive(Debug, Default)]
 struct Waits {
-    /// Since when the peer has not asked for more of the answer.
+    /// The time since when the peer has not asked for more of the answer.
     since: Option<Instant>,
     /// The answer is the server's own.
     own: bool,

@@ -16,11 +16,12 @@ use crate::exchange::{Exchange, SendingEnd};
 
 /// Every answer of hyper begins with it, whatever the version.
 const FIRST_LETTER: u8 = b'H';
-/// How often is looked for a reset.
+/// The interval at which is looked for a reset.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a client that cut its request off may take to show that it left: longer than its answer to one byte takes.
+/// The longest time a client that cut its request off may take to show that it left: longer than its answer to one byte
+/// takes.
 const CUT_MAX: Duration = Duration::from_secs(1);
-/// How long an answer of a known length may stand still.
+/// The time for which an answer of a known length may stand still.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The state of the socket since the client's sending half ended.
@@ -53,7 +54,7 @@ impl HalfClosed {
         self.sent = Instant::now();
     }
 
-    /// How many bytes of what hyper writes next are with the client already.
+    /// Returns the number of bytes of what hyper writes next that are with the client already.
     pub(super) fn ahead(&mut self, next: &[u8]) -> usize {
         usize::from(std::mem::take(&mut self.began) && next.first() == Some(&FIRST_LETTER))
     }

@@ -17,7 +17,7 @@ pub struct Inherited {
     unused: Option<Unused>,
 }
 
-/// Why what the environment says of sockets is not used.
+/// The reason what the environment says of sockets is not used.
 #[derive(Debug, PartialEq, Eq)]
 enum Unused {
     /// They are another process's, as is usual for children of one that was given some.
@@ -33,7 +33,7 @@ struct Socket {
     listener: TcpListener,
 }
 
-/// Why a socket can't be used.
+/// The reason a socket can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("LISTEN_FDS: socket {number} ({name}) is no listening TCP socket; expected one such as ListenStream= makes")]
 pub struct InheritedError {

@@ -72,7 +72,7 @@ impl Socket {
         }
     }
 
-    /// How much is read at a time depends on this budget.
+    /// Reads at a time as much as this budget allows.
     pub(super) fn within(mut self, buffers: Buffers) -> Self {
         self.buffers = buffers;
         self
@@ -135,7 +135,7 @@ impl Socket {
         }
     }
 
-    /// How much of what hyper writes now was sent ahead of it.
+    /// Returns the number of bytes of what hyper writes now that were sent ahead of it.
     fn ahead(&mut self, next: &[u8]) -> usize {
         self.half_closed.as_mut().map_or(0, |half_closed| half_closed.ahead(next))
     }

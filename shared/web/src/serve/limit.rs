@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// How many connections may be open at once. Clones share it.
+/// The number of connections that may be open at once. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimit(Arc<Places>);
 

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::Alarm;
 
-/// How long a client may go on sending what nobody reads.
+/// The time for which a client may go on sending what nobody reads.
 const LINGER_MAX: Duration = Duration::from_secs(30);
-/// How long it may send nothing.
+/// The time for which it may send nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 16 << 10;
 /// The reads that are thrown away before the other connections of the core have their turn.

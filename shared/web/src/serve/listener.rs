@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
-/// How a socket listens.
+/// The way a socket listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerOptions {
     /// True if several sockets may share the address, the kernel spreading connections over them (`SO_REUSEPORT`).

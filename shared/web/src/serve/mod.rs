@@ -50,9 +50,10 @@ pub use limit::ConnectionLimit;
 use limit::Permit;
 pub use listener::{ListenerOptions, bind};
 
-/// How long dropped connections may take to let go, after the deadline.
+/// The longest time dropped connections may take to let go, after the deadline.
 const DROP_MAX: Duration = Duration::from_secs(1);
-/// How long a client may take to take an answer that the server made itself: it is short, and nobody pays for it.
+/// The longest time a client may take to take an answer that the server made itself: it is short, and nobody pays for
+/// it.
 const OWN_ANSWER_MAX: Duration = Duration::from_secs(5);
 /// The bytes that a connection of HTTP/1 reads at a time, and may have waiting to be written. The next piece is read when less
 /// than half of that is on its way, so that a stream holds one and a half of these, each way.
@@ -64,9 +65,9 @@ const SEND_BUFFER_BYTES: usize = 32 << 10;
 const STREAM_WINDOW: u32 = 65_535;
 /// The same for all requests of a connection; where the budget of buffers does not lend it, it is that of one.
 const CONNECTION_WINDOW: u32 = 256 << 10;
-/// How long the port stays open for handshakes that had begun when the server was asked to stop.
+/// The time for which the port stays open for handshakes that had begun when the server was asked to stop.
 const HANDSHAKE_MAX: Duration = Duration::from_millis(100);
-/// How long a connection may wait for room when the server was asked to stop: those that are idle make some.
+/// The time for which a connection may wait for room when the server was asked to stop: those that are idle make some.
 const ROOM_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -74,13 +75,13 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Limits of the connections served. Clones share the connection limit and the counts, one for all cores.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// How many connections may be open at once, over everything that shares it.
+    /// The number of connections that may be open at once, over everything that shares it.
     pub connections: ConnectionLimit,
     /// From the accepted connection to bytes that tell the version of HTTP.
     pub first_byte_timeout: Duration,
     /// For a whole request head; also how long a connection may idle without a request.
     pub headers_timeout: Duration,
-    /// How long a client may take nothing of what is written to it.
+    /// The time for which a client may take nothing of what is written to it.
     pub write_timeout: Duration,
     /// The most bytes a request head may have: 431 above. At least 8 KiB.
     pub header_bytes_max: u32,
@@ -88,7 +89,7 @@ pub struct ServeOptions {
     pub header_fields_max: usize,
     /// h2: streams open at once in one connection.
     pub streams_max: u32,
-    /// How long requests in flight may go on once a stop was asked for.
+    /// The time for which requests in flight may go on once a stop was asked for.
     pub grace: Duration,
     /// True if the listening socket goes on with another process, or waits for it: whom this one does not serve, the next does.
     pub handed_over: bool,
@@ -203,7 +204,7 @@ impl Stop {
     }
 }
 
-/// How serving ended.
+/// The end of serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
     /// Connections that had not finished at the deadline and were dropped.

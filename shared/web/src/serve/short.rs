@@ -29,7 +29,7 @@ use super::{Closing, Held};
 use crate::body::whole;
 use crate::{Alarm, SHORT_FIELDS_MAX, WebBody, has_body, said_length, short_fields};
 
-/// How long a head or a body may be that is read or written here.
+/// The longest head or body that is read or written here.
 const SHORT_BYTES: usize = 8 << 10;
 /// Room for fields that a gateway adds to a head: a map that grows is copied.
 const FIELDS_MORE: usize = 16;
@@ -50,7 +50,7 @@ pub(super) struct Short<S: Service<Request<WebBody>>> {
     /// The rest of the answer that is being written.
     unsent: Bytes,
     is_own: bool,
-    /// How long a client may say nothing.
+    /// The time for which a client may say nothing.
     silence_max: Duration,
     /// When a client that says nothing is let go.
     silent_until: Instant,
@@ -60,7 +60,7 @@ pub(super) struct Short<S: Service<Request<WebBody>>> {
     date: Date,
 }
 
-/// How a connection left.
+/// The state in which a connection left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
     /// It is over.
@@ -82,7 +82,7 @@ pub(super) struct Rest<S: Service<Request<WebBody>>> {
     pub(super) silent_until: Instant,
 }
 
-/// How a connection is served.
+/// The way a connection is served.
 pub(super) struct Rules {
     pub(super) silence_max: Duration,
     pub(super) write_timeout: Duration,

@@ -8,7 +8,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-/// How far into a request line a connection is.
+/// The place within a request line that a connection has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum RequestLineState {
     /// At its first byte, or at an empty line before it.

@@ -7,7 +7,7 @@ use super::{RowState, WITNESS_AFTER};
 /// The row of a minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// How far it has come.
+    /// The point that it has reached.
     pub state: RowState,
     /// Its value.
     pub value: Option<i128>,

@@ -6,7 +6,7 @@ use super::RowState;
 /// A row of an hour whose sum is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HourRow {
-    /// How far it has come.
+    /// The point that it has reached.
     pub state: RowState,
     /// Its value.
     pub value: Option<i128>,

@@ -31,7 +31,7 @@ const READ_PAUSE_MAX: i64 = Timestamp::HOUR_MICROS;
 const BACK_OFF_MIN: i64 = SECOND;
 const BACK_OFF_MAX: i64 = 900 * SECOND;
 
-/// How far a row has come.
+/// The point that a row has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RowState {
     /// There is no customer for its hour.
@@ -81,11 +81,11 @@ impl RowState {
 /// The fields of a row that change once it is frozen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// How far it has come.
+    /// The point that it has reached.
     pub state: RowState,
     /// Calls that were begun.
     pub attempts: i32,
-    /// How often the key was changed.
+    /// The number of times the key was changed.
     pub key_suffix: i32,
     /// The first call.
     pub first_attempt_at: Option<Timestamp>,
@@ -99,9 +99,9 @@ pub struct Progress {
     pub confirmed_at: Option<Timestamp>,
     /// When its minute was read last.
     pub read_back_at: Option<Timestamp>,
-    /// Since when its minute reads nothing.
+    /// The time since when its minute reads nothing.
     pub absent_since: Option<Timestamp>,
-    /// Why it is not done.
+    /// The reason it is not done.
     pub last_error: Option<String>,
 }
 
@@ -156,7 +156,7 @@ pub enum Outcome {
     Later {
         /// The text of the refusal.
         error: String,
-        /// How long Stripe wants to be left alone.
+        /// The time for which Stripe wants to be left alone.
         pause: Option<Duration>,
     },
     /// Nothing of the lane is taken.

@@ -84,7 +84,7 @@ pub fn value_of(carried: &mut i128, units_micro: i128, places: i16) -> i128 {
 /// The things that name a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowName<'a> {
-    /// Whose usage.
+    /// The tenant whose usage it is.
     pub tenant: &'a str,
     /// The name of the meter.
     pub meter: &'a str,

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 /// The mark that Laravel sets before a key.
 const MARK: &str = "base64:";
-/// How many encodings may lie in each other.
+/// The number of encodings that may lie in each other.
 const DEPTH: usize = 3;
 
 /// Everything that the text may be the encoding of. Random text of the right letters decodes as well, to random bytes.

@@ -20,9 +20,9 @@ const PUBLISHED_START: &str = "django-insecure-";
 /// Keys as they lie beside each other.
 const ROWS: [&[u8]; 5] = [b"qwertyuiop", b"asdfghjkl", b"zxcvbnm", b"1234567890", b"qazwsxedcrfvtgbyhnujmikolp"];
 
-/// How many bytes but separators a secret must have beside known words.
+/// The number of bytes but separators that a secret must have beside known words.
 const UNKNOWN_MIN: usize = 16;
-/// How many different bytes it must have.
+/// The number of different bytes that it must have.
 const DIFFERENT_MIN: usize = 8;
 
 /// The reason why others could guess this secret; `None` when nothing speaks for it.
