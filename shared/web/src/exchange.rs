@@ -23,6 +23,8 @@ const SWITCHED: u8 = 16;
 const OWN: u8 = 32;
 /// An exchange is over, and nothing was read since.
 const FRESH: u8 = 64;
+/// The answer ends where its connection is closed, which has not been done in order.
+const UNTIL_CLOSE: u8 = 128;
 
 /// Stands for the length of a body in chunks.
 const UNKNOWN: u64 = u64::MAX;
@@ -92,6 +94,8 @@ pub(crate) enum AnswerKind {
     Own,
     /// It is sent in chunks.
     InChunks,
+    /// Its end is the connection's: the client of HTTP/1.0 is told no length.
+    UntilClose,
     /// Any other, which comes from elsewhere.
     Passed,
 }
@@ -125,6 +129,7 @@ impl Exchange {
             AnswerKind::Switches => SWITCHED,
             AnswerKind::Own => OWN,
             AnswerKind::InChunks => CHUNKED,
+            AnswerKind::UntilClose => UNTIL_CLOSE,
             AnswerKind::Passed => 0,
         };
         self.set(self.flags() | ANSWERED | flags);
@@ -215,6 +220,16 @@ impl Exchange {
     /// Returns whether the connection has become a tunnel.
     pub(crate) fn is_switched(&self) -> bool {
         self.flags() & SWITCHED != 0
+    }
+
+    /// The connection is closed in order, behind everything that was to be written.
+    pub(crate) fn closes(&self) {
+        self.set(self.flags() & !UNTIL_CLOSE);
+    }
+
+    /// Returns whether a connection that is dropped now cuts off an answer whose client would take that for its end.
+    pub(crate) fn is_cut_by_dropping(&self) -> bool {
+        self.flags() & UNTIL_CLOSE != 0
     }
 
     pub(crate) fn standing(&self) -> SendingEnd {

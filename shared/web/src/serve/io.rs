@@ -242,12 +242,23 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.exchange.closes();
         if self.exchange.is_switched() || self.half_closed.is_some() {
             return Pin::new(&mut self.stream).poll_shutdown(cx);
         }
         let unread = self.exchange.owes_body();
         let Self { stream, linger, .. } = &mut *self;
         poll_close(stream, linger, unread, cx)
+    }
+}
+
+impl Drop for Socket {
+    /// Without this, the client of HTTP/1.0 would take an answer that is cut off for a whole one.
+    fn drop(&mut self) {
+        if self.exchange.is_cut_by_dropping() {
+            // A socket that can't be told has no client anymore.
+            let _ = self.stream.set_zero_linger();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tower::{Service, ServiceExt};
 use super::Closing;
 use super::buffers::Buffers;
 use super::fold::Folded;
-use super::watched::Watched;
+use super::watched::{OpenEnd, Watched};
 use crate::WebBody;
 use crate::exchange::Exchange;
 
@@ -89,7 +89,7 @@ where
         self.folded.unfold(request.headers_mut());
         let owes_body = !request.body().is_end_stream();
         self.exchange.asked(owes_body, request.body().size_hint().exact());
-        let head_only = *request.method() == Method::HEAD;
+        let end = OpenEnd::of(&request);
         let request = match owes_body {
             true => request.map(|body| WebBody::arriving(body, self.exchange.clone())),
             false => request.map(WebBody::from),
@@ -99,7 +99,7 @@ where
             Some(given) => Answering::Given { given },
             None => self.service.answer(request),
         };
-        Exchanging { answer, exchange, closing, buffers, head_only }
+        Exchanging { answer, exchange, closing, buffers, end }
     }
 }
 
@@ -111,7 +111,7 @@ pin_project! {
         exchange: Exchange,
         closing: Closing,
         buffers: Buffers,
-        head_only: bool,
+        end: OpenEnd,
     }
 }
 
@@ -129,7 +129,7 @@ where
             if this.closing.is_set() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            this.exchange.watching(response, *this.head_only, this.buffers)
+            this.exchange.watching(response, *this.end, this.buffers)
         }))
     }
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -14,24 +14,46 @@ use crate::body::is_whole;
 use crate::exchange::{AnswerKind, Exchange};
 
 impl Exchange {
-    /// An answer that says when it is over; `head_only` = to HEAD.
+    /// An answer that says when it is over.
     pub(super) fn watching<B: Body + 'static>(
         &self,
         response: Response<B>,
-        head_only: bool,
+        end: OpenEnd,
         buffers: &Buffers,
     ) -> Response<Watched<B>> {
-        self.answered(match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => AnswerKind::Switches,
+        self.answered(match (response.status(), end) {
+            (StatusCode::SWITCHING_PROTOCOLS, _) => AnswerKind::Switches,
             _ if is_whole(response.body()) => AnswerKind::Own,
-            _ if !head_only && is_chunked(&response) => AnswerKind::InChunks,
-            _ => AnswerKind::Passed,
+            (_, OpenEnd::InChunks) if has_open_end(&response) => AnswerKind::InChunks,
+            (_, OpenEnd::ByClosing) if has_open_end(&response) => AnswerKind::UntilClose,
+            (_, OpenEnd::NoBody | OpenEnd::InChunks | OpenEnd::ByClosing) => AnswerKind::Passed,
         });
         response.map(|body| Watched { body, flow: Flow::new(buffers.clone()), over: Over(self.clone()) })
     }
 }
 
-fn is_chunked<B: Body>(response: &Response<B>) -> bool {
+/// The end of an answer whose length is not known beforehand, as its client is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenEnd {
+    /// To HEAD there is no body.
+    NoBody,
+    /// By the last of its chunks.
+    InChunks,
+    /// By the end of the connection: HTTP/1.0 knows no chunks.
+    ByClosing,
+}
+
+impl OpenEnd {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        match (request.method(), request.version()) {
+            (&Method::HEAD, _) => Self::NoBody,
+            (_, Version::HTTP_09 | Version::HTTP_10) => Self::ByClosing,
+            _ => Self::InChunks,
+        }
+    }
+}
+
+fn has_open_end<B: Body>(response: &Response<B>) -> bool {
     let unknown = response.body().size_hint().exact().is_none() && !response.body().is_end_stream();
     unknown && !response.headers().contains_key(CONTENT_LENGTH)
 }

@@ -1,5 +1,6 @@
 //! The serve loop over real sockets, with hyper's clients and with raw TCP.
 
+mod cut;
 mod early;
 mod h2;
 mod http1;
