@@ -83,9 +83,14 @@ pub(crate) fn check_rows(rows: i64) -> Result<(), ApiError> {
     if rows <= i64::from(ROWS_MAX) {
         return Ok(());
     }
+    Err(too_many_rows())
+}
+
+/// Says that there are more rows than an answer holds.
+pub(crate) fn too_many_rows() -> ApiError {
     let detail = format!("there are more than the {ROWS_MAX} rows of an answer; ask for a shorter range");
     let code = goldleaves_billing::RefusalCode::TooManyRows;
-    Err(ApiError::Billing(goldleaves_billing::Refusal::new(code, detail).into()))
+    ApiError::Billing(goldleaves_billing::Refusal::new(code, detail).into())
 }
 
 /// Rows that are known already, as an answer.

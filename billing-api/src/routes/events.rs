@@ -55,7 +55,9 @@ fn order(query: &Query) -> Result<Order, ApiError> {
 }
 
 async fn as_csv(api: &BillingApi, ask: &Ask, tenant: TenantId, filter: EventFilter) -> Result<Response, ApiError> {
-    csv::check_rows(api.billing().count_usage_events(&tenant, &filter, csv::ROWS_MAX).await?)?;
+    if api.billing().has_more_usage_events(&tenant, &filter, csv::ROWS_MAX).await? {
+        return Err(csv::too_many_rows());
+    }
     let billing = api.billing().clone();
     csv::stream("usage-events", &contract::EVENT.names(), ask.again(), move |page| {
         let (billing, tenant, filter) = (billing.clone(), tenant.clone(), filter.clone());

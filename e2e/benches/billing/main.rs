@@ -30,6 +30,8 @@ const CSV_ROWS_MAX: u64 = 1_000_000;
 const AIMS: [(&str, &str); 2] = [("report", "< 15"), ("event by", "< 3")];
 /// The text that each row of the CSV has once.
 const IN_EACH_ROW: &[u8] = b",\"{\"\"method\"\"";
+/// The end of a body that came whole.
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 /// The arguments that say what to measure.
 #[derive(Parser)]
@@ -174,6 +176,8 @@ impl Api {
             unread.drain(..unread.len().saturating_sub(IN_EACH_ROW.len() - 1));
             most = most.max(own_memory_kib(self.program.id())?);
         }
+        ensure!(head.starts_with("HTTP/1.1 200 "), "no CSV came: {head}");
+        ensure!(unread.ends_with(LAST_CHUNK), "the CSV broke off after {rows} rows of {}", filled.of_largest);
         ensure!(rows as u64 == filled.of_largest, "{rows} rows of {}: {head}", filled.of_largest);
         let mib = |bytes: f64| format!("{:.1}", bytes / f64::from(1 << 20));
         Ok(vec![
