@@ -154,6 +154,7 @@ fn of_refusal(refusal: &Refusal) -> Problem {
         RefusalCode::Archived => (StatusCode::CONFLICT, ProblemCode::Archived),
         RefusalCode::TooManyGroups => (StatusCode::BAD_REQUEST, ProblemCode::TooManyGroups),
         RefusalCode::TooManyRows => (StatusCode::BAD_REQUEST, ProblemCode::TooManyRows),
+        RefusalCode::LaneFull => (StatusCode::UNPROCESSABLE_ENTITY, ProblemCode::MeterUnfit),
         RefusalCode::Invalid => (StatusCode::BAD_REQUEST, ProblemCode::ParameterInvalid),
         RefusalCode::NotFound => (StatusCode::NOT_FOUND, ProblemCode::NotFound),
     };

@@ -262,5 +262,5 @@ pub(crate) const SET_MAPPING: Operation = Operation {
     answers: Answers::Put(MAPPING.whole()),
     access: Access::Role,
     example: r#"{"stripe_customer_id": "cus_123", "from_hour": "2026-01-01T00:00:00Z", "reason": "the contract begins"}"#,
-    problems: &[(404, &[Code::NotFound]), (409, &[Code::AlreadyExists])],
+    problems: &[(404, &[Code::NotFound]), (409, &[Code::AlreadyExists]), (422, &[Code::MeterUnfit])],
 };

@@ -28,8 +28,8 @@ struct Done {
     night: Option<i64>,
     /// The units that it found in no row.
     missed: i128,
-    /// Hours with more usage than their meter can count, as far as they were named.
-    too_much: BTreeSet<(String, String, Timestamp)>,
+    /// Hours that no row could be made of, as far as they were named.
+    named: BTreeSet<(String, String, Timestamp)>,
 }
 
 impl Sealing {
@@ -113,21 +113,28 @@ impl Pusher {
     /// Shows the units that no row could be made of, and names once the hours that need a person.
     fn note_left(&self, left: &[LeftHour]) {
         let mut done = self.inner.sealing.0.lock();
-        let before = std::mem::take(&mut done.too_much);
-        for LeftHour { tenant_id, meter, hour, units_micro, .. } in
-            left.iter().filter(|left| left.why == LeftFor::TooMuch)
-        {
+        let before = std::mem::take(&mut done.named);
+        for LeftHour { tenant_id, meter, hour, units_micro, why } in left {
             let name = (tenant_id.clone(), meter.clone(), *hour);
-            if !before.contains(&name) {
-                tracing::error!(
+            let units = UnitsTotal(*units_micro);
+            match why {
+                _ if before.contains(&name) => {}
+                LeftFor::TooMuch => tracing::error!(
                     tenant = tenant_id,
                     meter,
                     %hour,
-                    units = %UnitsTotal(*units_micro),
+                    %units,
                     "an hour has more usage than its meter can count; nothing is sent in its lane until another meter counts it"
-                );
+                ),
+                LeftFor::NoMinute => tracing::warn!(
+                    tenant = tenant_id,
+                    meter,
+                    %hour,
+                    %units,
+                    "other rows of the same customer have every minute; this hour's row is made when one is free"
+                ),
             }
-            done.too_much.insert(name);
+            done.named.insert(name);
         }
         let in_left: i128 = left.iter().map(|left| left.units_micro.abs()).sum();
         self.metrics().unsealed(done.missed + in_left);

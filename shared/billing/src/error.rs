@@ -66,6 +66,8 @@ pub enum RefusalCode {
     TooManyGroups,
     /// 400: more rows than an answer holds.
     TooManyRows,
+    /// 422: the customer of Stripe has the usage of as many tenants as a meter can tell apart.
+    LaneFull,
     /// 400: a member of the body that can't be.
     BodyInvalid,
     /// 400: a value that can't be.

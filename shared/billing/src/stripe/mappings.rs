@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use goldleaves_domain::{TenantId, Timestamp};
 use goldleaves_store::{Dialect, Params, Rows, Transaction, read};
+use sea_orm::QueryResult;
 
 use super::books::Books;
 use super::freeze::Draft;
@@ -45,13 +46,16 @@ pub struct NewMapping {
     pub stripe_customer_id: Option<String>,
 }
 
+/// The most tenants whose usage of an hour a customer can have: each row has a minute of its own.
+const TENANTS_OF_LANE_MAX: usize = 60;
+
 impl Books {
     /// Sends a tenant's usage to a customer from an hour on: freezes what waited for one since then, and makes the rows that its
     /// settled hours lack. The same again changes nothing.
     ///
     /// # Errors
-    /// There is no such meter, another customer has been there from that hour on or has rows since then, or a database that is
-    /// away or refuses.
+    /// There is no such meter, another customer has been there from that hour on or has rows since then, the customer has the usage
+    /// of as many tenants as an hour has minutes, or a database that is away or refuses.
     pub async fn map(&self, new: &NewMapping, author: &Author, body: &str) -> Result<Put<Mapping>, BillingError> {
         self.billing.store().write(async |transaction| self.map_in(transaction, new, author, body).await).await
     }
@@ -93,6 +97,7 @@ impl Books {
         }
         let until = stored.iter().map(|mapping| mapping.from_hour).find(|from| *from > from_hour);
         check_rows(transaction, new, from_hour, until).await?;
+        check_room(transaction, new, from_hour, until).await?;
         let mapping = Mapping {
             tenant_id: tenant.to_owned(),
             meter: new.meter.clone(),
@@ -151,7 +156,7 @@ fn hour_after(hour: Timestamp) -> Timestamp {
 
 const SELECT: &str = "SELECT tenant_id, meter, from_hour, stripe_customer_id, actor, created_at FROM stripe_mappings";
 
-fn mapping_of(dialect: Dialect, row: &sea_orm::QueryResult) -> Result<Mapping, BillingError> {
+fn mapping_of(dialect: Dialect, row: &QueryResult) -> Result<Mapping, BillingError> {
     Ok(Mapping {
         tenant_id: read(row, "tenant_id")?,
         meter: read(row, "meter")?,
@@ -197,6 +202,26 @@ async fn check_rows(
     BillingError::refused(RefusalCode::AlreadyExists, what)
 }
 
+/// Refuses a mapping to a customer that has the usage of as many others as an hour has minutes: the rows of an hour have a minute
+/// each, and those that find none would be more with every hour.
+async fn check_room(
+    transaction: &Transaction,
+    new: &NewMapping,
+    from: Timestamp,
+    until: Option<Timestamp>,
+) -> Result<(), BillingError> {
+    let Some(customer) = &new.stripe_customer_id else { return Ok(()) };
+    let mut others = Mappings::of_customer(transaction, &new.meter, customer).await?;
+    others.0.remove(new.tenant_id.as_str());
+    let Some(full) = others.full_hour(customer, from, until) else { return Ok(()) };
+    let what = format!(
+        "{customer} has the usage of {TENANTS_OF_LANE_MAX} tenants of {} from {full} on, which is as many as can be told apart at \
+         Stripe: give this tenant another customer, or the customer's tenants another meter",
+        new.meter
+    );
+    BillingError::refused(RefusalCode::LaneFull, what)
+}
+
 async fn insert(transaction: &Transaction, mapping: &Mapping) -> Result<(), BillingError> {
     let dialect = transaction.dialect();
     let mut params = Params::default();
@@ -236,18 +261,70 @@ impl Mappings {
             "SELECT m.tenant_id, m.from_hour, m.stripe_customer_id FROM ({tenants}) AS t JOIN stripe_mappings AS m \
              ON m.tenant_id = t.tenant_id WHERE m.meter = {meter} ORDER BY m.tenant_id, m.from_hour"
         );
+        Self::of_rows(dialect, &transaction.query(&sql, params).await?)
+    }
+
+    /// All that the tenants have that ever had this customer.
+    async fn of_customer(transaction: &Transaction, meter: &str, customer: &str) -> Result<Self, BillingError> {
+        let dialect = transaction.dialect();
+        let mut params = Params::default();
+        let (meter, customer) = (params.bind(meter), params.bind(customer));
+        let sql = format!(
+            "SELECT m.tenant_id, m.from_hour, m.stripe_customer_id FROM stripe_mappings AS m WHERE m.meter = {meter} \
+             AND m.tenant_id IN (SELECT o.tenant_id FROM stripe_mappings AS o WHERE o.meter = {meter} \
+                 AND o.stripe_customer_id = {customer}) ORDER BY m.tenant_id, m.from_hour"
+        );
+        Self::of_rows(dialect, &transaction.query(&sql, params).await?)
+    }
+
+    fn of_rows(dialect: Dialect, rows: &[QueryResult]) -> Result<Self, BillingError> {
         let mut mappings = Self::default();
-        for row in transaction.query(&sql, params).await? {
-            let from = dialect.read_time(&row, "from_hour")?;
-            let of_tenant = mappings.0.entry(read(&row, "tenant_id")?).or_default();
-            of_tenant.push((from, read(&row, "stripe_customer_id")?));
+        for row in rows {
+            let from = dialect.read_time(row, "from_hour")?;
+            let of_tenant = mappings.0.entry(read(row, "tenant_id")?).or_default();
+            of_tenant.push((from, read(row, "stripe_customer_id")?));
         }
         Ok(mappings)
+    }
+
+    /// The first hour of these in which a customer has as many tenants as an hour has minutes.
+    fn full_hour(&self, customer: &str, from: Timestamp, until: Option<Timestamp>) -> Option<Timestamp> {
+        let starts = self.0.values().flatten().map(|(start, _)| *start);
+        let later = starts.filter(|start| *start > from && until.is_none_or(|until| *start < until));
+        // Between two of them nothing changes.
+        let hours: BTreeSet<Timestamp> = later.chain([from]).collect();
+        let tenants =
+            |hour: Timestamp| self.0.keys().filter(|tenant| self.customer(tenant, hour) == Some(customer)).count();
+        hours.into_iter().find(|hour| tenants(*hour) >= TENANTS_OF_LANE_MAX)
     }
 
     /// The customer of a tenant for an hour.
     pub(super) fn customer(&self, tenant: &str, hour: Timestamp) -> Option<&str> {
         let mappings = self.0.get(tenant)?;
         mappings.iter().rev().find(|(from, _)| *from <= hour)?.1.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_unix_micros(hour * Timestamp::HOUR_MICROS).unwrap()
+    }
+
+    #[test]
+    fn a_customer_is_full_where_sixty_have_it_at_once() {
+        let of = |from: i64, until: i64| vec![(at(from), Some("cus_1".to_owned())), (at(until), None)];
+        let mut mappings = Mappings((0..59).map(|number| (format!("t{number}"), of(0, 100))).collect());
+        assert_eq!(mappings.full_hour("cus_1", at(0), None), None);
+        // One after the other, they are never sixty and one.
+        mappings.0.insert("early".to_owned(), of(10, 20));
+        mappings.0.insert("late".to_owned(), of(30, 40));
+        assert_eq!(mappings.full_hour("cus_1", at(0), None), Some(at(10)));
+        assert_eq!(mappings.full_hour("cus_1", at(0), Some(at(10))), None);
+        assert_eq!(mappings.full_hour("cus_1", at(20), None), Some(at(30)));
+        assert_eq!(mappings.full_hour("cus_1", at(40), None), None);
+        assert_eq!(mappings.full_hour("cus_2", at(0), None), None);
     }
 }
