@@ -14,14 +14,23 @@ use goldleaves_stripe::Secrets;
 pub struct BillingConfig {
     /// `BILLING_ADDR`: where it listens.
     pub addr: SocketAddr,
-    /// `ENABLE_DOCS`: whether `/billing/docs` and `/billing/openapi.json` are served.
-    pub docs: bool,
+    /// `ENABLE_DOCS`.
+    pub docs: Docs,
     /// `BILLING_TIME_ZONE`: the zone of tenants that have none of their own.
     pub time_zone: TimeZone,
     /// `PERIOD_CLOSE_AFTER_HOURS`: how long after their ends periods are closed by themselves; `None` is never.
     pub close_after_hours: Option<u32>,
     /// The account at Stripe that usage is pushed to; `None` pushes nothing.
     pub stripe: Option<StripeConfig>,
+}
+
+/// The documentation of the API: the page at `/billing/docs` and `/billing/openapi.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Docs {
+    /// It is served beside the API.
+    Served,
+    /// There is nothing at its paths.
+    Hidden,
 }
 
 /// The settings of the push to Stripe.
@@ -41,7 +50,8 @@ impl BillingConfig {
     /// Reads them; `default_addr` is the program's own.
     pub fn read(values: &mut Values, common: Option<&Common>, default_addr: SocketAddr) -> Option<Self> {
         let addr = values.or_default(table::BILLING_ADDR, parse::socket_address, default_addr);
-        let docs = Common::read_enable_docs(common, values);
+        let docs =
+            Common::read_enable_docs(common, values).map(|served| if served { Docs::Served } else { Docs::Hidden });
         let time_zone = values.or_default(table::BILLING_TIME_ZONE, str::parse, TimeZone::UTC);
         let close_after_hours = values.optional(table::PERIOD_CLOSE_AFTER_HOURS, parse::whole(1..=8_760));
         let stripe = StripeConfig::read(values);

@@ -28,6 +28,6 @@ mod turns;
 
 pub mod program;
 
-pub use config::{BillingConfig, StripeConfig};
+pub use config::{BillingConfig, Docs, StripeConfig};
 pub use metrics::BillingMetrics;
 pub use state::{BillingApi, StripeDesk};

@@ -15,6 +15,7 @@ use tower::Layer;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::answer::{ApiError, Failure};
+use crate::config::Docs;
 use crate::contract::{self, Method, Operation};
 use crate::members::BODY_BYTES_MAX;
 use crate::routes::{
@@ -24,15 +25,15 @@ use crate::routes::{
 use crate::state::BillingApi;
 
 impl BillingApi {
-    /// Serves the API until stopped; `docs` says whether its documentation is served too.
-    pub async fn serve(self, listener: TcpListener, docs: bool, options: ServeOptions, stop: Stop) -> Served {
+    /// Serves the API until stopped.
+    pub async fn serve(self, listener: TcpListener, docs: Docs, options: ServeOptions, stop: Stop) -> Served {
         goldleaves_web::serve(listener, self.service(docs), options, stop).await
     }
 
     /// The API as a service.
-    pub fn service(self, docs: bool) -> RequestIdService<Router> {
+    pub fn service(self, docs: Docs) -> RequestIdService<Router> {
         let routes = routes();
-        let document = docs.then(|| Bytes::from(contract::document(calls(&routes))));
+        let document = (docs == Docs::Served).then(|| Bytes::from(contract::document(calls(&routes))));
         let mut router = Router::new();
         for route in routes {
             router = router.route(route.path, route.answering());

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
 use goldleaves_billing::Billing;
 use goldleaves_billing_api::program::{self, listen, listen_for_billing};
-use goldleaves_billing_api::{BillingApi, BillingMetrics};
+use goldleaves_billing_api::{BillingApi, BillingMetrics, Docs};
 use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::service::{GatewayService, READY_HELP, Started, billed, running_check, spool_check};
@@ -228,7 +228,7 @@ fn banner(config: &Config, tokens: &TokenOptions, at: &ServedAt, upstream: Desti
         Environment::Production => None,
         Environment::Development => sample(config, tokens)?,
     };
-    let (docs, data_dir) = (config.billing.docs, config.data_dir.clone());
+    let (docs, data_dir) = (config.billing.docs == Docs::Served, config.data_dir.clone());
     let billed = billed(&config.gateway);
     let Destination { words: upstream, is_own } = upstream;
     Ok(Banner { gateway, billing, docs, ops, upstream, is_own, billed, data_dir, sample })

@@ -32,7 +32,7 @@ async fn a_price_that_changes_within_a_month_begins_a_new_ladder_and_the_preview
         .await;
     }
     for time in ["2026-03-05T10:00:00Z", "2026-03-20T10:00:00Z"] {
-        api.used("acme", ("/a", "8", time)).await;
+        api.used("acme", "/a", "8", time).await;
     }
     let reader = token("ops", &["billing:read"]);
     let report = api.get("/billing/usage-report/acme?month=2026-03&group_by=rate", &reader).await.json();
@@ -41,13 +41,13 @@ async fn a_price_that_changes_within_a_month_begins_a_new_ladder_and_the_preview
     // One ladder for the whole month: five free units.
     let pricing: serde_json::Value = serde_json::from_str(LADDER).unwrap();
     let body = json!({"pricing": pricing, "start_date": "2026-03-01", "end_date": "2026-04-01"}).to_string();
-    let preview = api.call("POST", ("/billing/rate-cards/preview", &reader), body).await.json();
+    let preview = api.call("POST", "/billing/rate-cards/preview", &reader, body).await.json();
     let tenant = &preview["tenants"][0];
     assert_eq!((&tenant["cost_cents_now"], &tenant["cost_cents_with"]), (&json!(60), &json!(110)), "{preview}");
 }
 
 async fn who_may_write_bills_corrects_every_tenant_by_name_and_sets_no_price(api: Api) {
-    let event = api.used("other", ("/a", "1", "2026-03-05T10:00:00Z")).await;
+    let event = api.used("other", "/a", "1", "2026-03-05T10:00:00Z").await;
     let void = json!({"kind": "void", "tenant_id": "other", "event_id": event, "reason": "a test call"});
     let path = format!("/billing/corrections/{}", Uuid::now_v7());
     assert_eq!(api.put(&path, &token("acme", &[]), &void).await.refusal(), (403, "role_missing".to_owned()));
@@ -79,7 +79,7 @@ async fn who_may_write_bills_corrects_every_tenant_by_name_and_sets_no_price(api
 async fn usage_that_is_committed_after_its_hour_was_sealed_is_pushed_too() {
     let desk = Desk::on(Api::on(Kind::Postgres).await).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2", "2026-03-15T12:31:00Z").await;
     let raw = Database::connect(desk.api.url()).await.unwrap();
     let holding = raw.begin().await.unwrap();
     // The last table that a worker writes.
@@ -104,7 +104,7 @@ async fn usage_that_is_committed_after_its_hour_was_sealed_is_pushed_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_that_takes_too_long_is_given_up() {
     let api = Api::on(Kind::Postgres).await;
-    api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
+    api.used("acme", "/a", "2", "2026-03-15T12:31:00Z").await;
     // Nothing else gives a statement up.
     let api = api.anew_with(StoreOptions { work_timeout: 100 * PATIENCE, ..StoreOptions::default() }).await;
     let raw = Database::connect(api.url()).await.unwrap();

@@ -41,7 +41,7 @@ async fn the_page_works_in_a_browser() {
         }
     };
     let api = Api::start().await;
-    api.used("acme", ("/a", "2.5", "2026-03-10T10:15:00Z")).await;
+    api.used("acme", "/a", "2.5", "2026-03-10T10:15:00Z").await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/billing/docs", listener.local_addr().unwrap());
     let stop = Stop::default();

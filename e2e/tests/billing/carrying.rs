@@ -153,7 +153,7 @@ async fn an_imported_correction_is_late_usage_of_its_period(api: Api) {
 async fn an_imported_void_is_taken_back_at_stripe(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    let event = desk.api.used("acme", ("/a", "3", "2026-03-15T12:32:00Z")).await;
+    let event = desk.api.used("acme", "/a", "3", "2026-03-15T12:32:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
     assert_eq!(desk.double.total(CUSTOMER, METER), 3_000_000);

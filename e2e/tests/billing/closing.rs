@@ -31,9 +31,9 @@ async fn invoice(api: &Api, path: &str) -> Value {
 }
 
 async fn periods_are_closed_in_order_and_stay_closed(api: Api) {
-    api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
-    api.used("acme", ("/b", "1.5", "2026-03-31T23:59:59.999999Z")).await;
-    api.used("acme", ("/a", "4", "2026-04-01T00:00:00Z")).await;
+    api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
+    api.used("acme", "/b", "1.5", "2026-03-31T23:59:59.999999Z").await;
+    api.used("acme", "/a", "4", "2026-04-01T00:00:00Z").await;
     let open = invoice(&api, "acme").await;
     assert_eq!((&open["number"], &open["state"]), (&json!(1), &json!("open")));
     assert_eq!(open["period_start"], "2026-03-01T00:00:00.000000Z", "the month of the first usage");
@@ -76,10 +76,10 @@ async fn periods_are_closed_in_order_and_stay_closed(api: Api) {
 }
 
 async fn what_comes_late_is_carried(api: Api) {
-    let event = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let event = api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     let why = json!({"reason": "the month is over"});
     assert_eq!(close(&api, "acme/1", &why).await.0, 201);
-    api.used("acme", ("/late", "1", "2026-03-30T10:00:00Z")).await;
+    api.used("acme", "/late", "1", "2026-03-30T10:00:00Z").await;
     let void = json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "a test call"});
     let amount =
         json!({"kind": "amount", "tenant_id": "acme", "cents": 7, "ts": "2026-03-04T00:00:00Z", "reason": "fee"});
@@ -89,7 +89,7 @@ async fn what_comes_late_is_carried(api: Api) {
     }
     let periods = api.get("/billing/periods/acme", &token("acme", &[])).await.json();
     assert_eq!(periods["items"][0]["unbilled_late_cents"], 25 - 50 + 7);
-    api.used("acme", ("/a", "4", "2026-04-10T00:00:00Z")).await;
+    api.used("acme", "/a", "4", "2026-04-10T00:00:00Z").await;
     assert_eq!(invoice(&api, "acme/1").await["total_cost_cents"], 50, "what is closed stays");
     let open = invoice(&api, "acme").await;
     assert_eq!(open["total_cost_cents"], 100 + 25 - 50 + 7);
@@ -115,9 +115,9 @@ async fn a_zone_that_changes_makes_no_gap(api: Api) {
         assert!(api.put("/billing/tenants/acme", &admin, &body).await.status < 300);
     };
     zone("Asia/Kolkata").await;
-    api.used("acme", ("/a", "1", "2026-02-28T18:30:00Z")).await;
-    api.used("acme", ("/a", "1", "2026-03-31T18:29:59Z")).await;
-    api.used("acme", ("/a", "1", "2026-03-31T18:30:00Z")).await;
+    api.used("acme", "/a", "1", "2026-02-28T18:30:00Z").await;
+    api.used("acme", "/a", "1", "2026-03-31T18:29:59Z").await;
+    api.used("acme", "/a", "1", "2026-03-31T18:30:00Z").await;
     let why = json!({"reason": "the month is over"});
     let (_, first) = close(&api, "acme/1", &why).await;
     assert_eq!(
@@ -135,8 +135,8 @@ async fn a_zone_that_changes_makes_no_gap(api: Api) {
 }
 
 async fn what_was_due_is_closed_by_the_clock(api: Api) {
-    api.used("acme", ("/a", "1", "2026-01-10T00:00:00Z")).await;
-    api.used("other", ("/a", "1", "2026-02-10T00:00:00Z")).await;
+    api.used("acme", "/a", "1", "2026-01-10T00:00:00Z").await;
+    api.used("other", "/a", "1", "2026-02-10T00:00:00Z").await;
     let closed = api.billing.close_due_periods(24).await.unwrap();
     assert!(closed.count >= 2 && closed.failed.is_empty(), "{closed:?}");
     assert_eq!(api.billing.close_due_periods(24).await.unwrap().count, 0);
@@ -166,8 +166,8 @@ async fn who_has_corrections_alone_is_closed_by_the_clock(api: Api) {
 /// Usage and an amount before the first period, which a version closed that kept nothing of them in mind.
 async fn what_an_earlier_version_left_out_stays_so(api: Api) {
     for tenant in ["acme", "globex"] {
-        api.used(tenant, ("/a", "8", "2026-02-27T10:00:00Z")).await;
-        api.used(tenant, ("/a", "2", "2026-03-03T10:00:00Z")).await;
+        api.used(tenant, "/a", "8", "2026-02-27T10:00:00Z").await;
+        api.used(tenant, "/a", "2", "2026-03-03T10:00:00Z").await;
         let first = json!({"starts_at": "2026-03-01", "reason": "billed elsewhere before"});
         assert_eq!(close(&api, &format!("{tenant}/1"), &first).await.0, 201);
         // It billed no amount that is dated so.
@@ -186,22 +186,22 @@ async fn what_an_earlier_version_left_out_stays_so(api: Api) {
     assert_eq!(api.billing.note_left_out().await.unwrap(), 2);
     assert_eq!(api.billing.note_left_out().await.unwrap(), 0);
     assert_eq!(open("acme").await, -7, "amounts are billed wherever they lie");
-    api.used("acme", ("/a", "4", "2026-02-27T10:30:00Z")).await;
+    api.used("acme", "/a", "4", "2026-02-27T10:30:00Z").await;
     assert_eq!(open("acme").await, 100 - 7, "what comes from now on is late");
     let why = json!({"reason": "the month is over"});
     assert_eq!(close(&api, "acme/2", &why).await.1["total_cost_cents"], 93);
     assert_eq!(open("acme").await, 0);
     api.execute("DELETE FROM billing_lines WHERE number = 0 AND tenant_id = 'globex'").await;
-    api.used("globex", ("/a", "1", "2026-04-03T10:00:00Z")).await;
+    api.used("globex", "/a", "1", "2026-04-03T10:00:00Z").await;
     assert_eq!(close(&api, "globex/2", &why).await.1["total_cost_cents"], 25 - 7);
-    api.used("globex", ("/a", "4", "2026-02-27T10:30:00Z")).await;
+    api.used("globex", "/a", "4", "2026-02-27T10:30:00Z").await;
     assert_eq!(open("globex").await, 100, "left out with the close before");
 }
 
 async fn bills_are_of_years_that_somebody_can_mean(api: Api) {
     let path = || format!("/billing/corrections/{}", Uuid::now_v7());
     let (writer, admin) = (token("ops", &["billing:write"]), token("ops", &["admin"]));
-    api.used("acme", ("/a", "1", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", "/a", "1", "2026-03-03T10:00:00Z").await;
     for ts in ["0001-01-01", "0226-03-01T00:00:00Z", "1999-12-31T23:59:59.999999Z", "2101-01-01", "9999-12-31"] {
         let amount = json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": ts, "reason": "r"});
         let answer = api.put(&path(), &writer, &amount).await;
@@ -247,13 +247,13 @@ async fn write(api: &Api, body: &Value) {
 async fn what_lies_before_the_first_period_is_carried(api: Api) {
     let own = token("acme", &[]);
     // What was there when the first period was given a later start was left out knowingly.
-    api.used("acme", ("/a", "8", "2026-02-27T10:00:00Z")).await;
-    api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", "/a", "8", "2026-02-27T10:00:00Z").await;
+    api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     let first = json!({"starts_at": "2026-03-01", "reason": "billed elsewhere before"});
     let (status, period) = close(&api, "acme/1", &first).await;
     assert_eq!((status, &period["total_cost_cents"]), (201, &json!(50)));
     assert_eq!(invoice(&api, "acme").await["total_cost_cents"], 0);
-    let event = api.used("acme", ("/a", "4", "2026-02-27T10:30:00Z")).await;
+    let event = api.used("acme", "/a", "4", "2026-02-27T10:30:00Z").await;
     write(&api, &json!({"kind": "amount", "tenant_id": "acme", "cents": -7, "ts": "2026-01-05", "reason": "r"})).await;
     let open = invoice(&api, "acme").await;
     assert_eq!(open["total_cost_cents"], 100 - 7, "{open}");
@@ -272,7 +272,7 @@ async fn what_lies_before_the_first_period_is_carried(api: Api) {
 }
 
 async fn a_credit_before_the_first_usage_is_on_the_first_invoice(api: Api) {
-    api.used("acme", ("/a", "4", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", "/a", "4", "2026-03-03T10:00:00Z").await;
     write(&api, &json!({"kind": "amount", "tenant_id": "acme", "cents": -500, "ts": "2026-02-26", "reason": "r"}))
         .await;
     let open = invoice(&api, "acme").await;
@@ -286,10 +286,10 @@ async fn a_credit_before_the_first_usage_is_on_the_first_invoice(api: Api) {
 
 async fn without_a_range_every_unbilled_late_hour_is_listed(api: Api) {
     let own = token("acme", &[]);
-    api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     let why = json!({"reason": "the month is over"});
     assert_eq!(close(&api, "acme/1", &why).await.0, 201);
-    api.used("acme", ("/a", "2", "2026-03-04T10:00:00Z")).await;
+    api.used("acme", "/a", "2", "2026-03-04T10:00:00Z").await;
     let late = api.get("/billing/late/acme", &own).await.json();
     assert_eq!(late["items"].as_array().unwrap().len(), 1, "{late}");
     assert_eq!(

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::Body;
+use goldleaves_billing_api::Docs;
 use goldleaves_pricing::TimeZone;
 use goldleaves_testkit::child::wait_for;
 use http::{Request, StatusCode};
@@ -23,9 +24,9 @@ async fn a_summary_is_exact_and_half_open() {
         ("/b", "100", "2026-04-01T00:00:00Z"),
         ("/b", "100", "2026-02-28T23:59:59.999999Z"),
     ] {
-        api.used("acme", (route, units, time)).await;
+        api.used("acme", route, units, time).await;
     }
-    api.used("other", ("/a", "7", "2026-03-10T00:00:00Z")).await;
+    api.used("other", "/a", "7", "2026-03-10T00:00:00Z").await;
     let answer = api.get("/billing/usage-summary/acme", &token("acme", &[])).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     // 3.3 units are 82.5 cents: one line for the rate, rounded once, half to even.
@@ -71,7 +72,7 @@ async fn bad_periods_are_named() {
 #[tokio::test]
 async fn a_tenant_sees_only_itself() {
     let api = Api::start().await;
-    api.used("victim", ("/a", "1", "2026-03-10T00:00:00Z")).await;
+    api.used("victim", "/a", "1", "2026-03-10T00:00:00Z").await;
     let plain = token("acme", &[]);
     for path in ["usage-summary/victim", "usage-report/victim", "usage-summary/nobody", "usage-summary/a%00b"] {
         let answer = api.get(&format!("/billing/{path}?start_date=nonsense"), &plain).await;
@@ -109,8 +110,8 @@ async fn without_a_valid_token_nothing_is_shown() {
 #[tokio::test]
 async fn reporting_twice_makes_the_same_rows_and_later_usage_a_revision() {
     let api = Api::start().await;
-    api.used("acme", ("/a", "2.5", "2026-03-10T10:15:00Z")).await;
-    api.used("acme", ("/a", "1", "2026-03-15T12:10:00Z")).await;
+    api.used("acme", "/a", "2.5", "2026-03-10T10:15:00Z").await;
+    api.used("acme", "/a", "1", "2026-03-15T12:10:00Z").await;
     let writer = token("ops", &["billing:write"]);
     let body = r#"{"tenant_id":"acme","start_date":"2026-03-01"}"#;
     let first = api.report_usage(&writer, body).await;
@@ -123,7 +124,7 @@ async fn reporting_twice_makes_the_same_rows_and_later_usage_a_revision() {
     );
     assert_eq!(push["state"], "unmapped");
     assert_eq!(api.report_usage(&writer, body).await.text, first.text);
-    api.used("acme", ("/a", "4", "2026-03-10T10:45:00Z")).await;
+    api.used("acme", "/a", "4", "2026-03-10T10:45:00Z").await;
     let later = api.report_usage(&writer, body).await.json();
     assert_eq!((&later["reported_quantity"], &later["report_id"]), (&json!(6.5), &push["report_id"]));
 }
@@ -195,7 +196,7 @@ async fn health_tells_whether_the_database_answers() {
 
 #[tokio::test]
 async fn documentation_can_be_turned_off() {
-    for (docs, status) in [(true, 200), (false, 404)] {
+    for (docs, status) in [(Docs::Served, 200), (Docs::Hidden, 404)] {
         let api = Api::with(Start { kind: Kind::Sqlite, docs, zone: TimeZone::UTC }).await;
         for path in ["/billing/docs", "/billing/openapi.json"] {
             let answer = api.ask(Request::get(path).body(Body::empty()).unwrap()).await;
@@ -220,25 +221,25 @@ async fn the_openapi_document_is_true() {
             if operation == "retryStripePush" {
                 api.execute("UPDATE stripe_pushes SET state = 'failed'").await;
             }
-            let uri = example_uri((path, operation), call, (event, &row));
+            let uri = example_uri(path, call, event, &row);
             let answer = match (verb.as_str(), operation) {
                 ("get", _) => api.get(&uri, &admin).await,
                 (_, "stripeWebhook") => webhooks::post_signed(&desk).await,
-                (verb, _) => api.call(&verb.to_uppercase(), (&uri, &admin), body(call, event).to_string()).await,
+                (verb, _) => api.call(&verb.to_uppercase(), &uri, &admin, body(call, event).to_string()).await,
             };
             let promised = &call["responses"][answer.status.to_string()];
             assert!(answer.status < 300 && promised.is_object(), "{path} answers its own example with {answer:?}");
             if promised["content"].is_null() {
                 assert_eq!(answer.text, "", "{path}");
             } else {
-                check(&document, (&promised["content"]["application/json"]["schema"], &answer.json()), path);
+                check(&document, &promised["content"]["application/json"]["schema"], &answer.json(), path);
             }
             compared += 1;
             for status in call["responses"].as_object().unwrap().keys() {
                 assert!(StatusCode::from_bytes(status.as_bytes()).is_ok(), "{path} {status}");
             }
             if !["health", "stripeWebhook"].contains(&operation) {
-                nothing_else_is_known(api, &document, (verb, &uri, call)).await;
+                nothing_else_is_known(api, &document, verb, &uri, call).await;
             }
         }
     }
@@ -253,11 +254,12 @@ async fn the_openapi_document_is_true() {
     let asked = api.get(&asked, &admin).await;
     assert_eq!(asked.json()["period_end"], format!("{end}T00:00:00.000000Z"));
     let problem = api.get("/billing/usage-summary/acme?end_date=x", &admin).await.json();
-    check(&document, (&json!({"$ref": "#/components/schemas/Problem"}), &problem), "a problem");
+    check(&document, &json!({"$ref": "#/components/schemas/Problem"}), &problem, "a problem");
 }
 
 /// The call of the examples, about what there is in this ledger.
-fn example_uri((path, operation): (&str, &str), call: &Value, (event, row): (uuid::Uuid, &str)) -> String {
+fn example_uri(path: &str, call: &Value, event: uuid::Uuid, row: &str) -> String {
+    let operation = call["operationId"].as_str().unwrap();
     let mut uri = path.to_owned();
     for one in call["parameters"].as_array().into_iter().flatten().filter(|one| one["in"] == "path") {
         let name = one["name"].as_str().unwrap();
@@ -301,7 +303,7 @@ fn body(call: &Value, event: uuid::Uuid) -> Value {
 
 /// A refusal of what is unknown names all that is known: just what the document has. Nothing is taken twice, or with a character
 /// that is none of a text.
-async fn nothing_else_is_known(api: &Api, document: &Value, (verb, uri, call): (&str, &str, &Value)) {
+async fn nothing_else_is_known(api: &Api, document: &Value, verb: &str, uri: &str, call: &Value) {
     let admin = token("acme", &["admin"]);
     let known = |answer: &crate::world::Answer| {
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
@@ -318,7 +320,7 @@ async fn nothing_else_is_known(api: &Api, document: &Value, (verb, uri, call): (
         let must = call["operationId"] == "corrections" && name != "tenant_id";
         let bare = if must { format!("{bare}?tenant_id=acme&") } else { format!("{bare}?") };
         for (query, words) in [(format!("{name}=acme&{name}=acme"), "more than once"), (format!("{name}=a%00b"), "")] {
-            let answer = api.call(&verb.to_uppercase(), (&format!("{bare}{query}"), &admin), "{}").await;
+            let answer = api.call(&verb.to_uppercase(), &format!("{bare}{query}"), &admin, "{}").await;
             assert_eq!(answer.refusal(), (400, "parameter_invalid".to_owned()), "{verb} {bare}{query}");
             assert!(
                 answer.text.contains(name.as_str()) && answer.text.contains(words),
@@ -326,20 +328,20 @@ async fn nothing_else_is_known(api: &Api, document: &Value, (verb, uri, call): (
             );
         }
     }
-    let unknown = api.call(&verb.to_uppercase(), (&format!("{uri}{sign}nonsense=1"), &admin), "{}").await;
+    let unknown = api.call(&verb.to_uppercase(), &format!("{uri}{sign}nonsense=1"), &admin, "{}").await;
     assert_eq!(known(&unknown), named, "{verb} {uri}");
     if let Some(schema) = call["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str() {
         let schema = document.pointer(schema.trim_start_matches('#')).unwrap();
         let named: BTreeSet<String> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let unknown = api.call(&verb.to_uppercase(), (uri, &admin), r#"{"nonsense":1}"#).await;
+        let unknown = api.call(&verb.to_uppercase(), uri, &admin, r#"{"nonsense":1}"#).await;
         assert_eq!(known(&unknown), named, "{verb} {uri}");
     }
 }
 
 /// A bit of everything, so that no answer is empty. Returns an event that is billed.
 async fn a_life(api: &Api, admin: &str) -> uuid::Uuid {
-    let event = api.used("acme", ("/a", "2.5", "2026-03-10T10:15:00Z")).await;
-    let other = api.used("acme", ("/a", "1", "2026-03-10T10:16:00Z")).await;
+    let event = api.used("acme", "/a", "2.5", "2026-03-10T10:15:00Z").await;
+    let other = api.used("acme", "/a", "1", "2026-03-10T10:16:00Z").await;
     let void = json!({"kind": "void", "tenant_id": "acme", "event_id": other, "reason": "a test call"});
     let amount = json!({"kind": "amount", "tenant_id": "acme", "cents": 5, "ts": "2026-03-10", "reason": "a fee"});
     let adjust = json!({"kind": "adjust", "tenant_id": "acme", "event_id": event, "units": "1", "reason": "measured"});
@@ -349,7 +351,7 @@ async fn a_life(api: &Api, admin: &str) -> uuid::Uuid {
     }
     let closed = api.put("/billing/periods/acme/1", admin, &json!({"reason": "the month is over"})).await;
     assert_eq!(closed.status, 201, "{closed:?}");
-    api.used("acme", ("/a", "1", "2026-03-10T10:17:00Z")).await;
+    api.used("acme", "/a", "1", "2026-03-10T10:17:00Z").await;
     for (path, body) in [("meters/", stripe_meter()), ("mappings/acme/", stripe_mapping())] {
         let answer = api.put(&format!("/billing/stripe/{path}{METER}"), admin, &body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -367,14 +369,14 @@ fn stripe_mapping() -> Value {
 }
 
 /// Checks a value against a schema, as far as this document uses schemas.
-fn check(document: &Value, (schema, value): (&Value, &Value), at: &str) {
+fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(name) = schema["$ref"].as_str() {
         let schema = document.pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("{name} is missing"));
-        return check(document, (schema, value), at);
+        return check(document, schema, value, at);
     }
     if let Some(kinds) = schema["anyOf"].as_array() {
         let kind = kinds.iter().find(|kind| (kind["type"] == "null") == value.is_null());
-        return check(document, (kind.unwrap_or_else(|| panic!("{at}: {value}")), value), at);
+        return check(document, kind.unwrap_or_else(|| panic!("{at}: {value}")), value, at);
     }
     if let Some(words) = schema["enum"].as_array() {
         assert!(words.contains(value), "{at}: {value}");
@@ -397,13 +399,13 @@ fn check(document: &Value, (schema, value): (&Value, &Value), at: &str) {
             }
             for (name, value) in given {
                 let schema = fields.get(name).unwrap_or_else(|| panic!("{at} has {name}, which the document lacks"));
-                check(document, (schema, value), &format!("{at}.{name}"));
+                check(document, schema, value, &format!("{at}.{name}"));
             }
         }
         "array" => {
             let items = value.as_array().unwrap();
             assert!(!items.is_empty(), "{at} compares nothing");
-            items.iter().for_each(|item| check(document, (&schema["items"], item), at));
+            items.iter().for_each(|item| check(document, &schema["items"], item, at));
         }
         "string" => assert!(value.is_string(), "{at}: {value}"),
         "integer" => assert!(value.is_i64() || value.is_u64(), "{at}: {value}"),

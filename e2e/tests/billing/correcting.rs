@@ -35,8 +35,8 @@ async fn totals(api: &Api) -> (i64, f64, i64) {
 }
 
 async fn a_void_takes_an_event_off_the_bill_once(api: Api) {
-    let event = api.used("acme", ("/a", "3", "2026-03-03T10:00:00Z")).await;
-    api.used("acme", ("/a", "1", "2026-03-03T10:30:00Z")).await;
+    let event = api.used("acme", "/a", "3", "2026-03-03T10:00:00Z").await;
+    api.used("acme", "/a", "1", "2026-03-03T10:30:00Z").await;
     let id = Uuid::now_v7();
     let (status, made) = correct(&api, id, &void(event)).await;
     assert_eq!(status, 201, "{made}");
@@ -76,7 +76,7 @@ async fn a_void_takes_an_event_off_the_bill_once(api: Api) {
 }
 
 async fn an_adjustment_leaves_nothing_below_nothing(api: Api) {
-    let event = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let event = api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     assert_eq!(correct(&api, Uuid::now_v7(), &adjust(event, "-0.5")).await.0, 201);
     assert_eq!(totals(&api).await, (1, 1.5, 38));
     let (status, problem) = correct(&api, Uuid::now_v7(), &adjust(event, "-1.500001")).await;
@@ -90,7 +90,7 @@ async fn an_adjustment_leaves_nothing_below_nothing(api: Api) {
 }
 
 async fn an_amount_changes_the_bill_alone(api: Api) {
-    api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     let body =
         json!({"kind": "amount", "tenant_id": "acme", "cents": -30, "ts": "2026-03-04T00:00:00Z", "reason": "sorry"});
     let (status, made) = correct(&api, Uuid::now_v7(), &body).await;
@@ -114,7 +114,7 @@ async fn a_void_of_a_repeat_is_of_what_it_repeats(api: Api) {
 }
 
 async fn each_change_is_in_the_audit(api: Api) {
-    let event = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let event = api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     correct(&api, Uuid::now_v7(), &void(event)).await;
     correct(&api, Uuid::now_v7(), &void(event)).await;
     let admin = token("ops", &["admin"]);
@@ -129,7 +129,7 @@ async fn each_change_is_in_the_audit(api: Api) {
 }
 
 async fn the_same_put_at_once_is_made_once(api: Api) {
-    let event = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let event = api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     let (id, body) = (Uuid::now_v7(), void(event));
     let answers = futures_util::future::join_all((0..6).map(|_| correct(&api, id, &body))).await;
     assert_eq!(answers.iter().filter(|answer| answer.0 == 201).count(), 1, "{answers:?}");

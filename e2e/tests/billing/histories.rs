@@ -71,7 +71,7 @@ async fn of_all_orders(api: &Api, history: u64) {
     let mut bills = Vec::new();
     for order in 0..4 {
         let tenant = format!("tenant-{history}-{order}");
-        bills.push(live(api, &tenant, (history, order)).await);
+        bills.push(live(api, &tenant, history, order).await);
     }
     assert!(bills.windows(2).all(|pair| pair[0] == pair[1]), "history {history}: {bills:?}");
 }
@@ -101,7 +101,7 @@ async fn price(api: &Api) {
 }
 
 /// Returns what happens to a tenant: the same of every order, but for the tenant's name.
-fn history_of(tenant: &str, (history, order): (u64, u64)) -> (Vec<Act>, Vec<Uuid>) {
+fn history_of(tenant: &str, history: u64, order: u64) -> (Vec<Act>, Vec<Uuid>) {
     let mut random = StdRng::seed_from_u64(history);
     let start: Timestamp = MONTHS[0].parse().unwrap();
     let (mut acts, mut ids, mut of_set) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -150,7 +150,7 @@ impl Life<'_> {
     /// Corrects an event, if it is there; else when it comes.
     async fn correct(&mut self, event: Uuid, units: Option<i64>) {
         let is_there = self.recorded.contains(&event);
-        assert_eq!(correct(self.api, &self.tenant, (event, units)).await, is_there, "{}: {event}", self.tenant);
+        assert_eq!(correct(self.api, &self.tenant, event, units).await, is_there, "{}: {event}", self.tenant);
         if !is_there {
             self.waiting.push((event, units));
         }
@@ -179,8 +179,8 @@ impl Life<'_> {
 }
 
 /// Lets everything happen, closes periods in between, and returns what each period is due.
-async fn live(api: &Api, name: &str, (history, order): (u64, u64)) -> Vec<i128> {
-    let (acts, ids) = history_of(name, (history, order));
+async fn live(api: &Api, name: &str, history: u64, order: u64) -> Vec<i128> {
+    let (acts, ids) = history_of(name, history, order);
     let mut random = StdRng::seed_from_u64(history * 4 + order + 1_000_000);
     let mut cuts: Vec<usize> = (0..3).map(|_| random.random_range(0..acts.len())).collect();
     cuts.sort_unstable();
@@ -225,7 +225,7 @@ async fn balanced(api: &Api, tenant: &TenantId) -> Vec<i128> {
 }
 
 /// Returns whether the event was there to be corrected.
-async fn correct(api: &Api, tenant: &TenantId, (event_id, units): (Uuid, Option<i64>)) -> bool {
+async fn correct(api: &Api, tenant: &TenantId, event_id: Uuid, units: Option<i64>) -> bool {
     let wanted = match units {
         Some(units_micro) => Wanted::Adjust { event_id, units_micro },
         None => Wanted::Void { event_id },

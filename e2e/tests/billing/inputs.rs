@@ -210,10 +210,10 @@ fn of_stripe() -> Vec<Sent> {
 }
 
 async fn bad_members_are_named_and_nothing_is_written(api: Api) {
-    let event = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let event = api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
     let admin = token("ops", &["admin"]);
     for Sent { call: (method, path), body, optional, blank } in bodies(event) {
-        let send = async |path: &str, body: String| api.call(method, (path, &admin), body).await;
+        let send = async |path: &str, body: String| api.call(method, path, &admin, body).await;
         for member in body.as_object().unwrap().keys() {
             let long = if member == "pricing" { json!({"model": "x".repeat(501)}) } else { json!("x".repeat(501)) };
             let mut wrong: Vec<Value> =
@@ -298,7 +298,7 @@ fn with(body: &Value, member: &str, value: Value) -> Value {
 }
 
 async fn nobody_reaches_beyond_what_the_token_gives(api: Api) {
-    let event = api.used("victim", ("/a", "2", "2026-03-03T10:00:00Z")).await;
+    let event = api.used("victim", "/a", "2", "2026-03-03T10:00:00Z").await;
     let plain = token("acme", &[]);
     for name in ["victim", "VICTIM", "Victim", "nobody", "victim%20", "%76ictim", "victim%00", "victim%2Fx", "a%0Ab"] {
         for (path, _) in READS {
@@ -332,7 +332,7 @@ async fn nobody_reaches_beyond_what_the_token_gives(api: Api) {
                 continue;
             }
             for body in [body.to_string(), "nonsense".to_owned()] {
-                let answer = api.call("PUT", (&format!("{path}?x=1"), &token("acme", roles)), body).await;
+                let answer = api.call("PUT", &format!("{path}?x=1"), &token("acme", roles), body).await;
                 assert_eq!(
                     answer.refusal(),
                     (403, "role_missing".to_owned()),

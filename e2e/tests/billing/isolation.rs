@@ -1,6 +1,8 @@
 //! Foreign tenants: every endpoint, every spelling of a name and every role. Who may not see a tenant is told the same of it
 //! as of one that there is not; who may see all sees no tenant under the spelling of another.
 
+use std::fmt::Display;
+
 use goldleaves_testkit::postgres::Postgres;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -28,8 +30,27 @@ const IN_URLS: [&str; 12] = [
 const POWERLESS: [&[&str]; 6] =
     [&[], &["user"], &["Admin", "ADMIN"], &["billing"], &["billing:Read", "BILLING:WRITE"], &["admin ", "billing:*"]];
 
-/// A call: method, path with `{t}` for the tenant, body with `{t}` as well.
-type Call = (&'static str, String, String);
+/// A call, with `{t}` for the tenant in its path and its body.
+#[derive(Debug)]
+struct Call {
+    method: &'static str,
+    path: String,
+    body: String,
+}
+
+impl Call {
+    fn get(path: impl Display) -> Self {
+        Self { method: "GET", path: format!("/billing/{path}"), body: String::new() }
+    }
+
+    fn put(path: impl Display, body: &Value) -> Self {
+        Self { method: "PUT", path: format!("/billing/{path}"), body: body.to_string() }
+    }
+
+    fn post(path: impl Display, body: &Value) -> Self {
+        Self { method: "POST", path: format!("/billing/{path}"), body: body.to_string() }
+    }
+}
 
 fn reads(event: Uuid) -> Vec<Call> {
     let paths = [
@@ -58,8 +79,7 @@ fn reads(event: Uuid) -> Vec<Call> {
         "report-usage/{t}".to_owned(),
         "report-usage?tenant_id={t}".to_owned(),
     ];
-    let get = |path: String| ("GET", format!("/billing/{path}"), String::new());
-    paths.into_iter().map(get).collect()
+    paths.into_iter().map(Call::get).collect()
 }
 
 /// The least role that a call takes.
@@ -74,9 +94,6 @@ enum Needs {
 fn of_roles(event: Uuid) -> Vec<(Needs, Call)> {
     use Needs::{Admin, Read, Write};
     let id = Uuid::now_v7();
-    let put = |path: &str, body: Value| ("PUT", format!("/billing/{path}"), body.to_string());
-    let post = |path: &str, body: Value| ("POST", format!("/billing/{path}"), body.to_string());
-    let get = |path: &str| ("GET", format!("/billing/{path}"), String::new());
     let pricing = json!({"model": "per_unit", "cents_per_unit": "3"});
     let void = json!({"kind": "void", "tenant_id": "{t}", "event_id": event, "reason": "r"});
     let amount = json!({"kind": "amount", "tenant_id": "{t}", "cents": 1, "reason": "r"});
@@ -86,28 +103,28 @@ fn of_roles(event: Uuid) -> Vec<(Needs, Call)> {
     let meter = json!({"event_name": "x", "stripe_meter_id": "y", "places": 6, "reason": "r"});
     let lane = json!({"stripe_customer_id": "cus_1", "event_name": "x", "reason": "r"});
     vec![
-        (Write, put(&format!("corrections/{id}"), void)),
-        (Write, put(&format!("corrections/{id}"), amount)),
-        (Write, put("periods/{t}/1", json!({"ends_at": "2026-04-01T00:00:00Z", "reason": "r"}))),
-        (Write, put("periods/1?tenant_id={t}", json!({"reason": "r"}))),
-        (Write, post("report-usage", json!({"tenant_id": "{t}"}))),
-        (Admin, put("tenants/{t}", zone.clone())),
-        (Admin, put("tenants?tenant_id={t}", zone)),
-        (Admin, put(&format!("rate-cards/{id}"), card)),
-        (Admin, get("audit?tenant_id={t}")),
-        (Admin, put("stripe/mappings/{t}/units", mapping.clone())),
-        (Admin, put("stripe/mappings/units?tenant_id={t}", mapping)),
-        (Admin, put("stripe/meters/units", meter)),
-        (Admin, post(&format!("stripe/pushes/{event}/retry"), json!({"reason": "r"}))),
-        (Admin, post("stripe/lanes/adopt", lane)),
-        (Read, get("tenants")),
-        (Read, post("rate-cards/preview", json!({"tenant_id": "{t}", "pricing": pricing}))),
-        (Read, get("stripe/mappings/{t}")),
-        (Read, get("stripe/mappings?tenant_id={t}")),
-        (Read, get("stripe/pushes/{t}")),
-        (Read, get("stripe/pushes?tenant_id={t}")),
-        (Read, get("stripe/meters")),
-        (Read, get("stripe/drift")),
+        (Write, Call::put(format!("corrections/{id}"), &void)),
+        (Write, Call::put(format!("corrections/{id}"), &amount)),
+        (Write, Call::put("periods/{t}/1", &json!({"ends_at": "2026-04-01T00:00:00Z", "reason": "r"}))),
+        (Write, Call::put("periods/1?tenant_id={t}", &json!({"reason": "r"}))),
+        (Write, Call::post("report-usage", &json!({"tenant_id": "{t}"}))),
+        (Admin, Call::put("tenants/{t}", &zone)),
+        (Admin, Call::put("tenants?tenant_id={t}", &zone)),
+        (Admin, Call::put(format!("rate-cards/{id}"), &card)),
+        (Admin, Call::get("audit?tenant_id={t}")),
+        (Admin, Call::put("stripe/mappings/{t}/units", &mapping)),
+        (Admin, Call::put("stripe/mappings/units?tenant_id={t}", &mapping)),
+        (Admin, Call::put("stripe/meters/units", &meter)),
+        (Admin, Call::post(format!("stripe/pushes/{event}/retry"), &json!({"reason": "r"}))),
+        (Admin, Call::post("stripe/lanes/adopt", &lane)),
+        (Read, Call::get("tenants")),
+        (Read, Call::post("rate-cards/preview", &json!({"tenant_id": "{t}", "pricing": pricing}))),
+        (Read, Call::get("stripe/mappings/{t}")),
+        (Read, Call::get("stripe/mappings?tenant_id={t}")),
+        (Read, Call::get("stripe/pushes/{t}")),
+        (Read, Call::get("stripe/pushes?tenant_id={t}")),
+        (Read, Call::get("stripe/meters")),
+        (Read, Call::get("stripe/drift")),
     ]
 }
 
@@ -119,10 +136,7 @@ async fn every_operation_is_tried() {
     let mut tried = reads(event);
     tried.extend(of_roles(event).into_iter().map(|(_, call)| call));
     // These are nobody's.
-    tried.extend([
-        ("GET", "/billing/health".to_owned(), String::new()),
-        ("POST", "/billing/stripe/webhook".to_owned(), String::new()),
-    ]);
+    tried.extend([Call::get("health"), Call::post("stripe/webhook", &Value::Null)]);
     let like = |path: &str| {
         let segment = |segment: &str| {
             let is_one =
@@ -131,8 +145,8 @@ async fn every_operation_is_tried() {
         };
         path.split('?').next().unwrap_or_default().split('/').map(segment).collect::<Vec<_>>().join("/")
     };
-    let alike = |call: &Call| (call.0.to_lowercase(), like(&call.1));
-    let by_parameter: Vec<_> = tried.iter().filter(|call| call.1.contains("tenant_id={t}")).map(alike).collect();
+    let alike = |call: &Call| (call.method.to_lowercase(), like(&call.path));
+    let by_parameter: Vec<_> = tried.iter().filter(|call| call.path.contains("tenant_id={t}")).map(alike).collect();
     let tried: Vec<_> = tried.iter().map(alike).collect();
     let request = http::Request::get("/billing/openapi.json").body(axum::body::Body::empty()).unwrap();
     let document = api.ask(request).await.json();
@@ -147,9 +161,9 @@ async fn every_operation_is_tried() {
     }
 }
 
-async fn ask(api: &Api, (method, path, body): &Call, (name, token): (&str, &str)) -> Answer {
-    let (path, body) = (path.replace("{t}", name), body.replace("{t}", name));
-    api.call(method, (&path, token), body).await
+async fn ask(api: &Api, call: &Call, name: &str, token: &str) -> Answer {
+    let (path, body) = (call.path.replace("{t}", name), call.body.replace("{t}", name));
+    api.call(call.method, &path, token, body).await
 }
 
 /// All that an answer says, but for the number of the call, and the number of a report, which is made of the tenant's name.
@@ -170,10 +184,10 @@ async fn nobody_without_a_role_learns_whether_a_tenant_is_there(api: Api) {
             let token = token(own, roles);
             for call in reads(event).into_iter().chain(of_roles(event).into_iter().map(|(_, call)| call)) {
                 let call = &call;
-                let nobody = said(&ask(&api, call, ("nobody", &token)).await);
+                let nobody = said(&ask(&api, call, "nobody", &token).await);
                 assert_eq!(nobody.0, 403, "{roles:?} {call:?}: {nobody:?}");
                 for name in IN_URLS.into_iter().filter(|name| *name != own) {
-                    let answer = said(&ask(&api, call, (name, &token)).await);
+                    let answer = said(&ask(&api, call, name, &token).await);
                     assert_eq!(answer, nobody, "{own} {roles:?} {call:?} {name}");
                 }
             }
@@ -183,10 +197,10 @@ async fn nobody_without_a_role_learns_whether_a_tenant_is_there(api: Api) {
     for (role, has) in [("billing:read", Needs::Read), ("billing:write", Needs::Write)] {
         let token = token("acme", &[role]);
         for (_, call) in of_roles(event).into_iter().filter(|(needs, _)| *needs > has) {
-            let nobody = said(&ask(&api, &call, ("nobody", &token)).await);
+            let nobody = said(&ask(&api, &call, "nobody", &token).await);
             assert_eq!((nobody.0, &nobody.2["code"]), (403, &json!("role_missing")), "{role} {call:?}");
             for name in IN_URLS {
-                assert_eq!(said(&ask(&api, &call, (name, &token)).await), nobody, "{role} {call:?} {name}");
+                assert_eq!(said(&ask(&api, &call, name, &token).await), nobody, "{role} {call:?} {name}");
             }
         }
     }
@@ -200,12 +214,12 @@ async fn a_name_is_another_one_in_another_spelling(api: Api) {
     for roles in [["admin"], ["billing:read"], ["billing:write"]] {
         let token = token("acme", &roles);
         for call in reads(event) {
-            let own = ask(&api, &call, ("victim", &token)).await;
+            let own = ask(&api, &call, "victim", &token).await;
             assert_ne!(own.status, 403, "{roles:?} {call:?}");
-            let nobody = said(&ask(&api, &call, ("nobody", &token)).await);
+            let nobody = said(&ask(&api, &call, "nobody", &token).await);
             let nobody = format!("{nobody:?}").replace("nobody", "-");
             for name in ["VICTIM", "Victim", "vIcTiM", "victim.", "victims"] {
-                let answer = said(&ask(&api, &call, (name, &token)).await);
+                let answer = said(&ask(&api, &call, name, &token).await);
                 assert_eq!(format!("{answer:?}").replace(name, "-"), nobody, "{roles:?} {call:?} {name}");
             }
         }
@@ -231,7 +245,7 @@ async fn a_victim(api: &Api) -> Uuid {
 async fn the_same_is_done_for_what_is_foreign_as_for_what_is_not_there() {
     let api = Api::on(Kind::Postgres).await;
     let (foreign, none) = (a_victim(&api).await, Uuid::now_v7());
-    api.used("acme", ("/a", "1", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", "/a", "1", "2026-03-03T10:00:00Z").await;
     let database = api.url().rsplit('/').next().unwrap();
     api.execute(&format!("ALTER DATABASE {database} SET log_statement = 'all'")).await;
     // Connections of their own, whose statements the server writes down.
@@ -240,18 +254,18 @@ async fn the_same_is_done_for_what_is_foreign_as_for_what_is_not_there() {
     for call in reads(foreign).into_iter().chain(of_roles(foreign).into_iter().map(|(_, call)| call)) {
         let call = &call;
         for name in ["victim", "nobody"] {
-            let (answer, statements) = watched(&api, call, (name, &plain)).await;
+            let (answer, statements) = watched(&api, call, name, &plain).await;
             assert_eq!((answer.0, &statements), (403, &Vec::new()), "{name} {call:?}");
         }
     }
     let (reader, writer) = (token("ops", &["billing:read"]), token("ops", &["billing:write"]));
-    let get = |path: String| ("GET", format!("/billing/usage-events/{path}"), String::new());
+    let get = |path: String| Call::get(format!("usage-events/{path}"));
     let correct = |event: Uuid, kind: &str| {
         let mut body = json!({"kind": kind, "tenant_id": "{t}", "event_id": event, "reason": "r"});
         if kind == "adjust" {
             body["units"] = json!("1");
         }
-        ("PUT", format!("/billing/corrections/{}", Uuid::now_v7()), body.to_string())
+        Call::put(format!("corrections/{}", Uuid::now_v7()), &body)
     };
     for ((theirs, nobodys), token) in [
         ((get(format!("{{t}}/{foreign}")), get(format!("{{t}}/{none}"))), &plain),
@@ -261,8 +275,8 @@ async fn the_same_is_done_for_what_is_foreign_as_for_what_is_not_there() {
         ((correct(foreign, "void"), correct(none, "void")), &writer),
         ((correct(foreign, "adjust"), correct(none, "adjust")), &writer),
     ] {
-        let theirs_done = watched(&api, &theirs, ("acme", token)).await;
-        let nobodys_done = watched(&api, &nobodys, ("acme", token)).await;
+        let theirs_done = watched(&api, &theirs, "acme", token).await;
+        let nobodys_done = watched(&api, &nobodys, "acme", token).await;
         assert_eq!(theirs_done, nobodys_done, "{theirs:?}");
         assert_eq!(theirs_done.0.0, 404, "{theirs:?}");
         assert!(!theirs_done.1.is_empty(), "{theirs:?}: nothing was looked at");
@@ -270,11 +284,11 @@ async fn the_same_is_done_for_what_is_foreign_as_for_what_is_not_there() {
 }
 
 /// Makes a call; returns its answer and the statements that ran for it.
-async fn watched(api: &Api, call: &Call, (name, token): (&str, &str)) -> ((u16, String, Value), Vec<String>) {
+async fn watched(api: &Api, call: &Call, name: &str, token: &str) -> ((u16, String, Value), Vec<String>) {
     let server = Postgres::shared().await.unwrap();
     let database = api.url().rsplit('/').next().unwrap();
     let before = server.log().len();
-    let answer = said(&ask(api, call, (name, token)).await);
+    let answer = said(&ask(api, call, name, token).await);
     let log = server.log();
     let of_ours = format!(" {database} LOG:  execute ");
     // Each connection numbers its statements by itself.

@@ -4,6 +4,7 @@
 
 mod again;
 mod attacks;
+mod breaking_off;
 mod browsing;
 mod carrying;
 mod closing;
@@ -19,6 +20,7 @@ mod push_faults;
 mod push_lanes;
 mod push_large;
 mod push_races;
+mod push_shared;
 mod push_sums;
 mod push_trouble;
 mod pushing;

@@ -7,7 +7,11 @@ use uuid::Uuid;
 
 use crate::world::{Api, Kind, on_both, token};
 
-on_both!(a_cursor_goes_on_with_its_own_list_alone);
+on_both! {
+    a_cursor_goes_on_with_its_own_list_alone,
+    a_cursor_of_a_month_goes_on_when_the_month_is_over,
+    a_cursor_goes_on_in_the_hour_that_a_clock_has_twice,
+}
 
 const RANGE: &str = "start_date=2026-03-01&end_date=2027-03-01";
 
@@ -101,7 +105,7 @@ async fn a_cursor_goes_on_with_its_own_list_alone(api: Api) {
             others.push((list.uri("acme", list.query, ""), token("ops", &["billing:read"])));
         }
         for (uri, token) in others {
-            refused(api, (&uri, &token), cursor).await;
+            refused(api, &uri, &token, cursor).await;
         }
         let (print, keys) = cursor.split_once('.').unwrap();
         for altered in [
@@ -113,7 +117,7 @@ async fn a_cursor_goes_on_with_its_own_list_alone(api: Api) {
             "%2500".to_owned(),
             String::new(),
         ] {
-            refused(api, (&list.uri("acme", list.query, ""), &admin), &altered).await;
+            refused(api, &list.uri("acme", list.query, ""), &admin, &altered).await;
         }
     }
 }
@@ -126,7 +130,7 @@ fn lists_of(document: &Value) -> BTreeSet<String> {
     calls.filter(has_cursor).map(|call| call["operationId"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn refused(api: &Api, (uri, token): (&str, &str), cursor: &str) {
+async fn refused(api: &Api, uri: &str, token: &str, cursor: &str) {
     let sign = if uri.contains('?') { '&' } else { '?' };
     let answer = api.get(&format!("{uri}{sign}limit=1&cursor={cursor}"), token).await;
     assert_eq!(answer.refusal(), (400, "parameter_invalid".to_owned()), "{uri} {cursor}: {answer:?}");
@@ -172,7 +176,7 @@ async fn a_busy_year(api: &Api, tenant: &str) {
         assert!(answer.status < 300, "{path}: {answer:?}");
     };
     for hour in 10..13 {
-        api.used(tenant, ("/a", "1", &format!("2026-03-10T{hour}:10:00Z"))).await;
+        api.used(tenant, "/a", "1", &format!("2026-03-10T{hour}:10:00Z")).await;
     }
     for cents in 1..4 {
         let body = json!({"kind": "amount", "tenant_id": tenant, "cents": cents, "ts": "2026-03-10T10:20:00Z", "reason": "a fee"});
@@ -186,7 +190,69 @@ async fn a_busy_year(api: &Api, tenant: &str) {
         put(format!("periods/{tenant}/{number}"), json!({"reason": "the month is over"})).await;
     }
     for hour in 15..18 {
-        api.used(tenant, ("/a", "1", &format!("2026-03-10T{hour}:10:00Z"))).await;
+        api.used(tenant, "/a", "1", &format!("2026-03-10T{hour}:10:00Z")).await;
+    }
+}
+
+/// A month that is named stays the same one; the range of a question that names none moves on with the clock, of the tenant's zone,
+/// and a page of another range is no page of the same list.
+async fn a_cursor_of_a_month_goes_on_when_the_month_is_over(mut api: Api) {
+    for tenant in ["acme", "globex"] {
+        a_busy_year(&api, tenant).await;
+    }
+    let admin = token("ops", &["admin"]);
+    let of_a_month = ["usageEvents", "corrections", "tenants", "stripePushes"];
+    let lists: Vec<&List> = LISTS.iter().filter(|list| of_a_month.contains(&list.operation)).collect();
+    for (zone, before, after) in [
+        ("UTC", "2026-03-31T23:59:59Z", "2026-04-01T00:00:00Z"),
+        ("Europe/Berlin", "2026-03-31T21:59:59Z", "2026-03-31T22:00:00Z"),
+        ("Pacific/Auckland", "2026-03-31T10:59:59Z", "2026-03-31T11:00:00Z"),
+    ] {
+        for list in &lists {
+            let (named, unnamed) = (format!("month=2026-03&time_zone={zone}"), format!("time_zone={zone}"));
+            api.turn(before);
+            let whole = api.get(&list.uri("acme", &named, "limit=1000"), &admin).await.json();
+            let first = api.get(&list.uri("acme", &named, "limit=1"), &admin).await.json();
+            let of_now = api.get(&list.uri("acme", &unnamed, "limit=1"), &admin).await.json();
+            assert_eq!(of_now["items"], first["items"], "{} {zone}", list.operation);
+            let (next, of_now) = (first["next_cursor"].as_str().unwrap(), of_now["next_cursor"].as_str().unwrap());
+            api.turn(after);
+            let rest = api.get(&list.uri("acme", &named, &format!("limit=1000&cursor={next}")), &admin).await.json();
+            let items =
+                [first["items"].as_array().unwrap().clone(), rest["items"].as_array().unwrap().clone()].concat();
+            assert_eq!(json!(items), whole["items"], "{} {zone}", list.operation);
+            refused(&api, &list.uri("acme", &unnamed, ""), &admin, of_now).await;
+        }
+    }
+}
+
+/// Two o'clock comes twice on that night, and what was used in both hours comes once.
+async fn a_cursor_goes_on_in_the_hour_that_a_clock_has_twice(mut api: Api) {
+    let times = ["00:30:00", "00:59:59.999999", "01:00:00", "01:30:00", "02:00:00"];
+    for time in times {
+        api.used("acme", "/a", "1", &format!("2026-10-25T{time}Z")).await;
+    }
+    let admin = token("ops", &["admin"]);
+    for range in ["month=2026-10", "start_date=2026-10-25&end_date=2026-10-26", "start_date=2026-10-25"] {
+        for order in ["asc", "desc"] {
+            let uri = format!("/billing/usage-events/acme?{range}&time_zone=Europe/Berlin&order={order}&limit=1");
+            let (mut seen, mut cursor) = (Vec::new(), String::new());
+            for now in ["00:59:00", "00:59:59", "01:00:00", "01:59:59", "02:00:00"] {
+                api.turn(&format!("2026-10-25T{now}Z"));
+                let page = api.get(&format!("{uri}{cursor}"), &admin).await;
+                assert_eq!(page.status, 200, "{uri}: {page:?}");
+                let page = page.json();
+                seen.push(page["items"][0]["ts"].as_str().unwrap().to_owned());
+                cursor = page["next_cursor"].as_str().map_or(String::new(), |next| format!("&cursor={next}"));
+            }
+            assert_eq!(cursor, "", "{uri}");
+            let sorted: BTreeSet<&String> = seen.iter().collect();
+            let mut sorted: Vec<&String> = sorted.into_iter().collect();
+            if order == "desc" {
+                sorted.reverse();
+            }
+            assert!(sorted.len() == times.len() && seen.iter().eq(sorted), "{uri}: {seen:?}");
+        }
     }
 }
 
@@ -197,7 +263,7 @@ async fn made_up_keys_are_no_error_of_the_server() {
     let admin = token("ops", &["admin"]);
     for list in &LISTS {
         for keys in ["AA", "AAAA", "MjAyNi0wMy0wMVQwMDowMDowMC4wMDAwMDBaCgAA", "Cg", "__8"] {
-            refused(&api, (&list.uri("acme", list.query, ""), &admin), keys).await;
+            refused(&api, &list.uri("acme", list.query, ""), &admin, keys).await;
         }
     }
 }

@@ -74,7 +74,7 @@ async fn every_read_goes_by_an_index(api: Api) {
     let mut wrong = Vec::new();
     for (method, path, body) in calls() {
         seen.take();
-        let answer = api.call(method, (&path, &admin), body).await;
+        let answer = api.call(method, &path, &admin, body).await;
         assert!(matches!(answer.status, 200 | 201), "{path}: {answer:?}");
         let statements = seen.take();
         assert!(!statements.is_empty(), "{path} reads no large table");

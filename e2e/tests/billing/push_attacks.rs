@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
-use goldleaves_billing_api::{BillingApi, BillingMetrics, StripeDesk};
+use goldleaves_billing_api::{BillingApi, BillingMetrics, Docs, StripeDesk};
 use goldleaves_runtime::Metrics;
 use goldleaves_testkit::stripe::Faults;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ async fn rows_of_one_hour_are_told_apart(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     let use_some = async |units: &str, minute: &str| {
-        desk.api.used("acme", ("/a", units, &format!("2026-03-15T13:{minute}:00Z"))).await;
+        desk.api.used("acme", "/a", units, &format!("2026-03-15T13:{minute}:00Z")).await;
         desk.clock.forward(60);
         desk.pusher.seal_once().await.unwrap();
         desk.pusher.pass().await.unwrap();
@@ -68,10 +68,10 @@ async fn rows_of_one_hour_are_told_apart(api: Api) {
 async fn a_row_that_is_decided_after_its_period_was_closed_goes_to_a_minute_of_now(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2", "2026-03-15T12:31:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
-    desk.api.used("acme", ("/a", "3", "2026-03-15T13:31:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T13:31:00Z").await;
     desk.clock.set("2026-03-15T14:05:00Z");
     desk.double.set_faults(Faults { outage: Some(false), ..Faults::default() });
     desk.pusher.seal_once().await.unwrap();
@@ -94,14 +94,14 @@ async fn a_row_that_is_decided_after_its_period_was_closed_goes_to_a_minute_of_n
 async fn a_program_whose_clock_is_ahead_makes_no_row_of_an_hour_that_goes_on(api: Api) {
     let mut desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2", "2026-03-15T12:31:00Z").await;
     let clock = desk.clock.clone();
     let ahead = move || SystemTime::UNIX_EPOCH + Duration::from_secs((clock.now() + 25 * HOUR).unsigned_abs());
     let verifier = TokenVerifier::new(TokenOptions::new(SECRET), crate::world::clock());
     let metrics = BillingMetrics::register(&Metrics::new());
     let program = BillingApi::new(desk.api.billing.clone(), verifier, WallClock::new(ahead), metrics);
     let pushing = StripeDesk { pusher: desk.pusher.clone(), webhook: None };
-    desk.api.service = program.pushing(pushing).service(true);
+    desk.api.service = program.pushing(pushing).service(Docs::Served);
     let body = r#"{"tenant_id":"acme","start_date":"2026-03-15","end_date":"2026-03-17"}"#;
     let report = desk.api.report_usage(&token("any", &["billing:write"]), body).await;
     assert_eq!((report.status, &report.json()["reported_quantity"]), (202, &json!(0)), "{}", report.text);
@@ -116,7 +116,7 @@ async fn a_program_whose_clock_is_ahead_makes_no_row_of_an_hour_that_goes_on(api
 async fn a_ledger_that_was_built_anew_pushes_nothing_by_itself(api: Api) {
     let desk = Desk::on(api).await;
     for hour in ["09", "10", "11"] {
-        desk.api.used("acme", ("/a", "1", &format!("2026-03-15T{hour}:31:00Z"))).await;
+        desk.api.used("acme", "/a", "1", &format!("2026-03-15T{hour}:31:00Z")).await;
     }
     desk.settle().await;
     assert_eq!(desk.rows().await.len(), 0, "without a meter there are no rows");

@@ -59,7 +59,7 @@ async fn what_stripe_has_is_what_the_ledger_has_after_any_faults() {
     desk.double.seed(seed);
     desk.map().await;
     let mut dice = Dice(seed);
-    let mut pushers = [desk.pusher.clone(), another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double")];
+    let mut pushers = [desk.pusher.clone(), another_pusher(&desk.api, &desk.double, &desk.clock, "rk_test_double")];
     let (start, mut used) = (desk.clock.now(), 0);
     while desk.clock.now() < start + days * 24 * HOUR {
         if dice.roll(24) == 0 {
@@ -69,7 +69,7 @@ async fn what_stripe_has_is_what_the_ledger_has_after_any_faults() {
         let late = if dice.roll(10) == 0 { dice.roll(40) * HOUR } else { 0 };
         if dice.roll(3) > 0 && now - late >= start {
             let units = 1 + dice.roll(50);
-            desk.api.used("acme", ("/a", &units.to_string(), &text(now - late))).await;
+            desk.api.used("acme", "/a", &units.to_string(), &text(now - late)).await;
             used += units;
         }
         // Now and then a clock jumps, as far as a lease does not reach.
@@ -82,7 +82,7 @@ async fn what_stripe_has_is_what_the_ledger_has_after_any_faults() {
             let patience = Duration::from_millis(if dice.roll(4) == 0 { dice.roll(15).unsigned_abs() } else { 60_000 });
             let killed = tokio::time::timeout(patience, pusher.pass()).await.is_err();
             if killed {
-                *pusher = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
+                *pusher = another_pusher(&desk.api, &desk.double, &desk.clock, "rk_test_double");
             }
         }
     }

@@ -30,10 +30,10 @@ on_both! {
 async fn busy_lane(api: Api) -> Desk {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2", "2026-03-15T12:31:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
-    desk.api.used("acme", ("/a", "3", "2026-03-15T13:31:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T13:31:00Z").await;
     desk.clock.set("2026-03-15T14:30:00Z");
     desk.pusher.seal_once().await.unwrap();
     desk
@@ -77,13 +77,13 @@ async fn rows_that_can_t_be_read_keep_none_from_being_sent(api: Api) {
     desk.map().await;
     let (first, hours) = (seconds("2026-03-15T12:31:00Z"), 210);
     for hour in 0..hours {
-        desk.api.used("acme", ("/a", "1", &text(first + hour * HOUR))).await;
+        desk.api.used("acme", "/a", "1", &text(first + hour * HOUR)).await;
     }
     desk.clock.forward(hours * HOUR);
     desk.settle().await;
     assert_eq!(desk.double.total(CUSTOMER, METER), i128::from(hours) * 1_000_000);
     desk.double.garble(Some(Garbling::Html));
-    desk.api.used("acme", ("/a", "1", &text(desk.clock.now()))).await;
+    desk.api.used("acme", "/a", "1", &text(desk.clock.now())).await;
     desk.clock.forward(2 * HOUR);
     desk.pusher.seal_once().await.unwrap();
     desk.pusher.pass().await.unwrap();
@@ -150,14 +150,14 @@ async fn no_call_begins_late_in_a_lease() {
 async fn a_program_that_stood_still_sends_nothing_that_is_out_of_date() {
     let desk = Desk::on(Api::start().await).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2", &text(desk.clock.now()))).await;
+    desk.api.used("acme", "/a", "2", &text(desk.clock.now())).await;
     desk.pass_time(4 * HOUR, HOUR).await;
     let mut left = 0;
     for at_step in 0..20 {
         // The lane's total is compared, so that none is in the way.
         desk.clock.forward(25 * HOUR);
         desk.settle().await;
-        desk.api.used("acme", ("/a", "2", &text(desk.clock.now()))).await;
+        desk.api.used("acme", "/a", "2", &text(desk.clock.now())).await;
         desk.clock.forward(2 * HOUR);
         desk.double.set_faults(Faults { outage: Some(false), ..Faults::default() });
         desk.settle().await;

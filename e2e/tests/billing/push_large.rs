@@ -16,7 +16,7 @@ on_both! {
     an_hour_of_many_rows_is_compared_confirmed_and_adopted,
 }
 
-async fn use_most(desk: &Desk, (day_and_hour, calls): (&str, usize)) {
+async fn use_most(desk: &Desk, day_and_hour: &str, calls: usize) {
     let event = |number: usize| Event {
         units: MOST.to_owned(),
         ..Event::at("acme", &format!("{day_and_hour}:{:02}:{:02}Z", number % 60, number / 60))
@@ -30,7 +30,7 @@ async fn lane_of(desk: &Desk, name: &str) -> Value {
     lanes["items"].as_array().unwrap().iter().find(|lane| lane["event_name"] == name).cloned().unwrap_or_default()
 }
 
-async fn map(desk: &Desk, (meter, customer, from): (&str, Option<&str>, &str)) {
+async fn map(desk: &Desk, meter: &str, customer: Option<&str>, from: &str) {
     let mapping = json!({"stripe_customer_id": customer, "from_hour": from, "reason": "too much for millionths"});
     let answer = desk.put(&format!("mappings/acme/{meter}"), &mapping).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
@@ -48,16 +48,16 @@ async fn state_of_report(desk: &Desk) -> Value {
 async fn an_hour_of_more_rows_than_minutes_is_for_another_meter(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "1", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "1", "2026-03-15T12:31:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
-    use_most(&desk, ("2026-03-15T13", 61)).await;
+    use_most(&desk, "2026-03-15T13", 61).await;
     desk.clock.set("2026-03-15T14:05:00Z");
     desk.settle().await;
     assert_eq!(lane_of(&desk, METER).await["blocked"], "meter_unfit");
     assert_eq!(state_of_report(&desk).await, "failed");
     // It stays so, and what is used later waits.
-    desk.api.used("acme", ("/a", "5", "2026-03-15T14:31:00Z")).await;
+    desk.api.used("acme", "/a", "5", "2026-03-15T14:31:00Z").await;
     desk.clock.set("2026-03-15T15:05:00Z");
     desk.pass_time(HOUR, 600).await;
     let lane = lane_of(&desk, METER).await;
@@ -67,10 +67,10 @@ async fn an_hour_of_more_rows_than_minutes_is_for_another_meter(api: Api) {
     desk.double.add_meter("mtr_whole", "whole_units");
     let meter = json!({"event_name": "whole_units", "stripe_meter_id": "mtr_whole", "places": 0, "reason": "large"});
     assert_eq!(desk.put("meters/whole", &meter).await.status, 201);
-    map(&desk, ("whole", None, "2026-03-15T14:00:00Z")).await;
-    map(&desk, ("whole", Some(CUSTOMER), "2026-03-15T13:00:00Z")).await;
-    map(&desk, (METER, Some(CUSTOMER), "2026-03-15T14:00:00Z")).await;
-    map(&desk, (METER, None, "2026-03-15T13:00:00Z")).await;
+    map(&desk, "whole", None, "2026-03-15T14:00:00Z").await;
+    map(&desk, "whole", Some(CUSTOMER), "2026-03-15T13:00:00Z").await;
+    map(&desk, METER, Some(CUSTOMER), "2026-03-15T14:00:00Z").await;
+    map(&desk, METER, None, "2026-03-15T13:00:00Z").await;
     desk.pass_time(HOUR, 600).await;
     assert_eq!(desk.double.total(CUSTOMER, METER), 6_000_000);
     assert_eq!(desk.double.total(CUSTOMER, "whole_units"), 61 * MOST_MICRO / 1_000_000);
@@ -85,7 +85,7 @@ async fn an_hour_of_more_rows_than_minutes_is_for_another_meter(api: Api) {
 async fn an_hour_of_many_rows_is_compared_confirmed_and_adopted(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    use_most(&desk, ("2026-03-15T13", 20)).await;
+    use_most(&desk, "2026-03-15T13", 20).await;
     desk.clock.set("2026-03-15T14:05:00Z");
     desk.settle().await;
     let total = 20 * MOST_MICRO;
@@ -94,7 +94,7 @@ async fn an_hour_of_many_rows_is_compared_confirmed_and_adopted(api: Api) {
     assert!(desk.rows().await.iter().all(|row| row["confirmed_at"].is_string()));
     // Compared a day later, what is used then goes out.
     desk.clock.set("2026-03-16T15:00:00Z");
-    desk.api.used("acme", ("/a", "0.000001", "2026-03-16T14:10:00Z")).await;
+    desk.api.used("acme", "/a", "0.000001", "2026-03-16T14:10:00Z").await;
     desk.clock.set("2026-03-16T15:06:00Z");
     desk.settle().await;
     assert_eq!(desk.double.total(CUSTOMER, METER), total + 1);

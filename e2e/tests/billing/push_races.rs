@@ -32,7 +32,7 @@ async fn queued(desk: &Desk, count: i64) {
 
 async fn used(desk: &Desk, hours: &[i64]) {
     for hour in hours {
-        desk.api.used("acme", ("/a", "2", &format!("2026-03-15T{hour}:31:00Z"))).await;
+        desk.api.used("acme", "/a", "2", &format!("2026-03-15T{hour}:31:00Z")).await;
     }
     desk.clock.set("2026-03-15T14:05:00Z");
 }
@@ -87,7 +87,7 @@ async fn late_usage_counts_for_a_meter_that_was_set_beside_the_look() {
             other.execute_unprepared(&sql).await.unwrap();
         }
         // Its rows would have been made of what had been used by then; this comes afterwards.
-        desk.api.used("acme", ("/a", "3", "2026-03-15T12:40:00Z")).await;
+        desk.api.used("acme", "/a", "3", "2026-03-15T12:40:00Z").await;
         other.commit().await.unwrap();
     };
     let (looked, ()) = tokio::join!(desk.pusher.seal_once(), set);

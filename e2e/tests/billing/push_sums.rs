@@ -24,7 +24,7 @@ fn without_a_number() -> impl Iterator<Item = Garbling> {
 async fn a_sum_that_says_nothing_sends_nothing(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "3", "2026-03-15T12:40:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T12:40:00Z").await;
     desk.clock.set("2026-03-15T13:06:00Z");
     desk.pusher.seal_once().await.unwrap();
     for garbling in without_a_number() {
@@ -45,7 +45,7 @@ async fn a_sum_that_says_nothing_sends_nothing(api: Api) {
 async fn a_minute_that_says_nothing_decides_nothing(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "3", "2026-03-15T12:40:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T12:40:00Z").await;
     desk.clock.set("2026-03-15T13:06:00Z");
     desk.settle().await;
     for garbling in without_a_number() {
@@ -80,7 +80,7 @@ async fn a_lane_that_no_float_holds_is_compared_hour_by_hour(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     for hour in 9..22 {
-        desk.api.used("acme", ("/a", "999999999.000001", &format!("2026-03-15T{hour:02}:31:00Z"))).await;
+        desk.api.used("acme", "/a", "999999999.000001", &format!("2026-03-15T{hour:02}:31:00Z")).await;
     }
     desk.api.execute("UPDATE stripe_mappings SET from_hour = '2026-03-15T00:00:00.000000Z'").await;
     desk.clock.set("2026-03-15T22:06:00Z");
@@ -90,7 +90,7 @@ async fn a_lane_that_no_float_holds_is_compared_hour_by_hour(api: Api) {
     assert_eq!(desk.double.total(CUSTOMER, METER), total);
     // Compared a day later, and by a program that has just started: what is used then is pushed as well.
     desk.clock.set("2026-03-16T23:00:00Z");
-    desk.api.used("acme", ("/a", "0.000001", "2026-03-16T22:10:00Z")).await;
+    desk.api.used("acme", "/a", "0.000001", "2026-03-16T22:10:00Z").await;
     desk.clock.set("2026-03-16T23:06:00Z");
     desk.settle().await;
     assert_eq!(desk.double.total(CUSTOMER, METER), total + 1);
@@ -111,12 +111,12 @@ async fn drift_sees_usage_that_no_row_says(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     for hour in [12, 13] {
-        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:40:00Z"))).await;
+        desk.api.used("acme", "/a", "3", &format!("2026-03-15T{hour}:40:00Z")).await;
     }
     desk.clock.set("2026-03-15T14:06:00Z");
     desk.settle().await;
     // Of the hour that goes on nothing is settled yet.
-    desk.api.used("acme", ("/a", "9", "2026-03-15T14:01:00Z")).await;
+    desk.api.used("acme", "/a", "9", "2026-03-15T14:01:00Z").await;
     let seen = async || {
         let lane = desk.lane().await;
         ["ledger_units", "unsealed", "pushed", "stripe_units", "drift_units"].map(|name| lane[name].clone())
@@ -126,7 +126,7 @@ async fn drift_sees_usage_that_no_row_says(api: Api) {
     desk.api.execute("UPDATE usage_late_hours SET sealed = changes").await;
     assert_eq!(seen().await[..3], [json!(6), json!(3), json!(3)]);
     // Before the mapping nothing goes there.
-    desk.api.used("acme", ("/a", "5", "2026-03-15T09:01:00Z")).await;
+    desk.api.used("acme", "/a", "5", "2026-03-15T09:01:00Z").await;
     assert_eq!(seen().await[0], json!(6));
 }
 
@@ -147,6 +147,44 @@ async fn nothing_is_taken_over_of_a_customer_that_nobody_goes_to() {
     assert_eq!(adopt(CUSTOMER, METER).await.status, 200);
 }
 
+/// The answer to who takes a lane over says what keeps that from being done, and the lane stays as it is.
+#[tokio::test]
+async fn an_adoption_that_can_t_be_done_says_why() {
+    let body = json!({"stripe_customer_id": CUSTOMER, "event_name": METER, "reason": "restored"});
+    // A program that pushes nothing has no key to read with.
+    let api = Api::start().await;
+    let admin = token("any", &["admin"]);
+    let answer = api.call("POST", "/billing/stripe/lanes/adopt", &admin, body.to_string()).await;
+    assert_eq!(answer.refusal(), (503, "stripe_unavailable".to_owned()), "{}", answer.text);
+    let detail = "STRIPE_API_KEY is not set: nothing is pushed, and nothing is read of Stripe";
+    assert_eq!(answer.json()["detail"], detail);
+    let desk = Desk::on(api).await;
+    desk.map().await;
+    let generation = "SELECT COUNT(DISTINCT generation) FROM stripe_state WHERE generation IS NOT NULL";
+    let before = desk.api.number(generation).await;
+    let refused = async |wanted: &str| {
+        let answer = desk.post("lanes/adopt", &body).await;
+        assert_eq!(answer.refusal(), (503, "stripe_unavailable".to_owned()), "{}", answer.text);
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(wanted), "{detail:?} lacks {wanted:?}");
+    };
+    desk.double.push_foreign(CUSTOMER, METER, desk.clock.now() - HOUR, 7);
+    desk.double.garble(Some(Garbling::Fraction));
+    refused("a sum at Stripe is not a whole number below 2^53").await;
+    desk.double.garble(Some(Garbling::Html));
+    refused("Stripe does not answer, or refuses; try again later").await;
+    desk.double.garble(None);
+    desk.double.set_faults(Faults { outage: Some(false), ..Faults::default() });
+    refused("Stripe does not answer, or refuses; try again later").await;
+    desk.double.set_faults(Faults::default());
+    desk.double.revoke_key("rk_test_double");
+    refused("Stripe answered 401: STRIPE_API_KEY is not valid, or may not read sums").await;
+    desk.double.add_key("rk_test_double", false);
+    assert_eq!((desk.rows().await.len(), desk.api.number(generation).await), (0, before), "nothing was taken over");
+    let answer = desk.post("lanes/adopt", &body).await;
+    assert_eq!((answer.status, &answer.json()["adopted"]), (200, &json!(1)), "{}", answer.text);
+}
+
 /// Faults in the middle of a day that a ledger went back in leave nothing that is not as it should be.
 #[tokio::test]
 async fn garbled_sums_among_others_leave_both_sides_equal() {
@@ -154,7 +192,7 @@ async fn garbled_sums_among_others_leave_both_sides_equal() {
     desk.map().await;
     desk.double.set_faults(Faults { share: 0.2, garbled: 0.5, lag_max: HOUR, ..Faults::default() });
     for hour in 12..23 {
-        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:40:00Z"))).await;
+        desk.api.used("acme", "/a", "3", &format!("2026-03-15T{hour}:40:00Z")).await;
         desk.clock.set(&format!("2026-03-15T{hour}:59:00Z"));
         desk.clock.forward(500);
         desk.pusher.seal_once().await.unwrap();

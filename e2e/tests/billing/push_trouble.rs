@@ -26,7 +26,7 @@ async fn blocked(desk: &Desk) -> Value {
 
 async fn used_each_hour(desk: &Desk, hours: std::ops::Range<u32>) {
     for hour in hours {
-        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:40:00Z"))).await;
+        desk.api.used("acme", "/a", "3", &format!("2026-03-15T{hour}:40:00Z")).await;
         desk.clock.set(&format!("2026-03-15T{}:06:00Z", hour + 1));
         desk.settle().await;
     }
@@ -58,7 +58,7 @@ async fn a_meter_that_does_not_fit_is_refused_with_the_reason() {
     desk.map().await;
     desk.double.set_meter(METER_ID, "/default_aggregation/formula", json!("last"));
     desk.clock.forward(26 * HOUR);
-    desk.api.used("acme", ("/a", "3", "2026-03-15T12:40:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T12:40:00Z").await;
     desk.settle().await;
     assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("meter_unfit"), 0));
     desk.double.set_meter(METER_ID, "/default_aggregation/formula", json!("sum"));
@@ -86,8 +86,8 @@ async fn a_key_of_the_other_mode_or_none_at_all_sends_nothing() {
     desk.map().await;
     used_each_hour(&desk, 12..13).await;
     desk.double.add_key("rk_live_double", true);
-    let live = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_live_double");
-    desk.api.used("acme", ("/a", "3", "2026-03-15T13:10:00Z")).await;
+    let live = another_pusher(&desk.api, &desk.double, &desk.clock, "rk_live_double");
+    desk.api.used("acme", "/a", "3", "2026-03-15T13:10:00Z").await;
     desk.clock.set("2026-03-15T14:06:00Z");
     live.seal_once().await.unwrap();
     live.pass().await.unwrap();
@@ -98,12 +98,12 @@ async fn a_key_of_the_other_mode_or_none_at_all_sends_nothing() {
     assert_eq!((blocked(&desk).await, desk.double.calls("send")), (json!("livemode"), 1));
     // The right key, after a quarter of an hour.
     desk.clock.forward(1_000);
-    let test = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
+    let test = another_pusher(&desk.api, &desk.double, &desk.clock, "rk_test_double");
     test.pass().await.unwrap();
     assert_eq!((blocked(&desk).await, desk.double.calls("send")), (Value::Null, 2));
     // A key that is revoked.
     desk.double.revoke_key("rk_test_double");
-    desk.api.used("acme", ("/a", "3", "2026-03-15T14:10:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T14:10:00Z").await;
     desk.clock.set("2026-03-15T15:06:00Z");
     desk.settle().await;
     assert_eq!(blocked(&desk).await, "key_refused");
@@ -120,8 +120,8 @@ async fn a_key_that_does_not_tell_its_mode_is_judged_by_the_meter() {
     used_each_hour(&desk, 12..13).await;
     desk.double.add_key("some_key", true);
     desk.double.set_meter(METER_ID, "/livemode", json!(true));
-    let other = another_pusher(&desk.api, (&desk.double, &desk.clock), "some_key");
-    desk.api.used("acme", ("/a", "3", "2026-03-15T13:10:00Z")).await;
+    let other = another_pusher(&desk.api, &desk.double, &desk.clock, "some_key");
+    desk.api.used("acme", "/a", "3", "2026-03-15T13:10:00Z").await;
     desk.clock.set("2026-03-15T14:06:00Z");
     for _ in 0..2 {
         other.seal_once().await.unwrap();
@@ -138,7 +138,7 @@ async fn a_row_that_only_lags_is_not_given_up(api: Api) {
     desk.map().await;
     used_each_hour(&desk, 12..13).await;
     desk.pass_time(HOUR / 2, 600).await;
-    desk.api.used("acme", ("/a", "3", "2026-03-15T13:40:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T13:40:00Z").await;
     desk.clock.set("2026-03-15T14:06:00Z");
     desk.double.set_faults(Faults { outage: Some(false), ..Faults::default() });
     desk.settle().await;
@@ -162,7 +162,7 @@ async fn an_answered_error_is_tried_again_under_another_key(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     used_each_hour(&desk, 12..13).await;
-    desk.api.used("acme", ("/a", "3", "2026-03-15T13:40:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T13:40:00Z").await;
     desk.clock.set("2026-03-15T14:06:00Z");
     desk.double.fail_next_sends(2);
     desk.settle().await;
@@ -197,7 +197,7 @@ async fn a_ledger_that_went_back_is_blocked_and_adopted(api: Api) {
         desk.api.execute(&format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}")).await;
     }
     used_each_hour(&desk, 15..19).await;
-    desk.api.used("acme", ("/a", "4", "2026-03-15T17:41:00Z")).await;
+    desk.api.used("acme", "/a", "4", "2026-03-15T17:41:00Z").await;
     desk.settle().await;
     let total = desk.double.total(CUSTOMER, METER);
     assert_eq!(total, 25_000_000);
@@ -209,7 +209,7 @@ async fn a_ledger_that_went_back_is_blocked_and_adopted(api: Api) {
     desk.settle().await;
     assert_eq!(blocked(&desk).await, "stripe_has_more", "the program that goes on notices it");
     let sent = desk.double.calls("send");
-    let again = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
+    let again = another_pusher(&desk.api, &desk.double, &desk.clock, "rk_test_double");
     desk.clock.forward(25 * HOUR);
     again.seal_once().await.unwrap();
     again.pass().await.unwrap();
@@ -224,7 +224,7 @@ async fn a_ledger_that_went_back_is_blocked_and_adopted(api: Api) {
     assert_eq!((&lane["blocked"], &lane["drift_units"], &lane["ledger_units"]), (&Value::Null, &json!(0), &json!(25)));
     // What is used from now on is pushed as ever.
     desk.clock.set("2026-03-17T13:00:00Z");
-    desk.api.used("acme", ("/a", "2", "2026-03-17T12:40:00Z")).await;
+    desk.api.used("acme", "/a", "2", "2026-03-17T12:40:00Z").await;
     desk.clock.forward(HOUR);
     desk.settle().await;
     assert_eq!(desk.double.total(CUSTOMER, METER), total + 2_000_000);
@@ -241,7 +241,7 @@ async fn lanes(desk: &Desk, count: usize) {
             "stripe_customer_id": format!("cus_{number}"), "from_hour": "2026-03-15T12:00:00Z", "reason": "set-up",
         });
         assert_eq!(desk.put(&format!("mappings/tenant-{number}/{METER}"), &mapping).await.status, 201);
-        desk.api.used(&format!("tenant-{number}"), ("/a", "1", "2026-03-15T12:40:00Z")).await;
+        desk.api.used(&format!("tenant-{number}"), "/a", "1", "2026-03-15T12:40:00Z").await;
     }
     desk.clock.set("2026-03-15T13:06:00Z");
     desk.pusher.seal_once().await.unwrap();
@@ -255,7 +255,7 @@ async fn one_call_per_minute_probes_a_stripe_that_can_t_be_reached() {
     let sent = desk.double.calls("send");
     assert_eq!(sent, 4, "all is well at first, and meter and lanes were looked at");
     for number in 0..4 {
-        desk.api.used(&format!("tenant-{number}"), ("/a", "1", "2026-03-15T13:40:00Z")).await;
+        desk.api.used(&format!("tenant-{number}"), "/a", "1", "2026-03-15T13:40:00Z").await;
     }
     desk.clock.set("2026-03-15T14:06:00Z");
     desk.pusher.seal_once().await.unwrap();
@@ -326,7 +326,7 @@ async fn what_was_sent_before_a_restore_comes_again_under_another_name(api: Api)
         desk.api.execute(&format!("DELETE FROM {table}")).await;
         desk.api.execute(&format!("INSERT INTO {table} SELECT * FROM kept_{table}")).await;
     }
-    let again = another_pusher(&desk.api, (&desk.double, &desk.clock), "rk_test_double");
+    let again = another_pusher(&desk.api, &desk.double, &desk.clock, "rk_test_double");
     desk.clock.forward(26 * HOUR);
     again.seal_once().await.unwrap();
     again.pass().await.unwrap();

@@ -35,7 +35,7 @@ fn said(state: &str, reported: &str, pushed: &str) -> (String, String, String) {
 async fn an_hour_is_sealed_pushed_and_confirmed(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2.5", "2026-03-15T12:31:00Z").await;
     desk.settle().await;
     assert_eq!(report(&desk).await, said("unmapped", "0", "0"), "the hour is not over");
     desk.clock.set("2026-03-15T13:05:00Z");
@@ -71,11 +71,11 @@ async fn an_hour_is_sealed_pushed_and_confirmed(api: Api) {
 async fn what_comes_late_is_a_further_row(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2", "2026-03-15T12:31:00Z")).await;
-    let event = desk.api.used("acme", ("/a", "1", "2026-03-15T12:32:00Z")).await;
+    desk.api.used("acme", "/a", "2", "2026-03-15T12:31:00Z").await;
+    let event = desk.api.used("acme", "/a", "1", "2026-03-15T12:32:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
-    desk.api.used("acme", ("/a", "4", "2026-03-15T12:33:00Z")).await;
+    desk.api.used("acme", "/a", "4", "2026-03-15T12:33:00Z").await;
     desk.settle().await;
     let void = json!({"kind": "void", "tenant_id": "acme", "event_id": event, "reason": "a test"});
     let path = format!("/billing/corrections/{}", uuid::Uuid::now_v7());
@@ -97,7 +97,7 @@ async fn nothing_is_pushed_before_its_mapping(api: Api) {
     let meter = json!({"event_name": METER, "stripe_meter_id": "mtr_units", "places": 0, "reason": "set-up"});
     assert_eq!(desk.put(&format!("meters/{METER}"), &meter).await.status, 201);
     for hour in ["09", "10", "11"] {
-        desk.api.used("acme", ("/a", "1.5", &format!("2026-03-15T{hour}:31:00Z"))).await;
+        desk.api.used("acme", "/a", "1.5", &format!("2026-03-15T{hour}:31:00Z")).await;
     }
     desk.settle().await;
     let states =
@@ -122,7 +122,7 @@ async fn what_is_corrected_goes_where_the_hour_went(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     desk.double.add_customer("cus_other");
-    let event = desk.api.used("acme", ("/a", "2", "2026-03-15T13:31:00Z")).await;
+    let event = desk.api.used("acme", "/a", "2", "2026-03-15T13:31:00Z").await;
     desk.clock.set("2026-03-15T14:05:00Z");
     desk.settle().await;
     let path = format!("mappings/acme/{METER}");
@@ -156,7 +156,7 @@ async fn a_mapping_has_its_hours_looked_at(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     for hour in [12, 13] {
-        desk.api.used("acme", ("/a", "2", &format!("2026-03-15T{hour}:31:00Z"))).await;
+        desk.api.used("acme", "/a", "2", &format!("2026-03-15T{hour}:31:00Z")).await;
     }
     desk.clock.set("2026-03-15T14:05:00Z");
     desk.settle().await;
@@ -180,7 +180,7 @@ async fn a_meter_that_counted_another_route_leaves_nothing_of_it(api: Api) {
     let meter = |route: &str| json!({"event_name": METER, "stripe_meter_id": "mtr_units", "route": route, "places": 6, "reason": "set-up"});
     assert_eq!(desk.put(&format!("meters/{METER}"), &meter("/a")).await.status, 201);
     for (route, units, hour) in [("/a", "2", 12), ("/b", "3", 13), ("/a", "7", 13)] {
-        desk.api.used("acme", (route, units, &format!("2026-03-15T{hour}:31:00Z"))).await;
+        desk.api.used("acme", route, units, &format!("2026-03-15T{hour}:31:00Z")).await;
     }
     desk.clock.set("2026-03-15T14:05:00Z");
     desk.settle().await;
@@ -201,7 +201,7 @@ async fn many_old_hours_are_mapped_at_once(api: Api) {
     assert_eq!(desk.put(&format!("meters/{METER}"), &meter).await.status, 201);
     let (first, hours) = (seconds("2026-03-15T12:00:00Z"), 130);
     for hour in 0..hours {
-        desk.api.used("acme", ("/a", "1", &text(first + hour * 3_600 + 60))).await;
+        desk.api.used("acme", "/a", "1", &text(first + hour * 3_600 + 60)).await;
     }
     desk.clock.forward(hours * 3_600);
     desk.settle().await;
@@ -227,11 +227,11 @@ async fn many_old_hours_are_mapped_at_once(api: Api) {
 async fn what_waits_is_a_file_for_the_dashboard(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2.5", "2026-03-15T12:31:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
     // One that is pushed, one that waits.
-    desk.api.used("acme", ("/a", "4", "2026-03-15T13:31:00Z")).await;
+    desk.api.used("acme", "/a", "4", "2026-03-15T13:31:00Z").await;
     desk.clock.set("2026-03-15T14:05:00Z");
     desk.pusher.seal_once().await.unwrap();
     let path = "/billing/stripe/pushes/acme?start_date=2026-03-15&end_date=2026-03-16&format=stripe-csv";
@@ -255,7 +255,7 @@ async fn hours_are_confirmed_by_one_reading(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     for hour in 12..20 {
-        desk.api.used("acme", ("/a", "3", &format!("2026-03-15T{hour}:10:00Z"))).await;
+        desk.api.used("acme", "/a", "3", &format!("2026-03-15T{hour}:10:00Z")).await;
     }
     desk.clock.set("2026-03-15T20:06:00Z");
     desk.settle().await;
@@ -272,13 +272,13 @@ async fn an_hour_that_lacks_a_row_is_confirmed_by_nothing(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
     // What comes late for the first hour is taken, and dropped; both rows are read back at once.
-    desk.api.used("acme", ("/a", "3", "2026-03-15T13:10:00Z")).await;
+    desk.api.used("acme", "/a", "3", "2026-03-15T13:10:00Z").await;
     desk.clock.set("2026-03-15T14:06:00Z");
     desk.settle().await;
     desk.clock.set("2026-03-15T15:06:00Z");
     for (time, dropped) in [("2026-03-15T13:20:00Z", 1.0), ("2026-03-15T14:10:00Z", 0.0)] {
         desk.double.set_faults(Faults { dropped, ..Faults::default() });
-        desk.api.used("acme", ("/a", "3", time)).await;
+        desk.api.used("acme", "/a", "3", time).await;
         desk.settle().await;
         // So that the second one is younger.
         desk.clock.forward(1);

@@ -71,7 +71,7 @@ async fn a_card_is_never_for_the_past(api: Api) {
     assert_eq!((status, code.as_str()), (400, "body_invalid"));
     assert!(detail.starts_with("effective_from must lie at least 60 s ahead: 2"), "{detail}");
     // Somebody's clock is ahead: what is recorded has its price.
-    api.used("other", ("/a", "1", "2100-01-01T10:30:00Z")).await;
+    api.used("other", "/a", "1", "2100-01-01T10:30:00Z").await;
     for from in ["2090-01-01T00:00:00Z", "2100-01-01T10:00:00Z", "2100-01-01T10:59:59Z"] {
         let (status, code, detail) = refuse(from).await;
         assert_eq!((status, code.as_str()), (409, "usage_exists"), "{from}");
@@ -83,7 +83,7 @@ async fn a_card_is_never_for_the_past(api: Api) {
 
 async fn usage_is_priced_by_the_card_of_its_time(api: Api) {
     // A worker has the cards of before.
-    api.used("acme", ("/a", "4", "2026-03-03T10:00:00Z")).await;
+    api.used("acme", "/a", "4", "2026-03-03T10:00:00Z").await;
     let ladder = json!({"model": "graduated", "tiers": [
         {"up_to": "3", "cents_per_unit": "0"}, {"up_to": null, "cents_per_unit": "10"},
     ]});
@@ -98,8 +98,8 @@ async fn usage_is_priced_by_the_card_of_its_time(api: Api) {
     for (route, time) in
         [("/a", "2100-01-10T00:00:00Z"), ("/b", "2100-01-20T00:00:00Z"), ("/a", "2100-02-10T00:00:00Z")]
     {
-        api.used("acme", (route, "4", time)).await;
-        api.used("other", (route, "4", time)).await;
+        api.used("acme", route, "4", time).await;
+        api.used("other", route, "4", time).await;
     }
     let cents = async |tenant: &str, month: &str| {
         let path = format!("/billing/usage-report/{tenant}?month={month}");
@@ -153,13 +153,13 @@ async fn a_tenant_sees_the_cards_that_can_price_its_usage(api: Api) {
 
 async fn a_preview_says_what_a_card_would_change(api: Api) {
     for (tenant, route) in [("acme", "/a"), ("acme", "/b"), ("other", "/a"), ("third", "/b")] {
-        api.used(tenant, (route, "3", "2026-03-03T10:15:00Z")).await;
+        api.used(tenant, route, "3", "2026-03-03T10:15:00Z").await;
     }
     let preview = async |body: Value, token: String| {
         let mut body = body;
         body["start_date"] = json!("2026-03-03T10:10:00Z");
         body["end_date"] = json!("2026-04-01");
-        api.call("POST", ("/billing/rate-cards/preview", &token), body.to_string()).await
+        api.call("POST", "/billing/rate-cards/preview", &token, body.to_string()).await
     };
     let reader = || token("ops", &["billing:read"]);
     let answer = preview(json!({"tenant_id": "acme", "pricing": per_unit("10")}), reader()).await;
@@ -221,11 +221,11 @@ async fn a_card_that_is_gone_is_named_and_nothing_is_billed_without_it(api: Api)
         let answer = api.put(&format!("/billing/periods/{path}"), &token("ops", &["billing:write"]), &body).await;
         (answer.status, answer.json())
     };
-    let before = api.used("acme", ("/a", "2", "2026-03-03T10:00:00Z")).await;
-    let event = api.used("acme", ("/b", "3", "2026-03-20T10:00:00Z")).await;
-    api.used("zeta", ("/a", "1", "2026-03-03T10:00:00Z")).await;
+    let before = api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
+    let event = api.used("acme", "/b", "3", "2026-03-20T10:00:00Z").await;
+    api.used("zeta", "/a", "1", "2026-03-03T10:00:00Z").await;
     assert_eq!(close("acme/1").await.0, 201);
-    let last = api.used("acme", ("/b", "3", "2026-04-03T10:00:00Z")).await;
+    let last = api.used("acme", "/b", "3", "2026-04-03T10:00:00Z").await;
     // The later card priced nothing yet: what happened is as if it had priced the last two, and then was lost.
     let bill = api.get("/billing/invoice/acme", &token("acme", &[])).await.json();
     assert_eq!(bill["total_cost_cents"], 75);
@@ -261,7 +261,7 @@ async fn a_card_that_is_gone_is_named_and_nothing_is_billed_without_it(api: Api)
         named(path, &(answer.status, answer.json()));
     }
     let preview = json!({"start_date": "2026-01-01", "end_date": "2026-05-01", "pricing": per_unit("10")}).to_string();
-    let answer = api.call("POST", ("/billing/rate-cards/preview", &ops), preview).await;
+    let answer = api.call("POST", "/billing/rate-cards/preview", &ops, preview).await;
     named("preview", &(answer.status, answer.json()));
     named("close", &close("acme/2").await);
     // Neither an event nor a tenant beside it is kept from being billed.

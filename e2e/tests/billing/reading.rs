@@ -1,8 +1,12 @@
 //! Reports, events, tenants and CSV: what is asked for comes back, adds up, and nothing else is understood.
 
-use goldleaves_domain::{Period, Timestamp};
+use std::collections::BTreeSet;
+
+use goldleaves_billing::{EventFilter, EventState, Order, Page};
+use goldleaves_domain::{Period, TenantId, Timestamp};
 use goldleaves_pricing::TimeZone;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::world::{Api, Event, on_both, token};
 
@@ -13,6 +17,7 @@ on_both!(
     one_call_is_found_by_either_id,
     tenants_are_listed_by_cost,
     csv_is_what_json_is,
+    rows_are_told_to_be_too_many_only_where_they_are,
     many_tenants_are_read_and_written_in_pieces,
     a_long_list_is_written_while_it_is_read,
 );
@@ -68,7 +73,7 @@ async fn days_are_local_and_hours_are_not(api: Api) {
     // Midnight of Kolkata is half past an hour of UTC.
     for time in ["2026-03-01T18:29:59.999999Z", "2026-03-01T18:30:00Z", "2026-03-02T18:00:00Z", "2026-03-02T18:45:00Z"]
     {
-        api.used("acme", ("/a", "1", time)).await;
+        api.used("acme", "/a", "1", time).await;
     }
     let own = token("acme", &[]);
     let days = async |more: &str| {
@@ -95,7 +100,7 @@ async fn days_are_local_and_hours_are_not(api: Api) {
 
 async fn events_come_by_pages_in_either_order(api: Api) {
     month_of(&api, "acme").await;
-    api.used("other", ("/r0", "1", "2026-03-05T00:00:00Z")).await;
+    api.used("other", "/r0", "1", "2026-03-05T00:00:00Z").await;
     let own = token("acme", &[]);
     let all =
         async |query: &str| {
@@ -168,7 +173,7 @@ async fn one_call_is_found_by_either_id(api: Api) {
     }
     assert_eq!(api.get(&format!("/billing/usage-events/acme/{}?by=request", repeat.id), &own).await.status, 404);
     // A tenant whose name no path can hold is named in the query.
-    let slash = api.used("a/b", ("/a", "1", "2026-03-03T10:00:00Z")).await;
+    let slash = api.used("a/b", "/a", "1", "2026-03-03T10:00:00Z").await;
     let by_query = api.get(&format!("/billing/usage-events/{slash}?tenant_id=a%2Fb"), &token("a/b", &[])).await;
     assert_eq!(by_query.json()["matches"][0]["event_id"], slash.to_string());
     for path in ["usage-summary", "usage-report", "usage-events", "invoice", "late", "corrections", "periods"] {
@@ -180,8 +185,8 @@ async fn one_call_is_found_by_either_id(api: Api) {
 
 async fn tenants_are_listed_by_cost(api: Api) {
     for (tenant, units) in [("small", "1"), ("big", "100"), ("middle", "10.5"), ("twin", "10.5")] {
-        api.used(tenant, ("/a", units, "2026-03-10T10:15:00Z")).await;
-        api.used(tenant, ("/a", units, "2026-02-10T10:15:00Z")).await;
+        api.used(tenant, "/a", units, "2026-03-10T10:15:00Z").await;
+        api.used(tenant, "/a", units, "2026-02-10T10:15:00Z").await;
     }
     let reader = token("ops", &["billing:read"]);
     let names = async |query: &str| {
@@ -240,6 +245,48 @@ async fn csv_is_what_json_is(api: Api) {
     assert_eq!(asked("image/png").await.refusal(), (406, "not_acceptable".to_owned()));
 }
 
+/// The quick look knows only how many events there are at most: of hours that a range cuts, of void ones, of one user's among others.
+/// Every state, range and filter has just as many rows as it is then told to have.
+async fn rows_are_told_to_be_too_many_only_where_they_are(api: Api) {
+    let order = |time: &str| Event { request: Some("order".to_owned()), ..Event::at("acme", time) };
+    let mut events: Vec<Event> = ["09:59:59", "10:10:00", "10:20:00", "10:50:00", "11:00:00", "11:59:59", "12:00:00"]
+        .map(|time| Event::at("acme", &format!("2026-03-10T{time}Z")))
+        .into();
+    (events[1].user, events[2].route, events[4].action) = ("bob".into(), "/b".into(), "create".into());
+    events.extend(["10:05:00", "10:06:00", "11:05:00"].map(|time| order(&format!("2026-03-10T{time}Z"))));
+    events.push(Event { outcome: "unknown", ..Event::at("acme", "2026-03-10T10:30:00Z") });
+    events.push(Event::at("sister", "2026-03-10T10:30:00Z"));
+    api.record(&events).await;
+    let void = json!({"kind": "void", "tenant_id": "acme", "event_id": events[3].id, "reason": "a test call"});
+    let path = format!("/billing/corrections/{}", Uuid::now_v7());
+    assert_eq!(api.put(&path, &token("ops", &["billing:write"]), &void).await.status, 201);
+    let acme: TenantId = "acme".parse().unwrap();
+    let mut seen = BTreeSet::new();
+    for (from, to) in
+        [("10:15:00", "11:30:00"), ("10:00:00", "12:00:00"), ("11:59:59", "12:00:01"), ("13:00:00", "14:00:00")]
+    {
+        let moment = |time: &str| format!("2026-03-10T{time}Z").parse().unwrap();
+        let range = Period::new(moment(from), moment(to)).unwrap();
+        for state in [EventState::Billed, EventState::Void, EventState::Repeat, EventState::SetAside, EventState::All] {
+            for (route, action, user) in
+                [(None, None, None), (Some("/b"), None, None), (None, Some("create"), None), (None, None, Some("bob"))]
+            {
+                let text = |value: Option<&str>| value.map(str::to_owned);
+                let (route, action, user_id) = (text(route), text(action), text(user));
+                let filter = EventFilter { range, state, route, action, user_id, order: Order::Ascending };
+                let page = api.billing.usage_events(&acme, &filter, &Page { limit: 100, cursor: None }).await.unwrap();
+                let rows = u32::try_from(page.items.len()).unwrap();
+                for most in rows.saturating_sub(1)..=rows + 1 {
+                    let more = api.billing.has_more_usage_events(&acme, &filter, most).await.unwrap();
+                    assert_eq!(more, rows > most, "{rows} rows, {most}: {filter:?}");
+                }
+                seen.insert(rows);
+            }
+        }
+    }
+    assert!(seen.len() > 4, "{seen:?}");
+}
+
 /// The sum of a year's periods is its total, and the days of each add up to it, in zones of every kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_year_over_five_zones() {
@@ -296,7 +343,7 @@ async fn many_tenants_are_read_and_written_in_pieces(api: Api) {
     // Whoever has an amount alone is told as well, before, between and behind the others.
     for (at, name) in ["a", "tenant-5", "zz"].into_iter().enumerate() {
         let body = json!({"kind": "amount", "tenant_id": name, "cents": 7, "ts": "2026-03-10", "reason": "a fee"});
-        let path = format!("/billing/corrections/{}", uuid::Uuid::from_u128(at as u128 + 1));
+        let path = format!("/billing/corrections/{}", Uuid::from_u128(at as u128 + 1));
         assert_eq!(api.put(&path, &token("ops", &["billing:write"]), &body).await.status, 201);
     }
     let request = http::Request::get("/billing/tenants?month=2026-03&sort=tenant_id&format=csv")
@@ -326,7 +373,7 @@ async fn many_tenants_are_read_and_written_in_pieces(api: Api) {
 
     let dearer = json!({"pricing": {"model": "per_unit", "cents_per_unit": "30"}, "start_date": "2026-03-01",
         "end_date": "2026-04-01"});
-    let preview = api.call("POST", ("/billing/rate-cards/preview", &reader), dearer.to_string()).await.json();
+    let preview = api.call("POST", "/billing/rate-cards/preview", &reader, dearer.to_string()).await.json();
     let used = (1..=TENANTS).filter(|n| n % 1_000 < 999).map(|n| (n % 900, format!("tenant-{n}")));
     let mut used: Vec<(usize, String)> = used.collect();
     let total: usize = used.iter().map(|(units, _)| units).sum();
@@ -344,7 +391,7 @@ async fn a_long_list_is_written_while_it_is_read(api: Api) {
     const ROWS: u128 = 5_000;
     let rows: Vec<String> = (1..=ROWS)
         .map(|number| {
-            let id = uuid::Uuid::from_u128(number);
+            let id = Uuid::from_u128(number);
             format!(
                 "('{id}', 'acme', 'amount', '2026-03-10T10:00:00.000000Z', '', '', 0, 0, 0, 1, 'ann', 'one of many')"
             )

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use goldleaves_auth::{TokenOptions, TokenVerifier, WallClock};
 use goldleaves_billing::stripe::{Books, BooksClock};
 use goldleaves_billing_api::push::{Pacing, Pusher, StripeMetrics};
-use goldleaves_billing_api::{BillingApi, BillingMetrics, StripeDesk};
+use goldleaves_billing_api::{BillingApi, BillingMetrics, Docs, StripeDesk};
 use goldleaves_domain::Timestamp;
 use goldleaves_runtime::{Metrics, Secret};
 use goldleaves_stripe::Stripe;
@@ -76,7 +76,7 @@ impl Desk {
     }
 
     pub(crate) fn with(mut api: Api, double: StripeDouble, clock: Driven) -> Self {
-        let pusher = another_pusher(&api, (&double, &clock), "rk_test_double");
+        let pusher = another_pusher(&api, &double, &clock, "rk_test_double");
         let metrics = Metrics::new();
         let moment = clock.clone();
         let system = move || SystemTime::UNIX_EPOCH + Duration::from_secs(moment.now().unsigned_abs());
@@ -84,7 +84,7 @@ impl Desk {
         let billing =
             BillingApi::new(api.billing.clone(), verifier, WallClock::new(system), BillingMetrics::register(&metrics));
         let webhook = Some(WEBHOOK_SECRET.parse().unwrap());
-        api.service = billing.pushing(StripeDesk { pusher: pusher.clone(), webhook }).service(true);
+        api.service = billing.pushing(StripeDesk { pusher: pusher.clone(), webhook }).service(Docs::Served);
         Self { api, double, pusher, clock }
     }
 
@@ -105,7 +105,7 @@ impl Desk {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         let path = format!("/billing/stripe/{path}");
-        self.api.call("POST", (&path, &token("any", &["admin"])), body.to_string()).await
+        self.api.call("POST", &path, &token("any", &["admin"]), body.to_string()).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
@@ -141,8 +141,13 @@ impl Desk {
 
     /// Seals and pushes until nothing is due now.
     pub(crate) async fn settle(&self) {
+        self.settle_many(50).await;
+    }
+
+    /// The same where so many passes may have something to do.
+    pub(crate) async fn settle_many(&self, passes: usize) {
         self.pusher.seal_once().await.unwrap();
-        for _ in 0..50 {
+        for _ in 0..=passes {
             if self.pusher.pass().await.unwrap() == 0 {
                 return;
             }
@@ -159,7 +164,7 @@ impl Desk {
     }
 }
 
-pub(crate) fn another_pusher(api: &Api, (double, clock): (&StripeDouble, &Driven), key: &str) -> Pusher {
+pub(crate) fn another_pusher(api: &Api, double: &StripeDouble, clock: &Driven, key: &str) -> Pusher {
     let stripe = Stripe::new(double.url().parse().unwrap(), Secret::new(key.to_owned())).unwrap();
     let books = Books::new(api.billing.clone(), clock.books());
     Pusher::new(books, stripe, StripeMetrics::register(&Metrics::new()), Pacing::UNLIMITED)

@@ -32,7 +32,7 @@ fn calls() -> Vec<Call> {
 
 async fn play(desk: &Desk, Call { method, path, body }: &Call) -> Answer {
     let path = format!("/billing/{path}");
-    desk.api.call(method, (&path, &token("any", &["admin"])), body.clone()).await
+    desk.api.call(method, &path, &token("any", &["admin"]), body.clone()).await
 }
 
 /// The first cells of the table under these words.
@@ -52,7 +52,7 @@ async fn the_guide_leads_from_nothing_to_a_push_and_through_a_restore() {
         let answer = play(&desk, call).await;
         assert_eq!(answer.status, 201, "{call:?}: {}", answer.text);
     }
-    desk.api.used("acme", ("/a", "2.5", "2026-12-01T00:31:00Z")).await;
+    desk.api.used("acme", "/a", "2.5", "2026-12-01T00:31:00Z").await;
     // Five minutes after its end an hour is sealed, and not before.
     desk.clock.set("2026-12-01T01:04:59Z");
     desk.settle().await;

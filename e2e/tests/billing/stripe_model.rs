@@ -1,5 +1,6 @@
 //! The rules of rows beside a model of them in Python that was made from the contract: both say the same of any course.
 
+use goldleaves_billing::PeriodState;
 use goldleaves_billing::stripe::rules::{
     Adoption, Due, HourRow, Known, LaneSums, Made, MayBeThere, Outcome, Progress, Reading, Revision, RowName, RowState,
     Verdict, adoption, hour_is_there, identifier, lacking, minutes_for, value_of,
@@ -68,7 +69,7 @@ fn outcome_of(step: &Value) -> Option<Outcome> {
 }
 
 /// The row after a step, what was due, and what was decided.
-fn work(row: Progress, (minute, value): (i64, i64), step: &Value) -> (Progress, Due, &'static str) {
+fn work(row: Progress, minute: i64, value: i64, step: &Value) -> (Progress, Due, &'static str) {
     let now = at(step["now"].as_i64().unwrap());
     let due = row.due(at(minute), now);
     let read = step["read"].as_i64().unwrap();
@@ -117,7 +118,7 @@ fn course(random: &mut StdRng) -> Asked {
             "jitter": random.random_range(0..=64) as f64 / 64.0, "read": read, "witness": random.random_bool(0.7),
             "retry": random.random_bool(0.5),
         });
-        let (after, due, verdict) = work(row, (minute, value), &step);
+        let (after, due, verdict) = work(row, minute, value, &step);
         row = after;
         let mut shown = vec![json!(word_of(due)), json!(verdict), json!(row.state.as_str())];
         shown.extend([json!(row.attempts), json!(row.key_suffix)]);
@@ -170,14 +171,16 @@ fn frozen(random: &mut StdRng) -> Asked {
 fn minute(random: &mut StdRng) -> Asked {
     let now = START + random.random_range(0..HOUR);
     let back = [1, 5, 33 * 24, 34 * 24, 34 * 24 + 1, 40 * 24][random.random_range(0..6)];
-    let (hour, is_closed) = (START - back * HOUR, random.random_bool(0.3));
+    let hour = START - back * HOUR;
+    let period = if random.random_bool(0.3) { PeriodState::Closed } else { PeriodState::Open };
     // Of both hours so many minutes, from the first on, are somebody's already, but for one here and there.
     let (own, last) = (random.random_range(0..70), random.random_range(0..130));
     let starts = [(hour, own), (START - HOUR, last)];
     let all = starts.into_iter().flat_map(|(start, count)| (0..count).map(move |minute| start + minute * 60 + 30));
     let taken: Vec<i64> = all.filter(|_| random.random_bool(0.97)).collect();
-    let mut free = minutes_for(at(hour), is_closed, at(now)).map(|micros| micros / 1_000_000);
+    let mut free = minutes_for(at(hour), period, at(now)).map(|micros| micros / 1_000_000);
     let answer = free.find(|seconds| !taken.contains(seconds));
+    let is_closed = period == PeriodState::Closed;
     let question = json!(["minute", {"now": now, "hour": hour, "closed": is_closed, "taken": taken}]);
     Asked { question, answer: json!(answer) }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn post_signed(desk: &Desk) -> Answer {
 async fn a_webhook_starts_a_reading_once(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2.5", "2026-03-15T12:31:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
     let reads = desk.double.calls("summaries");
@@ -77,7 +77,7 @@ async fn a_webhook_starts_a_reading_once(api: Api) {
 async fn a_webhook_has_rows_read_that_were_sent_just_now(api: Api) {
     let desk = Desk::on(api).await;
     desk.map().await;
-    desk.api.used("acme", ("/a", "2.5", "2026-03-15T12:31:00Z")).await;
+    desk.api.used("acme", "/a", "2.5", "2026-03-15T12:31:00Z").await;
     desk.clock.set("2026-03-15T13:05:00Z");
     desk.settle().await;
     let seen = async || {
@@ -92,7 +92,7 @@ async fn a_webhook_has_rows_read_that_were_sent_just_now(api: Api) {
     // What Stripe takes and loses is missing as soon as it was read.
     desk.double.set_faults(Faults { dropped: 1.0, ..Faults::default() });
     for minute in ["32", "33"] {
-        desk.api.used("acme", ("/a", "4", &format!("2026-03-15T12:{minute}:00Z"))).await;
+        desk.api.used("acme", "/a", "4", &format!("2026-03-15T12:{minute}:00Z")).await;
         desk.settle().await;
     }
     assert_eq!(seen().await, [json!(10.5), json!(10.5), json!(0)]);

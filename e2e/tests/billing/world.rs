@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use goldleaves_auth::{TokenClaims, TokenOptions, TokenSigner, TokenVerifier, WallClock};
 use goldleaves_billing::{AnswerLimits, Billing};
-use goldleaves_billing_api::{BillingApi, BillingMetrics};
+use goldleaves_billing_api::{BillingApi, BillingMetrics, Docs};
 use goldleaves_domain::Timestamp;
 use goldleaves_e2e::tables::Tables;
 use goldleaves_ledger::{Incoming, Ledger, Recorded, StoreOptions, sqlite_url};
@@ -77,7 +77,7 @@ impl Contract {
     }
 
     /// Checks that the call can be answered with this problem, where the document has the call.
-    fn check(&self, (method, path): (&str, &str), answer: &Answer) {
+    fn check(&self, method: &str, path: &str, answer: &Answer) {
         let paths = self.0["paths"].as_object().unwrap();
         let fits = |told: &str| {
             let (told, asked): (Vec<&str>, Vec<&str>) = (told.split('/').collect(), path.split('/').collect());
@@ -109,7 +109,7 @@ pub(crate) fn clock() -> WallClock {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     pub(crate) kind: Kind,
-    pub(crate) docs: bool,
+    pub(crate) docs: Docs,
     pub(crate) zone: TimeZone,
 }
 
@@ -119,7 +119,7 @@ impl Api {
     }
 
     pub(crate) async fn on(kind: Kind) -> Self {
-        Self::with(Start { kind, docs: true, zone: TimeZone::UTC }).await
+        Self::with(Start { kind, docs: Docs::Served, zone: TimeZone::UTC }).await
     }
 
     pub(crate) async fn with(start: Start) -> Self {
@@ -145,7 +145,7 @@ impl Api {
     /// The same, used in another way.
     pub(crate) async fn anew_with(&self, options: StoreOptions) -> Self {
         let kind = if self.is_sqlite() { Kind::Sqlite } else { Kind::Postgres };
-        Self::using(self.url.clone(), options, Start { kind, docs: true, zone: TimeZone::UTC }).await
+        Self::using(self.url.clone(), options, Start { kind, docs: Docs::Served, zone: TimeZone::UTC }).await
     }
 
     /// The same, with other limits of its answers.
@@ -153,8 +153,19 @@ impl Api {
         let billing = self.billing.clone().limited(limits);
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
         let service = BillingApi::new(billing.clone(), verifier, clock(), BillingMetrics::register(&Metrics::new()))
-            .service(true);
+            .service(Docs::Served);
         Self { service, billing, ..self }
+    }
+
+    /// Sets the API's clock.
+    pub(crate) fn turn(&mut self, now: &str) {
+        let now: Timestamp = now.parse().unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_micros(now.unix_micros().unsigned_abs());
+        // Tokens are of the moment that all tests have.
+        let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
+        let metrics = BillingMetrics::register(&Metrics::new());
+        let api = BillingApi::new(self.billing.clone(), verifier, WallClock::new(move || now), metrics);
+        self.service = api.service(Docs::Served);
     }
 
     async fn over(url: String, start: Start) -> Self {
@@ -167,12 +178,12 @@ impl Api {
         let metrics = Metrics::new();
         let verifier = TokenVerifier::new(TokenOptions::new(SECRET), clock());
         let api = BillingApi::new(billing.clone(), verifier, clock(), BillingMetrics::register(&metrics));
-        let contract = Arc::new(Contract::of(api.clone().service(true)).await);
+        let contract = Arc::new(Contract::of(api.clone().service(Docs::Served)).await);
         Self { service: api.service(start.docs), ledger, billing, metrics, contract, url, _directory: None }
     }
 
     /// Records one event of a tenant, and returns its id.
-    pub(crate) async fn used(&self, tenant: &str, (route, units, time): (&str, &str, &str)) -> Uuid {
+    pub(crate) async fn used(&self, tenant: &str, route: &str, units: &str, time: &str) -> Uuid {
         let event = Event { route: route.to_owned(), units: units.to_owned(), ..Event::at(tenant, time) };
         assert_eq!(self.record(std::slice::from_ref(&event)).await.inserted, 1);
         event.id
@@ -201,26 +212,26 @@ impl Api {
         // A path that leaves the tenant out is told of as the one that has it.
         let is_told = !uri.query().unwrap_or_default().contains("tenant_id");
         if answer.kind == "application/problem+json" && is_told {
-            self.contract.check((&method, uri.path()), &answer);
+            self.contract.check(&method, uri.path(), &answer);
         }
         answer
     }
 
-    pub(crate) async fn call(&self, method: &str, (path, token): (&str, &str), body: impl Into<Body>) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, token: &str, body: impl Into<Body>) -> Answer {
         let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
         self.ask(request.body(body.into()).unwrap()).await
     }
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
-        self.call("GET", (path, token), Body::empty()).await
+        self.call("GET", path, token, Body::empty()).await
     }
 
     pub(crate) async fn put(&self, path: &str, token: &str, body: &Value) -> Answer {
-        self.call("PUT", (path, token), body.to_string()).await
+        self.call("PUT", path, token, body.to_string()).await
     }
 
     pub(crate) async fn report_usage(&self, token: &str, body: impl Into<Body>) -> Answer {
-        self.call("POST", ("/billing/report-usage", token), body).await
+        self.call("POST", "/billing/report-usage", token, body).await
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {

@@ -4,14 +4,8 @@
 use super::TidyProblem;
 use super::source::{SourceFile, is_identifier};
 
-/// The folder whose functions still do so, to be emptied; nothing is added here.
-const LEFT: &str = "e2e/tests/billing";
-
 /// Checks the functions of a source, tests too.
 pub(crate) fn check(source: &SourceFile, problems: &mut Vec<TidyProblem>) {
-    if source.path.starts_with(LEFT) {
-        return;
-    }
     for at in source.words("fn") {
         for place in tuples(source.code.get(at + 2..).unwrap_or_default()) {
             let what = "an argument that is taken apart as a tuple: make it several, a range, or a struct with names";

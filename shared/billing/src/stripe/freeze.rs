@@ -13,7 +13,7 @@ use super::mappings::{self, Mappings};
 use super::meters::StoredMeter;
 use super::rules::{self, RowName, minutes_for, step, value_of};
 use super::seal::{Pair, pair_rows};
-use crate::BillingError;
+use crate::{BillingError, PeriodState};
 
 /// A row that is to be made, or that waited for a customer.
 #[derive(Debug, Clone)]
@@ -87,8 +87,11 @@ pub(super) async fn freeze(
         let rest = carried.entry(lane.clone()).or_default();
         let before = *rest;
         let value = value_of(rest, draft.units_micro, freezing.meter.places);
-        let is_closed = closed.get(&draft.tenant).is_some_and(|(from, until)| is_within(draft.hour, *from, *until));
-        let candidates = minutes_for(draft.hour, is_closed, freezing.now);
+        let period = match closed.get(&draft.tenant) {
+            Some((from, until)) if is_within(draft.hour, *from, *until) => PeriodState::Closed,
+            _ => PeriodState::Open,
+        };
+        let candidates = minutes_for(draft.hour, period, freezing.now);
         let minute = if value == 0 { None } else { minutes.take(&lane, candidates) };
         if value != 0 && minute.is_none() {
             *rest = before;

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::RowState;
+use crate::PeriodState;
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -105,9 +106,9 @@ pub fn identifier(generation: Uuid, row: &RowName<'_>) -> String {
 
 /// The moments that a row may have, the best first, each at the half of its minute: of its own hour, and where Stripe would
 /// not take that or its period is closed or full, of the previous and the current hour as far as they have passed.
-pub fn minutes_for(hour: Timestamp, is_closed: bool, now: Timestamp) -> impl Iterator<Item = i64> {
+pub fn minutes_for(hour: Timestamp, period: PeriodState, now: Timestamp) -> impl Iterator<Item = i64> {
     let age = now.unix_micros() - hour.unix_micros() - Timestamp::HOUR_MICROS;
-    let own = (!is_closed && age <= OWN_HOUR_FOR).then(|| minutes_of(hour));
+    let own = (period == PeriodState::Open && age <= OWN_HOUR_FOR).then(|| minutes_of(hour));
     own.into_iter().flatten().chain(minutes_before(now))
 }
 

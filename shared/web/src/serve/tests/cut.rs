@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a client reads of an answer, and how the connection ends.
+/// The bytes that a client reads of an answer, and how the connection ends.
 async fn taken(server: &Server, request: &str) -> (String, std::io::Result<usize>) {
     let mut stream = server.connect().await;
     stream.write_all(request.as_bytes()).await.unwrap();
