@@ -104,10 +104,9 @@ fn the_effective_table_of_routes_is_shown() {
     let json = check.argument("--json").output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     let first = &json["routes"][0];
-    assert_eq!(
-        (&first["path"], &first["class"], &first["upstream"]),
-        (&"/api/v1/documents".into(), &"billed".into(), &"docs".into())
-    );
+    assert_eq!(first["path"], "/api/v1/documents");
+    assert_eq!(first["class"], "billed");
+    assert_eq!(first["upstream"], "docs");
     assert_eq!(json["routes"].as_array().unwrap().len(), rows.len());
 }
 
@@ -118,7 +117,8 @@ async fn one_process_with_upstreams_alone_starts_no_demo() {
     let mut program = launch(&scratch, ROUTES).argument("--banner").start().unwrap();
     let gateway = program.address("gateway listens on").await.unwrap();
     let response = Request::get("/elsewhere").send(gateway).await.unwrap();
-    assert_eq!((response.status, &response.json().unwrap()["code"]), (404, &"no_route".into()));
+    assert_eq!(response.status, 404);
+    assert_eq!(response.json().unwrap()["code"], "no_route");
     let served = program.printed("the banner's upstream", |said| {
         Some(said.lines().find_map(|line| line.strip_prefix("  upstream  "))?.to_owned())
     });

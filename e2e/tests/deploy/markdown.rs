@@ -41,6 +41,8 @@ pub(crate) fn commands(block: &str) -> Vec<String> {
 #[test]
 fn blocks_and_their_commands_are_found() {
     let found = blocks("a\n```bash\nx \\\n  y\n# no\nz\n```\n```sql\nSELECT 1;\n```\n");
-    assert_eq!((found[0].language, found[0].line, found[1].language), ("bash", 3, "sql"));
+    assert_eq!(found[0].language, "bash");
+    assert_eq!(found[0].line, 3);
+    assert_eq!(found[1].language, "sql");
     assert_eq!(commands(&found[0].text), ["x    y", "z"]);
 }

@@ -34,9 +34,12 @@ async fn the_demo_upstream_says_what_arrived_and_what_it_was_worth() {
 
     let request = Request::post("/api/v1/ai/answers", "{}").header("X-Tenant-ID", "acme");
     let answer = request.header("X-Request-ID", "r-1").send(address).await.unwrap();
-    assert_eq!((answer.status, answer.header("X-Usage-Units")), (201, Some("2.5")));
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.header("X-Usage-Units"), Some("2.5"));
     let said = answer.json().unwrap();
-    assert_eq!((&said["tenant"], &said["request_id"]), (&"acme".into(), &"r-1".into()));
+    assert_eq!(said["tenant"], "acme");
+    assert_eq!(said["request_id"], "r-1");
     let answer = Request::get("/api/v1/documents").send(address).await.unwrap();
-    assert_eq!((answer.status, answer.header("X-Usage-Units")), (200, None));
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("X-Usage-Units"), None);
 }

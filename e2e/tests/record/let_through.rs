@@ -105,7 +105,8 @@ async fn each_has_one_row(url: &str, calls: &[(CallIntent, Settlement)]) {
     for (call, settlement) in calls {
         let row = &rows.get(&call.event_id.to_string()).unwrap_or_else(|| panic!("{call:?} is nowhere"));
         let billable = row.table != "usage_dead_letters";
-        assert_eq!((billable, row.outcome.as_str()), (settlement.outcome.is_billable(), settlement.outcome.as_str()));
+        assert_eq!(billable, settlement.outcome.is_billable());
+        assert_eq!(row.outcome.as_str(), settlement.outcome.as_str());
     }
     let stored: BTreeMap<_, _> = tables.stored().await.into_iter().collect();
     for (call, settlement) in calls.iter().filter(|(_, settlement)| settlement.outcome.is_billable()) {

@@ -47,7 +47,9 @@ async fn every_number_moves(url: &str) {
     let mut batch = payloads(&events);
     batch.push(Bytes::from_static(b"no json"));
     let recorded = meter.record(batch.clone()).await.unwrap();
-    assert_eq!((recorded.inserted, recorded.duplicates, recorded.replays), (3, 1, 0));
+    assert_eq!(recorded.inserted, 3);
+    assert_eq!(recorded.duplicates, 1);
+    assert_eq!(recorded.replays, 0);
     meter.record(batch).await.unwrap();
     assert_shows(
         &metrics,

@@ -125,7 +125,8 @@ mod tests {
     fn what_is_read_is_what_is_written() {
         let context: TraceContext = PARENT.parse().unwrap();
         assert_eq!(context.trace_id(), 0x4bf92f3577b34da6a3ce929d0e0e4736);
-        assert_eq!((context.span_id(), context.is_sampled()), (0x00f067aa0ba902b7, true));
+        assert_eq!(context.span_id(), 0x00f067aa0ba902b7);
+        assert!(context.is_sampled());
         assert_eq!(context.to_string(), PARENT);
         let unwanted = PARENT.replace("b7-01", "b7-00");
         assert_eq!(unwanted.parse::<TraceContext>().unwrap().to_string(), unwanted);

@@ -65,9 +65,11 @@ mod tests {
     fn a_note_is_read_as_it_was_written_and_not_when_it_is_damaged() {
         let note = StageNote::of(Uuid::now_v7(), Path::new("/dev/shm/goldleaves-1-2.stage")).unwrap();
         let mut bytes = note.encode();
-        assert_eq!((bytes.len(), StageNote::decode(&bytes)), (NOTE_BYTES, Some(note)));
+        assert_eq!(bytes.len(), NOTE_BYTES);
+        assert_eq!(StageNote::decode(&bytes), Some(note));
         bytes[40] ^= 1;
-        assert_eq!((StageNote::decode(&bytes), StageNote::decode(&[0; NOTE_BYTES])), (None, None));
+        assert_eq!(StageNote::decode(&bytes), None);
+        assert_eq!(StageNote::decode(&[0; NOTE_BYTES]), None);
         assert_eq!(StageNote::of(Uuid::nil(), Path::new(&"/long".repeat(100))), None);
     }
 }

@@ -378,17 +378,18 @@ mod tests {
         let mut connection = Connection::open(upstream.address()).await.unwrap();
         let echo = Request::post("/echo", "hello").header("X-Request-ID", "one");
         let response = connection.ask(&echo).await.unwrap();
-        assert_eq!(
-            (response.status, response.text().as_str(), response.header("x-seen")),
-            (200, "hello", Some("POST"))
-        );
+        assert_eq!(response.status, 200);
+        assert_eq!(response.text().as_str(), "hello");
+        assert_eq!(response.header("x-seen"), Some("POST"));
         let upload = Request::new("PUT", "/echo").chunked([b"12".to_vec(), b"3".to_vec()]);
         assert_eq!(connection.ask(&upload).await.unwrap().text(), "123");
         assert_eq!(connection.ask(&Request::get("/none")).await.unwrap().status, 204);
         let response = connection.ask(&Request::get("/chunks")).await.unwrap();
-        assert_eq!((response.text().as_str(), response.body.trailers.len()), ("abc", 1));
+        assert_eq!(response.text().as_str(), "abc");
+        assert_eq!(response.body.trailers.len(), 1);
         let response = connection.ask(&Request::get("/cut")).await.unwrap();
-        assert_eq!((response.text().as_str(), response.body.complete), ("abc", false));
+        assert_eq!(response.text().as_str(), "abc");
+        assert!(!response.body.complete);
         assert_eq!(upstream.served().len(), 5);
         assert_eq!(upstream.request_ids(), ["one"]);
     }

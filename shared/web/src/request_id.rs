@@ -129,7 +129,8 @@ mod tests {
         let longest = "x".repeat(128);
         for value in ["a", "A-z.0_9:x", longest.as_str()] {
             let identified = of(&[value.as_bytes()]);
-            assert_eq!((identified.id.as_str(), identified.from_client), (value, true));
+            assert_eq!(identified.id.as_str(), value);
+            assert!(identified.from_client);
             assert_eq!(identified.header_value(), value);
         }
     }

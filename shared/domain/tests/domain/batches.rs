@@ -42,9 +42,11 @@ fn a_message_holds_no_more_than_it_may() {
     assert_eq!(added, BATCH_EVENTS_MAX - 1);
     let delivery = batch.finish();
     assert_eq!(delivery.message_id, format!("{}+64", numbered(0).event_id));
-    assert_eq!((wire::events_by_id(&delivery.message_id), delivery.traceparent), (64, None));
+    assert_eq!(wire::events_by_id(&delivery.message_id), 64);
+    assert_eq!(delivery.traceparent, None);
     assert_eq!(wire::events_by_id("01935b1c-0000-7000-8000-000000000001"), 1);
-    assert_eq!((wire::events_by_id("x+0"), wire::events_by_id("x+999999")), (1, 64));
+    assert_eq!(wire::events_by_id("x+0"), 1);
+    assert_eq!(wire::events_by_id("x+999999"), 64);
     let read = wire::pieces(&delivery.payload).into_iter().map(|place| wire_tests::read(&delivery.payload[place]));
     assert_eq!(read.collect::<Vec<_>>(), (0..64).map(numbered).collect::<Vec<_>>());
 }

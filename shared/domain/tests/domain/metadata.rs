@@ -33,7 +33,8 @@ fn the_widest_rest_leaves_room_for_a_user_agent() {
     };
     let read: Value = serde_json::from_str(&widest.json()).unwrap();
     assert_eq!(read["user_agent"].as_str().unwrap().len(), 800, "up to there nothing is cut");
-    assert_eq!((read["method"].as_str().unwrap().len(), read["client_ip"].as_str().unwrap().len()), (32, 32));
+    assert_eq!(read["method"].as_str().unwrap().len(), 32);
+    assert_eq!(read["client_ip"].as_str().unwrap().len(), 32);
     for bytes in 790..=1_000 {
         let agent = CallMetadata { user_agent: Some("\"".repeat(bytes)), ..widest.clone() };
         assert!(agent.json().chars().count() <= 2_000, "{bytes}");

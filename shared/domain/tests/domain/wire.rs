@@ -199,7 +199,9 @@ fn what_may_be_missing_may_be_null() {
     json.as_object_mut().unwrap().remove("traceparent");
     let missing = read(&serde_json::to_vec(&json).unwrap());
     assert_eq!(null, missing);
-    assert_eq!((null.client_request_id, null.fingerprint, null.traceparent), (None, None, None));
+    assert_eq!(null.client_request_id, None);
+    assert_eq!(null.fingerprint, None);
+    assert_eq!(null.traceparent, None);
 }
 
 #[test]

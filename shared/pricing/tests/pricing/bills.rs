@@ -21,7 +21,8 @@ fn a_hundred_actions_cost_what_one_does() {
         one.add(1, &pricing, 0, used(1_000_000));
         many.add(1, &pricing, action, used(1_000_000));
     }
-    assert_eq!((one.total(), many.total()), (Cents(40), Cents(40)));
+    assert_eq!(one.total(), Cents(40));
+    assert_eq!(many.total(), Cents(40));
     // Equal remainders: the first keys have the cents.
     let cents: Vec<i128> = many.groups(|action| *action).values().map(|group| group.cents.0).collect();
     assert_eq!(cents, [[1; 40].as_slice(), &[0; 60]].concat());

@@ -66,7 +66,9 @@ fn only_what_changed_is_sealed_and_nothing_when_nothing_did() {
         first[0].blocks.iter().map(|block| (block.block, block.count)).collect::<Vec<_>>(),
         [(0, 1_024), (1, 1_024), (2, 452)]
     );
-    assert_eq!((first[0].last_seq, first[0].count, first[0].closed), (2_500, 2_500, false));
+    assert_eq!(first[0].last_seq, 2_500);
+    assert_eq!(first[0].count, 2_500);
+    assert!(!first[0].closed);
     book.sealed(epoch(1), 0);
     assert_eq!(book.draw(epoch(1), seal_as(false)), []);
     book.absorb(&events[2_500]);
@@ -80,7 +82,9 @@ fn unrecorded_calls_alone_are_worth_a_seal_and_so_is_the_end() {
     book.open(epoch(1));
     let unrecorded = SealAs { unrecorded: 2, ..seal_as(false) };
     let seals = book.draw(epoch(1), unrecorded);
-    assert_eq!((seals[0].unrecorded, seals[0].count, seals[0].blocks.len()), (2, 0, 0));
+    assert_eq!(seals[0].unrecorded, 2);
+    assert_eq!(seals[0].count, 0);
+    assert_eq!(seals[0].blocks.len(), 0);
     book.sealed(epoch(1), 2);
     assert_eq!(book.draw(epoch(1), unrecorded), []);
     let last = book.draw(epoch(1), SealAs { closed: true, ..unrecorded });
@@ -116,7 +120,9 @@ fn a_lost_record_shows_in_the_count() {
     book.open(epoch(1));
     [1, 2, 4].into_iter().for_each(|seq| book.absorb(&event_at(epoch(1), seq)));
     let seals = book.draw(epoch(1), seal_as(true));
-    assert_eq!((seals[0].last_seq, seals[0].count, seals[0].blocks[0].count), (4, 3, 3));
+    assert_eq!(seals[0].last_seq, 4);
+    assert_eq!(seals[0].count, 3);
+    assert_eq!(seals[0].blocks[0].count, 3);
 }
 
 #[test]
@@ -126,7 +132,8 @@ fn an_epoch_whose_beginning_is_unknown_leaves_its_first_block_to_earlier_seals()
     let events = events(epoch(1), 3_000);
     events[1_500..].iter().for_each(|event| book.absorb(event));
     let seals = book.draw(epoch(1), seal_as(true));
-    assert_eq!((seals[0].last_seq, seals[0].count), (3_000, 3_000));
+    assert_eq!(seals[0].last_seq, 3_000);
+    assert_eq!(seals[0].count, 3_000);
     assert_eq!(seals[0].blocks.iter().map(|block| (block.block, block.count)).collect::<Vec<_>>(), [(2, 952)]);
 
     let mut whole = SealBook::default();

@@ -218,7 +218,8 @@ async fn a_receiver_that_packs_gets_events_of_one_tenant_together_and_one_alone_
     let more = capture(&running.recorder, 1).await;
     until(|| receiver.events().len() == 151).await;
     let last = receiver.batches().concat().pop().unwrap();
-    assert_eq!((last.message_id, wire::is_batch(&last.payload)), (more[0].to_string(), false));
+    assert_eq!(last.message_id, more[0].to_string());
+    assert!(!wire::is_batch(&last.payload));
     let all: Vec<EventId> = receiver.events().iter().map(|event| event.event_id).collect();
     assert_eq!(all, [ids, more].concat());
     assert_eq!(running.stop().await, 0);

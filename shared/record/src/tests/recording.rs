@@ -19,11 +19,18 @@ async fn a_settled_call_arrives_once_with_everything_known_of_it() {
     let events = receiver.events();
     assert_eq!(events.len(), 1);
     let event = &events[0];
-    assert_eq!((event.event_id, &event.tenant_id, &event.user_id), (call.event_id, &call.tenant_id, &call.user_id));
-    assert_eq!((event.ts, &event.request_id, &event.route), (call.ts, &call.request_id, &call.route));
-    assert_eq!((event.outcome, event.units, event.seq), (Outcome::Completed, settlement().units, 1));
+    assert_eq!(event.event_id, call.event_id);
+    assert_eq!(event.tenant_id, call.tenant_id);
+    assert_eq!(event.user_id, call.user_id);
+    assert_eq!(event.ts, call.ts);
+    assert_eq!(event.request_id, call.request_id);
+    assert_eq!(event.route, call.route);
+    assert_eq!(event.outcome, Outcome::Completed);
+    assert_eq!(event.units, settlement().units);
+    assert_eq!(event.seq, 1);
     assert_eq!(event.action.as_str(), "read");
-    assert_eq!((event.metadata.status_code, event.metadata.response_bytes), (200, 17));
+    assert_eq!(event.metadata.status_code, 200);
+    assert_eq!(event.metadata.response_bytes, 17);
 }
 
 #[tokio::test]
@@ -135,7 +142,9 @@ async fn a_full_spool_is_served_on_counted_and_red_and_says_so_in_the_seal() {
     until(|| running.recorder.health().has_room).await;
     assert_eq!(running.stop().await, 0);
     let last = receiver.seals().pop().unwrap();
-    assert_eq!((last.unrecorded, last.count, last.closed), (health.unrecorded, recorded as u64, true));
+    assert_eq!(last.unrecorded, health.unrecorded);
+    assert_eq!(last.count, recorded as u64);
+    assert!(last.closed);
 }
 
 /// The file system is never full here, so what refuses is the limit.

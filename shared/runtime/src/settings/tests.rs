@@ -350,7 +350,8 @@ fn the_defaults_are_those_that_are_promised() {
     let mut values = load(&[], None);
     let common = Common::read(&mut values).unwrap();
     assert_eq!(common.environment, Environment::Development);
-    assert_eq!((common.logs.level, common.logs.format), (LevelFilter::INFO, LogFormat::Text));
+    assert_eq!(common.logs.level, LevelFilter::INFO);
+    assert_eq!(common.logs.format, LogFormat::Text);
     assert_eq!(common.shutdown_grace, Duration::from_secs(30));
     let routes = "/api/v1/documents,/api/v1/cases,/api/v1/clients,/api/v1/forms,/api/v1/ai,/api/v1/search";
     for (setting, text) in [

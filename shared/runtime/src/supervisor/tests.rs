@@ -128,7 +128,8 @@ async fn failures_and_panics_stop_the_process() {
             }
         });
         let exit = supervisor.run(GRACE).await;
-        assert_eq!((exit.code(), exit), (70, Exit::Failed("part".to_owned())), "{how}");
+        assert_eq!(exit.code(), 70, "{how}");
+        assert_eq!(exit, Exit::Failed("part".to_owned()), "{how}");
         assert_eq!(heard.load(Ordering::Relaxed), 1, "the others are stopped in order");
     }
 }

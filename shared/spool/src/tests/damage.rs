@@ -49,10 +49,13 @@ fn one_damaged_record_costs_only_itself() {
             let (lsn, _) = records.remove(victim);
             disk.damage(&segment(1), |bytes| bytes[(lsn + flip) as usize] ^= 0x41);
             let seen = inspect_in(&disk, std::path::Path::new("/spool"), 0).unwrap();
-            assert_eq!((seen.damaged_regions, seen.unsent_records, seen.quarantine_files), (1, 39, 0));
+            assert_eq!(seen.damaged_regions, 1);
+            assert_eq!(seen.unsent_records, 39);
+            assert_eq!(seen.quarantine_files, 0);
             let (spool, recovered) = open(&disk);
             assert!(read(&spool) == records, "record {victim}, byte {flip}");
-            assert_eq!((recovered.quarantined, quarantined(&disk)), (1, 1));
+            assert_eq!(recovered.quarantined, 1);
+            assert_eq!(quarantined(&disk), 1);
             assert_eq!(recovered.orphans.len(), 1, "its intent has no settlement any more");
             assert_eq!(recovered.orphans[0].payload, vec![victim as u8; 100]);
         }
@@ -67,7 +70,9 @@ fn a_torn_last_record_is_set_aside_and_the_rest_read() {
     disk.damage(&segment(1), |bytes| bytes[(lsn + 100) as usize..].fill(0));
     let (spool, recovered) = open(&disk);
     assert!(read(&spool) == records);
-    assert_eq!((recovered.quarantined, recovered.orphans.len(), recovered.epochs[0].last_seq), (1, 1, 39));
+    assert_eq!(recovered.quarantined, 1);
+    assert_eq!(recovered.orphans.len(), 1);
+    assert_eq!(recovered.epochs[0].last_seq, 39);
 }
 
 #[test]

@@ -32,7 +32,9 @@ fn open(disk: &MemoryDisk) -> (Spool, Recovered) {
 fn what_is_there_is_read_and_nothing_is_taken() {
     let (disk, orphan) = full();
     let (spool, recovered) = open(&disk);
-    assert_eq!((recovered.unsent, recovered.orphans.len(), recovered.epochs[0].unrecorded), (2, 1, 1));
+    assert_eq!(recovered.unsent, 2);
+    assert_eq!(recovered.orphans.len(), 1);
+    assert_eq!(recovered.epochs[0].unrecorded, 1);
     assert!(!spool.is_writable());
     let refused = AppendError::Unwritable { kind: ErrorKind::StorageFull };
     assert_eq!(spool.intent(1, b"new").unwrap_err(), refused);
@@ -47,7 +49,10 @@ fn what_is_there_is_read_and_nothing_is_taken() {
     spool.advance(batch[1].next_lsn);
     assert_eq!(spool.shared.keep_round(), Round::Unfinished);
     let stats = spool.stats();
-    assert_eq!((stats.unsent_records, stats.unrecorded, stats.open_intents, stats.writable), (0, 1, 1, false));
+    assert_eq!(stats.unsent_records, 0);
+    assert_eq!(stats.unrecorded, 1);
+    assert_eq!(stats.open_intents, 1);
+    assert!(!stats.writable);
 }
 
 #[test]
@@ -64,7 +69,8 @@ fn with_room_the_orphans_are_settled_and_the_log_goes_on() {
     spool.shared.keep_round();
     disk.cut_power();
     let (spool, recovered) = open(&disk);
-    assert_eq!((recovered.orphans.len(), recovered.epochs.len()), (0, 2));
+    assert_eq!(recovered.orphans.len(), 0);
+    assert_eq!(recovered.epochs.len(), 2);
     assert_eq!(recovered.epochs.iter().map(|epoch| epoch.unrecorded).collect::<Vec<_>>(), [1, 1]);
     let payloads: Vec<_> = spool.reader().next_batch(10, 1 << 20).unwrap();
     let payloads: Vec<_> = payloads.iter().map(|record| &record.payload[..]).collect();
@@ -79,7 +85,8 @@ fn an_epoch_that_never_had_room_is_still_told_of() {
         let (spool, recovered) = open(&disk);
         let found: Vec<_> = recovered.epochs.iter().map(|epoch| (epoch.unrecorded, epoch.last_seq)).collect();
         assert_eq!(found, counted);
-        assert_eq!((recovered.unsent, recovered.orphans[0].intent), (2, orphan));
+        assert_eq!(recovered.unsent, 2);
+        assert_eq!(recovered.orphans[0].intent, orphan);
         spool.unrecorded_before(more);
         spool.shared.keep_round();
         counted.push((more, 0));

@@ -194,7 +194,8 @@ impl World {
         let expected: Vec<_> = self.records.range(self.read_to..position.max(self.read_to)).collect();
         assert_eq!(batch.len(), expected.len(), "between {} and {position}", self.read_to);
         for (record, (lsn, kept)) in batch.iter().zip(expected) {
-            assert_eq!((record.lsn.0, &of(record)), (*lsn, kept));
+            assert_eq!(record.lsn.0, *lsn);
+            assert_eq!(&of(record), kept);
         }
         self.read_to = position;
         self.delivered.extend(batch.iter().map(|record| record.next_lsn.0));
@@ -357,7 +358,8 @@ impl World {
         assert_eq!(orphans.len(), recovered.orphans.len());
         for (lsn, orphan) in &orphans {
             let intent = self.intents.get(lsn).expect("an intent that was made");
-            assert_eq!((&orphan.payload[..], orphan.version), (&intent.payload[..], 1));
+            assert_eq!(&orphan.payload[..], &intent.payload[..]);
+            assert_eq!(orphan.version, 1);
         }
         for (lsn, intent) in &self.intents {
             let settled = intent.settled.is_some_and(|settled| {

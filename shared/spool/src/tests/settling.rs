@@ -105,7 +105,8 @@ fn a_wish_brings_back_what_is_retained_of_a_time_and_is_heeded_once() {
     assert_eq!(spool.stats().unsent_records, 0);
     step(&spool);
     let seen = inspect_in(&disk, directory, 0).unwrap();
-    assert_eq!((seen.resendable_records, seen.oldest_retained_secs.is_some()), (62, true), "{seen:?}");
+    assert_eq!(seen.resendable_records, 62, "{seen:?}");
+    assert!(seen.oldest_retained_secs.is_some(), "{seen:?}");
 }
 
 #[test]
@@ -123,10 +124,12 @@ fn what_a_restart_did_not_read_is_counted_right_when_the_reader_goes_back() {
     // The next start reads from the checkpoint on, not from the oldest segment.
     let spool = open(&disk, options());
     let seen = inspect_in(&disk, std::path::Path::new("/spool"), 0).unwrap();
-    assert_eq!((seen.resendable_records, seen.unsent_records), (100, 0));
+    assert_eq!(seen.resendable_records, 100);
+    assert_eq!(seen.unsent_records, 0);
     spool.rewind().unwrap();
     let again = read_all(&spool);
-    assert_eq!((again.len() as u64, spool.stats().unsent_records), (100, 100));
+    assert_eq!(again.len() as u64, 100);
+    assert_eq!(spool.stats().unsent_records, 100);
     spool.advance(again[99].next_lsn);
     assert_eq!(spool.stats().unsent_records, 0, "nothing is unsent for ever");
 }

@@ -80,7 +80,8 @@ fn the_stage_of_a_spool_that_is_away_is_not_removed() {
     places.opened("b");
     std::fs::rename(places.directory("away"), places.directory("a")).unwrap();
     let (records, recovered) = places.opened("a");
-    assert_eq!((records, recovered.lost_stage), (1, None));
+    assert_eq!(records, 1);
+    assert_eq!(recovered.lost_stage, None);
     assert_eq!(places.found(), Vec::<PathBuf>::new());
 }
 
@@ -97,7 +98,8 @@ fn a_stage_that_holds_nothing_of_its_own_goes_with_its_spool() {
     places.age();
     std::fs::remove_dir_all(places.directory("a")).unwrap();
     places.opened("b");
-    assert_eq!((kept.len(), places.found()), (1, Vec::new()));
+    assert_eq!(kept.len(), 1);
+    assert!(places.found().is_empty());
 }
 
 /// A backup that somebody opens, made before the stage was and while it was there.
@@ -116,7 +118,9 @@ fn a_copy_of_a_spool_leaves_the_stage_to_the_spool() {
         drop(spool);
         let (of_copy, _) = places.opened("copy");
         let (records, recovered) = places.opened("a");
-        assert_eq!((of_copy, records, recovered.lost_stage), (usize::from(is_live), 1, None), "live: {is_live}");
+        assert_eq!(of_copy, usize::from(is_live), "live: {is_live}");
+        assert_eq!(records, 1, "live: {is_live}");
+        assert_eq!(recovered.lost_stage, None, "live: {is_live}");
     }
 }
 
@@ -126,7 +130,8 @@ fn a_start_with_another_folder_of_stages_finds_the_stage() {
     places.killed("a");
     let before = std::mem::replace(&mut places.stages, elsewhere);
     let (records, recovered) = places.opened("a");
-    assert_eq!((records, recovered.lost_stage), (1, None));
+    assert_eq!(records, 1);
+    assert_eq!(recovered.lost_stage, None);
     assert_eq!(std::fs::read_dir(before.path()).unwrap().count(), 0);
 }
 
@@ -137,7 +142,8 @@ fn a_stage_that_is_gone_is_named_once() {
     let stage = places.found().pop().unwrap();
     std::fs::remove_file(&stage).unwrap();
     let (records, recovered) = places.opened("a");
-    assert_eq!((records, recovered.lost_stage), (0, Some(stage)));
+    assert_eq!(records, 0);
+    assert_eq!(recovered.lost_stage, Some(stage));
     assert_eq!(places.opened("a").1.lost_stage, None);
 }
 
@@ -166,5 +172,6 @@ fn a_look_from_outside_counts_what_only_the_stage_has() {
     };
     let running = looked();
     drop(spool);
-    assert_eq!((running, looked()), ((2, 1, Some(1)), (2, 1, Some(1))));
+    assert_eq!(running, (2, 1, Some(1)));
+    assert_eq!(looked(), (2, 1, Some(1)));
 }

@@ -97,7 +97,8 @@ mod tests {
                 taken.extend(batch);
             }
             let held: Vec<Message> = buffer.messages.iter().cloned().collect();
-            assert_eq!((buffer.events, buffer.bytes), (events(&held), held.iter().map(bytes).sum()));
+            assert_eq!(buffer.events, events(&held));
+            assert_eq!(buffer.bytes, held.iter().map(bytes).sum::<usize>());
             assert_eq!(buffer.is_empty(), held.is_empty());
         }
         taken.extend(buffer.messages);

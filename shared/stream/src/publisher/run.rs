@@ -140,7 +140,8 @@ mod tests {
         let mut run = run(4);
         assert_eq!([send(&mut run), send(&mut run), send(&mut run)], [0, 1, 2].map(Some));
         assert_eq!(run.confirm(1), Some("1"));
-        assert_eq!((run.give_up_unanswered(), run.unanswered()), (2, 0));
+        assert_eq!(run.give_up_unanswered(), 2);
+        assert_eq!(run.unanswered(), 0);
         assert_eq!([send(&mut run), send(&mut run), send(&mut run)], [Some(0), Some(2), Some(3)]);
         assert_eq!(send(&mut run), None);
     }
@@ -155,7 +156,8 @@ mod tests {
         assert_eq!(run.confirm(0), None, "a second ack changes nothing");
         assert_eq!(send(&mut run), Some(1));
         run.refuse(1);
-        assert_eq!((run.unanswered(), send(&mut run)), (0, Some(1)));
+        assert_eq!(run.unanswered(), 0);
+        assert_eq!(send(&mut run), Some(1));
         run.confirm(1);
         assert!(run.is_done());
         assert_eq!(run.confirm(7), None, "no such message");

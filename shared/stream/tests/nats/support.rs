@@ -144,7 +144,9 @@ pub(crate) async fn assert_stored_once(url: &str, wanted: &[Delivery]) {
     let stored = stored(url).await;
     let missing = wanted.iter().filter(|delivery| !stored.contains_key(&delivery.message_id)).count();
     let twice = stored.values().filter(|count| **count > 1).count();
-    assert_eq!((missing, twice, stored.len()), (0, 0, wanted.len()), "(missing, twice, stored)");
+    assert_eq!(missing, 0);
+    assert_eq!(twice, 0);
+    assert_eq!(stored.len(), wanted.len());
 }
 
 pub(crate) async fn stream_config(url: &str) -> stream::Config {

@@ -30,7 +30,8 @@ async fn the_declaration_is_what_the_design_says_and_a_second_one_finds_it() {
     assert_eq!(config.storage, stream::StorageType::File);
     assert_eq!(config.discard, stream::DiscardPolicy::New);
     assert!(config.deny_delete && !config.deny_purge);
-    assert_eq!((config.max_age, config.max_message_size), (TOPOLOGY.history, 128 * 1024));
+    assert_eq!(config.max_age, TOPOLOGY.history);
+    assert_eq!(config.max_message_size, 128 * 1024);
     assert_eq!(config.max_age, Duration::from_secs(45 * 24 * 3_600));
     assert_eq!(config.max_bytes, 256 * 1024 * 1024);
     assert_eq!(config.duplicate_window, Duration::from_secs(300));
@@ -40,7 +41,9 @@ async fn the_declaration_is_what_the_design_says_and_a_second_one_finds_it() {
     assert_eq!(meter.durable_name.as_deref(), Some("meter"));
     assert_eq!(meter.ack_policy, consumer::AckPolicy::Explicit);
     assert_eq!(meter.deliver_policy, consumer::DeliverPolicy::All);
-    assert_eq!((meter.max_deliver, meter.ack_wait, meter.max_ack_pending), (-1, Duration::from_secs(60), 50_000));
+    assert_eq!(meter.max_deliver, -1);
+    assert_eq!(meter.ack_wait, Duration::from_secs(60));
+    assert_eq!(meter.max_ack_pending, 50_000);
     assert!(meter.filter_subject.is_empty() && meter.filter_subjects.is_empty(), "both subjects");
 }
 
@@ -71,7 +74,9 @@ async fn what_operations_may_change_is_compatible_and_stays_changed() {
     let found = other_settings.declare(&connection).await.unwrap();
     assert_eq!(found, Declared { stream: Existence::Found, consumer: Existence::Found });
     let after = stream_config(&server.url()).await;
-    assert_eq!((after.max_age, after.max_bytes, after.num_replicas), (Duration::from_secs(3_600), 1024 * 1024, 1));
+    assert_eq!(after.max_age, Duration::from_secs(3_600));
+    assert_eq!(after.max_bytes, 1024 * 1024);
+    assert_eq!(after.num_replicas, 1);
     let meter = plain.get_stream(STREAM).await.unwrap().consumer_info(CONSUMER).await.unwrap().config;
     assert_eq!(meter.max_ack_pending, 100);
     assert_eq!(meter.deliver_policy, consumer::DeliverPolicy::ByStartSequence { start_sequence: 7 });
@@ -171,10 +176,14 @@ async fn no_event_can_be_deleted_and_history_is_purged_up_to_a_place() {
     let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
     assert!(stream.delete_message(1).await.is_err());
     let room = StreamRoom::read(&connection).await.unwrap().unwrap();
-    assert_eq!((room.messages, room.first_sequence, room.last_sequence), (10, 1, 10));
-    assert_eq!((room.bytes_max, room.age_max), (Some(TOPOLOGY.bytes_max), Some(TOPOLOGY.history)));
+    assert_eq!(room.messages, 10);
+    assert_eq!(room.first_sequence, 1);
+    assert_eq!(room.last_sequence, 10);
+    assert_eq!(room.bytes_max, Some(TOPOLOGY.bytes_max));
+    assert_eq!(room.age_max, Some(TOPOLOGY.history));
     assert!(room.oldest <= room.newest && room.oldest.is_some(), "{room:?}");
     assert_eq!(StreamRoom::purge(&connection, 8).await.unwrap(), 7);
     let room = StreamRoom::read(&connection).await.unwrap().unwrap();
-    assert_eq!((room.messages, room.first_sequence), (3, 8), "the one at the place is kept");
+    assert_eq!(room.messages, 3, "the one at the place is kept");
+    assert_eq!(room.first_sequence, 8, "the one at the place is kept");
 }

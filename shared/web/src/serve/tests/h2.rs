@@ -126,7 +126,8 @@ async fn a_stalled_stream_is_reset_alone() {
     sender.send(Ok(Frame::data(Bytes::from_static(b"and ended")))).await.unwrap();
     drop(sender);
     assert_eq!(text(patiently(sibling).await.unwrap().unwrap()).await.1, "begun and ended");
-    assert_eq!((server.stats.accepted(), server.stats.streams_reset()), (1, 1), "nothing else was touched");
+    assert_eq!(server.stats.accepted(), 1, "nothing else was touched");
+    assert_eq!(server.stats.streams_reset(), 1, "nothing else was touched");
 }
 
 #[tokio::test]
