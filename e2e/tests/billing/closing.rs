@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Api, on_both, token};
+use crate::world::{Api, Event, on_both, token};
 
 on_both!(
     periods_are_closed_in_order_and_stay_closed,
     what_comes_late_is_carried,
     what_lies_before_the_first_period_is_carried,
+    what_was_left_out_is_never_given_back,
     a_credit_before_the_first_usage_is_on_the_first_invoice,
     without_a_range_every_unbilled_late_hour_is_listed,
     a_zone_that_changes_makes_no_gap,
@@ -269,6 +270,38 @@ async fn what_lies_before_the_first_period_is_carried(api: Api) {
     assert_eq!((status, &second["total_cost_cents"]), (201, &json!(93)));
     assert_eq!(invoice(&api, "acme").await["total_cost_cents"], 0, "carried once");
     assert_eq!(invoice(&api, "acme/1").await["lines"].as_array().unwrap().len(), 1, "what is closed stays");
+}
+
+async fn what_was_left_out_is_never_given_back(api: Api) {
+    let left_out = api.used("acme", "/a", "8", "2026-02-27T10:00:00Z").await;
+    let call = |time: &str, outcome, units: &str| Event {
+        outcome,
+        units: units.to_owned(),
+        request: Some("order-7".to_owned()),
+        ..Event::at("acme", time)
+    };
+    api.record(&[call("2026-02-28T20:00:00Z", "client_aborted", "6")]).await;
+    api.used("acme", "/a", "2", "2026-03-03T10:00:00Z").await;
+    let first = json!({"starts_at": "2026-03-01", "reason": "billed elsewhere before"});
+    let (status, period) = close(&api, "acme/1", &first).await;
+    assert_eq!((status, &period["total_cost_cents"]), (201, &json!(50)));
+    for body in [
+        json!({"kind": "void", "tenant_id": "acme", "event_id": left_out, "reason": "r"}),
+        json!({"kind": "adjust", "tenant_id": "acme", "event_id": left_out, "units": "-1", "reason": "r"}),
+    ] {
+        let path = format!("/billing/corrections/{}", Uuid::now_v7());
+        let refused = api.put(&path, &token("ops", &["billing:write"]), &body).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("not_billed")), "{refused:?}");
+    }
+    // A call that was left out moves into the period: what it counts there is billed, and nothing is given back for before.
+    api.record(&[call("2026-03-01T03:00:00Z", "completed", "4")]).await;
+    let open = invoice(&api, "acme").await;
+    assert_eq!(open["total_cost_cents"], 100, "{open}");
+    let (status, second) = close(&api, "acme/2", &json!({"reason": "the month is over"})).await;
+    assert_eq!((status, &second["total_cost_cents"]), (201, &json!(100)));
+    let report = api.get("/billing/usage-report/acme?month=2026-03", &token("acme", &[])).await.json();
+    assert_eq!(report["total_cost_cents"], 150, "what both invoices say");
+    assert_eq!(invoice(&api, "acme").await["total_cost_cents"], 0, "carried once");
 }
 
 async fn a_credit_before_the_first_usage_is_on_the_first_invoice(api: Api) {

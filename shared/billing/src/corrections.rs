@@ -17,7 +17,11 @@ use crate::list::{Cursor, Page, PageOf, behind};
 use crate::related::related;
 use crate::source::{self, Source};
 use crate::usage::UnitsTotal;
-use crate::{Billing, BillingError, Put, Refusal, RefusalCode, late, locks};
+use crate::{Billing, BillingError, Put, Refusal, RefusalCode, late, left_out, locks};
+
+/// The reason an event that lay before the first period can't be corrected.
+const LEFT_OUT: &str = "the event lies before the first period and was there when that was closed: it is on no invoice and costs \
+                        nothing, so there is nothing to correct; an amount changes the bill";
 
 /// The kind of a correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,6 +336,9 @@ async fn of_one_event(
     stored.iter().for_each(|stored| count(&mut corrections, stored));
     if corrections.is_void(&row) {
         return already_void(&row, &stored);
+    }
+    if left_out::is_left_out(transaction, &new.tenant_id, *row.event_id.as_uuid()).await? {
+        return BillingError::refused(RefusalCode::NotBilled, LEFT_OUT);
     }
     let (kind, events, units_micro) = match new.wanted {
         Wanted::Adjust { units_micro, .. } => {

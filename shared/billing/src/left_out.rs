@@ -4,8 +4,9 @@
 //! It is kept as lines that stand on no invoice: their number is 0. A ledger whose first periods were closed by a program that
 //! did not keep it gets it when this one first looks.
 
-use goldleaves_domain::Timestamp;
+use goldleaves_domain::{TenantId, Timestamp};
 use goldleaves_store::{Params, Transaction, read};
+use uuid::Uuid;
 
 use crate::lines::{self, InvoiceLine, LineKind};
 use crate::source::Source;
@@ -60,4 +61,21 @@ pub(crate) async fn note(transaction: &Transaction, tenant: &str, start: Timesta
     }
     lines::freeze(transaction, tenant, lines::NO_INVOICE, &before).await?;
     Ok(has_amounts)
+}
+
+/// Returns whether an event lay before its tenant's first period when that was closed: it is on no invoice.
+pub(crate) async fn is_left_out(
+    transaction: &Transaction,
+    tenant: &TenantId,
+    event: Uuid,
+) -> Result<bool, BillingError> {
+    let dialect = transaction.dialect();
+    let mut params = Params::default();
+    let (tenant, event) = (params.bind(tenant.as_str()), params.bind(dialect.uuid(event)));
+    let sql = format!(
+        "SELECT e.id FROM usage_events AS e JOIN billing_periods AS p ON p.tenant_id = e.tenant_id AND p.number = {FIRST} \
+         WHERE e.id = {event} AND e.tenant_id = {tenant} AND e.ts < p.starts_at AND e.created_at < p.closed_at",
+        FIRST = lines::FIRST
+    );
+    Ok(!transaction.query(&sql, params).await?.is_empty())
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use goldleaves_domain::{Period, Timestamp, hex_text};
 use goldleaves_pricing::{Cents, Pricing};
 use goldleaves_store::{Params, Rows, Transaction};
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select};
+use sea_orm::{
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+};
 use sha2::{Digest, Sha256};
 
 use crate::audit::bad_cursor;
@@ -235,24 +237,49 @@ pub(crate) async fn late(
     let own = of_period(source, tenant, number, period).await?;
     // Where it is not known what was left out, nothing of it is billed.
     let before = if number == FIRST && knows_left_out(source, tenant).await? {
-        before_first(source, tenant, period.start()).await?
+        since_left_out(source, tenant, period.start()).await?
     } else {
         Vec::new()
     };
     let mut open = sum(own, before);
-    for frozen in frozen_for(source, tenant, number).await? {
-        let none = InvoiceLine { events: 0, units_micro: 0, cents: Cents(0), ..frozen.clone() };
-        let line = open.entry(key(&frozen)).or_insert(none);
-        line.events -= frozen.events;
-        line.units_micro -= frozen.units_micro;
-        line.cents.0 -= frozen.cents.0;
-    }
+    subtract(&mut open, frozen_for(source, tenant, number).await?);
     let mut lines: Vec<InvoiceLine> = open.into_values().collect();
     lines.retain(|line| (line.events, line.units_micro, line.cents.0) != (0, 0, 0));
     for line in lines.iter_mut().filter(|line| line.kind == LineKind::Usage) {
         line.kind = LineKind::Late;
     }
     Ok(lines)
+}
+
+/// Returns what came for the time before the first period since that was closed, and the amounts there.
+///
+/// What was left out was never billed, so nothing of it is given back: where a card's lines come to less than what was left out
+/// with it, because such an event moved to another time since, they come to nothing.
+async fn since_left_out(source: Source<'_>, tenant: &str, start: Timestamp) -> Result<Vec<InvoiceLine>, BillingError> {
+    let every = Page { limit: u32::MAX, cursor: None };
+    let left_out = read_frozen(source, tenant, Which::Of(NO_INVOICE), &every).await?.items;
+    let mut lines = sum(before_first(source, tenant, start).await?, Vec::new());
+    subtract(&mut lines, left_out);
+    let mut of_cards: BTreeMap<i64, (i128, i128)> = BTreeMap::new();
+    for line in lines.values().filter(|line| line.kind == LineKind::Usage) {
+        let (units_micro, cents) = of_cards.entry(line.rate_version).or_default();
+        *units_micro += line.units_micro;
+        *cents += line.cents.0;
+    }
+    let is_more = |line: &InvoiceLine| {
+        of_cards.get(&line.rate_version).is_none_or(|(units_micro, cents)| *units_micro >= 0 && *cents >= 0)
+    };
+    Ok(lines.into_values().filter(|line| line.kind == LineKind::Amount || is_more(line)).collect())
+}
+
+fn subtract(open: &mut BTreeMap<Key, InvoiceLine>, billed: Vec<InvoiceLine>) {
+    for frozen in billed {
+        let none = InvoiceLine { events: 0, units_micro: 0, cents: Cents(0), ..frozen.clone() };
+        let line = open.entry(key(&frozen)).or_insert(none);
+        line.events -= frozen.events;
+        line.units_micro -= frozen.units_micro;
+        line.cents.0 -= frozen.cents.0;
+    }
 }
 
 /// Late lines are more of what the period's own lines are.
@@ -266,7 +293,7 @@ fn key(line: &InvoiceLine) -> Key {
 enum Which {
     /// The lines of an invoice.
     Of(i64),
-    /// The lines for a period, whichever invoice they stand on.
+    /// The lines for a period, whichever invoice they stand on; not those that stand on none.
     For(i64),
 }
 
@@ -292,8 +319,8 @@ pub(crate) async fn count_frozen(source: Source<'_>, tenant: &str, number: i64) 
 
 fn of(tenant: &str, which: Which) -> Select<Entity> {
     let number = match which {
-        Which::Of(number) => Column::Number.eq(number),
-        Which::For(number) => Column::ForNumber.eq(number),
+        Which::Of(number) => Condition::all().add(Column::Number.eq(number)),
+        Which::For(number) => Condition::all().add(Column::ForNumber.eq(number)).add(Column::Number.ne(NO_INVOICE)),
     };
     Entity::find().filter(Column::TenantId.eq(tenant)).filter(number)
 }
