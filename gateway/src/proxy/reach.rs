@@ -61,7 +61,7 @@ impl<'a> Course<'a> {
     pub(crate) async fn reach(&mut self, mut wanted: Wanted) -> Result<Reached, GatewayError> {
         loop {
             let under_way = self.upstream.pick(self.core, &self.tried);
-            let under_way = under_way.map_err(|none| no_address(none, self.upstream, self.core))?;
+            let mut under_way = under_way.map_err(|none| no_address(none, self.upstream, self.core))?;
             let address = Arc::clone(under_way.address());
             let Some(pool) = address.pool(self.core).cloned() else {
                 return Err(no_address(NoPick::NoAddress, self.upstream, self.core));
@@ -83,6 +83,7 @@ impl<'a> Course<'a> {
                 }
                 Err(error) => {
                     self.upstream.connect_failed(&address, &error);
+                    under_way.waited();
                     drop(under_way);
                     self.tried.push(address);
                     self.connect_again(error)?;
@@ -131,6 +132,11 @@ impl<'a> Course<'a> {
 impl Reached {
     pub(crate) const fn address(&self) -> &Arc<Address> {
         self.under_way.address()
+    }
+
+    /// There is an answer, or will be none.
+    pub(crate) fn waited(&mut self) {
+        self.under_way.waited();
     }
 
     /// Where it was unused.

@@ -183,7 +183,8 @@ impl ProxyInner {
         let limits = HeadLimits { timeout: way.limits.head_timeout, began: Instant::now(), call_deadline: ends.call };
         let sending =
             Sending { request, watch: watch.as_ref(), repeatable, is_upgrade: client.is_some(), speaks, limits };
-        let (head, reached, took) = sending.ask(&mut course, reached).await?;
+        let (head, mut reached, took) = sending.ask(&mut course, reached).await?;
+        reached.waited();
         self.observe(&way, reached.address(), Seen { head: &head, took, watch: watch.as_ref() });
         let response = head.map_err(|no_head| no_head.into_error(watch.as_ref(), way.whom()))?;
         let lease = course.lease(reached);
@@ -194,7 +195,9 @@ impl ProxyInner {
     fn observe(&self, way: &Way, address: &Arc<Address>, seen: Seen<'_>) {
         let Seen { head, took, watch } = seen;
         let upstream = &way.upstream;
-        let answered = |how| upstream.answered(self.core, address, took, how);
+        // While the client sends, the upstream need not answer: it would be as slow as the client otherwise.
+        let own = watch.map_or(took, |watch| took.min(watch.moved().elapsed()));
+        let answered = |how| upstream.answered(self.core, address, own, how);
         let result = match head {
             Ok(response) => {
                 self.metrics.upstream_answered(took);

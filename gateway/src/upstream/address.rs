@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::clock::{Clock, Moment};
 use super::standing::Standing;
 use crate::transport::{Dial, Origin, Pool, Target};
 
@@ -43,21 +44,44 @@ impl fmt::Debug for Address {
 
 /// A call that is under way to an address.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Address>);
+pub(crate) struct UnderWay {
+    address: Arc<Address>,
+    /// Set while it waits for an answer, where there are other addresses to compare with.
+    waits: Option<Clock>,
+}
 
 impl UnderWay {
-    pub(crate) fn new(address: Arc<Address>) -> Self {
+    /// To the only address that there is.
+    pub(crate) fn alone(address: Arc<Address>) -> Self {
         address.standing.begin();
-        Self(address)
+        Self { address, waits: None }
+    }
+
+    /// To one of several.
+    pub(crate) fn chosen(address: Arc<Address>, clock: Clock, now: Moment) -> Self {
+        address.standing.asked(now);
+        let mut this = Self::alone(address);
+        this.waits = Some(clock);
+        this
     }
 
     pub(crate) const fn address(&self) -> &Arc<Address> {
-        &self.0
+        &self.address
+    }
+
+    /// There is an answer, or will be none.
+    pub(crate) fn waited(&mut self) {
+        if self.waits.take().is_some() {
+            self.address.standing.waited();
+        }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.standing.end();
+        if let Some(clock) = self.waits {
+            self.address.standing.left(clock.now());
+        }
+        self.address.standing.end();
     }
 }

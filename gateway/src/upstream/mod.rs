@@ -11,8 +11,11 @@ mod metrics;
 mod outage;
 mod score;
 mod shown;
+mod silence;
 mod standing;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod workshop;
 
@@ -189,13 +192,13 @@ impl Upstream {
     pub(crate) fn pick(&self, core: usize, tried: &[Arc<Address>]) -> Result<UnderWay, NoPick> {
         let list = self.list(core);
         let candidates = Candidates { list: &list, tried };
-        let index = match list.len() {
-            0 => None,
-            1 => Some(0),
-            _ => choose(&candidates, self.clock.now(), |below| rand::rng().random_range(0..below)),
-        };
+        if let [address] = &*list {
+            return Ok(UnderWay::alone(Arc::clone(address)));
+        }
+        let now = self.clock.now();
+        let index = choose(&candidates, now, |below| rand::rng().random_range(0..below));
         let address = index.and_then(|index| list.get(index)).ok_or(NoPick::NoAddress)?;
-        Ok(UnderWay::new(Arc::clone(address)))
+        Ok(UnderWay::chosen(Arc::clone(address), self.clock, now))
     }
 
     /// Returns whether there is an address that a call was not at.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::clock::Moment;
 use super::outage::{Outage, Reason};
-use super::score::PeakEwma;
+use super::score::Score;
+use super::silence::Silence;
 use super::tally::{Counted, Tally};
 
 /// Fewer answers than these say nothing.
@@ -21,7 +22,8 @@ const TIMES_THE_OTHERS: f64 = 3.0;
 pub(crate) struct Standing {
     pub(crate) outage: Outage,
     pub(crate) answers: Tally,
-    score: PeakEwma,
+    score: Score,
+    silence: Silence,
     outstanding: AtomicUsize,
     /// Health checks in a row that passed, and that failed.
     pub(crate) passes: AtomicU32,
@@ -51,14 +53,32 @@ impl Standing {
         self.outstanding.load(Ordering::Relaxed)
     }
 
+    /// A call waits for an answer from now on.
+    pub(crate) fn asked(&self, now: Moment) {
+        self.silence.begin(now);
+    }
+
+    /// A call does not wait any more, because there is an answer, or will be none.
+    pub(crate) fn waited(&self) {
+        self.silence.end();
+    }
+
+    /// A call does not wait any more, because whoever asked has left.
+    pub(crate) fn left(&self, now: Moment) {
+        if self.silence.end() {
+            self.score.at_least(now, self.silence.lasted(now));
+        }
+    }
+
     /// A call was answered, or will not be.
     pub(crate) fn answered(&self, now: Moment, took: Duration, how: Answered) {
+        self.silence.heard(now);
         self.score.observe(now, took);
         self.answers.count(now, how == Answered::Badly);
     }
 
     pub(crate) fn cost(&self, now: Moment) -> f64 {
-        self.score.cost(now, self.outstanding())
+        self.score.cost(now, self.outstanding(), self.silence.lasts(now))
     }
 
     pub(crate) fn average(&self, now: Moment) -> Duration {
@@ -129,118 +149,4 @@ pub(crate) fn judge(choices: &impl Choices, index: usize, now: Moment) -> bool {
     judged.outage.eject(now);
     judged.answers.clear();
     true
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BinaryHeap;
-
-    use proptest::prelude::*;
-    use rand::rngs::SmallRng;
-    use rand::{Rng as _, SeedableRng as _};
-
-    use super::*;
-
-    struct Some4([Standing; 4]);
-
-    impl Choices for Some4 {
-        fn count(&self) -> usize {
-            4
-        }
-
-        fn standing(&self, index: usize) -> Option<&Standing> {
-            self.0.get(index)
-        }
-
-        fn is_tried(&self, _: usize) -> bool {
-            false
-        }
-    }
-
-    /// Calls at 400 per second over four addresses. `serve` says how long an answer takes in ms and how good it is.
-    fn simulate(
-        seed: u64,
-        calls: u64,
-        mut serve: impl FnMut(usize, &mut SmallRng) -> (u64, Answered),
-    ) -> (Some4, [u64; 4], u64) {
-        let mut random = SmallRng::seed_from_u64(seed);
-        let all = Some4(std::array::from_fn(|_| Standing::default()));
-        let mut under_way: BinaryHeap<(std::cmp::Reverse<u64>, u64, usize, bool)> = BinaryHeap::new();
-        let (mut to, mut ejections) = ([0; 4], 0);
-        for call in 0..calls {
-            let now_ms = call * 5 / 2;
-            while let Some(&(std::cmp::Reverse(end), began, index, is_bad)) = under_way.peek()
-                && end <= now_ms
-            {
-                under_way.pop();
-                let how = if is_bad { Answered::Badly } else { Answered::Well };
-                let now = Moment::new(end);
-                all.0[index].end();
-                all.0[index].answered(now, Duration::from_millis(end - began), how);
-                if is_bad && judge(&all, index, now) {
-                    ejections += 1;
-                }
-            }
-            let chosen = choose(&all, Moment::new(now_ms), |below| random.random_range(0..below)).unwrap();
-            let (millis, how) = serve(chosen, &mut random);
-            all.0[chosen].begin();
-            to[chosen] += 1;
-            under_way.push((std::cmp::Reverse(now_ms + millis), now_ms, chosen, how == Answered::Badly));
-        }
-        (all, to, ejections)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
-
-        #[test]
-        fn a_slow_address_gets_few_calls(seed: u64) {
-            let (_, to, _) = simulate(seed, 8_000, |index, random| {
-                let millis = random.random_range(10..50);
-                (if index == 0 { millis * 10 } else { millis }, Answered::Well)
-            });
-            let share = to[0] as f64 / 8_000.0;
-            prop_assert!(share < 0.03, "the slow one got {share}");
-            prop_assert!(to[1..].iter().all(|calls| *calls > 1_200), "{to:?}");
-        }
-
-        #[test]
-        fn an_address_that_fails_at_once_is_put_out(seed: u64) {
-            let (_, to, ejections) = simulate(seed, 8_000, |index, random| {
-                if index == 0 { (1, Answered::Badly) } else { (random.random_range(10..50), Answered::Well) }
-            });
-            prop_assert!(ejections >= 1);
-            prop_assert!(to[0] as f64 / 8_000.0 < 0.02, "{to:?}");
-        }
-
-        #[test]
-        fn a_tenant_whose_calls_fail_everywhere_puts_nobody_out(seed: u64, percent in 5_u32..=80) {
-            let (_, _, ejections) = simulate(seed, 8_000, |_, random| {
-                let is_bad = random.random_range(0..100) < percent;
-                (random.random_range(10..50), if is_bad { Answered::Badly } else { Answered::Well })
-            });
-            // At the very beginning the ten answers that count may all be bad by chance.
-            prop_assert!(ejections <= 1, "{ejections}");
-        }
-    }
-
-    #[test]
-    fn never_more_than_half_are_out_for_their_answers() {
-        let all = Some4(std::array::from_fn(|_| Standing::default()));
-        let now = Moment::new(5_000);
-        for (index, is_bad) in [(0, true), (1, true), (2, true), (3, false)] {
-            // Ever fewer good answers of others are left to compare with.
-            for _ in 0..1_000 {
-                all.0[3].answers.count(now, false);
-            }
-            for _ in 0..20 {
-                all.0[index].answers.count(now, is_bad);
-            }
-        }
-        assert_eq!([0, 1, 2, 3].map(|index| judge(&all, index, now)), [true, true, false, false]);
-        for index in 0..4 {
-            all.0[index].outage.healthy(Moment::new(1_000 + index as u64), false);
-        }
-        assert_eq!(choose(&all, Moment::new(6_000), |_| 0), Some(0), "all are out: the longest ago is tried");
-    }
 }
