@@ -32,6 +32,10 @@ enum BenchKind {
     Gateway,
     /// A worker beside the bare statement. Only when it is named.
     Ingest,
+    /// Requests and events where there is more of everything; only when it is named.
+    Growth,
+    /// The instructions of an event behind its request; only when it is named.
+    Events,
     /// billing-api over a large ledger; only when it is named.
     Billing,
     /// The push of usage to Stripe; only when it is named.
@@ -45,6 +49,11 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let wants = |what| arguments.what.is_none_or(|only| only == what);
     let done = match arguments.what {
         Some(BenchKind::Ingest) => one("goldleaves-meter-worker", "ingest", &arguments.rest)?,
+        Some(BenchKind::Growth) => growth(&arguments.rest)?,
+        Some(BenchKind::Events) => {
+            build_programs(&["goldleaves", "goldleaves-gateway", "goldleaves-meter-worker"])?
+                && measure(WHOLE_SYSTEM, "events", &arguments.rest)?
+        }
         Some(BenchKind::Billing) => one("goldleaves-billing-api", "billing", &arguments.rest)?,
         Some(BenchKind::Guard) => guard(&arguments.rest)?,
         Some(BenchKind::Stripe) => one("goldleaves-billing-api", "stripe", &arguments.rest)?,
@@ -58,6 +67,16 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
 
 fn of_the_gateway(rest: &[String]) -> anyhow::Result<bool> {
     Ok(build_programs(&["goldleaves", "goldleaves-gateway"])? && measure(WHOLE_SYSTEM, "measure", rest)?)
+}
+
+/// More tenants and connections, then longer and longer spools.
+fn growth(rest: &[String]) -> anyhow::Result<bool> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let of_requests = [words(&["--parts", "tenants,connections"]), rest.to_vec()].concat();
+    let of_events = words(&["--tenants", "1000", "--backlog", "64,512,4096"]);
+    Ok(build_programs(&["goldleaves-gateway", "goldleaves"])?
+        && measure(WHOLE_SYSTEM, "measure", &of_requests)?
+        && measure(WHOLE_SYSTEM, "events", &of_events)?)
 }
 
 /// A test counts, of whichever programs it is pointed at: every run of the tests does so with those of a debug build.

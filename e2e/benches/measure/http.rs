@@ -126,7 +126,7 @@ async fn load(part: Part, server: &Server, tokens: &[String], duration: Duration
 }
 
 /// Waits until the process rests and everything that it recorded was handed over: that belongs to the load before.
-async fn rest(server: &Server) -> Result<()> {
+pub(crate) async fn rest(server: &Server) -> Result<()> {
     let mut before: u64 = cpu::used(server.process)?.values().sum();
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -153,10 +153,10 @@ impl Sample {
     }
 }
 
-const KINDS: [&str; 4] = ["serving", "spool", "SQLite", "other"];
+pub(crate) const KINDS: [&str; 4] = ["serving", "spool", "SQLite", "other"];
 
 /// Returns the work that threads of this name do. Peers only serve.
-fn kind_of(thread: &str) -> &'static str {
+pub(crate) fn kind_of(thread: &str) -> &'static str {
     let begins = |names: &[&str]| names.iter().any(|name| thread.starts_with(name));
     match thread {
         _ if begins(&["gateway-", "nginx", "haproxy", "measure"]) => "serving",

@@ -6,6 +6,7 @@
 
 mod cpu;
 mod edge;
+mod growth;
 mod h2c;
 mod http;
 mod latency;
@@ -71,6 +72,10 @@ enum Part {
     Edge,
     /// Latency at a fixed rate.
     Latency,
+    /// 100 to 100,000 tenants. Only when it is named.
+    Tenants,
+    /// 10 to 9,000 connections. Only when it is named.
+    Connections,
 }
 
 impl Part {
@@ -78,7 +83,9 @@ impl Part {
         match self {
             Self::Medium => Size::Medium,
             Self::Large => Size::Large,
-            Self::Memory | Self::Small | Self::H2c | Self::Edge | Self::Latency => Size::Small,
+            Self::Memory | Self::Small | Self::H2c | Self::Edge | Self::Latency | Self::Tenants | Self::Connections => {
+                Size::Small
+            }
         }
     }
 
@@ -91,6 +98,8 @@ impl Part {
             Self::H2c => "Answers of 200 B over HTTP/2",
             Self::Edge => "Answers of 200 B, by the gateway's settings",
             Self::Latency => "Answers of 200 B at 2,000/s, from the intended moment",
+            Self::Tenants => "Answers of 200 B, metered, for more and more tenants",
+            Self::Connections => "Answers of 200 B, metered, over more and more connections, 64 of them at once",
         }
     }
 }
@@ -104,7 +113,15 @@ fn main() -> anyhow::Result<()> {
         Some(What::UpstreamOfH2) => runtime.block_on(upstream::serve_h2()),
         None => {
             let effort = Effort { rounds, duration: Duration::from_millis(millis), parts, short };
-            runtime.block_on(http::measure(&effort))
+            let grows = |part: &Part| matches!(part, Part::Tenants | Part::Connections);
+            if effort.parts.iter().any(grows) {
+                cpu::pin_to(server::LOAD_CORE)?;
+                runtime.block_on(growth::measure(&effort))?;
+            }
+            if effort.parts.is_empty() || !effort.parts.iter().all(grows) {
+                runtime.block_on(http::measure(&effort))?;
+            }
+            Ok(())
         }
     }
 }
