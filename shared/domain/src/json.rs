@@ -62,26 +62,6 @@ impl<'a> ObjectWriter<'a> {
         self.text
     }
 
-    /// A string member.
-    pub(crate) fn text(&mut self, name: &str, value: &str) {
-        let text = self.member(name);
-        text.push('"');
-        if is_plain(value.as_bytes()) {
-            text.push_str(value);
-        } else {
-            value.chars().for_each(|char| push_escaped(char, text));
-        }
-        text.push('"');
-    }
-
-    /// A string member, or `null`.
-    pub(crate) fn text_or_null(&mut self, name: &str, value: Option<&str>) {
-        match value {
-            Some(value) => self.text(name, value),
-            None => self.plain(name, "null"),
-        }
-    }
-
     /// A member that stands as it appends itself: a number, a boolean, `null`.
     pub(crate) fn plain(&mut self, name: &str, value: &(impl Append + ?Sized)) {
         value.append(self.member(name));
@@ -98,6 +78,25 @@ impl<'a> ObjectWriter<'a> {
     /// Ends the object.
     pub(crate) fn finish(self) {
         self.text.push_str(if self.separator == '{' { "{}" } else { "}" });
+    }
+}
+
+/// Appends a string in quotes.
+pub(crate) fn push_text(text: &mut String, value: &str) {
+    text.push('"');
+    if is_plain(value.as_bytes()) {
+        text.push_str(value);
+    } else {
+        value.chars().for_each(|char| push_escaped(char, text));
+    }
+    text.push('"');
+}
+
+/// Appends a string in quotes, or `null`.
+pub(crate) fn push_text_or_null(text: &mut String, value: Option<&str>) {
+    match value {
+        Some(value) => push_text(text, value),
+        None => text.push_str("null"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::CallMetadata;
 use crate::decimal::Micro;
-use crate::json::{ObjectWriter, is_plain, push_escaped};
+use crate::json::{Append, is_plain, push_escaped};
 
 /// The most characters the column holds.
 const CHARS_MAX: usize = 2_000;
@@ -34,19 +34,27 @@ impl CallMetadata {
     }
 
     fn object(&self, method: &str, agent: Option<&str>, address: Option<&str>) -> String {
-        let mut text = String::with_capacity(256);
-        let mut object = ObjectWriter::new(&mut text);
-        object.quoted("method", method);
-        object.plain("status_code", &self.status_code);
+        // Longer agents let it grow.
+        let mut text = String::with_capacity(384);
+        text.push_str(r#"{"method":""#);
+        text.push_str(method);
+        text.push_str(r#"","status_code":"#);
+        self.status_code.append(&mut text);
         if let Some(agent) = agent {
-            object.quoted("user_agent", agent);
+            text.push_str(r#","user_agent":""#);
+            text.push_str(agent);
+            text.push('"');
         }
         if let Some(address) = address {
-            object.quoted("client_ip", address);
+            text.push_str(r#","client_ip":""#);
+            text.push_str(address);
+            text.push('"');
         }
-        object.quoted("response_size", &self.response_bytes);
-        object.plain("processing_time", &Micro(self.processing_micros));
-        object.finish();
+        text.push_str(r#","response_size":""#);
+        self.response_bytes.append(&mut text);
+        text.push_str(r#"","processing_time":"#);
+        Micro(self.processing_micros).append(&mut text);
+        text.push('}');
         text
     }
 }

@@ -79,13 +79,13 @@ impl<'a> Packer<'a> {
     }
 
     fn pack(&mut self, record: &'a Record, event: &'a UsageEvent, bytes_max: usize) {
-        let open = self.open.get(&event.tenant_id).and_then(|place| self.slots.get_mut(*place));
-        let added = match open.map(|slot| &mut slot.what) {
+        let place = self.open.entry(&event.tenant_id).or_insert(self.slots.len());
+        let added = match self.slots.get_mut(*place).map(|slot| &mut slot.what) {
             Some(PackedKind::Several(batch)) => batch.add(event, bytes_max),
             _ => false,
         };
         if !added {
-            self.open.insert(&event.tenant_id, self.slots.len());
+            *place = self.slots.len();
             self.slots.push(PackSlot { record, what: PackedKind::Several(EventBatch::of(event)) });
         }
     }

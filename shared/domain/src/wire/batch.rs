@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::encode::append_event;
 use super::parse::{event_at, parse};
-use super::{Message, Unreadable, event_subject};
+use super::{Message, Unreadable, event_subject, id_text};
 use crate::{Delivery, EventId, TenantId, UsageEvent};
 
 /// The `Content-Type` of a message with several events.
@@ -69,7 +69,7 @@ impl EventBatch {
         let subject = event_subject(&tenant);
         if events == 1 {
             let payload = Bytes::from(text).slice(1..);
-            return Delivery { subject, message_id: first.to_string(), payload, traceparent };
+            return Delivery { subject, message_id: id_text(first.as_uuid()), payload, traceparent };
         }
         text.push(']');
         let message_id = format!("{first}+{events}");

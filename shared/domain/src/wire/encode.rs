@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::decimal::Micro;
-use crate::json::ObjectWriter;
-use crate::wire::{EVENT_TYPE, SEAL_TYPE};
+use crate::json::{Append, ObjectWriter, push_text, push_text_or_null};
+use crate::wire::SEAL_TYPE;
 use crate::{Seal, UsageEvent};
 
 /// The event as a CloudEvent.
@@ -14,48 +14,71 @@ pub fn encode_event(event: &UsageEvent) -> Bytes {
     Bytes::from(text)
 }
 
-/// The same behind what `text` already holds.
+/// The same behind what `text` already holds. Every event comes through here: the names of members and what stands between them are
+/// whole pieces of text that the compiler knows, which takes a third of what writing them member by member does.
 pub(super) fn append_event(event: &UsageEvent, text: &mut String) {
-    let mut envelope = ObjectWriter::new(text);
-    envelope.quoted("specversion", "1.0");
-    envelope.quoted("id", event.event_id.as_uuid());
-    envelope.quoted("type", EVENT_TYPE);
-    envelope.quoted("source", &event.source);
-    envelope.text("subject", event.tenant_id.as_str());
-    envelope.quoted("time", &event.ts);
-    envelope.quoted("datacontenttype", "application/json");
+    text.push_str(r#"{"specversion":"1.0","id":""#);
+    event.event_id.as_uuid().append(text);
+    text.push_str(r#"","type":"goldleaves.usage.v1","source":""#);
+    event.source.append(text);
+    text.push_str(r#"","subject":"#);
+    push_text(text, event.tenant_id.as_str());
+    text.push_str(r#","time":""#);
+    event.ts.append(text);
+    text.push_str(r#"","datacontenttype":"application/json""#);
     if let Some(traceparent) = &event.traceparent {
-        envelope.text("traceparent", traceparent);
+        text.push_str(r#","traceparent":"#);
+        push_text(text, traceparent);
     }
-    event_data(event, envelope.member("data"));
-    envelope.finish();
+    text.push_str(r#","data":{"request_id":"#);
+    append_call(event, text);
+    append_end(event, text);
+    text.push_str("}}");
 }
 
-fn event_data(event: &UsageEvent, text: &mut String) {
+/// The first part of `data`: what was known before the call.
+fn append_call(event: &UsageEvent, text: &mut String) {
+    push_text(text, event.request_id.as_str());
+    text.push_str(r#","client_request_id":"#);
+    push_text_or_null(text, event.client_request_id.as_ref().map(|id| id.as_str()));
+    text.push_str(r#","user_id":"#);
+    push_text(text, event.user_id.as_str());
+    text.push_str(r#","route":"#);
+    push_text(text, event.route.as_str());
+    text.push_str(r#","action":"#);
+    push_text(text, event.action.as_str());
+    text.push_str(r#","units":""#);
+    Micro(event.units.micro()).append(text);
+    text.push_str(r#"","method":"#);
+    push_text(text, &event.metadata.method);
+}
+
+/// The rest of `data`: how it ended.
+fn append_end(event: &UsageEvent, text: &mut String) {
     let metadata = &event.metadata;
-    let mut data = ObjectWriter::new(text);
-    data.text("request_id", event.request_id.as_str());
-    data.text_or_null("client_request_id", event.client_request_id.as_ref().map(|id| id.as_str()));
-    data.text("user_id", event.user_id.as_str());
-    data.text("route", event.route.as_str());
-    data.text("action", event.action.as_str());
-    data.quoted("units", &Micro(event.units.micro()));
-    data.text("method", &metadata.method);
-    data.plain("status_code", &metadata.status_code);
+    text.push_str(r#","status_code":"#);
+    metadata.status_code.append(text);
     if let Some(agent) = &metadata.user_agent {
-        data.text("user_agent", agent);
+        text.push_str(r#","user_agent":"#);
+        push_text(text, agent);
     }
     if let Some(address) = &metadata.client_ip {
-        data.text("client_ip", address);
+        text.push_str(r#","client_ip":"#);
+        push_text(text, address);
     }
-    data.quoted("response_size", &metadata.response_bytes);
-    data.plain("processing_time", &Micro(metadata.processing_micros));
-    data.quoted("outcome", event.outcome.as_str());
-    data.text_or_null("fingerprint", event.fingerprint.as_ref().map(|fingerprint| fingerprint.as_str()));
-    data.quoted("epoch", event.epoch.as_uuid());
-    data.plain("seq", &event.seq);
-    data.plain("part", "null");
-    data.finish();
+    text.push_str(r#","response_size":""#);
+    metadata.response_bytes.append(text);
+    text.push_str(r#"","processing_time":"#);
+    Micro(metadata.processing_micros).append(text);
+    text.push_str(r#","outcome":""#);
+    text.push_str(event.outcome.as_str());
+    text.push_str(r#"","fingerprint":"#);
+    push_text_or_null(text, event.fingerprint.as_ref().map(|fingerprint| fingerprint.as_str()));
+    text.push_str(r#","epoch":""#);
+    event.epoch.as_uuid().append(text);
+    text.push_str(r#"","seq":"#);
+    event.seq.append(text);
+    text.push_str(r#","part":null"#);
 }
 
 /// The seal as a CloudEvent.

@@ -14,6 +14,8 @@ mod salvage;
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::{Delivery, Epoch, EventId, Seal, Source, TenantId, Timestamp, UsageEvent};
 
 pub use batch::{
@@ -106,10 +108,14 @@ pub fn seal_subject(source: &Source) -> String {
 /// Every byte outside `[A-Za-z0-9_-]` becomes `=` and two upper-case hex digits: one token, and different for
 /// different names.
 fn subject(prefix: &str, name: &str) -> String {
+    let stays = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'_') | (byte == b'-');
+    if name.bytes().fold(true, |all, byte| all & stays(byte)) {
+        return [prefix, name].concat();
+    }
     let mut subject = String::with_capacity(prefix.len() + name.len() * 3);
     subject.push_str(prefix);
     for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {
+        if stays(byte) {
             subject.push(char::from(byte));
         } else {
             subject.push_str(&format!("={byte:02X}"));
@@ -118,12 +124,17 @@ fn subject(prefix: &str, name: &str) -> String {
     subject
 }
 
+/// An id with hyphens, in lower case.
+fn id_text(id: &Uuid) -> String {
+    id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+}
+
 impl Delivery {
     /// An event, ready to be sent.
     pub fn of_event(event: &UsageEvent) -> Self {
         Self {
             subject: event_subject(&event.tenant_id),
-            message_id: event.event_id.to_string(),
+            message_id: id_text(event.event_id.as_uuid()),
             payload: encode_event(event),
             traceparent: event.traceparent.clone(),
         }
