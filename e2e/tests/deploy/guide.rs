@@ -157,13 +157,25 @@ fn every_alert_speaks_up_when_its_tests_say() {
     assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
 }
 
+/// The name by which a heading is linked to.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c)).collect::<String>().replace(' ', "-")
+}
+
 #[test]
 fn every_linked_file_is_here() {
     for guide in GUIDES {
         let document = text(guide);
         let links = document.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for link in links.filter(|link| !link.starts_with("https://")) {
-            assert!(file("docs").join(link).exists(), "{guide}: {link}");
+            let (path, place) = link.split_once('#').unwrap_or((link, ""));
+            assert!(path.is_empty() || file("docs").join(path).exists(), "{guide}: {link}");
+            if path.ends_with(".md") && !place.is_empty() {
+                let headings = text(&format!("docs/{path}"));
+                let mut headings = headings.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(headings.any(|heading| heading == place), "{guide}: {link}");
+            }
         }
     }
 }
