@@ -14,6 +14,7 @@ mod demo;
 mod migrate_status;
 mod prepare;
 mod rate_cards;
+mod recall;
 mod replay;
 mod run;
 mod secret;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use goldleaves_gateway::StreamSettings;
-use goldleaves_ledger::{Ledger, RateChange, StoreOptions};
+use goldleaves_ledger::{Ledger, LedgerError, RateChange, StoreOptions};
 use goldleaves_migrations as migrations;
 use goldleaves_runtime::settings::Environment;
 use goldleaves_runtime::{Exit, process};
@@ -12,7 +12,7 @@ use goldleaves_stream::{CONSUMER, Existence, STREAM};
 
 use crate::cli::{CardsDirection, MigrateArguments};
 use crate::migrate_config::MigrateConfig;
-use crate::{migrate_status, prepare, stream_room};
+use crate::{migrate_status, prepare, recall, stream_room};
 
 /// The time for which JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(60);
@@ -53,14 +53,30 @@ async fn up(config: &MigrateConfig, arguments: &MigrateArguments) -> Result<Exit
     let url = config.database_url.expose();
     migrations::up(url, &progress).await?;
     let ledger = Ledger::connect(url, StoreOptions::default()).await?;
-    let change = ledger.apply_rate(config.rate, arguments.leap()).await.context("the price can't be set")?;
+    recall::all(config, &ledger).await?;
+    let brought_back = match ledger.bring_back_cards().await {
+        Ok(imported) => Ok(!imported.added.is_empty()),
+        Err(LedgerError::CardsWentBack(lacking)) => Err(lacking),
+        Err(error) => return Err(error).context("the rate cards can't be compared"),
+    };
+    let change = match brought_back {
+        Ok(_) => Some(ledger.apply_rate(config.rate, arguments.leap()).await.context("the price can't be set")?),
+        Err(_) => None,
+    };
     ledger.store().close().await;
-    progress(&change.to_string());
+    progress(&change.as_ref().map_or_else(|| "the price is left alone".to_owned(), RateChange::to_string));
     if let Some(stream) = &config.stream {
         declare(stream).await?;
     }
+    let came_back = brought_back.map_err(|lacking| {
+        anyhow!(
+            "{lacking}. No price was set, and nothing is priced: restore another backup, or import the cards with goldleaves \
+             rate-cards import, and run migrate again"
+        )
+    })?;
+    // The setting may be older than what came back, as where a ledger is made anew: then it is said, and no more.
     ensure!(
-        !matches!(change, RateChange::TooFar { .. }),
+        came_back || !matches!(change, Some(RateChange::TooFar { .. })),
         "USAGE_RATE_CENTS changes the price by more than a factor of four: give --yes if that is meant, or leave \
          USAGE_RATE_CENTS unset, which changes no price"
     );

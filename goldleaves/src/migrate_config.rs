@@ -1,5 +1,7 @@
 //! The settings of `migrate`, which its read-only form reads as well.
 
+use std::path::PathBuf;
+
 use goldleaves_gateway::StreamSettings;
 use goldleaves_pricing::Rate;
 use goldleaves_runtime::Secret;
@@ -13,6 +15,8 @@ use crate::config;
 pub struct MigrateConfig {
     pub(crate) common: Common,
     pub(crate) database_url: Secret,
+    /// Where the one process keeps by which rate cards it priced.
+    pub(crate) data_dir: Option<PathBuf>,
     pub(crate) rate: Option<Rate>,
     pub(crate) stream: Option<StreamSettings>,
 }
@@ -22,18 +26,20 @@ impl MigrateConfig {
     pub fn read(values: &mut Values, program: Program) -> Option<Self> {
         let common = Common::read(values);
         let environment = common.as_ref().map(|common| common.environment);
-        let database_url = match program {
+        let (data_dir, database_url) = match program {
             Program::Goldleaves => {
                 let data_dir = values.required(table::DATA_DIR, parse::path);
-                config::database_url(values, data_dir.as_deref(), environment)
+                let database_url = config::database_url(values, data_dir.as_deref(), environment);
+                (data_dir, database_url)
             }
             _ => {
-                values.required_discreet(table::DATABASE_URL, |text| goldleaves_ledger::database_url(text, environment))
+                let url = |text: &str| goldleaves_ledger::database_url(text, environment);
+                (None, values.required_discreet(table::DATABASE_URL, url))
             }
         };
         let rate = config::read_rate(values);
         let stream = config::read_stream(values);
-        Some(Self { common: common?, database_url: database_url?, rate: rate?, stream: stream? })
+        Some(Self { common: common?, database_url: database_url?, data_dir, rate: rate?, stream: stream? })
     }
 
     /// The stream that is made.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use goldleaves_gateway::StreamSettings;
-use goldleaves_ledger::{Ledger, StoreOptions};
+use goldleaves_ledger::{LackingCards, Ledger, StoreOptions};
 use goldleaves_migrations as migrations;
 use goldleaves_pricing::RateCard;
 use goldleaves_runtime::{Exit, process};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::cli::OutputForm;
 use crate::migrate_config::MigrateConfig;
+use crate::recall;
 
 /// The time for which JetStream is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,6 +24,8 @@ struct Status {
     steps: Vec<migrations::Step>,
     /// The default card in force, once the schema is up to date.
     card: Option<RateCard>,
+    /// The rate cards that usage was priced by and that the ledger does not have.
+    lacking: Option<LackingCards>,
     stream: Option<StreamStatus>,
 }
 
@@ -38,20 +41,22 @@ pub(crate) async fn run(config: &MigrateConfig, form: OutputForm) -> Result<Exit
     let url = config.database_url.expose();
     let steps = migrations::status(url).await?;
     let pending = steps.iter().filter(|step| !step.applied).count();
-    let card = if pending == 0 {
+    let (card, lacking) = if pending == 0 {
         let options = StoreOptions { create_missing: false, ..StoreOptions::default() };
         let ledger = Ledger::connect(url, options).await?;
         let card = ledger.default_card().await.context("the price can't be read")?;
+        recall::all(config, &ledger).await?;
+        let lacking = ledger.lacks_cards().await.context("the rate cards can't be compared")?;
         ledger.store().close().await;
-        card
+        (card, lacking)
     } else {
-        None
+        (None, None)
     };
     let stream = match &config.stream {
         Some(stream) => Some(ask(stream).await),
         None => None,
     };
-    let status = Status { steps, card, stream };
+    let status = Status { steps, card, lacking, stream };
     let answered = process::answer(&match form {
         OutputForm::Text => status.text(),
         OutputForm::Json => format!("{:#}\n", status.json()),
@@ -90,6 +95,9 @@ impl Status {
             Some(card) => text.push_str(&format!("price    {card}\n")),
             None => text.push_str("price    none that can be read yet: run migrate\n"),
         }
+        if let Some(lacking) = &self.lacking {
+            text.push_str(&format!("cards    {lacking}: run migrate\n"));
+        }
         if let Some(StreamStatus { stream, consumer, cause }) = &self.stream {
             let cause = cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
             text.push_str(&format!("stream   {STREAM} {stream}, consumer {CONSUMER} {consumer}{cause}\n"));
@@ -119,6 +127,7 @@ impl Status {
             "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
             "pending": self.steps.iter().filter(|step| !step.applied).count(),
             "rate": rate,
+            "rate_cards_lacking": self.lacking.as_ref().map_or_else(Vec::new, LackingCards::versions),
             "stream": stream,
         })
     }

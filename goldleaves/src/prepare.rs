@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use goldleaves_ledger::{Leap, Ledger, RateChange, StoreError, StoreOptions, is_of_the_disk};
+use goldleaves_ledger::{Leap, Ledger, LedgerError, RateChange, StoreError, StoreOptions, is_of_the_disk};
 use goldleaves_migrations as migrations;
 use goldleaves_pricing::Rate;
 use goldleaves_runtime::{OnCancel, OnFailure, Secret, Stage, Supervisor, TaskRule, process};
@@ -13,16 +13,17 @@ use crate::config::Config;
 /// A database that takes longer to answer is said to be waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Prepares SQLite before anything is served. Another database may be away, and SQLite's disk full, which is no reason not
-/// to start: it is prepared in the background, again and again until that works, and events wait in the spool.
+/// Prepares SQLite before anything is served. Another database may be away, SQLite's disk full, and rate cards that usage was
+/// priced by may be lacking, which is no reason not to start: it is prepared in the background, again and again until that
+/// works, and events wait in the spool.
 ///
 /// # Errors
-/// SQLite can't be prepared, and not for want of room; a database server refuses the login.
+/// SQLite can't be prepared, and not for want of room or of rate cards; a database server refuses the login.
 pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: &Ledger) -> Result<()> {
     let (url, rate) = (config.database_url.clone(), config.rate);
     if url.expose().starts_with("sqlite:") && ledger.store().is_connected() {
         match prepare(&url, rate, ledger).await {
-            Err(error) if is_of_the_disk(error.as_ref()) => {}
+            Err(error) if is_of_the_disk(error.as_ref()) || is_of_the_cards(&error) => {}
             prepared => return prepared,
         }
     }
@@ -55,11 +56,18 @@ pub(crate) async fn spawn(supervisor: &mut Supervisor, config: &Config, ledger: 
     Ok(())
 }
 
-/// Schema and price.
+/// Returns whether a person has to bring rate cards back, or to make room for them, before anything is priced.
+fn is_of_the_cards(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<LedgerError>(), Some(LedgerError::CardsWentBack(_) | LedgerError::CardsNotKept(_)))
+}
+
+/// Schema, rate cards that went back with a restored ledger, and price, in this order: a price that is set before would take the
+/// place of a card that usage was priced by.
 async fn prepare(url: &Secret, rate: Option<Rate>, ledger: &Ledger) -> Result<()> {
     migrations::up(url.expose(), &|line| tracing::debug!("migrate: {line}"))
         .await
         .context("the schema can't be made")?;
+    ledger.check_cards().await?;
     said(&ledger.apply_rate(rate, Leap::Refused).await.context("the price can't be set")?);
     Ok(())
 }

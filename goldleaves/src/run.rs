@@ -12,7 +12,7 @@ use goldleaves_billing_api::{BillingApi, BillingMetrics, Docs};
 use goldleaves_domain::{Publisher, RoutePattern};
 use goldleaves_gateway::Origin;
 use goldleaves_gateway::service::{GatewayService, READY_HELP, Started, billed, running_check, spool_check};
-use goldleaves_ledger::{Ledger, PoolUse, StoreOptions};
+use goldleaves_ledger::{CardsFile, Ledger, PoolUse, StoreOptions};
 use goldleaves_meter_worker::Meter;
 use goldleaves_pricing::Pricing;
 use goldleaves_record::{RecordOpenError, RecordOptions, RecordSide};
@@ -154,6 +154,7 @@ async fn open(config: &Config, record: RecordOptions, metrics: &Metrics, start: 
         opening.instrument(info_span!(target: TRACED, parent: start, "open the spool")).await.map_err(spool_error)?;
     let connecting = Ledger::connect(config.database_url.expose(), StoreOptions::default());
     let ledger = connecting.instrument(info_span!(target: TRACED, parent: start, "connect to the database")).await?;
+    let ledger = ledger.keeping_cards_in(CardsFile::of(&config.data_dir));
     let shown = ledger.clone();
     metrics.show_database(move || {
         let PoolUse { open, busy, max } = shown.store().pool_use();

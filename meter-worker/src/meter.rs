@@ -30,7 +30,9 @@ pub struct Meter {
 impl Meter {
     /// A meter for this ledger.
     pub fn new(ledger: Ledger, metrics: &Metrics) -> Self {
-        Self { ledger, metrics: MeterMetrics::register(metrics), tracer: Tracer::off(), handed: Arc::default() }
+        let shown = MeterMetrics::register(metrics);
+        shown.show_lacking_cards(metrics, ledger.lacking_cards());
+        Self { ledger, metrics: shown, tracer: Tracer::off(), handed: Arc::default() }
     }
 
     /// With spans of what it records.
@@ -153,7 +155,12 @@ fn is_poison(cause: &LedgerError) -> bool {
     match cause {
         LedgerError::Unstorable { .. } => true,
         LedgerError::Store(StoreError::Database(_)) => !cause.is_transient(),
-        LedgerError::Store(_) | LedgerError::NoRate | LedgerError::RatesChanged | LedgerError::Contended => false,
+        LedgerError::Store(_)
+        | LedgerError::NoRate
+        | LedgerError::RatesChanged
+        | LedgerError::CardsWentBack(_)
+        | LedgerError::CardsNotKept(_)
+        | LedgerError::Contended => false,
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use goldleaves_domain::wire::Message;
-use goldleaves_ledger::{Incoming, Recorded, reasons_to_set_aside};
+use goldleaves_ledger::{Incoming, LackingCards, Recorded, reasons_to_set_aside};
 use goldleaves_runtime::{KnownGauge, LATE_CHANGES, LATE_CHANGES_HELP, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
 
 type Label = [(&'static str, String); 1];
 
@@ -37,6 +38,7 @@ pub(crate) struct MeterMetrics {
     lacking: KnownGauge<u64>,
     gone: Counter,
     rate_card_retries: Counter,
+    lacking_cards: Gauge,
     late_changes: Counter,
     revenue_cents: Family<Label, Gauge<i64, AtomicI64>>,
     routes: Arc<Mutex<BTreeSet<String>>>,
@@ -86,10 +88,24 @@ impl MeterMetrics {
                 "rate_card_retries",
                 "Transactions run again because a rate card appeared after their rows were priced",
             ),
+            lacking_cards: metrics.register(
+                "rate_cards_lacking",
+                "Rate cards that usage was priced by and that the ledger does not have; nothing is priced until it has them",
+                Gauge::default(),
+            ),
             late_changes: metrics.shared_counter(LATE_CHANGES, LATE_CHANGES_HELP),
             revenue_cents: metrics.register("revenue_cents", revenue, Family::default()),
             routes: Arc::default(),
         }
+    }
+
+    /// Shows how many rate cards the ledger lacks.
+    pub(crate) fn show_lacking_cards(&self, metrics: &Metrics, lacking: watch::Receiver<Option<LackingCards>>) {
+        let shown = self.lacking_cards.clone();
+        metrics.before_reading(move || {
+            let count = lacking.borrow().as_ref().map_or(0, LackingCards::count);
+            shown.set(i64::try_from(count).unwrap_or(i64::MAX));
+        });
     }
 
     /// A batch was recorded.

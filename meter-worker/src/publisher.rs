@@ -44,6 +44,10 @@ impl Publisher for Meter {
     /// Returns whether the ledger has as much as was handed over.
     fn verify(&self) -> PublishFuture<'_> {
         Box::pin(async move {
+            // It is found by who prices, too, but not while nothing is served.
+            if let Err(cause) = self.ledger().check_cards().await {
+                tracing::debug!(cause = chain(&cause), "the rate cards are not all there, or can't be read now");
+            }
             let Some(count) = self.handed().get() else { return Ok(()) };
             let reached = match self.ledger().progress(&count.course, 1).await {
                 Ok(reached) => reached.unwrap_or_default(),

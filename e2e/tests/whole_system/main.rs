@@ -25,6 +25,7 @@ mod archived_by_hand;
 mod attackers;
 mod bad_input;
 mod billing_command;
+mod cards_went_back;
 mod chaos;
 mod cluster;
 mod command_line;

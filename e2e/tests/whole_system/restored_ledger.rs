@@ -9,7 +9,7 @@ use goldleaves_testkit::upstream::{Answer, Upstream};
 
 use crate::used_stream::output;
 
-async fn call(deployment: &Deployment, count: usize) {
+pub(crate) async fn call(deployment: &Deployment, count: usize) {
     let request = Request::get("/api/v1/documents").token(&deployment.token("acme").unwrap());
     for _ in 0..count {
         assert_eq!(deployment.ask(&request).await.unwrap().status, 200);
@@ -17,7 +17,7 @@ async fn call(deployment: &Deployment, count: usize) {
 }
 
 /// Copies the database, which no program has open.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     for end in ["", "-wal", "-shm"] {
         let name = |folder: &Path| folder.join(format!("goldleaves.db{end}"));
         let _ = std::fs::remove_file(name(to));

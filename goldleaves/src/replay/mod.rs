@@ -5,6 +5,7 @@ mod course;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +17,7 @@ use goldleaves_stream::{Position, Reader, ReaderOptions, Span};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ReplayArguments;
-use crate::{config, prepare};
+use crate::{config, prepare, recall};
 use course::{Ending, Replay, ReplayProgress, StreamContents};
 
 /// The time for which a ledger that can't record is waited for.
@@ -29,6 +30,7 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 pub(crate) struct ReplayConfig {
     common: Common,
     stream: ConsumerSettings,
+    data_dir: PathBuf,
     database_url: Secret,
 }
 
@@ -47,7 +49,7 @@ impl ReplayConfig {
         };
         let data_dir = values.required(table::DATA_DIR, parse::path);
         let database_url = config::database_url(values, data_dir.as_deref(), environment);
-        Some(Self { common: common?, stream: stream?, database_url: database_url? })
+        Some(Self { common: common?, stream: stream?, data_dir: data_dir?, database_url: database_url? })
     }
 }
 
@@ -70,6 +72,13 @@ async fn replay(config: &ReplayConfig, arguments: ReplayArguments) -> Result<Exi
     let shutdown = Shutdown::on_signals().context("signals can't be listened for")?;
     let ledger = if arguments.dry_run { to_ask(config).await } else { Some(to_record(config).await?) };
     let connection = config.stream.clone().connect("replay").await?;
+    if let Some(ledger) = ledger.as_ref().filter(|_| !arguments.dry_run) {
+        recall::kept(ledger, &config.data_dir).await?;
+        recall::noted(ledger, &connection).await?;
+        let way = "nothing was recorded: bring the rate cards back first, with goldleaves rate-cards import and the file that \
+                   was exported";
+        ledger.bring_back_cards().await.context(way)?;
+    }
     let Some(reader) = Reader::open(&connection, arguments.from, arguments.to, ReaderOptions::default()).await? else {
         print("nothing is stored there")?;
         return Ok(Exit::Done);

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use goldleaves_ledger::{Incoming, Sequences, StreamCourse, StreamPlace};
+use goldleaves_ledger::{Incoming, RememberedCards, Sequences, StreamCourse, StreamPlace};
+use tokio::sync::watch;
 
 use super::lineage::{self, Lost};
-use super::{BACKOFF, Connection, Footing, Position, Reader, STREAM};
+use super::{BACKOFF, Connection, Footing, Position, Reader, STREAM, Topology};
 use crate::Meter;
 
 /// Between two looks, unless the database was connected to anew.
@@ -41,15 +42,35 @@ pub(super) struct Follower {
     doubted: Vec<Lost>,
     /// True once ledger and stream were compared message by message since the database was connected to.
     compared: bool,
+    /// True once it is known by which rate cards usage was priced so far.
+    recalled: watch::Sender<bool>,
+    /// True once it was said that the note can't be read.
+    warned: bool,
 }
 
 impl Follower {
     pub(super) fn new(connection: Connection, meter: Meter) -> Self {
-        Self { connection, meter, has_looked: false, behind: None, doubted: Vec::new(), compared: false }
+        Self {
+            connection,
+            meter,
+            has_looked: false,
+            behind: None,
+            doubted: Vec::new(),
+            compared: false,
+            recalled: watch::Sender::default(),
+            warned: false,
+        }
     }
+
+    /// Follows whether it is known by which rate cards usage was priced so far. Nothing is to be priced before that.
+    pub(super) fn recalled(&self) -> watch::Receiver<bool> {
+        self.recalled.subscribe()
+    }
+
     /// Looks for ever.
     pub(super) async fn run(mut self) {
         let mut connections = self.meter.ledger().store().connections();
+        let mut remembered = self.meter.ledger().remembered_cards();
         loop {
             if let Err(cause) = self.look().await {
                 self.meter.metrics().lacks(None);
@@ -65,6 +86,7 @@ impl Follower {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 Ok(()) = connections.changed() => self.compared = false,
+                Ok(()) = remembered.changed() => {}
             }
         }
     }
@@ -72,7 +94,8 @@ impl Follower {
     async fn look(&mut self) -> Result<()> {
         // Before the ledger is asked: whatever is acknowledged then was committed before.
         let Some(footing) = Footing::read(&self.connection).await? else { return Ok(()) };
-        let Footing { created, first, last, acknowledged } = footing;
+        self.remember(footing.note.as_deref()).await;
+        let Footing { created, first, last, acknowledged, .. } = footing;
         let course = Arc::new(StreamCourse { stream: STREAM.to_owned(), created });
         self.has_looked = true;
         let known = self.meter.ledger().progress(&course, first).await?;
@@ -106,6 +129,43 @@ impl Follower {
             return Ok(());
         }
         self.drive(&course, Sequences { first: reached + 1, last: acknowledged }).await
+    }
+
+    /// Recalls by which rate cards usage was priced, as the note beside the acknowledgements says, and writes there what this worker
+    /// knows. Then looks whether the ledger has them all: that is found by who prices, too, but not while nothing is served.
+    async fn remember(&mut self, noted: Option<&str>) {
+        let ledger = self.meter.ledger();
+        let readable = match RememberedCards::of_note(noted.unwrap_or_default()) {
+            Ok(noted) => {
+                ledger.recall(&noted);
+                true
+            }
+            // A newer worker may have written it, and then knows what to do with it.
+            Err(cause) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    tracing::warn!(
+                        cause,
+                        "what is noted about rate cards beside the consumer can't be read; it is left as it is, and a \
+                         price that went back with the ledger is not noticed"
+                    );
+                }
+                false
+            }
+        };
+        self.recalled.send_replace(true);
+        if let Err(error) = ledger.check_cards().await {
+            tracing::debug!(%error, "the rate cards are not all there, or can't be read now");
+        }
+        let known = ledger.remembered_cards().borrow().note();
+        if readable && !known.is_empty() && noted != Some(known.as_str()) {
+            match Topology::note(&self.connection, &known).await {
+                Ok(()) => tracing::debug!("noted beside the consumer by which rate cards usage is priced"),
+                Err(error) => tracing::warn!(
+                    %error,
+                    "the rate cards that usage is priced by can't be noted beside the consumer; it is tried again"
+                ),
+            }
+        }
     }
 
     /// Says whether the ledger has more than the stream ever gave out, or what contradicts itself.

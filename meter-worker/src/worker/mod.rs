@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use goldleaves_ledger::{Incoming, LedgerError, Sequences, StreamCourse, StreamPlace};
+use goldleaves_ledger::{Incoming, LackingCards, LedgerError, Sequences, StreamCourse, StreamPlace};
 use goldleaves_runtime::process::chain;
 use goldleaves_runtime::settings::{Values, parse, table};
 use goldleaves_runtime::{Backoff, Metrics, Quiet};
@@ -93,6 +93,8 @@ pub struct Worker {
     lines: Quiet,
     /// Follows the stream, once it is known which one it is.
     follower: Option<Follower>,
+    /// True once it is known by which rate cards usage was priced so far.
+    recalled: watch::Receiver<bool>,
 }
 
 /// Says whether a worker works. Cheap to clone.
@@ -100,6 +102,7 @@ pub struct Worker {
 pub struct WorkerHealth {
     consumer: watch::Receiver<ConsumerState>,
     trouble: watch::Receiver<Option<String>>,
+    lacking_cards: watch::Receiver<Option<LackingCards>>,
 }
 
 #[derive(Debug, Clone)]
@@ -116,12 +119,17 @@ impl Worker {
         let consumer = Consumer::new(connection.clone(), ConsumerOptions::default());
         let follower = Follower::new(connection.clone(), meter.clone());
         let (metrics, trouble) = (WorkerMetrics::register(metrics), watch::channel(None).0);
-        Self { connection, consumer, meter, metrics, trouble, lines: Quiet::new(QUIET), follower: Some(follower) }
+        let (recalled, lines) = (follower.recalled(), Quiet::new(QUIET));
+        Self { connection, consumer, meter, metrics, trouble, lines, follower: Some(follower), recalled }
     }
 
     /// Follows whether it works.
     pub fn health(&self) -> WorkerHealth {
-        WorkerHealth { consumer: self.consumer.state(), trouble: self.trouble.subscribe() }
+        WorkerHealth {
+            consumer: self.consumer.state(),
+            trouble: self.trouble.subscribe(),
+            lacking_cards: self.meter.ledger().lacking_cards(),
+        }
     }
 
     /// Works until `stop`, then records what it was handed. Beside that it follows whether the ledger still has what was
@@ -191,6 +199,18 @@ impl Worker {
         stop: &CancellationToken,
         arrival: BatchArrival,
     ) -> Result<HashSet<usize>, UnrecordedBatch> {
+        let mut recalled = self.recalled.clone();
+        self.holding(batch, async {
+            tokio::select! {
+                _ = recalled.wait_for(|recalled| *recalled) => {}
+                () = stop.cancelled() => {}
+            }
+        })
+        .await;
+        if !*self.recalled.borrow() {
+            let cause = "it was not known yet by which rate cards usage was priced so far".to_owned();
+            return Err(UnrecordedBatch { messages: batch.messages().len(), cause });
+        }
         let mut backoff = BACKOFF;
         loop {
             let (incoming, owners) = incoming(batch);
@@ -285,6 +305,9 @@ fn incoming(batch: &Batch) -> (Vec<Incoming>, Vec<usize>) {
 impl WorkerHealth {
     /// Returns what keeps the worker from working, in words; `None` when nothing does.
     pub fn trouble(&self) -> Option<String> {
+        if let Some(lacking) = self.lacking_cards.borrow().as_ref() {
+            return Some(lacking.to_string());
+        }
         if let Some(cause) = self.trouble.borrow().as_ref() {
             return Some(format!("the ledger can't record: {cause}"));
         }

@@ -75,11 +75,14 @@ pub(crate) struct Gateway {
     source: Source,
     epoch: Epoch,
     seq: u64,
+    /// When its calls arrive.
+    pub(crate) now: Timestamp,
 }
 
 impl Gateway {
     pub(crate) fn new() -> Self {
-        Self { source: Source::new(Uuid::now_v7()), epoch: Epoch::new(Uuid::now_v7()), seq: 0 }
+        let now = "2026-11-24T05:00:00Z".parse().unwrap();
+        Self { source: Source::new(Uuid::now_v7()), epoch: Epoch::new(Uuid::now_v7()), seq: 0, now }
     }
 
     pub(crate) fn events(&mut self, count: usize) -> Vec<Delivery> {
@@ -113,7 +116,7 @@ impl Gateway {
         UsageEvent {
             source: self.source,
             tenant_id: tenant(),
-            ts: "2026-11-24T05:00:00Z".parse().unwrap(),
+            ts: self.now,
             epoch: self.epoch,
             seq: self.seq,
             ..usage::event()

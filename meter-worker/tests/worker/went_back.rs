@@ -196,3 +196,64 @@ async fn sequences_that_the_stream_gave_out_twice_are_not_taken_for_those_that_t
     .await;
     worker.stop().await.unwrap();
 }
+
+async fn until_cards_are_lacking(worker: &crate::support::Running, count: f64) {
+    within(async {
+        while worker.metric("rate_cards_lacking") != count {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+/// A price changed after the backup: what comes again waits for its card, whether the worker ran all the time or was started since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_whose_rate_cards_went_back_prices_nothing_until_it_has_them() {
+    let (_server, connection) = stream().await;
+    let postgres = Postgres::start().await.unwrap();
+    let (ledger, url) = ledger(&postgres).await;
+    let (mut gateway, publisher) = (Gateway::new(), publisher(&connection));
+    let worker = start_worker(connection.clone(), &ledger);
+    publish(&publisher, gateway.events(3)).await;
+    until_billed(&ledger, 3).await;
+    wait_until_done(&connection).await;
+    let backup = back_up(&postgres, &url).await;
+    // The backup ended its connections.
+    let from = "2026-11-24T06:00:00Z".parse().unwrap();
+    within(async { while ledger.set_rate("50".parse().unwrap(), from).await.is_err() {} }).await;
+    let cards = ledger.rate_cards().await.unwrap();
+    gateway.now = "2026-11-24T07:00:00Z".parse().unwrap();
+    publish(&publisher, gateway.events(4)).await;
+    until_billed(&ledger, 7).await;
+    wait_until_done(&connection).await;
+    within(async {
+        while !noted(&connection).await.contains("\"version\":2,") {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+
+    fail_over(&postgres, &url, &backup).await;
+    until_cards_are_lacking(&worker, 1.0).await;
+    let trouble = worker.health.trouble().unwrap_or_default();
+    assert!(trouble.contains("priced by versions that it lacks (2)"), "{trouble}");
+    worker.stop().await.unwrap();
+    // Nobody who remembers runs any more.
+    let restored = goldleaves_ledger::Ledger::connect(&url, goldleaves_ledger::StoreOptions::default()).await.unwrap();
+    let worker = start_worker(connection.clone(), &restored);
+    until_cards_are_lacking(&worker, 1.0).await;
+    publish(&publisher, gateway.events(2)).await;
+    assert_eq!(billed(&restored).await, 3);
+
+    restored.import_rate_cards(&cards).await.unwrap();
+    until_billed(&restored, 9).await;
+    wait_until_done(&connection).await;
+    until_cards_are_lacking(&worker, 0.0).await;
+    assert_eq!(worker.health.trouble(), None);
+    worker.stop().await.unwrap();
+}
+
+/// The rate cards that are noted beside the consumer.
+async fn noted(connection: &goldleaves_stream::Connection) -> String {
+    goldleaves_stream::Footing::read(connection).await.unwrap().unwrap().note.unwrap_or_default()
+}

@@ -5,10 +5,12 @@
 //! here. What this crate does not do: it prices nothing (that is `goldleaves_pricing`), and it chooses no moment from which
 //! a new price is valid.
 
+mod file;
 mod import;
 mod table;
 mod text;
 
+pub use file::{CardsFile, CardsFileError};
 pub use import::{ImportError, Imported, import};
 pub use table::{
     BEGINNING_MICROS, NEWEST, NewRow, Newest, StoredCard, Which, insert, next_version, read_pricing, select,

@@ -1,6 +1,9 @@
 //! The errors of the ledger, and whether the same call may succeed later.
 
+use goldleaves_cards::CardsFileError;
 use goldleaves_store::StoreError;
+
+use crate::remembered::LackingCards;
 
 /// The reason the ledger did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,12 @@ pub enum LedgerError {
     /// A rate card appeared after the rows of a batch were priced.
     #[error("the rate cards changed in the meantime")]
     RatesChanged,
+    /// The ledger lacks rate cards that usage was priced by: it was restored from a backup of before.
+    #[error("{0}")]
+    CardsWentBack(LackingCards),
+    /// Cards that usage is priced by can't be remembered, or what was can't be read: then nothing is priced.
+    #[error("nothing is priced while rate cards can't be remembered")]
+    CardsNotKept(#[from] CardsFileError),
     /// Other writers kept changing the same rows.
     #[error("other writers changed the same rows in the meantime")]
     Contended,
@@ -32,7 +41,9 @@ impl LedgerError {
     /// set up, is wrong. Every call may be made again: the ledger does nothing twice.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Contended | Self::RatesChanged | Self::NoRate => true,
+            Self::Contended | Self::RatesChanged | Self::NoRate | Self::CardsWentBack(_) | Self::CardsNotKept(_) => {
+                true
+            }
             Self::Store(error) => error.is_transient(),
             Self::Unstorable { .. } => false,
         }

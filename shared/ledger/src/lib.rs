@@ -19,16 +19,21 @@ mod batch;
 mod error;
 mod known;
 mod ledger;
+mod memory;
 mod priced;
 mod progress;
 mod rates;
 mod record;
+mod remembered;
 mod schema;
 
 pub use batch::{Incoming, Recorded, reasons_to_set_aside};
 pub use error::LedgerError;
-pub use goldleaves_cards::{ImportError, Imported, RateCardsError, read_rate_cards, write_rate_cards};
+pub use goldleaves_cards::{
+    CardsFile, CardsFileError, ImportError, Imported, RateCardsError, read_rate_cards, write_rate_cards,
+};
 pub use goldleaves_store::{PoolUse, StoreError, StoreOptions, database_url, is_of_the_disk, sqlite_url};
 pub use ledger::Ledger;
 pub use progress::{Landmark, Sequences, StreamCourse, StreamPlace};
 pub use rates::{Leap, RateChange};
+pub use remembered::{LackingCards, RememberedCards};

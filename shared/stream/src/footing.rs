@@ -14,6 +14,8 @@ pub struct Footing {
     pub last: u64,
     /// Up to this sequence everything is acknowledged.
     pub acknowledged: u64,
+    /// The text that was noted beside that with [`Topology::note`](crate::Topology::note).
+    pub note: Option<String>,
 }
 
 impl Footing {
@@ -27,7 +29,8 @@ impl Footing {
         let Some(consumer) = find_consumer(&api).await? else { return Ok(None) };
         let Some(stream) = find_stream(&api).await? else { return Ok(None) };
         let acknowledged = consumer.ack_floor.stream_seq;
+        let note = consumer.note().map(str::to_owned);
         let (first, last) = (stream.state.first_seq.max(1), stream.state.last_seq);
-        Ok(Some(Self { created: stream.created, first, last, acknowledged }))
+        Ok(Some(Self { created: stream.created, first, last, acknowledged, note }))
     }
 }

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use goldleaves_cards::{Newest, Which};
+use goldleaves_cards::Newest;
 
 use crate::priced::PricedCards;
 use crate::{Ledger, LedgerError};
 
 impl Ledger {
-    /// The cards, as they were when they were read last.
+    /// The cards, as they were when they were read last. There are none while the ledger lacks some that usage was priced by.
     pub(crate) async fn cards(&self) -> Result<Arc<PricedCards>, LedgerError> {
         if let Some(cards) = self.cache().get() {
             return Ok(cards);
         }
-        let stored = self.read_cards(Which::All).await?;
+        let stored = self.cards_that_are_all().await?;
         let newest = stored.last().map(|stored| Newest { version: stored.card.version, created_at: stored.created_at });
         let cards = Arc::new(PricedCards::new(stored.into_iter().map(|stored| stored.card).collect(), newest));
         // A ledger without a card gets one soon, and what asks meanwhile is told so.

@@ -1,6 +1,7 @@
 //! Rate cards as workers use them: held in memory, and made by the setting of the price.
 
 mod cache;
+mod recalled;
 mod setting;
 
 use std::collections::HashMap;

@@ -94,11 +94,13 @@ impl Ledger {
                 let (mut totals, mut recorded) = (Totals::new(self.shard()), Recorded::default());
                 let writing = Writing { cards: &cards, totals: &mut totals, recorded: &mut recorded };
                 let inserted = insert_events(transaction, &events, writing).await?;
+                let used = totals.versions();
                 recorded.late_changes = totals.write(transaction).await?;
                 if batch.letters.is_empty() && batch.seals.is_empty() && inserted.waiting.is_empty() {
                     progress::write(transaction, notes).await?;
                 }
                 settle(transaction, &Written { billed: (&inserted.new, &cards), set_aside: &[] }).await?;
+                self.keep(&cards, &used).await?;
                 Ok((inserted.waiting, recorded))
             });
             match done.await {
@@ -135,11 +137,13 @@ impl Ledger {
                 }
                 let set_aside = letters::write(transaction, &batch.letters, &reasons, &mut recorded).await?;
                 batch.letters.iter().for_each(|letter| totals.arrived(&letter.arrivals));
+                let used = totals.versions();
                 recorded.late_changes = totals.write(transaction).await?;
                 if batch.seals.is_empty() {
                     progress::write(transaction, notes).await?;
                 }
                 settle(transaction, &Written { billed: (&inserted.new, &cards), set_aside: &set_aside }).await?;
+                self.keep(&cards, &used).await?;
                 Ok(recorded)
             });
             match done.await {

@@ -178,6 +178,8 @@ impl<'a> Changes<'a> {
             }
             if table == "usage_events" {
                 rows.iter().for_each(|new| writing.billed(new));
+            } else {
+                rows.iter().for_each(|new| writing.totals.repeated(new.priced));
             }
             new.extend(inserted);
         }

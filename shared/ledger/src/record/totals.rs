@@ -28,12 +28,15 @@ pub(super) struct Totals {
     sums: BTreeMap<RollupKey, (i64, i128)>,
     /// Hours that changed by what is no event.
     hours: BTreeSet<(String, Timestamp)>,
+    /// The versions that repeats were priced by.
+    of_repeats: BTreeSet<i64>,
     receipts: Receipts,
 }
 
 impl Totals {
     pub(super) fn new(shard: i64) -> Self {
-        Self { shard, sums: BTreeMap::new(), hours: BTreeSet::new(), receipts: Receipts::default() }
+        let (sums, hours, of_repeats) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { shard, sums, hours, of_repeats, receipts: Receipts::default() }
     }
 
     pub(super) fn billed(&mut self, row: &EventRow<'_>, priced: Priced) {
@@ -51,6 +54,16 @@ impl Totals {
         let sum = self.sums.entry(key).or_default();
         sum.0 += events;
         sum.1 += units_micro;
+    }
+
+    /// A repeat is priced as well: it may be billed one day.
+    pub(super) fn repeated(&mut self, priced: Priced) {
+        self.of_repeats.insert(priced.rate_version);
+    }
+
+    /// The versions that something was priced by.
+    pub(super) fn versions(&self) -> BTreeSet<i64> {
+        self.sums.keys().map(|key| key.rate_version).chain(self.of_repeats.iter().copied()).collect()
     }
 
     /// A tenant's hour changed, though no rollup did.

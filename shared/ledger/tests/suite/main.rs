@@ -14,6 +14,7 @@ mod pooled;
 mod prices;
 mod proof;
 mod record;
+mod remembered;
 mod repeats;
 mod reports;
 mod rolled_back;

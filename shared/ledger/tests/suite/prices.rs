@@ -126,8 +126,10 @@ async fn a_card_between_reading_and_pricing_is_noticed(database: Database) {
     let recorded = worker.record(&batch(&[event_at(2, card.effective_from)])).await.unwrap();
     assert_eq!((recorded.inserted, recorded.rate_card_retries), (1, 1));
     assert_eq!(recorded.cost_cents.values().sum::<i64>(), 50);
-    // Cards that gave way may have had the same versions.
+    // Cards that gave way may have had the same versions; nothing was priced by them.
     database.clear().await;
+    let worker = database.ledger().await;
+    worker.check_cards().await.unwrap();
     let cards = crate::cards::cards("7 from 0001-01-01, 8 from 2026-03-10T10:00:00Z");
     assert_eq!(other.import_rate_cards(&cards).await.unwrap().replaced.len(), 2);
     let recorded = worker.record(&batch(&[event_at(3, start)])).await.unwrap();

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Mismatch, SUBJECTS};
 
+/// The name of the note among the consumer's metadata.
+const NOTE: &str = "goldleaves_rate_cards";
+
 /// The answer to `STREAM.INFO`, as far as it is read here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamFound {
@@ -148,6 +151,21 @@ impl ConsumerFound {
     /// Its configuration with another number of messages that may be delivered and not acknowledged.
     pub(crate) fn with_ack_pending_max(mut self, most: u64) -> Value {
         self.config.insert("max_ack_pending".to_owned(), json!(most));
+        Value::Object(self.config)
+    }
+
+    /// A text that stands beside the acknowledgements.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.config.get("metadata")?.get(NOTE)?.as_str()
+    }
+
+    /// Its configuration with another note.
+    pub(crate) fn with_note(mut self, note: &str) -> Value {
+        let metadata = self.config.entry("metadata").or_insert_with(|| json!({}));
+        match metadata.as_object_mut() {
+            Some(fields) => _ = fields.insert(NOTE.to_owned(), json!(note)),
+            None => *metadata = json!({ NOTE: note }),
+        }
         Value::Object(self.config)
     }
 

@@ -167,10 +167,20 @@ impl Topology {
         else {
             return Ok(());
         };
-        let config = found.with_ack_pending_max(most);
-        let request = json!({ "stream_name": STREAM, "action": "update", "config": config });
-        let asked = api.ask::<Value>(&format!("CONSUMER.CREATE.{STREAM}.{CONSUMER}"), &request).await;
-        asked.map(drop).map_err(|error| not_made("change of the consumer meter", error))
+        update_consumer(&api, found.with_ack_pending_max(most)).await
+    }
+
+    /// Writes a note beside the consumer's acknowledgements, which outlives the ledger as they do. It changes nothing else of it,
+    /// and nothing where there is none.
+    ///
+    /// # Errors
+    /// JetStream away or refusing.
+    pub async fn note(connection: &Connection, note: &str) -> Result<(), TopologyError> {
+        let api = connection.api();
+        match find_consumer(&api).await? {
+            Some(found) if found.note() != Some(note) => update_consumer(&api, found.with_note(note)).await,
+            _ => Ok(()),
+        }
     }
 
     pub(crate) async fn declare_over(&self, api: &Api) -> Result<Declared, TopologyError> {
@@ -238,6 +248,12 @@ impl Topology {
             "num_replicas": self.replicas,
         })
     }
+}
+
+async fn update_consumer(api: &Api, config: Value) -> Result<(), TopologyError> {
+    let request = json!({ "stream_name": STREAM, "action": "update", "config": config });
+    let asked = api.ask::<Value>(&format!("CONSUMER.CREATE.{STREAM}.{CONSUMER}"), &request).await;
+    asked.map(drop).map_err(|error| not_made("change of the consumer meter", error))
 }
 
 async fn declare_consumer(api: &Api, from: Option<u64>) -> Result<Existence, TopologyError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{consumer, stream};
 use goldleaves_stream::{
-    CONSUMER, Declared, Existence, Mismatch, Present, STREAM, StreamRoom, Topology, TopologyError,
+    CONSUMER, Declared, Existence, Footing, Mismatch, Present, STREAM, StreamRoom, Topology, TopologyError,
 };
 use goldleaves_testkit::nats::NatsServer;
 
@@ -186,4 +186,34 @@ async fn no_event_can_be_deleted_and_history_is_purged_up_to_a_place() {
     let room = StreamRoom::read(&connection).await.unwrap().unwrap();
     assert_eq!(room.messages, 3, "the one at the place is kept");
     assert_eq!(room.first_sequence, 8, "the one at the place is kept");
+}
+
+/// An earlier release changes of the consumer how much may be unacknowledged.
+#[tokio::test]
+async fn a_note_beside_the_acknowledgements_stays_whoever_changes_or_declares_the_consumer() {
+    let server = NatsServer::start().await.unwrap();
+    let connection = connect(&server.url()).await;
+    Topology::note(&connection, "nobody is there").await.unwrap();
+    declare(&connection, TOPOLOGY).await;
+    let note = async || Footing::read(&connection).await.unwrap().unwrap().note;
+    assert_eq!(note().await, None);
+    let stream = plain(&server.url()).await.get_stream(STREAM).await.unwrap();
+    let before = stream.consumer_info(CONSUMER).await.unwrap().config;
+    // As long as a note may be, in lines.
+    let long = format!("{}\n", "x".repeat(127)).repeat(256);
+    for text in ["one", &long, &long] {
+        Topology::note(&connection, text).await.unwrap();
+        assert_eq!(note().await.as_deref(), Some(text));
+    }
+    Topology::raise_ack_pending(&connection, 60_000).await.unwrap();
+    TOPOLOGY.declare(&connection).await.unwrap();
+    assert_eq!(note().await, Some(long));
+    let after = stream.consumer_info(CONSUMER).await.unwrap().config;
+    assert_eq!((before.max_ack_pending, after.max_ack_pending), (50_000, 60_000));
+    let but_for_both =
+        |config: consumer::Config| consumer::Config { max_ack_pending: 0, metadata: Default::default(), ..config };
+    assert_eq!(but_for_both(after), but_for_both(before));
+    stream.delete_consumer(CONSUMER).await.unwrap();
+    Topology::make_consumer(&connection, 1).await.unwrap();
+    assert_eq!(note().await, None, "a consumer that is made anew has none");
 }
