@@ -104,11 +104,11 @@ pub struct CheckConfigArguments {
 )]
 pub struct ReplayArguments {
     /// The first message: a sequence, a time, a date, or `first`
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "PLACE", allow_negative_numbers = true)]
     pub from: Position,
     /// The last message: a sequence (included), or a time or date (what was stored before it) [default: the last message
     /// at the start]
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "PLACE", allow_negative_numbers = true)]
     pub to: Option<Position>,
     /// Read everything and say what is there, but record nothing
     #[arg(long)]
@@ -141,7 +141,7 @@ pub enum SpoolCommand {
     /// Hand over what a stopped program left, and end: exit code 0 when nothing is left, 75 otherwise
     Relay {
         /// The longest time that it may take
-        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         timeout_secs: u64,
     },
     /// Hand over again what was confirmed and is still retained; what the ledger has changes nothing
@@ -165,7 +165,7 @@ pub struct TokenArguments {
     #[arg(long = "role")]
     pub roles: Vec<String>,
     /// The lifetime of the token [default: JWT_EXPIRATION_MINUTES]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5_256_000))]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=5_256_000))]
     pub ttl_minutes: Option<u32>,
 }
 
@@ -191,7 +191,7 @@ pub struct MigrateArguments {
     #[arg(long)]
     pub yes: bool,
     /// With down: destroy so many rows, as it just said
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub yes_drop: Option<u64>,
     /// With status: answer with one JSON object
     #[arg(long)]
@@ -269,5 +269,21 @@ mod tests {
             assert!(error.contains("no blanks at either end") && error.contains(right), "{error}");
         }
         assert!(parsed("", "ada").is_err() && parsed("acme", "a\nb").is_err());
+    }
+
+    #[test]
+    fn a_number_below_zero_is_a_wrong_value_and_no_unknown_argument() {
+        for line in [
+            "migrate down --yes-drop -5",
+            "replay --from -1",
+            "replay --from first --to -1",
+            "spool relay --timeout-secs -1",
+            "token --tenant acme --user ada --ttl-minutes -1",
+        ] {
+            let (value, argument) = (line.rsplit(' ').next().unwrap(), line.rsplit(' ').nth(1).unwrap());
+            let words = std::iter::once("goldleaves").chain(line.split(' '));
+            let said = Arguments::try_parse_from(words).unwrap_err().to_string();
+            assert!(said.contains(&format!("invalid value '{value}' for '{argument}")), "{line}: {said}");
+        }
     }
 }

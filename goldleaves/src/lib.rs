@@ -27,6 +27,7 @@ mod token;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
+use goldleaves_auth::Role;
 use goldleaves_runtime::process::Source;
 use goldleaves_runtime::settings::{parse, table};
 use goldleaves_runtime::{Exit, process};
@@ -81,6 +82,12 @@ fn run_command(command: Command, source: &Source) -> Result<Exit, Exit> {
 
 fn print_token(config: &TokenConfig, arguments: &cli::TokenArguments) -> Exit {
     config.warnings.iter().for_each(|warning| process::say(&format_args!("token: {warning}")));
+    for role in arguments.roles.iter().filter(|role| Role::from_name(role).is_none()) {
+        process::say(&format_args!(
+            "token: the role {role:?} is in the token and gives no right here: Goldleaves knows admin, billing:read and \
+             billing:write"
+        ));
+    }
     let signed = secret::token_options(&config.jwt, &config.data_dir).map(|(options, made)| {
         if let Some(file) = made {
             process::say(&format_args!(

@@ -293,6 +293,11 @@ fn commands_say_what_a_newcomer_would_wonder_about() {
     assert!(code == Some(0) && printed.lines().count() == 1, "{said}");
     assert!(said.contains(&format!("made one in {data}/jwt-secret")), "{said}");
     assert_eq!(run("goldleaves", &token, &settings).2, "", "the second time it is there");
+    let roles = ["--role", "billing:read", "--role", "superuser"];
+    let (code, printed, said) = run("goldleaves", &[&token[..], &roles].concat(), &settings);
+    assert!(code == Some(0) && printed.lines().count() == 1, "{said}");
+    let warned = "token: the role \"superuser\" is in the token and gives no right here: Goldleaves knows admin, ";
+    assert!(said.starts_with(warned) && !said.contains("\"billing:read\""), "{said}");
     let (_, _, said) = run("goldleaves", &["rate-cards", "export"], &[("DATABASE_URL", "sqlite:///absent/x.db")]);
     assert!(said.contains("rate-cards: "), "{said}");
 }

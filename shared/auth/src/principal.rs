@@ -23,7 +23,7 @@ pub enum Role {
 
 impl Role {
     /// `None` for a role that means nothing here.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "admin" => Some(Self::Admin),
             "billing:read" => Some(Self::BillingRead),
